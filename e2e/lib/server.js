@@ -1,0 +1,216 @@
+// The application behind holdfast: a Socket.IO server of a given version with an app that keeps
+// count of everything holdfast must not disturb. In this process, or in a child to be killed.
+import { createServer } from "node:http";
+import { createRequire } from "node:module";
+import { fork } from "node:child_process";
+import { fileURLToPath } from "node:url";
+import { once } from "node:events";
+import { within } from "./wait.js";
+
+const require = createRequire(import.meta.url);
+
+export const LEGACY = ["3.1.2", "4.0.2", "4.5.4"];
+export const REFERENCE = "4.8.4";
+
+const NAMESPACES = ["/", "/admin", "/chat"];
+
+export class App {
+  /**
+   * options: {port, io: options of the server, recovery: native recovery on, app: fn(io, app),
+   * http: request listener}.
+   */
+  static async start(version, options = {}) {
+    const { Server } = require(`socket.io-${version}`);
+    const app = new App();
+    app.version = version;
+    app.recovery = options.recovery;
+    app.http = createServer(options.http ?? ((req, res) => res.writeHead(404).end("no such page\n")));
+    app.http.keepAliveTimeout = 60000;
+    app.io = new Server(app.http, {
+      pingInterval: 25000,
+      pingTimeout: 20000,
+      ...(options.recovery
+        ? { connectionStateRecovery: { skipMiddlewares: true, maxDisconnectionDuration: 120000 } }
+        : {}),
+      ...options.io,
+    });
+    for (const nsp of NAMESPACES) app.#serve(nsp);
+    await options.app?.(app.io, app);
+    app.io.engine?.on("connection", () => app.engineConnections++);
+    app.http.listen(options.port ?? 0, "127.0.0.1");
+    await once(app.http, "listening");
+    app.port = app.http.address().port;
+    app.url = `http://127.0.0.1:${app.port}`;
+    return app;
+  }
+
+  constructor() {
+    this.connections = []; // {nsp, id, auth, query, headers}
+    this.disconnects = []; // {nsp, id, reason}
+    this.middleware = 0; // runs of a namespace's middleware
+    this.engineConnections = 0;
+    this.received = []; // what clients emitted: {nsp, id, args}
+    this.errors = [];
+    this.sockets = new Map(); // nsp + id -> socket
+  }
+
+  #serve(name) {
+    const nsp = this.io.of(name);
+    nsp.use((socket, next) => {
+      this.middleware++;
+      if (socket.handshake.auth?.deny) {
+        const err = new Error("not you");
+        err.data = { code: 17 };
+        return next(err);
+      }
+      next();
+    });
+    nsp.on("connection", (socket) => {
+      this.connections.push({
+        nsp: name,
+        id: socket.id,
+        auth: socket.handshake.auth,
+        query: socket.handshake.query,
+        headers: socket.handshake.headers,
+        recovered: socket.recovered === true,
+      });
+      this.sockets.set(name + socket.id, socket);
+      socket.on("disconnect", (reason) => {
+        this.disconnects.push({ nsp: name, id: socket.id, reason });
+      });
+      // Before the handlers below: a log of all that arrives.
+      socket.use(([...args], next) => {
+        if (typeof args[args.length - 1] === "function") args.pop();
+        this.received.push({ nsp: name, id: socket.id, args });
+        next();
+      });
+      if (socket.recovered) return;
+      socket.data ??= {}; // 3.x has none
+      socket.data.visits = 0;
+      socket.join("everyone");
+    });
+    nsp.on("connection", (socket) => {
+      socket.on("echo", (...args) => {
+        const ack = args.pop();
+        if (typeof ack === "function") ack(...args);
+        else socket.emit("echo", ...args, ack);
+      });
+      socket.on("visit", (ack) => {
+        socket.data.visits++;
+        ack(socket.data.visits, [...socket.rooms].sort());
+      });
+      socket.on("join", (room, ack) => {
+        socket.join(room);
+        ack();
+      });
+      socket.on("stream", (from, to) => this.stream(name, socket.id, from, to));
+      socket.on("leave", () => socket.disconnect());
+    });
+  }
+
+  socket(id, nsp = "/") {
+    return this.sockets.get(nsp + id);
+  }
+
+  /**
+   * Emits to one client, by turns through its room (an encoding shared by all its members) and its
+   * socket. Native recovery has a new socket after each drop: there always through the room.
+   */
+  emit(nsp, id, ...args) {
+    this.turns = (this.turns ?? 0) + 1;
+    if (!this.recovery && this.turns % 2) this.socket(id, nsp).emit(...args);
+    else this.io.of(nsp).to(id).emit(...args);
+  }
+
+  /** Numbered events "n" from..to (both included) to one client. */
+  stream(nsp, id, from, to, make = () => []) {
+    for (let i = from; i <= to; i++) this.emit(nsp, id, "n", i, ...make(i));
+  }
+
+  /** The same with a pause between, until stopped; returns {stop(): last number}. */
+  ticker(nsp, id, { every = 5, from = 1, burst = 1, make = () => [] } = {}) {
+    let i = from - 1;
+    const timer = setInterval(() => {
+      for (let k = 0; k < burst; k++) this.emit(nsp, id, "n", ++i, ...make(i));
+    }, every);
+    return {
+      stop() {
+        clearInterval(timer);
+        return i;
+      },
+    };
+  }
+
+  /** What a drop must leave as it is. */
+  footprint() {
+    return {
+      connections: this.connections.length,
+      disconnects: this.disconnects.length,
+      middleware: this.middleware,
+    };
+  }
+
+  receivedArgs(event, nsp = "/") {
+    return this.received.filter((r) => r.nsp === nsp && r.args[0] === event).map((r) => r.args.slice(1));
+  }
+
+  async stop() {
+    // Everything at once: io.close() alone waits for polls to end.
+    this.io.close();
+    this.http.closeAllConnections();
+    await within(
+      new Promise((resolve) => (this.http.listening ? this.http.close(resolve) : resolve())),
+      "the server to close",
+    );
+  }
+}
+
+/** The same app in a process of its own, which can be killed and stopped. */
+export class ChildApp {
+  static async start(version, options = {}) {
+    const child = new ChildApp();
+    child.process = fork(fileURLToPath(new URL("server-child.js", import.meta.url)), [
+      JSON.stringify({ version, ...options }),
+    ]);
+    child.answers = new Map();
+    child.calls = 0;
+    child.exited = new Promise((resolve) => child.process.once("exit", resolve));
+    child.port = await within(
+      new Promise((resolve) => {
+        child.process.on("message", (m) => {
+          if (m.port) resolve(m.port);
+          else child.answers.get(m.id)?.(m);
+        });
+      }),
+      "the server's process to listen",
+      15000,
+    );
+    child.url = `http://127.0.0.1:${child.port}`;
+    return child;
+  }
+
+  /** Calls a method of its App, or reads a field. */
+  call(name, ...args) {
+    const id = ++this.calls;
+    return within(
+      new Promise((resolve, reject) => {
+        this.answers.set(id, (m) => (m.error ? reject(new Error(m.error)) : resolve(m.value)));
+        this.process.send({ id, name, args });
+      }),
+      `the server's process to answer ${name}`,
+    );
+  }
+
+  signal(name) {
+    if (this.process.exitCode === null && this.process.signalCode === null) process.kill(this.process.pid, name);
+  }
+
+  async kill() {
+    this.signal("SIGKILL");
+    await this.exited;
+  }
+
+  async stop() {
+    await this.kill();
+  }
+}

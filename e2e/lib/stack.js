@@ -1,0 +1,62 @@
+// A whole path for one test: client -> relay -> holdfast -> [relay] -> server.
+// With HOLDFAST_E2E_TARGET=native there is no holdfast in it: recovery tests then meet socket.io
+// 4.8 with its own recovery, all others the legacy server itself.
+import { App } from "./server.js";
+import { Client } from "./client.js";
+import { Holdfast, NATIVE } from "./holdfast.js";
+import { Relay } from "./relay.js";
+
+/**
+ * Starts the path and stops it after the test `t`.
+ *
+ * options: {server: version or false (bring `upstreamPort`), io, http, app, engine: for the server,
+ *   config: holdfast's, upstreamRelay: true for a relay before the server,
+ *   native: "recovery" (default) or "legacy": what stands there in native mode}
+ */
+export async function stack(t, options = {}) {
+  const s = { cleanups: [] };
+  t.after(async () => {
+    const errors = [];
+    for (const fn of s.cleanups.reverse()) {
+      try {
+        await fn();
+      } catch (err) {
+        errors.push(err);
+      }
+    }
+    if (errors.length) throw errors[0];
+  });
+
+  let port = options.upstreamPort;
+  if (!port) {
+    const recovery = NATIVE && (options.native ?? "recovery") === "recovery";
+    s.app = await App.start(recovery ? "4.8.4" : (options.server ?? "4.5.4"), { ...options, recovery });
+    port = s.app.port;
+  }
+
+  if (options.upstreamRelay) {
+    s.upRelay = await Relay.start(port);
+    port = s.upRelay.port;
+  }
+
+  if (!NATIVE) {
+    s.hf = await Holdfast.start(port, options.config, options.holdfast);
+    port = s.hf.port;
+  }
+  s.relay = await Relay.start(port);
+  s.url = s.relay.url;
+  s.direct = `http://127.0.0.1:${port}`;
+
+  // Last first: clients, the way to holdfast, the server (so that holdfast has nothing to wait for), holdfast.
+  if (s.hf) s.cleanups.push(() => s.hf.exit ? s.hf.kill() : s.hf.stop());
+  if (s.upRelay) s.cleanups.push(() => s.upRelay.stop());
+  if (s.app) s.cleanups.push(() => s.app.stop());
+  s.cleanups.push(() => s.relay.stop());
+
+  s.client = (version, opts) => {
+    const client = new Client(version, s.url, opts);
+    s.cleanups.push(() => client.close());
+    return client;
+  };
+  return s;
+}
