@@ -1,0 +1,231 @@
+package config
+
+import "time"
+
+// ClientMode says which clients get recovery.
+type ClientMode string
+
+// The client modes. What opts a client in or out is in Clients.
+const (
+	AllClients ClientMode = "all"
+	OptIn      ClientMode = "opt-in"
+	OptOut     ClientMode = "opt-out"
+)
+
+// AckEvents says what becomes of an event that asks for an ack, when the
+// connection died after it was written and before the client answered.
+type AckEvents string
+
+// The choices for AckEvents.
+const (
+	AtMostOnce  AckEvents = "at-most-once"  // never sent again: may be lost
+	AtLeastOnce AckEvents = "at-least-once" // sent again: handlers may run twice
+)
+
+// Limits that Validate enforces and other packages may rely on.
+const (
+	MinWindow     = 64 * KiB
+	MinPing       = 100 * time.Millisecond
+	MaxPing       = 24 * time.Hour
+	MinMaxPayload = 1 * KiB
+	MaxMaxPayload = 1 * GiB
+	MinHeader     = 4 * KiB
+	MaxHeader     = 16 * MiB
+
+	// DefaultMaxPayload is used where neither the configuration nor the
+	// upstream's handshake names a maximum.
+	DefaultMaxPayload = 1 * MB
+)
+
+// Config is everything that can be set. Default gives its initial values; a
+// zero Config is not valid.
+type Config struct {
+	// Listen is the address for clients: host:port, :port or
+	// unix:///path.sock. Default 0.0.0.0:8080. See SplitListen.
+	Listen   string   `yaml:"listen"`
+	Upstream Upstream `yaml:"upstream"`
+	TLS      TLS      `yaml:"tls"`
+	EngineIO EngineIO `yaml:"engineio"`
+	Recovery Recovery `yaml:"recovery"`
+	Limits   Limits   `yaml:"limits"`
+	// TrustedProxies are IP addresses and CIDR prefixes of peers whose
+	// X-Forwarded- headers are believed. Default none. See TrustedPrefixes.
+	TrustedProxies []string `yaml:"trusted_proxies"`
+	Shutdown       Shutdown `yaml:"shutdown"`
+	Admin          Admin    `yaml:"admin"`
+	Log            Log      `yaml:"log"`
+}
+
+// Upstream is the Socket.IO server behind holdfast.
+type Upstream struct {
+	// URL is http://host:port, https://host:port or unix:///path.sock, without
+	// path, query or credentials. Default http://127.0.0.1:3000. See Endpoint.
+	URL string `yaml:"url"`
+	// DialTimeout bounds one connection attempt, TLS included. Default 5s.
+	DialTimeout time.Duration `yaml:"dial_timeout"`
+	// HandshakeTimeout bounds a whole Engine.IO handshake with the upstream,
+	// from waiting for a dial slot to its answer. Default 10s.
+	HandshakeTimeout time.Duration `yaml:"handshake_timeout"`
+	// MaxConcurrentDials bounds the handshakes under way at a time; more
+	// wait. Default 256.
+	MaxConcurrentDials int         `yaml:"max_concurrent_dials"`
+	TLS                UpstreamTLS `yaml:"tls"`
+}
+
+// UpstreamTLS applies where Upstream.URL is https.
+type UpstreamTLS struct {
+	// CAFile is a PEM file of the authorities to trust instead of the
+	// system's. Default "", the system's.
+	CAFile string `yaml:"ca_file"`
+	// ServerName is the name expected in the upstream's certificate. Default
+	// "", the host of the URL.
+	ServerName string `yaml:"server_name"`
+	// InsecureSkipVerify accepts any certificate. Default false.
+	InsecureSkipVerify bool `yaml:"insecure_skip_verify"`
+}
+
+// TLS is the listener's certificate: both files, or neither for plain HTTP.
+type TLS struct {
+	CertFile string `yaml:"cert_file"` // PEM, leaf first. Default "".
+	KeyFile  string `yaml:"key_file"`  // PEM. Default "".
+}
+
+// EngineIO is the transport protocol towards clients.
+type EngineIO struct {
+	// Paths are the Engine.IO paths of the server, each with a slash at both
+	// ends, none inside another. Default /socket.io/.
+	Paths []string `yaml:"paths"`
+	// PingInterval is the time between two heartbeats to a client. 0, the
+	// default, takes the upstream's.
+	PingInterval time.Duration `yaml:"ping_interval"`
+	// PingTimeout is how long a client may take to answer one. 0, the default,
+	// takes the upstream's.
+	PingTimeout time.Duration `yaml:"ping_timeout"`
+	// MaxPayload bounds one message or polling body from a client, in bytes.
+	// 0, the default, takes the upstream's, or DefaultMaxPayload.
+	MaxPayload Size `yaml:"max_payload"`
+	// UpgradeTimeout bounds the change from polling to WebSocket. Default 10s.
+	UpgradeTimeout time.Duration `yaml:"upgrade_timeout"`
+}
+
+// Recovery is connection state recovery itself.
+type Recovery struct {
+	// MaxDisconnectionDuration is how long a session stays parked. Default 2m;
+	// 0 turns recovery off.
+	MaxDisconnectionDuration time.Duration `yaml:"max_disconnection_duration"`
+	// GoingAwayDuration replaces it, where shorter, for a client whose page is
+	// going away (WebSocket close code 1001). Default 10s; 0 closes at once.
+	GoingAwayDuration time.Duration `yaml:"going_away_duration"`
+	// MaxParkedSessions bounds the parked sessions; the one parked longest
+	// gives way. Default 10000.
+	MaxParkedSessions int `yaml:"max_parked_sessions"`
+	// AckEvents is for events with an ack that were in flight. Default
+	// AtMostOnce.
+	AckEvents AckEvents `yaml:"ack_events"`
+	Clients   Clients   `yaml:"clients"`
+	Buffer    Buffer    `yaml:"buffer"`
+}
+
+// Clients chooses the clients that get recovery. With OptIn or OptOut a client
+// is chosen by Query or by UserAgent, of which at least one must be set; with
+// AllClients neither may be. See Filter.
+type Clients struct {
+	Mode ClientMode `yaml:"mode"` // Default AllClients.
+	// Query is the name of a query parameter of the handshake. It chooses the
+	// client unless it is absent or its value is 0 or false. Default "".
+	Query string `yaml:"query"`
+	// UserAgent is a regular expression (RE2) that chooses the clients whose
+	// User-Agent header it matches. Default "".
+	UserAgent string `yaml:"user_agent"`
+}
+
+// Buffer bounds what is kept of the upstream's packets.
+type Buffer struct {
+	// MaxPackets closes a parked session that has more. Default 100000.
+	MaxPackets int `yaml:"max_packets"`
+	// MaxBytes closes a parked session that has more bytes. More than Window.
+	// Default 16MiB.
+	MaxBytes Size `yaml:"max_bytes"`
+	// Window is how many bytes may be unconfirmed by a live client before its
+	// link is not read any more. At least MinWindow. Default 1MiB.
+	Window Size `yaml:"window"`
+	// TotalBytes is the budget of the whole process. 0, the default, chooses
+	// it from the memory that there is; see Budget.
+	TotalBytes Size `yaml:"total_bytes"`
+}
+
+// Limits protects holdfast and the upstream from too much.
+type Limits struct {
+	// MaxConnections bounds the clients' TCP connections. 0, the default, is
+	// no limit.
+	MaxConnections int `yaml:"max_connections"`
+	// HeaderBytes bounds a request's line and header, in bytes. Default 64KiB.
+	HeaderBytes Size `yaml:"header_bytes"`
+	// ReadHeaderTimeout bounds the reading of them. Default 10s.
+	ReadHeaderTimeout time.Duration `yaml:"read_header_timeout"`
+	// IdleTimeout closes a keep-alive connection without requests. Default 2m.
+	IdleTimeout time.Duration `yaml:"idle_timeout"`
+	// MaxNamespacesPerConnection bounds the namespaces that one client may
+	// connect to. Default 100.
+	MaxNamespacesPerConnection int `yaml:"max_namespaces_per_connection"`
+}
+
+// Shutdown is the behaviour on SIGTERM.
+type Shutdown struct {
+	// DrainTimeout is how long known sessions may go on. Default 30s; 0 ends
+	// at once.
+	DrainTimeout time.Duration `yaml:"drain_timeout"`
+}
+
+// Admin is the operator's listener.
+type Admin struct {
+	// Listen takes the forms of Config.Listen, or "" for no such listener.
+	// Default 127.0.0.1:9090.
+	Listen string `yaml:"listen"`
+}
+
+// Log is the process's own log, on standard error.
+type Log struct {
+	Level  string `yaml:"level"`  // debug, info, warn or error. Default info.
+	Format string `yaml:"format"` // text or json. Default text.
+}
+
+// Default returns the configuration of a holdfast that was told nothing. The
+// caller owns its slices.
+func Default() Config {
+	return Config{
+		Listen: "0.0.0.0:8080",
+		Upstream: Upstream{
+			URL:                "http://127.0.0.1:3000",
+			DialTimeout:        5 * time.Second,
+			HandshakeTimeout:   10 * time.Second,
+			MaxConcurrentDials: 256,
+		},
+		EngineIO: EngineIO{
+			Paths:          []string{"/socket.io/"},
+			UpgradeTimeout: 10 * time.Second,
+		},
+		Recovery: Recovery{
+			MaxDisconnectionDuration: 2 * time.Minute,
+			GoingAwayDuration:        10 * time.Second,
+			MaxParkedSessions:        10000,
+			AckEvents:                AtMostOnce,
+			Clients:                  Clients{Mode: AllClients},
+			Buffer: Buffer{
+				MaxPackets: 100000,
+				MaxBytes:   16 * MiB,
+				Window:     1 * MiB,
+			},
+		},
+		Limits: Limits{
+			HeaderBytes:                64 * KiB,
+			ReadHeaderTimeout:          10 * time.Second,
+			IdleTimeout:                2 * time.Minute,
+			MaxNamespacesPerConnection: 100,
+		},
+		TrustedProxies: []string{},
+		Shutdown:       Shutdown{DrainTimeout: 30 * time.Second},
+		Admin:          Admin{Listen: "127.0.0.1:9090"},
+		Log:            Log{Level: "info", Format: "text"},
+	}
+}

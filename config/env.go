@@ -1,0 +1,55 @@
+package config
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+const (
+	envPrefix = "HOLDFAST_"
+	envFile   = "HOLDFAST_CONFIG" // the file, as -config
+)
+
+// serviceLink matches the variables that Kubernetes (and Docker's old links)
+// put into every container for a service whose name begins with "holdfast".
+// They are not ours, and must not keep us from starting.
+var serviceLink = regexp.MustCompile(
+	`^HOLDFAST_([A-Z0-9_]+_)?(SERVICE_HOST=|SERVICE_PORT(_[A-Z0-9_]+)?=[0-9]+$|PORT(_[0-9]+_(TCP|UDP|SCTP))?=(tcp|udp|sctp)://|PORT_[0-9]+_(TCP|UDP|SCTP)_(ADDR|PORT|PROTO)=)`)
+
+// applyEnviron sets what the variables in environ ("NAME=value") set.
+func (l *loader) applyEnviron(environ []string) {
+	byName := make(map[string]setting)
+	allowed := []string{envFile}
+	for _, s := range settings(&l.config) {
+		byName[s.env()] = s
+		allowed = append(allowed, s.env())
+	}
+	for _, variable := range slices.Sorted(slices.Values(environ)) {
+		name, value, _ := strings.Cut(variable, "=")
+		if !strings.HasPrefix(name, envPrefix) || name == envFile || serviceLink.MatchString(variable) {
+			continue
+		}
+		s, ok := byName[name]
+		if !ok {
+			hint := didYouMean(name, allowed)
+			if hint == "" {
+				hint = fmt.Sprintf("; allowed: %s and a key in capitals, such as %s", envPrefix, setting{key: "upstream.url"}.env())
+			}
+			l.fail(name, "", "unknown variable"+hint)
+			continue
+		}
+		l.apply(name, s, value)
+	}
+}
+
+// lookup returns the value of a variable in environ, or "".
+func lookup(environ []string, name string) string {
+	for _, variable := range slices.Backward(environ) {
+		if value, ok := strings.CutPrefix(variable, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}

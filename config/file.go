@@ -1,0 +1,261 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// maxFileBytes is far above any real file: a wrong path (a device, a log) is
+// not read into memory.
+const maxFileBytes = 1 << 20
+
+// applyFile sets what the file at path sets. source names the file's own
+// source: the flag or the variable.
+func (l *loader) applyFile(path, source string) {
+	data, err := readFile(path)
+	if err != nil {
+		l.fail(source, "", fmt.Sprintf("found %q: %v; allowed: a readable YAML file", path, err))
+		return
+	}
+	l.applyYAML(path, data)
+}
+
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		// The message has the path already.
+		if pathError, ok := errors.AsType[*os.PathError](err); ok {
+			err = pathError.Err
+		}
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxFileBytes {
+		return nil, fmt.Errorf("larger than %v", Size(maxFileBytes))
+	}
+	return data, nil
+}
+
+// yamlErrorLine finds the line in an error of package yaml, which has no type
+// for it.
+var yamlErrorLine = regexp.MustCompile(`^yaml: line (\d+): (.*)`)
+
+// applyYAML sets what the text of a file sets; name is the file's.
+func (l *loader) applyYAML(name string, data []byte) {
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	var document, second yaml.Node
+	err := decoder.Decode(&document)
+	if errors.Is(err, io.EOF) {
+		return // empty, or comments only
+	}
+	if err == nil {
+		err = decoder.Decode(&second)
+		if err == nil {
+			l.fail(at(name, second.Line), "", "found a second YAML document; allowed: one")
+			return
+		}
+	}
+	if !errors.Is(err, io.EOF) {
+		source, message := name, strings.TrimPrefix(err.Error(), "yaml: ")
+		if m := yamlErrorLine.FindStringSubmatch(err.Error()); m != nil {
+			source, message = name+":"+m[1], m[2]
+		}
+		l.fail(source, "", "not YAML: "+message)
+		return
+	}
+	l.applyMapping(name, document.Content[0], "", reflect.ValueOf(&l.config).Elem())
+}
+
+func at(name string, line int) string { return name + ":" + strconv.Itoa(line) }
+
+// applyMapping sets the fields of section, a struct, from a YAML mapping.
+// prefix is the section's key with a dot at its end, or "" for the whole file.
+func (l *loader) applyMapping(name string, node *yaml.Node, prefix string, section reflect.Value) {
+	node = resolved(node)
+	if isNull(node) {
+		return // a heading whose keys are all commented out
+	}
+	if node.Kind != yaml.MappingNode {
+		l.fail(at(name, node.Line), strings.TrimSuffix(prefix, "."),
+			fmt.Sprintf("found %s; allowed: a section with the keys %s", found(node), strings.Join(names(section), ", ")))
+		return
+	}
+	lines := make(map[string]int, len(node.Content)/2) // where each key was first
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		k, value := resolved(node.Content[i]), resolved(node.Content[i+1])
+		source, key := at(name, node.Content[i].Line), prefix+printable(k.Value)
+		if k.Kind != yaml.ScalarNode {
+			l.fail(source, strings.TrimSuffix(prefix, "."), fmt.Sprintf("found %s in place of a key", found(k)))
+			continue
+		}
+		if first, ok := lines[k.Value]; ok {
+			l.fail(source, key, fmt.Sprintf("found twice, first in line %d; allowed: once", first))
+			continue
+		}
+		lines[k.Value] = node.Content[i].Line
+		target, ok := fieldByName(section, k.Value)
+		switch {
+		case !ok:
+			l.fail(source, key, "unknown key"+l.hint(prefix, k.Value, section))
+		case target.Kind() == reflect.Struct:
+			l.applyMapping(name, value, key+".", target)
+		default:
+			l.applyNode(name, setting{key, target}, value)
+		}
+	}
+}
+
+// applyNode sets one setting from its YAML value.
+func (l *loader) applyNode(name string, s setting, node *yaml.Node) {
+	source := at(name, node.Line)
+	_, isList := reflect.TypeAssert[[]string](s.value)
+	if node.Kind == yaml.SequenceNode && isList {
+		list := make([]string, 0, len(node.Content))
+		for _, item := range node.Content {
+			item = resolved(item)
+			if item.Kind != yaml.ScalarNode || isNull(item) {
+				l.fail(at(name, item.Line), s.key, fmt.Sprintf("found %s in the list; allowed: texts", found(item)))
+				l.bad[s.key] = true
+				return
+			}
+			list = append(list, item.Value)
+		}
+		s.value.Set(reflect.ValueOf(list))
+		l.sources[s.key] = source
+		return
+	}
+	if node.Kind != yaml.ScalarNode || isList || isNull(node) {
+		l.fail(source, s.key, fmt.Sprintf("found %s; allowed: %s", found(node), allowedFor(s.value)))
+		l.bad[s.key] = true
+		return
+	}
+	l.apply(source, s, node.Value)
+}
+
+// printable quotes a key that would not stay in its line.
+func printable(key string) string {
+	if quoted := strconv.Quote(key); key == "" || quoted[1:len(quoted)-1] != key {
+		return quoted
+	}
+	return key
+}
+
+// resolved follows an alias.
+func resolved(node *yaml.Node) *yaml.Node {
+	if node.Kind == yaml.AliasNode {
+		return node.Alias
+	}
+	return node
+}
+
+func isNull(node *yaml.Node) bool {
+	return node.Kind == yaml.ScalarNode && node.ShortTag() == "!!null"
+}
+
+// found describes a YAML value of the wrong kind.
+func found(node *yaml.Node) string {
+	switch {
+	case node.Kind == yaml.MappingNode:
+		return "a section"
+	case node.Kind == yaml.SequenceNode:
+		return "a list"
+	case isNull(node):
+		return "no value"
+	default:
+		return strconv.Quote(node.Value)
+	}
+}
+
+func names(section reflect.Value) []string {
+	var list []string
+	for field := range section.Fields() {
+		list = append(list, yamlName(field))
+	}
+	return list
+}
+
+func fieldByName(section reflect.Value, name string) (reflect.Value, bool) {
+	for field, value := range section.Fields() {
+		if yamlName(field) == name {
+			return value, true
+		}
+	}
+	return reflect.Value{}, false
+}
+
+// hint says what may have been meant by an unknown key: a neighbour that is
+// spelled alike, or the same name in another section.
+func (l *loader) hint(prefix, name string, section reflect.Value) string {
+	if hint := didYouMean(name, names(section)); hint != "" {
+		return hint
+	}
+	for _, s := range settings(&l.config) {
+		if s.key != prefix+name && strings.HasSuffix("."+s.key, "."+name) {
+			return fmt.Sprintf("; did you mean %s?", s.key)
+		}
+	}
+	return "; allowed: " + strings.Join(names(section), ", ")
+}
+
+// YAML gives the configuration as a file that loads to the same. Settings in
+// sources, which may be nil, have theirs as a comment.
+func (c Config) YAML(sources Sources) []byte {
+	root := mapping("", reflect.ValueOf(&c).Elem(), sources)
+	var b bytes.Buffer
+	encoder := yaml.NewEncoder(&b)
+	encoder.SetIndent(2)
+	err := errors.Join(encoder.Encode(root), encoder.Close())
+	if err != nil {
+		panic("config: " + err.Error()) // a Buffer takes all, and the nodes are our own
+	}
+	return b.Bytes()
+}
+
+func mapping(prefix string, section reflect.Value, sources Sources) *yaml.Node {
+	node := &yaml.Node{Kind: yaml.MappingNode}
+	for field, value := range section.Fields() {
+		key := prefix + yamlName(field)
+		k := &yaml.Node{Kind: yaml.ScalarNode, Value: yamlName(field)}
+		v := leaf(setting{key, value})
+		if value.Kind() == reflect.Struct {
+			v = mapping(key+".", value, sources)
+		}
+		if source := sources[key]; source != "" {
+			v.LineComment = source
+		}
+		node.Content = append(node.Content, k, v)
+	}
+	return node
+}
+
+func leaf(s setting) *yaml.Node {
+	if list, ok := reflect.TypeAssert[[]string](s.value); ok {
+		node := &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
+		for _, item := range list {
+			node.Content = append(node.Content, scalar(item))
+		}
+		return node
+	}
+	if s.value.Kind() == reflect.String {
+		return scalar(s.value.String())
+	}
+	return &yaml.Node{Kind: yaml.ScalarNode, Value: s.format()}
+}
+
+// scalar is a text, quoted where YAML would take it for something else.
+func scalar(text string) *yaml.Node {
+	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text}
+}

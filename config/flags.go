@@ -1,0 +1,121 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// CommandLine is what holdfast was started with.
+type CommandLine struct {
+	File    string // -config; "" for none
+	Check   bool   // -check: validate, print, exit
+	Version bool   // -version: print, exit
+	Demo    bool   // -demo: run the demonstration
+
+	set []flagValue // settings, in the order given
+}
+
+type flagValue struct{ name, key, value string }
+
+// settingFlags are the settings that have a flag.
+var settingFlags = []struct{ name, key, arg, usage string }{
+	{"upstream", "upstream.url", "URL", "the Socket.IO server: http://, https:// or unix:///path.sock"},
+	{"listen", "listen", "ADDR", "where clients connect: host:port, :port or unix:///path.sock"},
+	{"admin", "admin.listen", "ADDR", `metrics and health, likewise; "" turns them off`},
+	{"log-level", "log.level", "LEVEL", "debug, info, warn or error"},
+	{"log-format", "log.format", "FORMAT", "text or json"},
+}
+
+// ParseArgs reads the command line, without the program's name. The values of
+// settings are not looked at before Load. The error is flag.ErrHelp for -h and
+// -help, or an *Error.
+func ParseArgs(args []string) (CommandLine, error) {
+	var c CommandLine
+	flags := flag.NewFlagSet("holdfast", flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // main prints Usage and errors
+	flags.StringVar(&c.File, "config", "", "")
+	flags.BoolVar(&c.Check, "check", false, "")
+	flags.BoolVar(&c.Version, "version", false, "")
+	flags.BoolVar(&c.Demo, "demo", false, "")
+	for _, f := range settingFlags {
+		flags.Func(f.name, "", func(value string) error {
+			c.set = append(c.set, flagValue{"-" + f.name, f.key, value})
+			return nil
+		})
+	}
+	err := flags.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		return CommandLine{}, err
+	}
+	message := ""
+	switch {
+	case err != nil:
+		message = err.Error() + flagHint(flags, err.Error())
+	case flags.NArg() > 0:
+		message = fmt.Sprintf("found the argument %q; allowed: flags only, see holdfast -h", flags.Arg(0))
+	}
+	if message != "" {
+		return CommandLine{}, &Error{Problems: []Problem{{Source: "command line", Message: message}}}
+	}
+	return c, nil
+}
+
+// flagHint suggests a flag for the one that package flag does not know.
+func flagHint(flags *flag.FlagSet, message string) string {
+	name, ok := strings.CutPrefix(message, "flag provided but not defined: -")
+	if !ok {
+		return "; see holdfast -h"
+	}
+	var names []string
+	flags.VisitAll(func(f *flag.Flag) { names = append(names, "-"+f.Name) })
+	if hint := didYouMean("-"+name, names); hint != "" {
+		return hint
+	}
+	return "; allowed: " + strings.Join(names, ", ")
+}
+
+// Usage writes the help text.
+func Usage(w io.Writer) {
+	var b strings.Builder
+	b.WriteString(`holdfast gives a Socket.IO server connection state recovery: start it in front
+of the server, and point the clients at it.
+
+Usage:
+
+  holdfast -upstream http://127.0.0.1:3000 -listen :8080
+  holdfast -config holdfast.yaml
+  holdfast -demo
+
+Settings:
+
+`)
+	line := func(name, arg, text string) {
+		fmt.Fprintf(&b, "  %-22s %s\n", strings.TrimSpace("-"+name+" "+arg), text)
+	}
+	line("config", "FILE", "settings in YAML; config.example.yaml has all of them")
+	defaults := Default()
+	all := settings(&defaults)
+	for _, f := range settingFlags {
+		for _, s := range all {
+			if s.key == f.key {
+				line(f.name, f.arg, fmt.Sprintf("%s (default %s)", f.usage, s.format()))
+			}
+		}
+	}
+	b.WriteString("\nInstead of serving:\n\n")
+	line("check", "", "check the settings, print those in force, and exit")
+	line("version", "", "print the version, and exit")
+	line("demo", "", "run a small server and client of our own, and watch a recovery")
+	b.WriteString(`
+Flags win over environment variables, these over the file. Every setting has a
+variable: recovery.max_disconnection_duration in the file is
+HOLDFAST_RECOVERY_MAX_DISCONNECTION_DURATION; lists are comma-separated. The
+file itself can be named by HOLDFAST_CONFIG.
+
+Exit status: 0 after a normal end, 1 after a failure, 2 for bad settings.
+`)
+	io.WriteString(w, b.String()) //nolint:errcheck // there is nowhere else to say it
+}

@@ -1,0 +1,197 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// setting is one leaf of Config: what a user can set.
+type setting struct {
+	key   string // dotted path of yaml names
+	value reflect.Value
+}
+
+// env is the name of the setting's environment variable.
+func (s setting) env() string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(s.key, ".", "_"))
+}
+
+// settings lists the leaves of c, in the order of its fields. Their values are
+// addressable: setting one sets c.
+func settings(c *Config) []setting {
+	return appendSettings(nil, "", reflect.ValueOf(c).Elem())
+}
+
+func appendSettings(list []setting, prefix string, v reflect.Value) []setting {
+	for field, value := range v.Fields() {
+		key := prefix + yamlName(field)
+		if value.Kind() == reflect.Struct {
+			list = appendSettings(list, key+".", value)
+			continue
+		}
+		list = append(list, setting{key, value})
+	}
+	return list
+}
+
+func yamlName(field reflect.StructField) string { return field.Tag.Get("yaml") }
+
+const (
+	allowedDuration = "a duration with a unit, such as 500ms, 90s or 1h30m"
+	allowedNumber   = "a whole number"
+	allowedBool     = "true or false"
+	allowedList     = "a list"
+	allowedText     = "a text"
+)
+
+// allowedFor says in words what a setting of this type takes.
+func allowedFor(v reflect.Value) string {
+	switch v.Interface().(type) {
+	case Size:
+		return allowedSize
+	case time.Duration:
+		return allowedDuration
+	case int:
+		return allowedNumber
+	case bool:
+		return allowedBool
+	case []string:
+		return allowedList
+	}
+	return allowedText
+}
+
+// parse sets the value from text; a list from its comma-separated form. Its
+// error says what is allowed, and leaves the value as it was.
+func (s setting) parse(text string) error {
+	switch s.value.Interface().(type) {
+	case Size:
+		n, err := ParseSize(text)
+		if err != nil {
+			return err
+		}
+		s.value.SetInt(int64(n))
+	case time.Duration:
+		d, err := parseDuration(text)
+		if err != nil {
+			return err
+		}
+		s.value.SetInt(int64(d))
+	case int:
+		n, err := strconv.ParseInt(text, 10, 32)
+		if err != nil || strings.HasPrefix(text, "+") {
+			return errors.New("allowed: " + allowedNumber)
+		}
+		s.value.SetInt(n)
+	case bool:
+		if text != "true" && text != "false" {
+			return errors.New("allowed: " + allowedBool)
+		}
+		s.value.SetBool(text == "true")
+	case []string:
+		s.parseList(text)
+	default:
+		if s.value.Kind() != reflect.String {
+			panic(fmt.Sprintf("config: no parser for the type of %s, %v", s.key, s.value.Type()))
+		}
+		s.value.SetString(text)
+	}
+	return nil
+}
+
+func (s setting) parseList(text string) {
+	list := []string{}
+	if text != "" {
+		for item := range strings.SplitSeq(text, ",") {
+			list = append(list, strings.TrimSpace(item))
+		}
+	}
+	s.value.Set(reflect.ValueOf(list))
+}
+
+// format is the inverse of parse.
+func (s setting) format() string {
+	switch v := s.value.Interface().(type) {
+	case time.Duration:
+		return formatDuration(v)
+	case []string:
+		return strings.Join(v, ",")
+	default:
+		return fmt.Sprint(v)
+	}
+}
+
+// parseDuration is time.ParseDuration without signs. A number without a unit
+// is refused, 0 excepted: is it seconds, or milliseconds as in Socket.IO?
+func parseDuration(text string) (time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	switch {
+	case err == nil && !strings.ContainsAny(text, "+-"):
+		return d, nil
+	case text != "" && strings.Trim(text, "0123456789") == "":
+		return 0, fmt.Errorf("the unit is missing (%[1]ss or %[1]sms?); allowed: %[2]s", text, allowedDuration)
+	default:
+		return 0, errors.New("allowed: " + allowedDuration)
+	}
+}
+
+// formatDuration drops the zero units that Duration.String ends in: 2m, not
+// 2m0s.
+func formatDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	if s == "0s" {
+		return "0"
+	}
+	return s
+}
+
+// didYouMean returns a hint for a name that is not one of the candidates, or
+// "" if none is close.
+func didYouMean(name string, candidates []string) string {
+	// Letters count, not the style: maxPayload is max_payload.
+	plain := func(s string) string {
+		return strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(s))
+	}
+	best, bestDistance := "", 1+len(plain(name))/3
+	for _, c := range slices.Sorted(slices.Values(candidates)) {
+		if d := editDistance(plain(name), plain(c)); d < bestDistance || d == 0 {
+			best, bestDistance = c, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %s?", best)
+}
+
+// editDistance is Levenshtein's, in bytes.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			substitute := diagonal
+			if a[i] != b[j] {
+				substitute++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(substitute, row[j]+1, diagonal+1)
+		}
+	}
+	return row[len(b)]
+}

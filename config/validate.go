@@ -1,0 +1,320 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Validate checks every setting. The error is an *Error with all that is
+// wrong. Files are not looked at: Load does that.
+func (c Config) Validate() error { return asError(c.validate(nil, nil)) }
+
+// validator names settings by the address of their field, so that no key is
+// written down a second time.
+type validator struct {
+	byField  map[any]setting // pointer to the field
+	sources  Sources
+	bad      map[string]bool // keys to leave out: they keep a value nobody chose
+	problems []Problem
+}
+
+// need reports the setting at field unless ok.
+func (v *validator) need(ok bool, field any, allowed string) {
+	s := v.byField[field]
+	if ok || v.bad[s.key] {
+		return
+	}
+	v.problems = append(v.problems, v.sources.problem(s.key, s.format(), allowed))
+}
+
+// needItem reports one item of the list at field unless ok.
+func (v *validator) needItem(ok bool, field *[]string, item, allowed string) {
+	s := v.byField[field]
+	if ok || v.bad[s.key] {
+		return
+	}
+	v.problems = append(v.problems, v.sources.problem(s.key, item, allowed))
+}
+
+// blame picks, of two settings that contradict each other, the one to report:
+// the first that is not a default. It is false if one of them has a problem of
+// its own.
+func (v *validator) blame(a, b any) (field any, ok bool) {
+	if v.bad[v.byField[a].key] || v.bad[v.byField[b].key] {
+		return nil, false
+	}
+	if v.sources[v.byField[a].key] == "" && v.sources[v.byField[b].key] != "" {
+		return b, true
+	}
+	return a, true
+}
+
+func (v *validator) key(field any) string { return v.byField[field].key }
+
+// is says "KEY (which is VALUE)", to name the other side of a contradiction.
+func (v *validator) is(field any) string {
+	s := v.byField[field]
+	return fmt.Sprintf("%s (which is %s)", s.key, s.format())
+}
+
+func (c Config) validate(sources Sources, bad map[string]bool) []Problem {
+	v := &validator{byField: map[any]setting{}, sources: sources, bad: bad}
+	for _, s := range settings(&c) {
+		v.byField[s.value.Addr().Interface()] = s
+	}
+	v.listeners(&c)
+	v.upstream(&c.Upstream)
+	v.engineIO(&c.EngineIO)
+	v.recovery(&c.Recovery)
+	v.limits(&c.Limits)
+	for _, p := range c.TrustedProxies {
+		_, problem := parsePrefix(p)
+		v.needItem(problem == "", &c.TrustedProxies, p, problem)
+	}
+	v.need(c.Shutdown.DrainTimeout >= 0, &c.Shutdown.DrainTimeout, "0 or more")
+	v.oneOf(&c.Log.Level, c.Log.Level, "debug", "info", "warn", "error")
+	v.oneOf(&c.Log.Format, c.Log.Format, "text", "json")
+	return v.problems
+}
+
+func (v *validator) oneOf(field any, value string, allowed ...string) {
+	last := len(allowed) - 1
+	v.need(slices.Contains(allowed, value), field, strings.Join(allowed[:last], ", ")+" or "+allowed[last])
+}
+
+func (v *validator) positive(field *time.Duration) {
+	v.need(*field > 0, field, "a duration above 0")
+}
+
+func (v *validator) atLeastOne(field *int) { v.need(*field >= 1, field, "1 or more") }
+
+const allowedListen = "host:port, :port or unix:///path.sock, with a port number from 0 to 65535"
+
+func (v *validator) listeners(c *Config) {
+	v.need(validListen(c.Listen), &c.Listen, allowedListen)
+	v.need(c.Admin.Listen == "" || validListen(c.Admin.Listen), &c.Admin.Listen, allowedListen+`, or "" for none`)
+	if field, ok := v.blame(&c.Admin.Listen, &c.Listen); ok && sameAddress(c.Listen, c.Admin.Listen) {
+		other := any(&c.Listen)
+		if field == other {
+			other = &c.Admin.Listen
+		}
+		v.need(false, field, "another address than "+v.is(other))
+	}
+	if field, ok := v.blame(&c.TLS.CertFile, &c.TLS.KeyFile); ok && (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
+		v.need(false, field, fmt.Sprintf("both %s and %s, or neither", v.key(&c.TLS.CertFile), v.key(&c.TLS.KeyFile)))
+	}
+}
+
+func (v *validator) upstream(u *Upstream) {
+	if problem := checkURL(u.URL); problem != "" && !v.bad[v.key(&u.URL)] {
+		v.problems = append(v.problems, v.sources.problem(v.key(&u.URL), redacted(u.URL), problem))
+	}
+	v.positive(&u.DialTimeout)
+	v.positive(&u.HandshakeTimeout)
+	v.atLeastOne(&u.MaxConcurrentDials)
+	v.need(u.TLS.ServerName == "" || validHost(u.TLS.ServerName), &u.TLS.ServerName, "a host name")
+}
+
+func (v *validator) engineIO(e *EngineIO) {
+	v.need(len(e.Paths) > 0, &e.Paths, "at least one path, such as /socket.io/")
+	for i, p := range e.Paths {
+		v.needItem(validPath(p), &e.Paths, p, "a path such as /socket.io/, with a slash at both ends, without . or .. segments, escapes and blanks")
+		for _, former := range e.Paths[:i] {
+			v.needItem(!strings.HasPrefix(p, former) && !strings.HasPrefix(former, p), &e.Paths, p,
+				fmt.Sprintf("paths that differ and are not inside one another (there is %s)", former))
+		}
+	}
+	for _, field := range []*time.Duration{&e.PingInterval, &e.PingTimeout} {
+		v.need(*field == 0 || MinPing <= *field && *field <= MaxPing, field,
+			fmt.Sprintf("0 for the upstream's, or %v to %v", formatDuration(MinPing), formatDuration(MaxPing)))
+	}
+	v.need(e.MaxPayload == 0 || MinMaxPayload <= e.MaxPayload && e.MaxPayload <= MaxMaxPayload, &e.MaxPayload,
+		fmt.Sprintf("0 for the upstream's, or %v to %v", MinMaxPayload, MaxMaxPayload))
+	v.positive(&e.UpgradeTimeout)
+}
+
+func (v *validator) recovery(r *Recovery) {
+	v.need(r.MaxDisconnectionDuration >= 0, &r.MaxDisconnectionDuration, "0 (no recovery) or more")
+	v.need(r.GoingAwayDuration >= 0, &r.GoingAwayDuration, "0 or more")
+	v.need(r.MaxParkedSessions >= 1, &r.MaxParkedSessions,
+		fmt.Sprintf("1 or more; to turn recovery off, set %s to 0", v.key(&r.MaxDisconnectionDuration)))
+	v.oneOf(&r.AckEvents, string(r.AckEvents), string(AtMostOnce), string(AtLeastOnce))
+	v.clients(&r.Clients)
+
+	b := &r.Buffer
+	v.atLeastOne(&b.MaxPackets)
+	v.need(b.Window >= MinWindow, &b.Window, fmt.Sprintf("%v or more", MinWindow))
+	if field, ok := v.blame(&b.MaxBytes, &b.Window); ok && b.MaxBytes <= b.Window {
+		allowed := "more than " + v.is(&b.Window)
+		if field == any(&b.Window) {
+			allowed = "less than " + v.is(&b.MaxBytes)
+		}
+		v.need(false, field, allowed)
+	}
+	if field, ok := v.blame(&b.TotalBytes, &b.Window); ok && b.TotalBytes != 0 && b.TotalBytes < b.Window {
+		allowed := "0 for automatic, or at least " + v.is(&b.Window)
+		if field == any(&b.Window) {
+			allowed = "at most " + v.is(&b.TotalBytes)
+		}
+		v.need(false, field, allowed)
+	}
+}
+
+// queryName is what a parameter can be called without escaping; the names of
+// Engine.IO's own parameters are taken.
+var queryName = regexp.MustCompile(`^[A-Za-z0-9_.~-]+$`)
+
+var engineIOQuery = []string{"EIO", "transport", "sid", "t", "j", "b64"}
+
+func (v *validator) clients(c *Clients) {
+	v.oneOf(&c.Mode, string(c.Mode), string(AllClients), string(OptIn), string(OptOut))
+	v.need(c.Query == "" || queryName.MatchString(c.Query) && !slices.Contains(engineIOQuery, c.Query), &c.Query,
+		"a query parameter's name of letters, digits and _ . ~ -, other than "+strings.Join(engineIOQuery, ", "))
+	_, err := regexp.Compile(c.UserAgent)
+	v.need(err == nil, &c.UserAgent, fmt.Sprintf("a regular expression of Go's syntax (%v)", err))
+	switch c.Mode {
+	case OptIn, OptOut:
+		v.need(c.Query != "" || c.UserAgent != "", &c.Mode,
+			fmt.Sprintf("this mode with %s or %s set, which say whom it is about", v.key(&c.Query), v.key(&c.UserAgent)))
+	case AllClients:
+		allowed := fmt.Sprintf(`"" while %s is %s: every client is chosen; for a choice, set it to %s or %s`,
+			v.key(&c.Mode), AllClients, OptIn, OptOut)
+		v.need(c.Query == "", &c.Query, allowed)
+		v.need(c.UserAgent == "", &c.UserAgent, allowed)
+	}
+}
+
+func (v *validator) limits(l *Limits) {
+	v.need(l.MaxConnections >= 0, &l.MaxConnections, "0 for no limit, or more")
+	v.need(MinHeader <= l.HeaderBytes && l.HeaderBytes <= MaxHeader, &l.HeaderBytes,
+		fmt.Sprintf("%v to %v", MinHeader, MaxHeader))
+	v.positive(&l.ReadHeaderTimeout)
+	v.positive(&l.IdleTimeout)
+	v.atLeastOne(&l.MaxNamespacesPerConnection)
+}
+
+// maxUnixPath is the longest path of a Unix socket that Linux takes.
+const maxUnixPath = 107
+
+func validListen(addr string) bool {
+	network, address := SplitListen(addr)
+	if network == "unix" {
+		return validUnixPath(address)
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || host != "" && !validHost(host) {
+		return false
+	}
+	_, err = strconv.ParseUint(port, 10, 16)
+	return err == nil
+}
+
+func validUnixPath(p string) bool {
+	return path.IsAbs(p) && !strings.HasSuffix(p, "/") && len(p) <= maxUnixPath
+}
+
+var hostName = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?$`)
+
+func validHost(host string) bool {
+	if _, err := netip.ParseAddr(host); err == nil {
+		return true
+	}
+	// What has only digits and dots is an address with a mistake in it.
+	return hostName.MatchString(host) && strings.Trim(host, "0123456789.") != ""
+}
+
+// validPath accepts what can stand in a request as it is.
+func validPath(p string) bool {
+	return strings.HasPrefix(p, "/") && strings.HasSuffix(p, "/") &&
+		(p == "/" || path.Clean(p)+"/" == p) &&
+		(&url.URL{Path: p}).EscapedPath() == p
+}
+
+// sameAddress reports whether two listeners would get in each other's way.
+func sameAddress(a, b string) bool {
+	networkA, addressA := SplitListen(a)
+	networkB, addressB := SplitListen(b)
+	if networkA != networkB || networkA == "unix" {
+		return networkA == networkB && addressA == addressB
+	}
+	hostA, portA, errA := net.SplitHostPort(addressA)
+	hostB, portB, errB := net.SplitHostPort(addressB)
+	if errA != nil || errB != nil || portA != portB || portA == "0" {
+		return false
+	}
+	return hostA == hostB || unspecified(hostA) || unspecified(hostB)
+}
+
+func unspecified(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return host == "" || err == nil && addr.IsUnspecified()
+}
+
+// checkURL says what is allowed, if not this.
+func checkURL(text string) (allowed string) {
+	const forms = "http://host:port, https://host:port or unix:///path.sock"
+	u, err := url.Parse(text)
+	if err != nil {
+		return forms
+	}
+	switch u.Scheme {
+	case "unix":
+		if u.Host != "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || !validUnixPath(u.Path) {
+			return fmt.Sprintf("unix:// and an absolute path of at most %d bytes, such as unix:///run/app.sock", maxUnixPath)
+		}
+		return ""
+	case "http", "https":
+		_, portErr := strconv.ParseUint(u.Port(), 10, 16)
+		switch {
+		case !validHost(u.Hostname()), u.Port() == "0", u.Port() != "" && portErr != nil, u.Port() == "" && strings.HasSuffix(u.Host, ":"):
+			return forms
+		case u.User != nil:
+			return "a URL without user name and password"
+		case u.Path != "" && u.Path != "/", u.RawQuery != "", u.ForceQuery, u.Fragment != "":
+			return "a URL without path, query and fragment: requests keep their own"
+		}
+		return ""
+	}
+	return forms
+}
+
+// redacted hides a password in a URL, however broken the rest of it is.
+func redacted(text string) string {
+	if i := strings.LastIndexByte(text, '@'); i >= 0 {
+		scheme := ""
+		if j := strings.Index(text, "://"); j >= 0 && j < i {
+			scheme = text[:j+3]
+		}
+		return scheme + "xxxxx" + text[i:]
+	}
+	return text
+}
+
+// parsePrefix reads an IP address or a CIDR prefix; allowed says what would
+// have been one.
+func parsePrefix(text string) (prefix netip.Prefix, allowed string) {
+	const forms = "IP addresses and CIDR prefixes, such as 10.0.0.0/8 or 2001:db8::1"
+	if addr, err := netip.ParseAddr(text); err == nil {
+		addr = addr.Unmap()
+		if addr.Zone() != "" {
+			return netip.Prefix{}, forms + ", without a zone"
+		}
+		return netip.PrefixFrom(addr, addr.BitLen()), ""
+	}
+	prefix, err := netip.ParsePrefix(text)
+	if err != nil || prefix.Addr().Is4In6() {
+		return netip.Prefix{}, forms
+	}
+	if prefix != prefix.Masked() {
+		return netip.Prefix{}, fmt.Sprintf("a prefix without host bits: %v, or the one address %v?", prefix.Masked(), prefix.Addr())
+	}
+	return prefix, ""
+}
