@@ -1,0 +1,222 @@
+package metrics
+
+import (
+	"runtime"
+	"runtime/debug"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+const namespace = "holdfast"
+
+// Metrics is every series holdfast exports, safe for concurrent use. Make it
+// with New.
+type Metrics struct {
+	Clients       TransportGauges    // holdfast_clients
+	ClientsOpened prometheus.Counter // holdfast_clients_opened_total
+	Links         TransportGauges    // holdfast_links
+	LinkPauses    prometheus.Counter // holdfast_link_pauses_total
+
+	Sessions        StateGauges        // holdfast_sessions
+	SessionsCreated prometheus.Counter // holdfast_sessions_created_total
+	Takeovers       prometheus.Counter // holdfast_takeovers_total
+	Evictions       prometheus.Counter // holdfast_evictions_total
+	Expirations     prometheus.Counter // holdfast_expirations_total
+
+	Packets         Directions         // holdfast_packets_total
+	ReplayedPackets prometheus.Counter // holdfast_replayed_packets_total
+	BufferedPackets prometheus.Gauge   // holdfast_buffered_packets
+	BufferedBytes   prometheus.Gauge   // holdfast_buffered_bytes
+	BufferBudget    prometheus.Gauge   // holdfast_buffer_budget_bytes
+
+	Dials        DialResults          // holdfast_upstream_dials_total
+	DialDuration prometheus.Histogram // holdfast_upstream_dial_duration_seconds
+
+	// RecoveryDuration observes seconds from a resuming CONNECT to the last
+	// missed packet written: holdfast_recovery_duration_seconds.
+	RecoveryDuration prometheus.Histogram
+	// DisconnectionDuration observes the seconds a recovered session was
+	// parked: holdfast_disconnection_duration_seconds.
+	DisconnectionDuration prometheus.Histogram
+
+	Passthrough       PassthroughKinds   // holdfast_passthrough_requests_total
+	RawRelays         prometheus.Counter // holdfast_raw_relays_total
+	ConfirmPings      prometheus.Counter // holdfast_confirm_pings_total
+	HeartbeatTimeouts Sides              // holdfast_heartbeat_timeouts_total
+	Panics            prometheus.Counter // holdfast_panics_total
+
+	recoveries     *prometheus.CounterVec
+	parkings       *prometheus.CounterVec
+	sessionsClosed *prometheus.CounterVec
+}
+
+// TransportGauges counts connections by their Engine.IO transport. An upgrade
+// moves one from Polling to WebSocket.
+type TransportGauges struct{ Polling, WebSocket prometheus.Gauge }
+
+// StateGauges counts sessions by their state.
+type StateGauges struct{ Live, Parked prometheus.Gauge }
+
+// Directions counts Socket.IO packets by where they go: In from clients to the
+// upstream, Out to clients. A binary packet and its attachments are one.
+type Directions struct{ In, Out prometheus.Counter }
+
+// DialResults counts Engine.IO handshakes with the upstream by how they ended:
+// Rejected is the upstream's own refusal (an HTTP status), Error everything
+// that kept it from answering, Timeout excepted.
+type DialResults struct{ OK, Rejected, Error, Timeout prometheus.Counter }
+
+// PassthroughKinds counts what is no Engine.IO traffic.
+type PassthroughKinds struct{ HTTP, WebSocket prometheus.Counter }
+
+// Sides counts by the side that fell silent.
+type Sides struct{ Client, Upstream prometheus.Counter }
+
+// New registers all series with reg. It panics if some are there already.
+func New(reg prometheus.Registerer) *Metrics {
+	f := factory{promauto.With(reg)}
+
+	clients := f.gauges("clients", "Clients connected now, by Engine.IO transport.", "transport")
+	links := f.gauges("links", "Connections to the upstream now, by Engine.IO transport.", "transport")
+	sessions := f.gauges("sessions", "Sessions now, by state: live with a client, parked without one.", "state")
+	packets := f.counters("packets_total", "Socket.IO packets, by direction: in from clients, out to clients.", "direction")
+	dials := f.counters("upstream_dials_total", "Engine.IO handshakes with the upstream, by result.", "result")
+	passthrough := f.counters("passthrough_requests_total", "Requests passed through that are no Engine.IO traffic, by kind.", "kind")
+	heartbeats := f.counters("heartbeat_timeouts_total", "Connections given up for silence, by the side that was silent.", "side")
+
+	m := &Metrics{
+		Clients:       TransportGauges{clients.WithLabelValues("polling"), clients.WithLabelValues("websocket")},
+		ClientsOpened: f.counter("clients_opened_total", "Clients that completed the Engine.IO handshake."),
+		Links:         TransportGauges{links.WithLabelValues("polling"), links.WithLabelValues("websocket")},
+		LinkPauses:    f.counter("link_pauses_total", "Times that an upstream connection was not read because its client was behind."),
+
+		Sessions:        StateGauges{sessions.WithLabelValues("live"), sessions.WithLabelValues("parked")},
+		SessionsCreated: f.counter("sessions_created_total", "Sessions created."),
+		Takeovers:       f.counter("takeovers_total", "Sessions moved from a live client to the same one's newer connection."),
+		Evictions:       f.counter("evictions_total", "Parked sessions closed to make room."),
+		Expirations:     f.counter("expirations_total", "Parked sessions closed because their client stayed away."),
+
+		Packets:         Directions{packets.WithLabelValues("in"), packets.WithLabelValues("out")},
+		ReplayedPackets: f.counter("replayed_packets_total", "Socket.IO packets that a recovered client had missed, sent to it."),
+		BufferedPackets: f.gauge("buffered_packets", "Socket.IO packets kept in memory now."),
+		BufferedBytes:   f.gauge("buffered_bytes", "Bytes of the packets kept in memory now."),
+		BufferBudget:    f.gauge("buffer_budget_bytes", "Bytes that may be kept in memory, for all sessions."),
+
+		Dials: DialResults{
+			OK:       dials.WithLabelValues("ok"),
+			Rejected: dials.WithLabelValues("rejected"),
+			Error:    dials.WithLabelValues("error"),
+			Timeout:  dials.WithLabelValues("timeout"),
+		},
+		DialDuration: f.histogram("upstream_dial_duration_seconds", "Duration of Engine.IO handshakes with the upstream that it answered.",
+			.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30),
+
+		RecoveryDuration: f.histogram("recovery_duration_seconds", "Time from a resuming CONNECT to the last missed packet written.",
+			.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30),
+		DisconnectionDuration: f.histogram("disconnection_duration_seconds", "Time for which recovered sessions had been parked.",
+			.1, .25, .5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600),
+
+		Passthrough:       PassthroughKinds{passthrough.WithLabelValues("http"), passthrough.WithLabelValues("websocket")},
+		RawRelays:         f.counter("raw_relays_total", "Connections relayed as they are, without recovery, for their parser is not Socket.IO's default."),
+		ConfirmPings:      f.counter("confirm_pings_total", "Pings sent to clients between heartbeats, to learn what has arrived."),
+		HeartbeatTimeouts: Sides{heartbeats.WithLabelValues("client"), heartbeats.WithLabelValues("upstream")},
+		Panics:            f.counter("panics_total", "Panics confined to one connection. Each is a defect: see the log."),
+
+		recoveries:     f.counters("recoveries_total", "Reconnections that presented a pid, by result and reason.", "result", "reason"),
+		parkings:       f.counters("parkings_total", "Sessions parked, by how their client's transport ended.", "reason"),
+		sessionsClosed: f.counters("sessions_closed_total", "Sessions closed, by reason.", "reason"),
+	}
+	for _, r := range RecoveredReasons() {
+		m.recoveries.WithLabelValues("recovered", string(r))
+	}
+	for _, r := range FailedReasons() {
+		m.recoveries.WithLabelValues("failed", string(r))
+	}
+	for _, r := range ParkingReasons() {
+		m.parkings.WithLabelValues(string(r))
+	}
+	for _, r := range CloseReasons() {
+		m.sessionsClosed.WithLabelValues(string(r))
+	}
+
+	version, revision := build()
+	f.gauges("build_info", "Always 1; the labels say what is running.", "version", "revision", "go_version").
+		WithLabelValues(version, revision, runtime.Version()).Set(1)
+	return m
+}
+
+// Recovered counts a session that its client has again. A Takeover counts in
+// Takeovers too.
+func (m *Metrics) Recovered(why Reason) {
+	m.recoveries.WithLabelValues("recovered", string(why)).Inc()
+	if why == Takeover {
+		m.Takeovers.Inc()
+	}
+}
+
+// RecoveryFailed counts a client that presented a pid and did not get its
+// session.
+func (m *Metrics) RecoveryFailed(why Reason) {
+	m.recoveries.WithLabelValues("failed", string(why)).Inc()
+}
+
+// Parked counts a session that lost its client. The Sessions gauges are the
+// caller's to move.
+func (m *Metrics) Parked(why Reason) {
+	m.parkings.WithLabelValues(string(why)).Inc()
+}
+
+// SessionClosed counts the end of a session; Expired and Evicted count in
+// Expirations and Evictions too. The Sessions gauges are the caller's to move.
+func (m *Metrics) SessionClosed(why Reason) {
+	m.sessionsClosed.WithLabelValues(string(why)).Inc()
+	switch why {
+	case Expired:
+		m.Expirations.Inc()
+	case Evicted:
+		m.Evictions.Inc()
+	default: // the others have no counter of their own
+	}
+}
+
+// build says what this binary was made from, as far as the Go tool knows.
+func build() (version, revision string) {
+	version, revision = "unknown", "unknown"
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return version, revision
+	}
+	if info.Main.Version != "" {
+		version = info.Main.Version
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			revision = s.Value
+		}
+	}
+	return version, revision
+}
+
+// factory makes metrics of our namespace.
+type factory struct{ promauto.Factory }
+
+func (f factory) counter(name, help string) prometheus.Counter {
+	return f.NewCounter(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help})
+}
+
+func (f factory) counters(name, help string, labels ...string) *prometheus.CounterVec {
+	return f.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
+}
+
+func (f factory) gauge(name, help string) prometheus.Gauge {
+	return f.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help})
+}
+
+func (f factory) gauges(name, help string, labels ...string) *prometheus.GaugeVec {
+	return f.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, labels)
+}
+
+func (f factory) histogram(name, help string, buckets ...float64) prometheus.Histogram {
+	return f.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Name: name, Help: help, Buckets: buckets})
+}
