@@ -1,0 +1,138 @@
+package logging
+
+import (
+	"bytes"
+	"io"
+	"sync"
+	"time"
+)
+
+const (
+	// maxQueuedBytes is what is kept while the output is blocked.
+	maxQueuedBytes = 1 << 20
+	// patience is how long a Write waits for its line to be written, before it
+	// takes the output for blocked. Ordinary disks and terminals need less.
+	patience = 100 * time.Millisecond
+)
+
+// writer is an io.Writer whose Write never fails, and never blocks for long.
+//
+// Lines go through a queue to a goroutine, which lives while there are some.
+// In the ordinary case Write waits for its line: so nothing is pending when
+// the process ends. Once it has waited in vain the output is stalled, and
+// nobody waits any more until the queue is empty.
+//
+// It is safe for concurrent use.
+type writer struct {
+	// Immutable.
+	out  io.Writer                 // written to by drain only
+	lost func(lines uint64) []byte // the line that tells of lost ones
+
+	mu       sync.Mutex // guards the fields below; never held during I/O
+	queue    []entry
+	queued   int  // bytes in queue
+	draining bool // a drain goroutine runs
+	stalled  bool // a Write waited in vain; queue has not been empty since
+	dropped  uint64
+}
+
+type entry struct {
+	line    []byte
+	written chan struct{} // closed when the attempt is over
+}
+
+func newWriter(out io.Writer, lost func(lines uint64) []byte) *writer {
+	return &writer{out: out, lost: lost}
+}
+
+// Write queues a copy of line and returns its length and no error.
+func (w *writer) Write(line []byte) (int, error) {
+	e := entry{bytes.Clone(line), make(chan struct{})}
+	if w.enqueue(e) {
+		return len(line), nil
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-e.written:
+	case <-timer.C:
+		w.mu.Lock()
+		w.stalled = w.draining // it may just have finished
+		w.mu.Unlock()
+	}
+	return len(line), nil
+}
+
+// enqueue adds e to the queue, or drops it. It reports whether Write is done
+// with it: not to be waited for.
+func (w *writer) enqueue(e entry) (done bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.stalled && w.queued+len(e.line) > maxQueuedBytes {
+		w.dropped++
+		return true
+	}
+	w.queue = append(w.queue, e)
+	w.queued += len(e.line)
+	if !w.draining {
+		w.draining = true
+		go w.drain() // ends when the queue is empty
+	}
+	return w.stalled
+}
+
+// drain writes the queue until it is empty.
+func (w *writer) drain() {
+	for {
+		e, ok := w.next()
+		if !ok {
+			return
+		}
+		_, err := w.out.Write(e.line)
+		if dropped := w.account(err); dropped > 0 {
+			if _, err := w.out.Write(w.lost(dropped)); err != nil {
+				w.restore(dropped)
+			}
+		}
+		close(e.written)
+	}
+}
+
+// next takes the first entry; without one it ends the drain.
+func (w *writer) next() (e entry, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.queue) == 0 {
+		w.queue, w.draining, w.stalled = nil, false, false
+		return entry{}, false
+	}
+	e = w.queue[0]
+	w.queue[0] = entry{}
+	w.queue = w.queue[1:]
+	w.queued -= len(e.line)
+	return e, true
+}
+
+// account counts a line that was written with err. When lines get through
+// again it returns how many were lost, and forgets them: the caller reports
+// them. While more are waiting it leaves that for later.
+func (w *writer) account(err error) (report uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err != nil {
+		w.dropped++
+		return 0
+	}
+	if len(w.queue) > 0 {
+		return 0
+	}
+	report, w.dropped = w.dropped, 0
+	return report
+}
+
+// restore counts lines again whose report was lost as well.
+func (w *writer) restore(dropped uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.dropped += dropped
+}
