@@ -1,0 +1,34 @@
+package buffer
+
+import "sync/atomic"
+
+// Budget counts what the logs of the process hold together. It is safe for concurrent use; a
+// nil Budget counts nothing.
+type Budget struct {
+	packets atomic.Int64
+	bytes   atomic.Int64
+	limit   int64
+}
+
+// NewBudget returns a Budget of limit bytes; 0 is no limit.
+func NewBudget(limit int64) *Budget { return &Budget{limit: limit} }
+
+func (b *Budget) add(bytes, packets int) {
+	if b == nil {
+		return
+	}
+	b.bytes.Add(int64(bytes))
+	b.packets.Add(int64(packets))
+}
+
+// Bytes is about how much memory all packets take.
+func (b *Budget) Bytes() int64 { return b.bytes.Load() }
+
+// Packets is how many packets all logs hold.
+func (b *Budget) Packets() int64 { return b.packets.Load() }
+
+// Limit is the limit in bytes; 0 is none.
+func (b *Budget) Limit() int64 { return b.limit }
+
+// Exceeded reports whether the logs hold more than the limit.
+func (b *Budget) Exceeded() bool { return b != nil && b.limit > 0 && b.bytes.Load() > b.limit }

@@ -1,0 +1,146 @@
+package buffer
+
+// Kind is what has to be known of a packet to write it.
+type Kind uint8
+
+const (
+	// Plain packets are written as they are: acknowledgements, for one.
+	Plain Kind = iota
+	// Stamped packets are events that get their offset when written.
+	Stamped
+	// Asking packets are events that ask for an acknowledgement: they cannot bear an offset.
+	Asking
+)
+
+// Packet is one Socket.IO packet with its binary attachments.
+type Packet struct {
+	Data        []byte
+	Attachments [][]byte
+	// AckID is the acknowledgement id of an Asking packet.
+	AckID int64
+	Kind  Kind
+}
+
+// packetOverhead is about what a packet costs in memory beside its bytes.
+const packetOverhead = 64
+
+func (p *Packet) size() int {
+	n := len(p.Data) + packetOverhead
+	for _, a := range p.Attachments {
+		n += len(a) + 24
+	}
+	return n
+}
+
+const (
+	minChunkBytes = 256
+	maxChunkBytes = 8 << 10
+	// keptEntries is how many entries an empty log may keep room for.
+	keptEntries = 16
+)
+
+// Log is the packet log of one session. The zero value is an empty log that counts for no Budget.
+type Log struct {
+	budget  *Budget
+	entries []Packet // entries[head:] are packets trimmed+1 to Last
+	head    int
+	trimmed uint64
+	bytes   int
+	chunk   []byte // packets' bytes are copied to its end; what is beyond its length is free
+}
+
+// NewLog returns an empty log that counts for b, which may be nil.
+func NewLog(b *Budget) Log { return Log{budget: b} }
+
+// Append copies p to the end of the log and returns its sequence number.
+func (l *Log) Append(p Packet) (seq uint64) {
+	p.Data = l.keep(p.Data)
+	if len(p.Attachments) > 0 {
+		kept := make([][]byte, len(p.Attachments))
+		for i, a := range p.Attachments {
+			kept[i] = l.keep(a)
+		}
+		p.Attachments = kept
+	}
+	if l.head > 0 && len(l.entries) == cap(l.entries) && l.head >= len(l.entries)/2 {
+		n := copy(l.entries, l.entries[l.head:])
+		clear(l.entries[n:])
+		l.entries, l.head = l.entries[:n], 0
+	}
+	l.entries = append(l.entries, p)
+	n := p.size()
+	l.bytes += n
+	l.budget.add(n, 1)
+	return l.Last()
+}
+
+// keep copies b to the chunk, which many small packets share.
+func (l *Log) keep(b []byte) []byte {
+	if len(b) > maxChunkBytes/4 {
+		return append([]byte(nil), b...)
+	}
+	if cap(l.chunk)-len(l.chunk) < len(b) {
+		size := min(max(2*cap(l.chunk), minChunkBytes), maxChunkBytes)
+		l.chunk = make([]byte, 0, max(size, len(b)))
+	}
+	start := len(l.chunk)
+	l.chunk = append(l.chunk, b...)
+	return l.chunk[start:len(l.chunk):len(l.chunk)]
+}
+
+// Last is the sequence number of the newest packet appended; 0 before the first.
+func (l *Log) Last() uint64 { return l.trimmed + uint64(l.Len()) }
+
+// Trimmed is the sequence number up to which packets have been dropped.
+func (l *Log) Trimmed() uint64 { return l.trimmed }
+
+// Len is how many packets the log holds.
+func (l *Log) Len() int { return len(l.entries) - l.head }
+
+// Bytes is about how much memory the log's packets take.
+func (l *Log) Bytes() int { return l.bytes }
+
+// At returns packet seq, which must be in the log: Trimmed() < seq <= Last(). It
+// and its bytes are valid until the next call of Trim, Append or Release.
+func (l *Log) At(seq uint64) *Packet {
+	return &l.entries[l.head+int(seq-l.trimmed-1)]
+}
+
+// Trim drops packets up to seq. A seq that was dropped before, or is not reached yet, is
+// no error: it drops nothing, or all.
+func (l *Log) Trim(seq uint64) {
+	seq = min(seq, l.Last())
+	if seq <= l.trimmed {
+		return
+	}
+	n := int(seq - l.trimmed)
+	freed := 0
+	for i := l.head; i < l.head+n; i++ {
+		freed += l.entries[i].size()
+		l.entries[i] = Packet{}
+	}
+	l.head += n
+	l.trimmed = seq
+	l.bytes -= freed
+	l.budget.add(-freed, -n)
+	if l.head == len(l.entries) {
+		l.entries, l.head = l.entries[:0], 0
+		l.chunk = l.chunk[:0] // nobody holds a packet any more
+		if cap(l.entries) > keptEntries {
+			l.entries = nil
+		}
+	}
+}
+
+// Idle frees what an empty log keeps for the next packets.
+func (l *Log) Idle() {
+	if l.Len() == 0 {
+		l.entries, l.head, l.chunk = nil, 0, nil
+	}
+}
+
+// Release drops all packets for good.
+func (l *Log) Release() {
+	l.Trim(l.Last())
+	l.Idle()
+}

@@ -1,0 +1,446 @@
+package engineio
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gobwas/ws"
+
+	"github.com/holdfast/holdfast/stream"
+)
+
+// Errors that end a Conn.
+var (
+	// ErrClosed means that this side closed it.
+	ErrClosed = errors.New("engineio: connection closed by this side")
+	// ErrSilent means that the server sent no ping for pingInterval + pingTimeout.
+	ErrSilent = errors.New("engineio: no ping from the server")
+	// ErrServerClosed means that the server ended the connection in order.
+	ErrServerClosed = errors.New("engineio: connection closed by the server")
+)
+
+// ConnHandler gets what happens on a Conn. Message, Flush and Closed are not
+// called concurrently with one another. No method may wait for the network.
+type ConnHandler interface {
+	// Message gets a message from the server, in order. data may be changed, and is valid, during the call only.
+	Message(data []byte, binary bool)
+	// Flush follows the Messages of one batch.
+	Flush()
+	// Drained says that all that was sent has been taken by the network.
+	Drained()
+	// Closed is the last call, once.
+	Closed(err error)
+}
+
+// Conn is the client's side of an Engine.IO connection. It implements Engine.IO
+// protocol v4: it answers pings, and a polling connection upgrades itself to
+// WebSocket if the server offers that. It is safe for concurrent use.
+type Conn struct {
+	// Immutable after Dial.
+	dialer    *Dialer
+	request   Request // of the handshake; repeated by polling requests
+	handshake Handshake
+	response  http.Header
+	ctx       context.Context // of polls and the upgrade; ends with the Conn
+	cancel    context.CancelFunc
+	// postCtx lives a little longer than the Conn: what was sent before Close still goes out.
+	postCtx    context.Context
+	cancelPost context.CancelFunc
+	h          ConnHandler // set by Start
+
+	// early is what came in the same bytes as the OPEN packet; owned by Dial, then Start.
+	early   []earlyMessage
+	initial []byte
+
+	input sync.Mutex // serialises calls to the handler but for Drained
+
+	mu     sync.Mutex // guards the fields below
+	closed bool
+	err    error
+	ws     *wsLink  // nil while the transport is polling
+	out    *Encoder // collects frames until Flush; nil if there are none
+	poll   pollingLink
+	paused bool
+
+	// Heartbeat.
+	timer    *time.Timer
+	lastPing time.Time // or when reading was resumed
+	// While paused, pings are answered when they must be due; as many are left unanswered when read.
+	pausePongs *time.Timer
+	surplus    int
+}
+
+type earlyMessage struct {
+	data   []byte
+	binary bool
+}
+
+// Handshake is the server's OPEN packet.
+func (c *Conn) Handshake() Handshake { return c.handshake }
+
+// ResponseHeader is the header of the server's answer to the handshake. It must not be changed.
+func (c *Conn) ResponseHeader() http.Header { return c.response }
+
+// Transport is "websocket" or "polling".
+func (c *Conn) Transport() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ws != nil {
+		return "websocket"
+	}
+	return "polling"
+}
+
+// Start begins to read. The Conn calls h from then on.
+func (c *Conn) Start(h ConnHandler) {
+	c.input.Lock()
+	c.mu.Lock()
+	c.h = h
+	c.mu.Unlock()
+	early := c.early
+	c.early = nil
+	for _, m := range early {
+		h.Message(m.data, m.binary)
+	}
+	if len(early) > 0 {
+		h.Flush()
+	}
+	c.input.Unlock()
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	c.lastPing = time.Now()
+	c.timer = time.AfterFunc(c.silence(), c.onSilence)
+	if c.ws != nil {
+		c.ws.stream.Start(c.initial)
+		c.initial = nil
+		return
+	}
+	c.startPolling()
+}
+
+// silence is how long a server that lives can go without a ping.
+func (c *Conn) silence() time.Duration {
+	return c.handshake.interval() + c.handshake.timeout()
+}
+
+// Send adds a message to the next Flush: text in up to three parts, then its binary attachments, with
+// nothing in between. Arguments are copied.
+func (c *Conn) Send(text1, text2, text3 []byte, attachments [][]byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	if c.ws == nil {
+		c.poll.queueText(text1, text2, text3, c.maxPost())
+		for _, a := range attachments {
+			c.poll.queueBinary(a, c.maxPost())
+		}
+		return
+	}
+	e := c.encoderLocked()
+	e.packet(Message, text1, text2, text3)
+	for _, a := range attachments {
+		e.Binary(a)
+	}
+}
+
+// SendBinary adds a binary message of its own to the next Flush.
+func (c *Conn) SendBinary(data []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
+	case c.ws == nil:
+		c.poll.queueBinary(data, c.maxPost())
+	default:
+		c.encoderLocked().Binary(data)
+	}
+}
+
+func (c *Conn) encoderLocked() *Encoder {
+	if c.out == nil {
+		c.out = newEncoder(clientFrames)
+	}
+	return c.out
+}
+
+// Flush sends what Send has added, without waiting, and returns how many bytes have to wait.
+func (c *Conn) Flush() (queued int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return 0
+	}
+	if c.ws == nil {
+		c.startPostLocked()
+		return c.poll.queuedBytes()
+	}
+	if c.out == nil {
+		return c.ws.stream.Queued()
+	}
+	queued = c.ws.stream.Write(c.out.buf)
+	c.out.free()
+	c.out = nil
+	return queued
+}
+
+// Pause stops reading, but for what was read already. The server is still sent pongs when its pings
+// must be due, so that it does not give up on us.
+func (c *Conn) Pause() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.paused || c.closed {
+		return
+	}
+	c.paused = true
+	if c.ws != nil {
+		c.ws.stream.Pause()
+	}
+	due := time.Until(c.lastPing.Add(c.handshake.interval() + c.pongMargin()))
+	c.pausePongs = time.AfterFunc(max(due, 0), c.onPausePong)
+}
+
+// pongMargin is how long after it is due a ping is answered unseen: late enough for it to have been sent.
+func (c *Conn) pongMargin() time.Duration { return c.handshake.timeout() / 4 }
+
+func (c *Conn) onPausePong() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.paused || c.closed {
+		return
+	}
+	c.surplus++
+	c.sendPongLocked()
+	c.pausePongs.Reset(c.handshake.interval() + c.pongMargin())
+}
+
+// Resume undoes Pause.
+func (c *Conn) Resume() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.paused {
+		return
+	}
+	c.paused = false
+	c.pausePongs.Stop()
+	c.lastPing = time.Now()
+	if c.ws != nil {
+		c.ws.stream.Resume()
+	}
+	c.poll.changedLocked()
+}
+
+// Close ends the connection in order, without waiting.
+func (c *Conn) Close() { c.end(ErrClosed) }
+
+// end closes the Conn; the first error counts.
+func (c *Conn) end(err error) {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return
+	}
+	c.closed = true
+	c.err = err
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	if c.pausePongs != nil {
+		c.pausePongs.Stop()
+	}
+	if c.ws != nil {
+		if c.out != nil {
+			c.ws.stream.Write(c.out.buf)
+		}
+		c.ws.end()
+	} else if errors.Is(err, ErrClosed) {
+		time.AfterFunc(c.dialer.Timeout, c.cancelPost)
+		go c.sayClose() // ends with its requests, or with postCtx
+	} else {
+		c.cancelPost()
+	}
+	c.out = nil
+	c.poll.changedLocked()
+	h := c.h
+	c.mu.Unlock()
+	c.cancel()
+	if h != nil {
+		go c.tellClosed(h, err) // the caller may hold locks of the handler
+	}
+}
+
+func (c *Conn) tellClosed(h ConnHandler, err error) {
+	c.input.Lock()
+	defer c.input.Unlock()
+	h.Closed(err)
+}
+
+func (c *Conn) onSilence() {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return
+	}
+	left := c.silence() - time.Since(c.lastPing)
+	if c.paused {
+		left = c.silence()
+	}
+	if left > 0 {
+		c.timer.Reset(left)
+		c.mu.Unlock()
+		return
+	}
+	c.mu.Unlock()
+	c.end(ErrSilent)
+}
+
+// packet handles one packet from the server; input is held. It reports whether more are wanted.
+func (c *Conn) packet(p Packet) bool {
+	switch p.Type {
+	case Message:
+		c.mu.Lock()
+		closed := c.closed
+		c.mu.Unlock()
+		if !closed {
+			c.h.Message(p.Data, p.Binary)
+		}
+		return !closed
+	case Ping:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.lastPing = time.Now()
+		if c.surplus > 0 {
+			c.surplus--
+			return true
+		}
+		c.sendPongLocked()
+	case Close:
+		c.end(ErrServerClosed)
+		return false
+	case Open, Pong, Upgrade, Noop:
+	}
+	return true
+}
+
+func (c *Conn) sendPongLocked() {
+	if c.closed {
+		return
+	}
+	if c.ws == nil {
+		c.poll.queue(appendPacket(nil, Pong, nil, nil, nil), c.maxPost())
+		c.startPostLocked()
+		return
+	}
+	c.encoderLocked().packet(Pong, nil, nil, nil)
+	c.ws.stream.Write(c.out.buf)
+	c.out.free()
+	c.out = nil
+}
+
+// deliverText takes one text frame or packet from the server; input is held.
+func (c *Conn) deliverText(payload []byte) error {
+	if len(payload) == 0 || payload[0] < '0' || payload[0] > '6' {
+		return ErrMalformed
+	}
+	if !c.packet(Packet{Type: PacketType(payload[0]), Data: payload[1:]}) {
+		return errStop
+	}
+	return nil
+}
+
+// wsLink is the WebSocket of a Conn.
+type wsLink struct {
+	conn   *Conn
+	stream *stream.Stream
+	frames frameReader // owned by the stream's reader, and by Dial before
+}
+
+// Read implements stream.Handler.
+func (l *wsLink) Read(p []byte) {
+	c := l.conn
+	c.input.Lock()
+	defer c.input.Unlock()
+	c.mu.Lock()
+	closed := c.closed
+	c.mu.Unlock()
+	if closed {
+		return
+	}
+	err := l.frames.feed(p, l.frame)
+	c.h.Flush()
+	if err != nil && !errors.Is(err, errStop) {
+		c.end(err)
+	}
+}
+
+func (l *wsLink) frame(op ws.OpCode, payload []byte) error {
+	c := l.conn
+	switch op {
+	case ws.OpText:
+		return c.deliverText(payload)
+	case ws.OpBinary:
+		if !c.packet(Packet{Type: Message, Binary: true, Data: payload}) {
+			return errStop
+		}
+	case ws.OpPing:
+		e := newEncoder(clientFrames)
+		e.frame(ws.OpPong, 0, payload, nil, nil)
+		l.stream.Write(e.buf)
+		e.free()
+	case ws.OpClose:
+		c.end(ErrServerClosed)
+		return errStop
+	}
+	return nil
+}
+
+// Drained implements stream.Handler.
+func (l *wsLink) Drained() { l.conn.h.Drained() }
+
+// Closed implements stream.Handler.
+func (l *wsLink) Closed(err error) { l.conn.end(err) }
+
+// end closes the WebSocket in order.
+func (l *wsLink) end() {
+	e := newEncoder(clientFrames)
+	e.frame(ws.OpClose, 0, nil, nil, nil)
+	l.stream.Write(e.buf)
+	e.free()
+	l.stream.Shutdown(lingerTimeout)
+}
+
+func appendPacket(dst []byte, t PacketType, a, b, c []byte) []byte {
+	dst = append(dst, byte(t))
+	dst = append(dst, a...)
+	dst = append(dst, b...)
+	return append(dst, c...)
+}
+
+// laterQuery is the query of the requests that follow a handshake: the handshake's own, with the transport, the sid
+// and a cache buster in place of its.
+func laterQuery(handshake, transport, sid, t string) string {
+	var b strings.Builder
+	for pair := range strings.SplitSeq(handshake, "&") {
+		key, _, _ := strings.Cut(pair, "=")
+		switch key {
+		case "", "transport", "sid", "t":
+			continue
+		}
+		b.WriteString(pair)
+		b.WriteByte('&')
+	}
+	b.WriteString("transport=" + transport + "&sid=" + sid)
+	if t != "" {
+		b.WriteString("&t=" + t)
+	}
+	return b.String()
+}

@@ -1,0 +1,274 @@
+package engineio
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/gobwas/ws"
+
+	"github.com/holdfast/holdfast/stream"
+)
+
+// pollingLink is what a Conn keeps while its transport is polling; guarded by the Conn's mu.
+type pollingLink struct {
+	conn      *Conn
+	posts     [][]byte // bodies that wait, each within the server's maxPayload
+	bytes     int      // of posts
+	posting   bool     // one POST is under way, and its goroutine runs
+	polling   bool     // the poll goroutine runs
+	upgrading bool     // no further poll or POST is to start
+	changed   sync.Cond
+	requests  uint64 // numbers the requests, against caches
+}
+
+func (p *pollingLink) init(c *Conn) {
+	p.conn = c
+	p.changed.L = &c.mu
+}
+
+func (p *pollingLink) changedLocked() { p.changed.Broadcast() }
+
+func (p *pollingLink) queuedBytes() int { return p.bytes }
+
+// queue adds one encoded packet to the last waiting body, or begins a new one.
+func (p *pollingLink) queue(packet []byte, maxBytes int) {
+	p.bytes += len(packet)
+	if last := len(p.posts) - 1; last >= 0 && len(p.posts[last])+1+len(packet) <= maxBytes {
+		p.posts[last] = append(append(p.posts[last], separator), packet...)
+		return
+	}
+	p.posts = append(p.posts, packet)
+}
+
+func (p *pollingLink) queueText(a, b, c []byte, maxBytes int) {
+	p.queue(appendPacket(nil, Message, a, b, c), maxBytes)
+}
+
+func (p *pollingLink) queueBinary(data []byte, maxBytes int) {
+	p.queue(base64.StdEncoding.AppendEncode([]byte{'b'}, data), maxBytes)
+}
+
+func (c *Conn) maxPost() int {
+	if c.handshake.MaxPayload > 0 {
+		return int(c.handshake.MaxPayload)
+	}
+	return int(c.dialer.MaxPayload)
+}
+
+func (c *Conn) startPolling() {
+	c.poll.polling = true
+	go c.pollLoop() // ends with the Conn, or for an upgrade
+	if slices.Contains(c.handshake.Upgrades, "websocket") {
+		go c.upgrade() // ends with the Conn, when it has upgraded, or when that fails
+	}
+	c.startPostLocked()
+}
+
+func (c *Conn) nextQueryLocked() string {
+	c.poll.requests++
+	return laterQuery(c.request.RawQuery, "polling", c.handshake.SID, "hf"+strconv.FormatUint(c.poll.requests, 36))
+}
+
+func (c *Conn) pollLoop() {
+	for {
+		c.mu.Lock()
+		for c.paused && !c.closed && !c.poll.upgrading {
+			c.poll.changed.Wait()
+		}
+		if c.closed || c.poll.upgrading {
+			c.poll.polling = false
+			c.poll.changedLocked()
+			c.mu.Unlock()
+			return
+		}
+		query := c.nextQueryLocked()
+		c.mu.Unlock()
+		if err := c.pollOnce(query); err != nil {
+			c.end(err)
+		}
+	}
+}
+
+func (c *Conn) pollOnce(query string) error {
+	resp, err := c.roundTrip(c.ctx, http.MethodGet, query, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("engineio: poll answered with status %d", resp.StatusCode)
+	}
+	c.input.Lock()
+	defer c.input.Unlock()
+	err = DecodePayload(body, c.packet)
+	c.h.Flush()
+	return err
+}
+
+func (c *Conn) startPostLocked() {
+	// Before Start there is no handler to tell of a failure; Start itself comes back here.
+	if len(c.poll.posts) > 0 && !c.poll.posting && !c.poll.upgrading && c.h != nil {
+		c.poll.posting = true
+		go c.postLoop() // ends when nothing is left to post, or for an upgrade
+	}
+}
+
+func (c *Conn) postLoop() {
+	for {
+		c.mu.Lock()
+		if c.closed || c.poll.upgrading || len(c.poll.posts) == 0 {
+			c.poll.posting = false
+			c.poll.changedLocked()
+			idle := !c.closed && len(c.poll.posts) == 0
+			c.mu.Unlock()
+			if idle {
+				c.h.Drained()
+			}
+			return
+		}
+		body := c.poll.posts[0]
+		c.poll.posts[0] = nil
+		c.poll.posts = c.poll.posts[1:]
+		query := c.nextQueryLocked()
+		c.mu.Unlock()
+		err := c.post(query, body)
+		c.mu.Lock()
+		c.poll.bytes -= len(body)
+		c.mu.Unlock()
+		if err != nil {
+			c.end(err)
+		}
+	}
+}
+
+func (c *Conn) post(query string, body []byte) error {
+	resp, err := c.roundTrip(c.postCtx, http.MethodPost, query, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, maxRejectionBytes)); err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("engineio: POST answered with status %d", resp.StatusCode)
+	}
+	return nil
+}
+
+// sayClose tells the server that the connection ends, and what was still to be posted before.
+func (c *Conn) sayClose() {
+	defer c.cancelPost()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.poll.posting {
+		c.poll.changed.Wait()
+	}
+	c.poll.queue([]byte{byte(Close)}, c.maxPost())
+	for _, body := range c.poll.posts {
+		query := c.nextQueryLocked()
+		c.mu.Unlock()
+		err := c.post(query, body)
+		c.mu.Lock()
+		if err != nil {
+			return // the server is gone; it will find out by its own heartbeat
+		}
+	}
+}
+
+// upgrade moves the Conn to WebSocket. It implements Engine.IO protocol v4, "Upgrade": probe, let the
+// poll and the POST under way end, send UPGRADE. If the probe fails, polling goes on.
+func (c *Conn) upgrade() {
+	l, conn, err := c.probe()
+	if err != nil {
+		return
+	}
+	c.mu.Lock()
+	c.poll.upgrading = true
+	c.poll.changedLocked()
+	for !c.closed && (c.poll.polling || c.poll.posting) {
+		c.poll.changed.Wait()
+	}
+	if c.closed {
+		c.mu.Unlock()
+		conn.Close()
+		return
+	}
+	e := newEncoder(clientFrames)
+	e.packet(Upgrade, nil, nil, nil)
+	l.stream.Write(e.buf)
+	e.free()
+	c.ws = l
+	c.flushPostsLocked()
+	if c.paused {
+		l.stream.Pause()
+	}
+	l.stream.Start(c.initial)
+	c.initial = nil
+	c.mu.Unlock()
+	c.h.Drained()
+}
+
+// flushPostsLocked sends by WebSocket what was to be posted.
+func (c *Conn) flushPostsLocked() {
+	e := newEncoder(clientFrames)
+	for _, body := range c.poll.posts {
+		// The bodies are our own work: they decode.
+		_ = DecodePayload(body, func(p Packet) bool {
+			if p.Binary {
+				e.Binary(p.Data)
+			} else {
+				e.packet(p.Type, p.Data, nil, nil)
+			}
+			return true
+		})
+	}
+	c.poll.posts, c.poll.bytes = nil, 0
+	if e.packets > 0 {
+		c.ws.stream.Write(e.buf)
+	}
+	e.free()
+}
+
+// probe opens a WebSocket to upgrade to, and sees a probe answered on it.
+func (c *Conn) probe() (*wsLink, closer, error) {
+	ctx, cancel := context.WithTimeout(c.ctx, c.dialer.Timeout)
+	defer cancel()
+	query := laterQuery(c.request.RawQuery, "websocket", c.handshake.SID, "")
+	conn, br, _, err := c.openWebSocket(ctx, query)
+	if err != nil {
+		return nil, nil, err
+	}
+	l := &wsLink{conn: c}
+	l.stream = stream.New(conn, l)
+	e := newEncoder(clientFrames)
+	e.packet(Ping, []byte("probe"), nil, nil)
+	l.stream.Write(e.buf)
+	e.free()
+	err = l.readUntil(ctx, conn, br, func(op ws.OpCode, payload []byte) (bool, error) {
+		p, err := framePacket(op, payload)
+		if err != nil {
+			return false, err
+		}
+		return p.Type == Pong && string(p.Data) == "probe", nil
+	})
+	if err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	_ = conn.SetReadDeadline(time.Time{}) // ctx may have ended just now; the upgrade is not to suffer
+	return l, conn, nil
+}
+
+type closer interface{ Close() error }

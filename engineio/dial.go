@@ -1,0 +1,302 @@
+package engineio
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha1"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gobwas/ws"
+
+	"github.com/holdfast/holdfast/stream"
+)
+
+// Request is a handshake to make with an upstream server.
+type Request struct {
+	WebSocket bool
+	Path      string // escaped, as on the wire
+	RawQuery  string
+	Host      string
+	// Header has what the server is to see of the client's request. Hop-by-hop headers and those of
+	// the WebSocket handshake are not in it, but for Sec-WebSocket-Protocol.
+	Header http.Header
+}
+
+// RejectedError is a server's refusal of a handshake, to be passed on.
+type RejectedError struct {
+	Status int
+	Header http.Header
+	Body   []byte
+}
+
+func (e *RejectedError) Error() string {
+	return fmt.Sprintf("engineio: handshake refused with status %d", e.Status)
+}
+
+// maxRejectionBytes bounds how much of a refusal's body is passed on.
+const maxRejectionBytes = 1 << 20
+
+// Dialer connects to an upstream server.
+type Dialer struct {
+	// URL is the server's base: scheme http or https, host; its path is not used.
+	URL *url.URL
+	// DialContext opens a connection to the server, with TLS if the URL says so.
+	DialContext func(ctx context.Context) (net.Conn, error)
+	// Client makes polling requests. It must not follow redirects, nor ask for compression.
+	Client *http.Client
+	// Timeout bounds a handshake, a POST, and each step of an upgrade.
+	Timeout time.Duration
+	// MaxPayload stands in for the server's where its handshake has none, in bytes.
+	MaxPayload int64
+}
+
+// Dial makes the handshake. A *RejectedError is the server's answer; other errors say why it
+// could not be asked, or that it did not answer as an Engine.IO server.
+func (d *Dialer) Dial(ctx context.Context, r Request) (*Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.Timeout)
+	defer cancel()
+	c := &Conn{dialer: d, request: r}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.postCtx, c.cancelPost = context.WithCancel(context.Background())
+	c.poll.init(c)
+	var err error
+	if r.WebSocket {
+		err = c.dialWebSocket(ctx)
+	} else {
+		err = c.dialPolling(ctx)
+	}
+	if err != nil {
+		c.cancel()
+		c.cancelPost()
+		return nil, err
+	}
+	// Later requests go to the server that answered this one, behind a balancer which uses cookies.
+	c.request.Header = withCookies(r.Header, c.response)
+	return c, nil
+}
+
+func (c *Conn) dialPolling(ctx context.Context) error {
+	resp, err := c.roundTrip(ctx, http.MethodGet, c.request.RawQuery, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return &RejectedError{resp.StatusCode, resp.Header, body[:min(len(body), maxRejectionBytes)]}
+	}
+	c.response = resp.Header
+	opened := false
+	err = DecodePayload(body, func(p Packet) bool {
+		opened, err = c.firstPacket(opened, p)
+		return err == nil
+	})
+	if err == nil && !opened {
+		err = fmt.Errorf("%w: no OPEN packet", ErrMalformed)
+	}
+	return err
+}
+
+// firstPacket handles the packets that come with the answer to a handshake.
+func (c *Conn) firstPacket(opened bool, p Packet) (bool, error) {
+	switch {
+	case !opened && p.Type == Open:
+		h, err := ParseHandshake(p.Data)
+		c.handshake = h
+		return err == nil, err
+	case !opened:
+		return false, fmt.Errorf("%w: no OPEN packet", ErrMalformed)
+	case p.Type == Message:
+		c.early = append(c.early, earlyMessage{slices.Clone(p.Data), p.Binary})
+	}
+	return true, nil
+}
+
+// roundTrip makes one polling request.
+func (c *Conn) roundTrip(ctx context.Context, method, query string, body []byte) (*http.Response, error) {
+	u := *c.dialer.URL
+	u.RawQuery = query
+	u.Opaque = c.request.Path // as the client wrote it
+	req, err := http.NewRequestWithContext(ctx, method, c.dialer.URL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	req.URL = &u
+	req.Host = c.request.Host
+	req.Header = c.request.Header.Clone()
+	if req.Header.Get("User-Agent") == "" {
+		req.Header["User-Agent"] = []string{""} // else net/http adds its own
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "text/plain;charset=UTF-8")
+		req.ContentLength = int64(len(body))
+		req.Body = io.NopCloser(bytes.NewReader(body))
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	}
+	return c.dialer.Client.Do(req)
+}
+
+func (c *Conn) dialWebSocket(ctx context.Context) error {
+	conn, br, header, err := c.openWebSocket(ctx, c.request.RawQuery)
+	if err != nil {
+		return err
+	}
+	c.response = header
+	l := &wsLink{conn: c}
+	l.stream = stream.New(conn, l)
+	opened := false
+	err = l.readUntil(ctx, conn, br, func(op ws.OpCode, payload []byte) (bool, error) {
+		p, err := framePacket(op, payload)
+		if err != nil {
+			return false, err
+		}
+		opened, err = c.firstPacket(opened, p)
+		return opened, err
+	})
+	if err != nil {
+		conn.Close()
+		return err
+	}
+	c.ws = l
+	return nil
+}
+
+// framePacket reads a message or control frame as a packet; control frames other than CLOSE count as NOOP.
+func framePacket(op ws.OpCode, payload []byte) (Packet, error) {
+	switch {
+	case op == ws.OpClose:
+		return Packet{}, ErrServerClosed
+	case op.IsControl():
+		return Packet{Type: Noop}, nil
+	case op == ws.OpBinary:
+		return Packet{Type: Message, Binary: true, Data: payload}, nil
+	}
+	return decodeText(payload)
+}
+
+// readUntil reads frames before the stream has started, until fn says that it is done. Frames that came in the
+// same bytes as the last are given to fn as well.
+func (l *wsLink) readUntil(ctx context.Context, conn net.Conn, br *bufio.Reader, fn func(ws.OpCode, []byte) (bool, error)) error {
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	buf := make([]byte, 4<<10)
+	for done := false; !done; {
+		n, err := br.Read(buf)
+		if err != nil {
+			return errors.Join(ctx.Err(), err)
+		}
+		if err := l.frames.feed(buf[:n], func(op ws.OpCode, payload []byte) error {
+			done, err = fn(op, payload)
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	if rest, err := br.Peek(br.Buffered()); err == nil && len(rest) > 0 {
+		l.conn.initial = slices.Clone(rest)
+	}
+	return nil
+}
+
+const acceptGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11" // RFC 6455, 1.3
+
+// openWebSocket makes the WebSocket handshake (RFC 6455, 4.1) and returns the connection, a reader with what
+// was read from it already, and the answer's header.
+func (c *Conn) openWebSocket(ctx context.Context, query string) (net.Conn, *bufio.Reader, http.Header, error) {
+	conn, err := c.dialer.DialContext(ctx)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	br, header, err := c.webSocketHandshake(conn, query)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		conn.Close()
+		if ctx.Err() != nil {
+			err = errors.Join(ctx.Err(), err)
+		}
+		return nil, nil, nil, err
+	}
+	return conn, br, header, nil
+}
+
+func (c *Conn) webSocketHandshake(conn net.Conn, query string) (*bufio.Reader, http.Header, error) {
+	var nonce [16]byte
+	if _, err := rand.Read(nonce[:]); err != nil {
+		return nil, nil, err
+	}
+	key := base64.StdEncoding.EncodeToString(nonce[:])
+	var b bytes.Buffer
+	b.WriteString("GET " + c.request.Path)
+	if query != "" {
+		b.WriteString("?" + query)
+	}
+	b.WriteString(" HTTP/1.1\r\nHost: " + c.request.Host + "\r\n" +
+		"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key + "\r\n")
+	if err := c.request.Header.Write(&b); err != nil {
+		return nil, nil, err
+	}
+	b.WriteString("\r\n")
+	if _, err := conn.Write(b.Bytes()); err != nil {
+		return nil, nil, err
+	}
+	br := bufio.NewReader(conn)
+	resp, err := http.ReadResponse(br, &http.Request{Method: http.MethodGet})
+	if err != nil {
+		return nil, nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		body, err := io.ReadAll(io.LimitReader(resp.Body, maxRejectionBytes))
+		if err != nil {
+			return nil, nil, err
+		}
+		return nil, nil, &RejectedError{resp.StatusCode, resp.Header, body}
+	}
+	sum := sha1.Sum([]byte(key + acceptGUID))
+	if resp.Header.Get("Sec-WebSocket-Accept") != base64.StdEncoding.EncodeToString(sum[:]) {
+		return nil, nil, fmt.Errorf("%w: wrong Sec-WebSocket-Accept", ErrMalformed)
+	}
+	if ext := resp.Header.Get("Sec-WebSocket-Extensions"); ext != "" {
+		return nil, nil, fmt.Errorf("%w: extension %q that was not offered", ErrMalformed, ext)
+	}
+	return br, resp.Header, nil
+}
+
+// withCookies returns the header with the cookies that the response sets put into its Cookie header.
+func withCookies(header, response http.Header) http.Header {
+	set := (&http.Response{Header: response}).Cookies()
+	if len(set) == 0 {
+		return header
+	}
+	values := make([]string, 0, len(set)+1)
+	for _, old := range (&http.Request{Header: header}).Cookies() {
+		if !slices.ContainsFunc(set, func(c *http.Cookie) bool { return c.Name == old.Name }) {
+			values = append(values, old.Name+"="+old.Value)
+		}
+	}
+	for _, c := range set {
+		if c.MaxAge >= 0 {
+			values = append(values, c.Name+"="+c.Value)
+		}
+	}
+	header = header.Clone()
+	header.Set("Cookie", strings.Join(values, "; "))
+	return header
+}

@@ -1,0 +1,128 @@
+package engineio
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"math/rand/v2"
+	"sync"
+
+	"github.com/gobwas/ws"
+)
+
+// format is how an Encoder writes packets.
+type format uint8
+
+const (
+	payloadFormat format = iota // a polling body
+	serverFrames                // WebSocket frames, not masked
+	clientFrames                // WebSocket frames, masked
+)
+
+// Encoder collects packets for one write: as WebSocket frames or as a polling
+// payload. Arguments are copied.
+type Encoder struct {
+	buf     []byte
+	format  format
+	packets int
+}
+
+// maxPooledBytes keeps one huge packet's buffer from staying in the pool for ever.
+const maxPooledBytes = 256 << 10
+
+var encoders = sync.Pool{New: func() any { return new(Encoder) }}
+
+func newEncoder(f format) *Encoder {
+	e := encoders.Get().(*Encoder)
+	e.buf, e.format, e.packets = e.buf[:0], f, 0
+	return e
+}
+
+func (e *Encoder) free() {
+	if cap(e.buf) <= maxPooledBytes {
+		encoders.Put(e)
+	}
+}
+
+// Len is how many bytes the batch has so far.
+func (e *Encoder) Len() int { return len(e.buf) }
+
+// Packets is how many packets the batch has so far.
+func (e *Encoder) Packets() int { return e.packets }
+
+// Text adds a text message, given in up to three parts.
+func (e *Encoder) Text(a, b, c []byte) {
+	e.packet(Message, a, b, c)
+}
+
+// Binary adds a binary message.
+func (e *Encoder) Binary(data []byte) {
+	e.packets++
+	if e.format == payloadFormat {
+		e.separate()
+		e.buf = append(e.buf, 'b')
+		e.buf = base64.StdEncoding.AppendEncode(e.buf, data)
+		return
+	}
+	e.frame(ws.OpBinary, 0, data, nil, nil)
+}
+
+// packet adds any Engine.IO packet but a binary message.
+func (e *Encoder) packet(t PacketType, a, b, c []byte) {
+	e.packets++
+	if e.format == payloadFormat {
+		e.separate()
+		e.buf = append(e.buf, byte(t))
+		e.buf = append(e.buf, a...)
+		e.buf = append(e.buf, b...)
+		e.buf = append(e.buf, c...)
+		return
+	}
+	e.frame(ws.OpText, byte(t), a, b, c)
+}
+
+func (e *Encoder) separate() {
+	if len(e.buf) > 0 {
+		e.buf = append(e.buf, separator)
+	}
+}
+
+// frame adds one whole WebSocket frame (RFC 6455, 5.2); first, if not 0, stands before the parts.
+func (e *Encoder) frame(op ws.OpCode, first byte, a, b, c []byte) {
+	n := len(a) + len(b) + len(c)
+	if first != 0 {
+		n++
+	}
+	const fin = 0x80
+	masked := byte(0)
+	if e.format == clientFrames {
+		masked = 0x80
+	}
+	e.buf = append(e.buf, fin|byte(op))
+	switch {
+	case n < 126:
+		e.buf = append(e.buf, masked|byte(n))
+	case n < 1<<16:
+		e.buf = append(e.buf, masked|126)
+		e.buf = binary.BigEndian.AppendUint16(e.buf, uint16(n))
+	default:
+		e.buf = append(e.buf, masked|127)
+		e.buf = binary.BigEndian.AppendUint64(e.buf, uint64(n))
+	}
+	var key [4]byte
+	if masked != 0 {
+		// The mask protects proxies between two parties from scripts that choose the bytes (RFC 6455,
+		// 10.3); it is no secret, so a fast generator that cannot be foreseen will do.
+		binary.NativeEndian.PutUint32(key[:], rand.Uint32())
+		e.buf = append(e.buf, key[:]...)
+	}
+	start := len(e.buf)
+	if first != 0 {
+		e.buf = append(e.buf, first)
+	}
+	e.buf = append(e.buf, a...)
+	e.buf = append(e.buf, b...)
+	e.buf = append(e.buf, c...)
+	if masked != 0 {
+		ws.Cipher(e.buf[start:], key, 0)
+	}
+}

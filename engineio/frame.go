@@ -1,0 +1,195 @@
+package engineio
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+
+	"github.com/gobwas/ws"
+)
+
+// frameError is a breach of RFC 6455 and the close code that answers it.
+type frameError struct {
+	code ws.StatusCode
+	text string
+}
+
+func (e *frameError) Error() string {
+	return fmt.Sprintf("engineio: websocket: %s (%d)", e.text, e.code)
+}
+
+// errStop ends feed early without being a breach.
+var errStop = errors.New("engineio: no more frames wanted")
+
+// maxFragments bounds how often a message may be cut up: empty fragments cost no
+// memory, so nothing else would end them.
+const maxFragments = 1 << 16
+
+// frameReader takes WebSocket frames out of a byte stream that arrives in pieces of any size,
+// and puts fragmented messages together. It keeps bytes only while a frame or
+// message is incomplete.
+type frameReader struct {
+	masked    bool  // frames must be masked: they come from a client
+	maxBytes  int64 // of one message; 0 is no limit
+	partial   []byte
+	message   []byte
+	messageOp ws.OpCode // of the fragmented message being read, or 0
+	fragments int
+}
+
+// feed handles p and calls fn with each whole message (OpText, OpBinary) and control frame.
+// The payload is valid, and may be changed, during the call only; p is changed by unmasking.
+// Errors are *frameError, or what fn returned.
+func (r *frameReader) feed(p []byte, fn func(op ws.OpCode, payload []byte) error) error {
+	for len(r.partial) > 0 && len(p) > 0 {
+		// Complete the frame at hand, and no more: what follows is read from p itself.
+		h, n, whole, err := r.header(r.partial)
+		if err != nil {
+			return err
+		}
+		need := int64(1)
+		if whole {
+			need = int64(n) + h.Length - int64(len(r.partial))
+		}
+		take := min(need, int64(len(p)))
+		r.partial = append(r.partial, p[:take]...)
+		p = p[take:]
+		if h, n, whole, err = r.header(r.partial); err != nil {
+			return err
+		}
+		if !whole || int64(len(r.partial)) < int64(n)+h.Length {
+			continue
+		}
+		frame := r.partial
+		r.partial = nil
+		if err := r.frame(h, frame[n:], fn); err != nil {
+			return err
+		}
+	}
+	for len(p) > 0 {
+		h, n, whole, err := r.header(p)
+		if err != nil {
+			return err
+		}
+		if !whole || int64(len(p)) < int64(n)+h.Length {
+			r.partial = append(r.partial, p...)
+			return nil
+		}
+		end := n + int(h.Length)
+		if err := r.frame(h, p[n:end:end], fn); err != nil {
+			return err
+		}
+		p = p[end:]
+	}
+	return nil
+}
+
+// header parses and checks a frame's header; n is its length. whole is false if more bytes are needed.
+func (r *frameReader) header(p []byte) (h ws.Header, n int, whole bool, err error) {
+	if len(p) < 2 {
+		return h, 0, false, nil
+	}
+	h.Fin = p[0]&0x80 != 0
+	h.Rsv = p[0] >> 4 & 7
+	h.OpCode = ws.OpCode(p[0] & 0x0f)
+	h.Masked = p[1]&0x80 != 0
+	h.Length = int64(p[1] & 0x7f)
+	n = 2
+	switch h.Length {
+	case 126:
+		n += 2
+		if len(p) < n {
+			return h, 0, false, r.check(h)
+		}
+		h.Length = int64(binary.BigEndian.Uint16(p[2:]))
+	case 127:
+		n += 8
+		if len(p) < n {
+			return h, 0, false, r.check(h)
+		}
+		v := binary.BigEndian.Uint64(p[2:])
+		if v>>63 != 0 {
+			return h, 0, false, &frameError{ws.StatusProtocolError, "frame length with its highest bit set"}
+		}
+		h.Length = int64(v)
+	}
+	if h.Masked {
+		if len(p) < n+4 {
+			return h, 0, false, r.check(h)
+		}
+		copy(h.Mask[:], p[n:])
+		n += 4
+	}
+	return h, n, true, r.check(h)
+}
+
+// check holds a header against RFC 6455, 5.2 to 5.5, and the size limit. It is also called with a header
+// whose length is not known yet (126, 127), to refuse early.
+func (r *frameReader) check(h ws.Header) error {
+	bad := func(text string) error { return &frameError{ws.StatusProtocolError, text} }
+	switch {
+	case h.Rsv != 0:
+		return bad("reserved bits set")
+	case h.OpCode.IsReserved():
+		return bad("reserved opcode")
+	case h.Masked != r.masked:
+		return bad("wrong masking")
+	case h.OpCode.IsControl():
+		if !h.Fin {
+			return bad("fragmented control frame")
+		}
+		if h.Length > ws.MaxControlFramePayloadSize {
+			return bad("oversized control frame")
+		}
+	case h.OpCode == ws.OpContinuation && r.messageOp == 0:
+		return bad("continuation of nothing")
+	case h.OpCode != ws.OpContinuation && r.messageOp != 0:
+		return bad("new message inside a fragmented one")
+	case r.maxBytes > 0 && h.Length > r.maxBytes-int64(len(r.message)):
+		return &frameError{ws.StatusMessageTooBig, "message over the limit"}
+	}
+	return nil
+}
+
+func (r *frameReader) frame(h ws.Header, payload []byte, fn func(ws.OpCode, []byte) error) error {
+	if h.Masked {
+		ws.Cipher(payload, h.Mask, 0)
+	}
+	switch {
+	case h.OpCode.IsControl():
+		return fn(h.OpCode, payload)
+	case h.Fin && h.OpCode != ws.OpContinuation:
+		return r.deliver(h.OpCode, payload, fn)
+	}
+	if h.OpCode != ws.OpContinuation {
+		r.messageOp = h.OpCode
+	}
+	if r.fragments++; r.fragments > maxFragments {
+		return &frameError{ws.StatusPolicyViolation, "too many fragments"}
+	}
+	r.message = append(r.message, payload...)
+	if !h.Fin {
+		return nil
+	}
+	op, message := r.messageOp, r.message
+	r.messageOp, r.message, r.fragments = 0, nil, 0
+	return r.deliver(op, message, fn)
+}
+
+func (r *frameReader) deliver(op ws.OpCode, payload []byte, fn func(ws.OpCode, []byte) error) error {
+	if op == ws.OpText && r.masked && !utf8.Valid(payload) {
+		return &frameError{ws.StatusInvalidFramePayloadData, "text is not UTF-8"}
+	}
+	return fn(op, payload)
+}
+
+// closeCode is the status code of a CLOSE frame's payload; ok is false if the frame
+// is not a valid one. An empty one has the code 1005 (RFC 6455, 7.1.5).
+func closeCode(payload []byte) (code ws.StatusCode, ok bool) {
+	if len(payload) == 0 {
+		return ws.StatusNoStatusRcvd, true
+	}
+	code, reason := ws.ParseCloseFrameData(payload)
+	return code, ws.CheckCloseFrameData(code, reason) == nil
+}

@@ -1,0 +1,339 @@
+package engineio
+
+import (
+	"context"
+	"hash/maphash"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// pollingState is what a Socket keeps for HTTP long-polling; guarded by the Socket's mu.
+type pollingState struct {
+	waiting *poll // the poll that waits for packets
+	// The last answer with packets, kept until the next poll shows that it has arrived: a browser or
+	// proxy may repeat a poll whose answer it did not see.
+	lastID   string // the poll's "t" parameter
+	lastBody []byte
+	mark     uint64 // what the last answer carried
+	unproven bool   // mark is not confirmed
+
+	posting  bool
+	lastPost postID
+
+	noop *time.Timer // ends waiting polls while a WebSocket probes
+}
+
+type poll struct {
+	id     string
+	answer chan pollAnswer // 1: the poll is answered once
+}
+
+type pollAnswer struct {
+	status int
+	body   []byte
+}
+
+type postID struct {
+	id  string
+	sum uint64
+}
+
+var postSeed = maphash.MakeSeed()
+
+// Answer is an answer to a polling request.
+type Answer struct {
+	Status int
+	Body   []byte
+	// Type is the body's content type; empty if there is no body.
+	Type string
+	// Code is an Engine.IO error code that the body explains, or -1.
+	Code int
+}
+
+// Error codes and messages of engine.io, for refused requests.
+const (
+	CodeUnknownTransport = iota
+	CodeUnknownSID
+	CodeBadHandshakeMethod
+	CodeBadRequest
+	CodeForbidden
+	CodeUnsupportedProtocolVersion
+)
+
+var errorMessages = [...]string{
+	"Transport unknown", "Session ID unknown", "Bad handshake method", "Bad request", "Forbidden",
+	"Unsupported protocol version",
+}
+
+// ErrorAnswer is how engine.io refuses a request: status 400 (403 if forbidden), and the code with its message.
+func ErrorAnswer(code int) Answer {
+	status := http.StatusBadRequest
+	if code == CodeForbidden {
+		status = http.StatusForbidden
+	}
+	body := `{"code":` + strconv.Itoa(code) + `,"message":"` + errorMessages[code] + `"}`
+	return Answer{Status: status, Body: []byte(body), Type: "application/json", Code: code}
+}
+
+const (
+	textType = "text/plain; charset=UTF-8"
+	okType   = "text/html"
+)
+
+func packetsAnswer(body []byte) Answer {
+	return Answer{Status: http.StatusOK, Body: body, Type: textType, Code: -1}
+}
+
+// OpenAnswer answers the handshake by polling.
+func (s *Socket) OpenAnswer(h Handshake) Answer {
+	return packetsAnswer(append([]byte{byte(Open)}, h.Encode()...))
+}
+
+// Poll waits for packets and returns the answer to a poll. id is the request's "t" parameter, which is
+// different for every poll that is not a retry. If ctx ends first the client cancelled the poll, and the
+// session ends, as engine.io does; there is nobody to answer then, and ok is false.
+func (s *Socket) Poll(ctx context.Context, id string) (a Answer, ok bool) {
+	p, a := s.beginPoll(id)
+	if p == nil {
+		return a, true
+	}
+	select {
+	case r := <-p.answer:
+		return p.result(r), true
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	defer s.unlock()
+	if s.polling.waiting == p {
+		s.polling.waiting = nil
+		s.closeLocked(TransportError)
+		return Answer{}, false
+	}
+	select {
+	case r := <-p.answer: // it was answered meanwhile
+		return p.result(r), true
+	default:
+		return Answer{}, false
+	}
+}
+
+func (p *poll) result(r pollAnswer) Answer {
+	switch {
+	case r.status == http.StatusOK:
+		return packetsAnswer(r.body)
+	default:
+		return ErrorAnswer(CodeBadRequest)
+	}
+}
+
+func (s *Socket) beginPoll(id string) (*poll, Answer) {
+	s.mu.Lock()
+	defer s.unlock()
+	ps := &s.polling
+	switch {
+	case s.state == stateClosed:
+		return nil, ErrorAnswer(CodeUnknownSID)
+	case s.ws != nil:
+		return nil, ErrorAnswer(CodeBadRequest)
+	case ps.waiting != nil && id != "" && id == ps.waiting.id:
+		// A retry on a new connection: the old one has nobody at its other end.
+		ps.waiting.answer <- pollAnswer{http.StatusOK, []byte{byte(Noop)}}
+		ps.waiting = nil
+	case ps.waiting != nil:
+		s.closeLocked(TransportError)
+		return nil, Answer{Status: http.StatusBadRequest, Code: -1}
+	case id != "" && id == ps.lastID && ps.lastBody != nil:
+		return nil, packetsAnswer(ps.lastBody)
+	}
+	s.progress = time.Now()
+	if ps.unproven {
+		ps.unproven = false
+		ps.lastBody = nil
+		s.h.Confirm(ps.mark)
+	}
+	p := &poll{id: id, answer: make(chan pollAnswer, 1)}
+	ps.waiting = p
+	wasClosing := s.state == stateClosing
+	s.flushPollLocked()
+	if ps.waiting == p && wasClosing {
+		// All is delivered, and no poll was waiting when the end came.
+		s.answerPollLocked([]byte{byte(Noop), separator, byte(Close)})
+		s.closeLocked(s.reason)
+	}
+	if ps.waiting == p && ps.noop != nil {
+		ps.noop.Reset(noopDelay)
+	}
+	return p, Answer{}
+}
+
+// flushPollLocked answers the waiting poll if there is anything to send.
+func (s *Socket) flushPollLocked() {
+	ps := &s.polling
+	if ps.waiting == nil || s.state == stateClosed {
+		return
+	}
+	e := newEncoder(payloadFormat)
+	defer e.free()
+	s.h.Fill(e, batchBytes)
+	if s.pingQueued && s.state == stateOpen {
+		s.pingLocked(e, s.pingSent)
+	}
+	if e.packets == 0 {
+		return
+	}
+	ps.lastID = ps.waiting.id
+	ps.lastBody = append([]byte(nil), e.buf...)
+	ps.mark = s.h.Mark()
+	ps.unproven = true
+	s.answerPollLocked(ps.lastBody)
+}
+
+func (s *Socket) answerPollLocked(body []byte) {
+	s.polling.waiting.answer <- pollAnswer{http.StatusOK, body}
+	s.polling.waiting = nil
+}
+
+// closePollLocked tells a waiting poll of the end.
+func (s *Socket) closePollLocked(reason Reason) {
+	s.stopNoopLocked()
+	if s.polling.waiting != nil {
+		body := []byte{byte(Close)}
+		if reason == ClientClose {
+			body[0] = byte(Noop)
+		}
+		s.answerPollLocked(body)
+	}
+	s.polling.lastBody = nil
+}
+
+// endPollingLocked leaves polling for good, after an upgrade.
+func (s *Socket) endPollingLocked() {
+	s.stopNoopLocked()
+	if p := s.polling.waiting; p != nil {
+		s.polling.waiting = nil
+		p.answer <- pollAnswer{status: http.StatusBadRequest}
+	}
+	s.polling.lastBody = nil
+}
+
+// onNoop ends a waiting poll so that the client, which lets its polls end before it sends
+// UPGRADE, need not wait for an event.
+func (s *Socket) onNoop() {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.polling.noop == nil || s.polling.waiting == nil || s.state == stateClosed {
+		return
+	}
+	s.answerPollLocked([]byte{byte(Noop)})
+}
+
+func (s *Socket) stopNoopLocked() {
+	if s.polling.noop != nil {
+		s.polling.noop.Stop()
+		s.polling.noop = nil
+	}
+}
+
+// Post handles the packets in the body of a POST. It returns when they have been handled and more
+// are welcome. id is the request's "t" parameter. ok is false if the request's connection should end
+// without an answer.
+func (s *Socket) Post(ctx context.Context, id, contentType string, length int64, body io.Reader) (a Answer, ok bool) {
+	if a, ok := s.beginPost(contentType); !ok {
+		return a, true
+	}
+	if length > s.opts.MaxPayload {
+		s.endPost()
+		return Answer{Status: http.StatusRequestEntityTooLarge, Code: -1}, true
+	}
+	data, err := io.ReadAll(io.LimitReader(body, s.opts.MaxPayload+1))
+	switch {
+	case err != nil:
+		s.endPost()
+		s.closeFor(TransportError)
+		return Answer{}, false
+	case int64(len(data)) > s.opts.MaxPayload:
+		s.endPost()
+		return Answer{Status: http.StatusRequestEntityTooLarge, Code: -1}, true
+	}
+	if !s.repeatedPost(id, data) {
+		s.handlePayload(data)
+	}
+	return s.finishPost(ctx)
+}
+
+func (s *Socket) beginPost(contentType string) (Answer, bool) {
+	s.mu.Lock()
+	defer s.unlock()
+	switch {
+	case s.state == stateClosed:
+		return ErrorAnswer(CodeUnknownSID), false
+	case s.ws != nil:
+		return ErrorAnswer(CodeBadRequest), false
+	case s.polling.posting, contentType == "application/octet-stream":
+		s.closeLocked(ParseError)
+		return Answer{Status: http.StatusBadRequest, Code: -1}, false
+	}
+	s.progress = time.Now()
+	s.polling.posting = true
+	return Answer{}, true
+}
+
+func (s *Socket) endPost() {
+	s.mu.Lock()
+	s.polling.posting = false
+	s.mu.Unlock()
+}
+
+// repeatedPost reports whether this is the former POST again: browsers and proxies repeat a request
+// when the connection ended before its answer.
+func (s *Socket) repeatedPost(id string, data []byte) bool {
+	if id == "" {
+		return false
+	}
+	p := postID{id, maphash.Bytes(postSeed, data)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	repeated := p == s.polling.lastPost
+	s.polling.lastPost = p
+	return repeated
+}
+
+func (s *Socket) handlePayload(data []byte) {
+	s.input.Lock()
+	defer s.input.Unlock()
+	err := DecodePayload(data, s.packet)
+	s.h.Flush()
+	if err != nil {
+		s.closeFor(ParseError)
+	}
+}
+
+// finishPost answers, once the Handler takes more.
+func (s *Socket) finishPost(ctx context.Context) (Answer, bool) {
+	s.mu.Lock()
+	for s.paused && s.state != stateClosed {
+		if s.resumed == nil {
+			s.resumed = make(chan struct{})
+		}
+		resumed := s.resumed
+		s.mu.Unlock()
+		select {
+		case <-resumed:
+		case <-ctx.Done():
+			s.closeFor(TransportError)
+		}
+		s.mu.Lock()
+	}
+	s.polling.posting = false
+	s.progress = time.Now()
+	s.unlock()
+	return Answer{Status: http.StatusOK, Body: []byte("ok"), Type: okType, Code: -1}, true
+}
+
+func (s *Socket) closeFor(reason Reason) {
+	s.mu.Lock()
+	defer s.unlock()
+	s.closeLocked(reason)
+}

@@ -1,0 +1,184 @@
+// Command holdfast gives a legacy Socket.IO server connection state recovery: it is a reverse proxy that
+// keeps a dropped client's session alive until the client is back.
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/holdfast/holdfast/admin"
+	"github.com/holdfast/holdfast/config"
+	"github.com/holdfast/holdfast/logging"
+	"github.com/holdfast/holdfast/metrics"
+	"github.com/holdfast/holdfast/proxy"
+)
+
+// version is set when a release is built.
+var version = "dev"
+
+func main() {
+	signal.Ignore(syscall.SIGPIPE) // a closed log pipe is no reason to end
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A second signal ends the process at once.
+	context.AfterFunc(ctx, stop)
+	err := run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
+	stop()
+	switch {
+	case err == nil:
+	case errors.Is(err, config.ErrInvalid):
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	default:
+		fmt.Fprintln(os.Stderr, "holdfast:", err)
+		os.Exit(1)
+	}
+}
+
+// run serves until ctx is done, then drains and returns nil. Errors that wrap config.ErrInvalid are the user's to mend.
+func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
+	line, err := config.ParseArgs(args)
+	if errors.Is(err, flag.ErrHelp) {
+		config.Usage(stdout)
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if line.Version {
+		_, err := fmt.Fprintln(stdout, "holdfast", buildVersion())
+		return err
+	}
+	cfg, sources, err := config.Load(line, environ)
+	if err != nil {
+		return err
+	}
+	if line.Check {
+		_, err := stdout.Write(cfg.YAML(sources))
+		return err
+	}
+	log, err := logging.New(stderr, cfg.Log.Level, cfg.Log.Format)
+	if err != nil {
+		return err
+	}
+	return serve(ctx, cfg, sources, log)
+}
+
+func buildVersion() string {
+	if version != "dev" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return version
+}
+
+// serve runs the proxy and the admin listener until ctx is done.
+func serve(ctx context.Context, cfg config.Config, sources config.Sources, log *slog.Logger) error {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	p, err := proxy.New(cfg, log, metrics.New(reg))
+	if err != nil {
+		return err
+	}
+	ln, err := listen(cfg.Listen)
+	if err != nil {
+		return sources.Invalid("listen", err.Error(), "an address of this machine that is free")
+	}
+	defer ln.Close()
+	if ln, err = withTLS(ln, cfg.TLS); err != nil {
+		return err
+	}
+	if cfg.Admin.Listen != "" {
+		stop, err := serveAdmin(cfg, sources, log, reg, p)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
+	return serveClients(ctx, cfg, log, ln, p)
+}
+
+// serveClients serves p on ln until ctx is done, and then drains.
+func serveClients(ctx context.Context, cfg config.Config, log *slog.Logger, ln net.Listener, p *proxy.Server) error {
+	srv := &http.Server{
+		Handler:           p,
+		ReadHeaderTimeout: cfg.Limits.ReadHeaderTimeout,
+		IdleTimeout:       cfg.Limits.IdleTimeout,
+		MaxHeaderBytes:    int(cfg.Limits.HeaderBytes),
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	failed := make(chan error, 1) // one: the server ends once
+	go func() { failed <- srv.Serve(ln) }()
+	log.Info("holdfast is ready", "listen", ln.Addr().String(), "upstream", cfg.Upstream.URL, "version", buildVersion())
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	log.Info("draining", "timeout", cfg.Shutdown.DrainTimeout)
+	drain, cancel := context.WithTimeout(context.Background(), cfg.Shutdown.DrainTimeout)
+	defer cancel()
+	p.Shutdown(drain)
+	end, cancelEnd := context.WithTimeout(context.Background(), time.Second)
+	defer cancelEnd()
+	if srv.Shutdown(end) != nil {
+		srv.Close()
+	}
+	log.Info("stopped")
+	return nil
+}
+
+// serveAdmin serves the operator's listener until stop is called.
+func serveAdmin(cfg config.Config, sources config.Sources, log *slog.Logger, reg *prometheus.Registry, p *proxy.Server) (stop func(), err error) {
+	ln, err := listen(cfg.Admin.Listen)
+	if err != nil {
+		return nil, sources.Invalid("admin.listen", err.Error(), "an address of this machine that is free, or \"\" for none")
+	}
+	gather := prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+		p.RefreshMetrics()
+		return reg.Gather()
+	})
+	srv := &http.Server{
+		Handler:           admin.New(gather, p.Ready),
+		ReadHeaderTimeout: cfg.Limits.ReadHeaderTimeout,
+		IdleTimeout:       cfg.Limits.IdleTimeout,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	go func() { _ = srv.Serve(ln) }() // ends when stop closes the server
+	log.Info("admin listener is ready", "listen", ln.Addr().String())
+	return func() { srv.Close() }, nil
+}
+
+func listen(addr string) (net.Listener, error) {
+	network, address := config.SplitListen(addr)
+	return net.Listen(network, address)
+}
+
+func withTLS(ln net.Listener, cfg config.TLS) (net.Listener, error) {
+	if cfg.CertFile == "" {
+		return ln, nil
+	}
+	cert, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("tls: %w", err)
+	}
+	return tls.NewListener(ln, &tls.Config{
+		Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
+	}), nil
+}

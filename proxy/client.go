@@ -1,0 +1,187 @@
+package proxy
+
+import (
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/holdfast/holdfast/engineio"
+	"github.com/holdfast/holdfast/metrics"
+	"github.com/holdfast/holdfast/session"
+)
+
+// client is one Engine.IO connection from outside. It implements engineio.Handler and session.Owner.
+type client struct {
+	// Immutable.
+	srv         *Server
+	sock        *engineio.Socket
+	order       uint64           // of its handshake
+	request     engineio.Request // its handshake, to be repeated if a further home is needed
+	later       http.Header      // for its polling responses
+	recoverable bool
+	done        chan struct{} // closed when the client is gone and its sessions are parked
+
+	websocket atomic.Bool
+	detached  sync.Once
+
+	in incoming // owned by the Socket's input
+
+	mu       sync.Mutex // guards the fields below
+	closed   bool
+	home     *link // of its own handshake; nil while none is needed
+	dialing  bool  // a further home is being dialled
+	sessions map[string]*session.Cursor
+	out      outgoing
+}
+
+func newClient(s *Server, order uint64, req engineio.Request, sid string, opts engineio.Options, recoverable bool) *client {
+	c := &client{
+		srv: s, order: order, request: req, recoverable: recoverable,
+		done: make(chan struct{}), sessions: make(map[string]*session.Cursor),
+	}
+	c.sock = engineio.NewSocket(sid, opts, c)
+	c.out.init(int(s.cfg.Recovery.Buffer.Window))
+	c.in.limits = incomingLimits(opts.MaxPayload)
+	return c
+}
+
+// Handshake implements session.Owner.
+func (c *client) Handshake() uint64 { return c.order }
+
+// Upgraded implements engineio.Handler.
+func (c *client) Upgraded() { c.websocket.Store(true) }
+
+// attached is the client's cursor on the open session of a namespace, or nil.
+func (c *client) attached(namespace string) *session.Cursor {
+	c.mu.Lock()
+	cur := c.sessions[namespace]
+	c.mu.Unlock()
+	if cur == nil || !cur.Attached() {
+		return nil
+	}
+	return cur
+}
+
+// parkingReasons are the metric's words for how a transport ended.
+var parkingReasons = map[engineio.Reason]metrics.Reason{
+	engineio.TransportClose: metrics.TransportClose,
+	engineio.TransportError: metrics.TransportError,
+	engineio.PingTimeout:    metrics.PingTimeout,
+	engineio.ClientClose:    metrics.EngineClose,
+	engineio.GoingAway:      metrics.GoingAway,
+	engineio.ParseError:     metrics.ParseError,
+	engineio.ForcedClose:    metrics.TransportClose,
+}
+
+// Closed implements engineio.Handler.
+func (c *client) Closed(reason engineio.Reason) {
+	c.srv.removeClient(c)
+	if reason == engineio.PingTimeout {
+		c.srv.metrics.HeartbeatTimeouts.Client.Inc()
+	}
+	c.srv.log.Debug("client closed", "client", c.order, "reason", reason.String())
+	c.detach(parkingReasons[reason], reason == engineio.GoingAway)
+}
+
+// detach parks the client's sessions and gives up its home. When it returns they can be resumed, whoever called it first.
+func (c *client) detach(reason metrics.Reason, goingAway bool) {
+	c.detached.Do(func() {
+		c.mu.Lock()
+		c.closed = true
+		cursors := make([]*session.Cursor, 0, len(c.sessions))
+		for _, cur := range c.sessions {
+			cursors = append(cursors, cur)
+		}
+		cursors = append(cursors, c.out.cursors()...)
+		c.sessions = nil
+		home := c.home
+		c.home = nil
+		c.out.close()
+		c.mu.Unlock()
+
+		c.srv.registry.Park(cursors, c.parkFor(goingAway), string(reason))
+		if home != nil {
+			home.release(c, true)
+		}
+		close(c.done)
+	})
+}
+
+func (c *client) parkFor(goingAway bool) time.Duration {
+	r := c.srv.cfg.Recovery
+	if goingAway {
+		return min(r.GoingAwayDuration, r.MaxDisconnectionDuration)
+	}
+	return r.MaxDisconnectionDuration
+}
+
+// giveUp closes the client at once because another takes its sessions over, which are parked when it returns.
+func (c *client) giveUp() {
+	c.sock.Abort()
+	c.detach(metrics.Takeover, false)
+}
+
+// takeHome makes l the client's home, unless the client has gone.
+func (c *client) takeHome(l *link) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.home = l
+	return true
+}
+
+// homeLost says that a link which is this client's home has ended, and whether anything of the client's was on it.
+func (c *client) homeLost(l *link, needed bool) {
+	c.mu.Lock()
+	if c.home != l {
+		c.mu.Unlock()
+		return
+	}
+	c.home = nil
+	last := needed || len(c.sessions) == 0
+	c.mu.Unlock()
+	if last {
+		c.sock.Close()
+	}
+}
+
+// connected attaches the client to a fresh session, whose CONNECT reply has come. It returns false if the client has gone.
+func (c *client) connected(l *link, namespace string, reply []byte, resumable bool) bool {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return false
+	}
+	cur := c.srv.registry.New(l, namespace, c, resumable)
+	s := cur.Session()
+	reply = withPID(reply, s)
+	c.sessions[namespace] = cur
+	c.out.pushRaw(reply, false, l)
+	l.add(s) // before the client's end, which waits for mu, can find the link without sessions
+	c.mu.Unlock()
+	c.srv.metrics.SessionsCreated.Inc()
+	c.srv.log.Debug("session opened", "client", c.order, "namespace", namespace, "resumable", resumable)
+	return true
+}
+
+// deliver says that a session's log has a packet for the client; the Socket is woken later, by its link.
+func (c *client) deliver(cur *session.Cursor) {
+	c.mu.Lock()
+	c.out.push(cur, 1)
+	c.mu.Unlock()
+}
+
+// relay sends the client a message that belongs to no session.
+func (c *client) relay(data []byte, binary bool, l *link) {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return
+	}
+	c.out.pushRaw(slices.Clone(data), binary, l)
+	c.mu.Unlock()
+}

@@ -1,0 +1,266 @@
+package proxy
+
+import (
+	"bytes"
+	"compress/gzip"
+	"compress/zlib"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gobwas/ws"
+
+	"github.com/holdfast/holdfast/config"
+	"github.com/holdfast/holdfast/engineio"
+)
+
+// newSID returns an Engine.IO session id of the length that engine.io gives.
+func newSID() string {
+	var b [15]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		panic(err) // crypto/rand never fails on the platforms we run on
+	}
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// upstreamRequest is a client's handshake as the upstream is to see it.
+func (s *Server) upstreamRequest(r *http.Request, websocket bool) engineio.Request {
+	h := without(r.Header, notForwarded)
+	s.setForwarded(h, r)
+	return engineio.Request{
+		WebSocket: websocket, Path: r.URL.EscapedPath(), RawQuery: r.URL.RawQuery, Host: r.Host, Header: h,
+	}
+}
+
+// dial makes a handshake with the upstream, when it is this one's turn.
+func (s *Server) dial(ctx context.Context, req engineio.Request) (*engineio.Conn, error) {
+	select {
+	case s.dials <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-s.dials }()
+	start := time.Now()
+	conn, err := s.dialer.Dial(ctx, req)
+	var rejected *engineio.RejectedError
+	switch {
+	case err == nil:
+		s.metrics.Dials.OK.Inc()
+	case errors.As(err, &rejected):
+		s.metrics.Dials.Rejected.Inc()
+	case errors.Is(err, context.DeadlineExceeded):
+		s.metrics.Dials.Timeout.Inc()
+		return nil, err
+	default:
+		s.metrics.Dials.Error.Inc()
+		return nil, err
+	}
+	s.metrics.DialDuration.Observe(time.Since(start).Seconds())
+	return conn, err
+}
+
+// handshake opens a client. The upstream decides: its answer is the client's.
+func (s *Server) handshake(w http.ResponseWriter, r *http.Request, q url.Values, websocket bool) {
+	order := s.handshakes.Add(1)
+	req := s.upstreamRequest(r, websocket)
+	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.Upstream.HandshakeTimeout)
+	defer cancel()
+	conn, err := s.dial(ctx, req)
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	header := without(conn.ResponseHeader(), notRelayed)
+	own, opts := s.ownHandshake(conn.Handshake(), websocket)
+	recoverable := s.cfg.Recovery.MaxDisconnectionDuration > 0 && s.chosen(q, r.UserAgent())
+	c := newClient(s, order, req, own.SID, opts, recoverable)
+	c.later = laterHeaders(header)
+	l := newLink(s, conn, c)
+	if !websocket {
+		s.addClient(c)
+		c.sock.Start()
+		l.start()
+		copyHeader(w.Header(), header)
+		s.writeAnswer(w, r, c.sock.OpenAnswer(own))
+		return
+	}
+	client, initial, err := upgrade(w, r, header)
+	if err != nil {
+		s.log.Debug("websocket handshake failed", "client", order, "error", err)
+		l.abandon()
+		return
+	}
+	c.websocket.Store(true)
+	s.addClient(c)
+	c.sock.StartWebSocket(client, initial, own)
+	l.start()
+}
+
+// ownHandshake is the upstream's handshake with a sid of our own, and what is configured in place of its values.
+func (s *Server) ownHandshake(h engineio.Handshake, websocket bool) (engineio.Handshake, engineio.Options) {
+	e := s.cfg.EngineIO
+	h.SID = newSID()
+	upgrades := []string{}
+	if !websocket && slices.Contains(h.Upgrades, "websocket") {
+		upgrades = append(upgrades, "websocket")
+	}
+	h.Upgrades = upgrades
+	if e.PingInterval > 0 {
+		h.PingInterval = e.PingInterval.Milliseconds()
+	}
+	if e.PingTimeout > 0 {
+		h.PingTimeout = e.PingTimeout.Milliseconds()
+	}
+	if e.MaxPayload > 0 {
+		h.MaxPayload = int64(e.MaxPayload)
+	}
+	opts := engineio.Options{
+		PingInterval:   time.Duration(h.PingInterval) * time.Millisecond,
+		PingTimeout:    time.Duration(h.PingTimeout) * time.Millisecond,
+		MaxPayload:     h.MaxPayload,
+		UpgradeTimeout: e.UpgradeTimeout,
+		Upgrades:       len(upgrades) > 0,
+	}
+	if opts.MaxPayload == 0 {
+		opts.MaxPayload = int64(config.DefaultMaxPayload)
+	}
+	return h, opts
+}
+
+// refuse passes on the upstream's refusal, or says that it cannot be reached.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	var rejected *engineio.RejectedError
+	switch {
+	case errors.As(err, &rejected):
+		copyHeader(w.Header(), without(rejected.Header, notRelayed))
+		w.Header().Set("Content-Length", strconv.Itoa(len(rejected.Body)))
+		w.WriteHeader(rejected.Status)
+		_, _ = w.Write(rejected.Body) // the client may have gone
+	case r.Context().Err() != nil: // the client has gone
+	case errors.Is(err, context.DeadlineExceeded):
+		s.log.Warn("upstream handshake timed out", "error", err)
+		writeError(w, http.StatusServiceUnavailable, "the upstream server did not answer in time")
+	default:
+		s.log.Warn("upstream handshake failed", "error", err)
+		writeError(w, http.StatusBadGateway, "holdfast cannot reach the upstream server")
+	}
+}
+
+// upgrade answers a WebSocket handshake, with the upstream's headers and its choice of subprotocol.
+func upgrade(w http.ResponseWriter, r *http.Request, header http.Header) (net.Conn, []byte, error) {
+	header = header.Clone()
+	protocol := header.Get("Sec-WebSocket-Protocol")
+	header.Del("Sec-WebSocket-Protocol")
+	u := ws.HTTPUpgrader{Header: header, Protocol: func(p string) bool { return p == protocol }}
+	conn, rw, _, err := u.Upgrade(r, w)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := conn.SetDeadline(time.Time{}); err != nil { // net/http's
+		conn.Close()
+		return nil, nil, err
+	}
+	var initial []byte
+	if n := rw.Reader.Buffered(); n > 0 {
+		b, err := rw.Reader.Peek(n)
+		if err != nil {
+			conn.Close()
+			return nil, nil, err
+		}
+		initial = slices.Clone(b)
+	}
+	return conn, initial, nil
+}
+
+// serveClient handles a request that bears a client's sid.
+func (s *Server) serveClient(w http.ResponseWriter, r *http.Request, c *client, q url.Values) {
+	transport, upgrading := q.Get("transport"), isUpgrade(r)
+	switch {
+	case transport != "polling" && transport != "websocket":
+		s.answer(w, r, c, engineio.ErrorAnswer(engineio.CodeUnknownTransport))
+	case transport == "websocket" && upgrading:
+		conn, initial, err := upgrade(w, r, nil)
+		if err != nil {
+			s.log.Debug("websocket upgrade failed", "client", c.order, "error", err)
+			return
+		}
+		c.sock.ServeProbe(conn, initial)
+	case transport == "websocket", upgrading:
+		s.answer(w, r, c, engineio.ErrorAnswer(engineio.CodeBadRequest))
+	case r.Method == http.MethodGet:
+		if a, ok := c.sock.Poll(r.Context(), q.Get("t")); ok {
+			s.answer(w, r, c, a)
+		}
+	case r.Method == http.MethodPost:
+		a, ok := c.sock.Post(r.Context(), q.Get("t"), r.Header.Get("Content-Type"), r.ContentLength, r.Body)
+		if !ok {
+			panic(http.ErrAbortHandler) // the connection ends without an answer
+		}
+		s.answer(w, r, c, a)
+	default:
+		s.answer(w, r, c, engineio.Answer{Status: http.StatusInternalServerError, Code: -1})
+	}
+}
+
+// answer writes the answer to a request of a client.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, c *client, a engineio.Answer) {
+	copyHeader(w.Header(), c.later)
+	s.writeAnswer(w, r, a)
+}
+
+// compressFrom is the size from which polling responses are compressed, as in engine.io.
+const compressFrom = 1024
+
+func (s *Server) writeAnswer(w http.ResponseWriter, r *http.Request, a engineio.Answer) {
+	h := w.Header()
+	if a.Type != "" {
+		h.Set("Content-Type", a.Type)
+	}
+	h.Set("Cache-Control", "no-store")
+	body := a.Body
+	if len(body) >= compressFrom {
+		if encoding := acceptedEncoding(r.Header); encoding != "" {
+			h.Set("Content-Encoding", encoding)
+			body = compress(encoding, body)
+		}
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(a.Status)
+	_, _ = w.Write(body) // a client that has gone is found by its heartbeat
+}
+
+// acceptedEncoding is gzip or deflate, the first of them that the client accepts.
+func acceptedEncoding(h http.Header) string {
+	accepted := strings.Join(h.Values("Accept-Encoding"), ",")
+	for _, encoding := range []string{"gzip", "deflate"} {
+		for part := range strings.SplitSeq(accepted, ",") {
+			name, params, _ := strings.Cut(part, ";")
+			q := strings.TrimSpace(params)
+			if strings.TrimSpace(name) == encoding && q != "q=0" && q != "q=0.0" {
+				return encoding
+			}
+		}
+	}
+	return ""
+}
+
+func compress(encoding string, body []byte) []byte {
+	var b bytes.Buffer
+	var zw io.WriteCloser = zlib.NewWriter(&b) // which is what HTTP calls deflate
+	if encoding == "gzip" {
+		zw = gzip.NewWriter(&b)
+	}
+	// Writes to a bytes.Buffer do not fail.
+	_, _ = zw.Write(body)
+	_ = zw.Close()
+	return b.Bytes()
+}

@@ -1,0 +1,423 @@
+package proxy
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/holdfast/holdfast/engineio"
+	"github.com/holdfast/holdfast/metrics"
+	"github.com/holdfast/holdfast/session"
+	"github.com/holdfast/holdfast/socketio"
+)
+
+const (
+	// maxAttachments and maxPartialPayloads bound a binary packet that is not complete yet.
+	maxAttachments     = 1024
+	maxPartialPayloads = 16
+	// maxEarly and maxEarlyBytes bound the acknowledgements held for namespaces whose CONNECT is still to come.
+	maxEarly      = 256
+	maxEarlyBytes = 1 << 20
+)
+
+// incoming is a client's state towards the upstream; owned by the Socket's input.
+type incoming struct {
+	raw     bool // the client does not speak the default parser: everything passes as it is
+	decided bool // raw is
+	limits  limits
+	partial *partial
+	early   []packet
+	// earlyBytes counts early's.
+	earlyBytes int
+	dirty      []*link // to be flushed
+	wake       bool    // the Socket is to be woken
+	dropped    bool    // the client was closed: what follows is not handled
+	namespaces map[string]struct{}
+}
+
+type limits struct{ partialBytes int }
+
+func incomingLimits(maxPayload int64) limits {
+	return limits{partialBytes: int(maxPayload) * maxPartialPayloads}
+}
+
+// packet is a whole Socket.IO packet from the client.
+type packet struct {
+	h           socketio.Header
+	data        []byte
+	attachments [][]byte
+}
+
+// partial is a binary packet whose attachments have not all come.
+type partial struct {
+	data        []byte
+	need        int
+	bytes       int
+	attachments [][]byte
+}
+
+// add takes one attachment, copied. It returns true when the packet is complete.
+func (p *partial) add(data []byte) bool {
+	p.attachments = append(p.attachments, slices.Clone(data))
+	p.bytes += len(data)
+	return len(p.attachments) == p.need
+}
+
+// Message implements engineio.Handler.
+func (c *client) Message(data []byte, binary bool) {
+	in := &c.in
+	if in.dropped {
+		return
+	}
+	c.srv.metrics.Packets.In.Inc()
+	if !in.decided {
+		c.decideParser(data, binary)
+	}
+	switch {
+	case in.raw:
+		c.toHome(data, binary)
+	case binary:
+		c.attachment(data)
+	case in.partial != nil:
+		// Text inside a binary packet: what came of it is discarded, and the client closed, as the server would.
+		c.drop("text in the middle of a binary packet")
+	default:
+		c.text(data)
+	}
+}
+
+// decideParser looks at a client's first message: the default parser's is a CONNECT, or an acknowledgement
+// that the client owed from before a reconnection.
+func (c *client) decideParser(data []byte, binary bool) {
+	c.in.decided = true
+	if !binary {
+		if h, err := socketio.ParseHeader(data); err == nil && (h.Type == socketio.Connect || h.IsAck()) {
+			return
+		}
+	}
+	c.in.raw = true
+	c.mu.Lock()
+	home := c.home
+	c.mu.Unlock()
+	if home != nil {
+		home.relayRaw()
+	}
+	c.srv.metrics.RawRelays.Inc()
+	c.srv.rawLogged.Do(func() {
+		c.srv.log.Info("a client does not use Socket.IO's default parser: relayed as it is, without recovery (logged once)",
+			"client", c.order)
+	})
+}
+
+// Flush implements engineio.Handler: it sends what a batch of messages brought.
+func (c *client) Flush() {
+	in := &c.in
+	for i, l := range in.dirty {
+		in.dirty[i] = nil
+		l.flush(c)
+	}
+	in.dirty = in.dirty[:0]
+	if in.wake {
+		in.wake = false
+		c.sock.Wake()
+	}
+}
+
+func (c *client) text(data []byte) {
+	h, err := socketio.ParseHeader(data)
+	if err != nil {
+		c.toHome(data, false) // the upstream judges it
+		return
+	}
+	if h.IsBinary() && h.Attachments > 0 {
+		if h.Attachments > maxAttachments {
+			c.drop("too many attachments")
+			return
+		}
+		c.in.partial = &partial{data: slices.Clone(data), need: h.Attachments}
+		return
+	}
+	c.dispatch(packet{h: h, data: data})
+}
+
+func (c *client) attachment(data []byte) {
+	p := c.in.partial
+	if p == nil {
+		c.toHome(data, true) // nobody announced it; the upstream judges it
+		return
+	}
+	if p.bytes+len(data) > c.in.limits.partialBytes {
+		c.drop("attachments too large")
+		return
+	}
+	if !p.add(data) {
+		return
+	}
+	c.in.partial = nil
+	h, err := socketio.ParseHeader(p.data)
+	if err != nil {
+		return // it parsed before
+	}
+	c.dispatch(packet{h, p.data, p.attachments})
+}
+
+// dispatch handles a whole packet.
+func (c *client) dispatch(p packet) {
+	if p.h.Type == socketio.Connect {
+		c.connect(p)
+		return
+	}
+	cur := c.attached(string(p.h.Namespace))
+	if cur == nil {
+		if _, known := c.in.namespaces[string(p.h.Namespace)]; p.h.IsAck() && !known {
+			c.hold(p)
+			return
+		}
+		c.packetHome(p)
+		return
+	}
+	c.forward(cur, p)
+}
+
+// forward sends a packet to the link of its session.
+func (c *client) forward(cur *session.Cursor, p packet) {
+	if p.h.IsAck() {
+		cur.Acknowledged(p.h.AckID)
+	}
+	l := cur.Session().Upstream().(*link)
+	l.conn.Send(p.data, nil, nil, p.attachments)
+	c.touch(l)
+	if p.h.Type == socketio.Disconnect {
+		c.srv.registry.Close(cur.Session(), session.ClientDisconnect)
+		c.mu.Lock()
+		delete(c.sessions, cur.Session().Namespace())
+		c.mu.Unlock()
+		l.conn.Flush()
+		l.left(cur.Session())
+	}
+}
+
+// touch notes that a link is to be flushed after this batch.
+func (c *client) touch(l *link) {
+	if !slices.Contains(c.in.dirty, l) {
+		c.in.dirty = append(c.in.dirty, l)
+	}
+}
+
+// hold keeps an acknowledgement for a namespace that the client has yet to connect to: socket.io-client
+// sends those that became due while its engine opened ahead of the CONNECT.
+func (c *client) hold(p packet) {
+	in := &c.in
+	size := len(p.data)
+	for _, a := range p.attachments {
+		size += len(a)
+	}
+	in.earlyBytes += size
+	if len(in.early) >= maxEarly || in.earlyBytes > maxEarlyBytes {
+		c.drop("too many acknowledgements before CONNECT")
+		return
+	}
+	p.data = slices.Clone(p.data)
+	h, err := socketio.ParseHeader(p.data)
+	if err != nil {
+		return // it parsed before
+	}
+	p.h = h
+	in.early = append(in.early, p)
+}
+
+// takeEarly removes and returns what is held for a namespace.
+func (c *client) takeEarly(namespace string) []packet {
+	var taken []packet
+	c.in.early = slices.DeleteFunc(c.in.early, func(p packet) bool {
+		if string(p.h.Namespace) != namespace {
+			return false
+		}
+		taken = append(taken, p)
+		return true
+	})
+	return taken
+}
+
+// drop closes a client that broke the protocol.
+func (c *client) drop(why string) {
+	c.in.dropped = true
+	c.in.partial = nil
+	c.srv.log.Info("client closed for what it sent", "client", c.order, "why", why)
+	c.sock.Abort()
+}
+
+// connect handles a CONNECT: the client resumes its session, or connects a fresh one on its home.
+func (c *client) connect(p packet) {
+	start := time.Now()
+	in := &c.in
+	namespace := string(p.h.Namespace)
+	if c.attached(namespace) != nil || c.connecting(namespace) {
+		c.drop("second CONNECT for a namespace")
+		return
+	}
+	if in.namespaces == nil {
+		in.namespaces = make(map[string]struct{})
+	}
+	in.namespaces[namespace] = struct{}{}
+	if len(in.namespaces) > c.srv.cfg.Limits.MaxNamespacesPerConnection {
+		c.drop("too many namespaces")
+		return
+	}
+	rest, rec, err := socketio.TakeRecovery(p.data, session.IsPID, session.IsOffset)
+	if err != nil {
+		c.toHome(p.data, false) // the upstream judges it
+		return
+	}
+	if rec.PID != "" {
+		if c.recoverable && c.resume(namespace, rec, start) || c.in.dropped {
+			return
+		}
+	}
+	c.takeEarly(namespace) // they were for the session that could not be resumed
+	c.connectHome(namespace, rest)
+}
+
+// resume attaches the client to the session it asks for. It returns false if there is none to be had.
+func (c *client) resume(namespace string, rec socketio.Recovery, start time.Time) bool {
+	s := c.srv
+	how := metrics.Resumed
+	for {
+		c.mu.Lock()
+		if c.closed {
+			c.mu.Unlock()
+			c.in.dropped = true
+			return false
+		}
+		r := s.registry.Resume(rec.PID, namespace, rec.Offset, rec.ForeignOffset, c)
+		switch {
+		case r.Takeover != nil:
+			c.mu.Unlock()
+			how = metrics.Takeover
+			r.Takeover.(*client).giveUp()
+			continue
+		case r.Cursor == nil:
+			c.mu.Unlock()
+			s.metrics.RecoveryFailed(metrics.Reason(r.Refused))
+			s.log.Info("not recovered", "client", c.order, "namespace", namespace, "reason", string(r.Refused))
+			switch r.Refused {
+			case session.Stale:
+				c.drop("a later connection has the session")
+			case session.BadOffset:
+				s.registry.Abandon(rec.PID, namespace)
+			}
+			return false
+		}
+		c.sessions[namespace] = r.Cursor
+		c.out.pushRaw(r.Reply, false, r.Cursor.Session().Upstream().(*link))
+		if r.Missed > 0 {
+			c.out.push(r.Cursor, r.Missed)
+			c.out.resumed(r.Cursor, start)
+		} else {
+			s.metrics.RecoveryDuration.Observe(time.Since(start).Seconds())
+		}
+		c.mu.Unlock()
+		s.metrics.Recovered(how)
+		s.metrics.DisconnectionDuration.Observe(r.Away.Seconds())
+		s.log.Info("recovered", "client", c.order, "namespace", namespace, "reason", string(how),
+			"missed", r.Missed, "away", r.Away.Round(time.Millisecond))
+		c.in.wake = true
+		for _, p := range c.takeEarly(namespace) {
+			c.forward(r.Cursor, p)
+		}
+		c.releaseHome()
+		return true
+	}
+}
+
+// connecting reports whether a CONNECT of this client's waits for its reply.
+func (c *client) connecting(namespace string) bool {
+	c.mu.Lock()
+	home := c.home
+	c.mu.Unlock()
+	return home != nil && home.connecting(namespace)
+}
+
+// releaseHome closes the client's home if nothing is on it: the client resumed instead.
+func (c *client) releaseHome() {
+	c.mu.Lock()
+	home := c.home
+	if home == nil || !home.unused() {
+		c.mu.Unlock()
+		return
+	}
+	c.home = nil
+	c.mu.Unlock()
+	home.release(c, false)
+}
+
+// connectHome connects a fresh namespace on the client's home, which is dialled again if there is none that will do.
+func (c *client) connectHome(namespace string, data []byte) {
+	c.mu.Lock()
+	home := c.home
+	c.mu.Unlock()
+	if home != nil && home.connect(c, namespace, data) {
+		c.touch(home)
+		return
+	}
+	home = c.redial()
+	if home == nil {
+		c.drop("no further connection to the upstream")
+		return
+	}
+	home.connect(c, namespace, data)
+	c.touch(home)
+}
+
+// redial repeats the client's handshake upstream, for a further home. The client's input waits for it, so nothing
+// overtakes it; that is no network write, and bounded by the handshake timeout.
+func (c *client) redial() *link {
+	ctx, cancel := context.WithTimeout(context.Background(), c.srv.cfg.Upstream.HandshakeTimeout)
+	defer cancel()
+	conn, err := c.srv.dial(ctx, c.request)
+	if err != nil {
+		c.srv.log.Warn("further upstream handshake failed", "client", c.order, "error", err)
+		return nil
+	}
+	c.mu.Lock()
+	old := c.home
+	c.home = nil
+	c.mu.Unlock()
+	if old != nil {
+		old.release(c, false)
+	}
+	l := newLink(c.srv, conn, c)
+	if !c.takeHome(l) {
+		l.abandon()
+		return nil
+	}
+	l.start()
+	return l
+}
+
+// packetHome sends a packet that belongs to no session to the client's home.
+func (c *client) packetHome(p packet) {
+	c.toHome(p.data, false)
+	for _, a := range p.attachments {
+		c.toHome(a, true)
+	}
+}
+
+// toHome relays a message to the client's home; the upstream judges it. A client without a home is judged here.
+func (c *client) toHome(data []byte, binary bool) {
+	c.mu.Lock()
+	home := c.home
+	c.mu.Unlock()
+	if home == nil {
+		c.drop("a packet that belongs to no session")
+		return
+	}
+	if binary {
+		home.conn.SendBinary(data)
+	} else {
+		home.conn.Send(data, nil, nil, nil)
+	}
+	c.touch(home)
+}
+
+var _ engineio.Handler = (*client)(nil)

@@ -1,0 +1,418 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/engineio"
+	"github.com/holdfast/holdfast/session"
+	"github.com/holdfast/holdfast/socketio"
+)
+
+// congestedBytes is how much may wait for the upstream before its clients are not read any more.
+const congestedBytes = 256 << 10
+
+// link is one Engine.IO connection to the upstream. It implements engineio.ConnHandler and
+// session.Upstream.
+type link struct {
+	// Immutable.
+	srv  *Server
+	conn *engineio.Conn
+	done chan struct{} // closed when the link has ended
+
+	// Owned by the Conn's input.
+	partial *partial
+	touched []*client // to be woken after this batch
+
+	mu        sync.Mutex // guards the fields below
+	client    *client    // whose home this is, or nil
+	raw       bool       // everything passes between client and upstream as it is
+	sessions  map[string]*session.Session
+	pending   map[string]*client  // namespaces whose CONNECT reply is awaited, and by whom
+	spent     map[string]struct{} // namespaces that a DISCONNECT was sent for: never connected here again
+	congested []*client           // paused until the upstream takes more
+	ended     bool
+
+	holdMu sync.Mutex // guards holds; taken with other locks held
+	holds  int        // sessions over their window
+}
+
+func newLink(s *Server, conn *engineio.Conn, c *client) *link {
+	l := &link{
+		srv: s, conn: conn, client: c, done: make(chan struct{}),
+		sessions: make(map[string]*session.Session), pending: make(map[string]*client),
+	}
+	c.takeHome(l)
+	return l
+}
+
+// start begins to read.
+func (l *link) start() {
+	l.srv.addLink(l)
+	l.conn.Start(l)
+}
+
+// abandon closes a link that was not started.
+func (l *link) abandon() {
+	close(l.done)
+	l.conn.Close()
+}
+
+// connect sends a CONNECT for a fresh namespace. It returns false if another link has to be used.
+func (l *link) connect(c *client, namespace string, data []byte) bool {
+	l.mu.Lock()
+	_, spent := l.spent[namespace]
+	_, open := l.sessions[namespace]
+	if l.ended || spent || open {
+		l.mu.Unlock()
+		return false
+	}
+	l.pending[namespace] = c
+	l.mu.Unlock()
+	l.conn.Send(data, nil, nil, nil)
+	return true
+}
+
+func (l *link) connecting(namespace string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, ok := l.pending[namespace]
+	return ok
+}
+
+// unused reports whether nothing is on the link but its client's handshake.
+func (l *link) unused() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.sessions) == 0 && len(l.pending) == 0 && !l.raw
+}
+
+// relayRaw makes the link pass everything as it is.
+func (l *link) relayRaw() {
+	l.mu.Lock()
+	l.raw = true
+	l.mu.Unlock()
+}
+
+// flush sends what a client's batch added, and pauses the client while the upstream takes no more.
+func (l *link) flush(c *client) {
+	if l.conn.Flush() < congestedBytes {
+		return
+	}
+	l.mu.Lock()
+	if !slices.Contains(l.congested, c) {
+		l.congested = append(l.congested, c)
+	}
+	l.mu.Unlock()
+	c.sock.Pause()
+	if l.conn.Flush() == 0 { // it may have drained before the pause
+		l.Drained()
+		c.sock.Resume()
+	}
+}
+
+// Drained implements engineio.ConnHandler.
+func (l *link) Drained() {
+	l.mu.Lock()
+	clients := l.congested
+	l.congested = nil
+	l.mu.Unlock()
+	for _, c := range clients {
+		c.sock.Resume()
+	}
+}
+
+// Message implements engineio.ConnHandler.
+func (l *link) Message(data []byte, binary bool) {
+	if binary {
+		l.attachment(data)
+		return
+	}
+	l.mu.Lock()
+	raw := l.raw
+	l.mu.Unlock()
+	h, err := socketio.ParseHeader(data)
+	switch {
+	case raw, err != nil:
+		l.relay(data, false)
+	case h.IsBinary() && h.Attachments > 0:
+		l.partial = &partial{data: slices.Clone(data), need: h.Attachments}
+	default:
+		l.dispatch(packet{h: h, data: data})
+	}
+}
+
+func (l *link) attachment(data []byte) {
+	p := l.partial
+	if p == nil {
+		l.relay(data, true)
+		return
+	}
+	if !p.add(data) {
+		return
+	}
+	l.partial = nil
+	if h, err := socketio.ParseHeader(p.data); err == nil {
+		l.dispatch(packet{h, p.data, p.attachments})
+	}
+}
+
+// Flush implements engineio.ConnHandler: it wakes the clients that a batch of messages was for.
+func (l *link) Flush() {
+	for i, c := range l.touched {
+		l.touched[i] = nil
+		c.sock.Wake()
+	}
+	l.touched = l.touched[:0]
+}
+
+func (l *link) touch(c *client) {
+	if !slices.Contains(l.touched, c) {
+		l.touched = append(l.touched, c)
+	}
+}
+
+// dispatch handles a whole packet from the server.
+func (l *link) dispatch(p packet) {
+	switch p.h.Type {
+	case socketio.Connect:
+		l.connected(p)
+		return
+	case socketio.ConnectError:
+		l.mu.Lock()
+		c := l.pending[string(p.h.Namespace)]
+		delete(l.pending, string(p.h.Namespace))
+		l.mu.Unlock()
+		l.relayTo(c, p.data, false)
+		l.closeIfUnused()
+		return
+	}
+	l.mu.Lock()
+	s := l.sessions[string(p.h.Namespace)]
+	l.mu.Unlock()
+	if s == nil {
+		l.relay(p.data, false)
+		for _, a := range p.attachments {
+			l.relay(a, true)
+		}
+		return
+	}
+	l.append(s, p)
+	if p.h.Type == socketio.Disconnect {
+		l.forget(s)
+		l.srv.registry.Close(s, session.ServerDisconnect)
+		l.closeIfUnused()
+	}
+}
+
+func (l *link) append(s *session.Session, p packet) {
+	cur, err := s.Append(buffer.Packet{
+		Data: p.data, Attachments: p.attachments, AckID: p.h.AckID, Kind: kindOf(p, s),
+	})
+	switch {
+	case errors.Is(err, session.ErrFull):
+		l.srv.registry.Close(s, session.BufferFull)
+	case cur != nil:
+		c := cur.Owner().(*client)
+		c.deliver(cur)
+		l.touch(c)
+	}
+}
+
+// kindOf says how a packet is to be written.
+func kindOf(p packet, s *session.Session) buffer.Kind {
+	switch {
+	case !p.h.IsEvent() || s.PID() == "":
+		return buffer.Plain
+	case p.h.HasAck():
+		return buffer.Asking
+	}
+	if _, _, ok := socketio.SplitArray(p.data); !ok {
+		return buffer.Plain
+	}
+	return buffer.Stamped
+}
+
+// connected handles a CONNECT reply.
+func (l *link) connected(p packet) {
+	namespace := string(p.h.Namespace)
+	l.mu.Lock()
+	c, asked := l.pending[namespace]
+	delete(l.pending, namespace)
+	l.mu.Unlock()
+	if !asked {
+		l.relay(p.data, false)
+		return
+	}
+	_, plain := socketio.AddPID(p.data, "")
+	if !plain {
+		l.srv.ownCSR.Do(func() {
+			l.srv.log.Info("the upstream recovers connections itself: its sessions pass as they are (logged once)")
+		})
+	}
+	if c.connected(l, namespace, slices.Clone(p.data), plain && c.recoverable) {
+		l.touch(c)
+		return
+	}
+	l.disconnect(namespace) // nobody is there to have it
+	l.closeIfUnused()
+}
+
+// withPID is the CONNECT reply with the session's pid, which later clients get too.
+func withPID(reply []byte, s *session.Session) []byte {
+	if s.PID() == "" {
+		return reply
+	}
+	reply, _ = socketio.AddPID(reply, s.PID())
+	s.SetReply(reply)
+	return reply
+}
+
+// disconnect tells the server that a namespace's socket is gone.
+func (l *link) disconnect(namespace string) {
+	l.mu.Lock()
+	if l.spent == nil {
+		l.spent = make(map[string]struct{})
+	}
+	l.spent[namespace] = struct{}{}
+	l.mu.Unlock()
+	l.conn.Send(socketio.AppendDisconnect(nil, namespace), nil, nil, nil)
+	l.conn.Flush()
+}
+
+// relay passes a message that belongs to no session to the client whose home this is.
+func (l *link) relay(data []byte, binary bool) {
+	l.mu.Lock()
+	c := l.client
+	l.mu.Unlock()
+	l.relayTo(c, data, binary)
+}
+
+func (l *link) relayTo(c *client, data []byte, binary bool) {
+	if c == nil {
+		return
+	}
+	c.relay(data, binary, l)
+	l.touch(c)
+}
+
+// add puts a session on the link.
+func (l *link) add(s *session.Session) {
+	l.mu.Lock()
+	l.sessions[s.Namespace()] = s
+	l.mu.Unlock()
+}
+
+// forget takes a session off the link.
+func (l *link) forget(s *session.Session) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sessions[s.Namespace()] == s {
+		delete(l.sessions, s.Namespace())
+	}
+}
+
+// left takes a session off the link for which the client has sent a DISCONNECT.
+func (l *link) left(s *session.Session) {
+	l.forget(s)
+	l.mu.Lock()
+	if l.spent == nil {
+		l.spent = make(map[string]struct{})
+	}
+	l.spent[s.Namespace()] = struct{}{}
+	l.mu.Unlock()
+	l.closeIfUnused()
+}
+
+// SessionsEnded implements session.Upstream.
+func (l *link) SessionsEnded(ended []*session.Session, _ session.Reason) {
+	for _, s := range ended {
+		l.forget(s)
+	}
+	if l.closeIfUnused() {
+		return
+	}
+	for _, s := range ended {
+		l.disconnect(s.Namespace())
+	}
+}
+
+// SessionHeld implements session.Upstream: the link is not read while any session is over its window.
+func (l *link) SessionHeld(held bool) {
+	l.holdMu.Lock()
+	defer l.holdMu.Unlock()
+	if held {
+		if l.holds++; l.holds == 1 {
+			l.srv.metrics.LinkPauses.Inc()
+			l.conn.Pause()
+		}
+		return
+	}
+	if l.holds--; l.holds == 0 {
+		l.conn.Resume()
+	}
+}
+
+// release says that the link is its client's home no longer. If the client is gone, so is its interest in
+// the CONNECT replies that are still to come.
+func (l *link) release(c *client, gone bool) {
+	l.mu.Lock()
+	if l.client == c {
+		l.client = nil
+	}
+	if gone && len(l.sessions) == 0 {
+		clear(l.pending) // the link ends, and needs no undoing
+	}
+	l.mu.Unlock()
+	l.closeIfUnused()
+}
+
+// closeIfUnused closes a link that is no client's home and has no sessions. It reports whether the link is closed.
+func (l *link) closeIfUnused() bool {
+	l.mu.Lock()
+	unused := l.client == nil && len(l.sessions) == 0 && len(l.pending) == 0
+	closed := l.ended
+	l.mu.Unlock()
+	if unused && !closed {
+		l.conn.Close()
+	}
+	return unused || closed
+}
+
+// Closed implements engineio.ConnHandler: the link's sessions end, and their clients are told by the
+// end of their transports, after what the server had sent before.
+func (l *link) Closed(err error) {
+	l.mu.Lock()
+	l.ended = true
+	c, pending := l.client, len(l.pending) > 0 || l.raw
+	sessions := make([]*session.Session, 0, len(l.sessions))
+	for _, s := range l.sessions {
+		sessions = append(sessions, s)
+	}
+	clear(l.sessions)
+	l.mu.Unlock()
+	l.Drained()
+
+	level := slog.LevelDebug
+	if errors.Is(err, engineio.ErrSilent) {
+		level = slog.LevelWarn
+		l.srv.metrics.HeartbeatTimeouts.Upstream.Inc()
+	}
+	l.srv.log.Log(context.Background(), level, "link closed", "error", err, "sessions", len(sessions))
+	for _, s := range sessions {
+		owner := s.Attached()
+		l.srv.registry.Close(s, session.UpstreamLost)
+		if oc, ok := owner.(*client); ok {
+			oc.sock.Close()
+		}
+	}
+	if c != nil {
+		c.homeLost(l, pending || len(sessions) > 0)
+	}
+	l.srv.removeLink(l)
+	close(l.done)
+}

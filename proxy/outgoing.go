@@ -1,0 +1,314 @@
+package proxy
+
+import (
+	"slices"
+	"time"
+
+	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/engineio"
+	"github.com/holdfast/holdfast/session"
+	"github.com/holdfast/holdfast/socketio"
+)
+
+const (
+	// firstInFlight is how many bytes may be unconfirmed before the first confirmation shows how fast the client is.
+	firstInFlight = 128 << 10
+	// leastInFlight is what a slow client may have in flight: a ping must not wait for long behind it.
+	leastInFlight = 32 << 10
+	// confirmBytes is how much may be unconfirmed before a ping is sent ahead of the interval, and
+	// confirmSpacing how often that may happen while the client is not held up by it.
+	confirmBytes   = 16 << 10
+	confirmSpacing = 50 * time.Millisecond
+	// A confirmation slower than slowConfirm shrinks what may be in flight to what arrives in that
+	// time; one that is faster than fastConfirm doubles it.
+	slowConfirm = 2 * time.Second
+	fastConfirm = 500 * time.Millisecond
+)
+
+// outgoing is what a client is still to be sent, in order, and what it was sent but has not
+// confirmed. Guarded by the client's mu.
+type outgoing struct {
+	pending []item // pending[head:] waits
+	head    int
+
+	rawBytes int   // of the pending items without a session
+	rawHeld  *link // held because rawBytes passed the window
+	window   int
+
+	written   []written // sent, and not confirmed
+	count     uint64    // of packets ever sent
+	bytes     int       // of them, unconfirmed
+	limit     int       // of bytes
+	mark      uint64    // the newest mark
+	markBytes int       // what it covered
+	markTime  time.Time
+	sinceMark int  // bytes sent since
+	asked     bool // an event with an acknowledgement was sent since
+	idleMark  bool // nothing was sent between the last two marks
+
+	replays []replay // sessions just resumed
+
+	// For Emit, while Fill runs.
+	enc      *engineio.Encoder
+	maxBytes int
+	emitted  int // bytes
+	replayed int
+}
+
+// item is some packets of a session, or one message without a session.
+type item struct {
+	cur    *session.Cursor
+	n      int
+	data   []byte
+	binary bool
+}
+
+// written is packets of one session that were sent in a row.
+type written struct {
+	cur   *session.Cursor
+	last  uint64 // sequence number
+	count uint64 // outgoing.count after it
+	bytes int
+}
+
+func (o *outgoing) init(window int) {
+	o.window = window
+	o.limit = min(firstInFlight, window)
+}
+
+func (o *outgoing) push(cur *session.Cursor, n int) {
+	if last := len(o.pending) - 1; last >= o.head && o.pending[last].cur == cur {
+		o.pending[last].n += n
+		return
+	}
+	o.add(item{cur: cur, n: n})
+}
+
+func (o *outgoing) add(it item) {
+	if o.head > 0 && o.head == len(o.pending) {
+		o.pending, o.head = o.pending[:0], 0
+	}
+	o.pending = append(o.pending, it)
+}
+
+// pushRaw adds a message of no session, which is not copied. Past the window, its link is held.
+func (o *outgoing) pushRaw(data []byte, binary bool, from *link) {
+	o.add(item{data: data, binary: binary})
+	o.rawBytes += len(data)
+	if o.rawHeld == nil && o.rawBytes >= o.window {
+		o.rawHeld = from
+		from.SessionHeld(true)
+	}
+}
+
+func (o *outgoing) unholdRaw() {
+	if o.rawHeld != nil {
+		o.rawHeld.SessionHeld(false)
+		o.rawHeld = nil
+	}
+}
+
+// cursors are those of sessions that ended but are not all sent; their logs can go with the client.
+func (o *outgoing) cursors() []*session.Cursor {
+	var cursors []*session.Cursor
+	for _, it := range o.pending[o.head:] {
+		if it.cur != nil {
+			cursors = append(cursors, it.cur)
+		}
+	}
+	return cursors
+}
+
+// close forgets all.
+func (o *outgoing) close() {
+	o.pending, o.head, o.written, o.rawBytes = nil, 0, nil, 0
+	o.unholdRaw()
+}
+
+// Fill implements engineio.Handler: it moves packets from the logs to the client.
+func (c *client) Fill(e *engineio.Encoder, maxBytes int) engineio.FillResult {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := &c.out
+	o.enc, o.maxBytes, o.replayed = e, maxBytes, 0
+	before := e.Packets()
+	for o.head < len(o.pending) && e.Len() < maxBytes && !o.full() {
+		it := &o.pending[o.head]
+		if it.cur == nil {
+			o.writeRaw(it)
+		} else if !c.writeSession(it) {
+			break
+		}
+		o.pending[o.head] = item{}
+		o.head++
+	}
+	if o.head == len(o.pending) {
+		o.pending, o.head = o.pending[:0], 0
+		if cap(o.pending) > 64 {
+			o.pending = nil
+		}
+	}
+	o.enc = nil
+	if o.rawBytes < o.window/2 {
+		o.unholdRaw()
+	}
+	if n := e.Packets() - before; n > 0 {
+		c.srv.metrics.Packets.Out.Add(float64(n))
+	}
+	if o.replayed > 0 {
+		c.srv.metrics.ReplayedPackets.Add(float64(o.replayed))
+	}
+	return engineio.FillResult{Confirm: o.wantConfirm()}
+}
+
+func (o *outgoing) full() bool { return o.bytes >= o.limit }
+
+// wantConfirm says whether it should be known soon what has arrived.
+func (o *outgoing) wantConfirm() bool {
+	switch {
+	case o.asked:
+		return true
+	case o.sinceMark >= o.limit/2:
+		return true
+	case o.sinceMark >= confirmBytes:
+		return time.Since(o.markTime) >= confirmSpacing
+	}
+	return false
+}
+
+func (o *outgoing) writeRaw(it *item) {
+	if it.binary {
+		o.enc.Binary(it.data)
+	} else {
+		o.enc.Text(it.data, nil, nil)
+	}
+	o.rawBytes -= len(it.data)
+}
+
+// writeSession writes packets of a session; it returns false if some of the item's are left.
+func (c *client) writeSession(it *item) (whole bool) {
+	o := &c.out
+	o.emitted = 0
+	var scratch [32]byte
+	passed, last, replayDone := it.cur.Read(it.n, scratch[:], c)
+	if passed == 0 {
+		return true // the session is another client's by now
+	}
+	it.n -= passed
+	o.count += uint64(passed)
+	o.bytes += o.emitted
+	o.sinceMark += o.emitted
+	if n := len(o.written) - 1; n >= 0 && o.written[n].cur == it.cur && o.written[n].count > o.mark {
+		w := &o.written[n]
+		w.last, w.count, w.bytes = last, o.count, w.bytes+o.emitted
+	} else {
+		o.written = append(o.written, written{it.cur, last, o.count, o.emitted})
+	}
+	if replayDone {
+		c.replayDone(it.cur)
+	}
+	return it.n == 0
+}
+
+// Emit implements session.Emitter.
+func (c *client) Emit(p *buffer.Packet, offset []byte, replayed bool) bool {
+	o := &c.out
+	n := len(p.Data)
+	if len(offset) > 0 {
+		head, tail, _ := socketio.SplitArray(p.Data) // it was Stamped because it can be split
+		var stamp [40]byte
+		s := append(stamp[:0], `,"`...)
+		s = append(s, offset...)
+		s = append(s, '"')
+		o.enc.Text(head, s, tail)
+		n += len(s)
+	} else {
+		o.enc.Text(p.Data, nil, nil)
+	}
+	for _, a := range p.Attachments {
+		o.enc.Binary(a)
+		n += len(a)
+	}
+	if p.Kind == buffer.Asking {
+		o.asked = true
+	}
+	if replayed {
+		o.replayed++
+	}
+	o.emitted += n
+	return o.enc.Len() < o.maxBytes && o.bytes+o.emitted < o.limit
+}
+
+// Mark implements engineio.Handler.
+func (c *client) Mark() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := &c.out
+	o.idleMark = o.mark == o.count && len(o.written) == 0
+	o.mark = o.count
+	o.markBytes = o.bytes
+	o.markTime = time.Now()
+	o.sinceMark = 0
+	o.asked = false
+	return o.mark
+}
+
+// ConfirmPing implements engineio.Handler.
+func (c *client) ConfirmPing() { c.srv.metrics.ConfirmPings.Inc() }
+
+// Confirm implements engineio.Handler.
+func (c *client) Confirm(mark uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := &c.out
+	n, arrived := 0, 0
+	for n < len(o.written) && o.written[n].count <= mark {
+		w := o.written[n]
+		w.cur.Confirm(w.last)
+		arrived += w.bytes
+		n++
+	}
+	o.bytes -= arrived
+	o.written = append(o.written[:0], o.written[n:]...)
+	if mark == o.mark && arrived > 0 {
+		o.adapt(arrived, time.Since(o.markTime))
+	}
+	if o.idleMark && len(o.written) == 0 {
+		o.written, o.pending, o.head = nil, nil, 0
+		for _, cur := range c.sessions {
+			cur.Idle()
+		}
+	}
+}
+
+// adapt fits the bytes that may be in flight to how fast some arrived.
+func (o *outgoing) adapt(arrived int, took time.Duration) {
+	switch {
+	case took > slowConfirm:
+		perSecond := float64(arrived) / took.Seconds()
+		o.limit = max(int(perSecond*slowConfirm.Seconds()), leastInFlight)
+	case took < fastConfirm && o.markBytes >= o.limit/4:
+		o.limit *= 2
+	}
+	o.limit = min(o.limit, o.window)
+}
+
+// replay is a resumed session whose missed packets are being written.
+type replay struct {
+	cur   *session.Cursor
+	start time.Time
+}
+
+func (o *outgoing) resumed(cur *session.Cursor, start time.Time) {
+	o.replays = append(o.replays, replay{cur, start})
+}
+
+// replayDone measures how long a recovery took.
+func (c *client) replayDone(cur *session.Cursor) {
+	c.out.replays = slices.DeleteFunc(c.out.replays, func(r replay) bool {
+		if r.cur == cur {
+			c.srv.metrics.RecoveryDuration.Observe(time.Since(r.start).Seconds())
+		}
+		return r.cur == cur
+	})
+}

@@ -1,0 +1,50 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httputil"
+)
+
+// newPassthrough returns the handler of what is not ours to understand.
+func (s *Server) newPassthrough(up *upstream) *httputil.ReverseProxy {
+	return &httputil.ReverseProxy{
+		Transport: up.transport,
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL.Scheme, r.Out.URL.Host = up.base.Scheme, up.base.Host
+			r.Out.Host = r.In.Host
+			// ReverseProxy took the forwarding headers out; setForwarded decides what to believe of them.
+			for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+				if v, ok := r.In.Header[name]; ok {
+					r.Out.Header[name] = v
+				}
+			}
+			s.setForwarded(r.Out.Header, r.In)
+			if _, ok := r.Out.Header["User-Agent"]; !ok {
+				r.Out.Header["User-Agent"] = []string{""} // else net/http adds its own
+			}
+		},
+		FlushInterval: -1, // server-sent events and other streams are not held back
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			if r.Context().Err() != nil {
+				return // the client has gone
+			}
+			s.log.Debug("passthrough failed", "error", err)
+			status := http.StatusBadGateway
+			if errors.Is(err, context.DeadlineExceeded) {
+				status = http.StatusGatewayTimeout
+			}
+			writeError(w, status, "holdfast cannot reach the upstream server")
+		},
+	}
+}
+
+func (s *Server) passThrough(w http.ResponseWriter, r *http.Request) {
+	if isUpgrade(r) {
+		s.metrics.Passthrough.WebSocket.Inc()
+	} else {
+		s.metrics.Passthrough.HTTP.Inc()
+	}
+	s.passed.ServeHTTP(w, r)
+}

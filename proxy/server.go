@@ -1,0 +1,307 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httputil"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/config"
+	"github.com/holdfast/holdfast/engineio"
+	"github.com/holdfast/holdfast/metrics"
+	"github.com/holdfast/holdfast/session"
+)
+
+// ErrDraining is what Ready returns during Shutdown.
+var ErrDraining = errors.New("proxy: shutting down")
+
+// Server is the proxy. It is an http.Handler and safe for concurrent use.
+type Server struct {
+	// Immutable.
+	cfg      config.Config
+	log      *slog.Logger
+	metrics  *metrics.Metrics
+	dialer   *engineio.Dialer
+	dials    chan struct{} // one token per handshake under way with the upstream
+	registry *session.Registry
+	budget   *buffer.Budget
+	trusted  []netip.Prefix
+	chosen   func(query url.Values, userAgent string) bool
+	passed   *httputil.ReverseProxy
+
+	handshakes atomic.Uint64 // numbers the clients by their handshakes
+	links      atomic.Int64  // open links
+	draining   atomic.Bool
+	rawLogged  sync.Once
+	ownCSR     sync.Once // logs that the server recovers connections itself
+
+	mu      sync.Mutex // guards clients and allLinks
+	clients map[string]*client
+	allLink map[*link]struct{}
+	idle    chan struct{} // closed when the last link ends, while Shutdown waits
+}
+
+// New returns a Server for a valid configuration.
+func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, error) {
+	s := &Server{
+		cfg: cfg, log: log, metrics: m, trusted: cfg.TrustedPrefixes(),
+		dials:   make(chan struct{}, cfg.Upstream.MaxConcurrentDials),
+		clients: make(map[string]*client), allLink: make(map[*link]struct{}),
+	}
+	var err error
+	if s.chosen, err = cfg.Recovery.Clients.Filter(); err != nil {
+		return nil, err
+	}
+	up, err := newUpstream(cfg.Upstream)
+	if err != nil {
+		return nil, err
+	}
+	s.dialer = &engineio.Dialer{
+		URL: up.base, DialContext: up.dial, Client: up.client, Timeout: cfg.Upstream.HandshakeTimeout,
+		MaxPayload: int64(config.DefaultMaxPayload),
+	}
+	s.passed = s.newPassthrough(up)
+	total, why := cfg.Recovery.Buffer.Budget()
+	s.budget = buffer.NewBudget(int64(total))
+	m.BufferBudget.Set(float64(total))
+	log.Debug("buffer budget", "bytes", int64(total), "from", why)
+	b := cfg.Recovery.Buffer
+	s.registry = session.NewRegistry(session.Limits{
+		MaxPackets: b.MaxPackets, MaxBytes: int(b.MaxBytes), WindowBytes: int(b.Window),
+		ReplayAsking: cfg.Recovery.AckEvents == config.AtLeastOnce,
+	}, cfg.Recovery.MaxParkedSessions, s.budget, (*observer)(s))
+	return s, nil
+}
+
+// Ready returns nil, or why no new clients are wanted.
+func (s *Server) Ready() error {
+	if s.draining.Load() {
+		return ErrDraining
+	}
+	return nil
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !s.isEngineIO(r) {
+		s.passThrough(w, r)
+		return
+	}
+	q := r.URL.Query()
+	if sid := q.Get("sid"); sid != "" {
+		if c := s.client(sid); c != nil {
+			s.serveClient(w, r, c, q)
+			return
+		}
+		s.passThrough(w, r) // the upstream does not know it either, and says so
+		return
+	}
+	transport, upgrade := q.Get("transport"), isUpgrade(r)
+	websocket := transport == "websocket" && upgrade
+	switch {
+	case r.Method != http.MethodGet, q.Get("EIO") != "4", q.Has("j"), !websocket && (transport != "polling" || upgrade):
+		// What we do not speak (EIO=3, JSONP), preflights, and what the upstream will refuse in its own words.
+		s.passThrough(w, r)
+	case s.draining.Load():
+		w.Header().Set("Connection", "close")
+		w.Header().Set("Retry-After", "1")
+		writeError(w, http.StatusServiceUnavailable, "holdfast is shutting down")
+	default:
+		s.handshake(w, r, q, websocket)
+	}
+}
+
+// isEngineIO reports whether a request is Engine.IO traffic. The client bundle under the path, for
+// one, is not.
+func (s *Server) isEngineIO(r *http.Request) bool {
+	for _, p := range s.cfg.EngineIO.Paths {
+		if strings.HasPrefix(r.URL.Path, p) {
+			return hasKey(r.URL.RawQuery, "EIO") || hasKey(r.URL.RawQuery, "transport")
+		}
+	}
+	return false
+}
+
+func hasKey(query, key string) bool {
+	for pair := range strings.SplitSeq(query, "&") {
+		if k, _, _ := strings.Cut(pair, "="); k == key {
+			return true
+		}
+	}
+	return false
+}
+
+func isUpgrade(r *http.Request) bool {
+	return strings.EqualFold(r.Header.Get("Upgrade"), "websocket") && hasToken(r.Header, "Connection", "upgrade")
+}
+
+func hasToken(h http.Header, name, token string) bool {
+	for _, v := range h.Values(name) {
+		for part := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(strings.TrimSpace(part), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (s *Server) client(sid string) *client {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.clients[sid]
+}
+
+func (s *Server) addClient(c *client) {
+	s.mu.Lock()
+	s.clients[c.sock.SID()] = c
+	s.mu.Unlock()
+	s.metrics.ClientsOpened.Inc()
+}
+
+func (s *Server) removeClient(c *client) {
+	s.mu.Lock()
+	delete(s.clients, c.sock.SID())
+	s.mu.Unlock()
+}
+
+func (s *Server) addLink(l *link) {
+	s.mu.Lock()
+	s.allLink[l] = struct{}{}
+	s.mu.Unlock()
+}
+
+func (s *Server) removeLink(l *link) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.allLink, l)
+	if len(s.allLink) == 0 && s.idle != nil {
+		close(s.idle)
+		s.idle = nil
+	}
+}
+
+// RefreshMetrics sets the gauges; it is called before they are read.
+func (s *Server) RefreshMetrics() {
+	live, parked := s.registry.Counts()
+	s.metrics.Sessions.Live.Set(float64(live))
+	s.metrics.Sessions.Parked.Set(float64(parked))
+	s.metrics.BufferedBytes.Set(float64(s.budget.Bytes()))
+	s.metrics.BufferedPackets.Set(float64(s.budget.Packets()))
+	var clients, links [2]int // polling, websocket
+	s.mu.Lock()
+	for _, c := range s.clients {
+		clients[index(c.websocket.Load())]++
+	}
+	for l := range s.allLink {
+		links[index(l.conn.Transport() == "websocket")]++
+	}
+	s.mu.Unlock()
+	s.metrics.Clients.Polling.Set(float64(clients[0]))
+	s.metrics.Clients.WebSocket.Set(float64(clients[1]))
+	s.metrics.Links.Polling.Set(float64(links[0]))
+	s.metrics.Links.WebSocket.Set(float64(links[1]))
+}
+
+func index(websocket bool) int {
+	if websocket {
+		return 1
+	}
+	return 0
+}
+
+// Shutdown refuses new handshakes and waits until the upstream has closed all its
+// connections or ctx ends. Then it closes what is left.
+func (s *Server) Shutdown(ctx context.Context) {
+	s.mu.Lock()
+	s.draining.Store(true)
+	idle := make(chan struct{})
+	if len(s.allLink) == 0 {
+		close(idle)
+	} else {
+		s.idle = idle
+	}
+	s.mu.Unlock()
+	select {
+	case <-idle:
+	case <-ctx.Done():
+	}
+	s.closeAll()
+}
+
+// closeTimeout bounds how long closeAll waits for clients to take what is still theirs.
+const closeTimeout = 2 * time.Second
+
+// closeAll ends all clients, then all links. Clients are told by the end of their transports, so they
+// come back to whatever listens then.
+func (s *Server) closeAll() {
+	s.mu.Lock()
+	clients := make([]*client, 0, len(s.clients))
+	for _, c := range s.clients {
+		clients = append(clients, c)
+	}
+	s.mu.Unlock()
+	for _, c := range clients {
+		c.sock.Close()
+	}
+	deadline := time.Now().Add(closeTimeout)
+	for _, c := range clients {
+		select {
+		case <-c.done:
+		case <-time.After(time.Until(deadline)):
+			c.sock.Abort()
+		}
+	}
+	s.mu.Lock()
+	links := make([]*link, 0, len(s.allLink))
+	for l := range s.allLink {
+		links = append(links, l)
+	}
+	s.mu.Unlock()
+	for _, l := range links {
+		l.conn.Close()
+	}
+	deadline = time.Now().Add(closeTimeout)
+	for _, l := range links {
+		select {
+		case <-l.done:
+		case <-time.After(time.Until(deadline)):
+		}
+	}
+}
+
+// observer puts what happens to sessions into metrics and log.
+type observer Server
+
+// Parked implements session.Observer.
+func (o *observer) Parked(s *session.Session, reason string) {
+	o.metrics.Parked(metrics.Reason(reason))
+	o.log.Info("session parked", "namespace", s.Namespace(), "reason", reason)
+}
+
+// Ended implements session.Observer.
+func (o *observer) Ended(s *session.Session, reason session.Reason, was session.State, buffered int) {
+	o.metrics.SessionClosed(metrics.Reason(reason))
+	level := slog.LevelDebug
+	if was == session.Parked || reason == session.UpstreamLost {
+		level = slog.LevelInfo
+	}
+	o.log.Log(context.Background(), level, "session closed",
+		"namespace", s.Namespace(), "reason", string(reason), "was", was.String(), "packets", buffered)
+}
+
+func writeError(w http.ResponseWriter, status int, message string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	fmt.Fprintf(w, `{"code":%d,"message":%q}`, status, message)
+}

@@ -1,0 +1,78 @@
+package session
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"strconv"
+	"strings"
+)
+
+const (
+	// idPrefix marks pids and offsets as ours: an application may have auth keys of these names.
+	idPrefix  = "hf"
+	pidBytes  = 20 // 160 bits
+	pidLen    = len(idPrefix) + 27
+	tagBytes  = 6
+	tagLen    = 8
+	offsetMin = len(idPrefix) + tagLen + 1
+)
+
+func randomText(n int) string {
+	b := make([]byte, n)
+	if _, err := rand.Read(b); err != nil {
+		panic(err) // crypto/rand never fails on the platforms we run on
+	}
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+// newPID returns a private id: whoever has it can take the session over.
+func newPID() string { return idPrefix + randomText(pidBytes) }
+
+// newTag returns what makes a session's offsets its own. It is not derived from the pid: offsets are seen
+// by event handlers and logs.
+func newTag() string { return randomText(tagBytes) }
+
+func isBase64URL(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// IsPID reports whether s has the form of a pid that New gives.
+func IsPID(s string) bool {
+	return len(s) == pidLen && strings.HasPrefix(s, idPrefix) && isBase64URL(s)
+}
+
+// IsOffset reports whether s has the form of an offset that Cursor.Offset gives.
+func IsOffset(s string) bool {
+	_, _, ok := parseOffset(s)
+	return ok
+}
+
+// parseOffset takes an offset apart: the prefix, the session's tag, and the sequence number in base 36.
+func parseOffset(s string) (tag string, seq uint64, ok bool) {
+	if len(s) < offsetMin || !strings.HasPrefix(s, idPrefix) {
+		return "", 0, false
+	}
+	tag, digits := s[len(idPrefix):len(idPrefix)+tagLen], s[len(idPrefix)+tagLen:]
+	if !isBase64URL(tag) || digits[0] == '0' || digits[0] == '+' {
+		return "", 0, false
+	}
+	seq, err := strconv.ParseUint(digits, 36, 63)
+	if err != nil || strconv.FormatUint(seq, 36) != digits {
+		return "", 0, false
+	}
+	return tag, seq, true
+}
+
+func appendOffset(dst []byte, tag string, seq uint64) []byte {
+	dst = append(dst, idPrefix...)
+	dst = append(dst, tag...)
+	return strconv.AppendUint(dst, seq, 36)
+}

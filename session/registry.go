@@ -1,0 +1,290 @@
+package session
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"github.com/holdfast/holdfast/buffer"
+)
+
+// rememberedEnds is how many ended sessions' reasons are kept, to tell a client that comes too late why.
+const rememberedEnds = 8192
+
+// Observer is told what happens to sessions, for metrics and logs. No lock is held.
+type Observer interface {
+	Parked(s *Session, reason string)
+	Ended(s *Session, reason Reason, was State, buffered int)
+}
+
+// Registry knows all sessions that can be resumed. It is safe for concurrent use.
+type Registry struct {
+	// Immutable.
+	limits    Limits
+	maxParked int
+	budget    *buffer.Budget
+	observer  Observer
+
+	mu     sync.Mutex // guards the fields below, and every change of a session's state
+	byPID  map[string]*Session
+	parked *simplelru.LRU[*Session, struct{}] // oldest parked first
+	live   int
+	ends   *lru.Cache[string, Reason] // by pid
+}
+
+// parking is sessions that were parked together, and expire together.
+type parking struct {
+	timer    *time.Timer
+	sessions []*Session
+}
+
+// NewRegistry returns an empty Registry in which maxParked sessions may be parked at a time.
+func NewRegistry(limits Limits, maxParked int, budget *buffer.Budget, observer Observer) *Registry {
+	maxParked = max(maxParked, 1)
+	r := &Registry{
+		limits: limits, maxParked: maxParked, budget: budget, observer: observer, byPID: make(map[string]*Session),
+	}
+	var err error
+	if r.parked, err = simplelru.NewLRU[*Session, struct{}](maxParked, nil); err != nil {
+		panic(err) // only for a size below 1
+	}
+	if r.ends, err = lru.New[string, Reason](rememberedEnds); err != nil {
+		panic(err)
+	}
+	return r
+}
+
+// Counts returns how many sessions are live and parked.
+func (r *Registry) Counts() (live, parked int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.live, r.parked.Len()
+}
+
+// New returns a live session with its first client's cursor. It can be resumed, and has
+// a pid, if resumable.
+func (r *Registry) New(up Upstream, namespace string, owner Owner, resumable bool) *Cursor {
+	s := &Session{registry: r, upstream: up, namespace: namespace, state: Live, log: buffer.NewLog(r.budget)}
+	s.cursor = &Cursor{s: s, owner: owner}
+	if resumable {
+		s.pid, s.tag = newPID(), newTag()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if resumable {
+		r.byPID[s.pid] = s
+	}
+	r.live++
+	return s.cursor
+}
+
+// Resumption is the outcome of Resume.
+type Resumption struct {
+	// Cursor is the new client's place in the log; nil if it was refused, and Refused says why.
+	Cursor  *Cursor
+	Refused Reason
+	// Takeover is a client that the session is still attached to: it has to give the session up
+	// (Detach, Park) before the new one can have it.
+	Takeover Owner
+	Reply    []byte        // the CONNECT reply to repeat
+	Missed   int           // packets to be read
+	Away     time.Duration // how long the session was parked
+}
+
+// Resume attaches owner to the parked session that has this pid in this namespace. offset is what the client
+// presented: "" for none. foreignOffset says that it presented one that is not of our making. It implements
+// what docs/design.md says under "Resuming".
+func (r *Registry) Resume(pid, namespace, offset string, foreignOffset bool, owner Owner) Resumption {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.byPID[pid]
+	if s == nil {
+		if reason, ok := r.ends.Get(pid); ok {
+			return Resumption{Refused: reason}
+		}
+		return Resumption{Refused: UnknownPID}
+	}
+	if s.namespace != namespace {
+		return Resumption{Refused: WrongNamespace}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	from := s.log.Trimmed()
+	if tag, seq, ok := parseOffset(offset); ok && tag == s.tag {
+		if seq > s.sent {
+			return Resumption{Refused: BadOffset}
+		}
+		from = max(from, seq)
+	} else if foreignOffset {
+		return Resumption{Refused: BadOffset}
+	}
+	if s.state == Live {
+		if s.cursor.owner.Handshake() >= owner.Handshake() {
+			return Resumption{Refused: Stale}
+		}
+		return Resumption{Takeover: s.cursor.owner}
+	}
+	r.unparkLocked(s)
+	s.state = Live
+	r.live++
+	s.trimLocked(from)
+	c := &Cursor{s: s, owner: owner, sent: from, replayTo: s.log.Last()}
+	if !r.limits.ReplayAsking {
+		c.skipTo = s.sent
+	}
+	s.cursor = c
+	s.updateHoldLocked()
+	return Resumption{Cursor: c, Reply: s.reply, Missed: s.log.Len(), Away: time.Since(s.parkedAt)}
+}
+
+// Abandon closes a parked session whose client came back, but cannot resume it: nobody else will.
+func (r *Registry) Abandon(pid, namespace string) {
+	r.mu.Lock()
+	s := r.byPID[pid]
+	if s == nil || s.namespace != namespace || s.State() != Parked {
+		r.mu.Unlock()
+		return
+	}
+	e := r.closeLocked(s, BadOffset)
+	r.mu.Unlock()
+	r.finish([]ended{e}, true)
+}
+
+// unparkLocked takes a session out of what parked ones are in; r.mu and s.mu are held.
+func (r *Registry) unparkLocked(s *Session) {
+	if s.state != Parked {
+		return
+	}
+	r.parked.Remove(s)
+	p := s.parking
+	s.parking = nil
+	p.sessions = slices.DeleteFunc(p.sessions, func(o *Session) bool { return o == s })
+	if len(p.sessions) == 0 {
+		p.timer.Stop()
+	}
+}
+
+// Park parks the sessions of one client for at most d. Cursors that are no longer their session's, and closed
+// sessions, are passed over. Sessions that cannot be resumed are closed instead. reason is for the Observer.
+func (r *Registry) Park(cursors []*Cursor, d time.Duration, reason string) {
+	var (
+		gone   []ended
+		parked []*Session
+		p      = &parking{}
+	)
+	r.mu.Lock()
+	for _, c := range cursors {
+		s := c.s
+		s.mu.Lock()
+		switch {
+		case s.cursor != c:
+		case s.state == Closed:
+			s.cursor = nil
+			s.log.Release()
+		case s.pid == "" || d <= 0:
+			s.mu.Unlock()
+			gone = append(gone, r.closeLocked(s, Unrecoverable))
+			s.mu.Lock()
+		default:
+			s.state, s.cursor, s.parkedAt, s.parking = Parked, nil, time.Now(), p
+			r.live--
+			s.updateHoldLocked()
+			parked = append(parked, s)
+		}
+		s.mu.Unlock()
+	}
+	p.sessions = slices.Clone(parked)
+	if len(parked) > 0 {
+		p.timer = time.AfterFunc(d, func() { r.expire(p) })
+		for _, s := range parked {
+			if r.parked.Len() >= r.maxParked {
+				if oldest, _, ok := r.parked.GetOldest(); ok {
+					gone = append(gone, r.closeLocked(oldest, Evicted))
+				}
+			}
+			r.parked.Add(s, struct{}{})
+		}
+	}
+	r.mu.Unlock()
+	for _, s := range parked {
+		r.observer.Parked(s, reason)
+	}
+	r.finish(gone, true)
+}
+
+func (r *Registry) expire(p *parking) {
+	r.mu.Lock()
+	gone := make([]ended, 0, len(p.sessions))
+	for _, s := range slices.Clone(p.sessions) {
+		gone = append(gone, r.closeLocked(s, Expired))
+	}
+	r.mu.Unlock()
+	r.finish(gone, true)
+}
+
+// Close ends a session for a reason that its link knows. What its client has not been sent yet can still be read.
+func (r *Registry) Close(s *Session, reason Reason) {
+	r.mu.Lock()
+	e := r.closeLocked(s, reason)
+	r.mu.Unlock()
+	r.finish([]ended{e}, reason == BufferFull)
+}
+
+// ended is a session that has just been closed.
+type ended struct {
+	s        *Session
+	reason   Reason
+	was      State
+	buffered int
+}
+
+// closeLocked closes a session; r.mu is held, s.mu is not. was is Closed if it was closed before.
+func (r *Registry) closeLocked(s *Session, reason Reason) ended {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := ended{s, reason, s.state, s.log.Len()}
+	switch s.state {
+	case Closed:
+		return e
+	case Parked:
+		r.unparkLocked(s)
+	case Live:
+		r.live--
+	}
+	s.state = Closed
+	if s.pid != "" {
+		delete(r.byPID, s.pid)
+		r.ends.Add(s.pid, reason)
+	}
+	s.updateHoldLocked()
+	if s.cursor == nil || s.cursor.sent == s.log.Last() {
+		s.log.Release()
+	}
+	return e
+}
+
+// finish tells of ended sessions, and their links if those do not know. No lock is held.
+func (r *Registry) finish(gone []ended, tellUpstream bool) {
+	type group struct {
+		up     Upstream
+		reason Reason
+	}
+	links := make(map[group][]*Session)
+	for _, e := range gone {
+		if e.was == Closed {
+			continue
+		}
+		r.observer.Ended(e.s, e.reason, e.was, e.buffered)
+		g := group{e.s.upstream, e.reason}
+		links[g] = append(links[g], e.s)
+	}
+	if !tellUpstream {
+		return
+	}
+	for g, sessions := range links {
+		g.up.SessionsEnded(sessions, g.reason)
+	}
+}

@@ -1,0 +1,302 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/holdfast/holdfast/buffer"
+)
+
+// State is a session's place in its life:
+//
+//	Live   -> Parked  its client's transport died
+//	Parked -> Live    a client resumed it
+//	either -> Closed  see Reason; terminal
+type State uint8
+
+// States of a Session.
+const (
+	Live State = iota + 1
+	Parked
+	Closed
+)
+
+func (s State) String() string {
+	switch s {
+	case Live:
+		return "live"
+	case Parked:
+		return "parked"
+	case Closed:
+		return "closed"
+	}
+	return "unknown"
+}
+
+// Reason says why a session ended, or why a client could not resume one. The list is closed: the same words
+// are metric labels and in log lines.
+type Reason string
+
+// Reasons a session ends for.
+const (
+	Expired          Reason = "expired"           // parked for longer than allowed
+	Evicted          Reason = "evicted"           // gave way to more recently parked sessions
+	BufferFull       Reason = "buffer_full"       // parked, and the server sent more than the limit
+	ServerDisconnect Reason = "server_disconnect" // the server sent DISCONNECT
+	ClientDisconnect Reason = "client_disconnect" // the client sent DISCONNECT
+	UpstreamLost     Reason = "upstream_lost"     // the link to the server ended
+	Unrecoverable    Reason = "not_parked"        // recovery is off for this client, and it has gone
+)
+
+// Further reasons why a client cannot resume.
+const (
+	UnknownPID     Reason = "unknown_pid"
+	WrongNamespace Reason = "wrong_namespace"
+	BadOffset      Reason = "bad_offset"
+	Stale          Reason = "stale" // its handshake is older than the owner's
+)
+
+// Errors of a Session.
+var (
+	// ErrClosed means that the session has ended.
+	ErrClosed = errors.New("session: closed")
+	// ErrFull is wrapped when a parked session's log went over a limit: the session is to be closed.
+	ErrFull = errors.New("session: log of a parked session is full")
+)
+
+// Owner is a client as sessions know it. Owners are compared.
+type Owner interface {
+	// Handshake grows with each client's handshake: a later one has a greater number.
+	Handshake() uint64
+}
+
+// Upstream is the link that a session belongs to.
+type Upstream interface {
+	// SessionsEnded says that sessions of this link have ended on this side, by expiry and the like: the
+	// server has to be told. No lock of this package is held.
+	SessionsEnded(ended []*Session, reason Reason)
+	// SessionHeld says whether a live session's unconfirmed bytes are over the window: the link is not to
+	// be read as long as any is. It may be called with a session's lock held, and must not call back.
+	SessionHeld(held bool)
+}
+
+// Limits bound one session's log.
+type Limits struct {
+	// MaxPackets and MaxBytes hold while it is parked.
+	MaxPackets int
+	MaxBytes   int
+	// WindowBytes is where a live session's link is no longer read.
+	WindowBytes int
+	// ReplayAsking says that events with an acknowledgement which may have arrived are sent again
+	// (at least once); otherwise they are not (at most once).
+	ReplayAsking bool
+}
+
+// Session is safe for concurrent use.
+type Session struct {
+	// Immutable.
+	registry  *Registry
+	upstream  Upstream
+	pid       string // empty if it cannot be resumed
+	tag       string
+	namespace string
+
+	mu       sync.Mutex // guards the fields below; never held during I/O
+	state    State
+	reply    []byte // the CONNECT reply, with the pid
+	log      buffer.Log
+	sent     uint64 // what any client was ever sent
+	cursor   *Cursor
+	held     bool // SessionHeld(true) was called
+	asking   int  // Asking packets in the log
+	parkedAt time.Time
+	parking  *parking
+}
+
+// PID is the session's private id, empty if it cannot be resumed. It is a credential: never log it.
+func (s *Session) PID() string { return s.pid }
+
+// Namespace is the session's namespace.
+func (s *Session) Namespace() string { return s.namespace }
+
+// Upstream is the link that the session belongs to.
+func (s *Session) Upstream() Upstream { return s.upstream }
+
+// State is the session's present state.
+func (s *Session) State() State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state
+}
+
+// Attached is the client that has the session, or nil.
+func (s *Session) Attached() Owner {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cursor == nil {
+		return nil
+	}
+	return s.cursor.owner
+}
+
+// SetReply keeps the CONNECT reply for later clients.
+func (s *Session) SetReply(reply []byte) {
+	s.mu.Lock()
+	s.reply = reply
+	s.mu.Unlock()
+}
+
+// Append adds a packet that the server sent. It returns the cursor of the client that is to be woken, if one is
+// attached. Errors are ErrClosed and ErrFull; after ErrFull the caller closes the session.
+func (s *Session) Append(p buffer.Packet) (*Cursor, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == Closed {
+		return nil, ErrClosed
+	}
+	s.log.Append(p)
+	if p.Kind == buffer.Asking {
+		s.asking++
+	}
+	if s.state == Parked {
+		l := s.registry.limits
+		if s.log.Len() > l.MaxPackets || s.log.Bytes() > l.MaxBytes {
+			return nil, fmt.Errorf("%w: %d packets, %d bytes", ErrFull, s.log.Len(), s.log.Bytes())
+		}
+		return nil, nil //nolint:nilnil // a parked session has no cursor, and that is no error
+	}
+	s.updateHoldLocked()
+	return s.cursor, nil
+}
+
+// updateHoldLocked tells the link when a live session's log passes the window, or comes back to half of it.
+func (s *Session) updateHoldLocked() {
+	window := s.registry.limits.WindowBytes
+	held := s.held
+	switch n := s.log.Bytes(); {
+	case s.state != Live:
+		held = false
+	case n >= window:
+		held = true
+	case n < window/2:
+		held = false
+	}
+	if held != s.held {
+		s.held = held
+		s.upstream.SessionHeld(held)
+	}
+}
+
+// trimLocked drops what has been confirmed.
+func (s *Session) trimLocked(seq uint64) {
+	seq = min(seq, s.log.Last())
+	if s.asking > 0 {
+		for i := s.log.Trimmed() + 1; i <= seq; i++ {
+			if s.log.At(i).Kind == buffer.Asking {
+				s.asking--
+			}
+		}
+	}
+	s.log.Trim(seq)
+	s.updateHoldLocked()
+}
+
+// Cursor is a client's place in a session's log. All but the session's present
+// cursor are without effect, so that a client that lost the session to another needs no care.
+type Cursor struct {
+	s     *Session
+	owner Owner
+	// Guarded by s.mu.
+	sent     uint64
+	skipTo   uint64 // Asking packets up to here may have arrived, and are not sent again
+	replayTo uint64 // what was in the log when the client resumed
+}
+
+// Session is the session that the cursor is on.
+func (c *Cursor) Session() *Session { return c.s }
+
+// Owner is the client that the cursor belongs to.
+func (c *Cursor) Owner() Owner { return c.owner }
+
+// Attached reports whether this is the session's present cursor and the session is open.
+func (c *Cursor) Attached() bool {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	return c.s.cursor == c && c.s.state == Live
+}
+
+// Emitter gets the packets that Cursor.Read reads.
+type Emitter interface {
+	// Emit gets a packet, valid during the call only. offset is empty unless the packet is Stamped. replayed
+	// says that the packet was there before the client. It returns false to read no further.
+	Emit(p *buffer.Packet, offset []byte, replayed bool) bool
+}
+
+// Read gives the next packets, n at most, to e. It returns how many packets it has passed, with those left out
+// because they may have arrived before; the number of the last; and whether the replay is complete with this.
+func (c *Cursor) Read(n int, scratch []byte, e Emitter) (passed int, last uint64, replayDone bool) {
+	s := c.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cursor != c {
+		return 0, 0, false
+	}
+	replaying := c.sent < c.replayTo
+	end := s.log.Last()
+	for passed < n && c.sent < end {
+		c.sent++
+		passed++
+		p := s.log.At(c.sent)
+		if p.Kind == buffer.Asking && c.sent <= c.skipTo {
+			continue
+		}
+		offset := scratch[:0]
+		if p.Kind == buffer.Stamped {
+			offset = appendOffset(offset, s.tag, c.sent)
+		}
+		if !e.Emit(p, offset, c.sent <= c.replayTo) {
+			break
+		}
+	}
+	s.sent = max(s.sent, c.sent)
+	last = c.sent
+	if s.state == Closed && c.sent == end {
+		s.log.Release() // nobody can ask for it again
+	}
+	return passed, last, replaying && c.sent >= c.replayTo
+}
+
+// Confirm says that all packets up to seq have arrived at the client.
+func (c *Cursor) Confirm(seq uint64) {
+	s := c.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cursor == c {
+		s.trimLocked(min(seq, c.sent))
+	}
+}
+
+// Acknowledged says that the client answered the event with this acknowledgement id: so it has arrived, and all before it.
+func (c *Cursor) Acknowledged(id int64) {
+	s := c.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cursor != c || s.asking == 0 {
+		return
+	}
+	for i := s.log.Trimmed() + 1; i <= s.sent; i++ {
+		if p := s.log.At(i); p.Kind == buffer.Asking && p.AckID == id {
+			s.trimLocked(i)
+			return
+		}
+	}
+}
+
+// Idle frees what the session keeps ready for the next packets.
+func (c *Cursor) Idle() {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	c.s.log.Idle()
+}

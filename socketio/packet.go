@@ -1,0 +1,170 @@
+package socketio
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+)
+
+// Type is a Socket.IO packet type, as its character on the wire.
+type Type byte
+
+// Packet types of Socket.IO protocol v5.
+const (
+	Connect      Type = '0'
+	Disconnect   Type = '1'
+	Event        Type = '2'
+	Ack          Type = '3'
+	ConnectError Type = '4'
+	BinaryEvent  Type = '5'
+	BinaryAck    Type = '6'
+)
+
+// Root is the main namespace; its name is left out on the wire.
+const Root = "/"
+
+// ErrMalformed is wrapped by every error of this package.
+var ErrMalformed = errors.New("socketio: malformed packet")
+
+// Header is what stands before a packet's JSON payload.
+type Header struct {
+	Type Type
+	// Attachments is how many binary frames follow; 0 but for BinaryEvent and BinaryAck.
+	Attachments int
+	// Namespace aliases the packet; it is "/" where the packet names none.
+	Namespace []byte
+	// AckID is the acknowledgement id, or -1.
+	AckID int64
+	// Data is where the payload starts; it is the packet's length if there is none.
+	Data int
+}
+
+// HasAck reports whether the packet asks for an acknowledgement or is one.
+func (h Header) HasAck() bool { return h.AckID >= 0 }
+
+// IsEvent reports whether the packet is an EVENT or a BINARY_EVENT.
+func (h Header) IsEvent() bool { return h.Type == Event || h.Type == BinaryEvent }
+
+// IsAck reports whether the packet is an ACK or a BINARY_ACK.
+func (h Header) IsAck() bool { return h.Type == Ack || h.Type == BinaryAck }
+
+// IsBinary reports whether the packet is of a type that has attachments.
+func (h Header) IsBinary() bool { return h.Type == BinaryEvent || h.Type == BinaryAck }
+
+var rootNamespace = []byte(Root)
+
+// ParseHeader scans a packet up to its payload: type, number of
+// attachments, namespace, acknowledgement id. It checks the payload's first character
+// where the protocol fixes it (an array for events and acks), not the JSON.
+func ParseHeader(p []byte) (Header, error) {
+	h := Header{AckID: -1, Namespace: rootNamespace}
+	if len(p) == 0 || p[0] < '0' || p[0] > '6' {
+		return h, fmt.Errorf("%w: unknown type", ErrMalformed)
+	}
+	h.Type = Type(p[0])
+	i := 1
+	if h.IsBinary() {
+		n, end, ok := scanInt(p, i)
+		if !ok || end == i || end == len(p) || p[end] != '-' || n > math.MaxInt32 {
+			return h, fmt.Errorf("%w: no attachment count", ErrMalformed)
+		}
+		h.Attachments = int(n)
+		i = end + 1
+	}
+	if i < len(p) && p[i] == '/' {
+		end := bytes.IndexByte(p[i:], ',')
+		if end < 0 {
+			h.Namespace = p[i:]
+			i = len(p)
+		} else {
+			h.Namespace = p[i : i+end]
+			i += end + 1
+		}
+	}
+	if i < len(p) && isDigit(p[i]) {
+		n, end, ok := scanInt(p, i)
+		if !ok {
+			return h, fmt.Errorf("%w: acknowledgement id too large", ErrMalformed)
+		}
+		h.AckID = n
+		i = end
+	}
+	h.Data = i
+	return h, checkPayload(h, p[i:])
+}
+
+// checkPayload holds a payload's first character against the packet's type, as the reference
+// parser's isPayloadValid does after decoding.
+func checkPayload(h Header, data []byte) error {
+	switch h.Type {
+	case Event, BinaryEvent, Ack, BinaryAck:
+		if len(data) < 2 || data[0] != '[' {
+			return fmt.Errorf("%w: payload is not an array", ErrMalformed)
+		}
+	case Connect:
+		if len(data) > 0 && data[0] != '{' {
+			return fmt.Errorf("%w: payload of CONNECT is not an object", ErrMalformed)
+		}
+	case Disconnect:
+		if len(data) > 0 {
+			return fmt.Errorf("%w: DISCONNECT has a payload", ErrMalformed)
+		}
+	case ConnectError:
+	}
+	if h.Type == Ack && !h.HasAck() || h.Type == BinaryAck && !h.HasAck() {
+		return fmt.Errorf("%w: acknowledgement without an id", ErrMalformed)
+	}
+	return nil
+}
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+
+// scanInt reads decimal digits from p[i:]; ok is false beyond what a JavaScript integer holds.
+func scanInt(p []byte, i int) (n int64, end int, ok bool) {
+	const maxSafe = 1<<53 - 1
+	for i < len(p) && isDigit(p[i]) {
+		n = n*10 + int64(p[i]-'0')
+		if n > maxSafe {
+			return 0, i, false
+		}
+		i++
+	}
+	return n, i, true
+}
+
+// SplitArray splits an event packet before the bracket that closes its arguments, so
+// that head + `,"x"` + tail is the same event with one more argument. ok is false if
+// the packet does not end with a non-empty array.
+func SplitArray(p []byte) (head, tail []byte, ok bool) {
+	i := len(p) - 1
+	for i >= 0 && isSpace(p[i]) {
+		i--
+	}
+	if i < 1 || p[i] != ']' {
+		return nil, nil, false
+	}
+	j := i - 1
+	for j >= 0 && isSpace(p[j]) {
+		j--
+	}
+	if j < 0 || p[j] == '[' && j <= argsStart(p) {
+		return nil, nil, false // an empty array: not an event
+	}
+	return p[:i], p[i:], true
+}
+
+// argsStart is the place of the first '[' of p.
+func argsStart(p []byte) int { return bytes.IndexByte(p, '[') }
+
+func isSpace(c byte) bool { return c == ' ' || c == '\n' || c == '\r' || c == '\t' }
+
+// AppendDisconnect appends a DISCONNECT packet for a namespace.
+func AppendDisconnect(dst []byte, namespace string) []byte {
+	dst = append(dst, byte(Disconnect))
+	if namespace != Root {
+		dst = append(dst, namespace...)
+		dst = append(dst, ',')
+	}
+	return dst
+}
