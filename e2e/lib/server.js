@@ -75,6 +75,7 @@ export class App {
         recovered: socket.recovered === true,
       });
       this.sockets.set(name + socket.id, socket);
+      socket.on("error", (err) => this.errors.push(err)); // packets the parser refuses
       socket.on("disconnect", (reason) => {
         this.disconnects.push({ nsp: name, id: socket.id, reason });
       });

@@ -30,7 +30,7 @@ async function gone(s, c) {
   if (s.hf) await until(async () => (await parked(s)) > 0, "the session to be parked");
 }
 
-const parked = async (s) => (await s.hf.metrics()).samples.filter((x) => /sessions/.test(x.name) && x.labels.state === "parked").reduce((n, x) => n + x.value, 0);
+const parked = async (s) => (await s.hf.metrics()).sum("holdfast_sessions", { state: "parked" });
 
 function assertFresh(c, times = 1) {
   const ids = c.main.connects.map((x) => x.id);
@@ -171,7 +171,7 @@ describe("a session that is given up", parallel, () => {
     await c.main.connected(2);
     assertFresh(c);
     const metrics = await s.hf.metrics();
-    assert.ok(metrics.samples.some((x) => /expir/.test(x.name + JSON.stringify(x.labels)) && x.value >= 1), "counted");
+    assert.equal(metrics.sum("holdfast_expirations_total"), 1);
   });
 
   combos("expires with all its namespaces", { native: false, transports: ["websocket"] }, async (t, how) => {
