@@ -19,6 +19,9 @@ export const NATIVE = TARGET === "native";
 /** For tests that have no meaning without holdfast: {skip: onlyHoldfast}. */
 export const onlyHoldfast = NATIVE ? "only holdfast does this" : false;
 
+// holdfast reads every HOLDFAST_ variable as a setting, the tests' own are not for it.
+const cleanEnv = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("HOLDFAST_")));
+
 let building;
 
 /** Path of the binary: HOLDFAST_BIN, or built from the sources (HOLDFAST_E2E_RACE=1: with -race). */
@@ -100,7 +103,7 @@ export class Holdfast {
     this.stdout = "";
     this.child = spawn(bin, args, {
       stdio: ["ignore", "pipe", "pipe"],
-      env: { ...process.env, GOTRACEBACK: "all", ...env },
+      env: { ...cleanEnv, GOTRACEBACK: "all", ...env },
     });
     this.pid = this.child.pid;
     this.child.stderr.setEncoding("utf8").on("data", (text) => (this.stderr += text));
@@ -200,7 +203,7 @@ export async function runHoldfast(args, { env = {}, timeout = 5000, files = {} }
   try {
     for (const [name, text] of Object.entries(files)) await writeFile(path.join(dir, name), text);
     return await new Promise((resolve) => {
-      const child = spawn(bin, args, { cwd: dir, env: { ...process.env, ...env } });
+      const child = spawn(bin, args, { cwd: dir, env: { ...cleanEnv, ...env } });
       let stdout = "";
       let stderr = "";
       child.stdout.on("data", (d) => (stdout += d));

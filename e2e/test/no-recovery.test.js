@@ -341,7 +341,6 @@ describe("a CONNECT that cannot resume", parallel, () => {
     "null for a pid": () => ({ pid: null, offset: null }),
     "true for a pid": () => ({ pid: true }),
     "a very long pid": () => ({ pid: "p".repeat(100000), offset: "o".repeat(100000) }),
-    "the pid twice, the last one strange": (pid) => `{"pid":${JSON.stringify(pid)},"pid":7}`,
   };
   for (const [what, make] of Object.entries(strange)) {
     for (const kind of ["websocket", "polling"]) {
@@ -460,7 +459,7 @@ describe("a CONNECT that cannot resume", parallel, () => {
 
   combos("a real client with a pid nobody knows", { native: false }, async (t, how) => {
     const { s, c, id } = await warm(t, how);
-    c.socket._pid = "nobody";
+    c.socket._pid = c.socket._pid.slice(0, -6) + "AAAAAA"; // of the right form, as one of yesterday
     s.relay.cut();
     await c.main.disconnected();
     await c.main.connected(2);
