@@ -70,7 +70,7 @@ export class Holdfast {
     const bin = await binary();
     for (let attempt = 1; ; attempt++) {
       const hf = new Holdfast();
-      hf.port = await freePort();
+      hf.port = Number(config.listen?.split(":").at(-1)) || (await freePort());
       hf.adminPort = await freePort();
       hf.url = `http://127.0.0.1:${hf.port}`;
       hf.config = merge(
