@@ -23,7 +23,8 @@ type pollingLink struct {
 	bytes     int      // of posts
 	posting   bool     // one POST is under way, and its goroutine runs
 	polling   bool     // the poll goroutine runs
-	upgrading bool     // no further poll or POST is to start
+	upgrading bool     // no further poll is to start
+	sealed    bool     // no further POST is to start
 	changed   sync.Cond
 	requests  uint64 // numbers the requests, against caches
 }
@@ -118,7 +119,7 @@ func (c *Conn) pollOnce(query string) error {
 
 func (c *Conn) startPostLocked() {
 	// Before Start there is no handler to tell of a failure; Start itself comes back here.
-	if len(c.poll.posts) > 0 && !c.poll.posting && !c.poll.upgrading && c.h != nil {
+	if len(c.poll.posts) > 0 && !c.poll.posting && !c.poll.sealed && c.h != nil {
 		c.poll.posting = true
 		go c.postLoop() // ends when nothing is left to post, or for an upgrade
 	}
@@ -127,7 +128,7 @@ func (c *Conn) startPostLocked() {
 func (c *Conn) postLoop() {
 	for {
 		c.mu.Lock()
-		if c.closed || c.poll.upgrading || len(c.poll.posts) == 0 {
+		if c.closed || c.poll.sealed || len(c.poll.posts) == 0 {
 			c.poll.posting = false
 			c.poll.changedLocked()
 			idle := !c.closed && len(c.poll.posts) == 0
@@ -197,7 +198,11 @@ func (c *Conn) upgrade() {
 	c.mu.Lock()
 	c.poll.upgrading = true
 	c.poll.changedLocked()
-	for !c.closed && (c.poll.polling || c.poll.posting) {
+	for !c.closed && c.poll.polling {
+		c.poll.changed.Wait()
+	}
+	c.poll.sealed = true // only now: a POST may bring the answer that ends the poll
+	for !c.closed && c.poll.posting {
 		c.poll.changed.Wait()
 	}
 	if c.closed {

@@ -273,7 +273,7 @@ func (c *client) Confirm(mark uint64) {
 	if mark == o.mark && arrived > 0 {
 		o.adapt(arrived, time.Since(o.markTime))
 	}
-	if o.idleMark && len(o.written) == 0 {
+	if o.idleMark && len(o.written) == 0 && o.head == len(o.pending) {
 		o.written, o.pending, o.head = nil, nil, 0
 		for _, cur := range c.sessions {
 			cur.Idle()
