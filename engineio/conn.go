@@ -348,10 +348,11 @@ func (c *Conn) sendPongLocked() {
 
 // deliverText takes one text frame or packet from the server; input is held.
 func (c *Conn) deliverText(payload []byte) error {
-	if len(payload) == 0 || payload[0] < '0' || payload[0] > '6' {
-		return ErrMalformed
+	p, err := decodeText(payload) // a server that saw "b64" in the query writes binary as text here too
+	if err != nil {
+		return err
 	}
-	if !c.packet(Packet{Type: PacketType(payload[0]), Data: payload[1:]}) {
+	if !c.packet(p) {
 		return errStop
 	}
 	return nil
@@ -426,13 +427,13 @@ func appendPacket(dst []byte, t PacketType, a, b, c []byte) []byte {
 }
 
 // laterQuery is the query of the requests that follow a handshake: the handshake's own, with the transport, the sid
-// and a cache buster in place of its.
+// and a cache buster in place of its. A client's wish for base64 ("b64") is not ours.
 func laterQuery(handshake, transport, sid, t string) string {
 	var b strings.Builder
 	for pair := range strings.SplitSeq(handshake, "&") {
 		key, _, _ := strings.Cut(pair, "=")
 		switch key {
-		case "", "transport", "sid", "t":
+		case "", "transport", "sid", "t", "b64":
 			continue
 		}
 		b.WriteString(pair)
