@@ -1,4 +1,4 @@
-// Runs the test files with Node's own runner: `node run.js [files or parts of their names] [-- runner options]`.
+// Runs the test files with Node's own runner: `node run.js [names of files, or how they begin] [-- runner options]`.
 // The binary is built once, before.
 import { spawn } from "node:child_process";
 import { readdir } from "node:fs/promises";
@@ -10,7 +10,7 @@ const wanted = split < 0 ? args : args.slice(0, split);
 const options = split < 0 ? [] : args.slice(split + 1);
 
 const all = (await readdir(new URL("test/", import.meta.url))).filter((f) => f.endsWith(".test.js")).sort();
-const files = all.filter((f) => !wanted.length || wanted.some((w) => `test/${f}`.includes(w)));
+const files = all.filter((f) => !wanted.length || wanted.some((w) => f.startsWith(w.replace(/^.*\//, ""))));
 if (!files.length) {
   console.error(`no such test file among: ${all.join(", ")}`);
   process.exit(2);

@@ -306,7 +306,6 @@ export class Relay extends EventEmitter {
       if (hook.where && !hook.where(conn)) continue;
       const at = hook.find(flow, chunk, first, frames);
       if (at === null || at === undefined) continue;
-      if (hook.skip-- > 0) continue;
       this.hooks.splice(this.hooks.indexOf(hook), 1);
       return {
         at,
@@ -323,7 +322,6 @@ export class Relay extends EventEmitter {
   }
 
   #arm(hook) {
-    hook.skip ??= 0;
     const done = new Promise((resolve) => (hook.resolve = resolve));
     this.hooks.push(hook);
     const action = hook.action ?? "cut";
@@ -353,13 +351,13 @@ export class Relay extends EventEmitter {
     });
   }
 
-  /** Acts at the first WebSocket frame that `match` accepts. */
-  onFrame(direction, match, { at = "after", ...rest } = {}) {
+  /** Acts at a WebSocket frame that `match` accepts: the first one, after `skip` others. */
+  onFrame(direction, match, { at = "after", skip = 0, ...rest } = {}) {
     return this.#arm({
       ...rest,
       direction,
       find(flow, chunk, first, frames) {
-        const frame = frames.find(match);
+        const frame = frames.find((f) => match(f) && skip-- <= 0);
         if (!frame) return null;
         if (at === "before") return frame.start;
         return at === "middle" ? frame.start + ((frame.end - frame.start) >> 1) : frame.end;
