@@ -22,7 +22,8 @@ type pollingState struct {
 	posting  bool
 	lastPost postID
 
-	noop *time.Timer // ends waiting polls while a WebSocket probes
+	noop   *time.Timer // ends waiting polls while a WebSocket probes
+	linger *time.Timer // answers the waiting poll; nil while there is nothing to answer with
 }
 
 type poll struct {
@@ -159,7 +160,7 @@ func (s *Socket) beginPoll(id string) (*poll, Answer) {
 	s.flushPollLocked()
 	if ps.waiting == p && wasClosing {
 		// All is delivered, and no poll was waiting when the end came.
-		s.answerPollLocked([]byte{byte(Noop), separator, byte(Close)})
+		s.endPollLocked([]byte{byte(Noop), separator, byte(Close)})
 		s.closeLocked(s.reason)
 	}
 	if ps.waiting == p && ps.noop != nil {
@@ -168,8 +169,32 @@ func (s *Socket) beginPoll(id string) (*poll, Answer) {
 	return p, Answer{}
 }
 
-// flushPollLocked answers the waiting poll if there is anything to send.
+// flushPollLocked sees to it that the waiting poll is answered if there is anything to send.
+//
+// The answer waits for pollLinger: a server that answers three packets of one POST hands them all to the next
+// poll, but its answers reach us one by one. It spares clients round trips, too.
 func (s *Socket) flushPollLocked() {
+	ps := &s.polling
+	switch {
+	case ps.waiting == nil || s.state == stateClosed:
+	case s.state == stateClosing:
+		s.answerPollLocked()
+	case ps.linger == nil && (s.pingQueued || s.h.Pending()):
+		ps.linger = time.AfterFunc(pollLinger, s.onLinger)
+	}
+}
+
+func (s *Socket) onLinger() {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.polling.linger != nil { // else polling has ended
+		s.polling.linger = nil
+		s.answerPollLocked()
+	}
+}
+
+// answerPollLocked answers the waiting poll with what there is to send, if anything.
+func (s *Socket) answerPollLocked() {
 	ps := &s.polling
 	if ps.waiting == nil || s.state == stateClosed {
 		return
@@ -187,30 +212,30 @@ func (s *Socket) flushPollLocked() {
 	ps.lastBody = append([]byte(nil), e.buf...)
 	ps.mark = s.h.Mark()
 	ps.unproven = true
-	s.answerPollLocked(ps.lastBody)
+	s.endPollLocked(ps.lastBody)
 }
 
-func (s *Socket) answerPollLocked(body []byte) {
+func (s *Socket) endPollLocked(body []byte) {
 	s.polling.waiting.answer <- pollAnswer{http.StatusOK, body}
 	s.polling.waiting = nil
 }
 
 // closePollLocked tells a waiting poll of the end.
 func (s *Socket) closePollLocked(reason Reason) {
-	s.stopNoopLocked()
+	s.stopPollTimersLocked()
 	if s.polling.waiting != nil {
 		body := []byte{byte(Close)}
 		if reason == ClientClose {
 			body[0] = byte(Noop)
 		}
-		s.answerPollLocked(body)
+		s.endPollLocked(body)
 	}
 	s.polling.lastBody = nil
 }
 
 // endPollingLocked leaves polling for good, after an upgrade.
 func (s *Socket) endPollingLocked() {
-	s.stopNoopLocked()
+	s.stopPollTimersLocked()
 	if p := s.polling.waiting; p != nil {
 		s.polling.waiting = nil
 		p.answer <- pollAnswer{status: http.StatusBadRequest}
@@ -223,10 +248,18 @@ func (s *Socket) endPollingLocked() {
 func (s *Socket) onNoop() {
 	s.mu.Lock()
 	defer s.unlock()
-	if s.polling.noop == nil || s.polling.waiting == nil || s.state == stateClosed {
+	if s.polling.noop == nil || s.polling.waiting == nil || s.polling.linger != nil || s.state == stateClosed {
 		return
 	}
-	s.answerPollLocked([]byte{byte(Noop)})
+	s.endPollLocked([]byte{byte(Noop)})
+}
+
+func (s *Socket) stopPollTimersLocked() {
+	s.stopNoopLocked()
+	if s.polling.linger != nil {
+		s.polling.linger.Stop()
+		s.polling.linger = nil
+	}
 }
 
 func (s *Socket) stopNoopLocked() {

@@ -48,6 +48,8 @@ type Handler interface {
 	Flush()
 	// Fill adds what is to be sent, as long as e.Len() is below maxBytes.
 	Fill(e *Encoder, maxBytes int) FillResult
+	// Pending reports whether Fill would add anything.
+	Pending() bool
 	// Mark names all that has been filled so far; marks grow.
 	Mark() uint64
 	// ConfirmPing says that a ping was sent because Fill asked for it.
@@ -79,6 +81,8 @@ const (
 	lingerTimeout = 5 * time.Second
 	// noopDelay is how long a poll waits during a probe, as in engine.io.
 	noopDelay = 100 * time.Millisecond
+	// pollLinger is how long a poll waits for more once there is something to answer it with.
+	pollLinger = 10 * time.Millisecond
 )
 
 type socketState uint8

@@ -161,6 +161,13 @@ func (c *client) Fill(e *engineio.Encoder, maxBytes int) engineio.FillResult {
 	return engineio.FillResult{Confirm: o.wantConfirm()}
 }
 
+// Pending implements engineio.Handler.
+func (c *client) Pending() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.out.head < len(c.out.pending) && !c.out.full()
+}
+
 func (o *outgoing) full() bool { return o.bytes >= o.limit }
 
 // wantConfirm says whether it should be known soon what has arrived.
