@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -33,11 +32,11 @@ func (l *loader) applyEnviron(environ []string) {
 		}
 		s, ok := byName[name]
 		if !ok {
-			hint := didYouMean(name, allowed)
-			if hint == "" {
-				hint = fmt.Sprintf("; allowed: %s and a key in capitals, such as %s", envPrefix, setting{key: "upstream.url"}.env())
+			// Whoever runs us may have variables of that prefix for purposes of their own. A slip of the pen is
+			// near to one of ours.
+			if hint := didYouMean(name, allowed); hint != "" {
+				l.fail(name, "", "unknown variable"+hint)
 			}
-			l.fail(name, "", "unknown variable"+hint)
 			continue
 		}
 		l.apply(name, s, value)
