@@ -71,6 +71,9 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		_, err := stdout.Write(cfg.YAML(sources))
 		return err
 	}
+	if line.Demo {
+		return runDemo(ctx, cfg, sources, stdout, stderr)
+	}
 	log, err := logging.New(stderr, cfg.Log.Level, cfg.Log.Format)
 	if err != nil {
 		return err
