@@ -157,10 +157,13 @@ class Flow {
       return;
     }
     if (settings.rate > 0) {
-      const step = Math.max(1, Math.ceil(settings.rate / 50));
+      const step = Math.max(1, Math.ceil(settings.rate / 50)); // 20 ms worth
       for (let i = 0; i < chunk.length && !this.conn.dead; i += step) {
-        await this.#put(chunk.subarray(i, i + step));
-        await sleep(20);
+        const part = chunk.subarray(i, i + step);
+        await this.#put(part);
+        const now = Date.now();
+        this.free = Math.max(this.free ?? 0, now) + (part.length * 1000) / settings.rate;
+        if (this.free > now + 5) await sleep(this.free - now);
       }
       return;
     }
