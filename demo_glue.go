@@ -77,7 +77,10 @@ func listenDemo(cfg config.Config, sources config.Sources, stdout io.Writer) (ne
 	}
 	ln, err := net.Listen("tcp", demoListen)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		fmt.Fprintf(stdout, "%s is taken, so holdfast listens on a free port. (-listen chooses one.)\n\n", demoListen)
+		_, err := fmt.Fprintf(stdout, "%s is taken, so holdfast listens on a free port. (-listen chooses one.)\n\n", demoListen)
+		if err != nil {
+			return nil, err
+		}
 		return net.Listen("tcp", "127.0.0.1:0")
 	}
 	return ln, err

@@ -104,6 +104,7 @@ func serve(ctx context.Context, cfg config.Config, sources config.Sources, log *
 		return sources.Invalid("listen", err.Error(), "an address of this machine that is free")
 	}
 	defer ln.Close()
+	ln = p.Listener(ln)
 	if ln, err = withTLS(ln, cfg.TLS); err != nil {
 		return err
 	}
@@ -141,7 +142,7 @@ func serveClients(ctx context.Context, cfg config.Config, log *slog.Logger, ln n
 	end, cancelEnd := context.WithTimeout(context.Background(), time.Second)
 	defer cancelEnd()
 	if srv.Shutdown(end) != nil {
-		srv.Close()
+		_ = srv.Close() // closes the listener, of which nothing is wanted any more
 	}
 	log.Info("stopped")
 	return nil
@@ -165,7 +166,7 @@ func serveAdmin(cfg config.Config, sources config.Sources, log *slog.Logger, reg
 	}
 	go func() { _ = srv.Serve(ln) }() // ends when stop closes the server
 	log.Info("admin listener is ready", "listen", ln.Addr().String())
-	return func() { srv.Close() }, nil
+	return func() { _ = srv.Close() }, nil
 }
 
 func listen(addr string) (net.Listener, error) {
