@@ -159,10 +159,23 @@ type Limits struct {
 	// MaxConnections bounds the clients' TCP connections. 0, the default, is
 	// no limit.
 	MaxConnections int `yaml:"max_connections"`
+	// MaxConnectionsPerAddress bounds those of one client address; trusted
+	// proxies are not counted. 0, the default, is no limit.
+	MaxConnectionsPerAddress int `yaml:"max_connections_per_address"`
+	// HandshakesPerSecondPerAddress bounds the handshakes of one client
+	// address, in the long run; ten seconds' worth may come at once. 0, the
+	// default, is no limit.
+	HandshakesPerSecondPerAddress int `yaml:"handshakes_per_second_per_address"`
+	// FailedResumesPerSecondPerAddress bounds the CONNECTs of one client
+	// address that present a pid nobody has; ten seconds' worth may come at
+	// once. Beyond it pids are not looked up. Default 100; 0 is no limit.
+	FailedResumesPerSecondPerAddress int `yaml:"failed_resumes_per_second_per_address"`
 	// HeaderBytes bounds a request's line and header, in bytes. Default 64KiB.
 	HeaderBytes Size `yaml:"header_bytes"`
 	// ReadHeaderTimeout bounds the reading of them. Default 10s.
 	ReadHeaderTimeout time.Duration `yaml:"read_header_timeout"`
+	// BodyTimeout bounds the reading of a POST's body. Default 30s.
+	BodyTimeout time.Duration `yaml:"body_timeout"`
 	// IdleTimeout closes a keep-alive connection without requests. Default 2m.
 	IdleTimeout time.Duration `yaml:"idle_timeout"`
 	// MaxNamespacesPerConnection bounds the namespaces that one client may
@@ -218,10 +231,12 @@ func Default() Config {
 			},
 		},
 		Limits: Limits{
-			HeaderBytes:                64 * KiB,
-			ReadHeaderTimeout:          10 * time.Second,
-			IdleTimeout:                2 * time.Minute,
-			MaxNamespacesPerConnection: 100,
+			FailedResumesPerSecondPerAddress: 100,
+			BodyTimeout:                      30 * time.Second,
+			HeaderBytes:                      64 * KiB,
+			ReadHeaderTimeout:                10 * time.Second,
+			IdleTimeout:                      2 * time.Minute,
+			MaxNamespacesPerConnection:       100,
 		},
 		TrustedProxies: []string{},
 		Shutdown:       Shutdown{DrainTimeout: 30 * time.Second},

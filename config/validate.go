@@ -196,7 +196,13 @@ func (v *validator) limits(l *Limits) {
 	v.need(l.MaxConnections >= 0, &l.MaxConnections, "0 for no limit, or more")
 	v.need(MinHeader <= l.HeaderBytes && l.HeaderBytes <= MaxHeader, &l.HeaderBytes,
 		fmt.Sprintf("%v to %v", MinHeader, MaxHeader))
+	for _, n := range []*int{
+		&l.MaxConnectionsPerAddress, &l.HandshakesPerSecondPerAddress, &l.FailedResumesPerSecondPerAddress,
+	} {
+		v.need(*n >= 0, n, "0 for no limit, or more")
+	}
 	v.positive(&l.ReadHeaderTimeout)
+	v.positive(&l.BodyTimeout)
 	v.positive(&l.IdleTimeout)
 	v.atLeastOne(&l.MaxNamespacesPerConnection)
 }

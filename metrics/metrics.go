@@ -42,6 +42,7 @@ type Metrics struct {
 
 	Passthrough       PassthroughKinds   // holdfast_passthrough_requests_total
 	RawRelays         prometheus.Counter // holdfast_raw_relays_total
+	Refused           Refusals           // holdfast_refused_total
 	ConfirmPings      prometheus.Counter // holdfast_confirm_pings_total
 	HeartbeatTimeouts Sides              // holdfast_heartbeat_timeouts_total
 	Panics            prometheus.Counter // holdfast_panics_total
@@ -70,6 +71,11 @@ type DialResults struct{ OK, Rejected, Error, Timeout prometheus.Counter }
 // PassthroughKinds counts what is no Engine.IO traffic.
 type PassthroughKinds struct{ HTTP, WebSocket prometheus.Counter }
 
+// Refusals counts what the configured limits turned away: Connections for
+// limits.max_connections, PerAddress for limits.max_connections_per_address,
+// Handshakes for limits.handshakes_per_second_per_address.
+type Refusals struct{ Connections, PerAddress, Handshakes prometheus.Counter }
+
 // Sides counts by the side that fell silent.
 type Sides struct{ Client, Upstream prometheus.Counter }
 
@@ -84,6 +90,8 @@ func New(reg prometheus.Registerer) *Metrics {
 	dials := f.counters("upstream_dials_total", "Engine.IO handshakes with the upstream, by result.", "result")
 	passthrough := f.counters("passthrough_requests_total", "Requests passed through that are no Engine.IO traffic, by kind.", "kind")
 	heartbeats := f.counters("heartbeat_timeouts_total", "Connections given up for silence, by the side that was silent.", "side")
+
+	refused := f.counters("refused_total", "Connections and handshakes refused, by the limit that was reached.", "limit")
 
 	m := &Metrics{
 		Clients:       TransportGauges{clients.WithLabelValues("polling"), clients.WithLabelValues("websocket")},
@@ -117,7 +125,12 @@ func New(reg prometheus.Registerer) *Metrics {
 		DisconnectionDuration: f.histogram("disconnection_duration_seconds", "Time for which recovered sessions had been parked.",
 			.1, .25, .5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600),
 
-		Passthrough:       PassthroughKinds{passthrough.WithLabelValues("http"), passthrough.WithLabelValues("websocket")},
+		Passthrough: PassthroughKinds{passthrough.WithLabelValues("http"), passthrough.WithLabelValues("websocket")},
+		Refused: Refusals{
+			Connections: refused.WithLabelValues("connections"),
+			PerAddress:  refused.WithLabelValues("connections_per_address"),
+			Handshakes:  refused.WithLabelValues("handshakes_per_address"),
+		},
 		RawRelays:         f.counter("raw_relays_total", "Connections relayed as they are, without recovery, for their parser is not Socket.IO's default."),
 		ConfirmPings:      f.counter("confirm_pings_total", "Pings sent to clients between heartbeats, to learn what has arrived."),
 		HeartbeatTimeouts: Sides{heartbeats.WithLabelValues("client"), heartbeats.WithLabelValues("upstream")},

@@ -88,13 +88,13 @@ func FailedReasons() []Reason {
 
 // ParkingReasons are the reasons of Metrics.Parked.
 func ParkingReasons() []Reason {
-	return []Reason{TransportClose, TransportError, PingTimeout, EngineClose, GoingAway, PollError, ParseError, Internal}
+	return []Reason{TransportClose, TransportError, PingTimeout, EngineClose, GoingAway, PollError, ParseError, Takeover, Internal}
 }
 
 // CloseReasons are the reasons of Metrics.SessionClosed.
 func CloseReasons() []Reason {
 	return []Reason{
 		Expired, Evicted, BufferFull, ServerDisconnect, ClientDisconnect, UpstreamLost, Draining, Limit,
-		ParseError, NotParked, Internal,
+		BadOffset, ParseError, NotParked, Internal,
 	}
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net/http"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -18,6 +19,7 @@ type client struct {
 	srv         *Server
 	sock        *engineio.Socket
 	order       uint64           // of its handshake
+	address     netip.Addr       // where it comes from
 	request     engineio.Request // its handshake, to be repeated if a further home is needed
 	later       http.Header      // for its polling responses
 	recoverable bool
@@ -117,10 +119,10 @@ func (c *client) parkFor(goingAway bool) time.Duration {
 	return r.MaxDisconnectionDuration
 }
 
-// giveUp closes the client at once because another takes its sessions over, which are parked when it returns.
-func (c *client) giveUp() {
+// giveUp closes the client at once, because another takes its sessions over, say. They are parked when it returns.
+func (c *client) giveUp(reason metrics.Reason) {
+	c.detach(reason, false)
 	c.sock.Abort()
-	c.detach(metrics.Takeover, false)
 }
 
 // takeHome makes l the client's home, unless the client has gone.

@@ -84,6 +84,7 @@ func (s *Server) handshake(w http.ResponseWriter, r *http.Request, q url.Values,
 	recoverable := s.cfg.Recovery.MaxDisconnectionDuration > 0 && s.chosen(q, r.UserAgent())
 	c := newClient(s, order, req, own.SID, opts, recoverable)
 	c.later = laterHeaders(header)
+	c.address = s.clientAddress(r)
 	l := newLink(s, conn, c)
 	if !websocket {
 		s.addClient(c)
@@ -201,6 +202,8 @@ func (s *Server) serveClient(w http.ResponseWriter, r *http.Request, c *client, 
 			s.answer(w, r, c, a)
 		}
 	case r.Method == http.MethodPost:
+		// Not for ever: the deadline is the connection's, and net/http sets its own for the next request.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.cfg.Limits.BodyTimeout))
 		a, ok := c.sock.Post(r.Context(), q.Get("t"), r.Header.Get("Content-Type"), r.ContentLength, r.Body)
 		if !ok {
 			panic(http.ErrAbortHandler) // the connection ends without an answer

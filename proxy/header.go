@@ -3,7 +3,6 @@ package proxy
 import (
 	"net"
 	"net/http"
-	"net/netip"
 	"strings"
 )
 
@@ -40,7 +39,7 @@ func (s *Server) setForwarded(h http.Header, r *http.Request) {
 	if err != nil {
 		peer = "" // a Unix socket
 	}
-	trusted := s.trusts(peer)
+	trusted := s.trustsAddr(hostAddr(r.RemoteAddr))
 	if !trusted {
 		for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Real-Ip"} {
 			h.Del(name)
@@ -63,20 +62,6 @@ func (s *Server) setForwarded(h http.Header, r *http.Request) {
 	if h.Get("X-Forwarded-Host") == "" {
 		h.Set("X-Forwarded-Host", r.Host)
 	}
-}
-
-func (s *Server) trusts(peer string) bool {
-	addr, err := netip.ParseAddr(peer)
-	if err != nil {
-		return false
-	}
-	addr = addr.Unmap()
-	for _, p := range s.trusted {
-		if p.Contains(addr) {
-			return true
-		}
-	}
-	return false
 }
 
 // laterHeaders are those of a handshake's response that belong on the client's later polling responses too.

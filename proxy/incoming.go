@@ -65,6 +65,10 @@ func (p *partial) add(data []byte) bool {
 
 // Message implements engineio.Handler.
 func (c *client) Message(data []byte, binary bool) {
+	c.protect(func() { c.message(data, binary) })
+}
+
+func (c *client) message(data []byte, binary bool) {
 	in := &c.in
 	if in.dropped {
 		return
@@ -270,12 +274,25 @@ func (c *client) connect(p packet) {
 		return
 	}
 	if rec.PID != "" {
-		if c.recoverable && c.resume(namespace, rec, start) || c.in.dropped {
+		if c.mayResume() && c.resume(namespace, rec, start) || c.in.dropped {
 			return
 		}
 	}
 	c.takeEarly(namespace) // they were for the session that could not be resumed
 	c.connectHome(namespace, rest)
+}
+
+// mayResume reports whether the client's pid is to be looked up at all.
+func (c *client) mayResume() bool {
+	if !c.recoverable {
+		return false
+	}
+	if c.srv.failedResumeRate.exhausted(c.address) {
+		c.srv.metrics.RecoveryFailed(metrics.Limit)
+		c.srv.log.Info("not recovered", "client", c.order, "reason", string(metrics.Limit))
+		return false
+	}
+	return true
 }
 
 // resume attaches the client to the session it asks for. It returns false if there is none to be had.
@@ -294,7 +311,7 @@ func (c *client) resume(namespace string, rec socketio.Recovery, start time.Time
 		case r.Takeover != nil:
 			c.mu.Unlock()
 			how = metrics.Takeover
-			r.Takeover.(*client).giveUp()
+			r.Takeover.(*client).giveUp(metrics.Takeover)
 			continue
 		case r.Cursor == nil:
 			c.mu.Unlock()
@@ -303,6 +320,8 @@ func (c *client) resume(namespace string, rec socketio.Recovery, start time.Time
 			switch r.Refused {
 			case session.Stale:
 				c.drop("a later connection has the session")
+			case session.UnknownPID, session.WrongNamespace:
+				s.failedResumeRate.take(c.address)
 			case session.BadOffset:
 				s.registry.Abandon(rec.PID, namespace)
 			}

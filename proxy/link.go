@@ -128,6 +128,16 @@ func (l *link) Drained() {
 
 // Message implements engineio.ConnHandler.
 func (l *link) Message(data []byte, binary bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.srv.panicked(p)
+			l.conn.Close() // ends its sessions, and nothing else
+		}
+	}()
+	l.message(data, binary)
+}
+
+func (l *link) message(data []byte, binary bool) {
 	if binary {
 		l.attachment(data)
 		return
@@ -220,6 +230,9 @@ func (l *link) append(s *session.Session, p packet) {
 		c := cur.Owner().(*client)
 		c.deliver(cur)
 		l.touch(c)
+	}
+	if l.srv.budget.Exceeded() {
+		l.srv.registry.Relieve()
 	}
 }
 

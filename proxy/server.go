@@ -9,6 +9,7 @@ import (
 	"net/http/httputil"
 	"net/netip"
 	"net/url"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -38,6 +39,9 @@ type Server struct {
 	chosen   func(query url.Values, userAgent string) bool
 	passed   *httputil.ReverseProxy
 
+	handshakeRate    *addressRate
+	failedResumeRate *addressRate
+
 	handshakes atomic.Uint64 // numbers the clients by their handshakes
 	links      atomic.Int64  // open links
 	draining   atomic.Bool
@@ -56,6 +60,8 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 		cfg: cfg, log: log, metrics: m, trusted: cfg.TrustedPrefixes(),
 		dials:   make(chan struct{}, cfg.Upstream.MaxConcurrentDials),
 		clients: make(map[string]*client), allLink: make(map[*link]struct{}),
+		handshakeRate:    newAddressRate(cfg.Limits.HandshakesPerSecondPerAddress),
+		failedResumeRate: newAddressRate(cfg.Limits.FailedResumesPerSecondPerAddress),
 	}
 	var err error
 	if s.chosen, err = cfg.Recovery.Clients.Filter(); err != nil {
@@ -115,6 +121,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "close")
 		w.Header().Set("Retry-After", "1")
 		writeError(w, http.StatusServiceUnavailable, "holdfast is shutting down")
+	case !s.handshakeRate.take(s.clientAddress(r)):
+		s.metrics.Refused.Handshakes.Inc()
+		w.Header().Set("Retry-After", "1")
+		writeError(w, http.StatusTooManyRequests, "too many handshakes from this address")
 	default:
 		s.handshake(w, r, q, websocket)
 	}
@@ -304,4 +314,10 @@ func writeError(w http.ResponseWriter, status int, message string) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	fmt.Fprintf(w, `{"code":%d,"message":%q}`, status, message)
+}
+
+// panicked counts and logs a panic that was confined to one connection.
+func (s *Server) panicked(p any) {
+	s.metrics.Panics.Inc()
+	s.log.Error("panic confined to one connection: please report it", "panic", p, "stack", string(debug.Stack()))
 }

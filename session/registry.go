@@ -233,6 +233,22 @@ func (r *Registry) Close(s *Session, reason Reason) {
 	r.finish([]ended{e}, reason == BufferFull)
 }
 
+// Relieve closes parked sessions, the one parked longest first, until the budget is kept again or none is left.
+// What live clients have not confirmed is never dropped; their links are held instead.
+func (r *Registry) Relieve() {
+	var gone []ended
+	r.mu.Lock()
+	for r.budget.Exceeded() {
+		oldest, _, ok := r.parked.GetOldest()
+		if !ok {
+			break
+		}
+		gone = append(gone, r.closeLocked(oldest, Evicted))
+	}
+	r.mu.Unlock()
+	r.finish(gone, true)
+}
+
 // ended is a session that has just been closed.
 type ended struct {
 	s        *Session

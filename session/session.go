@@ -171,9 +171,16 @@ func (s *Session) Append(p buffer.Packet) (*Cursor, error) {
 	return s.cursor, nil
 }
 
+// scarceWindowBytes is the window while the budget is exceeded: live clients' packets are not dropped, so all that can
+// be done is to take in fewer.
+const scarceWindowBytes = 16 << 10
+
 // updateHoldLocked tells the link when a live session's log passes the window, or comes back to half of it.
 func (s *Session) updateHoldLocked() {
 	window := s.registry.limits.WindowBytes
+	if s.registry.budget.Exceeded() {
+		window = min(window, scarceWindowBytes)
+	}
 	held := s.held
 	switch n := s.log.Bytes(); {
 	case s.state != Live:

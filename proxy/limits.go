@@ -1,0 +1,195 @@
+package proxy
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/time/rate"
+
+	"github.com/holdfast/holdfast/metrics"
+)
+
+const (
+	// rememberedAddresses bounds the addresses whose rates are known; the one not seen for longest is forgotten.
+	rememberedAddresses = 65536
+	// burstSeconds is how many seconds' worth of a rate may come at once.
+	burstSeconds = 10
+)
+
+// addressRate limits the rate of something for each client address. A nil addressRate limits nothing.
+type addressRate struct {
+	perSecond int
+	buckets   *lru.Cache[netip.Addr, *rate.Limiter]
+}
+
+func newAddressRate(perSecond int) *addressRate {
+	if perSecond <= 0 {
+		return nil
+	}
+	buckets, err := lru.New[netip.Addr, *rate.Limiter](rememberedAddresses)
+	if err != nil {
+		panic(err) // only for a size below 1
+	}
+	return &addressRate{perSecond, buckets}
+}
+
+func (a *addressRate) bucket(addr netip.Addr) *rate.Limiter {
+	if b, ok := a.buckets.Get(addr); ok {
+		return b
+	}
+	b := rate.NewLimiter(rate.Limit(a.perSecond), a.perSecond*burstSeconds)
+	if old, ok, _ := a.buckets.PeekOrAdd(addr, b); ok {
+		return old
+	}
+	return b
+}
+
+// take counts one, and reports whether it is within the rate.
+func (a *addressRate) take(addr netip.Addr) bool { return a == nil || a.bucket(addr).Allow() }
+
+// exhausted reports whether one more would be too many, without counting it.
+func (a *addressRate) exhausted(addr netip.Addr) bool {
+	return a != nil && a.bucket(addr).Tokens() < 1
+}
+
+// clientAddress is where a request comes from: the peer, or whom the nearest peer that is not trusted was for
+// those that are. It is the zero Addr on a Unix socket.
+func (s *Server) clientAddress(r *http.Request) netip.Addr {
+	peer := hostAddr(r.RemoteAddr)
+	if !s.trustsAddr(peer) {
+		return peer
+	}
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for i := len(hops) - 1; i >= 0; i-- {
+		addr, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
+		if err != nil {
+			break
+		}
+		peer = addr.Unmap()
+		if !s.trustsAddr(peer) {
+			break
+		}
+	}
+	return peer
+}
+
+func hostAddr(hostPort string) netip.Addr {
+	ap, err := netip.ParseAddrPort(hostPort)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return ap.Addr().Unmap()
+}
+
+func (s *Server) trustsAddr(addr netip.Addr) bool {
+	for _, p := range s.trusted {
+		if p.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// Listener counts the connections of a listener for clients, and closes those over the limits at once.
+func (s *Server) Listener(ln net.Listener) net.Listener {
+	return &limitedListener{Listener: ln, srv: s, perAddress: make(map[netip.Addr]int)}
+}
+
+type limitedListener struct {
+	net.Listener
+	srv *Server
+
+	mu         sync.Mutex // guards the fields below
+	total      int
+	perAddress map[netip.Addr]int
+}
+
+// Accept implements net.Listener.
+func (l *limitedListener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		addr := hostAddr(conn.RemoteAddr().String())
+		if !l.admit(addr) {
+			conn.Close()
+			continue
+		}
+		// A *net.TCPConn or *net.UnixConn stays one inside: package stream wants the plain socket.
+		once := sync.OnceFunc(func() { l.leave(addr) })
+		switch c := conn.(type) {
+		case *net.TCPConn:
+			return &countedTCP{c, once}, nil
+		case *net.UnixConn:
+			return &countedUnix{c, once}, nil
+		}
+		l.leave(addr)
+		return conn, nil
+	}
+}
+
+func (l *limitedListener) admit(addr netip.Addr) bool {
+	limits := l.srv.cfg.Limits
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if limits.MaxConnections > 0 && l.total >= limits.MaxConnections {
+		l.srv.metrics.Refused.Connections.Inc()
+		return false
+	}
+	counted := addr.IsValid() && limits.MaxConnectionsPerAddress > 0 && !l.srv.trustsAddr(addr)
+	if counted && l.perAddress[addr] >= limits.MaxConnectionsPerAddress {
+		l.srv.metrics.Refused.PerAddress.Inc()
+		return false
+	}
+	l.total++
+	l.perAddress[addr]++
+	return true
+}
+
+func (l *limitedListener) leave(addr netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.total--
+	if l.perAddress[addr]--; l.perAddress[addr] <= 0 {
+		delete(l.perAddress, addr)
+	}
+}
+
+type countedTCP struct {
+	*net.TCPConn
+	leave func()
+}
+
+// Close implements net.Conn.
+func (c *countedTCP) Close() error {
+	c.leave()
+	return c.TCPConn.Close()
+}
+
+type countedUnix struct {
+	*net.UnixConn
+	leave func()
+}
+
+// Close implements net.Conn.
+func (c *countedUnix) Close() error {
+	c.leave()
+	return c.UnixConn.Close()
+}
+
+// protect runs fn, which belongs to one client. A panic in it ends that client, and nothing else.
+func (c *client) protect(fn func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.srv.panicked(p)
+			c.in.dropped = true
+			go c.giveUp(metrics.Internal) // not from here: locks may be held
+		}
+	}()
+	fn()
+}
