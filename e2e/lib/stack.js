@@ -5,6 +5,7 @@ import { App } from "./server.js";
 import { Client } from "./client.js";
 import { Holdfast, NATIVE } from "./holdfast.js";
 import { Relay } from "./relay.js";
+import { sleep } from "./wait.js";
 
 /**
  * Starts the path and stops it after the test `t`.
@@ -57,6 +58,22 @@ export async function stack(t, options = {}) {
     const client = new Client(version, s.url, opts);
     s.cleanups.push(() => client.close());
     return client;
+  };
+
+  /**
+   * Cuts (or resets, or abandons) the client's connections until it notices: between two polls, and
+   * while it polls beside a WebSocket that it probes, that can take more than one blow.
+   */
+  s.hit = async (client, fault = "cut") => {
+    const before = client.main.disconnects.length;
+    const hurt = [];
+    while (client.main.disconnects.length === before) {
+      hurt.push(...s.relay.list());
+      s.relay[fault]();
+      const end = Date.now() + 100;
+      while (client.main.disconnects.length === before && Date.now() < end) await sleep(2);
+    }
+    return hurt;
   };
   return s;
 }

@@ -257,7 +257,7 @@ describe("recovery that is off", parallel, () => {
     const { s, c, id } = await warm(t, how, { native: "legacy", config: { recovery: { max_disconnection_duration: "0" } } });
     assert.deepEqual(c.main.events, [["n", 1], ["n", 2], ["n", 3]], "no offset");
     assert.equal(c.socket._pid, undefined);
-    s.relay.cut();
+    await s.hit(c);
     await c.main.disconnected();
     await until(() => s.app.disconnects.length === 1, "the server to see the drop", 2000);
     assert.equal(s.app.disconnects[0].id, id);
@@ -463,7 +463,7 @@ describe("a CONNECT that cannot resume", parallel, () => {
   combos("a real client with a pid nobody knows", { native: false }, async (t, how) => {
     const { s, c, id } = await warm(t, how);
     c.socket._pid = c.socket._pid.slice(0, -6) + "AAAAAA"; // of the right form, as one of yesterday
-    s.relay.cut();
+    await s.hit(c);
     await c.main.disconnected();
     await c.main.connected(2);
     assertFresh(c);

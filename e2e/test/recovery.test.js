@@ -36,22 +36,6 @@ async function alive(s, c, id) {
   assert.equal(back, "still here");
 }
 
-/**
- * Cuts, resets or abandons the client's connections until it notices: between two polls, and while it
- * polls beside a WebSocket that it probes, that can take more than one blow.
- */
-async function hit(s, c, fault = "cut") {
-  const before = c.main.disconnects.length;
-  const hurt = [];
-  while (c.main.disconnects.length === before) {
-    hurt.push(...s.relay.list());
-    s.relay[fault]();
-    const end = Date.now() + 100;
-    while (c.main.disconnects.length === before && Date.now() < end) await sleep(2);
-  }
-  return hurt;
-}
-
 /** Off the network, fn(), back again. */
 async function away(s, c, fn) {
   const n = c.main.connects.length;
@@ -143,7 +127,7 @@ describe("a cut connection recovers", parallel, () => {
     // A short heartbeat: a client cut in the middle of its upgrade may notice only by that.
     const { s, c, id, before } = await warm(t, how, { io: { pingInterval: 1000, pingTimeout: 1000 } });
     for (let i = 1; i <= 10; i++) {
-      await hit(s, c);
+      await s.hit(c);
       await c.main.connected(1 + i);
     }
     s.app.stream("/", id, 4, 10);
@@ -161,7 +145,7 @@ describe("a cut connection recovers", parallel, () => {
         await sleep(3);
       }
     })();
-    await hit(s, c);
+    await s.hit(c);
     for (let i = 0; i < 10; i++) await s.relay.onBytes("down", '40{"sid"', { at: "before" });
     await c.main.connected(2);
     await missed;
@@ -199,7 +183,7 @@ describe("a reconnection", parallel, () => {
     const { s, c, id, before } = await warm(t, how, { client: { reconnection: false } });
     c.socket.on("disconnect", () => c.socket.connect());
     for (let i = 1; i <= 5; i++) {
-      await hit(s, c);
+      await s.hit(c);
       s.app.stream("/", id, 3 + i, 3 + i);
       await c.main.connected(1 + i);
     }
@@ -225,7 +209,7 @@ describe("a reconnection", parallel, () => {
 
   combos("over a new path takes over from one that is silently dead", { native: false }, async (t, how) => {
     const { s, c, id, before } = await warm(t, how);
-    const dead = await hit(s, c, "abandon");
+    const dead = await s.hit(c, "abandon");
     s.app.stream("/", id, 4, 50); // written into the void
     await c.main.connected(2);
     await c.main.stream(1, 50);
@@ -245,7 +229,7 @@ describe("a reconnection", parallel, () => {
     const ticker = s.app.ticker("/", id, { from: 4, every: 2 });
     for (let i = 1; i <= 8; i++) {
       await sleep(60);
-      await hit(s, c, "abandon");
+      await s.hit(c, "abandon");
       await c.main.connected(1 + i);
     }
     await c.main.stream(1, ticker.stop());
@@ -326,7 +310,7 @@ describe("an upgrade that is cut", parallel, () => {
 
   combos("on the way back from a drop, recovers", { transports: ["default"] }, async (t, how) => {
     const { s, c, id, before } = await warm(t, how);
-    await hit(s, c);
+    await s.hit(c);
     await s.relay.onFrame("down", text("3probe"), { action: "cutAll" });
     s.app.stream("/", id, 4, 10);
     await c.main.stream(1, 10);
@@ -543,7 +527,7 @@ describe("acknowledgements", parallel, () => {
     s.app.socket(id).emit("question", 21, (x) => answers.push(x));
     await until(() => answer, "the question");
     s.relay.delay(60);
-    await hit(s, c);
+    await s.hit(c);
     await c.main.disconnected();
     await until(() => c.manager.engine.readyState === "opening", "the engine to open");
     answer();
@@ -649,7 +633,7 @@ describe("under load", { concurrency: 2 }, () => {
     if (how.transport === "default") await c.upgraded();
     await sleep(NATIVE ? 1000 : 0);
     await until(() => c.main.numbers.length > 0, "an event");
-    await hit(s, c);
+    await s.hit(c);
     await c.main.connected(2);
     await sleep(500);
     await c.main.stream(1, ticker.stop());
@@ -665,7 +649,7 @@ describe("under load", { concurrency: 2 }, () => {
     await c.main.stream(1, 10);
     const [echo] = await c.main.ask("echo", { b: Buffer.from("abc") });
     assert.equal(Buffer.from(echo.b).toString(), "abc");
-    await hit(s, c);
+    await s.hit(c);
     await c.main.connected(2);
     s.app.stream("/", id, 11, 12);
     await c.main.stream(1, 12);
@@ -686,7 +670,7 @@ describe("every legacy server", parallel, () => {
       });
       await c.main.stream(1, 60);
       await until(() => answers[0] === "q", "the answer");
-      await hit(s, c, "abandon");
+      await s.hit(c, "abandon");
       s.app.stream("/", id, 61, 80, make);
       await c.main.connected(3);
       await c.main.stream(1, 80);

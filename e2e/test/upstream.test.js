@@ -192,7 +192,7 @@ describe("handshake.auth", parallel, () => {
     s.app.stream("/", id, 1, 3);
     await c.main.stream(1, 3);
     // Its own keys override the library's: such a client cannot recover, and must not be hurt.
-    s.relay.cut();
+    await s.hit(c);
     await c.main.connected(2);
     assert.equal(c.main.last.recovered, false);
     assert.deepEqual(s.app.connections[1].auth, auth);
@@ -423,7 +423,7 @@ describe("the link to the server", parallel, () => {
     const c = s.client("4.8.4", { transports: ["websocket"] });
     await c.main.connected();
     for (let i = 1; i <= 5; i++) {
-      s.relay.cut();
+      await s.hit(c);
       await c.main.connected(1 + i);
     }
     await until(() => s.app.io.engine.clientsCount === 1, "one link to be left");
