@@ -10,7 +10,7 @@ import { sleep } from "./wait.js";
 /**
  * Starts the path and stops it after the test `t`.
  *
- * options: {server: version or false (bring `upstreamPort`), io, http, app, engine: for the server,
+ * options: {server: version or false (bring `upstreamPort`), io, http, app, recovery: for the server,
  *   config: holdfast's, upstreamRelay: true for a relay before the server,
  *   native: "recovery" (default) or "legacy": what stands there in native mode}
  */
@@ -31,7 +31,10 @@ export async function stack(t, options = {}) {
   let port = options.upstreamPort;
   if (!port) {
     const recovery = NATIVE && (options.native ?? "recovery") === "recovery";
-    s.app = await App.start(recovery ? "4.8.4" : (options.server ?? "4.5.4"), { ...options, recovery });
+    s.app = await App.start(recovery ? "4.8.4" : (options.server ?? "4.5.4"), {
+      ...options,
+      recovery: recovery || options.recovery,
+    });
     port = s.app.port;
   }
 

@@ -1,0 +1,97 @@
+// Clients before 4.6, which know nothing of recovery, and clients that are left out by configuration.
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import { combos } from "../lib/combos.js";
+import { onlyHoldfast } from "../lib/holdfast.js";
+import { LEGACY } from "../lib/server.js";
+import { stack } from "../lib/stack.js";
+import { until } from "../lib/wait.js";
+
+const parallel = { concurrency: 3 };
+const versions = ["4.0.2", "4.5.4"];
+const sessions = async (s, state) => (await s.hf.metrics()).sum("holdfast_sessions", { state });
+
+describe("old clients", parallel, () => {
+  for (const server of LEGACY) {
+    combos(`connect to socket.io ${server}, emit, ack, and reconnect fresh`, { versions, native: "legacy" }, async (t, how) => {
+      const s = await stack(t, { native: "legacy", server, config: { recovery: { max_disconnection_duration: "1s" } } });
+      const c = s.client(how.version, how.options);
+      const { id } = await c.main.connected();
+      if (how.transport === "default") await c.upgraded();
+      s.app.stream("/", id, 1, 20, (i) => (i % 4 ? ["t"] : [Buffer.from([i]), { b: Buffer.alloc(2000, i) }]));
+      await c.main.stream(1, 20);
+      const [back, bin] = await c.main.ask("echo", "x", Buffer.from("abc"));
+      assert.equal(back, "x");
+      assert.equal(Buffer.from(bin).toString(), "abc");
+      const answers = [];
+      c.socket.on("question", (...args) => args.pop()(args));
+      s.app.socket(id).emit("question", 1, "two", (x) => answers.push(x));
+      await until(() => answers.length === 1, "the answer");
+      assert.deepEqual(answers, [[1, "two"]], "no offset where an acknowledgement is asked for");
+      const admin = c.of("/admin");
+      await admin.connected();
+
+      await s.hit(c);
+      await c.main.connected(2);
+      assert.notEqual(c.main.last.id, id);
+      assert.deepEqual(s.app.connections.at(-1).auth, {});
+      const [visits] = await c.main.ask("visit");
+      assert.equal(visits, 1, "a fresh session");
+      // The dropped ones stay until they expire, then the server is told.
+      await until(() => s.app.disconnects.length === 2, "the dropped sessions to end", 4000);
+      if (s.hf) assert.ok(s.app.disconnects.every((d) => d.reason === "transport close"));
+      assert.equal((await c.main.ask("echo", 2))[0], 2);
+      c.socket.disconnect();
+      await until(() => s.app.disconnects.length >= 3, "the goodbye", 2000);
+    });
+  }
+
+  it("see one more string argument on events, as with native recovery", { skip: onlyHoldfast }, async (t) => {
+    const s = await stack(t);
+    const c = s.client("4.0.2", { transports: ["websocket"] });
+    const { id } = await c.main.connected();
+    const got = [];
+    c.socket.on("e", (...args) => got.push(args));
+    s.app.socket(id).emit("e", 1);
+    await until(() => got.length === 1, "the event");
+    assert.equal(got[0].length, 2);
+    assert.equal(typeof got[0][1], "string");
+  });
+});
+
+describe("recovery.clients", { ...parallel, skip: onlyHoldfast }, () => {
+  const cases = [
+    ["opt-in by query, asked for", { mode: "opt-in", query: "recover" }, { query: { recover: "1" } }, true],
+    ["opt-in by query, not asked for", { mode: "opt-in", query: "recover" }, {}, false],
+    ["opt-in by query, asked for with 0", { mode: "opt-in", query: "recover" }, { query: { recover: "0" } }, false],
+    ["opt-out by query, asked for", { mode: "opt-out", query: "norecover" }, { query: { norecover: "yes" } }, false],
+    ["opt-out by query, not asked for", { mode: "opt-out", query: "norecover" }, {}, true],
+    ["opt-in by user agent", { mode: "opt-in", user_agent: "^App/[23]\\." }, { extraHeaders: { "user-agent": "App/2.1" } }, true],
+    ["opt-in by user agent, another", { mode: "opt-in", user_agent: "^App/[23]\\." }, { extraHeaders: { "user-agent": "App/1.9" } }, false],
+    ["opt-out by user agent", { mode: "opt-out", user_agent: "Old" }, { extraHeaders: { "user-agent": "An Old One" } }, false],
+    ["opt-out by user agent, another", { mode: "opt-out", user_agent: "Old" }, { extraHeaders: { "user-agent": "New" } }, true],
+  ];
+  for (const [what, clients, options, recovers] of cases) {
+    combos(what, { versions: ["4.8.4"], transports: ["websocket", "polling"] }, async (t, how) => {
+      const s = await stack(t, { config: { recovery: { clients } } });
+      const c = s.client(how.version, { ...how.options, ...options });
+      const { id } = await c.main.connected();
+      s.app.stream("/", id, 1, 3);
+      await c.main.stream(1, 3);
+      assert.deepEqual(c.main.events.map((e) => e.length), recovers ? [3, 3, 3] : [2, 2, 2]);
+      s.relay.down();
+      await c.main.disconnected();
+      if (!recovers) {
+        if (how.transport === "websocket") await until(() => s.app.disconnects.length === 1, "the server to see the drop", 2000);
+        assert.equal(await sessions(s, "parked"), 0);
+      } else {
+        s.app.stream("/", id, 4, 5);
+      }
+      s.relay.up();
+      await c.main.connected(2);
+      assert.equal(c.main.last.recovered, recovers);
+      if (recovers) await c.main.stream(1, 5);
+      else assert.equal(s.app.footprint().connections, 2);
+    });
+  }
+});
