@@ -261,6 +261,7 @@ describe("recovery that is off", parallel, () => {
     await c.main.disconnected();
     await until(() => s.app.disconnects.length === 1, "the server to see the drop", 2000);
     assert.equal(s.app.disconnects[0].id, id);
+    assert.match(s.app.disconnects[0].reason, /^transport (close|error)$/);
     await c.main.connected(2);
     assertFresh(c);
   });

@@ -84,6 +84,7 @@ describe("recovery.clients", { ...parallel, skip: onlyHoldfast }, () => {
       if (!recovers) {
         if (how.transport === "websocket") await until(() => s.app.disconnects.length === 1, "the server to see the drop", 2000);
         assert.equal(await sessions(s, "parked"), 0);
+        for (const { reason } of s.app.disconnects) assert.equal(reason, "transport close");
       } else {
         s.app.stream("/", id, 4, 5);
       }

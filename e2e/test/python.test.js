@@ -1,0 +1,132 @@
+// python-socketio behind holdfast: another server, with habits of its own.
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import { combos } from "../lib/combos.js";
+import { NATIVE, onlyHoldfast } from "../lib/holdfast.js";
+import { PythonApp, missing } from "../lib/python.js";
+import { stack } from "../lib/stack.js";
+import { sleep, until } from "../lib/wait.js";
+
+for (const kind of ["wsgi", "asgi"]) {
+  const lacking = missing(kind);
+  const transports = kind === "wsgi" ? ["polling", "default"] : ["polling", "websocket", "default"];
+
+  describe(`python-socketio, ${kind === "wsgi" ? "threads, polling only" : "asyncio on aiohttp"}`, { concurrency: 2, skip: lacking }, () => {
+    async function begin(t, how, options = {}) {
+      const app = await PythonApp.start(kind, options);
+      const s = await stack(t, { upstreamPort: app.port, config: options.config });
+      s.cleanups.unshift(() => app.stop());
+      const c = s.client(how.version, { ...how.options, ...options.client });
+      await c.main.connected();
+      if (how.transport === "default" && kind === "asgi") await c.upgraded();
+      return { app, s, c, id: c.main.id };
+    }
+
+    function checkPayloads(c) {
+      for (const [, i, second, third] of c.main.events.filter((e) => e[0] === "n")) {
+        if (i % 3) assert.equal(second, "text");
+        else {
+          assert.deepEqual(Buffer.from(second), Buffer.alloc(i % 500, i % 256));
+          assert.equal(Buffer.from(third.deep[0]).toString(), "x");
+          assert.equal(third.deep[1], "ü€😀");
+        }
+      }
+    }
+
+    combos("events, binary and acks, both ways", { transports, native: "legacy" }, async (t, how) => {
+      const { app, c, id } = await begin(t, how, { client: { auth: { token: "x" } } });
+      await app.control("stream", id, 1, 60);
+      await c.main.stream(1, 60);
+      checkPayloads(c);
+      const [text, bin] = await c.main.ask("echo", "hello", Buffer.from("bytes"));
+      assert.equal(text, "hello");
+      assert.equal(Buffer.from(bin).toString(), "bytes");
+      c.socket.on("question", (x, answer) => answer(x + 1));
+      await app.control("ask", id);
+      await until(async () => (await app.log()).answer?.[0] === 21, "the answer");
+      const admin = c.of("/admin");
+      await admin.connected();
+      assert.equal((await admin.ask("echo", 1))[0], 1);
+      const log = await app.log();
+      assert.deepEqual(log.connects.map((x) => x.auth), [{ token: "x" }, null]);
+    });
+
+    combos("recovers", { transports, native: false }, async (t, how) => {
+      const { app, s, c, id } = await begin(t, how, { pingInterval: 1, pingTimeout: 1 });
+      await app.control("stream", id, 1, 10);
+      await c.main.stream(1, 10);
+      s.relay.down();
+      await c.main.disconnected();
+      await app.control("stream", id, 11, 50);
+      c.socket.on("question", (x, answer) => answer(x * 2));
+      await app.control("ask", id);
+      await sleep(2500); // heartbeats of the server without the client
+      s.relay.up();
+      await c.main.connected(2);
+      await c.main.stream(1, 50);
+      checkPayloads(c);
+      await until(async () => (await app.log()).answer?.[0] === 40, "the answer");
+      await s.hit(c, "abandon");
+      await app.control("stream", id, 51, 60);
+      await c.main.connected(3);
+      await c.main.stream(1, 60);
+      c.main.assertRecovered(2);
+      for (let i = 1; i <= 20; i++) c.socket.emit("up", i);
+      await until(async () => (await app.log()).received.length === 20, "what the client sends");
+      const log = await app.log();
+      assert.deepEqual(log.received, Array.from({ length: 20 }, (_, i) => i + 1));
+      assert.equal(log.connects.length, 1);
+      assert.deepEqual(log.disconnects, []);
+    });
+
+    it("expires, and the application is told", { skip: onlyHoldfast }, async (t) => {
+      const { app, s, c, id } = await begin(t, { version: "4.8.4", options: {} }, { config: { recovery: { max_disconnection_duration: "300ms" } } });
+      await s.hit(c);
+      s.relay.down();
+      await until(async () => (await app.log()).disconnects.some((d) => d.sid === id), "the application to be told", 5000);
+      s.relay.up();
+      await until(() => c.socket.connected && c.main.id !== id, "a fresh session");
+      assert.equal((await c.main.ask("echo", 1))[0], 1);
+    });
+
+    it("a refusal in its connect handler", { skip: NATIVE && "as the server itself" }, async (t) => {
+      const app = await PythonApp.start(kind);
+      const s = await stack(t, { upstreamPort: app.port });
+      s.cleanups.unshift(() => app.stop());
+      const c = s.client("4.8.4", { transports: ["polling"], auth: { deny: true } });
+      await until(() => c.main.errors.length > 0, "the refusal");
+      assert.equal(c.main.errors[0].message, "not you");
+    });
+
+    it("its disconnect() while the client is away", { skip: onlyHoldfast }, async (t) => {
+      const { app, s, c, id } = await begin(t, { version: "4.6.2", options: { transports: ["polling"] } });
+      await app.control("stream", id, 1, 2);
+      await c.main.stream(1, 2);
+      await sleep(50);
+      s.relay.down();
+      await c.main.disconnected();
+      await app.control("kick", id);
+      await until(async () => (await app.log()).disconnects.length === 1, "the application's own disconnect");
+      s.relay.up();
+      await c.main.connected(2);
+      assert.equal(c.main.last.recovered, false);
+      assert.notEqual(c.main.last.id, id);
+    });
+
+    it("a heartbeat for a long time: one ping loop, not more and more", { skip: onlyHoldfast, timeout: 30000 }, async (t) => {
+      const { app, s, c } = await begin(t, { version: "4.8.4", options: {} }, { pingInterval: 0.5, pingTimeout: 1 });
+      let pings = 0;
+      c.manager.on("ping", () => pings++);
+      for (let i = 1; i <= 4; i++) {
+        await s.hit(c);
+        await c.main.connected(1 + i);
+        await sleep(700);
+      }
+      pings = 0;
+      await sleep(3000);
+      assert.ok(pings >= 3 && pings <= 8, `${pings} pings in 3 s`);
+      assert.deepEqual((await app.log()).disconnects, []);
+      c.main.assertRecovered(4);
+    });
+  });
+}
