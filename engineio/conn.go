@@ -361,7 +361,7 @@ func (c *Conn) deliverText(payload []byte) error {
 // wsLink is the WebSocket of a Conn.
 type wsLink struct {
 	conn   *Conn
-	stream *stream.Stream
+	stream stream.Stream
 	frames frameReader // owned by the stream's reader, and by Dial before
 }
 

@@ -191,7 +191,7 @@ func (c *Conn) sayClose() {
 // upgrade moves the Conn to WebSocket. It implements Engine.IO protocol v4, "Upgrade": probe, let the
 // poll and the POST under way end, send UPGRADE. If the probe fails, polling goes on.
 func (c *Conn) upgrade() {
-	l, conn, err := c.probe()
+	l, err := c.probe()
 	if err != nil {
 		return
 	}
@@ -207,7 +207,7 @@ func (c *Conn) upgrade() {
 	}
 	if c.closed {
 		c.mu.Unlock()
-		conn.Close()
+		l.stream.Close()
 		return
 	}
 	e := newEncoder(clientFrames)
@@ -247,20 +247,23 @@ func (c *Conn) flushPostsLocked() {
 }
 
 // probe opens a WebSocket to upgrade to, and sees a probe answered on it.
-func (c *Conn) probe() (*wsLink, closer, error) {
+func (c *Conn) probe() (*wsLink, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, c.dialer.Timeout)
 	defer cancel()
 	query := laterQuery(c.request.RawQuery, "websocket", c.handshake.SID, "")
 	conn, br, _, err := c.openWebSocket(ctx, query)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	l := &wsLink{conn: c}
-	l.stream = stream.New(conn, l)
 	e := newEncoder(clientFrames)
 	e.packet(Ping, []byte("probe"), nil, nil)
-	l.stream.Write(e.buf)
+	_, err = conn.Write(e.buf) // a few bytes on a fresh connection
 	e.free()
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
 	err = l.readUntil(ctx, conn, br, func(op ws.OpCode, payload []byte) (bool, error) {
 		p, err := framePacket(op, payload)
 		if err != nil {
@@ -270,10 +273,9 @@ func (c *Conn) probe() (*wsLink, closer, error) {
 	})
 	if err != nil {
 		conn.Close()
-		return nil, nil, err
+		return nil, err
 	}
 	_ = conn.SetReadDeadline(time.Time{}) // ctx may have ended just now; the upgrade is not to suffer
-	return l, conn, nil
+	l.stream = stream.New(conn, l)
+	return l, nil
 }
-
-type closer interface{ Close() error }

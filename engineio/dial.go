@@ -157,7 +157,6 @@ func (c *Conn) dialWebSocket(ctx context.Context) error {
 	}
 	c.response = header
 	l := &wsLink{conn: c}
-	l.stream = stream.New(conn, l)
 	opened := false
 	err = l.readUntil(ctx, conn, br, func(op ws.OpCode, payload []byte) (bool, error) {
 		p, err := framePacket(op, payload)
@@ -171,6 +170,7 @@ func (c *Conn) dialWebSocket(ctx context.Context) error {
 		conn.Close()
 		return err
 	}
+	l.stream = stream.New(conn, l)
 	c.ws = l
 	return nil
 }

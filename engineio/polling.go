@@ -120,6 +120,22 @@ func (s *Socket) Poll(ctx context.Context, id string) (a Answer, ok bool) {
 	}
 }
 
+// overdueLocked reports whether the client's time to answer a ping is over, though the timer, which has many of its
+// kind to see to, has not said so yet.
+func (s *Socket) overdueLocked() bool {
+	if s.paused || s.state != stateOpen {
+		return false
+	}
+	last := s.nextPing
+	if s.pingInFlight {
+		last = s.pingSent
+	}
+	if s.progress.After(last) {
+		last = s.progress
+	}
+	return time.Since(last) > s.opts.PingTimeout-timerSlack
+}
+
 func (p *poll) result(r pollAnswer) Answer {
 	switch {
 	case r.status == http.StatusOK:
@@ -138,6 +154,9 @@ func (s *Socket) beginPoll(id string) (*poll, Answer) {
 		return nil, ErrorAnswer(CodeUnknownSID)
 	case s.ws != nil:
 		return nil, ErrorAnswer(CodeBadRequest)
+	case s.overdueLocked():
+		s.closeLocked(PingTimeout)
+		return nil, ErrorAnswer(CodeUnknownSID)
 	case ps.waiting != nil && id != "" && id == ps.waiting.id:
 		// A retry on a new connection: the old one has nobody at its other end.
 		ps.waiting.answer <- pollAnswer{http.StatusOK, []byte{byte(Noop)}}
@@ -291,6 +310,9 @@ func (s *Socket) Post(ctx context.Context, id, contentType string, length int64,
 		return Answer{Status: http.StatusRequestEntityTooLarge, Code: -1}, true
 	}
 	if !s.repeatedPost(id, data) {
+		if string(data) == string(rune(Close)) {
+			s.awaitPoll()
+		}
 		s.handlePayload(data)
 	}
 	return s.finishPost(ctx)
@@ -317,6 +339,17 @@ func (s *Socket) endPost() {
 	s.mu.Lock()
 	s.polling.posting = false
 	s.mu.Unlock()
+}
+
+// awaitPoll gives the poll that a client sent just before its CLOSE, on another connection, a moment to be seen first:
+// it is to be answered in order.
+func (s *Socket) awaitPoll() {
+	s.mu.Lock()
+	waiting := s.polling.waiting != nil
+	s.mu.Unlock()
+	if !waiting {
+		time.Sleep(pollLinger)
+	}
 }
 
 // repeatedPost reports whether this is the former POST again: browsers and proxies repeat a request

@@ -83,6 +83,8 @@ const (
 	noopDelay = 100 * time.Millisecond
 	// pollLinger is how long a poll waits for more once there is something to answer it with.
 	pollLinger = 10 * time.Millisecond
+	// timerSlack is how much later than asked a timer may fire, on both sides.
+	timerSlack = 5 * time.Millisecond
 )
 
 type socketState uint8

@@ -17,7 +17,7 @@ const maxQueuedControlBytes = 4 << 10
 // wsTransport is one WebSocket of a Socket: its transport, or one that probes.
 type wsTransport struct {
 	socket *Socket
-	stream *stream.Stream
+	stream stream.Stream
 	frames frameReader // owned by the stream's reader
 
 	// Guarded by socket.mu.

@@ -34,9 +34,59 @@ type Handler interface {
 	Closed(err error)
 }
 
+// PanicHandler is a Handler that is told of its own panics. The stream is closed then, and the process goes on.
+type PanicHandler interface {
+	Handler
+	Panicked(v any)
+}
+
+// recoverFor is deferred around calls of a Handler.
+func recoverFor(h Handler, closeStream func()) {
+	ph, ok := h.(PanicHandler)
+	if !ok {
+		return
+	}
+	if v := recover(); v != nil {
+		closeStream()
+		ph.Panicked(v)
+	}
+}
+
 // Stream is a connection with a Handler. It is safe for concurrent use.
+type Stream interface {
+	// Start begins reading; initial is what was read from the connection before.
+	Start(initial []byte)
+	// Pause stops calls to Handler.Read, but for what has been read already, until Resume.
+	Pause()
+	// Resume undoes Pause.
+	Resume()
+	// Write takes all of p: it goes to the kernel at once as far as that takes it, and a copy of the rest waits.
+	// It returns how many bytes now wait. It does not block. After an error, which Handler.Closed
+	// will report, bytes are dropped.
+	Write(p []byte) (queued int)
+	// Queued is how many bytes wait for the kernel.
+	Queued() int
+	// Close ends the connection at once. Handler.Closed is called then, if the stream was started.
+	Close()
+	// Shutdown ends the writing side once all that waits is written, and the connection when the peer has ended
+	// its side too, or after linger. Reading goes on meanwhile, so that the peer's last packets are neither lost
+	// nor answered by a reset.
+	Shutdown(linger time.Duration)
+	// RemoteAddr is the peer's address.
+	RemoteAddr() net.Addr
+}
+
+// New makes a Stream of conn, which it owns from then on. Nothing is read before Start.
+func New(conn net.Conn, h Handler) Stream {
+	if s := newLoopStream(conn, h); s != nil {
+		return s
+	}
+	return newGoStream(conn, h)
+}
+
+// goStream is a Stream with a goroutine that reads, and one that writes while the kernel takes no more.
 // Where both locks are held, wmu was taken first.
-type Stream struct {
+type goStream struct {
 	conn net.Conn
 	raw  syscall.RawConn // nil where the connection is not a plain socket (TLS)
 	h    Handler
@@ -58,9 +108,8 @@ type Stream struct {
 	tryFn  func(fd uintptr) bool
 }
 
-// New makes a Stream of conn, which it owns from then on. Nothing is read before Start.
-func New(conn net.Conn, h Handler) *Stream {
-	s := &Stream{conn: conn, h: h}
+func newGoStream(conn net.Conn, h Handler) *goStream {
+	s := &goStream{conn: conn, h: h}
 	s.resumed.L = &s.rmu
 	if sc, ok := conn.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
@@ -71,20 +120,17 @@ func New(conn net.Conn, h Handler) *Stream {
 	return s
 }
 
-// Start begins reading; initial is what was read from the connection before.
-func (s *Stream) Start(initial []byte) {
+func (s *goStream) Start(initial []byte) {
 	go s.readLoop(initial) // ends when the connection ends, or Close closes it
 }
 
-// Pause stops calls to Read, but for what has been read already, until Resume.
-func (s *Stream) Pause() {
+func (s *goStream) Pause() {
 	s.rmu.Lock()
 	s.paused = true
 	s.rmu.Unlock()
 }
 
-// Resume undoes Pause.
-func (s *Stream) Resume() {
+func (s *goStream) Resume() {
 	s.rmu.Lock()
 	s.paused = false
 	s.rmu.Unlock()
@@ -92,7 +138,7 @@ func (s *Stream) Resume() {
 }
 
 // waitResumed returns false if the stream was closed.
-func (s *Stream) waitResumed() bool {
+func (s *goStream) waitResumed() bool {
 	s.rmu.Lock()
 	defer s.rmu.Unlock()
 	for s.paused && !s.closed {
@@ -101,7 +147,8 @@ func (s *Stream) waitResumed() bool {
 	return !s.closed
 }
 
-func (s *Stream) readLoop(initial []byte) {
+func (s *goStream) readLoop(initial []byte) {
+	defer recoverFor(s.h, s.Close)
 	if len(initial) > 0 && s.waitResumed() {
 		s.h.Read(initial)
 	}
@@ -123,7 +170,7 @@ func (s *Stream) readLoop(initial []byte) {
 
 // readRaw reads a plain socket. It takes a buffer only once there is something to
 // read: an idle connection holds none.
-func (s *Stream) readRaw() error {
+func (s *goStream) readRaw() error {
 	var (
 		n     int
 		rerr  error
@@ -168,7 +215,7 @@ func readFD(fd uintptr, p []byte) (int, error) {
 }
 
 // readConn reads what is not a plain socket, with a small buffer while it waits.
-func (s *Stream) readConn() error {
+func (s *goStream) readConn() error {
 	small := make([]byte, 4<<10)
 	for {
 		if !s.waitResumed() {
@@ -184,10 +231,7 @@ func (s *Stream) readConn() error {
 	}
 }
 
-// Write takes all of p: it goes to the kernel at once as far as that takes it, and a
-// copy of the rest waits for a writer. It returns how many bytes now wait. It does not
-// block. After an error, which Closed will report, bytes are dropped.
-func (s *Stream) Write(p []byte) (queued int) {
+func (s *goStream) Write(p []byte) (queued int) {
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
 	if s.werr != nil || s.shutdown || len(p) == 0 {
@@ -211,7 +255,7 @@ func (s *Stream) Write(p []byte) (queued int) {
 }
 
 // writeNow writes what the kernel takes without waiting; wmu is held.
-func (s *Stream) writeNow(p []byte) int {
+func (s *goStream) writeNow(p []byte) int {
 	s.tryBuf, s.tryN, s.tryErr = p, 0, nil
 	err := s.raw.Write(s.tryFn)
 	s.tryBuf = nil
@@ -225,7 +269,7 @@ func (s *Stream) writeNow(p []byte) int {
 }
 
 // tryWrite always reports true: the poller is not to wait.
-func (s *Stream) tryWrite(fd uintptr) bool {
+func (s *goStream) tryWrite(fd uintptr) bool {
 	for {
 		n, err := syscall.Write(int(fd), s.tryBuf)
 		if err == syscall.EINTR {
@@ -242,14 +286,15 @@ func (s *Stream) tryWrite(fd uintptr) bool {
 }
 
 // failLocked ends the connection after a failed write; the reader then reports it.
-func (s *Stream) failLocked(err error) {
+func (s *goStream) failLocked(err error) {
 	s.werr = err
 	s.queue = nil
 	s.conn.Close()
 	s.Resume()
 }
 
-func (s *Stream) writeLoop() {
+func (s *goStream) writeLoop() {
+	defer recoverFor(s.h, s.Close)
 	var batch []byte
 	for {
 		s.wmu.Lock()
@@ -280,22 +325,14 @@ func (s *Stream) writeLoop() {
 	}
 }
 
-// Queued is how many bytes wait for the kernel, not counting what a writer has in hand.
-func (s *Stream) Queued() int {
+// Queued does not count what the writer has in hand.
+func (s *goStream) Queued() int {
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
 	return len(s.queue)
 }
 
-// Busy reports whether bytes wait for the kernel.
-func (s *Stream) Busy() bool {
-	s.wmu.Lock()
-	defer s.wmu.Unlock()
-	return s.writing
-}
-
-// Close ends the connection at once. The reader then calls Closed.
-func (s *Stream) Close() {
+func (s *goStream) Close() {
 	s.rmu.Lock()
 	s.closed = true
 	s.rmu.Unlock()
@@ -303,10 +340,7 @@ func (s *Stream) Close() {
 	s.resumed.Broadcast()
 }
 
-// Shutdown ends the writing side once all that waits is written, and the connection when
-// the peer has ended its side too, or after linger. Reading goes on meanwhile,
-// so that the peer's last packets are neither lost nor answered by a reset.
-func (s *Stream) Shutdown(linger time.Duration) {
+func (s *goStream) Shutdown(linger time.Duration) {
 	s.Resume()
 	_ = s.conn.SetDeadline(time.Now().Add(linger)) // a failed call means that the connection has ended
 	s.wmu.Lock()
@@ -320,7 +354,7 @@ func (s *Stream) Shutdown(linger time.Duration) {
 	}
 }
 
-func (s *Stream) closeWriteLocked() {
+func (s *goStream) closeWriteLocked() {
 	if c, ok := s.conn.(interface{ CloseWrite() error }); ok {
 		_ = c.CloseWrite() // fails only if the connection has ended
 		return
@@ -328,5 +362,4 @@ func (s *Stream) closeWriteLocked() {
 	s.conn.Close()
 }
 
-// RemoteAddr is the peer's address.
-func (s *Stream) RemoteAddr() net.Addr { return s.conn.RemoteAddr() }
+func (s *goStream) RemoteAddr() net.Addr { return s.conn.RemoteAddr() }
