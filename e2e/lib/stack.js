@@ -5,7 +5,7 @@ import { App } from "./server.js";
 import { Client } from "./client.js";
 import { Holdfast, NATIVE } from "./holdfast.js";
 import { Relay } from "./relay.js";
-import { sleep } from "./wait.js";
+import { sleep, until } from "./wait.js";
 
 /**
  * Starts the path and stops it after the test `t`.
@@ -77,6 +77,19 @@ export async function stack(t, options = {}) {
       while (client.main.disconnects.length === before && Date.now() < end) await sleep(2);
     }
     return hurt;
+  };
+
+  /**
+   * Takes the client off the network in a way that both sides notice: while a poll waits. Between two
+   * polls there is nothing to cut, and holdfast would learn of it by a ping timeout only.
+   */
+  s.lose = async (client) => {
+    const before = client.main.disconnects.length;
+    const waits = (conn) => conn.websocket || (/^GET/.test(conn.request) && conn.down.passed === 0);
+    await until(() => s.relay.list(waits).length > 0, "a poll to wait");
+    if (!client.ws) await sleep(30);
+    s.relay.down();
+    await client.main.disconnected(before + 1);
   };
   return s;
 }

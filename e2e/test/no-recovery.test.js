@@ -25,11 +25,7 @@ async function warm(t, how, options = {}) {
 
 /** The client's path is cut and stays cut; holdfast has noticed. */
 async function gone(s, c) {
-  // Between two polls there is nothing to cut, and holdfast would learn of it by a ping timeout only.
-  await until(() => s.relay.list((conn) => conn.websocket || (/^GET/.test(conn.request) && conn.down.passed === 0)).length > 0, "a poll to wait");
-  if (!c.ws) await sleep(30);
-  s.relay.down();
-  await c.main.disconnected();
+  await s.lose(c);
   if (s.hf) await until(async () => (await parked(s)) > 0, "the session to be parked");
 }
 

@@ -404,8 +404,7 @@ describe("a server that recovers by itself", parallel, () => {
     s.app.stream("/", id, 1, 5);
     await c.main.stream(1, 5);
     for (const event of c.main.events) assert.equal(event.length, 3, "one offset, the server's");
-    await sleep(50); // a poll waits
-    s.relay.down();
+    await s.lose(c);
     await until(() => s.app.disconnects.length === 1, "the server itself to see the drop", 3000);
     s.app.stream("/", id, 6, 9);
     s.relay.up();

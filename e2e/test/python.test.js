@@ -85,8 +85,7 @@ for (const kind of ["wsgi", "asgi"]) {
 
     it("expires, and the application is told", { skip: onlyHoldfast }, async (t) => {
       const { app, s, c, id } = await begin(t, { version: "4.8.4", options: {} }, { config: { recovery: { max_disconnection_duration: "300ms" } } });
-      await s.hit(c);
-      s.relay.down();
+      await s.lose(c);
       await until(async () => (await app.log()).disconnects.some((d) => d.sid === id), "the application to be told", 5000);
       s.relay.up();
       await until(() => c.socket.connected && c.main.id !== id, "a fresh session");
@@ -106,9 +105,7 @@ for (const kind of ["wsgi", "asgi"]) {
       const { app, s, c, id } = await begin(t, { version: "4.6.2", options: { transports: ["polling"] } });
       await app.control("stream", id, 1, 2);
       await c.main.stream(1, 2);
-      await sleep(50);
-      s.relay.down();
-      await c.main.disconnected();
+      await s.lose(c);
       await app.control("kick", id);
       await until(async () => (await app.log()).disconnects.length === 1, "the application's own disconnect");
       s.relay.up();

@@ -557,7 +557,7 @@ describe("acknowledgements", parallel, () => {
 describe("sessions that follow each other", parallel, () => {
   combos("an offset of an earlier session means nothing was received in this one", { native: false, transports: ["websocket", "polling"] }, async (t, how) => {
     const { s, c, id } = await warm(t, how, { config: { recovery: { max_disconnection_duration: "300ms" } } });
-    s.relay.down();
+    await s.lose(c);
     await until(() => s.app.disconnects.length === 1, "the first session to expire");
     s.relay.up();
     const second = await c.main.connected(2);

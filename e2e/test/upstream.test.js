@@ -161,7 +161,7 @@ describe("handshake.auth", parallel, () => {
     s.app.stream("/", id, 1, 2);
     await c.main.stream(1, 2);
     // Expired: the CONNECT with pid and offset goes upstream without them.
-    s.relay.down();
+    await s.lose(c);
     await until(() => s.app.disconnects.length === 1, "the session to expire");
     s.relay.up();
     await c.main.connected(2);
@@ -176,7 +176,7 @@ describe("handshake.auth", parallel, () => {
     const { id } = await c.main.connected();
     s.app.stream("/", id, 1, 1);
     await c.main.stream(1, 1);
-    s.relay.down();
+    await s.lose(c);
     await until(() => s.app.disconnects.length === 1, "the session to expire");
     s.relay.up();
     await c.main.connected(2);

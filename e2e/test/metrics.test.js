@@ -1,0 +1,214 @@
+// What holdfast tells of itself: metrics that promtool likes and that add up, logs without secrets.
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { onlyHoldfast } from "../lib/holdfast.js";
+import { Raw, request } from "../lib/raw.js";
+import { stack } from "../lib/stack.js";
+import { sleep, until } from "../lib/wait.js";
+
+const skip = onlyHoldfast;
+const promtool = spawnSync("promtool", ["--version"]).status === 0;
+
+/** Clients of all kinds that come, drop, return, and go. */
+async function busy(t, options = {}) {
+  const s = await stack(t, options);
+  const clients = [["websocket"], ["polling"], ["polling", "websocket"]].map((transports, i) =>
+    s.client(["4.6.2", "4.8.4", "4.8.4"][i], {
+      transports,
+      auth: { password: "hunter2-auth" },
+      query: { apikey: "hunter2-query" },
+      extraHeaders: { cookie: "session=hunter2-cookie", authorization: "Bearer hunter2-header" },
+    }),
+  );
+  for (const c of clients) await c.main.connected();
+  await clients[2].upgraded();
+  await sleep(50);
+  for (const c of clients) s.app.stream("/", c.main.id, 1, 10);
+  for (const c of clients) await c.main.stream(1, 10);
+  const ids = clients.map((c) => c.main.id);
+  const pids = clients.map((c) => c.socket._pid);
+  await until(() => s.relay.list().some((c) => /^GET/.test(c.request) && c.down.passed === 0), "a poll to wait");
+  await sleep(30);
+  s.relay.down();
+  for (const c of clients) await c.main.disconnected();
+  for (const id of ids) s.app.stream("/", id, 11, 20);
+  await until(async () => (await s.hf.metrics()).sum("holdfast_sessions", { state: "parked" }) === 3, "all to be parked");
+  const parked = await s.hf.metrics();
+  s.relay.up();
+  for (const c of clients) await c.main.connected(2);
+  for (const c of clients) await c.main.stream(1, 20);
+  return { s, clients, ids, pids, parked };
+}
+
+describe("metrics", { concurrency: 2, skip }, () => {
+  it("promtool finds nothing to complain of", { skip: skip || (!promtool && "promtool is not installed (Debian: prometheus)") }, async (t) => {
+    const { s } = await busy(t);
+    const { text } = await s.hf.metrics();
+    const result = spawnSync("promtool", ["check", "metrics"], { input: text, encoding: "utf8" });
+    assert.equal(result.status, 0, result.stdout + result.stderr);
+    assert.equal(result.stderr.trim(), "");
+  });
+
+  it("every series has our prefix, a help text and a type, and exists from the start", async (t) => {
+    const s = await stack(t);
+    const m = await s.hf.metrics();
+    const ours = m.names().filter((n) => !/^(go|process|promhttp)_/.test(n));
+    assert.ok(ours.length > 15);
+    for (const name of ours) {
+      assert.match(name, /^holdfast_/);
+      assert.match(m.text, new RegExp(`^# HELP ${name} \\S`, "m"));
+      if (m.types.get(name) === "counter") assert.match(name, /_total$/);
+    }
+    for (const name of [
+      "holdfast_clients",
+      "holdfast_sessions",
+      "holdfast_recoveries_total",
+      "holdfast_takeovers_total",
+      "holdfast_packets_total",
+      "holdfast_replayed_packets_total",
+      "holdfast_buffered_packets",
+      "holdfast_buffered_bytes",
+      "holdfast_evictions_total",
+      "holdfast_expirations_total",
+      "holdfast_upstream_dials_total",
+      "holdfast_upstream_dial_duration_seconds_count",
+      "holdfast_recovery_duration_seconds_count",
+      "holdfast_disconnection_duration_seconds_count",
+      "holdfast_passthrough_requests_total",
+    ])
+      assert.ok(m.has(name), name);
+  });
+
+  it("add up", async (t) => {
+    const { s, clients, parked } = await busy(t);
+    assert.equal(parked.sum("holdfast_sessions", { state: "live" }), 0);
+    assert.ok(parked.sum("holdfast_buffered_packets") >= 30, `${parked.sum("holdfast_buffered_packets")}`);
+    assert.ok(parked.sum("holdfast_buffered_bytes") > 200);
+    await until(async () => (await s.hf.metrics()).sum("holdfast_sessions", { state: "live" }) === 3, "all to be live");
+    const m = await s.hf.metrics();
+    assert.equal(m.sum("holdfast_sessions", { state: "parked" }), 0);
+    assert.equal(m.sum("holdfast_sessions_created_total"), 3);
+    assert.equal(m.sum("holdfast_recoveries_total", { result: "recovered" }), 3);
+    assert.equal(m.sum("holdfast_recoveries_total", { result: "failed" }), 0);
+    assert.equal(m.sum("holdfast_replayed_packets_total"), 30);
+    assert.equal(m.sum("holdfast_disconnection_duration_seconds_count"), 3);
+    await until(async () => (await s.hf.metrics()).sum("holdfast_recovery_duration_seconds_count") === 3, "the recovery durations");
+    assert.ok(m.sum("holdfast_upstream_dials_total", { result: "ok" }) >= 6);
+    assert.ok(m.sum("holdfast_packets_total", { direction: "out" }) >= 60);
+    assert.ok(m.sum("holdfast_packets_total", { direction: "in" }) >= 6);
+    assert.equal(m.sum("holdfast_panics_total"), 0);
+    await until(async () => (await s.hf.metrics()).sum("holdfast_clients") === 3, "3 clients");
+    for (const c of clients) c.close();
+    await until(async () => {
+      const end = await s.hf.metrics();
+      return ["holdfast_clients", "holdfast_sessions", "holdfast_links", "holdfast_buffered_packets", "holdfast_buffered_bytes"].every((n) => end.sum(n) === 0);
+    }, "all gauges to be 0 at the end");
+  });
+
+  it("a confirmed packet is not kept: the log is as short as a round trip", async (t) => {
+    const s = await stack(t);
+    for (const transports of [["websocket"], ["polling"]]) {
+      const c = s.client("4.8.4", { transports });
+      await c.main.connected();
+      s.app.stream("/", c.main.id, 1, 500, () => ["x".repeat(200)]);
+      await c.main.stream(1, 500);
+      await until(async () => (await s.hf.metrics()).sum("holdfast_buffered_bytes") < 64 * 1024, "the log to be trimmed", 4000);
+    }
+  });
+
+  it("a takeover, an unknown pid and an eviction are counted", async (t) => {
+    const s = await stack(t, { config: { recovery: { max_parked_sessions: 1 } } });
+    const c = s.client("4.8.4", { transports: ["websocket"] });
+    await c.main.connected();
+    s.relay.abandon();
+    await c.main.connected(2);
+    const known = await Raw.open(s.direct);
+    const { pid } = await known.connect();
+    known.close();
+    const other = await Raw.open(s.direct);
+    await other.connect();
+    other.close();
+    await until(async () => (await s.hf.metrics()).sum("holdfast_evictions_total") === 1, "the eviction");
+    const again = await Raw.open(s.direct);
+    await again.connect({ pid });
+    const m = await s.hf.metrics();
+    assert.equal(m.sum("holdfast_takeovers_total"), 1);
+    assert.equal(m.sum("holdfast_recoveries_total", { result: "failed" }), 1);
+    again.close();
+  });
+
+  it("do not grow with clients: no label of a client's", async (t) => {
+    const { s, ids, pids } = await busy(t);
+    const before = (await s.hf.metrics()).samples.length;
+    for (let i = 0; i < 10; i++) {
+      const raw = await Raw.open(s.direct);
+      await raw.connect();
+      raw.send("41");
+      raw.close();
+    }
+    const m = await s.hf.metrics();
+    assert.equal(m.samples.length, before);
+    for (const secret of [...ids, ...pids]) assert.ok(!m.text.includes(secret));
+  });
+
+  it("the goroutines of clients that left end", async (t) => {
+    const s = await stack(t);
+    const goroutines = async () => (await s.hf.metrics()).sum("go_goroutines");
+    const start = await goroutines();
+    const clients = Array.from({ length: 30 }, (_, i) => s.client("4.8.4", { transports: [["websocket"], ["polling"], ["polling", "websocket"]][i % 3] }));
+    for (const c of clients) await c.main.connected();
+    for (const c of clients) c.close();
+    await until(() => s.app.io.engine.clientsCount === 0, "the links to close");
+    let now;
+    await until(async () => (now = await goroutines()) <= start + 12, () => `goroutines to end: ${start} before, ${now} now`, 6000);
+  });
+
+  it("the admin paths are not on the clients' listener", async (t) => {
+    const s = await stack(t);
+    for (const path of ["/metrics", "/healthz", "/readyz"]) {
+      const res = await request(s.direct + path);
+      assert.deepEqual([res.status, res.body], [404, "no such page\n"], "the application's own answer");
+    }
+  });
+});
+
+describe("logs", { concurrency: 2, skip }, () => {
+  for (const format of ["json", "text"]) {
+    it(`never hold a pid, a cookie or an auth value (${format})`, async (t) => {
+      const { s, pids } = await busy(t, { config: { log: { level: "debug", format } } });
+      for (const pid of pids) {
+        const raw = await Raw.open(s.direct);
+        await raw.connect({ pid: pid.slice(0, -3) + "xyz", offset: "hunter2-offset" });
+        raw.send('42["secret","hunter2-payload"]', "4garbage hunter2-garbage");
+        await raw.end();
+      }
+      assert.ok(s.hf.log.length > 500);
+      for (const pid of pids) {
+        assert.equal(typeof pid, "string");
+        assert.ok(!s.hf.log.includes(pid), "a pid is in the log");
+      }
+      assert.ok(!/hunter2/.test(s.hf.log), s.hf.log.split("\n").find((l) => /hunter2/.test(l)));
+    });
+  }
+
+  it("are JSON where JSON is asked for, with the story of a session", async (t) => {
+    const { s } = await busy(t);
+    const lines = s.hf.stderr.trim().split("\n");
+    const records = lines.map((l) => JSON.parse(l));
+    for (const r of records) {
+      assert.ok(r.time && r.level && r.msg, JSON.stringify(r));
+    }
+    const story = records.map((r) => r.msg).join("\n");
+    assert.match(story, /session/);
+    assert.match(story, /park/i);
+    assert.match(story, /resum|recover/i);
+    assert.ok(records.every((r) => !["ERROR"].includes(r.level)), JSON.stringify(records.filter((r) => r.level === "ERROR")));
+  });
+
+  it("an ordinary life has no warnings", async (t) => {
+    const { s } = await busy(t);
+    const loud = s.hf.records.filter((r) => ["WARN", "ERROR"].includes(r.level));
+    assert.deepEqual(loud, []);
+  });
+});

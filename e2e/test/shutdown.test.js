@@ -1,0 +1,182 @@
+// SIGTERM: no new clients, but those that are there go on until the server lets go or the time is over.
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import { combos } from "../lib/combos.js";
+import { accepts, onlyHoldfast } from "../lib/holdfast.js";
+import { Polling, Raw, request } from "../lib/raw.js";
+import { stack } from "../lib/stack.js";
+import { never, sleep, until, within } from "../lib/wait.js";
+
+const skip = onlyHoldfast;
+const config = { shutdown: { drain_timeout: "20s" } };
+
+/** holdfast has had its SIGTERM and has begun to drain. */
+async function draining(s) {
+  s.hf.signal("SIGTERM");
+  await until(async () => (await s.hf.admin("/readyz")).status !== 200, "readiness to turn false");
+}
+
+describe("SIGTERM", { concurrency: 3, skip }, () => {
+  it("with nobody there ends at once, with status 0", async (t) => {
+    const s = await stack(t, { config });
+    const since = Date.now();
+    s.hf.signal("SIGTERM");
+    const exit = await within(s.hf.exited, "the exit", 3000);
+    assert.deepEqual(exit, { code: 0, signal: null });
+    assert.ok(Date.now() - since < 2000);
+    s.hf.checkHealth();
+  });
+
+  it("SIGINT is the same", async (t) => {
+    const s = await stack(t, { config });
+    s.hf.signal("SIGINT");
+    assert.deepEqual(await within(s.hf.exited, "the exit", 3000), { code: 0, signal: null });
+  });
+
+  it("refuses new handshakes with 503 and Connection: close, and turns readiness off, not health", async (t) => {
+    const s = await stack(t, { config });
+    const c = s.client("4.8.4", { transports: ["websocket"] });
+    await c.main.connected();
+    await draining(s);
+    assert.equal((await s.hf.admin("/readyz")).status, 503);
+    assert.equal((await s.hf.admin("/healthz")).status, 200);
+    const res = await request(`${s.direct}/socket.io/?EIO=4&transport=polling`);
+    assert.equal(res.status, 503);
+    assert.equal(res.headers.connection, "close");
+    assert.ok(res.body.length > 0);
+    const raw = new Raw(s.direct);
+    await until(() => raw.refused, "the refusal");
+    assert.equal(raw.refused.status, 503);
+    assert.equal(s.hf.exit, undefined, "it still runs for the one that is there");
+  });
+
+  combos("lets polls, POSTs, events and acks of known sessions go on", {}, async (t, how) => {
+    const s = await stack(t, { config, io: { pingInterval: 300, pingTimeout: 500 } });
+    const c = s.client(how.version, how.options);
+    const { id } = await c.main.connected();
+    if (how.transport === "default") await c.upgraded();
+    await draining(s);
+    s.app.stream("/", id, 1, 20);
+    await c.main.stream(1, 20);
+    await sleep(1000);
+    assert.equal((await c.main.ask("echo", "x"))[0], "x");
+    assert.deepEqual(c.main.disconnects, []);
+    assert.equal(s.hf.exit, undefined);
+    // It ends with its last client.
+    c.close();
+    assert.deepEqual(await within(s.hf.exited, "the exit", 3000), { code: 0, signal: null });
+    assert.equal(s.app.disconnects.length, 1);
+  });
+
+  it("lets a session upgrade", async (t) => {
+    const s = await stack(t, { config });
+    const poll = await Polling.open(s.direct);
+    await poll.connect();
+    await draining(s);
+    const raw = await Raw.open(s.direct, { sid: poll.sid });
+    raw.send("2probe");
+    assert.equal(await raw.next(), "3probe");
+    raw.send("5", '421["echo","x"]');
+    assert.equal(await raw.next(), '431["x"]');
+    raw.close();
+  });
+
+  combos("a dropped client of a known session may resume", { transports: ["websocket", "polling"] }, async (t, how) => {
+    const s = await stack(t, { config });
+    const c = s.client(how.version, how.options);
+    const { id } = await c.main.connected();
+    s.app.stream("/", id, 1, 2);
+    await c.main.stream(1, 2);
+    await s.lose(c);
+    await draining(s);
+    s.app.stream("/", id, 3, 5);
+    s.relay.up();
+    // How a handshake is told to belong to a known session is holdfast's affair; if none can be,
+    // the client must at least not be lost for ever: then it is refused until holdfast is gone.
+    const resumed = await Promise.race([
+      c.main.connected(2, 3000).then(() => true, () => false),
+      s.hf.exited.then(() => false),
+    ]);
+    if (resumed) {
+      await c.main.stream(1, 5);
+      c.main.assertRecovered(1);
+    } else {
+      t.diagnostic("handshakes are refused while draining, so a dropped session cannot be resumed");
+      assert.ok(c.main.errors.length > 0);
+    }
+  });
+
+  it("waits for the server, which closes its sockets by itself", async (t) => {
+    const s = await stack(t, { config });
+    const c = s.client("4.8.4", { transports: ["websocket"], reconnection: false });
+    await c.main.connected();
+    await draining(s);
+    await never(() => s.hf.exit, "an exit while the server holds on", 300);
+    await s.app.stop();
+    assert.deepEqual(await within(s.hf.exited, "the exit", 3000), { code: 0, signal: null });
+    await c.main.disconnected();
+  });
+
+  it("ends when the drain time is over, with status 0", async (t) => {
+    const s = await stack(t, { config: { shutdown: { drain_timeout: "700ms" } } });
+    const c = s.client("4.8.4", { transports: ["websocket"], reconnection: false });
+    await c.main.connected();
+    const since = Date.now();
+    s.hf.signal("SIGTERM");
+    assert.deepEqual(await within(s.hf.exited, "the exit", 4000), { code: 0, signal: null });
+    const took = Date.now() - since;
+    assert.ok(took >= 600 && took < 2500, `${took} ms`);
+    await c.main.disconnected();
+    await until(() => s.app.disconnects.length === 1, "the server to see it");
+    assert.equal(await accepts(s.hf.port), false);
+    s.hf.checkHealth();
+  });
+
+  it("drain_timeout 0 ends at once", async (t) => {
+    const s = await stack(t, { config: { shutdown: { drain_timeout: "0" } } });
+    const c = s.client("4.8.4", { transports: ["polling"], reconnection: false });
+    await c.main.connected();
+    s.hf.signal("SIGTERM");
+    assert.deepEqual(await within(s.hf.exited, "the exit", 2000), { code: 0, signal: null });
+    await c.main.disconnected();
+  });
+
+  it("a second signal ends at once", async (t) => {
+    const s = await stack(t, { config });
+    const c = s.client("4.8.4", { transports: ["websocket"], reconnection: false });
+    await c.main.connected();
+    await draining(s);
+    const since = Date.now();
+    s.hf.signal("SIGTERM");
+    const exit = await within(s.hf.exited, "the exit", 2000);
+    assert.ok(Date.now() - since < 1000);
+    assert.ok(exit.code !== null || exit.signal === "SIGTERM", JSON.stringify(exit));
+    s.hf.checkHealth();
+  });
+
+  it("with parked sessions only: does not wait for them for ever", async (t) => {
+    const s = await stack(t, { config: { shutdown: { drain_timeout: "1s" } } });
+    const c = s.client("4.8.4", { transports: ["websocket"], reconnection: false });
+    await c.main.connected();
+    await s.lose(c);
+    s.hf.signal("SIGTERM");
+    assert.deepEqual(await within(s.hf.exited, "the exit", 4000), { code: 0, signal: null });
+    await until(() => s.app.disconnects.length === 1, "the server to see it");
+  });
+
+  it("a download in progress may finish", async (t) => {
+    const s = await stack(t, {
+      config,
+      http: (req, res) => {
+        res.writeHead(200);
+        res.write("begin ");
+        setTimeout(() => res.end("end"), 500);
+      },
+    });
+    const res = request(`${s.direct}/download`);
+    await sleep(100);
+    s.hf.signal("SIGTERM");
+    assert.equal((await res).body, "begin end");
+    assert.deepEqual(await within(s.hf.exited, "the exit", 3000), { code: 0, signal: null });
+  });
+});
