@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Runs every fuzz target for FUZZTIME (default 30s). PACKAGES chooses the packages, FUZZ is a regular expression
+# that chooses targets.
+set -euo pipefail
+
+time=${FUZZTIME:-30s}
+count=0
+for package in $(go list "${PACKAGES:-./...}"); do
+  for target in $(go test -list "^Fuzz.*${FUZZ:-}" "$package" | grep '^Fuzz' || true); do
+    count=$((count + 1))
+    echo "=== $package $target, $time"
+    go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$package"
+  done
+done
+if [ "$count" = 0 ]; then
+  echo "no fuzz target found" >&2
+  exit 1
+fi
