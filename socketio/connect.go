@@ -16,10 +16,32 @@ type Recovery struct {
 	ForeignOffset bool
 }
 
+// take keeps m's value if m is the library's own pid or offset, and so has to be cut out.
+func (r *Recovery) take(m member, data []byte, isPID, isOffset func(string) bool) bool {
+	switch m.key {
+	case "pid":
+		s, ok := m.stringValue(data)
+		if !ok || !isPID(s) {
+			return false
+		}
+		r.PID = s
+		return true
+	case "offset":
+		s, ok := m.stringValue(data)
+		if !ok || !isOffset(s) {
+			r.ForeignOffset = true
+			return false
+		}
+		r.Offset = s
+		return true
+	}
+	return false
+}
+
 // TakeRecovery cuts the pid and the offset out of a CONNECT packet's payload.
 // Only string values that isPID or isOffset accept are cut: a key of the same name that the
-// application put there stays. The rest of the payload is kept byte for byte. A
-// payload that becomes empty is left out, as the client would have.
+// application put there stays. The other members are kept byte for byte, without the white space
+// between them. A payload that becomes empty is left out, as the client would have.
 //
 // rest aliases packet if nothing was cut. Errors wrap ErrMalformed.
 func TakeRecovery(packet []byte, isPID, isOffset func(string) bool) (rest []byte, r Recovery, err error) {
@@ -28,7 +50,7 @@ func TakeRecovery(packet []byte, isPID, isOffset func(string) bool) (rest []byte
 		return nil, r, err
 	}
 	data := packet[h.Data:]
-	if h.Type != Connect || !bytes.Contains(data, []byte(`"pid"`)) && !bytes.Contains(data, []byte(`"offset"`)) {
+	if h.Type != Connect || !mayHaveRecovery(data) {
 		return packet, r, nil
 	}
 	members, err := scanObject(data)
@@ -39,15 +61,8 @@ func TakeRecovery(packet []byte, isPID, isOffset func(string) bool) (rest []byte
 	out = append(out, packet[:h.Data]...)
 	kept := 0
 	for _, m := range members {
-		if s, isString := m.stringValue(data); isString && m.key == "pid" && isPID(s) {
-			r.PID = s
+		if r.take(m, data, isPID, isOffset) {
 			continue
-		} else if isString && m.key == "offset" && isOffset(s) {
-			r.Offset = s
-			continue
-		}
-		if m.key == "offset" {
-			r.ForeignOffset = true
 		}
 		if kept == 0 {
 			out = append(out, '{')
@@ -66,9 +81,15 @@ func TakeRecovery(packet []byte, isPID, isOffset func(string) bool) (rest []byte
 	return out, r, nil
 }
 
-// AddPID puts the private id into a CONNECT reply's payload, after the keys that
-// are there. ok is false if the reply has no object to put it in, or has a pid already:
-// then the server recovers connections itself.
+// mayHaveRecovery spares most first CONNECTs the scan. A backslash may hide a key.
+func mayHaveRecovery(data []byte) bool {
+	return bytes.Contains(data, []byte(`"pid"`)) || bytes.Contains(data, []byte(`"offset"`)) ||
+		bytes.IndexByte(data, '\\') >= 0
+}
+
+// AddPID puts the private id, which must need no escaping in JSON, into a CONNECT reply's payload, after the
+// keys that are there. ok is false, and out is reply, if there are none (every server sends a sid), or
+// a pid is among them: then the server recovers connections itself.
 func AddPID(reply []byte, pid string) (out []byte, ok bool) {
 	h, err := ParseHeader(reply)
 	if err != nil || h.Type != Connect || h.Data == len(reply) {

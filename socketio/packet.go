@@ -112,7 +112,7 @@ func checkPayload(h Header, data []byte) error {
 		}
 	case ConnectError:
 	}
-	if h.Type == Ack && !h.HasAck() || h.Type == BinaryAck && !h.HasAck() {
+	if h.IsAck() && !h.HasAck() {
 		return fmt.Errorf("%w: acknowledgement without an id", ErrMalformed)
 	}
 	return nil
@@ -135,27 +135,27 @@ func scanInt(p []byte, i int) (n int64, end int, ok bool) {
 
 // SplitArray splits an event packet before the bracket that closes its arguments, so
 // that head + `,"x"` + tail is the same event with one more argument. ok is false if
-// the packet does not end with a non-empty array.
+// the packet does not end with a non-empty array. head and tail alias p.
 func SplitArray(p []byte) (head, tail []byte, ok bool) {
-	i := len(p) - 1
-	for i >= 0 && isSpace(p[i]) {
-		i--
-	}
-	if i < 1 || p[i] != ']' {
+	i := lastNonSpace(p, len(p))
+	if i < 0 || p[i] != ']' {
 		return nil, nil, false
 	}
-	j := i - 1
-	for j >= 0 && isSpace(p[j]) {
-		j--
-	}
-	if j < 0 || p[j] == '[' && j <= argsStart(p) {
-		return nil, nil, false // an empty array: not an event
+	// A bracket that opens right before the last one is the arguments' own: they are empty.
+	if j := lastNonSpace(p, i); j < 0 || p[j] == '[' {
+		return nil, nil, false
 	}
 	return p[:i], p[i:], true
 }
 
-// argsStart is the place of the first '[' of p.
-func argsStart(p []byte) int { return bytes.IndexByte(p, '[') }
+// lastNonSpace is the place of the last byte of p[:end] that is no white space, or -1.
+func lastNonSpace(p []byte, end int) int {
+	i := end - 1
+	for i >= 0 && isSpace(p[i]) {
+		i--
+	}
+	return i
+}
 
 func isSpace(c byte) bool { return c == ' ' || c == '\n' || c == '\r' || c == '\t' }
 
