@@ -22,13 +22,28 @@ func (b *Budget) add(bytes, packets int) {
 }
 
 // Bytes is about how much memory all packets take.
-func (b *Budget) Bytes() int64 { return b.bytes.Load() }
+func (b *Budget) Bytes() int64 {
+	if b == nil {
+		return 0
+	}
+	return b.bytes.Load()
+}
 
 // Packets is how many packets all logs hold.
-func (b *Budget) Packets() int64 { return b.packets.Load() }
+func (b *Budget) Packets() int64 {
+	if b == nil {
+		return 0
+	}
+	return b.packets.Load()
+}
 
 // Limit is the limit in bytes; 0 is none.
-func (b *Budget) Limit() int64 { return b.limit }
+func (b *Budget) Limit() int64 {
+	if b == nil {
+		return 0
+	}
+	return b.limit
+}
 
 // Exceeded reports whether the logs hold more than the limit.
-func (b *Budget) Exceeded() bool { return b != nil && b.limit > 0 && b.bytes.Load() > b.limit }
+func (b *Budget) Exceeded() bool { return b.Limit() > 0 && b.Bytes() > b.Limit() }

@@ -35,8 +35,8 @@ func (p *Packet) size() int {
 const (
 	minChunkBytes = 256
 	maxChunkBytes = 8 << 10
-	// keptEntries is how many entries an empty log may keep room for.
-	keptEntries = 16
+	// keptEntries is how many entries an empty log may keep room for: as much as its chunk takes.
+	keptEntries = maxChunkBytes / packetOverhead
 )
 
 // Log is the packet log of one session. The zero value is an empty log that counts for no Budget.
@@ -101,7 +101,7 @@ func (l *Log) Len() int { return len(l.entries) - l.head }
 func (l *Log) Bytes() int { return l.bytes }
 
 // At returns packet seq, which must be in the log: Trimmed() < seq <= Last(). It
-// and its bytes are valid until the next call of Trim, Append or Release.
+// and its bytes belong to the log, and are valid until the next call of Trim, Append or Release.
 func (l *Log) At(seq uint64) *Packet {
 	return &l.entries[l.head+int(seq-l.trimmed-1)]
 }
