@@ -69,8 +69,11 @@ type Conn struct {
 	// Heartbeat.
 	timer    *time.Timer
 	lastPing time.Time // or when reading was resumed
-	// While paused, pings are answered when they must be due; as many are left unanswered when read.
-	pausePongs *time.Timer
+	lastPong time.Time // the server's next ping is due an interval after it
+	// A ping may wait for us behind data that we did not read while paused. It is answered when it must be
+	// due; as many are left unanswered when they are read.
+	behind     bool // paused since lastPong
+	unseenPong *time.Timer
 	surplus    int
 }
 
@@ -117,6 +120,7 @@ func (c *Conn) Start(h ConnHandler) {
 		return
 	}
 	c.lastPing = time.Now()
+	c.lastPong = c.lastPing
 	c.timer = time.AfterFunc(c.silence(), c.onSilence)
 	if c.ws != nil {
 		c.ws.stream.Start(c.initial)
@@ -205,22 +209,37 @@ func (c *Conn) Pause() {
 	if c.ws != nil {
 		c.ws.stream.Pause()
 	}
-	due := time.Until(c.lastPing.Add(c.handshake.interval() + c.pongMargin()))
-	c.pausePongs = time.AfterFunc(max(due, 0), c.onPausePong)
+	c.behind = true
+	c.armUnseenPongLocked()
+}
+
+// armUnseenPongLocked has the ping answered that must be on its way when it is due.
+func (c *Conn) armUnseenPongLocked() {
+	due := max(0, time.Until(c.lastPong.Add(c.handshake.interval()+c.pongMargin())))
+	if c.unseenPong == nil {
+		c.unseenPong = time.AfterFunc(due, c.onUnseenPong)
+	} else {
+		c.unseenPong.Reset(due)
+	}
 }
 
 // pongMargin is how long after it is due a ping is answered unseen: late enough for it to have been sent.
 func (c *Conn) pongMargin() time.Duration { return c.handshake.timeout() / 4 }
 
-func (c *Conn) onPausePong() {
+func (c *Conn) onUnseenPong() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.paused || c.closed {
+	if c.closed || !c.behind {
 		return
 	}
-	c.surplus++
-	c.sendPongLocked()
-	c.pausePongs.Reset(c.handshake.interval() + c.pongMargin())
+	if time.Until(c.lastPong.Add(c.handshake.interval())) <= 0 {
+		c.surplus++
+		c.sendPongLocked()
+		c.behind = c.paused
+	}
+	if c.behind {
+		c.armUnseenPongLocked()
+	}
 }
 
 // Resume undoes Pause.
@@ -231,7 +250,6 @@ func (c *Conn) Resume() {
 		return
 	}
 	c.paused = false
-	c.pausePongs.Stop()
 	c.lastPing = time.Now()
 	if c.ws != nil {
 		c.ws.stream.Resume()
@@ -254,8 +272,8 @@ func (c *Conn) end(err error) {
 	if c.timer != nil {
 		c.timer.Stop()
 	}
-	if c.pausePongs != nil {
-		c.pausePongs.Stop()
+	if c.unseenPong != nil {
+		c.unseenPong.Stop()
 	}
 	if c.ws != nil {
 		if c.out != nil {
@@ -323,6 +341,7 @@ func (c *Conn) packet(p Packet) bool {
 			return true
 		}
 		c.sendPongLocked()
+		c.behind = c.paused
 	case Close:
 		c.end(ErrServerClosed)
 		return false
@@ -335,6 +354,7 @@ func (c *Conn) sendPongLocked() {
 	if c.closed {
 		return
 	}
+	c.lastPong = time.Now()
 	if c.ws == nil {
 		c.poll.queue(appendPacket(nil, Pong, nil, nil, nil), c.maxPost())
 		c.startPostLocked()

@@ -44,7 +44,7 @@ func newClient(s *Server, order uint64, req engineio.Request, sid string, opts e
 		done: make(chan struct{}), sessions: make(map[string]*session.Cursor),
 	}
 	c.sock = engineio.NewSocket(sid, opts, c)
-	c.out.init(int(s.cfg.Recovery.Buffer.Window))
+	c.out.init(int(s.cfg.Recovery.Buffer.Window), opts.PingTimeout)
 	c.in.limits = incomingLimits(opts.MaxPayload)
 	return c
 }

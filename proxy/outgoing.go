@@ -19,10 +19,10 @@ const (
 	// confirmSpacing how often that may happen while the client is not held up by it.
 	confirmBytes   = 16 << 10
 	confirmSpacing = 50 * time.Millisecond
-	// A confirmation slower than slowConfirm shrinks what may be in flight to what arrives in that
-	// time; one that is faster than fastConfirm doubles it.
-	slowConfirm = 2 * time.Second
-	fastConfirm = 500 * time.Millisecond
+	// What may be in flight is what arrives within confirmWithin, or within the confirmShare-th part of the ping
+	// timeout, whichever is less.
+	confirmWithin = 2 * time.Second
+	confirmShare  = 4
 )
 
 // outgoing is what a client is still to be sent, in order, and what it was sent but has not
@@ -35,12 +35,12 @@ type outgoing struct {
 	rawHeld  *link // held because rawBytes passed the window
 	window   int
 
-	written   []written // sent, and not confirmed
-	count     uint64    // of packets ever sent
-	bytes     int       // of them, unconfirmed
-	limit     int       // of bytes
-	mark      uint64    // the newest mark
-	markBytes int       // what it covered
+	written   []written     // sent, and not confirmed
+	count     uint64        // of packets ever sent
+	bytes     int           // of them, unconfirmed
+	limit     int           // of bytes
+	within    time.Duration // in which they should arrive
+	mark      uint64        // the newest mark
 	markTime  time.Time
 	sinceMark int  // bytes sent since
 	asked     bool // an event with an acknowledgement was sent since
@@ -71,8 +71,9 @@ type written struct {
 	bytes int
 }
 
-func (o *outgoing) init(window int) {
+func (o *outgoing) init(window int, pingTimeout time.Duration) {
 	o.window = window
+	o.within = min(confirmWithin, pingTimeout/confirmShare)
 	o.limit = min(firstInFlight, window)
 }
 
@@ -253,7 +254,6 @@ func (c *client) Mark() uint64 {
 	o := &c.out
 	o.idleMark = o.mark == o.count && len(o.written) == 0
 	o.mark = o.count
-	o.markBytes = o.bytes
 	o.markTime = time.Now()
 	o.sinceMark = 0
 	o.asked = false
@@ -290,14 +290,12 @@ func (c *client) Confirm(mark uint64) {
 
 // adapt fits the bytes that may be in flight to how fast some arrived.
 func (o *outgoing) adapt(arrived int, took time.Duration) {
-	switch {
-	case took > slowConfirm:
-		perSecond := float64(arrived) / took.Seconds()
-		o.limit = max(int(perSecond*slowConfirm.Seconds()), leastInFlight)
-	case took < fastConfirm && o.markBytes >= o.limit/4:
-		o.limit *= 2
+	telling := arrived >= o.limit/4 // else the client was not kept busy, and its pace is not known
+	if !telling && took <= o.within {
+		return
 	}
-	o.limit = min(o.limit, o.window)
+	fits := int(float64(arrived) / max(took.Seconds(), 1e-6) * o.within.Seconds())
+	o.limit = min(max(fits, leastInFlight), 2*o.limit, o.window)
 }
 
 // replay is a resumed session whose missed packets are being written.
