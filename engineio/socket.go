@@ -186,6 +186,14 @@ func (s *Socket) Wake() {
 	s.unlock()
 }
 
+// Input runs fn as if a message had come: not concurrently with Handler.Message, and followed by Handler.Flush.
+func (s *Socket) Input(fn func()) {
+	s.input.Lock()
+	defer s.input.Unlock()
+	fn()
+	s.h.Flush()
+}
+
 // Pause asks for no more messages until Resume: a WebSocket is not read, a POST is not
 // answered, and the ping timeout is suspended.
 func (s *Socket) Pause() {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -18,7 +19,11 @@ const (
 	// maxEarly and maxEarlyBytes bound the acknowledgements held for namespaces whose CONNECT is still to come.
 	maxEarly      = 256
 	maxEarlyBytes = 1 << 20
+	// maxWaiting bounds the messages that were read already when the client was paused for a further home.
+	maxWaiting = 16384
 )
+
+var errClientGone = errors.New("proxy: the client has gone")
 
 // incoming is a client's state towards the upstream; owned by the Socket's input.
 type incoming struct {
@@ -29,9 +34,11 @@ type incoming struct {
 	early   []packet
 	// earlyBytes counts early's.
 	earlyBytes int
-	dirty      []*link // to be flushed
-	wake       bool    // the Socket is to be woken
-	dropped    bool    // the client was closed: what follows is not handled
+	dirty      []*link   // to be flushed
+	wake       bool      // the Socket is to be woken
+	dropped    bool      // the client was closed: what follows is not handled
+	waiting    []message // what came while a further home was dialled
+	dialing    bool
 	namespaces map[string]struct{}
 }
 
@@ -56,6 +63,12 @@ type partial struct {
 	attachments [][]byte
 }
 
+// message is one Engine.IO message from the client.
+type message struct {
+	data   []byte
+	binary bool
+}
+
 // add takes one attachment, copied. It returns true when the packet is complete.
 func (p *partial) add(data []byte) bool {
 	p.attachments = append(p.attachments, slices.Clone(data))
@@ -70,7 +83,13 @@ func (c *client) Message(data []byte, binary bool) {
 
 func (c *client) message(data []byte, binary bool) {
 	in := &c.in
-	if in.dropped {
+	switch {
+	case in.dropped:
+		return
+	case in.dialing: // reading is paused: this is the rest of what was read already
+		if in.waiting = append(in.waiting, message{slices.Clone(data), binary}); len(in.waiting) > maxWaiting {
+			c.drop("too much while a connection to the upstream is opened")
+		}
 		return
 	}
 	c.srv.metrics.Packets.In.Inc()
@@ -379,24 +398,46 @@ func (c *client) connectHome(namespace string, data []byte) {
 		c.touch(home)
 		return
 	}
-	home = c.redial()
-	if home == nil {
-		c.drop("no further connection to the upstream")
-		return
-	}
-	home.connect(c, namespace, data)
-	c.touch(home)
+	c.in.dialing = true
+	c.sock.Pause()
+	data = slices.Clone(data)
+	go c.redial(func(home *link) { // ends within the handshake timeout
+		home.connect(c, namespace, data)
+		c.touch(home)
+	})
 }
 
-// redial repeats the client's handshake upstream, for a further home. The client's input waits for it, so nothing
-// overtakes it; that is no network write, and bounded by the handshake timeout.
-func (c *client) redial() *link {
+// redial repeats the client's handshake upstream, for a further home. Meanwhile the client is not read, so that
+// nothing overtakes what it is for.
+func (c *client) redial(then func(home *link)) {
+	home, err := c.dialHome()
+	c.sock.Input(func() {
+		c.in.dialing = false
+		if err != nil {
+			c.srv.log.Warn("further upstream handshake failed", "client", c.order, "error", err)
+			c.drop("no further connection to the upstream")
+			return
+		}
+		then(home)
+		waiting := c.in.waiting
+		c.in.waiting = nil
+		for i, m := range waiting {
+			if c.in.dialing { // for one more
+				c.in.waiting = append(c.in.waiting, waiting[i:]...)
+				return
+			}
+			c.Message(m.data, m.binary)
+		}
+	})
+	c.sock.Resume()
+}
+
+func (c *client) dialHome() (*link, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), c.srv.cfg.Upstream.HandshakeTimeout)
 	defer cancel()
 	conn, err := c.srv.dial(ctx, c.request)
 	if err != nil {
-		c.srv.log.Warn("further upstream handshake failed", "client", c.order, "error", err)
-		return nil
+		return nil, err
 	}
 	c.mu.Lock()
 	old := c.home
@@ -408,10 +449,10 @@ func (c *client) redial() *link {
 	l := newLink(c.srv, conn, c)
 	if !c.takeHome(l) {
 		l.abandon()
-		return nil
+		return nil, errClientGone
 	}
 	l.start()
-	return l
+	return l, nil
 }
 
 // packetHome sends a packet that belongs to no session to the client's home.
