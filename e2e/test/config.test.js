@@ -214,7 +214,7 @@ describe("ways to run it", { concurrency: 2, skip }, () => {
     let out = "";
     child.stdout.on("data", (d) => (out += d));
     child.stderr.on("data", (d) => (out += d));
-    const url = await until(() => /recovered/i.test(out) && /http:\/\/(localhost|127\.0\.0\.1):\d+/.exec(out)?.[0], () => `the demo's story:\n${out}`, 30000);
+    const url = await until(() => /Recovered:/.test(out) && /holdfast +(http:\S+:\d+)/.exec(out)?.[1], () => `the demo's story:\n${out}`, 30000);
     await until(() => /id/.test(out), "the id");
     const c = new Client("4.8.4", url.replace("localhost", "127.0.0.1"), { transports: ["websocket"] });
     t.after(() => c.close());

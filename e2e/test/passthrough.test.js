@@ -419,7 +419,7 @@ describe("a plain Engine.IO server", parallel, () => {
   async function plain(t) {
     const { Server } = require("engine.io-6.2.1");
     const server = http.createServer(api);
-    const engine = new Server({ pingInterval: 300, pingTimeout: 300, maxHttpBufferSize: 1e6 });
+    const engine = new Server({ pingInterval: 300, pingTimeout: 2000, maxHttpBufferSize: 1e6 });
     engine.attach(server, { path: "/engine.io/" });
     engine.on("connection", (socket) => {
       socket.send("hi");

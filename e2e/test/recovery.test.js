@@ -98,10 +98,10 @@ describe("a cut connection recovers", parallel, () => {
   });
 
   combos("after a long silence, and an absence of many heartbeats", {}, async (t, how) => {
-    const { s, c, id, before } = await warm(t, how, { io: { pingInterval: 200, pingTimeout: 300 } });
-    await sleep(1500);
+    const { s, c, id, before } = await warm(t, how, { io: { pingInterval: 300, pingTimeout: 2000 } });
+    await sleep(2500);
     assert.equal(c.main.disconnects.length, 0);
-    await away(s, c, () => sleep(1500));
+    await away(s, c, () => sleep(2600)); // longer than pingInterval + pingTimeout
     s.app.stream("/", id, 4, 5);
     await c.main.stream(1, 5);
     c.main.assertRecovered(1);
@@ -110,7 +110,7 @@ describe("a cut connection recovers", parallel, () => {
   });
 
   combos("with a server that pings every second", { transports: ["websocket", "polling"] }, async (t, how) => {
-    const { s, c, id, before } = await warm(t, how, { io: { pingInterval: 1000, pingTimeout: 500 } });
+    const { s, c, id, before } = await warm(t, how, { io: { pingInterval: 1000, pingTimeout: 2000 } });
     await away(s, c, async () => {
       for (let i = 4; i <= 10; i++) {
         s.app.stream("/", id, i, i);
@@ -125,7 +125,7 @@ describe("a cut connection recovers", parallel, () => {
 
   combos("ten times in a row with nothing between", {}, async (t, how) => {
     // A short heartbeat: a client cut in the middle of its upgrade may notice only by that.
-    const { s, c, id, before } = await warm(t, how, { io: { pingInterval: 1000, pingTimeout: 1000 } });
+    const { s, c, id, before } = await warm(t, how, { io: { pingInterval: 1000, pingTimeout: 2000 } });
     for (let i = 1; i <= 10; i++) {
       await s.hit(c);
       await c.main.connected(1 + i);
@@ -167,7 +167,7 @@ describe("a cut connection recovers", parallel, () => {
   });
 
   combos("by the client's ping timeout", { transports: ["websocket", "polling"], native: false }, async (t, how) => {
-    const { s, c, id, before } = await warm(t, how, { io: { pingInterval: 300, pingTimeout: 300 } });
+    const { s, c, id, before } = await warm(t, how, { io: { pingInterval: 400, pingTimeout: 1000 } });
     s.relay.blackhole();
     s.app.stream("/", id, 4, 9);
     assert.equal(await c.main.disconnected(), "ping timeout");
@@ -254,7 +254,7 @@ describe("an upgrade that is cut", parallel, () => {
     for (const first of [true, false]) {
       combos(`${point}, ${first ? "at the first connection" : "at a later one"}, recovers`, { transports: ["default"], native: false }, async (t, how) => {
         // A short heartbeat: at some of these points a client notices only by that.
-        const s = await stack(t, { io: { pingInterval: 1000, pingTimeout: 1000 } });
+        const s = await stack(t, { io: { pingInterval: 1000, pingTimeout: 2000 } });
         let known; // connections the client had been told of when the blow came
         let c;
         const blow = () =>
@@ -615,7 +615,7 @@ describe("under load", { concurrency: 2 }, () => {
   });
 
   combos("a slow client gets everything, and keeps its heartbeat", { native: false, transports: ["websocket"], timeout: 60000 }, async (t, how) => {
-    const { s, c, id, before } = await warm(t, how, { io: { pingInterval: 1500, pingTimeout: 2500 } });
+    const { s, c, id, before } = await warm(t, how, { io: { pingInterval: 1500, pingTimeout: 3500 } });
     s.relay.throttle(400_000, ["down"]);
     const filler = "y".repeat(1000);
     s.app.stream("/", id, 4, 4000, () => [filler]);

@@ -51,7 +51,7 @@ describe("SIGTERM", { concurrency: 3, skip }, () => {
   });
 
   combos("lets polls, POSTs, events and acks of known sessions go on", {}, async (t, how) => {
-    const s = await stack(t, { config, io: { pingInterval: 300, pingTimeout: 500 } });
+    const s = await stack(t, { config, io: { pingInterval: 300, pingTimeout: 2000 } });
     const c = s.client(how.version, how.options);
     const { id } = await c.main.connected();
     if (how.transport === "default") await c.upgraded();

@@ -809,14 +809,14 @@ describe("the upgrade", parallel, () => {
   });
 
   it("heartbeat over polling", async (t) => {
-    const p = await pair(t, { io: { pingInterval: 300, pingTimeout: 200 } });
+    const p = await pair(t, { io: { pingInterval: 300, pingTimeout: 1000 } });
     await p.both(async (url) => {
       const poll = await Polling.open(url);
       for (let i = 0; i < 3; i++) {
         assert.equal((await poll.poll()).body, "2");
         await poll.post("3");
       }
-      await sleep(600);
+      await sleep(1600);
       assert.equal((await poll.poll()).status, 400);
     });
   });

@@ -1,0 +1,116 @@
+// Runs the maintainers' protocol test suites against a server behind holdfast and against the server
+// itself, and compares what passes.
+//
+//   SUITES=DIR node conformance.js      DIR is a clone of socketio/socket.io (its docs/ has the suites)
+//
+// The suites are fixed to one address: they run from a copy with the address changed.
+// Recovery is off for the Socket.IO suite, which forbids what recovery adds (pid and offset).
+import { spawn } from "node:child_process";
+import { createServer } from "node:http";
+import { createRequire } from "node:module";
+import { cp, mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { Holdfast } from "./lib/holdfast.js";
+
+const require = createRequire(import.meta.url);
+const HERE = path.dirname(fileURLToPath(import.meta.url));
+const timing = { pingInterval: 300, pingTimeout: 200 };
+
+const engine = {
+  suite: "engine.io-protocol/v4-test-suite",
+  paths: ["/engine.io/"],
+  serve(http) {
+    const { Server } = require("engine.io-6.2.1");
+    const server = new Server({ ...timing, maxHttpBufferSize: 1e6 });
+    server.attach(http, { path: "/engine.io/" });
+    server.on("connection", (socket) => socket.on("data", (data) => socket.send(data)));
+    return () => server.close();
+  },
+};
+
+const socketio = (version) => ({
+  suite: "socket.io-protocol/v5-test-suite",
+  paths: ["/socket.io/"],
+  serve(http) {
+    const { Server } = require(`socket.io-${version}`);
+    // The suite waits 2 s at most for a connection without CONNECT to be closed.
+    const io = new Server(http, { ...timing, maxHttpBufferSize: 1e6, connectTimeout: 1000, serveClient: false });
+    for (const name of ["/", "/custom"]) {
+      io.of(name).on("connection", (socket) => {
+        socket.emit("auth", socket.handshake.auth);
+        socket.on("message", (...args) => socket.emit("message-back", ...args));
+        socket.on("message-with-ack", (...args) => args.pop()(...args));
+        socket.on("error", () => {});
+      });
+    }
+    return () => io.close();
+  },
+});
+
+const off = { recovery: { max_disconnection_duration: "0" } };
+const runs = [
+  { name: "Engine.IO v4, engine.io 6.2.1", ...engine, config: {} },
+  { name: "Engine.IO v4, engine.io 6.2.1, recovery off", ...engine, config: off },
+  { name: "Socket.IO v5, socket.io 4.5.4, recovery off", ...socketio("4.5.4"), config: off },
+  { name: "Socket.IO v5, socket.io 4.0.2, recovery off", ...socketio("4.0.2"), config: off },
+];
+
+/** Runs a suite against a URL; returns Map(title -> "passed" or the error). */
+async function suite(dir, from, url) {
+  await rm(dir, { recursive: true, force: true });
+  await mkdir(dir, { recursive: true });
+  await cp(path.join(from, "node-imports.js"), path.join(dir, "node-imports.js"));
+  const text = await readFile(path.join(from, "test-suite.js"), "utf8");
+  if (!text.includes("http://localhost:3000")) throw new Error("the suite's address has changed: mend conformance.js");
+  await writeFile(path.join(dir, "test-suite.js"), text.replaceAll("http://localhost:3000", url));
+  await writeFile(path.join(dir, "package.json"), '{"type":"module"}\n');
+  const mocha = path.join(HERE, "node_modules/mocha/bin/mocha.js");
+  const child = spawn(process.execPath, [mocha, "--exit", "--timeout", "4000", "--reporter", "json", "--reporter-option", "output=result.json", "test-suite.js"], {
+    cwd: dir,
+    stdio: ["ignore", "ignore", "inherit"],
+  });
+  await new Promise((resolve) => child.once("exit", resolve));
+  const { tests } = JSON.parse(await readFile(path.join(dir, "result.json"), "utf8"));
+  return new Map(tests.map((t) => [t.fullTitle, Object.keys(t.err).length ? t.err.message : "passed"]));
+}
+
+async function compare(run, suites) {
+  const http = createServer((req, res) => res.writeHead(404).end());
+  const stop = run.serve(http);
+  await new Promise((resolve) => http.listen(0, "127.0.0.1", resolve));
+  const { port } = http.address();
+  const hf = await Holdfast.start(port, { ...run.config, engineio: { paths: run.paths } });
+  try {
+    const from = path.join(suites, "docs", run.suite);
+    const dir = path.join(HERE, ".conformance", String(process.pid));
+    const direct = await suite(path.join(dir, "direct"), from, `http://127.0.0.1:${port}`);
+    const through = await suite(path.join(dir, "through"), from, hf.url);
+    await rm(dir, { recursive: true, force: true });
+    const count = (map) => [...map.values()].filter((v) => v === "passed").length;
+    console.log(`${run.name}: ${count(through)} of ${through.size} pass through holdfast, ${count(direct)} of ${direct.size} directly`);
+    let differences = 0;
+    for (const title of new Set([...direct.keys(), ...through.keys()])) {
+      const [a, b] = [direct.get(title), through.get(title)];
+      if ((a === "passed") === (b === "passed")) continue;
+      differences++;
+      console.log(`  ${title}\n    directly: ${a}\n    through holdfast: ${b}`);
+    }
+    return differences;
+  } finally {
+    stop();
+    http.closeAllConnections();
+    http.close();
+    await hf.stop();
+  }
+}
+
+const suites = process.env.SUITES;
+if (!suites) {
+  console.error("conformance: set SUITES to a clone of socketio/socket.io");
+  process.exit(2);
+}
+let differences = 0;
+for (const run of runs) differences += await compare(run, path.resolve(suites));
+console.log(differences ? `${differences} differences` : "no difference");
+process.exit(differences ? 1 : 0);
