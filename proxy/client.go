@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"maps"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -103,10 +104,10 @@ func (c *client) detach(reason metrics.Reason, goingAway bool) {
 		c.out.close()
 		c.mu.Unlock()
 
-		c.srv.registry.Park(cursors, c.parkFor(goingAway), string(reason))
-		if home != nil {
+		if home != nil { // first, for a link whose sessions all end now is to be closed, not only disconnected
 			home.release(c, true)
 		}
+		c.srv.registry.Park(cursors, c.parkFor(goingAway), string(reason))
 		close(c.done)
 	})
 }
@@ -144,7 +145,7 @@ func (c *client) homeLost(l *link, needed bool) {
 		return
 	}
 	c.home = nil
-	last := needed || len(c.sessions) == 0
+	last := needed || !slices.ContainsFunc(slices.Collect(maps.Values(c.sessions)), (*session.Cursor).Attached)
 	c.mu.Unlock()
 	if last {
 		c.sock.Close()

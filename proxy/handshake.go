@@ -144,6 +144,9 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.As(err, &rejected):
 		copyHeader(w.Header(), without(rejected.Header, notRelayed))
 		w.Header().Set("Content-Length", strconv.Itoa(len(rejected.Body)))
+		if isUpgrade(r) {
+			w.Header().Set("Connection", "close")
+		}
 		w.WriteHeader(rejected.Status)
 		_, _ = w.Write(rejected.Body) // the client may have gone
 	case r.Context().Err() != nil: // the client has gone

@@ -25,6 +25,12 @@ func (s *Server) newPassthrough(up *upstream) *httputil.ReverseProxy {
 				r.Out.Header["User-Agent"] = []string{""} // else net/http adds its own
 			}
 		},
+		ModifyResponse: func(resp *http.Response) error {
+			if resp.StatusCode != http.StatusSwitchingProtocols && isUpgrade(resp.Request) {
+				resp.Header.Set("Connection", "close") // as servers end a connection whose upgrade they refuse
+			}
+			return nil
+		},
 		FlushInterval: -1, // server-sent events and other streams are not held back
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			if r.Context().Err() != nil {
