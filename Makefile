@@ -53,7 +53,7 @@ e2e: e2e/node_modules/.package-lock.json ## Run the end-to-end tests: TESTS=reco
 .PHONY: conformance
 conformance: e2e/node_modules/.package-lock.json ## Run the protocols' own suites: SUITES=dir, a clone of socketio/socket.io
 	@test -n "$(SUITES)" || { echo "make conformance SUITES=dir: dir is a clone of github.com/socketio/socket.io" >&2; exit 2; }
-	cd e2e && node conformance.js "$(abspath $(SUITES))"
+	cd e2e && SUITES="$(abspath $(SUITES))" node conformance.js
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME=30s
@@ -71,6 +71,7 @@ lint: $(LINT) ## Check the code without running it
 	go vet ./...
 	$(LINT) run
 	go mod tidy -diff
+	tools/check-docs.sh
 
 .PHONY: fmt
 fmt: $(LINT) ## Format the code
