@@ -125,6 +125,7 @@ describe("a server that disconnects its client", parallel, () => {
       s.app.stream("/", id, 4, 5);
       s.app.socket(id).disconnect(close);
       assert.equal(s.app.disconnects.length, 1);
+      await until(async () => (await parked(s)) === 0, "holdfast to read it");
       s.relay.up();
       await c.main.connected(2);
       assertFresh(c);
@@ -143,6 +144,7 @@ describe("a server that disconnects its client", parallel, () => {
     await gone(s, c);
     s.app.socket(adminId, "/admin").disconnect();
     s.app.stream("/", id, 4, 6);
+    await until(async () => (await parked(s)) === 1, "holdfast to read it");
     s.relay.up();
     await c.main.connected(2);
     await admin.connected(2);

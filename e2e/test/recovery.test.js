@@ -154,6 +154,33 @@ describe("a cut connection recovers", parallel, () => {
     serverSawNothing(s, before);
   });
 
+  combos("by a half-close of the client's side", { native: false, transports: ["websocket"] }, async (t, how) => {
+    const { s, c, id, before } = await warm(t, how);
+    s.relay.halfClose();
+    await c.main.disconnected();
+    s.app.stream("/", id, 4, 9);
+    await c.main.connected(2);
+    await c.main.stream(1, 9);
+    c.main.assertRecovered(1);
+    serverSawNothing(s, before);
+  });
+
+  combos("that reads nothing any more, found by holdfast's own ping", { native: false, transports: ["websocket", "polling"] }, async (t, how) => {
+    // The server's heartbeat is slow: holdfast's own towards its clients is not.
+    const { s, c, id, before } = await warm(t, how, { config: { engineio: { ping_interval: "300ms", ping_timeout: "700ms" } } });
+    assert.equal(c.manager.engine.pingInterval ?? c.manager.engine._pingInterval, 300);
+    s.relay.mode = "hole";
+    s.relay.blackhole();
+    await until(async () => (await s.hf.metrics()).sum("holdfast_sessions", { state: "parked" }) === 1, "the session to be parked", 4000);
+    s.app.stream("/", id, 4, 9);
+    s.relay.cut();
+    s.relay.up();
+    await c.main.connected(2);
+    await c.main.stream(1, 9);
+    c.main.assertRecovered();
+    serverSawNothing(s, before);
+  });
+
   combos("by engine.close() on the client", {}, async (t, how) => {
     const { s, c, id, before } = await warm(t, how);
     c.manager.engine.close();
@@ -379,6 +406,36 @@ describe("what is missed comes back whole", parallel, () => {
     serverSawNothing(s, before);
   });
 
+  combos("binary events of a megabyte, cut in their middle", { native: false }, async (t, how) => {
+    const { s, c, id, before } = await warm(t, how);
+    const make = (i) => [Buffer.alloc(900_000, i), { tail: Buffer.from([i]) }];
+    s.relay.down();
+    await c.main.disconnected();
+    s.app.stream("/", id, 4, 9, make);
+    s.relay.up();
+    for (let k = 1; k <= 3; k++) await s.relay.afterBytes("down", 700_000 * k, { action: "cutAll" });
+    await c.main.stream(1, 9, { timeout: 20000 });
+    for (const [, i, head, { tail }] of c.main.events.slice(3)) {
+      assert.ok(Buffer.from(head).equals(Buffer.alloc(900_000, i)));
+      assert.equal(Buffer.from(tail)[0], i);
+    }
+    c.main.assertRecovered();
+    serverSawNothing(s, before);
+  });
+
+  combos("a client that asks for base64 only", { transports: ["websocket", "polling"] }, async (t, how) => {
+    const { s, c, id, before } = await warm(t, how, { client: { forceBase64: true } });
+    const make = (i) => [Buffer.alloc(50, i), "t"];
+    s.app.stream("/", id, 4, 10, make);
+    await c.main.stream(1, 10);
+    await away(s, c, () => s.app.stream("/", id, 11, 20, make));
+    await c.main.stream(1, 20);
+    for (const [, i, buffer] of c.main.events.slice(3)) assert.deepEqual(Buffer.from(buffer), Buffer.alloc(50, i));
+    const [back] = await c.main.ask("echo", Buffer.from("up"));
+    assert.equal(Buffer.from(back).toString(), "up");
+    serverSawNothing(s, before);
+  });
+
   combos("a client that dies between its binary event and the attachments", { transports: ["websocket", "polling"], native: false }, async (t, how) => {
     const { s, c, id, before } = await warm(t, how);
     const cut =
@@ -406,6 +463,22 @@ describe("what is missed comes back whole", parallel, () => {
     c.main.assertRecovered(1);
     serverSawNothing(s, before);
     await alive(s, c, id);
+  });
+
+  combos("events that the client repeats until they are acknowledged", { native: false, transports: ["websocket", "polling"] }, async (t, how) => {
+    const { s, c, before } = await warm(t, how, { client: { retries: 5, ackTimeout: 2000 } });
+    const acked = [];
+    for (let i = 1; i <= 30; i++) c.socket.emit("echo", i, (err, x) => acked.push(err ?? x));
+    for (let k = 1; k <= 3; k++) {
+      await until(() => acked.length >= k * 3, "some to be acknowledged");
+      await s.hit(c);
+      await c.main.connected(1 + k);
+    }
+    await until(() => acked.length === 30, () => `all to be acknowledged, have ${acked.length}`, 15000);
+    assert.deepEqual(acked, Array.from({ length: 30 }, (_, i) => i + 1));
+    const seen = [...new Set(s.app.receivedArgs("echo").map(([i]) => i))];
+    assert.deepEqual(seen, Array.from({ length: 30 }, (_, i) => i + 1), "each at least once, in order");
+    serverSawNothing(s, before);
   });
 
   combos("volatile events are kept like others", { transports: ["websocket"], native: false }, async (t, how) => {
@@ -552,6 +625,50 @@ describe("acknowledgements", parallel, () => {
     assert.deepEqual(replies, ["late"]);
     serverSawNothing(s, before);
   });
+});
+
+describe("recovery.ack_events: questions on their way when the connection died", { ...parallel, skip: onlyHoldfast }, () => {
+  for (const ack_events of ["at-most-once", "at-least-once"]) {
+    combos(ack_events, { transports: ["websocket", "polling"] }, async (t, how) => {
+      const { s, c, id } = await warm(t, how, { config: { recovery: { ack_events } } });
+      const asked = [];
+      c.socket.on("question", (x, answer) => {
+        asked.push(x);
+        answer(x);
+      });
+      const answers = [];
+      s.relay.blackhole({ up: false }); // what is sent goes into the void
+      s.app.socket(id).emit("question", "lost", (x) => answers.push(x));
+      s.app.stream("/", id, 4, 6);
+      await sleep(150);
+      await s.hit(c, "abandon");
+      await c.main.connected(2);
+      s.app.socket(id).emit("question", "later", (x) => answers.push(x));
+      await until(() => answers.includes("later"), "the later answer");
+      await c.main.stream(1, 6);
+      c.main.assertRecovered(1);
+      assert.deepEqual(asked, ack_events === "at-most-once" ? ["later"] : ["lost", "later"]);
+      assert.deepEqual(answers, asked);
+    });
+
+    combos(`${ack_events}: a question that was answered is not asked again`, { transports: ["websocket", "polling"] }, async (t, how) => {
+      const { s, c, id, before } = await warm(t, how, { config: { recovery: { ack_events } } });
+      const asked = [];
+      c.socket.on("question", (x, answer) => {
+        asked.push(x);
+        answer(x);
+      });
+      const answers = [];
+      for (let i = 0; i < 5; i++) {
+        s.app.socket(id).emit("question", i, (x) => answers.push(x));
+        await until(() => answers.length === i + 1, "the answer");
+        await s.hit(c);
+        await c.main.connected(2 + i);
+      }
+      assert.deepEqual(asked, [0, 1, 2, 3, 4]);
+      serverSawNothing(s, before);
+    });
+  }
 });
 
 describe("sessions that follow each other", parallel, () => {

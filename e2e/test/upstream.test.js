@@ -1,12 +1,20 @@
 // What the server behind holdfast sees, and what happens when it is not there.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { createServer } from "node:http";
+import net from "node:net";
+import os from "node:os";
+import path from "node:path";
+import { createServer as createTLSServer } from "node:tls";
+import { Client } from "../lib/client.js";
 import { combos } from "../lib/combos.js";
 import { Holdfast, onlyHoldfast } from "../lib/holdfast.js";
 import { freePort } from "../lib/ports.js";
 import { Polling, Raw, request } from "../lib/raw.js";
-import { ChildApp } from "../lib/server.js";
+import { Relay } from "../lib/relay.js";
+import { App, ChildApp } from "../lib/server.js";
 import { stack } from "../lib/stack.js";
 import { never, sleep, until } from "../lib/wait.js";
 
@@ -449,8 +457,53 @@ describe("the link to the server", parallel, () => {
   });
 });
 
+describe("TLS", { concurrency: 2, skip: skip || (spawnSync("openssl", ["version"]).status !== 0 && "openssl is not installed") }, () => {
+  combos("towards clients and towards the server", { versions: ["4.8.4"] }, async (t, how) => {
+    const dir = await mkdtemp(path.join(os.tmpdir(), "holdfast-e2e-"));
+    const [key, cert] = [path.join(dir, "key.pem"), path.join(dir, "cert.pem")];
+    const made = spawnSync("openssl", ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=upstream.test", "-addext", "subjectAltName=DNS:upstream.test,IP:127.0.0.1", "-keyout", key, "-out", cert]);
+    assert.equal(made.status, 0, String(made.stderr));
+    const app = await App.start("4.5.4");
+    // A TLS end before the server.
+    const tls = createTLSServer({ key: await readFile(key), cert: await readFile(cert) }, (socket) => {
+      const plain = net.connect(app.port, "127.0.0.1");
+      socket.pipe(plain).pipe(socket);
+      socket.on("error", () => plain.destroy());
+      plain.on("error", () => socket.destroy());
+    });
+    await new Promise((resolve) => tls.listen(0, "127.0.0.1", resolve));
+    const hf = await Holdfast.start(0, {
+      upstream: { url: `https://127.0.0.1:${tls.address().port}`, tls: { ca_file: cert, server_name: "upstream.test" } },
+      tls: { cert_file: cert, key_file: key },
+    });
+    const relay = await Relay.start(hf.port);
+    const c = new Client(how.version, relay.url.replace("http:", "https:"), { ...how.options, ca: await readFile(cert), rejectUnauthorized: true });
+    t.after(async () => {
+      c.close();
+      await relay.stop();
+      await app.stop();
+      tls.close();
+      await hf.stop();
+      await rm(dir, { recursive: true, force: true });
+    });
+    const { id } = await c.main.connected();
+    if (how.transport === "default") await c.upgraded();
+    const make = (i) => (i % 3 ? [] : [Buffer.alloc(5000, i)]);
+    app.stream("/", id, 1, 20, make);
+    await c.main.stream(1, 20);
+    assert.equal(app.connections[0].headers["x-forwarded-proto"], "https");
+    relay.down();
+    await c.main.disconnected();
+    app.stream("/", id, 21, 200, make);
+    relay.up();
+    await c.main.connected(2);
+    await c.main.stream(1, 200);
+    c.main.assertRecovered(1);
+    assert.equal(app.disconnects.length, 0);
+  });
+});
+
 async function resident(pid) {
-  const { readFile } = await import("node:fs/promises");
   const status = await readFile(`/proc/${pid}/status`, "utf8");
   return Number(/VmRSS:\s+(\d+)/.exec(status)[1]) * 1024;
 }
