@@ -335,7 +335,7 @@ describe("an upgrade that is cut", parallel, () => {
     });
   }
 
-  combos("on the way back from a drop, recovers", { transports: ["default"] }, async (t, how) => {
+  combos("on the way back from a drop, recovers", { transports: ["default"], native: false }, async (t, how) => {
     const { s, c, id, before } = await warm(t, how);
     await s.hit(c);
     await s.relay.onFrame("down", text("3probe"), { action: "cutAll" });
