@@ -2,8 +2,8 @@
 
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-// HOLDFAST_E2E_SLOW stretches every timeout, for slow machines and for binaries built with -race.
-export const SLOW = Number(process.env.HOLDFAST_E2E_SLOW || 1);
+// HOLDFAST_E2E_SLOW stretches every timeout, for slow machines; binaries built with -race take twice the time anyway.
+export const SLOW = Number(process.env.HOLDFAST_E2E_SLOW || (process.env.HOLDFAST_E2E_RACE === "1" ? 2 : 1));
 
 /**
  * Polls fn until it returns something truthy, and returns that.
