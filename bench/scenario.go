@@ -1,0 +1,116 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Metrics of more than one scenario.
+const (
+	proxyCPU  = "proxy_cpu_us"  // of one message, round trip or connection
+	serverCPU = "server_cpu_us" // likewise
+	rate      = "per_second"
+)
+
+// metric is a column of a scenario's table.
+type metric struct {
+	name   string // in the machine-readable results; its unit is its last word
+	title  string
+	digits int  // after the point
+	ratio  bool // a column with the ratio to the baseline follows
+}
+
+// scenario is something to be measured.
+type scenario struct {
+	group, name  string // a group has several of one kind
+	title        string
+	note         string // under the table; may be empty
+	metrics      []metric
+	baseline     string // the target that others are compared with
+	targets      []target
+	maxRounds    int // 0: no limit
+	pingInterval time.Duration
+	run          func(t *trial) (values, error)
+}
+
+// scenarios are all that were asked for, with the targets for each.
+func (e *env) scenarios() []*scenario {
+	o := e.opts
+	perRoundTrip := []metric{
+		{proxyCPU, "proxy CPU us", 2, true},
+		{serverCPU, "server CPU us", 2, false},
+		{"latency_p50_us", "p50 us", 0, true},
+		{"latency_p99_us", "p99 us", 0, true},
+		{rate, "round trips/s", 0, false},
+	}
+	perMessage := []metric{
+		{proxyCPU, "proxy CPU us", 2, true},
+		{serverCPU, "server CPU us", 2, false},
+		{rate, "messages/s", 0, false},
+	}
+	all := []*scenario{
+		{
+			group: "echo", name: "echo-1", metrics: perRoundTrip,
+			title: fmt.Sprintf("echo: round trips of one client, %d-byte payload", o.payload),
+			run:   func(t *trial) (values, error) { return echo(t, 1, 1) },
+		},
+		{
+			group: "echo", name: "echo", metrics: perRoundTrip,
+			title: fmt.Sprintf("echo: round trips of %d clients, one in flight each, %d-byte payload", o.clients, o.payload),
+			run:   func(t *trial) (values, error) { return echo(t, o.clients, 1) },
+		},
+		{
+			group: "pipeline", name: "pipeline",
+			title:   fmt.Sprintf("pipeline: round trips of %d clients, %d in flight each, %d-byte payload", o.clients, o.inFlight, o.payload),
+			metrics: []metric{perRoundTrip[0], perRoundTrip[1], perRoundTrip[4]},
+			run:     func(t *trial) (values, error) { return echo(t, o.clients, o.inFlight) },
+		},
+	}
+	for _, size := range o.broadcastPayloads {
+		all = append(all, &scenario{
+			group: "broadcast", name: fmt.Sprintf("broadcast-%d", size), metrics: perMessage,
+			title: fmt.Sprintf("broadcast: to %d clients, %d-byte payload; figures are per message delivered", o.broadcastClients, size),
+			run:   func(t *trial) (values, error) { return broadcast(t, o.broadcastClients, size) },
+		})
+	}
+	all = append(all, e.memoryScenarios()...)
+	all = append(all, &scenario{
+		group: "connect", name: "connect",
+		title: fmt.Sprintf("connect: %d connections opened, %d at a time: handshake and CONNECT", o.connectClients, o.connectAtOnce),
+		metrics: []metric{
+			{proxyCPU, "proxy CPU us", 1, true},
+			{serverCPU, "server CPU us", 1, false},
+			{rate, "connections/s", 0, false},
+		},
+		run: connect,
+	})
+	for _, s := range all {
+		s.baseline = haproxyName
+		if s.targets == nil {
+			s.targets = e.proxyTargets()
+		}
+	}
+	all = append(all, e.stormScenario())
+	return slices.DeleteFunc(all, func(s *scenario) bool {
+		asked := slices.Contains(o.scenarios, s.group) || slices.Contains(o.scenarios, s.name)
+		if asked && len(s.targets) == 0 {
+			e.note("%s is not measured: none of the targets has it", s.name)
+		}
+		return !asked || len(s.targets) == 0
+	})
+}
+
+// groups are the values of -scenarios.
+var groups = []string{"echo", "pipeline", "broadcast", "idle", "connect", "storm"}
+
+// proxyTargets are the proxies that were asked for, before the synthetic server.
+func (e *env) proxyTargets() []target {
+	var targets []target
+	for _, name := range e.opts.targets {
+		targets = append(targets, target{name: name, proxy: proxies[name], recover: name == holdfastName})
+	}
+	return targets
+}

@@ -1,0 +1,165 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+)
+
+// trial is one run of a scenario against a target, whose processes are its own.
+type trial struct {
+	ctx    context.Context
+	opts   *options
+	target target
+	server *backend
+	proxy  *proxy // nil: none
+	gen    *generator
+}
+
+// runTrial starts what a trial needs, runs it, and stops all again. An error
+// means that the trial has no figures.
+func (e *env) runTrial(ctx context.Context, s *scenario, tg target) (v values, err error) {
+	dir, err := os.MkdirTemp(e.tmp, "trial")
+	if err != nil {
+		return nil, err
+	}
+	startBackend := tg.server
+	if startBackend == nil {
+		startBackend = startServer
+	}
+	interval := s.pingInterval
+	if interval == 0 {
+		interval = 25 * time.Second // socket.io's default
+	}
+	server, err := startBackend(ctx, e, dir, interval)
+	if err != nil {
+		return nil, err
+	}
+	defer server.stop()
+	t := &trial{ctx: ctx, opts: e.opts, target: tg, server: server}
+	addr := server.addr
+	if tg.proxy != nil {
+		if t.proxy, err = tg.proxy(ctx, e, dir, server.addr); err != nil {
+			return nil, err
+		}
+		defer t.proxy.stop()
+		addr = t.proxy.addr
+	}
+	if t.gen, err = newGenerator(addr, tg.recover); err != nil {
+		return nil, err
+	}
+	defer t.gen.close()
+	v, err = s.run(t)
+	if err == nil {
+		err = t.check()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// check reports a process that ended by itself.
+func (t *trial) check() error {
+	if err := t.server.alive(); err != nil {
+		return err
+	}
+	if t.proxy != nil {
+		return t.proxy.alive()
+	}
+	return nil
+}
+
+// used is what proxy and server have used of the CPU, since they began or
+// between two points.
+type used struct {
+	at            time.Time
+	proxy, server time.Duration
+}
+
+func (t *trial) used() (u used, err error) {
+	u.at = time.Now()
+	if u.server, err = cpuTime([]int{t.server.pid()}); err != nil {
+		return used{}, err
+	}
+	if t.proxy != nil {
+		u.proxy, err = cpuTime(t.proxy.pids)
+	}
+	return u, err
+}
+
+// since is what was used from begin on.
+func (t *trial) since(begin used) (used, error) {
+	u, err := t.used()
+	u.proxy -= begin.proxy
+	u.server -= begin.server
+	return u, err
+}
+
+// perMessage are the figures of a scenario that counts messages.
+func (t *trial) perMessage(u used, begin time.Time, messages uint64) (values, error) {
+	if messages == 0 {
+		return nil, fmt.Errorf("%w: not one message in %v", errTrial, u.at.Sub(begin))
+	}
+	n := float64(messages)
+	v := values{
+		rate:      n / u.at.Sub(begin).Seconds(),
+		serverCPU: microseconds(u.server) / n,
+	}
+	if t.proxy != nil {
+		v[proxyCPU] = microseconds(u.proxy) / n
+	}
+	return v, nil
+}
+
+func microseconds(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+
+// settled waits until proxy and server are idle, but lets the clients answer.
+func (t *trial) settled() error {
+	const (
+		step  = 50 * time.Millisecond
+		idle  = time.Millisecond // used in a step
+		limit = 30 * time.Second
+	)
+	for start := time.Now(); time.Since(start) < limit; {
+		begin, err := t.used()
+		if err != nil {
+			return err
+		}
+		if err := t.pause(step); err != nil {
+			return err
+		}
+		u, err := t.since(begin)
+		if err != nil {
+			return err
+		}
+		if u.proxy < idle && u.server < idle {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: proxy and server do not come to rest", errTrial)
+}
+
+// pause lets time pass for all.
+func (t *trial) pause(d time.Duration) error { return t.gen.pause(t.ctx, d) }
+
+// verify compares what the server counted with what is right.
+func (t *trial) verify(want stats) error {
+	got, err := t.server.stats(t.ctx)
+	if err == nil && got != want {
+		err = fmt.Errorf("%w: the server counted: %v, want: %v", errTrial, got, want)
+	}
+	return err
+}
+
+// broadcast sends an event to all clients, and waits until they have it.
+func (t *trial) broadcast() error {
+	t.gen.expected += uint64(t.gen.connected)
+	if err := t.server.broadcast(t.ctx, 1, len(t.gen.payload)); err != nil {
+		return err
+	}
+	return t.gen.receive(t.ctx)
+}
