@@ -6,6 +6,7 @@ set -euo pipefail
 packages=(
   python3-socketio python3-aiohttp python3-werkzeug # the Python servers of the end-to-end tests
   prometheus                                        # promtool, which checks the metrics
+  openssl                                           # certificates
 )
 
 command -v apt-get >/dev/null && command -v dpkg-query >/dev/null || exit 0
