@@ -60,7 +60,7 @@ fuzz: ## Run every fuzz target for FUZZTIME=30s
 	FUZZTIME=$(FUZZTIME) tools/fuzz.sh
 
 .PHONY: bench
-bench: ## Measure
+bench: e2e/node_modules/.package-lock.json ## Measure
 	go run ./bench -short
 
 # ---- Code
