@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -79,19 +80,22 @@ func newLoop() (*loop, error) {
 	}
 	fd, _, errno := syscall.Syscall(syscall.SYS_EVENTFD2, 0, eventfdFlags, 0)
 	if errno != 0 {
-		syscall.Close(epfd)
+		closeFD(epfd)
 		return nil, os.NewSyscallError("eventfd2", errno)
 	}
 	l := &loop{epfd: epfd, wakeFD: int(fd), slots: make([]slot, 1)} // slot 0 is wakeFD's
 	ev := syscall.EpollEvent{Events: syscall.EPOLLIN | epollET}
 	if err := syscall.EpollCtl(epfd, syscall.EPOLL_CTL_ADD, l.wakeFD, &ev); err != nil {
-		syscall.Close(epfd)
-		syscall.Close(l.wakeFD)
+		closeFD(epfd)
+		closeFD(l.wakeFD)
 		return nil, os.NewSyscallError("epoll_ctl", err)
 	}
 	go l.run()
 	return l, nil
 }
+
+// closeFD has no error to return: a descriptor that is open is closed, whatever else happens.
+func closeFD(fd int) { _ = syscall.Close(fd) }
 
 // run never ends.
 func (l *loop) run() {
@@ -99,7 +103,7 @@ func (l *loop) run() {
 	buf := make([]byte, readBufferBytes)
 	for {
 		n, err := syscall.EpollWait(l.epfd, events, -1)
-		if err != nil && err != syscall.EINTR {
+		if err != nil && !errors.Is(err, syscall.EINTR) {
 			panic(os.NewSyscallError("epoll_wait", err)) // a descriptor of ours is gone: nothing can go on
 		}
 		for i := range max(n, 0) {
@@ -220,7 +224,9 @@ type loopStream struct {
 	unread   bool // an event came while paused
 	closed   bool // Close was called
 	shutdown bool // no more is to be written; the writing side is ended when the queue is empty
+	eof      bool // the peer has ended its side, and bytes wait that it is still to have
 	queue    []byte
+	taken    int64 // bytes that the kernel took, since the beginning
 	werr     error
 	linger   *time.Timer
 }
@@ -265,7 +271,7 @@ func (s *loopStream) Start(initial []byte) {
 	if s.fd >= 0 {
 		if err = s.loop.add(s); err != nil {
 			s.werr = err
-			syscall.Close(s.fd)
+			closeFD(s.fd)
 			s.fd = -1
 		}
 	}
@@ -283,7 +289,7 @@ func (s *loopStream) Start(initial []byte) {
 
 func (s *loopStream) Pause() {
 	s.mu.Lock()
-	s.paused = true
+	s.paused = !s.shutdown
 	s.mu.Unlock()
 }
 
@@ -344,15 +350,17 @@ func (s *loopStream) read(buf []byte) {
 			s.h.Read(p)
 			continue
 		}
-		n, err := readFD(uintptr(fd), buf)
+		n, err := readFD(fd, buf)
 		switch {
-		case err == syscall.EAGAIN:
+		case errors.Is(err, syscall.EAGAIN):
 			return
 		case err != nil:
 			s.finish(os.NewSyscallError("read", err))
 			return
 		case n == 0:
-			s.finish(io.EOF)
+			if !s.outlasts() {
+				s.finish(io.EOF)
+			}
 			return
 		}
 		s.h.Read(buf[:n])
@@ -363,6 +371,15 @@ func (s *loopStream) read(buf []byte) {
 	s.loop.schedule(s) // there may be more; others first
 }
 
+// outlasts reports, at the peer's end, whether the peer is still to have bytes that were written before Shutdown.
+// Then drain finishes, or the linger time is up.
+func (s *loopStream) outlasts() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.eof = s.shutdown && len(s.queue) > 0
+	return s.eof
+}
+
 // finish closes the descriptor and tells the Handler. It runs in the loop, or instead of it.
 func (s *loopStream) finish(err error) {
 	s.mu.Lock()
@@ -371,7 +388,7 @@ func (s *loopStream) finish(err error) {
 		return
 	}
 	s.loop.remove(s)
-	syscall.Close(s.fd)
+	closeFD(s.fd)
 	s.fd = -1
 	s.queue = nil
 	if s.linger != nil {
@@ -395,6 +412,7 @@ func (s *loopStream) Write(p []byte) (queued int) {
 	}
 	if len(s.queue) == 0 {
 		n, err := writeFD(s.fd, p)
+		s.taken += int64(n)
 		if err != nil {
 			s.failLocked(err)
 			return 0
@@ -403,23 +421,6 @@ func (s *loopStream) Write(p []byte) (queued int) {
 	}
 	s.queue = append(s.queue, p...)
 	return len(s.queue)
-}
-
-// writeFD writes what the kernel takes without waiting.
-func writeFD(fd int, p []byte) (written int, err error) {
-	for written < len(p) {
-		n, err := syscall.Write(fd, p[written:])
-		switch err {
-		case nil:
-			written += n
-		case syscall.EINTR:
-		case syscall.EAGAIN:
-			return written, nil
-		default:
-			return written, os.NewSyscallError("write", err)
-		}
-	}
-	return written, nil
 }
 
 // failLocked ends the connection after a failed write; the loop then reports it.
@@ -450,13 +451,14 @@ func (s *loopStream) drain() {
 		return
 	}
 	n, err := writeFD(s.fd, s.queue)
+	s.taken += int64(n)
 	if err != nil {
 		s.failLocked(err)
 		s.mu.Unlock()
 		return
 	}
 	s.queue = s.queue[n:]
-	done := len(s.queue) == 0
+	done, eof := len(s.queue) == 0, s.eof
 	if done {
 		s.queue = nil
 		if s.shutdown {
@@ -466,6 +468,9 @@ func (s *loopStream) drain() {
 	s.mu.Unlock()
 	if done {
 		s.h.Drained()
+		if eof {
+			s.finish(io.EOF)
+		}
 	}
 }
 
@@ -475,6 +480,16 @@ func (s *loopStream) Queued() int {
 	return len(s.queue)
 }
 
+func (s *loopStream) Delivery() (delivered int64, pending bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	unsent := 0
+	if s.fd >= 0 {
+		unsent = unacknowledged(s.fd)
+	}
+	return max(s.taken-int64(unsent), 0), unsent > 0 || len(s.queue) > 0
+}
+
 func (s *loopStream) Close() {
 	s.mu.Lock()
 	if s.closed {
@@ -482,10 +497,11 @@ func (s *loopStream) Close() {
 		return
 	}
 	s.closed = true
+	s.queue = nil
 	s.hangUpLocked()
 	orphan := !s.started && s.fd >= 0
 	if orphan { // the loop does not know it
-		syscall.Close(s.fd)
+		closeFD(s.fd)
 		s.fd = -1
 	}
 	s.mu.Unlock()

@@ -1,0 +1,320 @@
+package stream_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/holdfast/holdfast/stream"
+)
+
+// closeWrite ends the peer's side, and leaves ours open.
+func closeWrite(t *testing.T, c net.Conn) {
+	t.Helper()
+	if err := c.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wantClosed waits for Closed, and holds its error against the one that is wanted.
+func wantClosed(t *testing.T, r *recorder, want error) {
+	t.Helper()
+	r.awaitClosed(t)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.closed) != 1 || !errors.Is(r.closed[0], want) {
+		t.Errorf("Closed got %v, want %v once", r.closed, want)
+	}
+}
+
+func TestShutdownDeliversWhatWaits(t *testing.T) {
+	everywhere(t, func(t *testing.T, n network) {
+		s, r, peer := open(t, n)
+		data := stuff(t, s)
+		s.Shutdown(patience)
+		if queued := s.Write([]byte("too late")); queued == 0 {
+			t.Error("nothing waits any more")
+		}
+		write(t, peer, []byte("said meanwhile"))
+		r.awaitBytes(t, []byte("said meanwhile"))
+		if got := readAll(t, peer); !bytes.Equal(got, data) {
+			t.Errorf("the peer got %d bytes, want the %d that were written before Shutdown", len(got), len(data))
+		}
+		write(t, peer, []byte(", and after"))
+		r.awaitBytes(t, []byte("said meanwhile, and after"))
+		peer.Close()
+		wantClosed(t, r, io.EOF)
+	})
+}
+
+func TestShutdownOfAnIdleStream(t *testing.T) {
+	everywhere(t, func(t *testing.T, n network) {
+		s, r, peer := open(t, n)
+		s.Write([]byte("bye"))
+		s.Shutdown(patience)
+		if got := readAll(t, peer); string(got) != "bye" {
+			t.Errorf("the peer got %q, want bye", got)
+		}
+		peer.Close()
+		wantClosed(t, r, io.EOF)
+	})
+}
+
+// A peer that has ended its own side may still read: it gets what waits.
+func TestShutdownOutlastsThePeersEnd(t *testing.T) {
+	everywhere(t, func(t *testing.T, n network) {
+		s, r, peer := open(t, n)
+		data := stuff(t, s)
+		s.Shutdown(patience)
+		write(t, peer, []byte("last"))
+		closeWrite(t, peer)
+		r.awaitBytes(t, []byte("last"))
+		if got := readAll(t, peer); !bytes.Equal(got, data) {
+			t.Errorf("the peer got %d bytes, want %d", len(got), len(data))
+		}
+		wantClosed(t, r, io.EOF)
+	})
+}
+
+func TestShutdownEndsAfterLinger(t *testing.T) {
+	everywhere(t, func(t *testing.T, n network) {
+		for _, tt := range []struct {
+			name    string
+			prepare func(s stream.Stream)
+		}{
+			{"idle", func(stream.Stream) {}},
+			{"bytes wait", func(s stream.Stream) { stuff(t, s) }},
+			{"paused", func(s stream.Stream) { s.Pause() }},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				s, r, _ := open(t, n)
+				tt.prepare(s)
+				const linger = 50 * time.Millisecond
+				start := time.Now()
+				promptly(t, "Shutdown", func() { s.Shutdown(linger) })
+				s.Pause()            // changes nothing any more
+				s.Shutdown(patience) // nor does this
+				wantClosed(t, r, stream.ErrClosed)
+				if took := time.Since(start); took < linger || took > linger+5*time.Second {
+					t.Errorf("the end came after %v, want %v", took, linger)
+				}
+			})
+		}
+	})
+}
+
+// The alert that ends a TLS connection has to be written too; a peer that reads nothing must not hold Shutdown up.
+func TestShutdownDoesNotWaitForTheAlert(t *testing.T) {
+	a, b := net.Pipe() // takes nothing unless it is read
+	ours, peer := secure(t, a, b)
+	defer peer.Close()
+	r := newRecorder()
+	s := stream.New(ours, r)
+	s.Start(nil)
+	promptly(t, "Shutdown", func() { s.Shutdown(100 * time.Millisecond) })
+	promptly(t, "Write", func() { s.Write([]byte("x")) })
+	start := time.Now()
+	r.awaitClosed(t)
+	if took := time.Since(start); took > 3*time.Second {
+		t.Errorf("the end came %v after the linger time", took)
+	}
+}
+
+func TestShutdownBeforeStart(t *testing.T) {
+	everywhere(t, func(t *testing.T, n network) {
+		ours, peer := n.pair(t)
+		r := newRecorder()
+		s := n.new(ours, r)
+		s.Write([]byte("bye"))
+		s.Shutdown(patience)
+		s.Start([]byte("initial"))
+		r.awaitBytes(t, []byte("initial"))
+		if got := readAll(t, peer); string(got) != "bye" {
+			t.Errorf("the peer got %q, want bye", got)
+		}
+		peer.Close()
+		wantClosed(t, r, io.EOF)
+	})
+}
+
+func TestClose(t *testing.T) {
+	everywhere(t, func(t *testing.T, n network) {
+		for _, tt := range []struct {
+			name    string
+			prepare func(s stream.Stream)
+		}{
+			{"idle", func(stream.Stream) {}},
+			{"bytes wait", func(s stream.Stream) { stuff(t, s) }},
+			{"paused", func(s stream.Stream) { s.Pause() }},
+			{"shutting down", func(s stream.Stream) { s.Shutdown(patience) }},
+			{"closed", func(s stream.Stream) { s.Close() }},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				s, r, peer := open(t, n)
+				tt.prepare(s)
+				promptly(t, "Close", s.Close)
+				wantClosed(t, r, stream.ErrClosed)
+				if err := peer.SetReadDeadline(time.Now().Add(patience)); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.Copy(io.Discard, peer); errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Error("the peer's end is still open")
+				}
+				s.Write([]byte("x")) // does nothing
+				s.Resume()
+				s.Shutdown(time.Second)
+			})
+		}
+	})
+}
+
+func TestCloseBeforeStart(t *testing.T) {
+	everywhere(t, func(t *testing.T, n network) {
+		ours, _ := n.pair(t)
+		r := newRecorder()
+		s := n.new(ours, r)
+		s.Close()
+		s.Start([]byte("initial"))
+		wantClosed(t, r, stream.ErrClosed)
+		if read, _, _ := r.counts(); read != 0 {
+			t.Errorf("%d bytes were read after Close", read)
+		}
+	})
+}
+
+func TestCloseWithinRead(t *testing.T) {
+	everywhere(t, func(t *testing.T, n network) {
+		ours, peer := n.pair(t)
+		r := newRecorder()
+		s := n.new(ours, r)
+		r.onRead = func([]byte) {
+			s.Write([]byte("bye"))
+			s.Close()
+		}
+		s.Start(nil)
+		write(t, peer, []byte("x"))
+		wantClosed(t, r, stream.ErrClosed)
+	})
+}
+
+func TestResetByPeer(t *testing.T) {
+	s, r, peer := open(t, networks[0])
+	_ = s
+	if err := peer.(*net.TCPConn).SetLinger(0); err != nil {
+		t.Fatal(err)
+	}
+	peer.Close()
+	wantClosed(t, r, syscall.ECONNRESET)
+}
+
+func TestWriteErrorIsReported(t *testing.T) {
+	everywhere(t, func(t *testing.T, n network) {
+		for _, tt := range []struct {
+			name string
+			wait bool // for the kernel, with bytes in the queue
+		}{{"at once", false}, {"from the writer", true}} {
+			t.Run(tt.name, func(t *testing.T) {
+				s, r, peer := open(t, n)
+				s.Pause() // so that only a write can find out
+				if tt.wait {
+					stuff(t, s)
+				}
+				write(t, peer, []byte("unread by us")) // makes a Unix socket's end a reset, too
+				plain := peer
+				if c, ok := peer.(interface{ NetConn() net.Conn }); ok {
+					plain = c.NetConn()
+				}
+				if c, ok := plain.(*net.TCPConn); ok {
+					if err := c.SetLinger(0); err != nil {
+						t.Fatal(err)
+					}
+				}
+				plain.Close()
+				for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+					s.Write([]byte("x"))
+					if _, _, closed := r.counts(); closed > 0 {
+						break
+					}
+				}
+				r.awaitClosed(t)
+				if err := r.closed[0]; !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+					t.Errorf("Closed(%v), want the write's error", err)
+				}
+				s.Write([]byte("x"))
+				s.Shutdown(time.Second)
+				s.Close()
+				if _, drained, closed := r.counts(); closed != 1 || drained != 0 && n.plain {
+					t.Errorf("Closed came %d times and Drained %d times, want once and never", closed, drained)
+				}
+				if q := s.Queued(); q != 0 {
+					t.Errorf("%d bytes still wait", q)
+				}
+			})
+		}
+	})
+}
+
+// A connection that is not a socket has no half-close: it ends when all is written.
+func TestPipe(t *testing.T) {
+	ours, peer := net.Pipe()
+	r := newRecorder()
+	s := stream.New(ours, r)
+	s.Start(nil)
+	write(t, peer, []byte("hello"))
+	r.awaitBytes(t, []byte("hello"))
+	s.Write([]byte("bye"))
+	s.Shutdown(patience)
+	if got := readAll(t, peer); string(got) != "bye" {
+		t.Errorf("the peer got %q, want bye", got)
+	}
+	r.awaitClosed(t)
+}
+
+func TestConcurrentUse(t *testing.T) {
+	everywhere(t, func(t *testing.T, n network) {
+		for i := range 30 {
+			ours, peer := n.pair(t)
+			r := newRecorder()
+			s := n.new(ours, r)
+			r.onRead = func(p []byte) { s.Write(p) }
+			s.Start(nil)
+			var wg sync.WaitGroup
+			wg.Go(func() { _, _ = io.Copy(io.Discard, peer) })
+			wg.Go(func() { _, _ = peer.Write(bytes.Repeat([]byte("x"), 64<<10)) })
+			for range 3 {
+				wg.Go(func() {
+					for range 100 {
+						s.Write(bytes.Repeat([]byte("y"), 1000))
+						s.Queued()
+						s.Delivery()
+					}
+				})
+			}
+			wg.Go(func() {
+				for range 100 {
+					s.Pause()
+					s.Resume()
+				}
+			})
+			end := []func(){
+				s.Close,
+				func() { s.Shutdown(10 * time.Millisecond) },
+				func() { peer.Close() },
+			}
+			wg.Go(end[i%len(end)])
+			wg.Go(end[(i/2)%len(end)])
+			r.awaitClosed(t)
+			peer.Close()
+			wg.Wait()
+			if _, _, closed := r.counts(); closed != 1 {
+				t.Fatalf("Closed came %d times", closed)
+			}
+		}
+	})
+}

@@ -1,0 +1,4 @@
+package stream
+
+// NewGoStream makes a Stream that no event loop serves.
+var NewGoStream = newGoStream
