@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"unicode/utf8"
 
 	"github.com/gobwas/ws"
@@ -85,6 +86,9 @@ func (r *frameReader) feed(p []byte, fn func(op ws.OpCode, payload []byte) error
 	return nil
 }
 
+// maxHeaderBytes is the longest header of a frame.
+const maxHeaderBytes = 14
+
 // header parses and checks a frame's header; n is its length. whole is false if more bytes are needed.
 func (r *frameReader) header(p []byte) (h ws.Header, n int, whole bool, err error) {
 	if len(p) < 2 {
@@ -95,58 +99,72 @@ func (r *frameReader) header(p []byte) (h ws.Header, n int, whole bool, err erro
 	h.OpCode = ws.OpCode(p[0] & 0x0f)
 	h.Masked = p[1]&0x80 != 0
 	h.Length = int64(p[1] & 0x7f)
+	if err := r.check(h); err != nil {
+		return h, 0, false, err
+	}
 	n = 2
 	switch h.Length {
 	case 126:
 		n += 2
 		if len(p) < n {
-			return h, 0, false, r.check(h)
+			return h, 0, false, nil
 		}
 		h.Length = int64(binary.BigEndian.Uint16(p[2:]))
 	case 127:
 		n += 8
 		if len(p) < n {
-			return h, 0, false, r.check(h)
+			return h, 0, false, nil
 		}
-		v := binary.BigEndian.Uint64(p[2:])
-		if v>>63 != 0 {
-			return h, 0, false, &frameError{ws.StatusProtocolError, "frame length with its highest bit set"}
-		}
-		h.Length = int64(v)
+		h.Length = int64(binary.BigEndian.Uint64(p[2:]))
+	}
+	if err := r.checkLength(h); err != nil {
+		return h, 0, false, err
 	}
 	if h.Masked {
 		if len(p) < n+4 {
-			return h, 0, false, r.check(h)
+			return h, 0, false, nil
 		}
 		copy(h.Mask[:], p[n:])
 		n += 4
 	}
-	return h, n, true, r.check(h)
+	return h, n, true, nil
 }
 
-// check holds a header against RFC 6455, 5.2 to 5.5, and the size limit. It is also called with a header
-// whose length is not known yet (126, 127), to refuse early.
+func protocolError(text string) error { return &frameError{ws.StatusProtocolError, text} }
+
+// check holds a frame's first two bytes against RFC 6455, 5.2 to 5.5. The length may still be 126 or 127,
+// which stand for longer ones.
 func (r *frameReader) check(h ws.Header) error {
-	bad := func(text string) error { return &frameError{ws.StatusProtocolError, text} }
 	switch {
 	case h.Rsv != 0:
-		return bad("reserved bits set")
+		return protocolError("reserved bits set")
 	case h.OpCode.IsReserved():
-		return bad("reserved opcode")
+		return protocolError("reserved opcode")
 	case h.Masked != r.masked:
-		return bad("wrong masking")
+		return protocolError("wrong masking")
+	case h.OpCode.IsControl() && !h.Fin:
+		return protocolError("fragmented control frame")
+	case h.OpCode.IsControl() && h.Length > ws.MaxControlFramePayloadSize:
+		return protocolError("oversized control frame")
 	case h.OpCode.IsControl():
-		if !h.Fin {
-			return bad("fragmented control frame")
-		}
-		if h.Length > ws.MaxControlFramePayloadSize {
-			return bad("oversized control frame")
-		}
 	case h.OpCode == ws.OpContinuation && r.messageOp == 0:
-		return bad("continuation of nothing")
+		return protocolError("continuation of nothing")
 	case h.OpCode != ws.OpContinuation && r.messageOp != 0:
-		return bad("new message inside a fragmented one")
-	case r.maxBytes > 0 && h.Length > r.maxBytes-int64(len(r.message)):
+		return protocolError("new message inside a fragmented one")
+	}
+	return nil
+}
+
+// checkLength holds a data frame's length against the limit.
+func (r *frameReader) checkLength(h ws.Header) error {
+	limit := r.maxBytes
+	if limit <= 0 {
+		limit = math.MaxInt64 - maxHeaderBytes // so that a frame's whole length is an int64
+	}
+	switch {
+	case h.Length < 0:
+		return protocolError("frame length with its highest bit set")
+	case !h.OpCode.IsControl() && h.Length > limit-int64(len(r.message)):
 		return &frameError{ws.StatusMessageTooBig, "message over the limit"}
 	}
 	return nil
@@ -187,9 +205,16 @@ func (r *frameReader) deliver(op ws.OpCode, payload []byte, fn func(ws.OpCode, [
 // closeCode is the status code of a CLOSE frame's payload; ok is false if the frame
 // is not a valid one. An empty one has the code 1005 (RFC 6455, 7.1.5).
 func closeCode(payload []byte) (code ws.StatusCode, ok bool) {
-	if len(payload) == 0 {
+	switch len(payload) {
+	case 0:
 		return ws.StatusNoStatusRcvd, true
+	case 1:
+		return 0, false
 	}
-	code, reason := ws.ParseCloseFrameData(payload)
-	return code, ws.CheckCloseFrameData(code, reason) == nil
+	code = ws.StatusCode(binary.BigEndian.Uint16(payload))
+	switch {
+	case code >= 1000 && code <= 1003, code >= 1007 && code <= 1014, code >= 3000 && code <= 4999:
+		return code, utf8.Valid(payload[2:])
+	}
+	return code, false
 }

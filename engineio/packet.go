@@ -88,16 +88,29 @@ type Handshake struct {
 	MaxPayload   int64    `json:"maxPayload,omitempty"`
 }
 
+// maxHandshakeValue bounds what a handshake may say, in milliseconds or bytes: sums and products of such values
+// are safe to work with.
+const maxHandshakeValue = 1 << 40
+
 // ParseHandshake reads the payload of an OPEN packet. Errors wrap ErrMalformed.
 func ParseHandshake(data []byte) (Handshake, error) {
-	var h Handshake
+	var h struct {
+		Handshake
+		// JavaScript's numbers: other servers than the reference one write them with a fraction.
+		PingInterval float64 `json:"pingInterval"`
+		PingTimeout  float64 `json:"pingTimeout"`
+		MaxPayload   float64 `json:"maxPayload"`
+	}
 	if err := json.Unmarshal(data, &h); err != nil {
-		return h, fmt.Errorf("%w: handshake: %w", ErrMalformed, err)
+		return Handshake{}, fmt.Errorf("%w: handshake: %w", ErrMalformed, err)
 	}
-	if h.SID == "" || h.PingInterval <= 0 || h.PingTimeout <= 0 {
-		return h, fmt.Errorf("%w: handshake without sid, pingInterval or pingTimeout", ErrMalformed)
+	h.Handshake.PingInterval = int64(min(h.PingInterval, maxHandshakeValue))
+	h.Handshake.PingTimeout = int64(min(h.PingTimeout, maxHandshakeValue))
+	h.Handshake.MaxPayload = int64(max(0, min(h.MaxPayload, maxHandshakeValue)))
+	if h.SID == "" || h.Handshake.PingInterval <= 0 || h.Handshake.PingTimeout <= 0 {
+		return Handshake{}, fmt.Errorf("%w: handshake without sid, pingInterval or pingTimeout", ErrMalformed)
 	}
-	return h, nil
+	return h.Handshake, nil
 }
 
 // Encode returns the OPEN packet's payload.
