@@ -33,6 +33,7 @@ import (
 var version = "dev"
 
 func main() {
+	tuneMemory()
 	signal.Ignore(syscall.SIGPIPE) // a closed log pipe is no reason to end
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A second signal ends the process at once.
@@ -127,6 +128,9 @@ func serveClients(ctx context.Context, cfg config.Config, log *slog.Logger, ln n
 		MaxHeaderBytes:    int(cfg.Limits.HeaderBytes),
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
+	tidying, stopTidying := context.WithCancel(context.Background())
+	defer stopTidying()
+	go tidyMemory(tidying)        // ends with stopTidying
 	failed := make(chan error, 1) // one: the server ends once
 	go func() { failed <- srv.Serve(ln) }()
 	log.Info("holdfast is ready", "listen", ln.Addr().String(), "upstream", cfg.Upstream.URL, "version", buildVersion())

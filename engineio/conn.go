@@ -45,8 +45,9 @@ type Conn struct {
 	request   Request // of the handshake; repeated by polling requests
 	handshake Handshake
 	response  http.Header
-	ctx       context.Context // of polls and the upgrade; ends with the Conn
-	cancel    context.CancelFunc
+	// The contexts are a polling Conn's only. ctx is that of polls and the upgrade, and ends with the Conn.
+	ctx    context.Context
+	cancel context.CancelFunc
 	// postCtx lives a little longer than the Conn: what was sent before Close still goes out.
 	postCtx    context.Context
 	cancelPost context.CancelFunc
@@ -61,9 +62,9 @@ type Conn struct {
 	mu     sync.Mutex // guards the fields below
 	closed bool
 	err    error
-	ws     *wsLink  // nil while the transport is polling
-	out    *Encoder // collects frames until Flush; nil if there are none
-	poll   pollingLink
+	ws     *wsLink      // nil while the transport is polling
+	out    *Encoder     // collects frames until Flush; nil if there are none
+	poll   *pollingLink // nil if the Conn began as a WebSocket
 	paused bool
 
 	// Heartbeat.
@@ -85,7 +86,8 @@ type earlyMessage struct {
 // Handshake is the server's OPEN packet.
 func (c *Conn) Handshake() Handshake { return c.handshake }
 
-// ResponseHeader is the header of the server's answer to the handshake. It must not be changed.
+// ResponseHeader is the header of the server's answer to the handshake. It must not be changed, and is
+// gone after Start.
 func (c *Conn) ResponseHeader() http.Header { return c.response }
 
 // Transport is "websocket" or "polling".
@@ -122,7 +124,9 @@ func (c *Conn) Start(h ConnHandler) {
 	c.lastPing = time.Now()
 	c.lastPong = c.lastPing
 	c.timer = time.AfterFunc(c.silence(), c.onSilence)
+	c.response = nil // has been read; an idle connection keeps little
 	if c.ws != nil {
+		c.request = Request{}
 		c.ws.stream.Start(c.initial)
 		c.initial = nil
 		return
@@ -283,14 +287,16 @@ func (c *Conn) end(err error) {
 	} else if errors.Is(err, ErrClosed) {
 		time.AfterFunc(c.dialer.Timeout, c.cancelPost)
 		go c.sayClose() // ends with its requests, or with postCtx
-	} else {
+	} else if c.cancelPost != nil {
 		c.cancelPost()
 	}
 	c.out = nil
 	c.poll.changedLocked()
 	h := c.h
 	c.mu.Unlock()
-	c.cancel()
+	if c.cancel != nil {
+		c.cancel()
+	}
 	if h != nil {
 		go c.tellClosed(h, err) // the caller may hold locks of the handler
 	}

@@ -29,12 +29,17 @@ type pollingLink struct {
 	requests  uint64 // numbers the requests, against caches
 }
 
-func (p *pollingLink) init(c *Conn) {
-	p.conn = c
+func newPollingLink(c *Conn) *pollingLink {
+	p := &pollingLink{conn: c}
 	p.changed.L = &c.mu
+	return p
 }
 
-func (p *pollingLink) changedLocked() { p.changed.Broadcast() }
+func (p *pollingLink) changedLocked() {
+	if p != nil {
+		p.changed.Broadcast()
+	}
+}
 
 func (p *pollingLink) queuedBytes() int { return p.bytes }
 

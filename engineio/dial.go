@@ -67,16 +67,16 @@ func (d *Dialer) Dial(ctx context.Context, r Request) (*Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.Timeout)
 	defer cancel()
 	c := &Conn{dialer: d, request: r}
+	if r.WebSocket {
+		if err := c.dialWebSocket(ctx); err != nil {
+			return nil, err
+		}
+		return c, nil
+	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.postCtx, c.cancelPost = context.WithCancel(context.Background())
-	c.poll.init(c)
-	var err error
-	if r.WebSocket {
-		err = c.dialWebSocket(ctx)
-	} else {
-		err = c.dialPolling(ctx)
-	}
-	if err != nil {
+	c.poll = newPollingLink(c)
+	if err := c.dialPolling(ctx); err != nil {
 		c.cancel()
 		c.cancelPost()
 		return nil, err

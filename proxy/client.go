@@ -19,10 +19,11 @@ type client struct {
 	// Immutable.
 	srv         *Server
 	sock        *engineio.Socket
-	order       uint64           // of its handshake
-	address     netip.Addr       // where it comes from
-	request     engineio.Request // its handshake, to be repeated if a further home is needed
-	later       http.Header      // for its polling responses
+	order       uint64       // of its handshake
+	address     netip.Addr   // where it comes from
+	request     savedRequest // its handshake, to be repeated if a further home is needed
+	byWebSocket bool         // the handshake was
+	later       http.Header  // for its polling responses
 	recoverable bool
 	done        chan struct{} // closed when the client is gone and its sessions are parked
 
@@ -41,8 +42,8 @@ type client struct {
 
 func newClient(s *Server, order uint64, req engineio.Request, sid string, opts engineio.Options, recoverable bool) *client {
 	c := &client{
-		srv: s, order: order, request: req, recoverable: recoverable,
-		done: make(chan struct{}), sessions: make(map[string]*session.Cursor),
+		srv: s, order: order, request: saveRequest(req), byWebSocket: req.WebSocket, recoverable: recoverable,
+		done: make(chan struct{}), sessions: make(map[string]*session.Cursor, 1),
 	}
 	c.sock = engineio.NewSocket(sid, opts, c)
 	c.out.init(int(s.cfg.Recovery.Buffer.Window), opts.PingTimeout)

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"compress/zlib"
@@ -83,7 +84,9 @@ func (s *Server) handshake(w http.ResponseWriter, r *http.Request, q url.Values,
 	own, opts := s.ownHandshake(conn.Handshake(), websocket)
 	recoverable := s.cfg.Recovery.MaxDisconnectionDuration > 0 && s.chosen(q, r.UserAgent())
 	c := newClient(s, order, req, own.SID, opts, recoverable)
-	c.later = laterHeaders(header)
+	if !websocket {
+		c.later = laterHeaders(header)
+	}
 	c.address = s.clientAddress(r)
 	l := newLink(s, conn, c)
 	if !websocket {
@@ -269,4 +272,31 @@ func compress(encoding string, body []byte) []byte {
 	_, _ = zw.Write(body)
 	_ = zw.Close()
 	return b.Bytes()
+}
+
+// savedRequest is a client's handshake for the upstream as text: few clients ever need theirs again, and a
+// header's map is large.
+type savedRequest string
+
+func saveRequest(r engineio.Request) savedRequest {
+	var b strings.Builder
+	b.WriteString("GET " + r.Path)
+	if r.RawQuery != "" {
+		b.WriteString("?" + r.RawQuery)
+	}
+	b.WriteString(" HTTP/1.1\r\nHost: " + r.Host + "\r\n")
+	_ = r.Header.Write(&b) // a Builder takes all
+	b.WriteString("\r\n")
+	return savedRequest(b.String())
+}
+
+// restore returns the handshake; websocket is by which transport it is to be made.
+func (s savedRequest) restore(websocket bool) (engineio.Request, error) {
+	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(string(s))))
+	if err != nil {
+		return engineio.Request{}, err
+	}
+	return engineio.Request{
+		WebSocket: websocket, Path: r.URL.EscapedPath(), RawQuery: r.URL.RawQuery, Host: r.Host, Header: r.Header,
+	}, nil
 }

@@ -39,7 +39,7 @@ type incoming struct {
 	dropped    bool      // the client was closed: what follows is not handled
 	waiting    []message // what came while a further home was dialled
 	dialing    bool
-	namespaces map[string]struct{}
+	namespaces []string // that a CONNECT came for
 }
 
 type limits struct{ partialBytes int }
@@ -192,7 +192,7 @@ func (c *client) dispatch(p packet) {
 	}
 	cur := c.attached(string(p.h.Namespace))
 	if cur == nil {
-		if _, known := c.in.namespaces[string(p.h.Namespace)]; p.h.IsAck() && !known {
+		if p.h.IsAck() && !slices.Contains(c.in.namespaces, string(p.h.Namespace)) {
 			c.hold(p)
 			return
 		}
@@ -279,10 +279,9 @@ func (c *client) connect(p packet) {
 		c.drop("second CONNECT for a namespace")
 		return
 	}
-	if in.namespaces == nil {
-		in.namespaces = make(map[string]struct{})
+	if !slices.Contains(in.namespaces, namespace) {
+		in.namespaces = append(in.namespaces, namespace)
 	}
-	in.namespaces[namespace] = struct{}{}
 	if len(in.namespaces) > c.srv.cfg.Limits.MaxNamespacesPerConnection {
 		c.drop("too many namespaces")
 		return
@@ -435,7 +434,11 @@ func (c *client) redial(then func(home *link)) {
 func (c *client) dialHome() (*link, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), c.srv.cfg.Upstream.HandshakeTimeout)
 	defer cancel()
-	conn, err := c.srv.dial(ctx, c.request)
+	req, err := c.request.restore(c.byWebSocket)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := c.srv.dial(ctx, req)
 	if err != nil {
 		return nil, err
 	}

@@ -44,7 +44,7 @@ type link struct {
 func newLink(s *Server, conn *engineio.Conn, c *client) *link {
 	l := &link{
 		srv: s, conn: conn, client: c, done: make(chan struct{}),
-		sessions: make(map[string]*session.Session), pending: make(map[string]*client),
+		sessions: make(map[string]*session.Session, 1),
 	}
 	c.takeHome(l)
 	return l
@@ -70,6 +70,9 @@ func (l *link) connect(c *client, namespace string, data []byte) bool {
 	if l.ended || spent || open {
 		l.mu.Unlock()
 		return false
+	}
+	if l.pending == nil {
+		l.pending = make(map[string]*client)
 	}
 	l.pending[namespace] = c
 	l.mu.Unlock()
@@ -194,8 +197,7 @@ func (l *link) dispatch(p packet) {
 		return
 	case socketio.ConnectError:
 		l.mu.Lock()
-		c := l.pending[string(p.h.Namespace)]
-		delete(l.pending, string(p.h.Namespace))
+		c, _ := l.answeredLocked(string(p.h.Namespace))
 		l.mu.Unlock()
 		l.relayTo(c, p.data, false)
 		l.closeIfUnused()
@@ -250,12 +252,21 @@ func kindOf(p packet, s *session.Session) buffer.Kind {
 	return buffer.Stamped
 }
 
+// answeredLocked takes a CONNECT off those that wait, and returns whose it was.
+func (l *link) answeredLocked(namespace string) (c *client, asked bool) {
+	c, asked = l.pending[namespace]
+	delete(l.pending, namespace)
+	if len(l.pending) == 0 {
+		l.pending = nil // most links never see another
+	}
+	return c, asked
+}
+
 // connected handles a CONNECT reply.
 func (l *link) connected(p packet) {
 	namespace := string(p.h.Namespace)
 	l.mu.Lock()
-	c, asked := l.pending[namespace]
-	delete(l.pending, namespace)
+	c, asked := l.answeredLocked(namespace)
 	l.mu.Unlock()
 	if !asked {
 		l.relay(p.data, false)

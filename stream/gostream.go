@@ -63,8 +63,6 @@ func rawConn(conn net.Conn) syscall.RawConn {
 	return nil
 }
 
-func (s *goStream) RemoteAddr() net.Addr { return s.conn.RemoteAddr() }
-
 func (s *goStream) Start(initial []byte) {
 	go s.readLoop(initial) // ends when the connection ends, Close closes it, or Shutdown's time is up
 }

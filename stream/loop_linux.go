@@ -206,9 +206,8 @@ func (l *loop) remove(s *loopStream) {
 // loopStream is a Stream that a loop serves. It owns a plain descriptor, not a net.Conn: the runtime's own
 // poller would wake up for it as well.
 type loopStream struct {
-	h      Handler
-	loop   *loop
-	remote net.Addr
+	h    Handler
+	loop *loop
 
 	slot      uint32 // guarded by loop.mu, as is scheduled
 	scheduled bool
@@ -257,12 +256,10 @@ func newLoopStream(conn net.Conn, h Handler) Stream {
 	if err != nil || derr != nil {
 		return nil // out of descriptors, say: the connection itself will do
 	}
-	s := &loopStream{h: h, loop: l, fd: fd, remote: conn.RemoteAddr()}
+	s := &loopStream{h: h, loop: l, fd: fd}
 	conn.Close() // ours stays open, and the runtime's poller forgets the connection
 	return s
 }
-
-func (s *loopStream) RemoteAddr() net.Addr { return s.remote }
 
 func (s *loopStream) Start(initial []byte) {
 	s.initial = initial

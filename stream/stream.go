@@ -75,8 +75,6 @@ type Stream interface {
 	// its side too, or after linger. Reading goes on meanwhile, so that the peer's last packets are neither lost
 	// nor answered by a reset.
 	Shutdown(linger time.Duration)
-	// RemoteAddr is the peer's address.
-	RemoteAddr() net.Addr
 }
 
 // New makes a Stream of conn, which it owns from then on. Nothing is read before Start.
