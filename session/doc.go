@@ -8,6 +8,6 @@
 // Recovery is not in the Socket.IO v5 protocol document. What clients see follows the reference
 // server's session-aware adapter, but for what docs/design.md says of order and of clients without an offset.
 //
-// Locks: the Registry's is taken before a Session's. Both are leaves otherwise: nothing outside this
-// package is called with one held, but for the function given to Cursor.Read.
+// Locks: the Registry's is taken before a Session's. With one held, only three things outside this package are called:
+// Upstream.SessionHeld, Owner.Handshake and the Emitter given to Cursor.Read. None of them may call back.
 package session

@@ -61,11 +61,8 @@ func parseOffset(s string) (tag string, seq uint64, ok bool) {
 		return "", 0, false
 	}
 	tag, digits := s[len(idPrefix):len(idPrefix)+tagLen], s[len(idPrefix)+tagLen:]
-	if !isBase64URL(tag) || digits[0] == '0' || digits[0] == '+' {
-		return "", 0, false
-	}
 	seq, err := strconv.ParseUint(digits, 36, 63)
-	if err != nil || strconv.FormatUint(seq, 36) != digits {
+	if err != nil || seq == 0 || strconv.FormatUint(seq, 36) != digits || !isBase64URL(tag) {
 		return "", 0, false
 	}
 	return tag, seq, true

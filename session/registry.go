@@ -1,6 +1,7 @@
 package session
 
 import (
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -11,8 +12,12 @@ import (
 	"github.com/holdfast/holdfast/buffer"
 )
 
-// rememberedEnds is how many ended sessions' reasons are kept, to tell a client that comes too late why.
-const rememberedEnds = 8192
+const (
+	// rememberedEnds is how many ended sessions' reasons are kept, to tell a client that comes too late why.
+	rememberedEnds = 8192
+	// relieveEvery is how often Relieve looks at all parked sessions while they hold nothing that it could free.
+	relieveEvery = 100 * time.Millisecond
+)
 
 // Observer is told what happens to sessions, for metrics and logs. No lock is held.
 type Observer interface {
@@ -28,11 +33,12 @@ type Registry struct {
 	budget    *buffer.Budget
 	observer  Observer
 
-	mu     sync.Mutex // guards the fields below, and every change of a session's state
-	byPID  map[string]*Session
-	parked *simplelru.LRU[*Session, struct{}] // oldest parked first
-	live   int
-	ends   *lru.Cache[string, Reason] // by pid
+	mu          sync.Mutex // guards the fields below, and every change of a session's state
+	byPID       map[string]*Session
+	parked      *simplelru.LRU[*Session, struct{}] // oldest parked first; kept to maxParked by Park
+	live        int
+	ends        *lru.Cache[string, Reason] // by pid
+	relieveNext time.Time                  // when Relieve is worth its while again
 }
 
 // parking is sessions that were parked together, and expire together.
@@ -43,12 +49,11 @@ type parking struct {
 
 // NewRegistry returns an empty Registry in which maxParked sessions may be parked at a time.
 func NewRegistry(limits Limits, maxParked int, budget *buffer.Budget, observer Observer) *Registry {
-	maxParked = max(maxParked, 1)
 	r := &Registry{
-		limits: limits, maxParked: maxParked, budget: budget, observer: observer, byPID: make(map[string]*Session),
+		limits: limits, maxParked: max(maxParked, 1), budget: budget, observer: observer, byPID: make(map[string]*Session),
 	}
 	var err error
-	if r.parked, err = simplelru.NewLRU[*Session, struct{}](maxParked, nil); err != nil {
+	if r.parked, err = simplelru.NewLRU[*Session, struct{}](math.MaxInt, nil); err != nil {
 		panic(err) // only for a size below 1
 	}
 	if r.ends, err = lru.New[string, Reason](rememberedEnds); err != nil {
@@ -127,16 +132,13 @@ func (r *Registry) Resume(pid, namespace, offset string, foreignOffset bool, own
 		}
 		return Resumption{Takeover: s.cursor.owner}
 	}
-	r.unparkLocked(s)
-	s.state = Live
-	r.live++
 	s.trimLocked(from)
 	c := &Cursor{s: s, owner: owner, sent: from, replayTo: s.log.Last()}
 	if !r.limits.ReplayAsking {
 		c.skipTo = s.sent
 	}
 	s.cursor = c
-	s.updateHoldLocked()
+	r.moveLocked(s, Live)
 	return Resumption{Cursor: c, Reply: s.reply, Missed: s.log.Len(), Away: time.Since(s.parkedAt)}
 }
 
@@ -153,11 +155,77 @@ func (r *Registry) Abandon(pid, namespace string) {
 	r.finish([]ended{e}, true)
 }
 
+// Park parks the sessions of one client for at most d. Cursors that are no longer their session's, and closed
+// sessions, are passed over. Sessions that cannot be resumed, or not for any time, are closed instead.
+// reason is for the Observer.
+func (r *Registry) Park(cursors []*Cursor, d time.Duration, reason string) {
+	var gone []ended
+	p := &parking{}
+	r.mu.Lock()
+	for _, c := range cursors {
+		if e := r.leaveLocked(c, d, p); e.s != nil {
+			gone = append(gone, e)
+		}
+	}
+	parked := slices.Clone(p.sessions)
+	if len(parked) > 0 {
+		p.timer = time.AfterFunc(d, func() { r.expire(p) })
+	}
+	for r.parked.Len() > r.maxParked {
+		oldest, _, _ := r.parked.GetOldest()
+		gone = append(gone, r.closeLocked(oldest, Evicted))
+	}
+	r.mu.Unlock()
+	for _, s := range parked {
+		r.observer.Parked(s, reason)
+	}
+	r.finish(gone, true)
+}
+
+// leaveLocked takes a session's client away, and parks the session with those of p, or closes it. What it
+// returns has no session unless it was closed by this. r.mu is held.
+func (r *Registry) leaveLocked(c *Cursor, d time.Duration, p *parking) ended {
+	s := c.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cursor != c {
+		return ended{}
+	}
+	s.cursor = nil
+	switch {
+	case s.state == Closed:
+		s.dropSentLocked()
+		return ended{}
+	case s.pid == "":
+		return r.endLocked(s, Unrecoverable)
+	case d <= 0:
+		return r.endLocked(s, Expired)
+	}
+	r.moveLocked(s, Parked)
+	s.parkedAt, s.parking = time.Now(), p
+	p.sessions = append(p.sessions, s)
+	r.parked.Add(s, struct{}{})
+	return ended{}
+}
+
+// moveLocked is the only place where a session's state changes. r.mu and s.mu are held.
+func (r *Registry) moveLocked(s *Session, to State) {
+	switch s.state {
+	case Live:
+		r.live--
+	case Parked:
+		r.unparkLocked(s)
+	case Closed: // nobody moves it from there
+	}
+	s.state = to
+	if to == Live {
+		r.live++
+	}
+	s.updateHoldLocked()
+}
+
 // unparkLocked takes a session out of what parked ones are in; r.mu and s.mu are held.
 func (r *Registry) unparkLocked(s *Session) {
-	if s.state != Parked {
-		return
-	}
 	r.parked.Remove(s)
 	p := s.parking
 	s.parking = nil
@@ -165,54 +233,6 @@ func (r *Registry) unparkLocked(s *Session) {
 	if len(p.sessions) == 0 {
 		p.timer.Stop()
 	}
-}
-
-// Park parks the sessions of one client for at most d. Cursors that are no longer their session's, and closed
-// sessions, are passed over. Sessions that cannot be resumed are closed instead. reason is for the Observer.
-func (r *Registry) Park(cursors []*Cursor, d time.Duration, reason string) {
-	var (
-		gone   []ended
-		parked []*Session
-		p      = &parking{}
-	)
-	r.mu.Lock()
-	for _, c := range cursors {
-		s := c.s
-		s.mu.Lock()
-		switch {
-		case s.cursor != c:
-		case s.state == Closed:
-			s.cursor = nil
-			s.log.Release()
-		case s.pid == "" || d <= 0:
-			s.mu.Unlock()
-			gone = append(gone, r.closeLocked(s, Unrecoverable))
-			s.mu.Lock()
-		default:
-			s.state, s.cursor, s.parkedAt, s.parking = Parked, nil, time.Now(), p
-			r.live--
-			s.updateHoldLocked()
-			parked = append(parked, s)
-		}
-		s.mu.Unlock()
-	}
-	p.sessions = slices.Clone(parked)
-	if len(parked) > 0 {
-		p.timer = time.AfterFunc(d, func() { r.expire(p) })
-		for _, s := range parked {
-			if r.parked.Len() >= r.maxParked {
-				if oldest, _, ok := r.parked.GetOldest(); ok {
-					gone = append(gone, r.closeLocked(oldest, Evicted))
-				}
-			}
-			r.parked.Add(s, struct{}{})
-		}
-	}
-	r.mu.Unlock()
-	for _, s := range parked {
-		r.observer.Parked(s, reason)
-	}
-	r.finish(gone, true)
 }
 
 func (r *Registry) expire(p *parking) {
@@ -225,25 +245,37 @@ func (r *Registry) expire(p *parking) {
 	r.finish(gone, true)
 }
 
-// Close ends a session for a reason that its link knows. What its client has not been sent yet can still be read.
+// Close ends a session for a reason that its link knows. What its client has not been sent yet can still be read,
+// but for ClientDisconnect: a client handles nothing that comes after it. BufferFull ends a parked session only:
+// if a client resumed it after Append said so, all it missed is there.
 func (r *Registry) Close(s *Session, reason Reason) {
 	r.mu.Lock()
+	if reason == BufferFull && s.State() != Parked {
+		r.mu.Unlock()
+		return
+	}
 	e := r.closeLocked(s, reason)
 	r.mu.Unlock()
 	r.finish([]ended{e}, reason == BufferFull)
 }
 
-// Relieve closes parked sessions, the one parked longest first, until the budget is kept again or none is left.
-// What live clients have not confirmed is never dropped; their links are held instead.
+// Relieve closes parked sessions that hold packets, the one parked longest first, until the budget is kept again or
+// none is left. What live clients have not confirmed is never dropped; their links are held instead.
 func (r *Registry) Relieve() {
 	var gone []ended
 	r.mu.Lock()
-	for r.budget.Exceeded() {
-		oldest, _, ok := r.parked.GetOldest()
-		if !ok {
-			break
+	if r.budget.Exceeded() && !time.Now().Before(r.relieveNext) {
+		for _, s := range r.parked.Keys() {
+			if !r.budget.Exceeded() {
+				break
+			}
+			if s.buffered() > 0 {
+				gone = append(gone, r.closeLocked(s, Evicted))
+			}
 		}
-		gone = append(gone, r.closeLocked(oldest, Evicted))
+		if r.budget.Exceeded() {
+			r.relieveNext = time.Now().Add(relieveEvery)
+		}
 	}
 	r.mu.Unlock()
 	r.finish(gone, true)
@@ -261,24 +293,24 @@ type ended struct {
 func (r *Registry) closeLocked(s *Session, reason Reason) ended {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return r.endLocked(s, reason)
+}
+
+// endLocked is closeLocked with s.mu held too.
+func (r *Registry) endLocked(s *Session, reason Reason) ended {
 	e := ended{s, reason, s.state, s.log.Len()}
-	switch s.state {
-	case Closed:
+	if s.state == Closed {
 		return e
-	case Parked:
-		r.unparkLocked(s)
-	case Live:
-		r.live--
 	}
-	s.state = Closed
+	r.moveLocked(s, Closed)
 	if s.pid != "" {
 		delete(r.byPID, s.pid)
 		r.ends.Add(s.pid, reason)
 	}
-	s.updateHoldLocked()
-	if s.cursor == nil || s.cursor.sent == s.log.Last() {
-		s.log.Release()
+	if reason == ClientDisconnect {
+		s.cursor = nil
 	}
+	s.dropSentLocked()
 	return e
 }
 

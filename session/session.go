@@ -210,6 +210,23 @@ func (s *Session) trimLocked(seq uint64) {
 	s.updateHoldLocked()
 }
 
+// dropSentLocked drops what nobody can ask a closed session for: what its client was sent, or all if it has none.
+func (s *Session) dropSentLocked() {
+	if s.cursor == nil {
+		s.log.Release()
+		return
+	}
+	s.trimLocked(s.cursor.sent)
+	s.log.Idle()
+}
+
+// buffered is how many packets the session's log holds.
+func (s *Session) buffered() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.log.Len()
+}
+
 // Cursor is a client's place in a session's log. All but the session's present
 // cursor are without effect, so that a client that lost the session to another needs no care.
 type Cursor struct {
@@ -237,12 +254,14 @@ func (c *Cursor) Attached() bool {
 // Emitter gets the packets that Cursor.Read reads.
 type Emitter interface {
 	// Emit gets a packet, valid during the call only. offset is empty unless the packet is Stamped. replayed
-	// says that the packet was there before the client. It returns false to read no further.
+	// says that the packet was there before the client. It returns false to read no further. It is called with
+	// the session's lock held, and must not call back.
 	Emit(p *buffer.Packet, offset []byte, replayed bool) bool
 }
 
-// Read gives the next packets, n at most, to e. It returns how many packets it has passed, with those left out
-// because they may have arrived before; the number of the last; and whether the replay is complete with this.
+// Read gives the next packets, n at most, to e. scratch is room for an offset. It returns how many packets it has
+// passed, with those left out because they have, or may have, arrived before; the number of the last; and whether the
+// replay is complete with this.
 func (c *Cursor) Read(n int, scratch []byte, e Emitter) (passed int, last uint64, replayDone bool) {
 	s := c.s
 	s.mu.Lock()
@@ -255,6 +274,9 @@ func (c *Cursor) Read(n int, scratch []byte, e Emitter) (passed int, last uint64
 	for passed < n && c.sent < end {
 		c.sent++
 		passed++
+		if c.sent <= s.log.Trimmed() {
+			continue // the client answered an event that it had from before the reconnection
+		}
 		p := s.log.At(c.sent)
 		if p.Kind == buffer.Asking && c.sent <= c.skipTo {
 			continue
@@ -269,8 +291,8 @@ func (c *Cursor) Read(n int, scratch []byte, e Emitter) (passed int, last uint64
 	}
 	s.sent = max(s.sent, c.sent)
 	last = c.sent
-	if s.state == Closed && c.sent == end {
-		s.log.Release() // nobody can ask for it again
+	if s.state == Closed {
+		s.dropSentLocked()
 	}
 	return passed, last, replaying && c.sent >= c.replayTo
 }
@@ -285,7 +307,8 @@ func (c *Cursor) Confirm(seq uint64) {
 	}
 }
 
-// Acknowledged says that the client answered the event with this acknowledgement id: so it has arrived, and all before it.
+// Acknowledged says that the client answered the event with this acknowledgement id: so it has arrived, and all before
+// it. The client may have had it before it resumed: then Read passes over them.
 func (c *Cursor) Acknowledged(id int64) {
 	s := c.s
 	s.mu.Lock()
@@ -305,5 +328,7 @@ func (c *Cursor) Acknowledged(id int64) {
 func (c *Cursor) Idle() {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
-	c.s.log.Idle()
+	if c.s.cursor == c {
+		c.s.log.Idle()
+	}
 }

@@ -1,0 +1,63 @@
+package session
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/holdfast/holdfast/buffer"
+)
+
+type silent struct{}
+
+func (silent) SessionsEnded([]*Session, Reason)       {}
+func (silent) SessionHeld(bool)                       {}
+func (silent) Parked(*Session, string)                {}
+func (silent) Ended(*Session, Reason, State, int)     {}
+func (silent) Emit(*buffer.Packet, []byte, bool) bool { return true }
+func (silent) Handshake() uint64                      { return 1 }
+func quiet(maxParked int) *Registry {
+	return NewRegistry(roomy, maxParked, buffer.NewBudget(1<<30), silent{})
+}
+
+func event() buffer.Packet { return stamped(`2["msg","a message of some fifty bytes, or so"]`) }
+
+// What every packet costs: appended, read, confirmed.
+func BenchmarkDelivery(b *testing.B) {
+	for _, burst := range []int{1, 16} {
+		b.Run(fmt.Sprintf("burst=%d", burst), func(b *testing.B) {
+			c := quiet(1).New(silent{}, "/", silent{}, true)
+			p := event()
+			scratch := make([]byte, 0, 32)
+			b.ReportAllocs()
+			for b.Loop() {
+				for range burst {
+					if _, err := c.s.Append(p); err != nil {
+						b.Fatal(err)
+					}
+				}
+				_, last, _ := c.Read(burst, scratch, silent{})
+				c.Confirm(last)
+			}
+		})
+	}
+}
+
+// What a recovery costs, among many parked sessions.
+func BenchmarkParkResume(b *testing.B) {
+	const others = 10_000
+	r := quiet(others + 1)
+	for range others {
+		r.Park([]*Cursor{r.New(silent{}, "/", silent{}, true)}, time.Hour, "cut")
+	}
+	c := r.New(silent{}, "/", silent{}, true)
+	handshake := uint64(1)
+	b.ReportAllocs()
+	for b.Loop() {
+		r.Park([]*Cursor{c}, time.Hour, "cut")
+		handshake++
+		if c = r.Resume(c.s.pid, "/", "", false, &client{handshake}).Cursor; c == nil {
+			b.Fatal("not resumed")
+		}
+	}
+}

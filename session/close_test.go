@@ -1,0 +1,264 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/holdfast/holdfast/buffer"
+)
+
+// A client whose session ends still gets what the server sent before.
+func TestClosedSessionCanBeRead(t *testing.T) {
+	for _, reason := range []Reason{ServerDisconnect, UpstreamLost} {
+		t.Run(string(reason), func(t *testing.T) {
+			w := newWorld(t, roomy, 10)
+			c := w.open("/")
+			for i := range 4 {
+				w.append(c.s, stamped(fmt.Sprint(i+1)))
+			}
+			read(c, 1)
+			w.Close(c.s, reason)
+			if c.Attached() || c.s.Attached() != c.Owner() {
+				t.Errorf("cursor attached %v, session attached to %v: want the client known, but not attached", c.Attached(), c.s.Attached())
+			}
+			if n := w.budget.Packets(); n != 3 {
+				t.Errorf("%d packets are held, want the 3 that were not sent", n)
+			}
+			equal(t, "the client reads", read(c, 2).data, []string{"2", "3"})
+			c.Confirm(3)
+			c.Acknowledged(1)
+			equal(t, "then", read(c, 2).data, []string{"4"})
+			equal(t, "then", read(c, 2).data, nil)
+			if n := w.budget.Bytes(); n != 0 {
+				t.Errorf("%d bytes are held though all was sent", n)
+			}
+			w.finish()
+		})
+	}
+}
+
+func TestCloseFreesMemory(t *testing.T) {
+	tests := []struct {
+		name string
+		do   func(*world, *Cursor)
+		want int64 // packets held, of 3 of which 1 was sent
+	}{
+		{"closed by the server", func(w *world, c *Cursor) { w.Close(c.s, ServerDisconnect) }, 2},
+		{"closed by the server, and its client gone", func(w *world, c *Cursor) {
+			w.Close(c.s, ServerDisconnect)
+			w.Park([]*Cursor{c}, maxAway, "cut")
+		}, 0},
+		{"closed by the client, which handles nothing that comes after", func(w *world, c *Cursor) { w.Close(c.s, ClientDisconnect) }, 0},
+		{"parked and closed", func(w *world, c *Cursor) {
+			w.Park([]*Cursor{c}, maxAway, "cut")
+			w.Close(c.s, ServerDisconnect)
+		}, 0},
+		{"parked for no time", func(w *world, c *Cursor) { w.Park([]*Cursor{c}, 0, "cut") }, 0},
+		{"abandoned", func(w *world, c *Cursor) {
+			w.Park([]*Cursor{c}, maxAway, "cut")
+			w.Abandon(c.s.PID(), "/")
+		}, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, roomy, 10)
+			c := w.open("/")
+			for i := range 3 {
+				w.append(c.s, stamped(fmt.Sprint(i+1)))
+			}
+			read(c, 1)
+			tt.do(w, c)
+			if got := w.budget.Packets(); got != tt.want {
+				t.Errorf("%d packets are held, want %d", got, tt.want)
+			}
+			w.finish()
+		})
+	}
+}
+
+// A session that cannot be resumed ends with its client, whatever of it was not sent.
+func TestParkUnrecoverable(t *testing.T) {
+	w := newWorld(t, roomy, 10)
+	c := w.New(w.link, "/", &client{1}, false)
+	w.append(c.s, stamped("1"))
+	w.append(c.s, stamped("2"))
+	read(c, 1)
+	w.Park([]*Cursor{c}, maxAway, "cut")
+	if c.s.State() != Closed || w.budget.Bytes() != 0 {
+		t.Errorf("%v, %d bytes are held", c.s.State(), w.budget.Bytes())
+	}
+	equal(t, "the observer was told", w.noted(), []string{"/ ended: not_parked, was live, 2 packets"})
+	equal(t, "the link was told", w.link.told(), []string{"not_parked: /"})
+	w.finish()
+}
+
+func TestTombstones(t *testing.T) {
+	tests := []struct {
+		want Reason
+		end  func(*world, *Session)
+	}{
+		{Expired, func(*world, *Session) { later(time.Minute) }},
+		{Evicted, func(w *world, _ *Session) {
+			for range 10 {
+				w.Park([]*Cursor{w.open("/")}, time.Minute, "cut")
+			}
+		}},
+		{BufferFull, func(w *world, s *Session) { w.Close(s, BufferFull) }},
+		{ServerDisconnect, func(w *world, s *Session) { w.Close(s, ServerDisconnect) }},
+		{ClientDisconnect, func(w *world, s *Session) { w.Close(s, ClientDisconnect) }},
+		{UpstreamLost, func(w *world, s *Session) { w.Close(s, UpstreamLost) }},
+		{BadOffset, func(w *world, s *Session) { w.Abandon(s.PID(), "/") }},
+		{ServerDisconnect, func(w *world, s *Session) { // the first reason counts
+			w.Close(s, ServerDisconnect)
+			w.Close(s, UpstreamLost)
+		}},
+	}
+	for i, tt := range tests {
+		t.Run(fmt.Sprintf("%d %s", i, tt.want), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, roomy, 10)
+				s := w.parked(1)
+				tt.end(w, s)
+				for range 2 { // asking does not make it forgotten
+					if r := w.resume(s, ""); r.Refused != tt.want || r.Cursor != nil || r.Takeover != nil {
+						t.Errorf("%+v, want refused as %s", r, tt.want)
+					}
+				}
+				w.finish()
+			})
+		})
+	}
+}
+
+func TestTombstonesAreBounded(t *testing.T) {
+	w := newWorld(t, roomy, 10)
+	first := w.New(w.link, "/", &client{1}, true)
+	w.Close(first.s, ServerDisconnect)
+	for range rememberedEnds {
+		w.Close(w.New(w.link, "/", &client{1}, true).s, ServerDisconnect)
+	}
+	if r := w.resume(first.s, ""); r.Refused != UnknownPID {
+		t.Errorf("%+v, want it forgotten", r)
+	}
+	w.finish()
+}
+
+func TestEviction(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, roomy, 3)
+		var c [6]*Cursor
+		for i := range c {
+			c[i] = w.open(fmt.Sprint("/", i))
+		}
+		w.Park([]*Cursor{c[0]}, maxAway, "cut")
+		w.Park([]*Cursor{c[1], c[2]}, maxAway, "cut")
+		// The one that came back and was parked again is the most recent.
+		w.Park([]*Cursor{w.mustResume(c[0].s, "")}, maxAway, "cut")
+		w.noted()
+
+		w.Park([]*Cursor{c[3]}, maxAway, "cut")
+		equal(t, "the observer was told", w.noted(), []string{"/3 parked: cut", "/1 ended: evicted, was parked, 0 packets"})
+		equal(t, "the link was told", w.link.told(), []string{"evicted: /1"})
+		w.Park([]*Cursor{c[4], c[5]}, maxAway, "cut")
+		equal(t, "the link was told", w.link.told(), []string{"evicted: /0 /2"})
+		if _, parked := w.Counts(); parked != 3 {
+			t.Errorf("%d are parked, want 3", parked)
+		}
+		later(maxAway)
+		told := w.link.told() // both timers are due at once
+		slices.Sort(told)
+		equal(t, "the link was told", told, []string{"expired: /3", "expired: /4 /5"})
+		w.finish()
+	})
+}
+
+// More sessions of one client than may be parked at all.
+func TestEvictionOfThoseParkedTogether(t *testing.T) {
+	for _, limit := range []int{0, 1, 2} {
+		t.Run(fmt.Sprint(limit), func(t *testing.T) {
+			w := newWorld(t, roomy, limit)
+			a, b, c := w.open("/a"), w.open("/b"), w.open("/c")
+			w.Park([]*Cursor{a, b, c}, maxAway, "cut")
+			if _, parked := w.Counts(); parked != max(limit, 1) || c.s.State() != Parked || a.s.State() != Closed {
+				t.Errorf("%d are parked; the first is %v, the last %v", parked, a.s.State(), c.s.State())
+			}
+			w.finish()
+		})
+	}
+}
+
+func TestRelieve(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, roomy, 10)
+		w.Registry = NewRegistry(roomy, 10, buffer.NewBudget(3000), w)
+		big := stamped(strings.Repeat("x", 900))
+		var c [4]*Cursor
+		for i := range c {
+			c[i] = w.open(fmt.Sprint("/", i))
+			w.Park([]*Cursor{c[i]}, maxAway, "cut")
+		}
+		for _, i := range []int{3, 2, 1} { // the one parked longest has nothing
+			w.append(c[i].s, big)
+		}
+		w.Relieve()
+		equal(t, "within the budget", w.link.told(), nil)
+		w.append(c[3].s, big)
+		w.Relieve()
+		equal(t, "the one parked longest that holds something", w.link.told(), []string{"evicted: /1"})
+
+		live := w.open("/live")
+		for range 20 {
+			w.append(live.s, big)
+		}
+		w.Relieve()
+		equal(t, "all that hold something", w.link.told(), []string{"evicted: /2 /3"})
+		if c[0].s.State() != Parked || live.s.State() != Live || w.link.held() != 1 {
+			t.Errorf("the one that holds nothing is %v, the live one %v; held %d", c[0].s.State(), live.s.State(), w.link.held())
+		}
+
+		w.append(c[0].s, big)
+		w.Relieve()
+		equal(t, "looked at again at once", w.link.told(), nil)
+		time.Sleep(relieveEvery)
+		w.Relieve()
+		equal(t, "looked at again", w.link.told(), []string{"evicted: /0"})
+		w.finish()
+	})
+}
+
+// Append says that a parked session is full; before it is closed for that, its client comes back. It has
+// missed nothing, and must not lose the session without a word.
+func TestResumedBeforeItIsClosedForItsBuffer(t *testing.T) {
+	limits := Limits{MaxPackets: 2, MaxBytes: 1 << 20, WindowBytes: 1 << 19}
+	w := newWorld(t, limits, 10)
+	s := w.parked(2)
+	if _, err := s.Append(stamped("3")); !errors.Is(err, ErrFull) {
+		t.Fatalf("%v, want ErrFull", err)
+	}
+	c := w.mustResume(s, "")
+	w.Close(s, BufferFull)
+	if s.State() != Live || !c.Attached() {
+		t.Fatalf("%v", s.State())
+	}
+	equal(t, "the client reads", read(c, 10).data, []string{"1", "2", "3"})
+	equal(t, "the link was told", w.link.told(), nil)
+	w.finish()
+}
+
+// One call tells a link of all its sessions that end for one reason at one time.
+func TestEndedTogether(t *testing.T) {
+	w := newWorld(t, roomy, 10)
+	other := &link{t: t}
+	never := func(up Upstream, namespace string) *Cursor { return w.New(up, namespace, &client{1}, false) }
+	w.Park([]*Cursor{w.open("/a"), never(w.link, "/b"), never(w.link, "/c"), never(other, "/d")}, 0, "cut")
+	told := w.link.told()
+	slices.Sort(told)
+	equal(t, "the link was told", told, []string{"expired: /a", "not_parked: /b /c"})
+	equal(t, "the other link was told", other.told(), []string{"not_parked: /d"})
+	w.finish()
+}

@@ -1,0 +1,65 @@
+package session_test
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/session"
+)
+
+// link is an upstream connection that does as it is told.
+type link struct{}
+
+func (link) SessionsEnded([]*session.Session, session.Reason) {}
+func (link) SessionHeld(bool)                                 {}
+
+// unseen observes nothing.
+type unseen struct{}
+
+func (unseen) Parked(*session.Session, string)                            {}
+func (unseen) Ended(*session.Session, session.Reason, session.State, int) {}
+
+// client is a connection from outside. It remembers the offset of its last event.
+type client struct {
+	handshake uint64
+	offset    string
+}
+
+func (c *client) Handshake() uint64 { return c.handshake }
+
+func (c *client) Emit(p *buffer.Packet, offset []byte, replayed bool) bool {
+	fmt.Printf("client %d: %s, replayed %v\n", c.handshake, p.Data, replayed)
+	c.offset = string(offset)
+	return true
+}
+
+// A client loses its connection, misses an event, and comes back for it.
+func ExampleRegistry_Resume() {
+	limits := session.Limits{MaxPackets: 100, MaxBytes: 1 << 20, WindowBytes: 1 << 18}
+	registry := session.NewRegistry(limits, 1000, buffer.NewBudget(64<<20), unseen{})
+
+	first := &client{handshake: 1}
+	cursor := registry.New(link{}, "/", first, true)
+	s := cursor.Session()
+	send := func(event string) {
+		if _, err := s.Append(buffer.Packet{Kind: buffer.Stamped, Data: []byte(event)}); err != nil {
+			fmt.Println(err)
+		}
+	}
+	send(`2["a"]`)
+	cursor.Read(1, nil, first)
+
+	registry.Park([]*session.Cursor{cursor}, time.Minute, "transport_close")
+	send(`2["b"]`)
+
+	second := &client{handshake: 2}
+	r := registry.Resume(s.PID(), "/", first.offset, false, second)
+	fmt.Println("missed", r.Missed)
+	r.Cursor.Read(r.Missed, nil, second)
+	registry.Close(s, session.ClientDisconnect)
+	// Output:
+	// client 1: 2["a"], replayed false
+	// missed 1
+	// client 2: 2["b"], replayed true
+}

@@ -1,0 +1,235 @@
+package session
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/holdfast/holdfast/buffer"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// tester is what tests of testing and rapid have in common.
+type tester interface {
+	Helper()
+	Error(args ...any)
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+}
+
+// client is an Owner, by the number of its handshake.
+type client struct{ handshake uint64 }
+
+func (c *client) Handshake() uint64 { return c.handshake }
+
+// link is an Upstream that keeps what it is told.
+type link struct {
+	t tester
+
+	mu    sync.Mutex
+	holds int
+	pause int      // how often the first hold came
+	ended []string // "reason: namespace namespace", a call each
+}
+
+func (l *link) SessionsEnded(ended []*Session, reason Reason) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	names := make([]string, 0, len(ended))
+	for _, s := range ended {
+		names = append(names, s.Namespace())
+	}
+	slices.Sort(names)
+	l.ended = append(l.ended, string(reason)+": "+strings.Join(names, " "))
+}
+
+func (l *link) SessionHeld(held bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if held {
+		if l.holds++; l.holds == 1 {
+			l.pause++
+		}
+		return
+	}
+	if l.holds--; l.holds < 0 {
+		l.t.Error("SessionHeld(false) without SessionHeld(true)")
+	}
+}
+
+func (l *link) held() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.holds
+}
+
+// told is what SessionsEnded was called with since the last call of told.
+func (l *link) told() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ended := l.ended
+	l.ended = nil
+	return ended
+}
+
+// world is a Registry with its surroundings. It is its Observer.
+type world struct {
+	*Registry
+	t    tester
+	link *link
+
+	mu     sync.Mutex
+	events []string
+	all    []*Cursor
+}
+
+// roomy limits bind no test that is not about them.
+var roomy = Limits{MaxPackets: 1000, MaxBytes: 1 << 20, WindowBytes: 1 << 19}
+
+func newWorld(t tester, limits Limits, maxParked int) *world {
+	w := &world{t: t, link: &link{t: t}}
+	w.Registry = NewRegistry(limits, maxParked, buffer.NewBudget(0), w)
+	return w
+}
+
+func (w *world) note(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.events = append(w.events, fmt.Sprintf(format, args...))
+}
+
+func (w *world) Parked(s *Session, reason string) { w.note("%s parked: %s", s.Namespace(), reason) }
+
+func (w *world) Ended(s *Session, reason Reason, was State, buffered int) {
+	w.note("%s ended: %s, was %v, %d packets", s.Namespace(), reason, was, buffered)
+}
+
+// noted is what the Observer was told since the last call of noted.
+func (w *world) noted() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	events := w.events
+	w.events = nil
+	return events
+}
+
+// open returns a session that can be resumed, and is client 1's.
+func (w *world) open(namespace string) *Cursor {
+	c := w.New(w.link, namespace, &client{1}, true)
+	w.mu.Lock()
+	w.all = append(w.all, c)
+	w.mu.Unlock()
+	return c
+}
+
+// parked returns a session that missed packets "1", "2" and so on.
+func (w *world) parked(packets int) *Session {
+	c := w.open("/")
+	w.Park([]*Cursor{c}, time.Minute, "cut")
+	for i := range packets {
+		if _, err := c.s.Append(stamped(fmt.Sprint(i + 1))); err != nil {
+			w.t.Errorf("Append: %v", err)
+		}
+	}
+	return c.s
+}
+
+func (w *world) append(s *Session, p buffer.Packet) *Cursor {
+	w.t.Helper()
+	cur, err := s.Append(p)
+	if err != nil {
+		w.t.Errorf("Append: %v", err)
+	}
+	return cur
+}
+
+// resume is Resume by a client as it is, with its last offset.
+func (w *world) resume(s *Session, offset string) Resumption {
+	return w.Resume(s.PID(), s.Namespace(), offset, false, &client{2})
+}
+
+// mustResume is resume where nothing stands in its way.
+func (w *world) mustResume(s *Session, offset string) *Cursor {
+	w.t.Helper()
+	r := w.resume(s, offset)
+	if r.Cursor == nil {
+		w.t.Fatalf("Resume with offset %q: %+v", offset, r)
+	}
+	return r.Cursor
+}
+
+// finish ends all sessions, and checks that they leave nothing behind.
+func (w *world) finish() {
+	w.t.Helper()
+	w.mu.Lock()
+	all := w.all
+	w.mu.Unlock()
+	for _, c := range all {
+		w.Close(c.s, UpstreamLost)
+		c.s.mu.Lock()
+		last := c.s.cursor
+		c.s.mu.Unlock()
+		if last != nil {
+			w.Park([]*Cursor{last}, time.Minute, "finish") // its client has gone
+		}
+	}
+	if live, parked := w.Counts(); live != 0 || parked != 0 {
+		w.t.Errorf("%d sessions live and %d parked after all ended", live, parked)
+	}
+	if n := w.link.held(); n != 0 {
+		w.t.Errorf("the link is held by %d sessions after all ended", n)
+	}
+	if b := w.budget; b.Bytes() != 0 || b.Packets() != 0 {
+		w.t.Errorf("%d bytes and %d packets in memory after all ended", b.Bytes(), b.Packets())
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.all = nil
+}
+
+func stamped(data string) buffer.Packet {
+	return buffer.Packet{Kind: buffer.Stamped, Data: []byte(data)}
+}
+
+func plain(data string) buffer.Packet { return buffer.Packet{Kind: buffer.Plain, Data: []byte(data)} }
+
+func asking(id int64, data string) buffer.Packet {
+	return buffer.Packet{Kind: buffer.Asking, AckID: id, Data: []byte(data)}
+}
+
+// received is what a client got: packets as text, and their offsets.
+type received struct {
+	data    []string
+	offsets []string
+	replays int
+	stop    int // Emit returns false after so many, if not 0
+}
+
+func (r *received) Emit(p *buffer.Packet, offset []byte, replayed bool) bool {
+	r.data = append(r.data, string(p.Data))
+	r.offsets = append(r.offsets, string(offset))
+	if replayed {
+		r.replays++
+	}
+	return len(r.data) != r.stop
+}
+
+// read reads n packets, or what there is.
+func read(c *Cursor, n int) *received {
+	var r received
+	c.Read(n, nil, &r)
+	return &r
+}
+
+func equal(t tester, what string, got, want []string) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("%s: %q, want %q", what, got, want)
+	}
+}

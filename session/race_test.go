@@ -1,0 +1,130 @@
+package session
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/holdfast/holdfast/buffer"
+)
+
+// numbers is a client's end: it takes events that are numbers, and fails if one is missing or comes twice.
+type numbers struct {
+	t      *testing.T
+	next   int
+	offset string
+}
+
+func (n *numbers) Emit(p *buffer.Packet, offset []byte, _ bool) bool {
+	if got := string(p.Data); got != strconv.Itoa(n.next) {
+		n.t.Errorf("got event %s, want %d", got, n.next)
+	}
+	n.next++
+	n.offset = string(offset)
+	return true
+}
+
+// TestConcurrentUse has links that send without a pause while clients lose their connections, come back, are taken
+// over by their next connection while the last one still writes, and confirm. Each event must arrive once, in order.
+func TestConcurrentUse(t *testing.T) {
+	const sessions, events = 4, 3000
+	w := newWorld(t, Limits{MaxPackets: events + 1, MaxBytes: 1 << 30, WindowBytes: 1 << 12}, sessions)
+	var wg sync.WaitGroup
+	for i := range sessions {
+		c := w.open(fmt.Sprint("/", i))
+		s := c.s
+		wg.Go(func() { // the link
+			for n := range events {
+				w.append(s, stamped(strconv.Itoa(n)))
+			}
+		})
+		wg.Go(func() { // clients
+			rng := rand.New(rand.NewPCG(1, uint64(i)))
+			got := &numbers{t: t}
+			for handshake := uint64(2); got.next < events && !t.Failed(); handshake++ {
+				for range rng.IntN(20) {
+					_, last, _ := c.Read(rng.IntN(30), nil, got)
+					if rng.IntN(3) == 0 {
+						c.Confirm(last)
+					}
+				}
+				old := c
+				var end sync.WaitGroup
+				if rng.IntN(2) == 0 { // the connection ends while the next one is there, or not at all
+					end.Go(func() { w.Park([]*Cursor{old}, time.Minute, "cut") })
+				}
+				for {
+					r := w.Resume(s.PID(), s.Namespace(), got.offset, false, &client{handshake})
+					if r.Takeover != nil {
+						w.Park([]*Cursor{old}, time.Minute, "takeover")
+						continue
+					}
+					if c = r.Cursor; c == nil {
+						t.Errorf("not resumed: %+v", r)
+						return
+					}
+					break
+				}
+				end.Wait()
+			}
+		})
+	}
+	wg.Wait()
+	w.finish()
+}
+
+// TestConcurrentEnds ends sessions in all ways at once: each ends once, and nothing of it is left.
+func TestConcurrentEnds(t *testing.T) {
+	const sessions = 200
+	w := newWorld(t, Limits{MaxPackets: 5, MaxBytes: 1 << 20, WindowBytes: 100}, 3)
+	var wg sync.WaitGroup
+	for i := range sessions {
+		c := w.open(fmt.Sprint("/", i))
+		wg.Go(func() {
+			for {
+				if _, err := c.s.Append(stamped("event")); err != nil {
+					w.Close(c.s, BufferFull)
+					if c.s.State() == Closed {
+						return
+					}
+				}
+				runtime.Gosched()
+			}
+		})
+		wg.Go(func() { w.Park([]*Cursor{c}, time.Nanosecond*time.Duration(i*1000), "cut") })
+		wg.Go(func() {
+			r := w.resume(c.s, "")
+			if r.Cursor != nil {
+				read(r.Cursor, 3)
+				w.Close(c.s, ClientDisconnect)
+			}
+		})
+		wg.Go(func() { w.Abandon(c.s.PID(), c.s.Namespace()) })
+	}
+	wg.Wait()
+	w.finish()
+
+	// The timers' goroutines may still be about to tell.
+	ended := make(map[string]int)
+	for deadline := time.Now().Add(10 * time.Second); len(ended) < sessions && time.Now().Before(deadline); {
+		for _, e := range w.noted() {
+			if namespace, what, _ := strings.Cut(e, " "); strings.HasPrefix(what, "ended") {
+				ended[namespace]++
+			}
+		}
+		time.Sleep(time.Millisecond)
+	}
+	for namespace, n := range ended {
+		if n != 1 {
+			t.Errorf("%s ended %d times", namespace, n)
+		}
+	}
+	if len(ended) != sessions {
+		t.Errorf("%d sessions ended, want %d", len(ended), sessions)
+	}
+}

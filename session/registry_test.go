@@ -1,0 +1,429 @@
+package session
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/holdfast/holdfast/buffer"
+)
+
+const maxAway = 2 * time.Minute
+
+// later passes time, and lets what is due happen.
+func later(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// TestTransitions is the state machine: what happens to a session in each state.
+func TestTransitions(t *testing.T) {
+	type action struct {
+		name string
+		do   func(w *world, c *Cursor)
+	}
+	var (
+		park     = action{"park", func(w *world, c *Cursor) { w.Park([]*Cursor{c}, maxAway, "cut") }}
+		noTime   = action{"park for no time", func(w *world, c *Cursor) { w.Park([]*Cursor{c}, 0, "cut") }}
+		resume   = action{"resume", func(w *world, c *Cursor) { w.resume(c.s, "") }}
+		refused  = action{"resume, refused", func(w *world, c *Cursor) { w.resume(c.s, offsetOf(c.s, 9)) }}
+		abandon  = action{"abandon", func(w *world, c *Cursor) { w.Abandon(c.s.PID(), "/") }}
+		elsewhr  = action{"abandon in another namespace", func(w *world, c *Cursor) { w.Abandon(c.s.PID(), "/x") }}
+		server   = action{"server disconnects", func(w *world, c *Cursor) { w.Close(c.s, ServerDisconnect) }}
+		client   = action{"client disconnects", func(w *world, c *Cursor) { w.Close(c.s, ClientDisconnect) }}
+		lost     = action{"link dies", func(w *world, c *Cursor) { w.Close(c.s, UpstreamLost) }}
+		full     = action{"over the limit", func(w *world, c *Cursor) { w.Close(c.s, BufferFull) }}
+		almost   = action{"time passes", func(*world, *Cursor) { later(maxAway - 1) }}
+		tooLong  = action{"too much time passes", func(*world, *Cursor) { later(maxAway) }}
+		relieved = action{"relief", func(w *world, _ *Cursor) { w.Relieve() }}
+		nothing  = action{"nothing", func(*world, *Cursor) {}}
+	)
+	tests := []struct {
+		from   State
+		action action
+		want   State
+		ended  Reason // what the Observer is told
+		told   bool   // whether the link is
+	}{
+		{Live, park, Parked, "", false},
+		{Live, noTime, Closed, Expired, true},
+		{Live, resume, Live, "", false}, // a takeover is asked for
+		{Live, refused, Live, "", false},
+		{Live, abandon, Live, "", false},
+		{Live, server, Closed, ServerDisconnect, false},
+		{Live, client, Closed, ClientDisconnect, false},
+		{Live, lost, Closed, UpstreamLost, false},
+		{Live, full, Live, "", false},
+		{Live, tooLong, Live, "", false},
+		{Live, relieved, Live, "", false},
+
+		{Parked, park, Parked, "", false}, // by its former client, once more
+		{Parked, noTime, Parked, "", false},
+		{Parked, resume, Live, "", false},
+		{Parked, refused, Parked, "", false},
+		{Parked, abandon, Closed, BadOffset, true},
+		{Parked, elsewhr, Parked, "", false},
+		{Parked, server, Closed, ServerDisconnect, false},
+		{Parked, client, Closed, ClientDisconnect, false},
+		{Parked, lost, Closed, UpstreamLost, false},
+		{Parked, full, Closed, BufferFull, true},
+		{Parked, almost, Parked, "", false},
+		{Parked, tooLong, Closed, Expired, true},
+		{Parked, relieved, Parked, "", false},
+
+		{Closed, park, Closed, "", false},
+		{Closed, noTime, Closed, "", false},
+		{Closed, resume, Closed, "", false},
+		{Closed, abandon, Closed, "", false},
+		{Closed, server, Closed, "", false},
+		{Closed, client, Closed, "", false},
+		{Closed, lost, Closed, "", false},
+		{Closed, full, Closed, "", false},
+		{Closed, tooLong, Closed, "", false},
+		{Closed, nothing, Closed, "", false},
+	}
+	for _, tt := range tests {
+		t.Run(fmt.Sprintf("%v/%s", tt.from, tt.action.name), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, roomy, 10)
+				c := w.open("/")
+				switch tt.from {
+				case Parked:
+					park.do(w, c)
+				case Closed:
+					server.do(w, c)
+				case Live:
+				}
+				if got := c.s.State(); got != tt.from {
+					t.Fatalf("%v at first, want %v", got, tt.from)
+				}
+				w.noted()
+				tt.action.do(w, c)
+				if got := c.s.State(); got != tt.want {
+					t.Errorf("%v, want %v", got, tt.want)
+				}
+				var ended, told []string
+				if tt.ended != "" {
+					ended = []string{fmt.Sprintf("/ ended: %s, was %v, 0 packets", tt.ended, tt.from)}
+				}
+				if tt.told {
+					told = []string{string(tt.ended) + ": /"}
+				}
+				if tt.want == Parked && tt.from == Live {
+					ended = []string{"/ parked: cut"}
+				}
+				equal(t, "the observer was told", w.noted(), ended)
+				equal(t, "the link was told", w.link.told(), told)
+				live, parked := w.Counts()
+				if want := (map[State][2]int{Live: {1, 0}, Parked: {0, 1}, Closed: {0, 0}})[tt.want]; want != [2]int{live, parked} {
+					t.Errorf("counts: %d live, %d parked; want %v", live, parked, want)
+				}
+				w.finish()
+			})
+		})
+	}
+}
+
+func TestParkedSessionExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, roomy, 10)
+		c := w.open("/")
+		w.append(c.s, stamped("a"))
+		w.Park([]*Cursor{c}, maxAway, "cut")
+		later(maxAway - time.Nanosecond)
+		if got := c.s.State(); got != Parked {
+			t.Fatalf("before the limit: %v, want Parked", got)
+		}
+		later(time.Nanosecond)
+		if got := c.s.State(); got != Closed {
+			t.Fatalf("at the limit: %v, want Closed", got)
+		}
+		if n := w.budget.Bytes(); n != 0 {
+			t.Errorf("%d bytes are held", n)
+		}
+		if r := w.resume(c.s, ""); r.Refused != Expired {
+			t.Errorf("a client that comes too late: %+v", r)
+		}
+		w.finish()
+	})
+}
+
+func TestResumeStopsExpiry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, roomy, 10)
+		c := w.open("/")
+		w.Park([]*Cursor{c}, maxAway, "cut")
+		later(maxAway - time.Nanosecond)
+		r := w.resume(c.s, "")
+		if r.Cursor == nil || r.Away != maxAway-time.Nanosecond {
+			t.Fatalf("just before the limit: %+v", r)
+		}
+		later(maxAway)
+		if got := c.s.State(); got != Live {
+			t.Fatalf("after the former limit: %v, want Live", got)
+		}
+		w.Park([]*Cursor{r.Cursor}, maxAway, "cut")
+		later(maxAway - time.Nanosecond)
+		if got := c.s.State(); got != Parked {
+			t.Fatalf("parked again, before the limit: %v, want Parked", got)
+		}
+		later(time.Nanosecond)
+		if got := c.s.State(); got != Closed {
+			t.Fatalf("parked again, at the limit: %v, want Closed", got)
+		}
+		w.finish()
+	})
+}
+
+func TestParkedTogetherExpireTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, roomy, 10)
+		other := &link{t: t}
+		a, b, back := w.open("/a"), w.open("/b"), w.open("/back")
+		elsewhere := w.New(other, "/elsewhere", &client{1}, true)
+		w.Park([]*Cursor{a, b, back, elsewhere, b}, maxAway, "cut")
+		later(time.Second)
+		mine := w.open("/mine") // parked later: expires later
+		w.Park([]*Cursor{mine}, maxAway, "cut")
+		w.mustResume(back.s, "")
+		w.noted()
+
+		later(maxAway - time.Second)
+		equal(t, "the link was told", w.link.told(), []string{"expired: /a /b"})
+		equal(t, "the other link was told", other.told(), []string{"expired: /elsewhere"})
+		if back.s.State() != Live || mine.s.State() != Parked {
+			t.Errorf("the one that came back is %v, the one parked later %v", back.s.State(), mine.s.State())
+		}
+		later(time.Second)
+		equal(t, "the link was told", w.link.told(), []string{"expired: /mine"})
+		w.finish()
+	})
+}
+
+func TestTakeover(t *testing.T) {
+	w := newWorld(t, roomy, 10)
+	first := w.open("/")
+	s := first.s
+	w.append(s, stamped("a"))
+	w.append(s, stamped("b"))
+	sent := read(first, 1)
+
+	older, same := &client{0}, &client{1}
+	for _, o := range []*client{older, same} {
+		if r := w.Resume(s.PID(), "/", sent.offsets[0], false, o); r.Refused != Stale || r.Takeover != nil || r.Cursor != nil {
+			t.Errorf("handshake %d: %+v, want it refused as stale", o.handshake, r)
+		}
+	}
+	r := w.resume(s, sent.offsets[0])
+	if r.Takeover != first.Owner() || r.Cursor != nil || r.Refused != "" {
+		t.Fatalf("a later handshake: %+v, want a takeover of the first client", r)
+	}
+	if !first.Attached() {
+		t.Fatal("the session was given away before its client gave it up")
+	}
+	w.append(s, stamped("c")) // meanwhile
+	read(first, 1)
+	w.Park([]*Cursor{first}, maxAway, "takeover")
+	r = w.resume(s, sent.offsets[0])
+	if r.Cursor == nil || r.Missed != 2 {
+		t.Fatalf("after it was given up: %+v", r)
+	}
+	w.Park([]*Cursor{first}, maxAway, "late end of the old transport")
+	equal(t, "the new client reads", read(r.Cursor, 10).data, []string{"b", "c"})
+	if r := w.Resume(s.PID(), "/", "", false, &client{1}); r.Refused != Stale {
+		t.Errorf("the first client's late CONNECT: %+v, want it refused as stale", r)
+	}
+	if r := w.Resume(s.PID(), "/", offsetOf(s, 99), false, &client{3}); r.Refused != BadOffset {
+		t.Errorf("a takeover with a bad offset: %+v", r)
+	}
+	w.finish()
+}
+
+func TestResumeOffsets(t *testing.T) {
+	// Four packets, of which three were sent, and the first was confirmed.
+	tests := []struct {
+		name    string
+		offset  func(*Session) string
+		foreign bool
+		want    []string
+		refused Reason
+	}{
+		{"none", func(*Session) string { return "" }, false, []string{"2", "3", "4"}, ""},
+		{"own", func(s *Session) string { return offsetOf(s, 2) }, false, []string{"3", "4"}, ""},
+		{"own, all that was sent", func(s *Session) string { return offsetOf(s, 3) }, false, []string{"4"}, ""},
+		{"own, what is confirmed", func(s *Session) string { return offsetOf(s, 1) }, false, []string{"2", "3", "4"}, ""},
+		{"own, appended but not sent", func(s *Session) string { return offsetOf(s, 4) }, false, nil, BadOffset},
+		{"own, beyond the end", func(s *Session) string { return offsetOf(s, 5) }, false, nil, BadOffset},
+		{"own, far beyond", func(s *Session) string { return offsetOf(s, 1<<63-1) }, false, nil, BadOffset},
+		{"an earlier session's", func(*Session) string { return "hfAAAAAAAA2" }, false, []string{"2", "3", "4"}, ""},
+		{"an earlier session's, large", func(*Session) string { return "hfAAAAAAAAzzz" }, false, []string{"2", "3", "4"}, ""},
+		{"not of our making", func(*Session) string { return "" }, true, nil, BadOffset},
+		{"not of our making, beside our own", func(s *Session) string { return offsetOf(s, 3) }, true, []string{"4"}, ""},
+		{"not of our making, beside an earlier session's", func(*Session) string { return "hfAAAAAAAA2" }, true, nil, BadOffset},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, roomy, 10)
+			c := w.open("/")
+			s := c.s
+			s.SetReply([]byte("reply"))
+			for i := range 4 {
+				w.append(s, stamped(fmt.Sprint(i+1)))
+			}
+			read(c, 3)
+			c.Confirm(1)
+			w.Park([]*Cursor{c}, maxAway, "cut")
+			r := w.Resume(s.PID(), "/", tt.offset(s), tt.foreign, &client{2})
+			if r.Refused != tt.refused {
+				t.Fatalf("%+v, want refused %q", r, tt.refused)
+			}
+			if tt.refused != "" {
+				if r.Cursor != nil || r.Takeover != nil || s.State() != Parked {
+					t.Errorf("refused, but %+v, and the session is %v", r, s.State())
+				}
+				w.finish()
+				return
+			}
+			if r.Missed != len(tt.want) || string(r.Reply) != "reply" {
+				t.Errorf("%d missed, reply %q; want %d", r.Missed, r.Reply, len(tt.want))
+			}
+			w.append(s, stamped("new"))
+			var got received
+			passed, last, done := r.Cursor.Read(10, nil, &got)
+			equal(t, "the client reads", got.data, append(tt.want, "new"))
+			if passed != len(got.data) || last != 5 || !done || got.replays != len(tt.want) {
+				t.Errorf("passed %d, last %d, replay done %v, %d replays", passed, last, done, got.replays)
+			}
+			w.finish()
+		})
+	}
+}
+
+func TestResumeUnknown(t *testing.T) {
+	w := newWorld(t, roomy, 10)
+	s := w.parked(1)
+	if r := w.Resume(newPID(), "/", "", false, &client{2}); r.Refused != UnknownPID {
+		t.Errorf("an unknown pid: %+v", r)
+	}
+	if r := w.Resume("", "/", "", false, &client{2}); r.Refused != UnknownPID {
+		t.Errorf("no pid: %+v", r)
+	}
+	if r := w.Resume(s.PID(), "/other", "", false, &client{2}); r.Refused != WrongNamespace {
+		t.Errorf("another namespace: %+v", r)
+	}
+	equal(t, "its own client reads", read(w.mustResume(s, ""), 10).data, []string{"1"})
+
+	never := w.New(w.link, "/", &client{1}, false)
+	if r := w.Resume(never.s.PID(), "/", "", false, &client{2}); r.Refused != UnknownPID {
+		t.Errorf("a session without a pid was found: %+v", r)
+	}
+	w.Close(never.s, UpstreamLost)
+	w.finish()
+}
+
+func TestReplayDone(t *testing.T) {
+	w := newWorld(t, roomy, 10)
+	s := w.parked(3)
+	c := w.mustResume(s, "")
+	var r received
+	for i, want := range []bool{false, false, true, false} {
+		if i == 3 {
+			w.append(s, stamped("new"))
+		}
+		if _, _, done := c.Read(1, nil, &r); done != want {
+			t.Errorf("after %d packets: replay done %v, want %v", i+1, done, want)
+		}
+	}
+	if r.replays != 3 {
+		t.Errorf("%d packets were replays, want 3", r.replays)
+	}
+	w.finish()
+}
+
+func TestAskingPackets(t *testing.T) {
+	// Sent: stamped 1, asking 2, plain 3, asking 4. Not sent: asking 5, stamped 6.
+	packets := []buffer.Packet{stamped("1"), asking(1, "2"), plain("3"), asking(2, "4"), asking(3, "5"), stamped("6")}
+	tests := []struct {
+		name        string
+		atLeastOnce bool
+		confirmed   uint64
+		answered    []int64
+		want        []string
+	}{
+		{"at most once", false, 0, nil, []string{"3", "5", "6"}},
+		{"at most once, answered", false, 0, []int64{1}, []string{"3", "5", "6"}},
+		{"at most once, confirmed", false, 3, nil, []string{"5", "6"}},
+		{"at least once", true, 0, nil, []string{"2", "3", "4", "5", "6"}},
+		{"at least once, answered", true, 0, []int64{1}, []string{"3", "4", "5", "6"}},
+		{"at least once, both answered", true, 0, []int64{2, 1}, []string{"5", "6"}},
+		{"at least once, confirmed", true, 3, nil, []string{"4", "5", "6"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			limits := roomy
+			limits.ReplayAsking = tt.atLeastOnce
+			w := newWorld(t, limits, 10)
+			c := w.open("/")
+			for _, p := range packets {
+				w.append(c.s, p)
+			}
+			offset := read(c, 4).offsets[0]
+			c.Confirm(tt.confirmed)
+			for _, id := range tt.answered {
+				c.Acknowledged(id)
+			}
+			// Cut before anything is written, and again: what may have arrived does not change by that.
+			w.Park([]*Cursor{c}, maxAway, "cut")
+			c = w.mustResume(c.s, offset)
+			w.Park([]*Cursor{c}, maxAway, "cut")
+			r := w.resume(c.s, offset)
+			var got received
+			passed, last, done := r.Cursor.Read(r.Missed, nil, &got)
+			equal(t, "the client reads", got.data, tt.want)
+			if passed != r.Missed || last != 6 || !done {
+				t.Errorf("passed %d of %d, last %d, replay done %v", passed, r.Missed, last, done)
+			}
+			w.finish()
+		})
+	}
+}
+
+// What a packet is, and whether it was sent, counts: not which client it was sent to.
+func TestAskingPacketSentDuringReplay(t *testing.T) {
+	w := newWorld(t, roomy, 10)
+	c := w.open("/")
+	w.append(c.s, stamped("1"))
+	w.append(c.s, asking(1, "2"))
+	w.Park([]*Cursor{c}, maxAway, "cut")
+	c = w.mustResume(c.s, "")
+	equal(t, "the second client reads", read(c, 10).data, []string{"1", "2"})
+	w.Park([]*Cursor{c}, maxAway, "cut")
+	c = w.mustResume(c.s, "")
+	equal(t, "the third client reads", read(c, 10).data, []string{"1"})
+	w.finish()
+}
+
+// A client that was sent less than the one before it does not make forgotten what that one may have got.
+func TestAskingPacketAfterCutReplay(t *testing.T) {
+	w := newWorld(t, roomy, 10)
+	c := w.open("/")
+	for _, p := range []buffer.Packet{stamped("1"), stamped("2"), asking(1, "3"), stamped("4")} {
+		w.append(c.s, p)
+	}
+	read(c, 4)
+	w.Park([]*Cursor{c}, maxAway, "cut")
+	c = w.mustResume(c.s, "")
+	equal(t, "the second client reads", read(c, 1).data, []string{"1"})
+	w.Park([]*Cursor{c}, maxAway, "cut")
+	c = w.mustResume(c.s, offsetOf(c.s, 1))
+	equal(t, "the third client reads", read(c, 10).data, []string{"2", "4"})
+	w.Park([]*Cursor{c}, maxAway, "cut")
+	c = w.mustResume(c.s, "")
+	equal(t, "the fourth client reads", read(c, 1).data, []string{"2"})
+	w.Park([]*Cursor{c}, maxAway, "cut")
+	if r := w.resume(c.s, offsetOf(c.s, 4)); r.Cursor == nil {
+		t.Errorf("what an earlier client was sent is refused: %+v", r)
+	}
+	w.finish()
+}
