@@ -163,12 +163,19 @@ export class Holdfast {
   }
 
   signal(name) {
-    if (name === "SIGTERM" || name === "SIGINT") this.ending = true;
-    if (!this.exit) process.kill(this.pid, name);
+    if (this.exit) return;
+    if (["SIGTERM", "SIGINT", "SIGKILL"].includes(name)) this.ending = true;
+    process.kill(this.pid, name);
   }
 
   /** Ends it by SIGTERM and checks that it ended well. */
   async stop({ timeout = 8000 } = {}) {
+    if (this.exit) {
+      await this.kill();
+      if (this.ending) return; // as the test had it
+      this.checkHealth();
+      throw new Error(`holdfast ended by itself: ${JSON.stringify(this.exit)}\n${this.log.slice(-6000)}`);
+    }
     const before = this.ending; // a second signal would end it without grace
     if (!before) this.signal("SIGTERM");
     try {

@@ -1,6 +1,8 @@
 // A whole path for one test: client -> relay -> holdfast -> [relay] -> server.
 // With HOLDFAST_E2E_TARGET=native there is no holdfast in it: recovery tests then meet socket.io
 // 4.8 with its own recovery, all others the legacy server itself.
+import { writeFileSync } from "node:fs";
+import path from "node:path";
 import { App } from "./server.js";
 import { Client } from "./client.js";
 import { Holdfast, NATIVE } from "./holdfast.js";
@@ -24,6 +26,10 @@ export async function stack(t, options = {}) {
       } catch (err) {
         errors.push(err);
       }
+    }
+    if (s.hf && process.env.HOLDFAST_E2E_LOGS) {
+      const name = t.name.replace(/[^\w.]+/g, "-");
+      writeFileSync(path.join(process.env.HOLDFAST_E2E_LOGS, `${name}.${s.hf.pid}.log`), s.hf.log);
     }
     if (errors.length) throw errors[0];
   });
@@ -52,7 +58,7 @@ export async function stack(t, options = {}) {
   s.direct = `http://127.0.0.1:${port}`;
 
   // Last first: clients, the way to holdfast, the server (so that holdfast has nothing to wait for), holdfast.
-  if (s.hf) s.cleanups.push(() => s.hf.exit ? s.hf.kill() : s.hf.stop());
+  if (s.hf) s.cleanups.push(() => s.hf.stop());
   if (s.upRelay) s.cleanups.push(() => s.upRelay.stop());
   if (s.app) s.cleanups.push(() => s.app.stop());
   s.cleanups.push(() => s.relay.stop());

@@ -195,9 +195,11 @@ describe("a cut connection recovers", parallel, () => {
 
   combos("by the client's ping timeout", { transports: ["websocket", "polling"], native: false }, async (t, how) => {
     const { s, c, id, before } = await warm(t, how, { io: { pingInterval: 400, pingTimeout: 1000 } });
+    s.relay.mode = "hole";
     s.relay.blackhole();
     s.app.stream("/", id, 4, 9);
     assert.equal(await c.main.disconnected(), "ping timeout");
+    s.relay.up();
     await c.main.connected(2);
     await c.main.stream(1, 9);
     c.main.assertRecovered(1);
