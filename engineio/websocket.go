@@ -84,10 +84,11 @@ func (t *wsTransport) frame(op ws.OpCode, payload []byte) error {
 		}
 		return nil
 	}
-	if len(payload) == 0 || payload[0] < '0' || payload[0] > '6' {
-		return ErrMalformed
+	p, err := decodeText(payload) // a client with forceBase64 writes binary as text here too
+	if err != nil {
+		return err
 	}
-	if !s.packet(Packet{Type: PacketType(payload[0]), Data: payload[1:]}) {
+	if !s.packet(p) {
 		return errStop
 	}
 	return nil

@@ -55,6 +55,15 @@ type packet struct {
 	attachments [][]byte
 }
 
+// size is how many bytes the packet has.
+func (p packet) size() int {
+	n := len(p.data)
+	for _, a := range p.attachments {
+		n += len(a)
+	}
+	return n
+}
+
 // partial is a binary packet whose attachments have not all come.
 type partial struct {
 	data        []byte
@@ -231,11 +240,7 @@ func (c *client) touch(l *link) {
 // sends those that became due while its engine opened ahead of the CONNECT.
 func (c *client) hold(p packet) {
 	in := &c.in
-	size := len(p.data)
-	for _, a := range p.attachments {
-		size += len(a)
-	}
-	in.earlyBytes += size
+	in.earlyBytes += p.size()
 	if len(in.early) >= maxEarly || in.earlyBytes > maxEarlyBytes {
 		c.drop("too many acknowledgements before CONNECT")
 		return
@@ -257,6 +262,7 @@ func (c *client) takeEarly(namespace string) []packet {
 			return false
 		}
 		taken = append(taken, p)
+		c.in.earlyBytes -= p.size()
 		return true
 	})
 	return taken

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -273,7 +274,7 @@ func (l *link) connected(p packet) {
 		return
 	}
 	_, plain := socketio.AddPID(p.data, "")
-	if !plain {
+	if !plain && bytes.Contains(p.data, []byte(`"pid"`)) {
 		l.srv.ownCSR.Do(func() {
 			l.srv.log.Info("the upstream recovers connections itself: its sessions pass as they are (logged once)")
 		})
@@ -428,9 +429,9 @@ func (l *link) Closed(err error) {
 	}
 	l.srv.log.Log(context.Background(), level, "link closed", "error", err, "sessions", len(sessions))
 	for _, s := range sessions {
-		owner := s.Attached()
 		l.srv.registry.Close(s, session.UpstreamLost)
-		if oc, ok := owner.(*client); ok {
+		// After Close: who resumes it before is told, and after it nobody can.
+		if oc, ok := s.Attached().(*client); ok {
 			oc.sock.Close()
 		}
 	}
