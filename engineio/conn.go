@@ -411,7 +411,7 @@ func (l *wsLink) Read(p []byte) {
 
 func (l *wsLink) frame(op ws.OpCode, payload []byte) error {
 	c := l.conn
-	switch op {
+	switch op { //nolint:exhaustive // the others mean nothing here
 	case ws.OpText:
 		return c.deliverText(payload)
 	case ws.OpBinary:

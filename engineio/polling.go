@@ -137,12 +137,10 @@ func (s *Socket) overdueLocked() bool {
 }
 
 func (p *poll) result(r pollAnswer) Answer {
-	switch {
-	case r.status == http.StatusOK:
+	if r.status == http.StatusOK {
 		return packetsAnswer(r.body)
-	default:
-		return ErrorAnswer(CodeBadRequest)
 	}
+	return ErrorAnswer(CodeBadRequest)
 }
 
 func (s *Socket) beginPoll(id string) (*poll, Answer) {

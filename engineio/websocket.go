@@ -51,8 +51,7 @@ func (t *wsTransport) Read(p []byte) {
 		return
 	}
 	code := ws.StatusCode(0)
-	var fe *frameError
-	if errors.As(err, &fe) {
+	if fe, ok := errors.AsType[*frameError](err); ok {
 		code = fe.code
 	}
 	s.mu.Lock()
@@ -95,7 +94,7 @@ func (t *wsTransport) frame(op ws.OpCode, payload []byte) error {
 }
 
 func (t *wsTransport) control(op ws.OpCode, payload []byte) error {
-	switch op {
+	switch op { //nolint:exhaustive // pongs answer nothing of ours, and the others are messages
 	case ws.OpPing:
 		if t.stream.Queued() < maxQueuedControlBytes {
 			e := newEncoder(serverFrames)

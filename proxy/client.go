@@ -35,7 +35,6 @@ type client struct {
 	mu       sync.Mutex // guards the fields below
 	closed   bool
 	home     *link // of its own handshake; nil while none is needed
-	dialing  bool  // a further home is being dialled
 	sessions map[string]*session.Cursor
 	out      outgoing
 }

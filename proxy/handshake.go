@@ -178,7 +178,7 @@ func upgrade(w http.ResponseWriter, r *http.Request, header http.Header) (net.Co
 	}
 	var initial []byte
 	if n := rw.Reader.Buffered(); n > 0 {
-		b, err := rw.Reader.Peek(n)
+		b, err := rw.Peek(n)
 		if err != nil {
 			conn.Close()
 			return nil, nil, err

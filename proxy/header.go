@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"maps"
 	"net"
 	"net/http"
 	"strings"
@@ -77,7 +78,5 @@ func laterHeaders(h http.Header) http.Header {
 
 // copyHeader adds src's headers to dst, in place of those of the same name.
 func copyHeader(dst, src http.Header) {
-	for name, values := range src {
-		dst[name] = values
-	}
+	maps.Copy(dst, src)
 }

@@ -87,10 +87,7 @@ func (p *partial) add(data []byte) bool {
 
 // Message implements engineio.Handler.
 func (c *client) Message(data []byte, binary bool) {
-	c.protect(func() { c.message(data, binary) })
-}
-
-func (c *client) message(data []byte, binary bool) {
+	defer c.contain()
 	in := &c.in
 	switch {
 	case in.dropped:
@@ -341,7 +338,7 @@ func (c *client) resume(namespace string, rec socketio.Recovery, start time.Time
 			c.mu.Unlock()
 			s.metrics.RecoveryFailed(metrics.Reason(r.Refused))
 			s.log.Info("not recovered", "client", c.order, "namespace", namespace, "reason", string(r.Refused))
-			switch r.Refused {
+			switch r.Refused { //nolint:exhaustive // the others need nothing more
 			case session.Stale:
 				c.drop("a later connection has the session")
 			case session.UnknownPID, session.WrongNamespace:

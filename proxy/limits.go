@@ -4,13 +4,12 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/time/rate"
-
-	"github.com/holdfast/holdfast/metrics"
 )
 
 const (
@@ -64,8 +63,8 @@ func (s *Server) clientAddress(r *http.Request) netip.Addr {
 		return peer
 	}
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-	for i := len(hops) - 1; i >= 0; i-- {
-		addr, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
+	for _, hop := range slices.Backward(hops) {
+		addr, err := netip.ParseAddr(strings.TrimSpace(hop))
 		if err != nil {
 			break
 		}
@@ -180,16 +179,4 @@ type countedUnix struct {
 func (c *countedUnix) Close() error {
 	c.leave()
 	return c.UnixConn.Close()
-}
-
-// protect runs fn, which belongs to one client. A panic in it ends that client, and nothing else.
-func (c *client) protect(fn func()) {
-	defer func() {
-		if p := recover(); p != nil {
-			c.srv.panicked(p)
-			c.in.dropped = true
-			go c.giveUp(metrics.Internal) // not from here: locks may be held
-		}
-	}()
-	fn()
 }

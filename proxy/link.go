@@ -132,16 +132,7 @@ func (l *link) Drained() {
 
 // Message implements engineio.ConnHandler.
 func (l *link) Message(data []byte, binary bool) {
-	defer func() {
-		if p := recover(); p != nil {
-			l.srv.panicked(p)
-			l.conn.Close() // ends its sessions, and nothing else
-		}
-	}()
-	l.message(data, binary)
-}
-
-func (l *link) message(data []byte, binary bool) {
+	defer l.contain()
 	if binary {
 		l.attachment(data)
 		return
@@ -177,6 +168,7 @@ func (l *link) attachment(data []byte) {
 
 // Flush implements engineio.ConnHandler: it wakes the clients that a batch of messages was for.
 func (l *link) Flush() {
+	defer l.contain()
 	for i, c := range l.touched {
 		l.touched[i] = nil
 		c.sock.Wake()
@@ -192,7 +184,7 @@ func (l *link) touch(c *client) {
 
 // dispatch handles a whole packet from the server.
 func (l *link) dispatch(p packet) {
-	switch p.h.Type {
+	switch p.h.Type { //nolint:exhaustive // the others belong to a session
 	case socketio.Connect:
 		l.connected(p)
 		return

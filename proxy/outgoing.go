@@ -128,6 +128,7 @@ func (o *outgoing) close() {
 
 // Fill implements engineio.Handler: it moves packets from the logs to the client.
 func (c *client) Fill(e *engineio.Encoder, maxBytes int) engineio.FillResult {
+	defer c.contain()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	o := &c.out
@@ -265,6 +266,7 @@ func (c *client) ConfirmPing() { c.srv.metrics.ConfirmPings.Inc() }
 
 // Confirm implements engineio.Handler.
 func (c *client) Confirm(mark uint64) {
+	defer c.contain()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	o := &c.out

@@ -9,7 +9,6 @@ import (
 	"net/http/httputil"
 	"net/netip"
 	"net/url"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -43,7 +42,6 @@ type Server struct {
 	failedResumeRate *addressRate
 
 	handshakes atomic.Uint64 // numbers the clients by their handshakes
-	links      atomic.Int64  // open links
 	draining   atomic.Bool
 	rawLogged  sync.Once
 	ownCSR     sync.Once // logs that the server recovers connections itself
@@ -313,11 +311,5 @@ func writeError(w http.ResponseWriter, status int, message string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	fmt.Fprintf(w, `{"code":%d,"message":%q}`, status, message)
-}
-
-// panicked counts and logs a panic that was confined to one connection.
-func (s *Server) panicked(p any) {
-	s.metrics.Panics.Inc()
-	s.log.Error("panic confined to one connection: please report it", "panic", p, "stack", string(debug.Stack()))
+	_, _ = fmt.Fprintf(w, `{"code":%d,"message":%q}`, status, message) // the client may have gone
 }
