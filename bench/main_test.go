@@ -64,7 +64,7 @@ func TestTinyRun(t *testing.T) {
 	}
 	want := map[string][]string{ // by scenario, what raw must have
 		"echo-1":           {proxyCPU, serverCPU, rate, "latency_p50_us", "latency_p99_us"},
-		"echo":             {proxyCPU, serverCPU, rate, "latency_p50_us", "latency_p99_us"},
+		"echo-10":          {proxyCPU, serverCPU, rate, "latency_p50_us", "latency_p99_us"},
 		"pipeline":         {proxyCPU, serverCPU, rate},
 		"broadcast-32":     {proxyCPU, serverCPU, rate},
 		"broadcast-100000": {proxyCPU, serverCPU, rate},

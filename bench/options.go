@@ -64,7 +64,7 @@ func parseOptions(args []string, out io.Writer) (*options, error) {
 	f.SetOutput(out)
 	f.Usage = func() { usage(f) }
 	f.BoolVar(&o.short, "short", false, "a set of less than three minutes: lower defaults for many flags")
-	f.StringVar(&scenarios, "scenarios", strings.Join(groups, ","), "what to measure; also broadcast-512, echo-1, parked, ...")
+	f.StringVar(&scenarios, "scenarios", strings.Join(groups, ","), "what to measure; also one of a kind: broadcast-512, echo-1, echo-64, parked")
 	f.StringVar(&targets, "targets", "direct,raw,nginx,haproxy,holdfast", "what to measure it against")
 	f.IntVar(&o.rounds, "rounds", 5, "how often, over all targets in turn")
 	f.IntVar(&o.slowRounds, "slow-rounds", 3, "the same for idle and storm, if that is less")
@@ -140,7 +140,7 @@ func (o *options) complete(scenarios, targets, payloads string) error {
 		}
 		o.broadcastPayloads = append(o.broadcastPayloads, n)
 	}
-	known := append(slices.Clone(groups), "echo-1", "parked")
+	known := append(slices.Clone(groups), "echo-1", fmt.Sprintf("echo-%d", o.clients), "parked")
 	for _, n := range o.broadcastPayloads {
 		known = append(known, fmt.Sprintf("broadcast-%d", n))
 	}

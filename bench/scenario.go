@@ -51,24 +51,20 @@ func (e *env) scenarios() []*scenario {
 		{serverCPU, "server CPU us", 2, false},
 		{rate, "messages/s", 0, false},
 	}
-	all := []*scenario{
-		{
-			group: "echo", name: "echo-1", metrics: perRoundTrip,
-			title: fmt.Sprintf("echo: round trips of one client, %d-byte payload", o.payload),
-			run:   func(t *trial) (values, error) { return echo(t, 1, 1) },
-		},
-		{
-			group: "echo", name: "echo", metrics: perRoundTrip,
-			title: fmt.Sprintf("echo: round trips of %d clients, one in flight each, %d-byte payload", o.clients, o.payload),
-			run:   func(t *trial) (values, error) { return echo(t, o.clients, 1) },
-		},
-		{
-			group: "pipeline", name: "pipeline",
-			title:   fmt.Sprintf("pipeline: round trips of %d clients, %d in flight each, %d-byte payload", o.clients, o.inFlight, o.payload),
-			metrics: []metric{perRoundTrip[0], perRoundTrip[1], perRoundTrip[4]},
-			run:     func(t *trial) (values, error) { return echo(t, o.clients, o.inFlight) },
-		},
+	var all []*scenario
+	for _, clients := range slices.Compact([]int{1, o.clients}) {
+		all = append(all, &scenario{
+			group: "echo", name: fmt.Sprintf("echo-%d", clients), metrics: perRoundTrip,
+			title: fmt.Sprintf("echo: round trips, clients: %d, one in flight each, %d-byte payload", clients, o.payload),
+			run:   func(t *trial) (values, error) { return echo(t, clients, 1) },
+		})
 	}
+	all = append(all, &scenario{
+		group: "pipeline", name: "pipeline",
+		title:   fmt.Sprintf("pipeline: round trips, clients: %d, %d in flight each, %d-byte payload", o.clients, o.inFlight, o.payload),
+		metrics: []metric{perRoundTrip[0], perRoundTrip[1], perRoundTrip[4]},
+		run:     func(t *trial) (values, error) { return echo(t, o.clients, o.inFlight) },
+	})
 	for _, size := range o.broadcastPayloads {
 		all = append(all, &scenario{
 			group: "broadcast", name: fmt.Sprintf("broadcast-%d", size), metrics: perMessage,
