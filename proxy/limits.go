@@ -170,6 +170,9 @@ func (c *countedTCP) Close() error {
 	return c.TCPConn.Close()
 }
 
+// Release implements stream.Counted.
+func (c *countedTCP) Release() (net.Conn, func()) { return c.TCPConn, c.leave }
+
 type countedUnix struct {
 	*net.UnixConn
 	leave func()
@@ -180,3 +183,6 @@ func (c *countedUnix) Close() error {
 	c.leave()
 	return c.UnixConn.Close()
 }
+
+// Release implements stream.Counted.
+func (c *countedUnix) Release() (net.Conn, func()) { return c.UnixConn, c.leave }

@@ -228,6 +228,16 @@ type loopStream struct {
 	taken    int64 // bytes that the kernel took, since the beginning
 	werr     error
 	linger   *time.Timer
+	release  func() // of a Counted connection
+}
+
+// closeLocked closes the descriptor.
+func (s *loopStream) closeLocked() {
+	closeFD(s.fd)
+	s.fd = -1
+	if s.release != nil {
+		s.release()
+	}
 }
 
 // newLoopStream returns nil if conn cannot be served by a loop. Otherwise conn is used up.
@@ -257,6 +267,9 @@ func newLoopStream(conn net.Conn, h Handler) Stream {
 		return nil // out of descriptors, say: the connection itself will do
 	}
 	s := &loopStream{h: h, loop: l, fd: fd}
+	if c, ok := conn.(Counted); ok {
+		conn, s.release = c.Release()
+	}
 	conn.Close() // ours stays open, and the runtime's poller forgets the connection
 	return s
 }
@@ -268,8 +281,7 @@ func (s *loopStream) Start(initial []byte) {
 	if s.fd >= 0 {
 		if err = s.loop.add(s); err != nil {
 			s.werr = err
-			closeFD(s.fd)
-			s.fd = -1
+			s.closeLocked()
 		}
 	}
 	s.started = err == nil
@@ -385,8 +397,7 @@ func (s *loopStream) finish(err error) {
 		return
 	}
 	s.loop.remove(s)
-	closeFD(s.fd)
-	s.fd = -1
+	s.closeLocked()
 	s.queue = nil
 	if s.linger != nil {
 		s.linger.Stop()
@@ -498,8 +509,7 @@ func (s *loopStream) Close() {
 	s.hangUpLocked()
 	orphan := !s.started && s.fd >= 0
 	if orphan { // the loop does not know it
-		closeFD(s.fd)
-		s.fd = -1
+		s.closeLocked()
 	}
 	s.mu.Unlock()
 }

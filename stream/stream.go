@@ -77,6 +77,13 @@ type Stream interface {
 	Shutdown(linger time.Duration)
 }
 
+// Counted is a connection that is counted while it is open. A Stream that goes on with the socket under another descriptor
+// closes the connection inside, and calls the function when the socket itself is closed.
+type Counted interface {
+	net.Conn
+	Release() (inner net.Conn, closed func())
+}
+
 // New makes a Stream of conn, which it owns from then on. Nothing is read before Start.
 func New(conn net.Conn, h Handler) Stream {
 	if s := newLoopStream(conn, h); s != nil {
