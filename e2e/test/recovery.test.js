@@ -718,8 +718,9 @@ describe("under load", { concurrency: 2 }, () => {
       await sleep(20 + ((k * 7919) % 200));
       const fault = faults[k % faults.length];
       if (fault === "close") c.manager.engine?.close();
+      else if (k % 3 === 0) await s.hit(c, fault);
       else s.relay[fault]();
-      if (k % 3 === 0) await c.main.connected(c.main.connects.length + 1).catch(() => {});
+      if (k % 3 === 0) await until(() => c.socket.connected, "the client to be back");
       if (k % 2 === 0 && c.socket.connected) {
         asked.push(k);
         s.app.socket(id).emit("question", k, (x) => answers.push(x));
