@@ -160,7 +160,8 @@ func TestParseHandshake(t *testing.T) {
 		},
 		{
 			"numbers without bounds", `{"sid":"abc","pingInterval":1e300,"pingTimeout":9007199254740991,"maxPayload":1e300}`,
-			Handshake{SID: "abc", PingInterval: maxHandshakeValue, PingTimeout: maxHandshakeValue, MaxPayload: maxHandshakeValue}, nil,
+			Handshake{SID: "abc", PingInterval: maxHandshakeValue, PingTimeout: maxHandshakeValue, MaxPayload: maxHandshakeValue},
+			nil,
 		},
 		{
 			"negative maxPayload", `{"sid":"abc","upgrades":["websocket"],"pingInterval":25000,"pingTimeout":20000,"maxPayload":-1}`,

@@ -111,7 +111,7 @@ func newRig(t *testing.T, change func(*config.Config)) *rig {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		r.proxy.Shutdown(ctx)
-		front.Close()
+		_ = front.Close() // it is stopped in any case
 		<-served
 		r.server.Close()
 		up.Close()
