@@ -113,7 +113,12 @@ describe("metrics", { concurrency: 2, skip }, () => {
       await c.main.connected();
       s.app.stream("/", c.main.id, 1, 500, () => ["x".repeat(200)]);
       await c.main.stream(1, 500);
-      await until(async () => (await s.hf.metrics()).sum("holdfast_buffered_bytes") < 64 * 1024, "the log to be trimmed", 4000);
+      let m;
+      await until(
+        async () => (m = await s.hf.metrics()).sum("holdfast_buffered_bytes") < 64 * 1024,
+        () => `the log to be trimmed: ${m.sum("holdfast_buffered_packets")} packets, ${m.sum("holdfast_buffered_bytes")} bytes (${transports})`,
+        4000,
+      );
     }
   });
 

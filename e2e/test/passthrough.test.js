@@ -119,6 +119,14 @@ describe("the application's HTTP", parallel, () => {
     });
   });
 
+  it("no Content-Type is guessed where the server gave none", async (t) => {
+    const p = await pair(t, { http: (req, res) => res.end("<html>who knows") });
+    for (let i = 0; i < 50; i++) {
+      const answers = await Promise.all([1, 2, 3, 4].map(() => request(`${p.direct}/x`)));
+      for (const res of answers) assert.equal(res.headers["content-type"], undefined);
+    }
+  });
+
   it("large uploads stream through", async (t) => {
     const p = await pair(t);
     const big = randomBytes(20_000_000);
