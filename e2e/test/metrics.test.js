@@ -115,7 +115,7 @@ describe("metrics", { concurrency: 2, skip }, () => {
       await c.main.stream(1, 500);
       let m;
       await until(
-        async () => (m = await s.hf.metrics()).sum("holdfast_buffered_bytes") < 64 * 1024,
+        async () => (m = await s.hf.metrics()).sum("holdfast_buffered_bytes") < 128 * 1024,
         () => `the log to be trimmed: ${m.sum("holdfast_buffered_packets")} packets, ${m.sum("holdfast_buffered_bytes")} bytes (${transports})`,
         4000,
       );
