@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -19,7 +20,7 @@ import (
 )
 
 // scripted is a server that says to its only client: the handshake's answer,
-// then each of texts as a frame, without listening; and closes if told to.
+// then each of texts as a frame, without listening; and ends if told to.
 func scripted(t *testing.T, hangUp bool, texts ...string) netip.AddrPort {
 	t.Helper()
 	ln, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -48,9 +49,13 @@ func scripted(t *testing.T, hangUp bool, texts ...string) netip.AddrPort {
 		for _, text := range texts {
 			answer = frame.AppendServer(answer, frame.Text, []byte(text))
 		}
-		if _, err := nc.Write(answer); err == nil && !hangUp {
-			_, _ = br.WriteTo(bytes.NewBuffer(nil)) // until the client closes
+		if _, err := nc.Write(answer); err != nil {
+			return
 		}
+		if hangUp {
+			_ = nc.(*net.TCPConn).CloseWrite() // what it still says would make Close a reset
+		}
+		_, _ = br.WriteTo(io.Discard) // until the client closes
 	}()
 	t.Cleanup(func() {
 		ln.Close()

@@ -154,7 +154,7 @@ func (r *scenarioResult) writeTable(p printer) {
 	if r.scenario.note != "" {
 		p.printf("%s\n", r.scenario.note)
 	}
-	if r.Baseline != haproxyName {
+	if r.Baseline != haproxyName && r.Baseline != "" {
 		p.printf("x: against %s\n", r.Baseline)
 	}
 }
