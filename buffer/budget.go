@@ -8,6 +8,7 @@ type Budget struct {
 	packets atomic.Int64
 	bytes   atomic.Int64
 	limit   int64
+	shares  shares
 }
 
 // NewBudget returns a Budget of limit bytes; 0 is no limit.

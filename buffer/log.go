@@ -19,6 +19,8 @@ type Packet struct {
 	// AckID is the acknowledgement id of an Asking packet.
 	AckID int64
 	Kind  Kind
+
+	shared bool // large parts of it are Budget.share's
 }
 
 // packetOverhead is about what a packet costs in memory beside its bytes.
@@ -62,15 +64,19 @@ func (l *Log) Append(p Packet) (seq uint64) {
 		}
 		p.Attachments = kept
 	}
+	return l.add(p)
+}
+
+// add puts a packet, whose bytes are the log's, at the end.
+func (l *Log) add(p Packet) (seq uint64) {
 	if l.head > 0 && len(l.entries) == cap(l.entries) && l.head >= len(l.entries)/2 {
 		n := copy(l.entries, l.entries[l.head:])
 		clear(l.entries[n:])
 		l.entries, l.head = l.entries[:n], 0
 	}
 	l.entries = append(l.entries, p)
-	n := p.size()
-	l.bytes += n
-	l.budget.add(n, 1)
+	l.bytes += p.size()
+	l.budget.add(p.ownSize(), 1)
 	return l.Last()
 }
 
@@ -114,15 +120,18 @@ func (l *Log) Trim(seq uint64) {
 		return
 	}
 	n := int(seq - l.trimmed)
-	freed := 0
+	freed, own := 0, 0
 	for i := l.head; i < l.head+n; i++ {
-		freed += l.entries[i].size()
-		l.entries[i] = Packet{}
+		p := &l.entries[i]
+		freed += p.size()
+		own += p.ownSize()
+		p.eachShared(l.budget.unshare)
+		*p = Packet{}
 	}
 	l.head += n
 	l.trimmed = seq
 	l.bytes -= freed
-	l.budget.add(-freed, -n)
+	l.budget.add(-own, -n)
 	if l.head == len(l.entries) {
 		l.entries, l.head = l.entries[:0], 0
 		l.chunk = l.chunk[:0] // nobody holds a packet any more

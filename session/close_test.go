@@ -196,24 +196,28 @@ func TestRelieve(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, roomy, 10)
 		w.Registry = NewRegistry(roomy, 10, buffer.NewBudget(3000), w)
-		big := stamped(strings.Repeat("x", 900))
+		bigs := 0
+		big := func() buffer.Packet { // no two are equal, or they would be kept once
+			bigs++
+			return stamped(strings.Repeat("x", 900) + fmt.Sprint(100+bigs))
+		}
 		var c [4]*Cursor
 		for i := range c {
 			c[i] = w.open(fmt.Sprint("/", i))
 			w.Park([]*Cursor{c[i]}, maxAway, "cut")
 		}
 		for _, i := range []int{3, 2, 1} { // the one parked longest has nothing
-			w.append(c[i].s, big)
+			w.append(c[i].s, big())
 		}
 		w.Relieve()
 		equal(t, "within the budget", w.link.told(), nil)
-		w.append(c[3].s, big)
+		w.append(c[3].s, big())
 		w.Relieve()
 		equal(t, "the one parked longest that holds something", w.link.told(), []string{"evicted: /1"})
 
 		live := w.open("/live")
 		for range 20 {
-			w.append(live.s, big)
+			w.append(live.s, big())
 		}
 		w.Relieve()
 		equal(t, "all that hold something", w.link.told(), []string{"evicted: /2 /3"})
@@ -221,7 +225,7 @@ func TestRelieve(t *testing.T) {
 			t.Errorf("the one that holds nothing is %v, the live one %v; held %d", c[0].s.State(), live.s.State(), w.link.held())
 		}
 
-		w.append(c[0].s, big)
+		w.append(c[0].s, big())
 		w.Relieve()
 		equal(t, "looked at again at once", w.link.told(), nil)
 		time.Sleep(relieveEvery)

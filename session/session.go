@@ -156,7 +156,11 @@ func (s *Session) Append(p buffer.Packet) (*Cursor, error) {
 	if s.state == Closed {
 		return nil, ErrClosed
 	}
-	s.log.Append(p)
+	if s.state == Parked {
+		s.log.AppendShared(p)
+	} else {
+		s.log.Append(p)
+	}
 	if p.Kind == buffer.Asking {
 		s.asking++
 	}
