@@ -1,11 +1,13 @@
 package engineio
 
 import (
+	"bytes"
 	"context"
 	"hash/maphash"
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -92,8 +94,17 @@ func (s *Socket) OpenAnswer(h Handshake) Answer {
 	return packetsAnswer(append([]byte{byte(Open)}, h.Encode()...))
 }
 
-// Poll waits for packets and returns the answer to a poll. id is the request's "t" parameter, which is
-// different for every poll that is not a retry. If ctx ends first the client cancelled the poll, and the
+// requestID is a request's "t" parameter as its identity, or empty: clients that write nothing but the
+// time there, some of them in seconds, give the same value to different requests.
+func requestID(t string) string {
+	if strings.Trim(t, "0123456789") == "" {
+		return ""
+	}
+	return t
+}
+
+// Poll waits for packets and returns the answer to a poll. id is the request's "t" parameter: a poll that
+// repeats the former one's is a retry. If ctx ends first the client cancelled the poll, and the
 // session ends, as engine.io does; there is nobody to answer then, and ok is false.
 func (s *Socket) Poll(ctx context.Context, id string) (a Answer, ok bool) {
 	p, a := s.beginPoll(id)
@@ -102,7 +113,7 @@ func (s *Socket) Poll(ctx context.Context, id string) (a Answer, ok bool) {
 	}
 	select {
 	case r := <-p.answer:
-		return p.result(r), true
+		return r.answer(), true
 	case <-ctx.Done():
 	}
 	s.mu.Lock()
@@ -114,29 +125,13 @@ func (s *Socket) Poll(ctx context.Context, id string) (a Answer, ok bool) {
 	}
 	select {
 	case r := <-p.answer: // it was answered meanwhile
-		return p.result(r), true
+		return r.answer(), true
 	default:
 		return Answer{}, false
 	}
 }
 
-// overdueLocked reports whether the client's time to answer a ping is over, though the timer, which has many of its
-// kind to see to, has not said so yet.
-func (s *Socket) overdueLocked() bool {
-	if s.paused || s.state != stateOpen {
-		return false
-	}
-	last := s.nextPing
-	if s.pingInFlight {
-		last = s.pingSent
-	}
-	if s.progress.After(last) {
-		last = s.progress
-	}
-	return time.Since(last) > s.opts.PingTimeout-timerSlack
-}
-
-func (p *poll) result(r pollAnswer) Answer {
+func (r pollAnswer) answer() Answer {
 	if r.status == http.StatusOK {
 		return packetsAnswer(r.body)
 	}
@@ -144,6 +139,7 @@ func (p *poll) result(r pollAnswer) Answer {
 }
 
 func (s *Socket) beginPoll(id string) (*poll, Answer) {
+	id = requestID(id)
 	s.mu.Lock()
 	defer s.unlock()
 	ps := &s.polling
@@ -265,7 +261,11 @@ func (s *Socket) endPollingLocked() {
 func (s *Socket) onNoop() {
 	s.mu.Lock()
 	defer s.unlock()
-	if s.polling.noop == nil || s.polling.waiting == nil || s.polling.linger != nil || s.state == stateClosed {
+	switch {
+	case s.polling.noop == nil || s.polling.waiting == nil || s.state == stateClosed:
+		return
+	case s.polling.linger != nil: // there is something better to answer with
+		s.polling.noop.Reset(noopDelay)
 		return
 	}
 	s.endPollLocked([]byte{byte(Noop)})
@@ -307,7 +307,8 @@ func (s *Socket) Post(ctx context.Context, id, contentType string, length int64,
 		s.endPost()
 		return Answer{Status: http.StatusRequestEntityTooLarge, Code: -1}, true
 	}
-	if !s.repeatedPost(id, data) {
+	if !s.repeatedPost(requestID(id), data) {
+		data = bytes.ToValidUTF8(data, []byte("\uFFFD")) // as engine.io reads a body
 		if string(data) == string(rune(Close)) {
 			s.awaitPoll()
 		}
@@ -367,11 +368,7 @@ func (s *Socket) repeatedPost(id string, data []byte) bool {
 func (s *Socket) handlePayload(data []byte) {
 	s.input.Lock()
 	defer s.input.Unlock()
-	err := DecodePayload(data, s.packet)
-	s.h.Flush()
-	if err != nil {
-		s.closeFor(ParseError)
-	}
+	s.endInput(DecodePayload(data, s.packet))
 }
 
 // finishPost answers, once the Handler takes more.
@@ -394,10 +391,4 @@ func (s *Socket) finishPost(ctx context.Context) (Answer, bool) {
 	s.progress = time.Now()
 	s.unlock()
 	return Answer{Status: http.StatusOK, Body: []byte("ok"), Type: okType, Code: -1}, true
-}
-
-func (s *Socket) closeFor(reason Reason) {
-	s.mu.Lock()
-	defer s.unlock()
-	s.closeLocked(reason)
 }

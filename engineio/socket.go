@@ -39,12 +39,13 @@ type FillResult struct {
 	Confirm bool
 }
 
-// Handler is what a Socket carries messages for. Its methods must not wait for the client.
+// Handler is what a Socket carries messages for. Its methods must not wait, neither for the client nor for
+// others. Message, Flush and Closed may call the Socket; the others are called with its lock held.
 type Handler interface {
 	// Message gets a message from the client, in order, never concurrently. data may be changed, and
 	// is valid, during the call only.
 	Message(data []byte, binary bool)
-	// Flush follows the Messages of one batch.
+	// Flush follows the Messages of one batch, never concurrently with them.
 	Flush()
 	// Fill adds what is to be sent, as long as e.Len() is below maxBytes.
 	Fill(e *Encoder, maxBytes int) FillResult
@@ -58,7 +59,8 @@ type Handler interface {
 	Confirm(mark uint64)
 	// Upgraded says that the client moved to WebSocket.
 	Upgraded()
-	// Closed is the last call, once.
+	// Closed comes once. If the client ended the connection, it follows the Flush of all that the client sent; if
+	// this side did, a Message under way may outlast it, and its Flush still comes.
 	Closed(reason Reason)
 }
 
@@ -83,8 +85,6 @@ const (
 	noopDelay = 100 * time.Millisecond
 	// pollLinger is how long a poll waits for more once there is something to answer it with.
 	pollLinger = 10 * time.Millisecond
-	// timerSlack is how much later than asked a timer may fire, on both sides.
-	timerSlack = 5 * time.Millisecond
 )
 
 type socketState uint8
@@ -107,7 +107,8 @@ type Socket struct {
 	opts Options
 	h    Handler
 
-	input sync.Mutex // serialises calls to Handler.Message and Handler.Flush
+	input  sync.Mutex // serialises calls to Handler.Message and Handler.Flush, and guards ending
+	ending Reason     // what the client said to end the connection, which is done after Flush; or 0
 
 	mu       sync.Mutex // guards the fields below
 	state    socketState
@@ -130,7 +131,9 @@ type Socket struct {
 	pingQueued   bool // in flight, but no poll has taken it yet
 	pingSent     time.Time
 	pingMark     uint64
-	progress     time.Time // the last sign of life: anything received, or taken by the kernel
+	progress     time.Time // the last sign of life: anything received, or all that waited taken by the kernel
+	// Bytes of the WebSocket's: those in front of the ping, and those that the client's kernel has taken.
+	pingBehind, delivered int64
 }
 
 // NewSocket returns an open Socket whose transport is polling. Start starts its heartbeat.
@@ -141,49 +144,36 @@ func NewSocket(sid string, opts Options, h Handler) *Socket {
 // SID is the Engine.IO session id.
 func (s *Socket) SID() string { return s.sid }
 
-// Start starts the heartbeat: from now on the client has to answer pings.
-func (s *Socket) Start() {
-	s.mu.Lock()
-	defer s.unlock()
-	if s.state == stateClosed {
-		return
-	}
-	now := time.Now()
-	s.progress = now
-	s.nextPing = now.Add(s.opts.PingInterval)
-	s.armLocked(s.opts.PingInterval)
-}
-
-// armLocked lets the timer fire after d.
-func (s *Socket) armLocked(d time.Duration) {
-	s.timerAt = time.Now().Add(d)
-	if s.timer == nil {
-		s.timer = time.AfterFunc(d, s.onTimer)
-	} else {
-		s.timer.Reset(d)
-	}
-}
-
 // StartWebSocket makes a WebSocket the transport, sends the OPEN packet, and starts the heartbeat.
 // The Socket owns conn from then on; initial is what was read from it already.
 func (s *Socket) StartWebSocket(conn net.Conn, initial []byte, h Handshake) {
 	t := newWSTransport(s, conn)
+	s.openWebSocket(t, h)
+	t.stream.Start(initial)
+}
+
+func (s *Socket) openWebSocket(t *wsTransport, h Handshake) {
 	s.mu.Lock()
+	defer s.unlock()
 	s.ws = t
 	e := newEncoder(serverFrames)
 	e.packet(Open, h.Encode(), nil, nil)
-	t.stream.Write(e.buf)
-	e.free()
-	s.unlock()
-	s.Start()
-	t.stream.Start(initial)
+	t.write(e)
+	switch s.state {
+	case stateOpen:
+		s.startHeartbeatLocked()
+	case stateClosing: // Close came first
+		s.flushLocked()
+	case stateClosed: // Abort did
+		t.end(0)
+	}
 }
 
 // Wake says that the Handler has something to fill.
 func (s *Socket) Wake() {
 	s.mu.Lock()
+	defer s.unlock()
 	s.flushLocked()
-	s.unlock()
 }
 
 // Input runs fn as if a message had come: not concurrently with Handler.Message, and followed by Handler.Flush.
@@ -270,10 +260,11 @@ func (s *Socket) flushLocked() {
 	for !s.blocked && s.state != stateClosed {
 		e := newEncoder(serverFrames)
 		r := s.h.Fill(e, batchBytes)
-		early := r.Confirm && !s.pingInFlight && s.state == stateOpen
+		early := r.Confirm && !s.pingInFlight
 		if e.packets == 0 && !early {
 			e.free()
-			if s.state == stateClosing {
+			// While a ping is in flight the Handler may hold back more until it hears of the pong.
+			if s.state == stateClosing && !s.pingInFlight {
 				s.closeLocked(s.reason)
 			}
 			return
@@ -282,72 +273,7 @@ func (s *Socket) flushLocked() {
 			s.pingLocked(e, time.Now())
 			s.h.ConfirmPing()
 		}
-		s.blocked = s.ws.stream.Write(e.buf) > 0
-		e.free()
-	}
-}
-
-// pingLocked adds a ping to a batch and remembers what it will confirm.
-func (s *Socket) pingLocked(e *Encoder, now time.Time) {
-	if !s.pingInFlight {
-		s.pingInFlight = true
-		s.pingSent = now
-	}
-	s.pingQueued = false
-	s.pingMark = s.h.Mark()
-	e.packet(Ping, nil, nil, nil)
-}
-
-func (s *Socket) pongLocked() {
-	if !s.pingInFlight || s.pingQueued {
-		return
-	}
-	s.pingInFlight = false
-	s.nextPing = time.Now().Add(s.opts.PingInterval)
-	if s.timerAt.After(s.nextPing) {
-		s.armLocked(s.opts.PingInterval)
-	}
-	s.h.Confirm(s.pingMark)
-	s.flushLocked()
-}
-
-func (s *Socket) onTimer() {
-	s.mu.Lock()
-	defer s.unlock()
-	now := time.Now()
-	switch {
-	case s.state == stateClosed:
-	case s.state == stateClosing:
-		s.closeLocked(s.reason)
-	case s.pingInFlight:
-		last := s.pingSent
-		if s.progress.After(last) {
-			last = s.progress
-		}
-		if s.paused {
-			last = now
-		}
-		if left := s.opts.PingTimeout - now.Sub(last); left > 0 {
-			s.armLocked(left)
-		} else {
-			s.closeLocked(PingTimeout)
-		}
-	case now.Before(s.nextPing):
-		s.armLocked(s.nextPing.Sub(now))
-	default:
-		s.pingInFlight, s.pingQueued = true, true
-		s.pingSent = now
-		s.armLocked(s.opts.PingTimeout)
-		if s.ws == nil {
-			s.flushPollLocked()
-			return
-		}
-		e := newEncoder(serverFrames)
-		s.pingLocked(e, now)
-		if s.ws.stream.Write(e.buf) > 0 {
-			s.blocked = true
-		}
-		e.free()
+		s.blocked = s.ws.write(e) > 0
 	}
 }
 
@@ -364,7 +290,7 @@ func (s *Socket) closeLocked(reason Reason) {
 	}
 	if s.probe != nil {
 		s.probe.end(0)
-		s.probe = nil
+		s.dropProbeLocked()
 	}
 	if s.ws != nil {
 		s.ws.end(0)
@@ -384,27 +310,47 @@ func (s *Socket) unlock() {
 	s.h.Closed(reason)
 }
 
-// packet handles one packet from the client; input is held. It reports whether the Socket is still open for more.
+// packet handles one packet from the client; input is held. It reports whether more are wanted.
 func (s *Socket) packet(p Packet) bool {
-	if p.Type == Message {
-		s.mu.Lock()
-		open := s.state == stateOpen
-		s.mu.Unlock()
-		if open {
+	switch p.Type {
+	case Message:
+		state := s.currentState()
+		if state == stateOpen {
 			s.h.Message(p.Data, p.Binary)
 		}
-		return open
+		return state != stateClosed
+	case Pong:
+		return s.pong()
+	case Close:
+		s.ending = ClientClose
+		return false
+	case Ping: // only servers ping in v4
+		s.ending = ParseError
+		return false
+	case Open, Upgrade, Noop: // ignored, as engine.io does
 	}
+	return true
+}
+
+func (s *Socket) currentState() socketState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state
+}
+
+// endInput ends a batch of packets, and the connection if the client or err say so; input is held.
+func (s *Socket) endInput(err error) {
+	s.h.Flush()
+	if err != nil && s.ending == 0 {
+		s.ending = ParseError
+	}
+	if s.ending != 0 {
+		s.closeFor(s.ending)
+	}
+}
+
+func (s *Socket) closeFor(reason Reason) {
 	s.mu.Lock()
 	defer s.unlock()
-	switch p.Type {
-	case Pong:
-		s.pongLocked()
-	case Close:
-		s.closeLocked(ClientClose)
-	case Ping: // only servers ping in v4
-		s.closeLocked(ParseError)
-	case Open, Upgrade, Noop, Message: // ignored, as engine.io does
-	}
-	return s.state == stateOpen
+	s.closeLocked(reason)
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/holdfast/holdfast/stream"
 )
 
-// maxQueuedControlBytes bounds the pongs that wait for a client which floods us with pings and reads nothing.
-const maxQueuedControlBytes = 4 << 10
+// maxQueuedPongBytes bounds the pongs that wait for a client which floods us with pings and reads nothing.
+const maxQueuedPongBytes = 4 << 10
 
 // wsTransport is one WebSocket of a Socket: its transport, or one that probes.
 type wsTransport struct {
@@ -21,16 +21,25 @@ type wsTransport struct {
 	frames frameReader // owned by the stream's reader
 
 	// Guarded by socket.mu.
-	ended    bool // end was called
-	probed   bool // answered a probe
-	timer    *time.Timer
-	peerCode ws.StatusCode // of the client's CLOSE frame, or 0
+	ended       bool // end was called
+	probed      bool // answered a probe
+	queuedPongs int  // bytes of pongs that had to wait, since the last time that nothing waited
+	written     int64
+	timer       *time.Timer
 }
 
 func newWSTransport(s *Socket, conn net.Conn) *wsTransport {
 	t := &wsTransport{socket: s, frames: frameReader{masked: true, maxBytes: s.opts.MaxPayload}}
 	t.stream = stream.New(conn, t)
 	return t
+}
+
+// write sends what an Encoder has, which is freed, and returns how many bytes wait; socket.mu is held.
+func (t *wsTransport) write(e *Encoder) (queued int) {
+	t.written += int64(e.Len())
+	queued = t.stream.Write(e.buf)
+	e.free()
+	return queued
 }
 
 // Read implements stream.Handler.
@@ -46,21 +55,31 @@ func (t *wsTransport) Read(p []byte) {
 		return // only waiting for the client's end of the closing handshake
 	}
 	err := t.frames.feed(p, t.frame)
-	s.h.Flush()
-	if err == nil || errors.Is(err, errStop) {
-		return
+	if errors.Is(err, errStop) {
+		err = nil
 	}
-	code := ws.StatusCode(0)
-	if fe, ok := errors.AsType[*frameError](err); ok {
-		code = fe.code
+	if err != nil {
+		t.broken(err)
 	}
 	s.mu.Lock()
+	current := s.ws == t
+	s.mu.Unlock()
+	if current {
+		s.endInput(err)
+	}
+}
+
+// broken ends a WebSocket on which the client broke the protocol.
+func (t *wsTransport) broken(err error) {
+	s := t.socket
+	s.mu.Lock()
 	defer s.unlock()
-	t.end(code)
-	switch {
-	case s.ws == t:
-		s.closeLocked(ParseError)
-	case s.probe == t:
+	if fe, ok := errors.AsType[*frameError](err); ok {
+		t.end(fe.code)
+	} else {
+		t.end(0)
+	}
+	if s.probe == t {
 		s.dropProbeLocked()
 	}
 }
@@ -77,15 +96,12 @@ func (t *wsTransport) frame(op ws.OpCode, payload []byte) error {
 	if !current {
 		return t.probing(op, payload)
 	}
-	if op == ws.OpBinary {
-		if !s.packet(Packet{Type: Message, Binary: true, Data: payload}) {
-			return errStop
+	p := Packet{Type: Message, Binary: true, Data: payload}
+	if op == ws.OpText {
+		var err error
+		if p, err = decodeText(payload); err != nil { // a client with forceBase64 writes binary as text here too
+			return err
 		}
-		return nil
-	}
-	p, err := decodeText(payload) // a client with forceBase64 writes binary as text here too
-	if err != nil {
-		return err
 	}
 	if !s.packet(p) {
 		return errStop
@@ -94,14 +110,9 @@ func (t *wsTransport) frame(op ws.OpCode, payload []byte) error {
 }
 
 func (t *wsTransport) control(op ws.OpCode, payload []byte) error {
-	switch op { //nolint:exhaustive // pongs answer nothing of ours, and the others are messages
+	switch op {
 	case ws.OpPing:
-		if t.stream.Queued() < maxQueuedControlBytes {
-			e := newEncoder(serverFrames)
-			e.frame(ws.OpPong, 0, payload, nil, nil)
-			t.stream.Write(e.buf)
-			e.free()
-		}
+		t.pong(payload)
 	case ws.OpClose:
 		code, ok := closeCode(payload)
 		if !ok {
@@ -109,25 +120,40 @@ func (t *wsTransport) control(op ws.OpCode, payload []byte) error {
 		}
 		t.closed(code)
 		return errStop
+	default: // a pong, which nobody asked for
 	}
 	return nil
 }
 
-// closed handles the client's CLOSE frame.
+// pong answers a WebSocket ping.
+func (t *wsTransport) pong(payload []byte) {
+	t.socket.mu.Lock()
+	defer t.socket.mu.Unlock()
+	if t.queuedPongs > maxQueuedPongBytes {
+		return
+	}
+	e := newEncoder(serverFrames)
+	e.frame(ws.OpPong, 0, payload, nil, nil)
+	n := e.Len()
+	if t.write(e) > 0 {
+		t.queuedPongs += n
+	}
+}
+
+// closed handles the client's CLOSE frame; input is held.
 func (t *wsTransport) closed(code ws.StatusCode) {
 	s := t.socket
 	s.mu.Lock()
-	defer s.unlock()
-	t.peerCode = code
+	defer s.mu.Unlock()
 	t.end(code)
 	switch {
 	case s.probe == t:
 		s.dropProbeLocked()
 	case s.ws != t:
 	case code == ws.StatusGoingAway:
-		s.closeLocked(GoingAway)
+		s.ending = GoingAway
 	default:
-		s.closeLocked(TransportClose)
+		s.ending = TransportClose
 	}
 }
 
@@ -145,8 +171,7 @@ func (t *wsTransport) probing(op ws.OpCode, payload []byte) error {
 	case op == ws.OpText && text == "2probe":
 		e := newEncoder(serverFrames)
 		e.packet(Pong, []byte("probe"), nil, nil)
-		t.stream.Write(e.buf)
-		e.free()
+		t.write(e)
 		if !t.probed {
 			t.probed = true
 			s.polling.noop = time.AfterFunc(noopDelay, s.onNoop)
@@ -169,6 +194,7 @@ func (s *Socket) upgradeLocked() {
 	s.probe = nil
 	s.ws = t
 	s.blocked = false
+	s.pingBehind = 0 // a ping that was polled is behind nothing here
 	if s.paused {
 		t.stream.Pause()
 	}
@@ -176,10 +202,7 @@ func (s *Socket) upgradeLocked() {
 	s.h.Upgraded()
 	s.h.Confirm(s.h.Mark())
 	if s.pingQueued { // no poll took it
-		e := newEncoder(serverFrames)
-		s.pingLocked(e, time.Now())
-		s.blocked = t.stream.Write(e.buf) > 0
-		e.free()
+		s.pingNowLocked()
 	}
 	s.flushLocked()
 }
@@ -205,8 +228,7 @@ func (t *wsTransport) end(code ws.StatusCode) {
 	} else {
 		e.frame(ws.OpClose, 0, ws.NewCloseFrameBody(code, ""), nil, nil)
 	}
-	t.stream.Write(e.buf)
-	e.free()
+	t.write(e)
 	t.stream.Shutdown(lingerTimeout)
 }
 
@@ -215,6 +237,7 @@ func (t *wsTransport) Drained() {
 	s := t.socket
 	s.mu.Lock()
 	defer s.unlock()
+	t.queuedPongs = 0
 	if s.ws != t {
 		return
 	}

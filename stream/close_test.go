@@ -292,7 +292,7 @@ func TestConcurrentUse(t *testing.T) {
 					for range 100 {
 						s.Write(bytes.Repeat([]byte("y"), 1000))
 						s.Queued()
-						s.Delivery()
+						s.Delivered()
 					}
 				})
 			}

@@ -297,7 +297,7 @@ func (s *goStream) Queued() int {
 
 func (s *goStream) queuedLocked() int { return len(s.queue) + s.inHand }
 
-func (s *goStream) Delivery() (delivered int64, pending bool) {
+func (s *goStream) Delivered() int64 {
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
 	unsent := 0
@@ -305,7 +305,7 @@ func (s *goStream) Delivery() (delivered int64, pending bool) {
 		// It fails only if the connection has ended.
 		_ = s.socket.Control(func(fd uintptr) { unsent = unacknowledged(int(fd)) })
 	}
-	return max(s.taken-int64(unsent), 0), unsent > 0 || s.queuedLocked() > 0
+	return max(s.taken-int64(unsent), 0)
 }
 
 // failLocked ends the connection after a failed write; the reader then reports it.

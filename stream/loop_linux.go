@@ -488,14 +488,14 @@ func (s *loopStream) Queued() int {
 	return len(s.queue)
 }
 
-func (s *loopStream) Delivery() (delivered int64, pending bool) {
+func (s *loopStream) Delivered() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	unsent := 0
 	if s.fd >= 0 {
 		unsent = unacknowledged(s.fd)
 	}
-	return max(s.taken-int64(unsent), 0), unsent > 0 || len(s.queue) > 0
+	return max(s.taken-int64(unsent), 0)
 }
 
 func (s *loopStream) Close() {

@@ -65,10 +65,9 @@ type Stream interface {
 	Write(p []byte) (queued int)
 	// Queued is how many bytes wait for the kernel. If there are any, Drained or Closed is still to come.
 	Queued() int
-	// Delivery says how many bytes have left this host, which grows while the peer takes any, and
-	// whether others wait, here or in the kernel. Where the kernel does not tell, what it took counts
-	// as delivered. With TLS the number is too small by what encryption adds to bytes in the kernel.
-	Delivery() (delivered int64, pending bool)
+	// Delivered is how many bytes have left this host: it grows while the peer takes any. Where the kernel does not
+	// tell, what it took counts. With TLS the number is too small by what encryption adds to bytes in the kernel.
+	Delivered() int64
 	// Close ends the connection at once. Bytes that wait are dropped.
 	Close()
 	// Shutdown ends the writing side once all that waits is written, and the connection when the peer has ended

@@ -1,0 +1,357 @@
+package engineio
+
+import (
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// until sleeps to just before a time, checks that nothing happened, and goes on to that time.
+func until(t *testing.T, d time.Duration, nothing func()) {
+	t.Helper()
+	time.Sleep(d - time.Nanosecond)
+	nothing()
+	time.Sleep(time.Nanosecond)
+	synctest.Wait()
+}
+
+func TestHeartbeatWebSocket(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, h, p := openPipe(t, testOptions)
+		for range 3 {
+			until(t, 25*time.Second, func() { p.wantNothing(t) })
+			p.want(t, "2")
+			time.Sleep(7 * time.Second)
+			p.send(t, "3")
+			h.wantLog(t, "confirm 0")
+		}
+	})
+}
+
+func TestPingTimeoutWebSocket(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, h, p := openPipe(t, testOptions)
+		time.Sleep(25 * time.Second)
+		p.want(t, "2")
+		until(t, 20*time.Second, func() { h.wantLog(t) })
+		h.wantLog(t, "closed: ping timeout")
+		p.want(t, "close:", "EOF")
+	})
+}
+
+func TestProgressPostponesPingTimeout(t *testing.T) {
+	tests := []struct {
+		name     string
+		progress func(t *testing.T, s *Socket, h *fakeHandler, p *wsPeer)
+		log      string
+	}{
+		{"a message", func(t *testing.T, _ *Socket, _ *fakeHandler, p *wsPeer) { p.send(t, "4x") }, "message 4x"},
+		{"a WebSocket ping", func(t *testing.T, _ *Socket, _ *fakeHandler, p *wsPeer) {
+			p.sendFrame(t, 9, nil)
+			p.want(t, "pong:")
+		}, ""},
+		{"part of a frame", func(t *testing.T, _ *Socket, _ *fakeHandler, p *wsPeer) { p.writeBytes(t, []byte{0x81}) }, ""},
+		{"bytes taken", func(t *testing.T, s *Socket, h *fakeHandler, p *wsPeer) {
+			h.add("x")
+			s.Wake()
+			p.want(t, "4x")
+		}, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, h, p := openPipe(t, testOptions)
+				time.Sleep(25 * time.Second)
+				p.want(t, "2")
+				time.Sleep(19 * time.Second)
+				tt.progress(t, s, h, p)
+				until(t, 20*time.Second, func() {
+					if tt.log == "" {
+						h.wantLog(t)
+					} else {
+						h.wantLog(t, tt.log)
+					}
+				})
+				h.wantLog(t, "closed: ping timeout")
+			})
+		})
+	}
+}
+
+func TestPauseSuspendsPingTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h, p := openPipe(t, testOptions)
+		time.Sleep(25 * time.Second)
+		p.want(t, "2")
+		time.Sleep(19 * time.Second)
+		s.Pause()
+		time.Sleep(time.Hour)
+		h.wantLog(t)
+		s.Resume()
+		until(t, 20*time.Second, func() { h.wantLog(t) })
+		h.wantLog(t, "closed: ping timeout")
+		p.want(t, "close:", "EOF")
+	})
+}
+
+func TestPongWhilePausedCountsAfterwards(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h, p := openPipe(t, testOptions)
+		time.Sleep(25 * time.Second)
+		p.want(t, "2")
+		s.Pause()
+		s.Pause()
+		written := make(chan struct{})
+		go func() { // a pipe takes nothing before it is read
+			defer close(written)
+			p.send(t, "3", "4x")
+		}()
+		time.Sleep(time.Minute)
+		h.wantLog(t)
+		s.Resume()
+		s.Resume()
+		<-written
+		h.wantLog(t, "confirm 0", "message 4x")
+		until(t, 25*time.Second, func() { p.wantNothing(t) })
+		p.want(t, "2")
+	})
+}
+
+// A timeout that is longer than the interval: no second ping before the first is answered.
+func TestPingTimeoutOverInterval(t *testing.T) {
+	opts := testOptions
+	opts.PingInterval, opts.PingTimeout = 10*time.Second, 30*time.Second
+	synctest.Test(t, func(t *testing.T) {
+		_, h, p := openPipe(t, opts)
+		time.Sleep(10 * time.Second)
+		p.want(t, "2")
+		time.Sleep(25 * time.Second)
+		p.wantNothing(t)
+		p.send(t, "3")
+		h.wantLog(t, "confirm 0")
+		until(t, 10*time.Second, func() { p.wantNothing(t) })
+		p.want(t, "2")
+		until(t, 30*time.Second, func() { h.wantLog(t) })
+		h.wantLog(t, "closed: ping timeout")
+	})
+}
+
+func TestConfirmPings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h, p := openPipe(t, testOptions)
+		h.askForConfirmations()
+		h.add("a")
+		s.Wake()
+		p.want(t, "4a", "2")
+		h.wantLog(t, "confirm ping")
+
+		h.add("b", "c")
+		s.Wake()
+		p.want(t, "4b", "4c")
+		p.wantNothing(t) // one ping in flight
+		h.wantLog(t)
+
+		p.send(t, "3")
+		h.wantLog(t, "confirm 1") // not what came after the ping
+
+		h.add("d")
+		s.Wake()
+		p.want(t, "4d", "2")
+		p.send(t, "3")
+		h.wantLog(t, "confirm ping", "confirm 4")
+	})
+}
+
+// A confirm ping restarts the client's timer as any other does, and so puts off the next one that is due.
+func TestConfirmPingPutsOffTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h, p := openPipe(t, testOptions)
+		time.Sleep(20 * time.Second)
+		h.askForConfirmations()
+		h.add("a")
+		s.Wake()
+		p.want(t, "4a", "2")
+		time.Sleep(time.Second)
+		p.send(t, "3")
+		until(t, 25*time.Second, func() { p.wantNothing(t) })
+		p.want(t, "2")
+	})
+}
+
+func TestConfirmPingIsATimeoutToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h, p := openPipe(t, testOptions)
+		time.Sleep(20 * time.Second)
+		h.askForConfirmations()
+		h.add("a")
+		s.Wake()
+		p.want(t, "4a", "2")
+		h.wantLog(t, "confirm ping")
+		until(t, 20*time.Second, func() { h.wantLog(t) })
+		h.wantLog(t, "closed: ping timeout")
+	})
+}
+
+func TestUnaskedPong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h, p := openPipe(t, testOptions)
+		h.add("a")
+		s.Wake()
+		p.want(t, "4a")
+		p.send(t, "3", "3")
+		h.wantLog(t)
+		time.Sleep(25 * time.Second)
+		p.want(t, "2")
+	})
+}
+
+// A slow client is not a dead one: while it takes what is in front of the ping, it may take its time.
+func TestPingTimeoutOfASlowReader(t *testing.T) {
+	opts := testOptions
+	opts.PingInterval, opts.PingTimeout = 50*time.Millisecond, 250*time.Millisecond
+	for _, dead := range []bool{false, true} {
+		name := "slow"
+		if dead {
+			name = "dead"
+		}
+		t.Run(name, func(t *testing.T) {
+			h := newFakeHandler()
+			s := NewSocket("sid", opts, h)
+			ours, theirs := loopback(t)
+			// What the client's kernel has taken counts as arrived.
+			if err := theirs.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
+				t.Fatal(err)
+			}
+			p := newLazyPeer(theirs)
+			defer close(p.gate)
+			defer theirs.Close() // first
+			s.StartWebSocket(ours, nil, testHandshake)
+			defer s.Abort()
+			message := strings.Repeat("x", 64<<10)
+			for range 256 {
+				h.add(message)
+			}
+			s.Wake()
+			if dead {
+				h.await(t, "closed: ping timeout")
+				return
+			}
+			// 16 MiB at 32 KiB each 5 ms are 2.5 s: ten times the timeout.
+			for got := 0; got < 256; {
+				p.gate <- struct{}{}
+				for more := true; more; {
+					select {
+					case f := <-p.frames:
+						switch {
+						case len(f) == 1+len(message):
+							got++
+						case f == "2":
+							p.send(t, "3")
+						case strings.HasPrefix(f, "close") || f == "EOF" || f == "error":
+							t.Fatalf("%.20q after %d messages", f, got)
+						}
+					default:
+						more = false
+					}
+				}
+				time.Sleep(5 * time.Millisecond) // the client's slowness, not a wait
+			}
+		})
+	}
+}
+
+func TestHeartbeatPolling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, testOptions)
+		p := startPoll(t, s, "a")
+		until(t, 25*time.Second+pollLinger, func() { p.wantWaiting(t) })
+		p.want(t, "200 2")
+		p = startPoll(t, s, "b")
+		h.wantLog(t, "confirm 0")
+		time.Sleep(5 * time.Second)
+		wantPost(t, s, "c", "3", okAnswer)
+		h.wantLog(t, "confirm 0")
+		until(t, 25*time.Second+pollLinger, func() { p.wantWaiting(t) })
+		p.want(t, "200 2")
+	})
+}
+
+func TestPingTimeoutPolling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, testOptions)
+		p := startPoll(t, s, "a")
+		time.Sleep(25*time.Second + pollLinger)
+		p.want(t, "200 2")
+		p = startPoll(t, s, "b") // a sign of life
+		h.wantLog(t, "confirm 0")
+		until(t, 20*time.Second, func() { p.wantWaiting(t) })
+		p.want(t, "200 1")
+		h.wantLog(t, "closed: ping timeout")
+		startPoll(t, s, "c").want(t, unknownSID)
+	})
+}
+
+// A ping that no poll took is no less in flight: it comes with the next poll.
+func TestPingWaitsForAPoll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, testOptions)
+		time.Sleep(40 * time.Second)
+		wantPost(t, s, "x", "3", okAnswer) // of a ping that has not been sent
+		h.wantLog(t)
+		p := startPoll(t, s, "a")
+		p.want(t, "200 2")
+		wantPost(t, s, "b", "3", okAnswer)
+		h.wantLog(t, "confirm 0")
+	})
+}
+
+func TestPingTimeoutWithoutPolls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, testOptions)
+		until(t, 45*time.Second, func() { h.wantLog(t) })
+		h.wantLog(t, "closed: ping timeout")
+		startPoll(t, s, "a").want(t, unknownSID)
+		wantPost(t, s, "b", "4x", unknownSID)
+	})
+}
+
+// A timer may be late; a poll that comes when the client's time is over ends the session nevertheless.
+func TestPollAfterTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, testOptions)
+		s.timer.Stop() // and late it is
+		time.Sleep(45 * time.Second)
+		startPoll(t, s, "a").want(t, unknownSID)
+		h.wantLog(t, "closed: ping timeout")
+	})
+}
+
+func TestPollBeforeStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHandler()
+		s := NewSocket("sid", testOptions, h)
+		defer s.Abort()
+		p := startPoll(t, s, "a")
+		p.wantWaiting(t)
+		s.Start()
+		h.add("x")
+		s.Wake()
+		p.want(t, "200 4x")
+	})
+}
+
+func TestNoTimerOutlivesTheSocket(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, testOptions)
+		s.Abort()
+		s.Start()
+		h.wantLog(t, "closed: forced close")
+		if s.timer.Stop() {
+			t.Error("the heartbeat's timer still runs")
+		}
+		time.Sleep(time.Hour)
+		h.wantLog(t)
+	})
+}

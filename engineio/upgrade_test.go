@@ -1,0 +1,382 @@
+package engineio
+
+import (
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gobwas/ws"
+)
+
+// startProbe opens a WebSocket with a Socket's sid, over a net.Pipe. For use in a bubble.
+func startProbe(t *testing.T, s *Socket) *wsPeer {
+	t.Helper()
+	ours, theirs := net.Pipe()
+	p := newPeer(theirs, clientFrames)
+	t.Cleanup(func() { theirs.Close() })
+	s.ServeProbe(ours, nil)
+	return p
+}
+
+// upgraded returns a Socket that was upgraded to a WebSocket.
+func upgraded(t *testing.T) (*Socket, *fakeHandler, *wsPeer) {
+	t.Helper()
+	s, h := openPolling(t, testOptions)
+	p := startProbe(t, s)
+	p.send(t, "2probe")
+	p.want(t, "3probe")
+	p.send(t, "5")
+	h.wantLog(t, "upgraded", "confirm 0")
+	return s, h, p
+}
+
+func TestUpgrade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, testOptions)
+		h.add("a")
+		startPoll(t, s, "a").want(t, "200 4a")
+		p := startProbe(t, s)
+		p.send(t, "2probe")
+		p.want(t, "3probe")
+		h.wantLog(t)
+		h.add("b")
+		s.Wake() // no poll waits: it leaves by the WebSocket
+		p.wantNothing(t)
+		p.send(t, "5")
+		p.want(t, "4b")
+		h.wantLog(t, "upgraded", "confirm 1") // what was polled has arrived
+		p.send(t, "4hello")
+		p.sendFrame(t, ws.OpBinary, []byte{1, 2})
+		h.wantLog(t, "message 4hello", "message b0102")
+		startPoll(t, s, "b").want(t, badRequest)
+		wantPost(t, s, "c", "4x", badRequest)
+		h.wantLog(t) // and the session lives on
+		h.add("c")
+		s.Wake()
+		p.want(t, "4c")
+	})
+}
+
+func TestUpgradeInOneWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, testOptions)
+		p := startProbe(t, s)
+		p.send(t, "2probe", "5", "4a", "4b")
+		p.want(t, "3probe")
+		h.wantLog(t, "upgraded", "confirm 0", "message 4a", "message 4b")
+	})
+}
+
+func TestUpgradeWithoutAProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, testOptions)
+		p := startProbe(t, s)
+		h.add("a")
+		p.send(t, "5")
+		p.want(t, "4a")
+		h.wantLog(t, "upgraded", "confirm 0")
+	})
+}
+
+// What was read together with the request comes with the connection.
+func TestUpgradeWithInitialBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, testOptions)
+		ours, theirs := net.Pipe()
+		defer theirs.Close()
+		p := newPeer(theirs, clientFrames)
+		e := newEncoder(clientFrames)
+		e.packet(Ping, []byte("probe"), nil, nil)
+		s.ServeProbe(ours, append([]byte(nil), e.buf...))
+		e.free()
+		p.want(t, "3probe")
+		h.wantLog(t)
+	})
+}
+
+// From the probe on, whatever poll waits is ended after 100 ms, each time again.
+func TestProbeEndsPolls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, testOptions)
+		waiting := startPoll(t, s, "a")
+		waiting.wantWaiting(t)
+		p := startProbe(t, s)
+		time.Sleep(time.Second)
+		waiting.wantWaiting(t) // nothing was probed yet
+		p.send(t, "2probe")
+		p.want(t, "3probe")
+		until(t, noopDelay, func() { waiting.wantWaiting(t) })
+		waiting.want(t, "200 6")
+		for _, id := range []string{"b", "c"} {
+			time.Sleep(30 * time.Millisecond)
+			again := startPoll(t, s, id)
+			until(t, noopDelay, func() { again.wantWaiting(t) })
+			again.want(t, "200 6")
+		}
+		h.add("x") // polling goes on in full
+		startPoll(t, s, "d").want(t, "200 4x")
+		wantPost(t, s, "e", "4y", okAnswer)
+		h.wantLog(t, "message 4y")
+		p.send(t, "5")
+		h.wantLog(t, "upgraded", "confirm 1")
+	})
+}
+
+// A poll with something to say is not ended by a noop in the middle of its lingering.
+func TestProbeLetsAPollLinger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, testOptions)
+		p := startProbe(t, s)
+		p.send(t, "2probe")
+		p.want(t, "3probe")
+		waiting := startPoll(t, s, "a")
+		time.Sleep(noopDelay - pollLinger/2)
+		h.add("x")
+		s.Wake()
+		waiting.want(t, "200 4x")
+		again := startPoll(t, s, "b")
+		again.want(t, "200 6")
+	})
+}
+
+// If there is nothing to say after all, the noop is still to come.
+func TestProbeAfterVainLingering(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, testOptions)
+		p := startProbe(t, s)
+		p.send(t, "2probe")
+		p.want(t, "3probe")
+		waiting := startPoll(t, s, "a")
+		time.Sleep(noopDelay - pollLinger/2)
+		h.add("x")
+		s.Wake()
+		h.mu.Lock()
+		h.out = nil
+		h.mu.Unlock()
+		waiting.want(t, "200 6")
+	})
+}
+
+func TestWaitingPollAtUpgrade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, testOptions)
+		waiting := startPoll(t, s, "a")
+		waiting.wantWaiting(t)
+		p := startProbe(t, s)
+		p.send(t, "2probe", "5")
+		p.want(t, "3probe")
+		waiting.want(t, badRequest)
+		h.wantLog(t, "upgraded", "confirm 0")
+		h.add("x")
+		s.Wake()
+		p.want(t, "4x")
+	})
+}
+
+func TestLingeringPollAtUpgrade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, testOptions)
+		waiting := startPoll(t, s, "a")
+		waiting.wantWaiting(t)
+		h.add("x")
+		s.Wake()
+		p := startProbe(t, s)
+		p.send(t, "2probe", "5")
+		p.want(t, "3probe", "4x")
+		waiting.want(t, badRequest)
+	})
+}
+
+func TestWrongPacketOnAProbe(t *testing.T) {
+	tests := []struct {
+		name   string
+		probed bool
+		send   func(t *testing.T, p *wsPeer)
+		want   string
+	}{
+		{"another ping", false, func(t *testing.T, p *wsPeer) { p.send(t, "2foo") }, "close:"},
+		{"a message", false, func(t *testing.T, p *wsPeer) { p.send(t, "40") }, "close:"},
+		{"a message after the probe", true, func(t *testing.T, p *wsPeer) { p.send(t, "40") }, "close:"},
+		{"not a packet", false, func(t *testing.T, p *wsPeer) { p.send(t, "abc") }, "close:"},
+		{"empty", true, func(t *testing.T, p *wsPeer) { p.send(t, "") }, "close:"},
+		{"binary", true, func(t *testing.T, p *wsPeer) { p.sendFrame(t, ws.OpBinary, []byte("5")) }, "close:"},
+		{"broken frame", true, func(t *testing.T, p *wsPeer) { p.writeBytes(t, []byte{0xff, 0xff}) }, "close:1002"},
+		{"close", true, func(t *testing.T, p *wsPeer) { p.sendFrame(t, ws.OpClose, ws.NewCloseFrameBody(1000, "")) }, "close:1000"},
+		{"its end", true, func(_ *testing.T, p *wsPeer) { p.conn.Close() }, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, h := openPolling(t, testOptions)
+				p := startProbe(t, s)
+				if tt.probed {
+					p.send(t, "2probe")
+					p.want(t, "3probe")
+				}
+				tt.send(t, p)
+				if tt.want != "" {
+					p.want(t, tt.want, "EOF")
+				}
+				synctest.Wait()
+				waiting := startPoll(t, s, "a")
+				time.Sleep(time.Second)
+				waiting.wantWaiting(t) // no noop any more
+				h.add("x")
+				s.Wake()
+				waiting.want(t, "200 4x")
+				h.wantLog(t)
+
+				p = startProbe(t, s) // another try
+				p.send(t, "2probe", "5")
+				p.want(t, "3probe")
+				h.wantLog(t, "upgraded", "confirm 1")
+			})
+		})
+	}
+}
+
+func TestUpgradeTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, testOptions)
+		p := startProbe(t, s)
+		p.send(t, "2probe")
+		p.want(t, "3probe")
+		until(t, testOptions.UpgradeTimeout, func() { p.wantNothing(t) })
+		p.want(t, "close:", "EOF")
+		h.wantLog(t)
+		h.add("x")
+		startPoll(t, s, "a").want(t, "200 4x")
+	})
+}
+
+func TestSecondWebSocket(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, testOptions)
+		first := startProbe(t, s)
+		first.send(t, "2probe")
+		first.want(t, "3probe")
+		second := startProbe(t, s)
+		second.want(t, "close:", "EOF")
+		first.wantNothing(t)
+		first.send(t, "5", "4x")
+		h.wantLog(t, "upgraded", "confirm 0", "message 4x")
+		third := startProbe(t, s)
+		third.want(t, "close:", "EOF")
+		first.wantNothing(t)
+		h.wantLog(t)
+	})
+}
+
+func TestProbeNotOffered(t *testing.T) {
+	opts := testOptions
+	opts.Upgrades = false
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, opts)
+		startProbe(t, s).want(t, "close:", "EOF")
+		h.wantLog(t)
+	})
+}
+
+// The ping that no poll took goes by the WebSocket; what it confirms is what was sent before it there.
+func TestQueuedPingMovesOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, testOptions)
+		time.Sleep(25 * time.Second)
+		synctest.Wait()
+		h.add("x")
+		p := startProbe(t, s)
+		p.send(t, "5")
+		p.want(t, "2", "4x")
+		h.wantLog(t, "upgraded", "confirm 0")
+		p.send(t, "3")
+		h.wantLog(t, "confirm 0")
+		time.Sleep(25 * time.Second)
+		p.want(t, "2")
+	})
+}
+
+// A ping that was polled is answered by the WebSocket.
+func TestPolledPingIsAnsweredAfterTheUpgrade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, testOptions)
+		time.Sleep(25 * time.Second)
+		startPoll(t, s, "a").want(t, "200 2")
+		p := startProbe(t, s)
+		p.send(t, "2probe", "5", "3")
+		p.want(t, "3probe")
+		h.wantLog(t, "upgraded", "confirm 0", "confirm 0")
+		until(t, 25*time.Second, func() { p.wantNothing(t) })
+		p.want(t, "2")
+	})
+}
+
+func TestPauseMovesOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, testOptions)
+		s.Pause()
+		p := startProbe(t, s)
+		p.send(t, "5")
+		h.wantLog(t, "upgraded", "confirm 0")
+		written := make(chan struct{})
+		go func() { // a pipe takes nothing before it is read
+			defer close(written)
+			p.send(t, "4x")
+		}()
+		h.wantLog(t)
+		s.Resume()
+		<-written
+		h.wantLog(t, "message 4x")
+	})
+}
+
+func TestSocketEndsWhileProbed(t *testing.T) {
+	for _, probed := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			s, h := openPolling(t, testOptions)
+			p := startProbe(t, s)
+			if probed {
+				p.send(t, "2probe")
+				p.want(t, "3probe")
+			}
+			probe := s.probe
+			s.Abort()
+			p.want(t, "close:", "EOF")
+			h.wantLog(t, "closed: forced close")
+			if probe.timer.Stop() {
+				t.Error("the upgrade timer still runs")
+			}
+		})
+	}
+}
+
+// A client may upgrade while the Socket closes; what is left goes by the WebSocket.
+func TestUpgradeWhileClosing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, testOptions)
+		p := startProbe(t, s)
+		p.send(t, "2probe")
+		p.want(t, "3probe")
+		h.add("x")
+		s.Close()
+		p.send(t, "5")
+		p.want(t, "4x", "close:", "EOF")
+		h.wantLog(t, "upgraded", "confirm 0", "closed: forced close")
+	})
+}
+
+func TestProbeOfAClosedSocket(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := openPolling(t, testOptions)
+		s.Abort()
+		startProbe(t, s).want(t, "close:", "EOF")
+	})
+}
+
+func TestEndAfterUpgrade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, h, p := upgraded(t)
+		p.conn.Close()
+		h.wantLog(t, "closed: transport close")
+	})
+}
