@@ -238,7 +238,7 @@ func (s *goStream) readSocket() error {
 
 func readFD(fd int, p []byte) (int, error) {
 	for {
-		n, err := syscall.Read(fd, p)
+		n, err := recvFD(fd, p)
 		if !errors.Is(err, syscall.EINTR) {
 			return n, err
 		}
@@ -398,7 +398,7 @@ func (t *tryWrite) writeFD(fd uintptr) bool {
 // writeFD writes what the kernel takes without waiting.
 func writeFD(fd int, p []byte) (written int, err error) {
 	for written < len(p) {
-		n, err := syscall.Write(fd, p[written:])
+		n, err := sendFD(fd, p[written:])
 		switch {
 		case err == nil:
 			written += n
