@@ -20,7 +20,7 @@ const env = { ...process.env };
 if (!NATIVE) env.HOLDFAST_BIN = await binary();
 const child = spawn(
   process.execPath,
-  ["--test", "--test-force-exit", `--test-concurrency=${env.HOLDFAST_E2E_JOBS || 2}`, "--test-reporter=spec", ...options, ...files.map((f) => `test/${f}`)],
+  ["--test", "--test-force-exit", `--test-concurrency=${env.HOLDFAST_E2E_JOBS || 3}`, "--test-reporter=spec", ...options, ...files.map((f) => `test/${f}`)],
   { cwd: new URL(".", import.meta.url), env, stdio: "inherit" },
 );
 child.on("exit", (code) => process.exit(code ?? 1));

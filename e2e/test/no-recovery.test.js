@@ -9,7 +9,7 @@ import { ChildApp } from "../lib/server.js";
 import { stack } from "../lib/stack.js";
 import { never, sleep, until } from "../lib/wait.js";
 
-const parallel = { concurrency: 3 };
+const parallel = { concurrency: 4 };
 const noFallback = { skip: onlyHoldfast };
 
 async function warm(t, how, options = {}) {

@@ -7,7 +7,7 @@ import { LEGACY } from "../lib/server.js";
 import { stack } from "../lib/stack.js";
 import { until } from "../lib/wait.js";
 
-const parallel = { concurrency: 3 };
+const parallel = { concurrency: 4 };
 const versions = ["4.0.2", "4.5.4"];
 const sessions = async (s, state) => (await s.hf.metrics()).sum("holdfast_sessions", { state });
 

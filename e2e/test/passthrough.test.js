@@ -13,7 +13,7 @@ import { stack } from "../lib/stack.js";
 import { never, once, sleep, until, within } from "../lib/wait.js";
 
 const require = createRequire(import.meta.url);
-const parallel = { concurrency: 3 };
+const parallel = { concurrency: 4 };
 const PAGE = randomBytes(300_000);
 const ETAG = `"${createHash("sha1").update(PAGE).digest("hex")}"`;
 

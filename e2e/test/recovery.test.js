@@ -9,7 +9,7 @@ import { LEGACY } from "../lib/server.js";
 import { stack } from "../lib/stack.js";
 import { sleep, until } from "../lib/wait.js";
 
-const parallel = { concurrency: 3 };
+const parallel = { concurrency: 4 };
 
 /** A connected client that has had the events 1..3. */
 async function warm(t, how, options = {}) {

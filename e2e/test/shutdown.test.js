@@ -2,7 +2,7 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { combos } from "../lib/combos.js";
-import { accepts, onlyHoldfast } from "../lib/holdfast.js";
+import { Holdfast, accepts, onlyHoldfast } from "../lib/holdfast.js";
 import { Polling, Raw, request } from "../lib/raw.js";
 import { stack } from "../lib/stack.js";
 import { never, sleep, until, within } from "../lib/wait.js";
@@ -16,7 +16,7 @@ async function draining(s) {
   await until(async () => (await s.hf.admin("/readyz")).status !== 200, "readiness to turn false");
 }
 
-describe("SIGTERM", { concurrency: 3, skip }, () => {
+describe("SIGTERM", { concurrency: 4, skip }, () => {
   it("with nobody there ends at once, with status 0", async (t) => {
     const s = await stack(t, { config });
     const since = Date.now();
@@ -81,29 +81,41 @@ describe("SIGTERM", { concurrency: 3, skip }, () => {
     raw.close();
   });
 
-  combos("a dropped client of a known session may resume", { transports: ["websocket", "polling"] }, async (t, how) => {
+  it("a client that had its handshake before may still resume its session", async (t) => {
     const s = await stack(t, { config });
-    const c = s.client(how.version, how.options);
-    const { id } = await c.main.connected();
-    s.app.stream("/", id, 1, 2);
-    await c.main.stream(1, 2);
-    await s.lose(c);
+    const first = await Raw.open(s.direct);
+    const { sid, pid } = await first.connect();
+    const [ws, poll] = [await Raw.open(s.direct), await Polling.open(s.direct)];
+    first.close();
+    s.app.stream("/", sid, 1, 2);
     await draining(s);
-    s.app.stream("/", id, 3, 5);
-    s.relay.up();
-    // How a handshake is told to belong to a known session is holdfast's affair; if none can be,
-    // the client must at least not be lost for ever: then it is refused until holdfast is gone.
-    const resumed = await Promise.race([
-      c.main.connected(2, 3000).then(() => true, () => false),
-      s.hf.exited.then(() => false),
-    ]);
-    if (resumed) {
-      await c.main.stream(1, 5);
-      c.main.assertRecovered(1);
-    } else {
-      t.diagnostic("handshakes are refused while draining, so a dropped session cannot be resumed");
-      assert.ok(c.main.errors.length > 0);
-    }
+    assert.equal((await ws.connect({ pid })).sid, sid);
+    assert.match(await ws.find(/^42/), /^42\["n",1,/);
+    // And by a takeover. Its handshake is the later one.
+    assert.equal((await poll.connect({ pid })).sid, sid);
+    s.app.stream("/", sid, 3, 3);
+    await poll.pollFor((p) => p.startsWith('42["n",3'));
+    assert.equal(s.app.disconnects.length, 0);
+  });
+
+  combos("a client that drops while it drains is refused, and comes back to the next holdfast", { transports: ["websocket", "polling"] }, async (t, how) => {
+    const s = await stack(t, { config: { shutdown: { drain_timeout: "1s" } } });
+    const c = s.client(how.version, how.options);
+    await c.main.connected();
+    const other = s.client("4.8.4", { transports: ["websocket"], reconnection: false });
+    await other.main.connected();
+    await draining(s);
+    await s.hit(c);
+    await until(() => c.main.errors.length > 0, "a refusal");
+    assert.equal(c.main.connects.length, 1);
+    await within(s.hf.exited, "the exit", 4000);
+    const next = await Holdfast.start(s.app.port, { listen: s.hf.config.listen });
+    t.after(() => next.stop());
+    await c.main.connected(2);
+    assert.equal(c.main.last.recovered, false);
+    c.close();
+    await sleep(50);
+    await s.app.stop();
   });
 
   it("waits for the server, which closes its sockets by itself", async (t) => {

@@ -18,7 +18,7 @@ import { App, ChildApp } from "../lib/server.js";
 import { stack } from "../lib/stack.js";
 import { never, sleep, until } from "../lib/wait.js";
 
-const parallel = { concurrency: 3 };
+const parallel = { concurrency: 4 };
 const skip = onlyHoldfast;
 
 describe("the handshake is repeated upstream", parallel, () => {

@@ -8,7 +8,7 @@ import { Polling, Raw, exchange, request, sameShape } from "../lib/raw.js";
 import { stack } from "../lib/stack.js";
 import { sleep, until } from "../lib/wait.js";
 
-const parallel = { concurrency: 3 };
+const parallel = { concurrency: 4 };
 const cors = { origin: "http://example.test", credentials: true, exposedHeaders: ["x-seen"] };
 
 /** A path, and a function that runs a case through holdfast and directly, and compares. */
