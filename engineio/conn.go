@@ -76,6 +76,7 @@ type Conn struct {
 	behind     bool // paused since lastPong
 	unseenPong *time.Timer
 	surplus    int
+	stuck      int // bytes that waited for the server when onSilence last looked, while paused
 }
 
 type earlyMessage struct {
@@ -105,7 +106,13 @@ func (c *Conn) Start(h ConnHandler) {
 	c.input.Lock()
 	c.mu.Lock()
 	c.h = h
+	closed, err := c.closed, c.err
 	c.mu.Unlock()
+	if closed { // end had nobody to tell
+		c.input.Unlock()
+		go c.tellClosed(h, err)
+		return
+	}
 	early := c.early
 	c.early = nil
 	for _, m := range early {
@@ -315,8 +322,20 @@ func (c *Conn) onSilence() {
 		return
 	}
 	left := c.silence() - time.Since(c.lastPing)
-	if c.paused {
+	if c.paused { // the server's pings may wait behind what is not read, but it has to take what we send
 		left = c.silence()
+		queued := 0
+		if c.ws != nil {
+			queued = c.ws.stream.Queued()
+		} else {
+			queued = c.poll.bytes
+		}
+		if queued > 0 && c.stuck > 0 && queued >= c.stuck {
+			left = 0
+		}
+		c.stuck = queued
+	} else {
+		c.stuck = 0
 	}
 	if left > 0 {
 		c.timer.Reset(left)
@@ -431,7 +450,14 @@ func (l *wsLink) frame(op ws.OpCode, payload []byte) error {
 }
 
 // Drained implements stream.Handler.
-func (l *wsLink) Drained() { l.conn.h.Drained() }
+func (l *wsLink) Drained() {
+	l.conn.mu.Lock()
+	h := l.conn.h
+	l.conn.mu.Unlock()
+	if h != nil { // else the Conn was not started: TLS writes from a goroutine
+		h.Drained()
+	}
+}
 
 // Closed implements stream.Handler.
 func (l *wsLink) Closed(err error) { l.conn.end(err) }

@@ -107,7 +107,7 @@ func requestID(t string) string {
 // repeats the former one's is a retry. If ctx ends first the client cancelled the poll, and the
 // session ends, as engine.io does; there is nobody to answer then, and ok is false.
 func (s *Socket) Poll(ctx context.Context, id string) (a Answer, ok bool) {
-	p, a := s.beginPoll(id)
+	p, a := s.beginPoll(s.requestID(id))
 	if p == nil {
 		return a, true
 	}
@@ -293,6 +293,7 @@ func (s *Socket) Post(ctx context.Context, id, contentType string, length int64,
 	if a, ok := s.beginPost(contentType); !ok {
 		return a, true
 	}
+	id = s.requestID(id)
 	if length > s.opts.MaxPayload {
 		s.endPost()
 		return Answer{Status: http.StatusRequestEntityTooLarge, Code: -1}, true
@@ -391,4 +392,12 @@ func (s *Socket) finishPost(ctx context.Context) (Answer, bool) {
 	s.progress = time.Now()
 	s.unlock()
 	return Answer{Status: http.StatusOK, Body: []byte("ok"), Type: okType, Code: -1}, true
+}
+
+// requestID is a request's "t" parameter if that tells the request from others.
+func (s *Socket) requestID(t string) string {
+	if t == s.opts.HandshakeID {
+		return ""
+	}
+	return t
 }

@@ -70,6 +70,9 @@ type Options struct {
 	PingTimeout    time.Duration
 	MaxPayload     int64 // bytes of a message or POST body
 	UpgradeTimeout time.Duration
+	// HandshakeID is the "t" parameter of the handshake. A request that bears the same has one that the
+	// application made up, and tells nothing of retries.
+	HandshakeID string
 	// Upgrades says whether the client may upgrade to WebSocket.
 	Upgrades bool
 }

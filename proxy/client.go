@@ -28,6 +28,7 @@ type client struct {
 	done        chan struct{} // closed when the client is gone and its sessions are parked
 
 	websocket atomic.Bool
+	redialing atomic.Bool // its input is paused until a further home is there
 	detached  sync.Once
 
 	in incoming // owned by the Socket's input
@@ -148,14 +149,14 @@ func (c *client) homeLost(l *link, needed bool) {
 	last := needed || !slices.ContainsFunc(slices.Collect(maps.Values(c.sessions)), (*session.Cursor).Attached)
 	c.mu.Unlock()
 	if last {
-		c.sock.Close()
+		c.end()
 	}
 }
 
 // connected attaches the client to a fresh session, whose CONNECT reply has come. It returns false if the client has gone.
 func (c *client) connected(l *link, namespace string, reply []byte, resumable bool) bool {
 	c.mu.Lock()
-	if c.closed {
+	if old := c.sessions[namespace]; c.closed || old != nil && old.Attached() {
 		c.mu.Unlock()
 		return false
 	}
@@ -187,4 +188,12 @@ func (c *client) relay(data []byte, binary bool, l *link) {
 	}
 	c.out.pushRaw(slices.Clone(data), binary, l)
 	c.mu.Unlock()
+}
+
+// end closes the client's transport after all that is still to be sent.
+func (c *client) end() {
+	c.mu.Lock()
+	c.out.ending = true
+	c.mu.Unlock()
+	c.sock.Close()
 }

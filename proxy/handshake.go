@@ -83,6 +83,7 @@ func (s *Server) handshake(w http.ResponseWriter, r *http.Request, q url.Values,
 	header := without(conn.ResponseHeader(), notRelayed)
 	own, opts := s.ownHandshake(conn.Handshake(), websocket)
 	recoverable := s.cfg.Recovery.MaxDisconnectionDuration > 0 && s.chosen(q, r.UserAgent())
+	opts.HandshakeID = q.Get("t")
 	c := newClient(s, order, req, own.SID, opts, recoverable)
 	if !websocket {
 		c.later = laterHeaders(header)

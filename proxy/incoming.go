@@ -19,6 +19,8 @@ const (
 	// maxEarly and maxEarlyBytes bound the acknowledgements held for namespaces whose CONNECT is still to come.
 	maxEarly      = 256
 	maxEarlyBytes = 1 << 20
+	// maxNamespaceBytes bounds the name of a namespace: it is kept for as long as the client is there.
+	maxNamespaceBytes = 4 << 10
 	// maxWaiting bounds the messages that were read already when the client was paused for a further home.
 	maxWaiting = 16384
 )
@@ -33,13 +35,14 @@ type incoming struct {
 	partial *partial
 	early   []packet
 	// earlyBytes counts early's.
-	earlyBytes int
-	dirty      []*link   // to be flushed
-	wake       bool      // the Socket is to be woken
-	dropped    bool      // the client was closed: what follows is not handled
-	waiting    []message // what came while a further home was dialled
-	dialing    bool
-	namespaces []string // that a CONNECT came for
+	earlyBytes   int
+	dirty        []*link   // to be flushed
+	wake         bool      // the Socket is to be woken
+	dropped      bool      // the client was closed: what follows is not handled
+	waiting      []message // what came while a further home was dialled
+	waitingBytes int
+	dialing      bool
+	namespaces   []string // that a CONNECT came for
 }
 
 type limits struct{ partialBytes int }
@@ -93,7 +96,8 @@ func (c *client) Message(data []byte, binary bool) {
 	case in.dropped:
 		return
 	case in.dialing: // reading is paused: this is the rest of what was read already
-		if in.waiting = append(in.waiting, message{slices.Clone(data), binary}); len(in.waiting) > maxWaiting {
+		in.waiting = append(in.waiting, message{slices.Clone(data), binary})
+		if in.waitingBytes += len(data); len(in.waiting) > maxWaiting || in.waitingBytes > in.limits.partialBytes {
 			c.drop("too much while a connection to the upstream is opened")
 		}
 		return
@@ -282,6 +286,10 @@ func (c *client) connect(p packet) {
 		c.drop("second CONNECT for a namespace")
 		return
 	}
+	if len(namespace) > maxNamespaceBytes {
+		c.drop("namespace's name too long")
+		return
+	}
 	if !slices.Contains(in.namespaces, namespace) {
 		in.namespaces = append(in.namespaces, namespace)
 	}
@@ -401,10 +409,14 @@ func (c *client) connectHome(namespace string, data []byte) {
 		return
 	}
 	c.in.dialing = true
+	c.redialing.Store(true)
 	c.sock.Pause()
 	data = slices.Clone(data)
 	go c.redial(func(home *link) { // ends within the handshake timeout
-		home.connect(c, namespace, data)
+		if !home.connect(c, namespace, data) {
+			c.drop("the further connection to the upstream ended")
+			return
+		}
 		c.touch(home)
 	})
 }
@@ -421,8 +433,9 @@ func (c *client) redial(then func(home *link)) {
 			return
 		}
 		then(home)
+		defer func() { c.redialing.Store(c.in.dialing) }()
 		waiting := c.in.waiting
-		c.in.waiting = nil
+		c.in.waiting, c.in.waitingBytes = nil, 0
 		for i, m := range waiting {
 			if c.in.dialing { // for one more
 				c.in.waiting = append(c.in.waiting, waiting[i:]...)
@@ -431,7 +444,9 @@ func (c *client) redial(then func(home *link)) {
 			c.Message(m.data, m.binary)
 		}
 	})
-	c.sock.Resume()
+	if !c.redialing.Load() {
+		c.sock.Resume()
+	}
 }
 
 func (c *client) dialHome() (*link, error) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 
@@ -37,6 +38,7 @@ type link struct {
 	spent     map[string]struct{} // namespaces that a DISCONNECT was sent for: never connected here again
 	congested []*client           // paused until the upstream takes more
 	ended     bool
+	gone      bool // its client has gone, and waits for no CONNECT reply
 
 	holdMu sync.Mutex // guards holds; taken with other locks held
 	holds  int        // sessions over their window
@@ -107,15 +109,15 @@ func (l *link) flush(c *client) {
 	if l.conn.Flush() < congestedBytes {
 		return
 	}
+	c.sock.Pause()
 	l.mu.Lock()
+	ended := l.ended
 	if !slices.Contains(l.congested, c) {
 		l.congested = append(l.congested, c)
 	}
 	l.mu.Unlock()
-	c.sock.Pause()
-	if l.conn.Flush() == 0 { // it may have drained before the pause
+	if ended || l.conn.Flush() == 0 { // it may have drained before the client was noted
 		l.Drained()
-		c.sock.Resume()
 	}
 }
 
@@ -126,7 +128,9 @@ func (l *link) Drained() {
 	l.congested = nil
 	l.mu.Unlock()
 	for _, c := range clients {
-		c.sock.Resume()
+		if !c.redialing.Load() { // else it goes on when that is done
+			c.sock.Resume()
+		}
 	}
 }
 
@@ -381,9 +385,7 @@ func (l *link) release(c *client, gone bool) {
 	if l.client == c {
 		l.client = nil
 	}
-	if gone && len(l.sessions) == 0 {
-		clear(l.pending) // the link ends, and needs no undoing
-	}
+	l.gone = l.gone || gone
 	l.mu.Unlock()
 	l.closeIfUnused()
 }
@@ -391,7 +393,7 @@ func (l *link) release(c *client, gone bool) {
 // closeIfUnused closes a link that is no client's home and has no sessions. It reports whether the link is closed.
 func (l *link) closeIfUnused() bool {
 	l.mu.Lock()
-	unused := l.client == nil && len(l.sessions) == 0 && len(l.pending) == 0
+	unused := l.client == nil && len(l.sessions) == 0 && (len(l.pending) == 0 || l.gone)
 	closed := l.ended
 	l.mu.Unlock()
 	if unused && !closed {
@@ -410,6 +412,7 @@ func (l *link) Closed(err error) {
 	for _, s := range l.sessions {
 		sessions = append(sessions, s)
 	}
+	waiting := slices.Collect(maps.Values(l.pending))
 	clear(l.sessions)
 	l.mu.Unlock()
 	l.Drained()
@@ -424,8 +427,11 @@ func (l *link) Closed(err error) {
 		l.srv.registry.Close(s, session.UpstreamLost)
 		// After Close: who resumes it before is told, and after it nobody can.
 		if oc, ok := s.Attached().(*client); ok {
-			oc.sock.Close()
+			oc.end()
 		}
+	}
+	for _, w := range waiting { // nobody answers their CONNECT
+		w.end()
 	}
 	if c != nil {
 		c.homeLost(l, pending || len(sessions) > 0)

@@ -42,7 +42,8 @@ type outgoing struct {
 	within    time.Duration // in which they should arrive
 	mark      uint64        // the newest mark
 	markTime  time.Time
-	sinceMark int  // bytes sent since
+	sinceMark int // bytes sent since
+	ending    bool
 	asked     bool // an event with an acknowledgement was sent since
 	idleMark  bool // nothing was sent between the last two marks
 
@@ -88,6 +89,11 @@ func (o *outgoing) push(cur *session.Cursor, n int) {
 func (o *outgoing) add(it item) {
 	if o.head > 0 && o.head == len(o.pending) {
 		o.pending, o.head = o.pending[:0], 0
+	}
+	if o.head > 32 && o.head > len(o.pending)/2 {
+		n := copy(o.pending, o.pending[o.head:])
+		clear(o.pending[n:])
+		o.pending, o.head = o.pending[:n], 0
 	}
 	o.pending = append(o.pending, it)
 }
@@ -160,7 +166,17 @@ func (c *client) Fill(e *engineio.Encoder, maxBytes int) engineio.FillResult {
 	if o.replayed > 0 {
 		c.srv.metrics.ReplayedPackets.Add(float64(o.replayed))
 	}
-	return engineio.FillResult{Confirm: o.wantConfirm()}
+	return engineio.FillResult{Confirm: o.wantConfirm() || o.sinceMark > 0 && c.holdsLink()}
+}
+
+// holdsLink: c.mu is held.
+func (c *client) holdsLink() bool {
+	for _, cur := range c.sessions {
+		if cur.Held() {
+			return true
+		}
+	}
+	return false
 }
 
 // Pending implements engineio.Handler.
@@ -170,7 +186,7 @@ func (c *client) Pending() bool {
 	return c.out.head < len(c.out.pending) && !c.out.full()
 }
 
-func (o *outgoing) full() bool { return o.bytes >= o.limit }
+func (o *outgoing) full() bool { return o.bytes >= o.limit && !o.ending }
 
 // wantConfirm says whether it should be known soon what has arrived.
 func (o *outgoing) wantConfirm() bool {
@@ -245,7 +261,7 @@ func (c *client) Emit(p *buffer.Packet, offset []byte, replayed bool) bool {
 		o.replayed++
 	}
 	o.emitted += n
-	return o.enc.Len() < o.maxBytes && o.bytes+o.emitted < o.limit
+	return o.enc.Len() < o.maxBytes && (o.ending || o.bytes+o.emitted < o.limit)
 }
 
 // Mark implements engineio.Handler.

@@ -259,7 +259,7 @@ func (s *Server) closeAll() {
 	}
 	s.mu.Unlock()
 	for _, c := range clients {
-		c.sock.Close()
+		c.end()
 	}
 	deadline := time.Now().Add(closeTimeout)
 	for _, c := range clients {

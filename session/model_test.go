@@ -523,8 +523,9 @@ func (m *machine) Check(t *rapid.T) {
 			live++
 		}
 	}
-	if b := m.budget; b.Bytes() != int64(bytes) || b.Packets() != int64(packets) {
-		t.Errorf("%d bytes, %d packets in memory; want %d, %d", b.Bytes(), b.Packets(), bytes, packets)
+	// Equal bytes in several logs are counted once: package buffer tests how exactly.
+	if b := m.budget; b.Bytes() > int64(bytes) || (b.Bytes() == 0) != (bytes == 0) || b.Packets() != int64(packets) {
+		t.Errorf("%d bytes, %d packets in memory; want %d at most, %d", b.Bytes(), b.Packets(), bytes, packets)
 	}
 	if got := m.link.held(); got != holds {
 		t.Errorf("the link is held by %d sessions, want %d", got, holds)

@@ -255,6 +255,13 @@ func (c *Cursor) Attached() bool {
 	return c.s.cursor == c && c.s.state == Live
 }
 
+// Held reports whether the link is not read because of what this client has not confirmed.
+func (c *Cursor) Held() bool {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	return c.s.cursor == c && c.s.held
+}
+
 // Emitter gets the packets that Cursor.Read reads.
 type Emitter interface {
 	// Emit gets a packet, valid during the call only. offset is empty unless the packet is Stamped. replayed

@@ -298,7 +298,7 @@ func (s *loopStream) Start(initial []byte) {
 
 func (s *loopStream) Pause() {
 	s.mu.Lock()
-	s.paused = !s.shutdown
+	s.paused = !s.shutdown && s.werr == nil
 	s.mu.Unlock()
 }
 
