@@ -16,10 +16,14 @@ import (
 	"github.com/holdfast/holdfast/stream"
 )
 
+// maxPostPackets is how many packets python-engineio takes in one POST.
+const maxPostPackets = 16
+
 // pollingLink is what a Conn keeps while its transport is polling; guarded by the Conn's mu.
 type pollingLink struct {
 	conn      *Conn
-	posts     [][]byte // bodies that wait, each within the server's maxPayload
+	posts     [][]byte // bodies that wait, each within the server's maxPayload and maxPostPackets
+	last      int      // packets in the last of them
 	bytes     int      // of posts
 	posting   bool     // one POST is under way, and its goroutine runs
 	polling   bool     // the poll goroutine runs
@@ -46,11 +50,13 @@ func (p *pollingLink) queuedBytes() int { return p.bytes }
 // queue adds one encoded packet to the last waiting body, or begins a new one.
 func (p *pollingLink) queue(packet []byte, maxBytes int) {
 	p.bytes += len(packet)
-	if last := len(p.posts) - 1; last >= 0 && len(p.posts[last])+1+len(packet) <= maxBytes {
+	if last := len(p.posts) - 1; last >= 0 && p.last < maxPostPackets && len(p.posts[last])+1+len(packet) <= maxBytes {
 		p.posts[last] = append(append(p.posts[last], separator), packet...)
+		p.last++
 		return
 	}
 	p.posts = append(p.posts, packet)
+	p.last = 1
 }
 
 func (p *pollingLink) queueText(a, b, c []byte, maxBytes int) {

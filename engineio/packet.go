@@ -97,14 +97,19 @@ func ParseHandshake(data []byte) (Handshake, error) {
 	var h struct {
 		Handshake
 		// JavaScript's numbers: other servers than the reference one write them with a fraction.
-		PingInterval float64 `json:"pingInterval"`
-		PingTimeout  float64 `json:"pingTimeout"`
-		MaxPayload   float64 `json:"maxPayload"`
+		PingInterval *float64 `json:"pingInterval"`
+		PingTimeout  float64  `json:"pingTimeout"`
+		MaxPayload   float64  `json:"maxPayload"`
 	}
 	if err := json.Unmarshal(data, &h); err != nil {
 		return Handshake{}, fmt.Errorf("%w: handshake: %w", ErrMalformed, err)
 	}
-	h.Handshake.PingInterval = int64(min(h.PingInterval, maxHandshakeValue))
+	if h.PingInterval != nil {
+		h.Handshake.PingInterval = int64(min(*h.PingInterval, maxHandshakeValue))
+		if *h.PingInterval == 0 {
+			h.Handshake.PingInterval = 1000 // python-engineio, which counts whole seconds, means less than one
+		}
+	}
 	h.Handshake.PingTimeout = int64(min(h.PingTimeout, maxHandshakeValue))
 	h.Handshake.MaxPayload = int64(max(0, min(h.MaxPayload, maxHandshakeValue)))
 	if h.SID == "" || h.Handshake.PingInterval <= 0 || h.Handshake.PingTimeout <= 0 {

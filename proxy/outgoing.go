@@ -19,6 +19,8 @@ const (
 	// confirmSpacing how often that may happen while the client is not held up by it.
 	confirmBytes   = 16 << 10
 	confirmSpacing = 50 * time.Millisecond
+	// maxUnconfirmedBytes is how much may be unconfirmed without a ping on its way, however soon after the last.
+	maxUnconfirmedBytes = 4 * confirmBytes
 	// What may be in flight is what arrives within confirmWithin, or within the confirmShare-th part of the ping
 	// timeout, whichever is less.
 	confirmWithin = 2 * time.Second
@@ -193,7 +195,7 @@ func (o *outgoing) wantConfirm() bool {
 	switch {
 	case o.asked:
 		return true
-	case o.sinceMark >= o.limit/2:
+	case o.sinceMark >= min(o.limit/2, maxUnconfirmedBytes):
 		return true
 	case o.sinceMark >= confirmBytes:
 		return time.Since(o.markTime) >= confirmSpacing

@@ -52,5 +52,6 @@ func (s *Server) passThrough(w http.ResponseWriter, r *http.Request) {
 	} else {
 		s.metrics.Passthrough.HTTP.Inc()
 	}
+	w.Header()["Content-Type"] = nil // the server's, or none: net/http is not to guess
 	s.passed.ServeHTTP(w, r)
 }
