@@ -183,9 +183,9 @@ type wsPeer struct {
 }
 
 // newPeer starts to read.
-func newPeer(conn net.Conn, f format) *wsPeer {
-	p := &wsPeer{conn: conn, format: f, frames: make(chan string, 1<<16)} // more than a test sends, so that reading goes on
-	go p.readLoop()                                                       // ends with the connection
+func newPeer(conn net.Conn) *wsPeer {
+	p := &wsPeer{conn: conn, format: clientFrames, frames: make(chan string, 1<<16)} // more than a test sends, so that reading goes on
+	go p.readLoop()                                                                  // ends with the connection
 	return p
 }
 
@@ -316,7 +316,7 @@ func openPipe(t *testing.T, opts Options) (*Socket, *fakeHandler, *wsPeer) {
 	h := newFakeHandler()
 	s := NewSocket("sid", opts, h)
 	ours, theirs := net.Pipe()
-	p := newPeer(theirs, clientFrames)
+	p := newPeer(theirs)
 	s.StartWebSocket(ours, nil, testHandshake)
 	p.want(t, openText)
 	t.Cleanup(func() {
@@ -352,7 +352,7 @@ func openLoopback(t *testing.T, opts Options) (*Socket, *fakeHandler, *wsPeer) {
 	h := newFakeHandler()
 	s := NewSocket("sid", opts, h)
 	ours, theirs := loopback(t)
-	p := newPeer(theirs, clientFrames)
+	p := newPeer(theirs)
 	s.StartWebSocket(ours, nil, testHandshake)
 	p.want(t, openText)
 	t.Cleanup(s.Abort)
