@@ -175,7 +175,8 @@ func TestParseHandshake(t *testing.T) {
 		{"no pingInterval", `{"sid":"abc","pingTimeout":20000}`, Handshake{}, ErrMalformed},
 		{
 			"python-engineio with an interval below a second", `{"sid":"abc","pingInterval":0,"pingTimeout":20000}`,
-			Handshake{SID: "abc", PingInterval: 1000, PingTimeout: 20000}, nil,
+			Handshake{SID: "abc", PingInterval: 1000, PingTimeout: 20000},
+			nil,
 		},
 		{"less than a millisecond", `{"sid":"abc","pingInterval":0.5,"pingTimeout":20000}`, Handshake{}, ErrMalformed},
 		{"negative pingTimeout", `{"sid":"abc","pingInterval":25000,"pingTimeout":-20000}`, Handshake{}, ErrMalformed},
