@@ -113,16 +113,6 @@ func AddPID(reply []byte, pid string) (out []byte, ok bool) {
 	return append(out, reply[end:]...), true
 }
 
-// AppendConnect appends a CONNECT packet; payload may be empty.
-func AppendConnect(dst []byte, namespace string, payload []byte) []byte {
-	dst = append(dst, byte(Connect))
-	if namespace != Root {
-		dst = append(dst, namespace...)
-		dst = append(dst, ',')
-	}
-	return append(dst, payload...)
-}
-
 // member is one `"key":value` of an object, by its place in the JSON text.
 type member struct {
 	key        string

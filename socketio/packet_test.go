@@ -178,10 +178,6 @@ func TestAppend(t *testing.T) {
 		name, want string
 		got        []byte
 	}{
-		{"connect", `0`, AppendConnect(nil, Root, nil)},
-		{"connect with payload", `0{"a":1}`, AppendConnect(nil, Root, []byte(`{"a":1}`))},
-		{"connect to a namespace", `0/chat,`, AppendConnect(nil, "/chat", nil)},
-		{"connect to a namespace with payload", `x0/chat,{}`, AppendConnect([]byte("x"), "/chat", []byte(`{}`))},
 		{"disconnect", `1`, AppendDisconnect(nil, Root)},
 		{"disconnect from a namespace", `x1/chat,`, AppendDisconnect([]byte("x"), "/chat")},
 	}
