@@ -1,0 +1,71 @@
+package proxy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/holdfast/holdfast/config"
+	"github.com/holdfast/holdfast/engineio"
+	"github.com/holdfast/holdfast/metrics"
+)
+
+func TestClientGetsAllThatWasSentBeforeItsLinkEnded(t *testing.T) {
+	r, s := newScriptedRig(t, nil)
+	c := r.dial()
+	up := s.accept()
+	c.send("40")
+	up.want("40")
+	events := make([]string, 4*firstInFlight>>10)
+	for i := range events {
+		events[i] = fmt.Sprintf(`42["n",%d,"%s"`, i, strings.Repeat("x", 1<<10))
+	}
+	up.send(`40{"sid":"s"}`)
+	for _, e := range events {
+		up.send(e + "]")
+	}
+	up.conn.Close()
+	r.awaitNoLinks()
+	c.mute = true // it confirms nothing: how much is in flight matters no more
+	c.want(`40{"sid":"s"`)
+	c.want(events...)
+}
+
+func TestBurstOfSmallPacketsDoesNotWaitForTheHeartbeat(t *testing.T) {
+	// A small packet costs far more in the log than its bytes: the link is held with little in flight.
+	r, s := newScriptedRig(t, func(c *config.Config) {
+		c.Recovery.Buffer.Window = config.MinWindow
+	})
+	c := r.dial()
+	up := s.accept()
+	c.send("40")
+	up.want("40")
+	up.send(`40{"sid":"s"}`)
+	c.want(`40{"sid":"s"`)
+	const small = `430[]`                       // an acknowledgement: it gets no offset, which would add to its bytes
+	some := slices.Repeat([]string{small}, 100) // fewer than hold the link, so that none is read ahead of that
+	for range 30 {
+		up.send(some...)
+		c.want(some...)
+	}
+}
+
+func TestWhatIsSentLeavesNoRoomBehind(t *testing.T) {
+	c := &client{srv: &Server{metrics: metrics.New(prometheus.NewRegistry())}}
+	c.out.init(1<<20, time.Second)
+	c.out.pushRaw([]byte("x"), false, nil)
+	for range 10_000 { // one always waits
+		c.out.pushRaw([]byte("x"), false, nil)
+		c.Fill(&engineio.Encoder{}, 1)
+	}
+	if n := len(c.out.pending) - c.out.head; n != 1 {
+		t.Fatalf("%d wait, want 1", n)
+	}
+	if room := cap(c.out.pending); room > 256 {
+		t.Errorf("one message waits, in room for %d", room)
+	}
+}
