@@ -43,7 +43,7 @@ func main() {
 	switch {
 	case err == nil:
 	case errors.Is(err, config.ErrInvalid):
-		fmt.Fprintln(os.Stderr, err)
+		fmt.Fprintln(os.Stderr, "holdfast:", err)
 		os.Exit(2)
 	default:
 		fmt.Fprintln(os.Stderr, "holdfast:", err)
