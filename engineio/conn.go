@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -53,15 +54,16 @@ type Conn struct {
 	cancelPost context.CancelFunc
 	h          ConnHandler // set by Start
 
-	// early is what came in the same bytes as the OPEN packet; owned by Dial, then Start.
-	early   []earlyMessage
-	initial []byte
+	// What came together with the handshake; owned by Dial, then Start.
+	early   []Packet // by polling
+	initial []byte   // by WebSocket, not yet read as frames
 
 	input sync.Mutex // serialises calls to the handler but for Drained
 
 	mu     sync.Mutex // guards the fields below
 	closed bool
 	err    error
+	told   bool         // of the end: the handler
 	ws     *wsLink      // nil while the transport is polling
 	out    *Encoder     // collects frames until Flush; nil if there are none
 	poll   *pollingLink // nil if the Conn began as a WebSocket
@@ -76,12 +78,7 @@ type Conn struct {
 	behind     bool // paused since lastPong
 	unseenPong *time.Timer
 	surplus    int
-	stuck      int // bytes that waited for the server when onSilence last looked, while paused
-}
-
-type earlyMessage struct {
-	data   []byte
-	binary bool
+	stuckAt    int64 // bytes that the server had taken when onSilence last looked, while others waited; or unknown
 }
 
 // Handshake is the server's OPEN packet.
@@ -104,32 +101,20 @@ func (c *Conn) Transport() string {
 // Start begins to read. The Conn calls h from then on.
 func (c *Conn) Start(h ConnHandler) {
 	c.input.Lock()
+	defer c.input.Unlock()
 	c.mu.Lock()
 	c.h = h
-	closed, err := c.closed, c.err
 	c.mu.Unlock()
-	if closed { // end had nobody to tell
-		c.input.Unlock()
-		go c.tellClosed(h, err)
-		return
-	}
-	early := c.early
-	c.early = nil
-	for _, m := range early {
-		h.Message(m.data, m.binary)
-	}
-	if len(early) > 0 {
-		h.Flush()
-	}
-	c.input.Unlock()
+	c.deliverEarly()
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
+		c.tellClosedLocked() // end had nobody to tell
 		return
 	}
 	c.lastPing = time.Now()
-	c.lastPong = c.lastPing
+	c.stuckAt = unknown
 	c.timer = time.AfterFunc(c.silence(), c.onSilence)
 	c.response = nil // has been read; an idle connection keeps little
 	if c.ws != nil {
@@ -139,6 +124,20 @@ func (c *Conn) Start(h ConnHandler) {
 		return
 	}
 	c.startPolling()
+}
+
+// deliverEarly handles what came with the handshake; input is held.
+func (c *Conn) deliverEarly() {
+	early := c.early
+	c.early = nil
+	for _, p := range early {
+		if !c.packet(p) {
+			break
+		}
+	}
+	if len(early) > 0 {
+		c.h.Flush()
+	}
 }
 
 // silence is how long a server that lives can go without a ping.
@@ -199,6 +198,11 @@ func (c *Conn) Flush() (queued int) {
 		c.startPostLocked()
 		return c.poll.queuedBytes()
 	}
+	return c.flushLocked()
+}
+
+// flushLocked writes the frames that were collected for the WebSocket.
+func (c *Conn) flushLocked() (queued int) {
 	if c.out == nil {
 		return c.ws.stream.Queued()
 	}
@@ -274,8 +278,8 @@ func (c *Conn) Close() { c.end(ErrClosed) }
 // end closes the Conn; the first error counts.
 func (c *Conn) end(err error) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.closed {
-		c.mu.Unlock()
 		return
 	}
 	c.closed = true
@@ -286,26 +290,30 @@ func (c *Conn) end(err error) {
 	if c.unseenPong != nil {
 		c.unseenPong.Stop()
 	}
-	if c.ws != nil {
-		if c.out != nil {
-			c.ws.stream.Write(c.out.buf)
-		}
+	switch {
+	case c.ws != nil:
+		c.flushLocked()
 		c.ws.end()
-	} else if errors.Is(err, ErrClosed) {
-		time.AfterFunc(c.dialer.Timeout, c.cancelPost)
-		go c.sayClose() // ends with its requests, or with postCtx
-	} else if c.cancelPost != nil {
+		if c.timer == nil { // not started: nobody else will read the server's end of it
+			c.ws.stream.Start(nil)
+		}
+	case errors.Is(err, ErrClosed):
+		go c.sayClose() // ends with its requests, or when their time is up
+	default:
 		c.cancelPost()
 	}
-	c.out = nil
 	c.poll.changedLocked()
-	h := c.h
-	c.mu.Unlock()
 	if c.cancel != nil {
 		c.cancel()
 	}
-	if h != nil {
-		go c.tellClosed(h, err) // the caller may hold locks of the handler
+	c.tellClosedLocked()
+}
+
+// tellClosedLocked tells the handler of the end, if there is one already.
+func (c *Conn) tellClosedLocked() {
+	if c.h != nil && !c.told {
+		c.told = true
+		go c.tellClosed(c.h, c.err) // the caller may hold locks of the handler
 	}
 }
 
@@ -316,47 +324,61 @@ func (c *Conn) tellClosed(h ConnHandler, err error) {
 }
 
 func (c *Conn) onSilence() {
+	if c.silent() {
+		c.end(ErrSilent)
+	}
+}
+
+// silent reports whether the server must be dead; if not, it lets the timer fire again.
+func (c *Conn) silent() bool {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.closed {
-		c.mu.Unlock()
-		return
+		return false
 	}
 	left := c.silence() - time.Since(c.lastPing)
 	if c.paused { // the server's pings may wait behind what is not read, but it has to take what we send
 		left = c.silence()
-		queued := 0
-		if c.ws != nil {
-			queued = c.ws.stream.Queued()
-		} else {
-			queued = c.poll.bytes
+		queued, taken := c.progressLocked()
+		if queued > 0 && taken == c.stuckAt {
+			return true
 		}
-		if queued > 0 && c.stuck > 0 && queued >= c.stuck {
-			left = 0
+		c.stuckAt = unknown
+		if queued > 0 {
+			c.stuckAt = taken
 		}
-		c.stuck = queued
 	} else {
-		c.stuck = 0
+		c.stuckAt = unknown
 	}
-	if left > 0 {
-		c.timer.Reset(left)
-		c.mu.Unlock()
-		return
+	if left <= 0 {
+		return true
 	}
-	c.mu.Unlock()
-	c.end(ErrSilent)
+	c.timer.Reset(left)
+	return false
+}
+
+// progressLocked is how many bytes wait for the server, and how much it has taken so far.
+func (c *Conn) progressLocked() (queued int, taken int64) {
+	if c.ws != nil {
+		return c.ws.stream.Queued(), c.ws.stream.Delivered()
+	}
+	return c.poll.bytes, c.poll.taken
+}
+
+func (c *Conn) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
 }
 
 // packet handles one packet from the server; input is held. It reports whether more are wanted.
 func (c *Conn) packet(p Packet) bool {
 	switch p.Type {
 	case Message:
-		c.mu.Lock()
-		closed := c.closed
-		c.mu.Unlock()
-		if !closed {
-			c.h.Message(p.Data, p.Binary)
+		if c.isClosed() {
+			return false
 		}
-		return !closed
+		c.h.Message(p.Data, p.Binary)
 	case Ping:
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -386,9 +408,7 @@ func (c *Conn) sendPongLocked() {
 		return
 	}
 	c.encoderLocked().packet(Pong, nil, nil, nil)
-	c.ws.stream.Write(c.out.buf)
-	c.out.free()
-	c.out = nil
+	c.flushLocked()
 }
 
 // deliverText takes one text frame or packet from the server; input is held.
@@ -415,13 +435,10 @@ func (l *wsLink) Read(p []byte) {
 	c := l.conn
 	c.input.Lock()
 	defer c.input.Unlock()
-	c.mu.Lock()
-	closed := c.closed
-	c.mu.Unlock()
-	if closed {
+	if c.isClosed() {
 		return
 	}
-	err := l.frames.feed(p, l.frame)
+	_, err := l.frames.feed(p, l.frame)
 	c.h.Flush()
 	if err != nil && !errors.Is(err, errStop) {
 		c.end(err)
@@ -491,7 +508,7 @@ func laterQuery(handshake, transport, sid, t string) string {
 		b.WriteString(pair)
 		b.WriteByte('&')
 	}
-	b.WriteString("transport=" + transport + "&sid=" + sid)
+	b.WriteString("transport=" + transport + "&sid=" + url.QueryEscape(sid))
 	if t != "" {
 		b.WriteString("&t=" + t)
 	}

@@ -3,9 +3,12 @@ package engineio
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -24,10 +27,12 @@ type pollingLink struct {
 	conn      *Conn
 	posts     [][]byte // bodies that wait, each within the server's maxPayload and maxPostPackets
 	last      int      // packets in the last of them
-	bytes     int      // of posts
+	bytes     int      // of posts, and of the one under way
+	taken     int64    // bytes that were posted
 	posting   bool     // one POST is under way, and its goroutine runs
 	polling   bool     // the poll goroutine runs
 	upgrading bool     // no further poll is to start
+	givenUp   bool     // the upgrade takes too long
 	sealed    bool     // no further POST is to start
 	changed   sync.Cond
 	requests  uint64 // numbers the requests, against caches
@@ -51,6 +56,7 @@ func (p *pollingLink) queuedBytes() int { return p.bytes }
 func (p *pollingLink) queue(packet []byte, maxBytes int) {
 	p.bytes += len(packet)
 	if last := len(p.posts) - 1; last >= 0 && p.last < maxPostPackets && len(p.posts[last])+1+len(packet) <= maxBytes {
+		p.bytes++
 		p.posts[last] = append(append(p.posts[last], separator), packet...)
 		p.last++
 		return
@@ -75,12 +81,16 @@ func (c *Conn) maxPost() int {
 }
 
 func (c *Conn) startPolling() {
-	c.poll.polling = true
-	go c.pollLoop() // ends with the Conn, or for an upgrade
+	c.startPollLoop()
 	if slices.Contains(c.handshake.Upgrades, "websocket") {
 		go c.upgrade() // ends with the Conn, when it has upgraded, or when that fails
 	}
 	c.startPostLocked()
+}
+
+func (c *Conn) startPollLoop() {
+	c.poll.polling = true
+	go c.pollLoop() // ends with the Conn, or for an upgrade
 }
 
 func (c *Conn) nextQueryLocked() string {
@@ -123,6 +133,9 @@ func (c *Conn) pollOnce(query string) error {
 	}
 	c.input.Lock()
 	defer c.input.Unlock()
+	if c.isClosed() {
+		return nil
+	}
 	err = DecodePayload(body, c.packet)
 	c.h.Flush()
 	return err
@@ -157,6 +170,7 @@ func (c *Conn) postLoop() {
 		err := c.post(query, body)
 		c.mu.Lock()
 		c.poll.bytes -= len(body)
+		c.poll.taken += int64(len(body))
 		c.mu.Unlock()
 		if err != nil {
 			c.end(err)
@@ -182,6 +196,7 @@ func (c *Conn) post(query string, body []byte) error {
 // sayClose tells the server that the connection ends, and what was still to be posted before.
 func (c *Conn) sayClose() {
 	defer c.cancelPost()
+	defer time.AfterFunc(c.dialer.Timeout, c.cancelPost).Stop()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.poll.posting {
@@ -200,40 +215,71 @@ func (c *Conn) sayClose() {
 }
 
 // upgrade moves the Conn to WebSocket. It implements Engine.IO protocol v4, "Upgrade": probe, let the
-// poll and the POST under way end, send UPGRADE. If the probe fails, polling goes on.
+// poll and the POST under way end, send UPGRADE. If that fails, or takes too long, polling goes on.
 func (c *Conn) upgrade() {
-	l, err := c.probe()
+	p, err := c.probe()
 	if err != nil {
 		return
 	}
+	if !c.moveTo(p) {
+		p.conn.Close()
+		return
+	}
+	c.h.Drained()
+}
+
+// moveTo makes a WebSocket that answered the probe the transport.
+func (c *Conn) moveTo(p *probed) bool {
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer time.AfterFunc(c.dialer.Timeout, c.giveUpUpgrade).Stop()
 	c.poll.upgrading = true
 	c.poll.changedLocked()
-	for !c.closed && c.poll.polling {
+	for !c.closed && !c.poll.givenUp && c.poll.polling {
 		c.poll.changed.Wait()
 	}
 	c.poll.sealed = true // only now: a POST may bring the answer that ends the poll
-	for !c.closed && c.poll.posting {
+	for !c.closed && !c.poll.givenUp && c.poll.posting {
 		c.poll.changed.Wait()
 	}
+	c.mu.Unlock()
+	alive := p.alive()
+	c.mu.Lock()
 	if c.closed {
-		c.mu.Unlock()
-		l.stream.Close()
-		return
+		return false
 	}
+	if c.poll.givenUp || !alive {
+		c.resumePollingLocked()
+		return false
+	}
+	p.link.stream = stream.New(p.conn, p.link)
 	e := newEncoder(clientFrames)
 	e.packet(Upgrade, nil, nil, nil)
-	l.stream.Write(e.buf)
+	p.link.stream.Write(e.buf)
 	e.free()
-	c.ws = l
+	c.ws = p.link
 	c.flushPostsLocked()
 	if c.paused {
-		l.stream.Pause()
+		c.ws.stream.Pause()
 	}
-	l.stream.Start(c.initial)
-	c.initial = nil
-	c.mu.Unlock()
-	c.h.Drained()
+	c.ws.stream.Start(p.initial)
+	return true
+}
+
+func (c *Conn) giveUpUpgrade() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.poll.givenUp = true
+	c.poll.changedLocked()
+}
+
+// resumePollingLocked goes on as if no upgrade had been tried.
+func (c *Conn) resumePollingLocked() {
+	c.poll.upgrading, c.poll.sealed = false, false
+	if !c.poll.polling {
+		c.startPollLoop()
+	}
+	c.startPostLocked()
 }
 
 // flushPostsLocked sends by WebSocket what was to be posted.
@@ -257,8 +303,35 @@ func (c *Conn) flushPostsLocked() {
 	e.free()
 }
 
+// probed is a WebSocket on which the server answered a probe.
+type probed struct {
+	conn    net.Conn
+	link    *wsLink // has no stream yet
+	initial []byte  // read behind the answer
+}
+
+// alive reports whether the server has not ended the WebSocket since: some give an upgrade little time.
+func (p *probed) alive() bool {
+	var buf [512]byte
+	p.conn.SetReadDeadline(time.Now().Add(time.Millisecond)) // one in the past would fail without a look
+	n, err := p.conn.Read(buf[:])
+	p.conn.SetReadDeadline(time.Time{})
+	p.initial = append(p.initial, buf[:n]...)
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	var r frameReader
+	_, err = r.feed(slices.Clone(p.initial), func(op ws.OpCode, _ []byte) error {
+		if op == ws.OpClose {
+			return ErrServerClosed
+		}
+		return nil
+	})
+	return err == nil
+}
+
 // probe opens a WebSocket to upgrade to, and sees a probe answered on it.
-func (c *Conn) probe() (*wsLink, error) {
+func (c *Conn) probe() (*probed, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, c.dialer.Timeout)
 	defer cancel()
 	query := laterQuery(c.request.RawQuery, "websocket", c.handshake.SID, "")
@@ -266,27 +339,19 @@ func (c *Conn) probe() (*wsLink, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &wsLink{conn: c}
+	p := &probed{conn: conn, link: &wsLink{conn: c}}
 	e := newEncoder(clientFrames)
 	e.packet(Ping, []byte("probe"), nil, nil)
 	_, err = conn.Write(e.buf) // a few bytes on a fresh connection
 	e.free()
+	if err == nil {
+		p.initial, err = p.link.readUntil(ctx, conn, br, func(p Packet) (bool, error) {
+			return p.Type == Pong && string(p.Data) == "probe", nil
+		})
+	}
 	if err != nil {
 		conn.Close()
 		return nil, err
 	}
-	err = l.readUntil(ctx, conn, br, func(op ws.OpCode, payload []byte) (bool, error) {
-		p, err := framePacket(op, payload)
-		if err != nil {
-			return false, err
-		}
-		return p.Type == Pong && string(p.Data) == "probe", nil
-	})
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	_ = conn.SetReadDeadline(time.Time{}) // ctx may have ended just now; the upgrade is not to suffer
-	l.stream = stream.New(conn, l)
-	return l, nil
+	return p, nil
 }

@@ -55,7 +55,8 @@ type Dialer struct {
 	DialContext func(ctx context.Context) (net.Conn, error)
 	// Client makes polling requests. It must not follow redirects, nor ask for compression.
 	Client *http.Client
-	// Timeout bounds a handshake, a POST, and each step of an upgrade.
+	// Timeout bounds a handshake, each of the two steps of an upgrade, and what is still to be posted at Close. Polls and
+	// POSTs may take longer: a server that answers none of them is found by its silence.
 	Timeout time.Duration
 	// MaxPayload stands in for the server's where its handshake has none, in bytes.
 	MaxPayload int64
@@ -92,38 +93,44 @@ func (c *Conn) dialPolling(ctx context.Context) error {
 		return err
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return rejection(resp)
+	}
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return err
 	}
-	if resp.StatusCode != http.StatusOK {
-		return &RejectedError{resp.StatusCode, resp.Header, body[:min(len(body), maxRejectionBytes)]}
-	}
 	c.response = resp.Header
-	opened := false
-	err = DecodePayload(body, func(p Packet) bool {
-		opened, err = c.firstPacket(opened, p)
-		return err == nil
-	})
-	if err == nil && !opened {
-		err = fmt.Errorf("%w: no OPEN packet", ErrMalformed)
+	var packets []Packet
+	if err := DecodePayload(body, func(p Packet) bool {
+		packets = append(packets, p)
+		return true
+	}); err != nil {
+		return err
 	}
-	return err
+	c.early = packets[1:]
+	return c.opened(packets[0])
 }
 
-// firstPacket handles the packets that come with the answer to a handshake.
-func (c *Conn) firstPacket(opened bool, p Packet) (bool, error) {
-	switch {
-	case !opened && p.Type == Open:
-		h, err := ParseHandshake(p.Data)
-		c.handshake = h
-		return err == nil, err
-	case !opened:
-		return false, fmt.Errorf("%w: no OPEN packet", ErrMalformed)
-	case p.Type == Message:
-		c.early = append(c.early, earlyMessage{slices.Clone(p.Data), p.Binary})
+// rejection is the error for a handshake's answer that is none.
+func rejection(resp *http.Response) error {
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxRejectionBytes))
+	if err != nil {
+		return err
 	}
-	return true, nil
+	return &RejectedError{resp.StatusCode, resp.Header, body}
+}
+
+// opened takes the handshake from the server's first packet.
+func (c *Conn) opened(p Packet) error {
+	if p.Type != Open {
+		return fmt.Errorf("%w: no OPEN packet", ErrMalformed)
+	}
+	h, err := ParseHandshake(p.Data)
+	c.handshake = h
+	c.lastPing = time.Now()
+	c.lastPong = c.lastPing
+	return err
 }
 
 // roundTrip makes one polling request.
@@ -157,15 +164,7 @@ func (c *Conn) dialWebSocket(ctx context.Context) error {
 	}
 	c.response = header
 	l := &wsLink{conn: c}
-	opened := false
-	err = l.readUntil(ctx, conn, br, func(op ws.OpCode, payload []byte) (bool, error) {
-		p, err := framePacket(op, payload)
-		if err != nil {
-			return false, err
-		}
-		opened, err = c.firstPacket(opened, p)
-		return opened, err
-	})
+	c.initial, err = l.readUntil(ctx, conn, br, func(p Packet) (bool, error) { return true, c.opened(p) })
 	if err != nil {
 		conn.Close()
 		return err
@@ -188,31 +187,50 @@ func framePacket(op ws.OpCode, payload []byte) (Packet, error) {
 	return decodeText(payload)
 }
 
-// readUntil reads frames before the stream has started, until fn says that it is done. Frames that came in the
-// same bytes as the last are given to fn as well.
-func (l *wsLink) readUntil(ctx context.Context, conn net.Conn, br *bufio.Reader, fn func(ws.OpCode, []byte) (bool, error)) error {
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	buf := make([]byte, 4<<10)
-	for done := false; !done; {
-		n, err := br.Read(buf)
-		if err != nil {
-			return errors.Join(ctx.Err(), err)
-		}
-		if err := l.frames.feed(buf[:n], func(op ws.OpCode, payload []byte) error {
-			done, err = fn(op, payload)
-			return err
-		}); err != nil {
+// readUntil reads packets before the stream has started, until fn says that it is done, and returns the bytes that were
+// read behind. Control frames are passed over.
+func (l *wsLink) readUntil(ctx context.Context, conn net.Conn, br *bufio.Reader, fn func(Packet) (done bool, err error)) ([]byte, error) {
+	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
+	rest, err := l.read(br, func(op ws.OpCode, payload []byte) error {
+		p, err := framePacket(op, payload)
+		if err != nil || op.IsControl() {
 			return err
 		}
+		done, err := fn(p)
+		if done && err == nil {
+			return errStop
+		}
+		return err
+	})
+	if !stop() {
+		return nil, errors.Join(ctx.Err(), err) // the connection has a deadline now
 	}
-	if rest, err := br.Peek(br.Buffered()); err == nil && len(rest) > 0 {
-		l.conn.initial = slices.Clone(rest)
-	}
-	return nil
+	return rest, err
 }
 
-const acceptGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11" // RFC 6455, 1.3
+func (l *wsLink) read(br *bufio.Reader, fn func(ws.OpCode, []byte) error) (rest []byte, err error) {
+	buf := make([]byte, 4<<10)
+	for {
+		n, err := br.Read(buf)
+		if err != nil {
+			return nil, err
+		}
+		rest, err := l.frames.feed(buf[:n], fn)
+		if errors.Is(err, errStop) {
+			buffered, err := br.Peek(br.Buffered())
+			return append(rest, buffered...), err
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// acceptKey is the answer to a Sec-WebSocket-Key (RFC 6455, 4.2.2).
+func acceptKey(key string) string {
+	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
 
 // openWebSocket makes the WebSocket handshake (RFC 6455, 4.1) and returns the connection, a reader with what
 // was read from it already, and the answer's header.
@@ -263,14 +281,9 @@ func (c *Conn) webSocketHandshake(conn net.Conn, query string) (*bufio.Reader, h
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusSwitchingProtocols {
-		body, err := io.ReadAll(io.LimitReader(resp.Body, maxRejectionBytes))
-		if err != nil {
-			return nil, nil, err
-		}
-		return nil, nil, &RejectedError{resp.StatusCode, resp.Header, body}
+		return nil, nil, rejection(resp)
 	}
-	sum := sha1.Sum([]byte(key + acceptGUID))
-	if resp.Header.Get("Sec-WebSocket-Accept") != base64.StdEncoding.EncodeToString(sum[:]) {
+	if resp.Header.Get("Sec-WebSocket-Accept") != acceptKey(key) {
 		return nil, nil, fmt.Errorf("%w: wrong Sec-WebSocket-Accept", ErrMalformed)
 	}
 	if ext := resp.Header.Get("Sec-WebSocket-Extensions"); ext != "" {
@@ -279,24 +292,52 @@ func (c *Conn) webSocketHandshake(conn net.Conn, query string) (*bufio.Reader, h
 	return br, resp.Header, nil
 }
 
-// withCookies returns the header with the cookies that the response sets put into its Cookie header.
+// withCookies returns the header with the cookies that the response sets put into its Cookie header. All others stay
+// as they are, even if they are written in a way that net/http does not accept.
 func withCookies(header, response http.Header) http.Header {
-	set := (&http.Response{Header: response}).Cookies()
+	set := response.Values("Set-Cookie")
 	if len(set) == 0 {
 		return header
 	}
-	values := make([]string, 0, len(set)+1)
-	for _, old := range (&http.Request{Header: header}).Cookies() {
-		if !slices.ContainsFunc(set, func(c *http.Cookie) bool { return c.Name == old.Name }) {
-			values = append(values, old.Name+"="+old.Value)
+	var pairs []string
+	for _, line := range header.Values("Cookie") {
+		for pair := range strings.SplitSeq(line, ";") {
+			if pair = strings.TrimSpace(pair); pair != "" {
+				pairs = append(pairs, pair)
+			}
 		}
 	}
-	for _, c := range set {
-		if c.MaxAge >= 0 {
-			values = append(values, c.Name+"="+c.Value)
+	for _, line := range set {
+		pair, _, _ := strings.Cut(line, ";")
+		pair = strings.TrimSpace(pair)
+		name := cookieName(pair)
+		if name == "" {
+			continue
+		}
+		pairs = slices.DeleteFunc(pairs, func(old string) bool { return cookieName(old) == name })
+		if !expired(line) {
+			pairs = append(pairs, pair)
 		}
 	}
 	header = header.Clone()
-	header.Set("Cookie", strings.Join(values, "; "))
+	header.Del("Cookie")
+	if len(pairs) > 0 {
+		header.Set("Cookie", strings.Join(pairs, "; "))
+	}
 	return header
+}
+
+func cookieName(pair string) string {
+	name, _, ok := strings.Cut(pair, "=")
+	if !ok {
+		return ""
+	}
+	return strings.TrimSpace(name)
+}
+
+// expired reports whether a Set-Cookie header deletes its cookie.
+func expired(line string) bool {
+	_, attributes, _ := strings.Cut(line, ";")
+	c, err := http.ParseSetCookie("x=;" + attributes) // whatever the value is
+	return err == nil && (c.MaxAge < 0 || c.MaxAge == 0 && !c.Expires.IsZero() && c.Expires.Before(time.Now()))
 }

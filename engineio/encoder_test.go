@@ -74,7 +74,7 @@ func TestEncoderFrames(t *testing.T) {
 			fill(e)
 			r := frameReader{masked: tt.format == clientFrames}
 			var got []Packet
-			if err := r.feed(e.buf, func(op ws.OpCode, payload []byte) error {
+			if _, err := r.feed(e.buf, func(op ws.OpCode, payload []byte) error {
 				p, err := framePacket(op, payload)
 				got = append(got, clonePacket(p))
 				return err

@@ -41,13 +41,13 @@ type frameReader struct {
 
 // feed handles p and calls fn with each whole message (OpText, OpBinary) and control frame.
 // The payload is valid, and may be changed, during the call only; p is changed by unmasking.
-// Errors are *frameError, or what fn returned.
-func (r *frameReader) feed(p []byte, fn func(op ws.OpCode, payload []byte) error) error {
+// Errors are *frameError, or what fn returned; rest is what was not read then.
+func (r *frameReader) feed(p []byte, fn func(op ws.OpCode, payload []byte) error) (rest []byte, err error) {
 	for len(r.partial) > 0 && len(p) > 0 {
 		// Complete the frame at hand, and no more: what follows is read from p itself.
 		h, n, whole, err := r.header(r.partial)
 		if err != nil {
-			return err
+			return p, err
 		}
 		need := int64(1)
 		if whole {
@@ -57,7 +57,7 @@ func (r *frameReader) feed(p []byte, fn func(op ws.OpCode, payload []byte) error
 		r.partial = append(r.partial, p[:take]...)
 		p = p[take:]
 		if h, n, whole, err = r.header(r.partial); err != nil {
-			return err
+			return p, err
 		}
 		if !whole || int64(len(r.partial)) < int64(n)+h.Length {
 			continue
@@ -65,25 +65,26 @@ func (r *frameReader) feed(p []byte, fn func(op ws.OpCode, payload []byte) error
 		frame := r.partial
 		r.partial = nil
 		if err := r.frame(h, frame[n:], fn); err != nil {
-			return err
+			return p, err
 		}
 	}
 	for len(p) > 0 {
 		h, n, whole, err := r.header(p)
 		if err != nil {
-			return err
+			return p, err
 		}
 		if !whole || int64(len(p)) < int64(n)+h.Length {
 			r.partial = append(r.partial, p...)
-			return nil
+			break
 		}
 		end := n + int(h.Length)
-		if err := r.frame(h, p[n:end:end], fn); err != nil {
-			return err
-		}
+		payload := p[n:end:end]
 		p = p[end:]
+		if err := r.frame(h, payload, fn); err != nil {
+			return p, err
+		}
 	}
-	return nil
+	return nil, nil
 }
 
 // maxHeaderBytes is the longest header of a frame.

@@ -80,7 +80,7 @@ func readFrames(t testing.TB, r *frameReader, pieces ...[]byte) ([]string, error
 	t.Helper()
 	var got []string
 	for _, p := range pieces {
-		err := r.feed(bytes.Clone(p), func(op ws.OpCode, payload []byte) error {
+		_, err := r.feed(bytes.Clone(p), func(op ws.OpCode, payload []byte) error {
 			got = append(got, fmt.Sprintf("%x:%s", byte(op), payload))
 			return nil
 		})
@@ -212,21 +212,25 @@ func splitAtRandom(p []byte) [][]byte {
 }
 
 func TestFrameReaderStopsWhenToldTo(t *testing.T) {
-	in := wire(fromClient(ws.OpText, "a"), fromClient(ws.OpText, "b"))
-	for _, pieces := range [][][]byte{{in}, slices.Collect(slices.Chunk(in, 1))} {
-		r := frameReader{masked: true}
+	first := wire(fromServer(ws.OpText, "a"))
+	in := wire(fromServer(ws.OpText, "a"), fromServer(ws.OpText, "b"), fromServer(ws.OpText, "c"))
+	for cut := range len(first) + 1 {
+		r := frameReader{}
 		calls := 0
-		var err error
-		for _, p := range pieces {
-			if err = r.feed(bytes.Clone(p), func(ws.OpCode, []byte) error {
-				calls++
-				return errStop
-			}); err != nil {
-				break
-			}
+		stop := func(ws.OpCode, []byte) error {
+			calls++
+			return errStop
 		}
-		if !errors.Is(err, errStop) || calls != 1 {
-			t.Errorf("in %d pieces: %d calls and %v, want 1 and errStop", len(pieces), calls, err)
+		p := bytes.Clone(in)
+		if cut < len(first) {
+			if rest, err := r.feed(p[:cut], stop); err != nil || len(rest) > 0 {
+				t.Fatalf("feed of %d bytes = %q, %v", cut, rest, err)
+			}
+			p = p[cut:]
+		}
+		rest, err := r.feed(p, stop)
+		if !errors.Is(err, errStop) || calls != 1 || !bytes.Equal(rest, in[len(first):]) {
+			t.Errorf("cut at %d: %d calls, rest %q and %v; want 1, %q and errStop", cut, calls, rest, err, in[len(first):])
 		}
 	}
 }
@@ -370,7 +374,7 @@ func BenchmarkFrameReader(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				copy(p, in) // it is changed by unmasking
-				if err := r.feed(p, fn); err != nil {
+				if _, err := r.feed(p, fn); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -94,15 +94,6 @@ func (s *Socket) OpenAnswer(h Handshake) Answer {
 	return packetsAnswer(append([]byte{byte(Open)}, h.Encode()...))
 }
 
-// requestID is a request's "t" parameter as its identity, or empty: clients that write nothing but the
-// time there, some of them in seconds, give the same value to different requests.
-func requestID(t string) string {
-	if strings.Trim(t, "0123456789") == "" {
-		return ""
-	}
-	return t
-}
-
 // Poll waits for packets and returns the answer to a poll. id is the request's "t" parameter: a poll that
 // repeats the former one's is a retry. If ctx ends first the client cancelled the poll, and the
 // session ends, as engine.io does; there is nobody to answer then, and ok is false.
@@ -139,7 +130,6 @@ func (r pollAnswer) answer() Answer {
 }
 
 func (s *Socket) beginPoll(id string) (*poll, Answer) {
-	id = requestID(id)
 	s.mu.Lock()
 	defer s.unlock()
 	ps := &s.polling
@@ -308,7 +298,7 @@ func (s *Socket) Post(ctx context.Context, id, contentType string, length int64,
 		s.endPost()
 		return Answer{Status: http.StatusRequestEntityTooLarge, Code: -1}, true
 	}
-	if !s.repeatedPost(requestID(id), data) {
+	if !s.repeatedPost(id, data) {
 		data = bytes.ToValidUTF8(data, []byte("\uFFFD")) // as engine.io reads a body
 		if string(data) == string(rune(Close)) {
 			s.awaitPoll()
@@ -394,9 +384,10 @@ func (s *Socket) finishPost(ctx context.Context) (Answer, bool) {
 	return Answer{Status: http.StatusOK, Body: []byte("ok"), Type: okType, Code: -1}, true
 }
 
-// requestID is a request's "t" parameter if that tells the request from others.
+// requestID is a request's "t" parameter if that tells the request from others, or empty: applications
+// make one up for all requests, and clients write nothing but the time there, some of them in seconds.
 func (s *Socket) requestID(t string) string {
-	if t == s.opts.HandshakeID {
+	if t == s.opts.HandshakeID || strings.Trim(t, "0123456789") == "" {
 		return ""
 	}
 	return t

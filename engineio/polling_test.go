@@ -115,10 +115,12 @@ func TestRetryOfAPollThatWaits(t *testing.T) {
 
 // Clients without a "t", or with one that is not theirs alone, do not retry.
 func TestPollsWithoutIdentity(t *testing.T) {
-	for _, id := range []string{"", "1700000000", "1700000000000"} {
+	opts := testOptions
+	opts.HandshakeID = "v2" // made up by the application
+	for _, id := range []string{"", "v2", "1700000000", "1700000000000"} {
 		t.Run(id, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s, h := openPolling(t, testOptions)
+				s, h := openPolling(t, opts)
 				h.add("x")
 				startPoll(t, s, id).want(t, "200 4x")
 				h.add("y")

@@ -183,9 +183,9 @@ type wsPeer struct {
 }
 
 // newPeer starts to read.
-func newPeer(conn net.Conn) *wsPeer {
-	p := &wsPeer{conn: conn, format: clientFrames, frames: make(chan string, 1<<16)} // more than a test sends, so that reading goes on
-	go p.readLoop()                                                                  // ends with the connection
+func newPeer(conn net.Conn, f format) *wsPeer {
+	p := &wsPeer{conn: conn, format: f, frames: make(chan string, 1<<16)} // more than a test sends, so that reading goes on
+	go p.readLoop()                                                       // ends with the connection
 	return p
 }
 
@@ -205,7 +205,7 @@ func (p *wsPeer) readLoop() {
 			<-p.gate
 		}
 		n, err := p.conn.Read(buf)
-		if ferr := r.feed(buf[:n], func(op ws.OpCode, payload []byte) error {
+		if _, ferr := r.feed(buf[:n], func(op ws.OpCode, payload []byte) error {
 			p.frames <- frameText(op, payload)
 			return nil
 		}); ferr != nil {
@@ -316,9 +316,10 @@ func openPipe(t *testing.T, opts Options) (*Socket, *fakeHandler, *wsPeer) {
 	h := newFakeHandler()
 	s := NewSocket("sid", opts, h)
 	ours, theirs := net.Pipe()
-	p := newPeer(theirs)
+	p := newPeer(theirs, clientFrames)
 	s.StartWebSocket(ours, nil, testHandshake)
 	p.want(t, openText)
+	synctest.Wait()
 	t.Cleanup(func() {
 		s.Abort()
 		theirs.Close()
@@ -352,7 +353,7 @@ func openLoopback(t *testing.T, opts Options) (*Socket, *fakeHandler, *wsPeer) {
 	h := newFakeHandler()
 	s := NewSocket("sid", opts, h)
 	ours, theirs := loopback(t)
-	p := newPeer(theirs)
+	p := newPeer(theirs, clientFrames)
 	s.StartWebSocket(ours, nil, testHandshake)
 	p.want(t, openText)
 	t.Cleanup(s.Abort)

@@ -13,7 +13,7 @@ import (
 func startProbe(t *testing.T, s *Socket) *wsPeer {
 	t.Helper()
 	ours, theirs := net.Pipe()
-	p := newPeer(theirs)
+	p := newPeer(theirs, clientFrames)
 	t.Cleanup(func() { theirs.Close() })
 	s.ServeProbe(ours, nil)
 	return p
@@ -85,7 +85,7 @@ func TestUpgradeWithInitialBytes(t *testing.T) {
 		s, h := openPolling(t, testOptions)
 		ours, theirs := net.Pipe()
 		defer theirs.Close()
-		p := newPeer(theirs)
+		p := newPeer(theirs, clientFrames)
 		e := newEncoder(clientFrames)
 		e.packet(Ping, []byte("probe"), nil, nil)
 		s.ServeProbe(ours, append([]byte(nil), e.buf...))

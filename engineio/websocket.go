@@ -54,7 +54,7 @@ func (t *wsTransport) Read(p []byte) {
 	if ended {
 		return // only waiting for the client's end of the closing handshake
 	}
-	err := t.frames.feed(p, t.frame)
+	_, err := t.frames.feed(p, t.frame)
 	if errors.Is(err, errStop) {
 		err = nil
 	}

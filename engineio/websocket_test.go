@@ -34,7 +34,7 @@ func TestWebSocketInitialBytes(t *testing.T) {
 	h := newFakeHandler()
 	s := NewSocket("sid", testOptions, h)
 	ours, theirs := loopback(t)
-	p := newPeer(theirs)
+	p := newPeer(theirs, clientFrames)
 	in := wire(fromClient(ws.OpText, "4a"), fromClient(ws.OpText, "4b"))
 	s.StartWebSocket(ours, in[:len(in)-3], testHandshake)
 	t.Cleanup(s.Abort)
@@ -308,7 +308,7 @@ func TestCloseBeforeWebSocketStarts(t *testing.T) {
 				tt.end(s)
 				ours, theirs := net.Pipe()
 				defer theirs.Close()
-				p := newPeer(theirs)
+				p := newPeer(theirs, clientFrames)
 				s.StartWebSocket(ours, nil, testHandshake)
 				p.want(t, tt.after...)
 				h.wantLog(t, "closed: forced close")
@@ -429,7 +429,7 @@ func TestConcurrentUse(t *testing.T) {
 		s := NewSocket("sid", opts, h)
 		h.onMessage = func(string) { s.Wake() }
 		ours, theirs := loopback(t)
-		p := newPeer(theirs)
+		p := newPeer(theirs, clientFrames)
 		s.StartWebSocket(ours, nil, testHandshake)
 		var wg sync.WaitGroup
 		for range 3 {

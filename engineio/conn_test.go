@@ -1,0 +1,474 @@
+package engineio
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gobwas/ws"
+)
+
+// server is an upstream server that does what a test tells it, request by request.
+type server struct {
+	http       *httptest.Server
+	dialer     *Dialer
+	handshakes chan *exchange // requests without sid
+	polls      chan *exchange
+	posts      chan *exchange
+	sockets    chan *exchange // WebSocket requests with sid
+}
+
+// exchange is a request that waits for its answer.
+type exchange struct {
+	*http.Request
+	body string
+	w    http.ResponseWriter
+	done chan struct{}
+}
+
+// newServer starts a server on a loopback port, with TLS if secure is set.
+func newServer(t *testing.T, secure bool) *server {
+	t.Helper()
+	s := &server{}
+	s.init()
+	s.http = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
+	s.start(t, secure, func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "tcp", s.http.Listener.Addr().String())
+	})
+	return s
+}
+
+// newPipeServer starts a server in a bubble.
+func newPipeServer(t *testing.T) *server {
+	t.Helper()
+	s := &server{}
+	s.init()
+	l := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+	s.http = &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(s.serve)}}
+	s.start(t, false, l.dial)
+	return s
+}
+
+func (s *server) init() {
+	s.handshakes, s.polls = make(chan *exchange), make(chan *exchange)
+	s.posts, s.sockets = make(chan *exchange), make(chan *exchange)
+}
+
+func (s *server) start(t *testing.T, secure bool, dial func(ctx context.Context) (net.Conn, error)) {
+	t.Helper()
+	plain := dial
+	transport := &http.Transport{
+		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return plain(ctx) },
+		DisableCompression: true,
+	}
+	if secure {
+		s.http.StartTLS()
+		transport.TLSClientConfig = s.http.Client().Transport.(*http.Transport).TLSClientConfig
+		dial = func(ctx context.Context) (net.Conn, error) {
+			conn, err := plain(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return tlsClient(ctx, conn, transport.TLSClientConfig)
+		}
+	} else {
+		s.http.Start()
+	}
+	base, err := url.Parse(s.http.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.dialer = &Dialer{
+		URL: base, DialContext: dial, Timeout: patience, MaxPayload: 1 << 20,
+		Client: &http.Client{
+			Transport:     transport,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}
+	t.Cleanup(func() {
+		s.die()
+		s.http.Close()
+		transport.CloseIdleConnections()
+	})
+}
+
+// die ends all connections but hijacked ones, and takes no more.
+func (s *server) die() {
+	s.http.Listener.Close()
+	s.http.CloseClientConnections()
+}
+
+// serve hands a request to the test, and ends with its answer or its client.
+func (s *server) serve(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return // the client has gone
+	}
+	x := &exchange{Request: r, body: string(body), w: w, done: make(chan struct{})}
+	q := r.URL.Query()
+	to := s.polls
+	switch {
+	case !q.Has("sid"):
+		to = s.handshakes
+	case q.Get("transport") == "websocket":
+		to = s.sockets
+	case r.Method == http.MethodPost:
+		to = s.posts
+	}
+	select {
+	case to <- x:
+	case <-r.Context().Done():
+		return
+	}
+	select {
+	case <-x.done:
+	case <-r.Context().Done():
+	}
+}
+
+// next takes the next request of a kind.
+func next(t *testing.T, what string, from chan *exchange) *exchange {
+	t.Helper()
+	select {
+	case x := <-from:
+		return x
+	case <-time.After(patience):
+		t.Fatalf("waited %v for %s", patience, what)
+		return nil
+	}
+}
+
+func (s *server) handshake(t *testing.T) *exchange { return next(t, "a handshake", s.handshakes) }
+func (s *server) poll(t *testing.T) *exchange      { return next(t, "a poll", s.polls) }
+
+// endPolls ends all further polls, as a server does after a probe: one may have been sent before the answer to the
+// probe was seen.
+func (s *server) endPolls(t *testing.T) {
+	done := make(chan struct{})
+	t.Cleanup(func() { close(done) })
+	go func() { // ends with the test
+		for {
+			select {
+			case x := <-s.polls:
+				x.answer(http.StatusOK, "6")
+			case <-done:
+				return
+			}
+		}
+	}()
+}
+
+func (s *server) post(t *testing.T) *exchange   { return next(t, "a POST", s.posts) }
+func (s *server) socket(t *testing.T) *exchange { return next(t, "a WebSocket", s.sockets) }
+
+// wantPost takes the next POST and accepts it.
+func (s *server) wantPost(t *testing.T, body string) {
+	t.Helper()
+	x := s.post(t)
+	if x.body != body {
+		t.Errorf("POST %.200q, want %.200q", x.body, body)
+	}
+	x.answer(http.StatusOK, "ok")
+}
+
+func (x *exchange) answer(status int, body string) {
+	x.w.WriteHeader(status)
+	_, _ = io.WriteString(x.w, body) // fails if the client has gone
+	close(x.done)
+}
+
+// drop ends the request's connection without an answer.
+func (x *exchange) drop(t *testing.T) {
+	t.Helper()
+	x.hijack(t).Close()
+}
+
+func (x *exchange) hijack(t *testing.T) net.Conn {
+	t.Helper()
+	conn, _, err := x.w.(http.Hijacker).Hijack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	close(x.done)
+	return conn
+}
+
+// upgrade answers a WebSocket handshake; first follows it in the same write.
+func (x *exchange) upgrade(t *testing.T, header http.Header, first []byte) *wsPeer {
+	t.Helper()
+	conn := x.hijack(t)
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n",
+		acceptKey(x.Header.Get("Sec-WebSocket-Key")))
+	if err := header.Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	b.WriteString("\r\n")
+	b.Write(first)
+	if _, err := conn.Write(b.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	return newPeer(conn, serverFrames)
+}
+
+// fromServer is a frame as a server sends it.
+func fromServer(op ws.OpCode, payload string) rawFrame {
+	return rawFrame{first: fin | byte(op), payload: payload}
+}
+
+// pipeListener is a listener in memory.
+type pipeListener struct {
+	conns  chan net.Conn
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (l *pipeListener) dial(ctx context.Context) (net.Conn, error) {
+	ours, theirs := net.Pipe()
+	select {
+	case l.conns <- theirs:
+		return ours, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+func (l *pipeListener) Addr() net.Addr { return pipeAddr{} }
+
+type pipeAddr struct{}
+
+func (pipeAddr) Network() string { return "pipe" }
+func (pipeAddr) String() string  { return "pipe:80" }
+
+// connLog is a ConnHandler that keeps a log.
+type connLog struct {
+	onMessage func(data string) // called without the lock
+
+	mu      sync.Mutex
+	log     []string
+	err     error
+	drained int
+	changed chan struct{} // closed, and replaced, at every change
+}
+
+func newConnLog() *connLog { return &connLog{changed: make(chan struct{})} }
+
+func (l *connLog) change(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f()
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+func (l *connLog) Message(data []byte, binary bool) {
+	p := Packet{Message, binary, data}.String()
+	if l.onMessage != nil {
+		l.onMessage(p)
+	}
+	l.change(func() { l.log = append(l.log, p) })
+}
+
+func (l *connLog) Flush() { l.change(func() { l.log = append(l.log, "flush") }) }
+
+func (l *connLog) Drained() { l.change(func() { l.drained++ }) }
+
+func (l *connLog) Closed(err error) {
+	l.change(func() {
+		l.log = append(l.log, "closed")
+		l.err = err
+	})
+}
+
+func (l *connLog) awaitThat(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	deadline := time.After(patience)
+	for {
+		l.mu.Lock()
+		ok, changed, log, err := cond(), l.changed, l.log, l.err
+		l.mu.Unlock()
+		if ok {
+			return
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			t.Fatalf("waited %v for %s; the handler saw %.2000q, %v", patience, what, log, err)
+		}
+	}
+}
+
+// messages is the log without flushes; mu must be held.
+func (l *connLog) messages() []string {
+	return slices.DeleteFunc(slices.Clone(l.log), func(s string) bool { return s == "flush" })
+}
+
+// seen is the log without flushes, since the last call of want.
+func (l *connLog) seen() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.messages()
+}
+
+// want waits for messages, in this order, since the last call.
+func (l *connLog) want(t *testing.T, want ...string) {
+	t.Helper()
+	l.awaitThat(t, fmt.Sprintf("%.200q", want), func() bool { return len(l.messages()) >= len(want) })
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if got := l.messages(); !slices.Equal(got, want) {
+		t.Errorf("the handler saw %.200q, want %.200q", got, want)
+	}
+	l.log = nil
+}
+
+// wantClosed waits for the end, after which nothing comes.
+func (l *connLog) wantClosed(t *testing.T, want error) {
+	t.Helper()
+	l.awaitThat(t, "Closed", func() bool { return slices.Contains(l.log, "closed") })
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !errors.Is(l.err, want) {
+		t.Errorf("Closed(%v), want %v", l.err, want)
+	}
+	if l.log[len(l.log)-1] != "closed" {
+		t.Errorf("something came after Closed: %q", l.log)
+	}
+}
+
+func (l *connLog) wantDrained(t *testing.T) {
+	t.Helper()
+	l.awaitThat(t, "Drained", func() bool { return l.drained > 0 })
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.drained = 0
+}
+
+var serverHandshake = Handshake{SID: "up", Upgrades: []string{}, PingInterval: 25000, PingTimeout: 20000, MaxPayload: 100}
+
+// with returns a changed copy of the handshake, as an OPEN packet.
+func (h Handshake) with(change func(h *Handshake)) string {
+	if change != nil {
+		change(&h)
+	}
+	return "0" + string(h.Encode())
+}
+
+// openFrame is the OPEN packet, by WebSocket.
+func openFrame() []byte { return wire(fromServer(ws.OpText, serverHandshake.with(nil))) }
+
+func clientRequest(websocket bool) Request {
+	transport := "polling"
+	if websocket {
+		transport = "websocket"
+	}
+	return Request{
+		WebSocket: websocket, Path: "/socket.io/", RawQuery: "EIO=4&transport=" + transport + "&t=abc&user=x%20y", Host: "example.org",
+		Header: http.Header{"Cookie": {"a=1"}, "Authorization": {"Bearer x"}, "Origin": {"https://example.org"}},
+	}
+}
+
+// dialing is a Dial under way.
+type dialing struct {
+	conn chan *Conn // 1, as err: Dial always ends
+	err  chan error
+}
+
+func dial(s *server, r Request) *dialing {
+	d := &dialing{make(chan *Conn, 1), make(chan error, 1)}
+	go func() { // ends with Dial
+		c, err := s.dialer.Dial(context.Background(), r)
+		d.conn <- c
+		d.err <- err
+	}()
+	return d
+}
+
+func (d *dialing) wait(t *testing.T) (*Conn, error) {
+	t.Helper()
+	select {
+	case c := <-d.conn:
+		return c, <-d.err
+	case <-time.After(patience):
+		t.Fatal("Dial does not return")
+		return nil, nil
+	}
+}
+
+func (d *dialing) open(t *testing.T) *Conn {
+	t.Helper()
+	c, err := d.wait(t)
+	if err != nil {
+		t.Fatalf("Dial: %v", err)
+	}
+	return c
+}
+
+// begin starts a Conn, and sees to its end.
+func begin(t *testing.T, c *Conn) *connLog {
+	t.Helper()
+	l := newConnLog()
+	c.Start(l)
+	t.Cleanup(func() {
+		c.Close()
+		l.awaitThat(t, "Closed", func() bool { return slices.Contains(l.messages(), "closed") || l.err != nil })
+	})
+	return l
+}
+
+// dialSocket returns a Conn by WebSocket, and the server's end of it.
+func dialSocket(t *testing.T, s *server) (*Conn, *wsPeer) {
+	t.Helper()
+	d := dial(s, clientRequest(true))
+	p := s.handshake(t).upgrade(t, nil, openFrame())
+	return d.open(t), p
+}
+
+// dialPolling returns a Conn by polling.
+func dialPolling(t *testing.T, s *server, change func(h *Handshake)) *Conn {
+	t.Helper()
+	d := dial(s, clientRequest(false))
+	s.handshake(t).answer(http.StatusOK, serverHandshake.with(change))
+	return d.open(t)
+}
+
+// tlsClient makes the client's side of a TLS handshake.
+func tlsClient(ctx context.Context, conn net.Conn, config *tls.Config) (net.Conn, error) {
+	config = config.Clone()
+	config.ServerName = "example.com" // which httptest's certificate is for
+	c := tls.Client(conn, config)
+	if err := c.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return c, nil
+}
