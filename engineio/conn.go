@@ -25,7 +25,8 @@ var (
 )
 
 // ConnHandler gets what happens on a Conn. Message, Flush and Closed are not
-// called concurrently with one another. No method may wait for the network.
+// called concurrently with one another. No method may wait, neither for the network nor for others. All may call
+// the Conn.
 type ConnHandler interface {
 	// Message gets a message from the server, in order. data may be changed, and is valid, during the call only.
 	Message(data []byte, binary bool)

@@ -8,6 +8,7 @@
 // Handler to fill a batch when its transport can take one. So what is not yet sent stays where
 // it is kept, and there is one place that decides the order.
 //
-// Locks: a Socket's input lock is taken before its state lock; a Handler's own locks
-// come after both. None is held across a blocking write.
+// Locks, in the order in which they are taken: a Socket's or a Conn's input lock, of which nobody holds two; a
+// Socket's state lock; the locks of a Handler; a Conn's state lock; those of a stream. A Handler's method that is
+// called under a lock says so. None is held across a blocking call.
 package engineio

@@ -438,6 +438,28 @@ const (
 	okAnswer   = "200 ok"
 )
 
+func TestInput(t *testing.T) {
+	s, h := openPolling(t, testOptions)
+	h.onMessage = func(string) { h.note("in") }
+	s.Input(func() {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			wantPost(t, s, "a", "4x", okAnswer)
+		}()
+		select {
+		case <-done:
+			t.Error("a message was handled meanwhile")
+		case <-time.After(20 * time.Millisecond):
+		}
+		h.note("out")
+	})
+	h.awaitThat(t, "the message", func() bool { return len(h.log) == 5 })
+	if got := fmt.Sprint(h.log); got != "[out flush in message 4x flush]" {
+		t.Errorf("the handler saw %s", got)
+	}
+}
+
 func TestErrorAnswer(t *testing.T) {
 	tests := []struct {
 		code   int

@@ -260,6 +260,57 @@ func TestWriteErrorIsReported(t *testing.T) {
 	})
 }
 
+// countedConn counts how often it is given up.
+type countedConn struct {
+	*net.TCPConn
+	left func()
+}
+
+func (c countedConn) Release() (net.Conn, func()) { return c.TCPConn, c.left }
+
+func (c countedConn) Close() error {
+	c.left()
+	return c.TCPConn.Close()
+}
+
+func TestCounted(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		end  func(s stream.Stream, peer net.Conn)
+	}{
+		{"closed", func(s stream.Stream, _ net.Conn) { s.Close() }},
+		{"ended by the peer", func(s stream.Stream, peer net.Conn) { peer.Close() }},
+		{"shut down", func(s stream.Stream, _ net.Conn) { s.Shutdown(time.Millisecond) }},
+	} {
+		for _, started := range []bool{true, false} {
+			name := tt.name
+			if !started {
+				name += " before Start"
+			}
+			t.Run(name, func(t *testing.T) {
+				ours, peer := tcpPair(t)
+				left := make(chan struct{}, 10) // more than there may be
+				r := newRecorder()
+				s := stream.New(countedConn{ours.(*net.TCPConn), func() { left <- struct{}{} }}, r)
+				if len(left) > 0 {
+					t.Fatal("given up when the Stream took it over")
+				}
+				if started {
+					s.Start(nil)
+				}
+				tt.end(s, peer)
+				if !started {
+					s.Start(nil)
+				}
+				r.awaitClosed(t)
+				if len(left) != 1 {
+					t.Errorf("given up %d times, want once", len(left))
+				}
+			})
+		}
+	}
+}
+
 // A connection that is not a socket has no half-close: it ends when all is written.
 func TestPipe(t *testing.T) {
 	ours, peer := net.Pipe()
