@@ -351,12 +351,15 @@ func TestQueuedCountsWhatTheWriterHasInHand(t *testing.T) {
 	everywhere(t, func(t *testing.T, n network) {
 		s, _, _ := open(t, n)
 		stuff(t, s)
+		// The kernel may still make room, so the numbers can only fall.
 		before := s.Queued()
-		if got := s.Write([]byte("12345")); got != before+5 || s.Queued() != got {
-			t.Errorf("Write of 5 bytes returned %d, Queued is %d; %d waited before", got, s.Queued(), before)
+		got := s.Write([]byte("12345"))
+		after := s.Queued()
+		if got > before+5 || after > got {
+			t.Errorf("Write of 5 bytes returned %d, Queued is %d; %d waited before", got, after, before)
 		}
-		if before < more/2 {
-			t.Errorf("%d bytes wait, of %d that nobody reads", before, more)
+		if after < more/2 {
+			t.Errorf("%d bytes wait, of %d that nobody reads", after, more)
 		}
 	})
 }
