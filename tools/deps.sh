@@ -7,6 +7,7 @@ packages=(
   python3-socketio python3-aiohttp python3-werkzeug # the Python servers of the end-to-end tests
   prometheus                                        # promtool, which checks the metrics
   openssl                                           # certificates
+  chromium                                          # the browser for tests of pages
 )
 
 command -v apt-get >/dev/null && command -v dpkg-query >/dev/null || exit 0
