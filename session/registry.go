@@ -1,13 +1,12 @@
 package session
 
 import (
-	"math"
+	"container/list"
 	"slices"
 	"sync"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
-	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"github.com/holdfast/holdfast/buffer"
 )
@@ -35,7 +34,7 @@ type Registry struct {
 
 	mu          sync.Mutex // guards the fields below, and every change of a session's state
 	byPID       map[string]*Session
-	parked      *simplelru.LRU[*Session, struct{}] // oldest parked first; kept to maxParked by Park
+	parked      list.List // of *Session, oldest parked first; kept to maxParked by Park
 	live        int
 	ends        *lru.Cache[string, Reason] // by pid
 	relieveNext time.Time                  // when Relieve is worth its while again
@@ -45,6 +44,8 @@ type Registry struct {
 type parking struct {
 	timer    *time.Timer
 	sessions []*Session
+	reason   string // why
+	expires  time.Time
 }
 
 // NewRegistry returns an empty Registry in which maxParked sessions may be parked at a time.
@@ -53,9 +54,6 @@ func NewRegistry(limits Limits, maxParked int, budget *buffer.Budget, observer O
 		limits: limits, maxParked: max(maxParked, 1), budget: budget, observer: observer, byPID: make(map[string]*Session),
 	}
 	var err error
-	if r.parked, err = simplelru.NewLRU[*Session, struct{}](math.MaxInt, nil); err != nil {
-		panic(err) // only for a size below 1
-	}
 	if r.ends, err = lru.New[string, Reason](rememberedEnds); err != nil {
 		panic(err)
 	}
@@ -160,7 +158,7 @@ func (r *Registry) Abandon(pid, namespace string) {
 // reason is for the Observer.
 func (r *Registry) Park(cursors []*Cursor, d time.Duration, reason string) {
 	var gone []ended
-	p := &parking{}
+	p := &parking{reason: reason, expires: time.Now().Add(d)}
 	r.mu.Lock()
 	for _, c := range cursors {
 		if e := r.leaveLocked(c, d, p); e.s != nil {
@@ -172,8 +170,7 @@ func (r *Registry) Park(cursors []*Cursor, d time.Duration, reason string) {
 		p.timer = time.AfterFunc(d, func() { r.expire(p) })
 	}
 	for r.parked.Len() > r.maxParked {
-		oldest, _, _ := r.parked.GetOldest()
-		gone = append(gone, r.closeLocked(oldest, Evicted))
+		gone = append(gone, r.closeLocked(parkedIn(r.parked.Front()), Evicted))
 	}
 	r.mu.Unlock()
 	for _, s := range parked {
@@ -204,7 +201,7 @@ func (r *Registry) leaveLocked(c *Cursor, d time.Duration, p *parking) ended {
 	r.moveLocked(s, Parked)
 	s.parkedAt, s.parking = time.Now(), p
 	p.sessions = append(p.sessions, s)
-	r.parked.Add(s, struct{}{})
+	s.place = r.parked.PushBack(s)
 	return ended{}
 }
 
@@ -226,14 +223,17 @@ func (r *Registry) moveLocked(s *Session, to State) {
 
 // unparkLocked takes a session out of what parked ones are in; r.mu and s.mu are held.
 func (r *Registry) unparkLocked(s *Session) {
-	r.parked.Remove(s)
+	r.parked.Remove(s.place)
 	p := s.parking
-	s.parking = nil
+	s.place, s.parking = nil, nil
 	p.sessions = slices.DeleteFunc(p.sessions, func(o *Session) bool { return o == s })
 	if len(p.sessions) == 0 {
 		p.timer.Stop()
 	}
 }
+
+// parkedIn is the session of an element of Registry.parked.
+func parkedIn(e *list.Element) *Session { return e.Value.(*Session) }
 
 func (r *Registry) expire(p *parking) {
 	r.mu.Lock()
@@ -265,10 +265,9 @@ func (r *Registry) Relieve() {
 	var gone []ended
 	r.mu.Lock()
 	if r.budget.Exceeded() && !time.Now().Before(r.relieveNext) {
-		for _, s := range r.parked.Keys() {
-			if !r.budget.Exceeded() {
-				break
-			}
+		for e := r.parked.Front(); e != nil && r.budget.Exceeded(); {
+			s := parkedIn(e)
+			e = e.Next() // closing takes the session's out of the list
 			if s.buffered() > 0 {
 				gone = append(gone, r.closeLocked(s, Evicted))
 			}

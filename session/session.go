@@ -1,6 +1,7 @@
 package session
 
 import (
+	"container/list"
 	"errors"
 	"fmt"
 	"sync"
@@ -112,7 +113,10 @@ type Session struct {
 	held     bool // SessionHeld(true) was called
 	asking   int  // Asking packets in the log
 	parkedAt time.Time
-	parking  *parking
+
+	// Set while parked; guarded by registry.mu.
+	parking *parking
+	place   *list.Element // in registry.parked
 }
 
 // PID is the session's private id, empty if it cannot be resumed. It is a credential: never log it.
