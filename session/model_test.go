@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -17,15 +18,25 @@ import (
 // TestModel does at random what links and clients do, and compares the sessions with a model of slices: the
 // log is everything that was ever appended, the rest are places in it. Beside that it plays the client, which
 // must have each packet once, in order, whatever happens to its connections.
-func TestModel(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		rapid.SyncTest(t, func(t *rapid.T) {
-			m := newMachine(t)
-			for range 5 { // one is about thirty actions
-				t.Repeat(rapid.StateMachineActions(m))
-			}
-			m.drain(t)
-		})
+func TestModel(t *testing.T) { rapid.Check(t, checkModel) }
+
+// FuzzModel is TestModel with the choices made by the fuzzer, which looks for ways through the code that were not seen yet.
+func FuzzModel(f *testing.F) {
+	for seed := range byte(4) {
+		choices := make([]byte, 32<<10) // a run that runs out of them tells nothing
+		_, _ = rand.NewChaCha8([32]byte{seed}).Read(choices)
+		f.Add(choices)
+	}
+	f.Fuzz(rapid.MakeFuzz(checkModel))
+}
+
+func checkModel(t *rapid.T) {
+	rapid.SyncTest(t, func(t *rapid.T) {
+		m := newMachine(t)
+		for range 5 { // one is about thirty actions
+			t.Repeat(rapid.StateMachineActions(m))
+		}
+		m.drain(t)
 	})
 }
 

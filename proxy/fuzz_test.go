@@ -1,0 +1,394 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gobwas/ws"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/holdfast/holdfast/config"
+	"github.com/holdfast/holdfast/engineio"
+	"github.com/holdfast/holdfast/metrics"
+)
+
+// keptFor is how long a session waits for its client.
+const keptFor = 2 * time.Minute
+
+// rogue is the page whose both ends send anything.
+const rogue = "rogue"
+
+// FuzzProxy lets pages and an application talk through a whole Server, at random: events of all kinds both ways, connections
+// cut anywhere, also inside a frame, new ones while the old is still open, stalls, disconnects, links that die, time that
+// passes, and beside them connections on which both ends send garbage. A naive model says what must come of it: what a page
+// has of a session is what the application sent, once and in order; the application sees neither drops nor halves of packets;
+// sessions live as long as they should and no longer.
+func FuzzProxy(f *testing.F) {
+	for seed := range uint64(8) {
+		choices := make([]byte, 600)
+		state := seed*0x9e3779b97f4a7c15 + 1
+		for i := range choices {
+			state = state*6364136223846793005 + 1442695040888963407
+			choices[i] = byte(state >> 33)
+		}
+		f.Add(choices)
+	}
+	f.Fuzz(func(t *testing.T, choices []byte) {
+		synctest.Test(t, func(t *testing.T) {
+			m := newModel(t)
+			m.choices = choices
+			for len(m.choices) > 0 && !t.Failed() {
+				m.step()
+				synctest.Wait()
+			}
+			m.drain()
+		})
+	})
+}
+
+// model is a Server between pages and an application, and what is known of them.
+type model struct {
+	t       *testing.T
+	choices []byte
+	proxy   *Server
+	metrics *metrics.Metrics
+	front   *http.Server
+	conns   chan net.Conn // to the front
+
+	mu      sync.Mutex // guards the fields below, and all that pages and sockets keep
+	pages   map[string]*page
+	links   []*upstreamLink
+	sockets []*socket
+	sids    int
+	wires   []*wire
+}
+
+func newModel(t *testing.T) *model {
+	m := &model{t: t, conns: make(chan net.Conn), pages: make(map[string]*page)}
+	for _, name := range []string{"p", "q"} {
+		p := &page{m: m, name: name, spaces: make(map[string]*space)}
+		p.spaces["/"] = &space{page: p, name: "/"}
+		p.spaces["/a"] = &space{page: p, name: "/a"}
+		m.pages[name] = p
+	}
+	cfg := config.Default()
+	cfg.Recovery.MaxDisconnectionDuration = keptFor
+	m.metrics = metrics.New(prometheus.NewRegistry())
+	var err error
+	if m.proxy, err = New(cfg, slog.New(slog.DiscardHandler), m.metrics); err != nil {
+		t.Fatal(err)
+	}
+	m.proxy.dialer = &engineio.Dialer{
+		URL: &url.URL{Scheme: "http", Host: "upstream"}, DialContext: m.dialUpstream, Client: http.DefaultClient,
+		Timeout: time.Second, MaxPayload: 1 << 20,
+	}
+	m.front = &http.Server{Handler: m.proxy}
+	go m.front.Serve(modelListener{m}) //nolint:errcheck // until drain closes it
+	return m
+}
+
+// choice takes one of n from the fuzzer.
+func (m *model) choice(n int) int {
+	if len(m.choices) == 0 {
+		return 0
+	}
+	b := m.choices[0]
+	m.choices = m.choices[1:]
+	return int(b) % n
+}
+
+func (m *model) step() {
+	p := m.pages[[]string{"p", "q"}[m.choice(2)]]
+	s := p.spaces[[]string{"/", "/a"}[m.choice(2)]]
+	switch m.choice(16) {
+	case 0, 1, 2, 3:
+		for range 1 + m.choice(4) {
+			m.emit(s, m.choice(6))
+		}
+	case 4, 5, 6:
+		m.send(s, m.choice(4))
+	case 7:
+		m.cut(p, m.choice(5))
+	case 8:
+		p.cutAfter(1 + m.choice(256))
+	case 9, 10, 11:
+		p.come()
+	case 12:
+		p.stall(m.choice(2) == 0)
+	case 13:
+		switch m.choice(4) {
+		case 0:
+			m.disconnect(s)
+		case 1:
+			m.leave(s)
+		case 2:
+			m.again(s)
+		case 3:
+			m.killLink(p)
+		}
+	case 14:
+		m.pass(time.Duration(m.choice(150)) * time.Second)
+	case 15:
+		m.rogue()
+	}
+}
+
+// emit lets the application send an event to a page's session.
+func (m *model) emit(sp *space, kind int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.socket(sp.sid)
+	if s == nil || !s.alive {
+		return
+	}
+	n := len(s.sent) + 1
+	s.sent = append(s.sent, emitted{kind == 0, sp.page.conn != nil})
+	size := 0
+	if kind == 1 {
+		size = 30_000
+	}
+	args := fmt.Sprintf(`["n",%d,"%s","%s"`, n, s.sid, strings.Repeat("x", size))
+	switch kind {
+	case 0:
+		s.link.write(text("42" + prefix(s.space) + fmt.Sprint(n) + args + "]"))
+	case 2:
+		s.link.write(text("452-" + prefix(s.space) + args + `,{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]`))
+		s.link.write(binary("one"), binary(""))
+	default:
+		s.link.write(text("42" + prefix(s.space) + args + "]"))
+	}
+}
+
+// send lets a page send an event.
+func (m *model) send(s *space, kind int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s.page.conn == nil || s.asked != "" || s.left || s.sid == "" {
+		return
+	}
+	s.page.sent++
+	args := fmt.Sprintf(`["c",%d`, s.page.sent)
+	if kind == 0 {
+		s.page.conn.write(text("451-"+prefix(s.name)+args+`,{"_placeholder":true,"num":0}]`), binary("data"))
+	} else {
+		s.page.conn.write(text("42" + prefix(s.name) + args + "]"))
+	}
+}
+
+// cut ends a page's connection in one of many ways.
+func (m *model) cut(p *page, how int) {
+	m.mu.Lock()
+	w := p.conn
+	m.mu.Unlock()
+	if w == nil {
+		return
+	}
+	switch how {
+	case 0:
+	case 1: // half of a binary event
+		w.write(text(`452-["c",0,{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]`), binary("one"))
+	case 2: // half of a frame
+		whole := w.compile(text(`42["c",0,"never whole"]`))
+		w.out <- whole[:1+m.choice(len(whole)-1)]
+	case 3:
+		w.write(text("1"))
+	case 4:
+		w.write(frame{ws.OpClose, ws.NewCloseFrameBody(ws.StatusNormalClosure, "")})
+	}
+	p.gone()
+	synctest.Wait()
+	w.close()
+}
+
+// cutAfter cuts the connection within what comes next.
+func (p *page) cutAfter(n int) {
+	p.m.mu.Lock()
+	defer p.m.mu.Unlock()
+	if p.conn != nil {
+		p.conn.left.Store(int64(n))
+	}
+}
+
+func (p *page) stall(on bool) {
+	p.m.mu.Lock()
+	w := p.conn
+	p.m.mu.Unlock()
+	if w != nil {
+		w.stall(on)
+	}
+}
+
+// disconnect lets the application disconnect a page's socket.
+func (m *model) disconnect(sp *space) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s := m.socket(sp.sid); s != nil && s.alive {
+		s.alive, s.dropped = false, true
+		delete(s.link.spaces, s.space)
+		s.link.write(text("41" + prefix(s.space)))
+	}
+}
+
+// leave lets a page disconnect from a namespace.
+func (m *model) leave(s *space) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s.page.conn != nil && s.asked == "" && !s.left && s.sid != "" {
+		s.left = true
+		s.page.conn.write(text("41" + prefix(s.name)))
+	}
+}
+
+// again lets a page connect to a namespace that it left.
+func (m *model) again(s *space) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s.page.conn != nil && s.left && s.asked == "" {
+		s.connect()
+	}
+}
+
+func (m *model) killLink(p *page) {
+	m.mu.Lock()
+	var dead *upstreamLink
+	for _, l := range m.links {
+		if l.page == p.name && !l.closed() {
+			dead = l
+		}
+	}
+	if dead != nil {
+		for _, s := range dead.spaces {
+			s.alive, s.dropped = false, true
+		}
+	}
+	m.mu.Unlock()
+	if dead != nil {
+		dead.close()
+	}
+}
+
+// pass lets time pass, with the server's heartbeat.
+func (m *model) pass(d time.Duration) {
+	const step = 5 * time.Second
+	for range (d + step - 1) / step {
+		time.Sleep(step)
+		m.mu.Lock()
+		for _, l := range m.links {
+			if l.beat++; l.beat%5 == 0 {
+				l.write(text("2"))
+			}
+		}
+		for _, p := range m.pages {
+			if p.conn != nil && p.conn.stalled() {
+				p.stale = true
+			}
+		}
+		m.mu.Unlock()
+	}
+	synctest.Wait()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.sockets {
+		p := m.pages[s.page]
+		if s.alive && p != nil && p.conn == nil && !p.stale && time.Since(p.away) > keptFor+step {
+			m.t.Errorf("the server still has %s%s after %v", s.page, s.space, time.Since(p.away))
+		}
+	}
+}
+
+// nasty is what both ends of the rogue connections send, beside bytes of the fuzzer's.
+var nasty = []string{
+	"40", "40/a,", `40{"pid":"hfx","offset":"hfy"}`, `40{"pid":1}`, "41", "41/a", "42[]", "42", `42["c",1]`, `43[1]`, `430[]`,
+	`451-["c",{"_placeholder":true,"num":0}]`, `459999999999-["c"]`, `4520-["c"]`, `461-1[{}]`, "44", "1", "2", "3", "5", "6",
+	"2probe", "4", "", "b", "bAAA=", "40/" + strings.Repeat("n", 5000) + ",", `40{"sid":"x"}`, `40/a,{"sid":"x","pid":"y"}`,
+	`0{"sid":"x","upgrades":[],"pingInterval":1,"pingTimeout":1}`, `42/a,["c",1]`, `42/nowhere,["c",1]`, "47", "\xff",
+}
+
+// rogue opens a connection whose ends send garbage.
+func (m *model) rogue() {
+	w := m.dialFront(rogue, func(*wire, string, bool) {}, func(*wire) {})
+	m.mu.Lock()
+	l := m.links[len(m.links)-1]
+	m.mu.Unlock()
+	for range m.choice(12) {
+		to := []*wire{w, l.wire}[m.choice(2)]
+		switch m.choice(4) {
+		case 0:
+			n := min(m.choice(32), len(m.choices))
+			to.out <- m.choices[:n]
+			m.choices = m.choices[n:]
+		case 1:
+			to.write(binary("attachment"))
+		default:
+			to.write(text(nasty[m.choice(len(nasty))]))
+		}
+		if m.choice(4) == 0 {
+			m.pass(time.Second)
+		}
+		synctest.Wait()
+	}
+	w.close()
+	if m.choice(2) == 0 {
+		l.close()
+	}
+}
+
+// drain lets all pages come back and have everything, and ends it all.
+func (m *model) drain() {
+	for _, p := range m.pages {
+		p.stall(false)
+	}
+	m.pass(10 * time.Second)
+	for _, p := range m.pages {
+		m.mu.Lock()
+		away := p.conn == nil
+		m.mu.Unlock()
+		if away {
+			p.come()
+		}
+	}
+	m.pass(30 * time.Second)
+	m.mu.Lock()
+	for _, p := range m.pages {
+		for _, sp := range p.spaces {
+			s := m.socket(sp.sid)
+			if p.conn == nil || s == nil || !s.alive || sp.left {
+				continue
+			}
+			for n := sp.last; n < len(s.sent); n++ {
+				if e := s.sent[n]; !e.asks || !e.attached {
+					m.t.Errorf("%s%s never got event %d of %d", p.name, sp.name, n+1, len(s.sent))
+				}
+			}
+		}
+	}
+	m.mu.Unlock()
+	if got := testutil.ToFloat64(m.metrics.Panics); got != 0 {
+		m.t.Errorf("%v panics", got)
+	}
+	for _, p := range m.pages {
+		m.cut(p, 0)
+	}
+	m.pass(keptFor + 60*time.Second)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	m.proxy.Shutdown(ctx)
+	if live, parked := m.proxy.registry.Counts(); live+parked != 0 || m.proxy.budget.Bytes() != 0 {
+		m.t.Errorf("%d live, %d parked sessions, %d bytes are left", live, parked, m.proxy.budget.Bytes())
+	}
+	_ = m.front.Close() // nothing is served any more
+	for _, w := range m.wires {
+		w.close()
+	}
+	synctest.Wait()
+}

@@ -1,0 +1,330 @@
+package proxy
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// page is a client's application over all its connections: what a browser's tab would know.
+type page struct {
+	m      *model
+	name   string
+	conn   *wire // nil while it is away
+	away   time.Time
+	stale  bool // it read nothing for a while: holdfast may have given it up since
+	spaces map[string]*space
+	sent   int // events, numbered from 1
+}
+
+// space is a page's socket of one namespace.
+type space struct {
+	page     *page
+	name     string
+	pid, sid string
+	offset   string
+	last     int       // number of the last event of this sid
+	asked    string    // pid in the CONNECT that waits for its reply; "-" for none
+	partial  *received // a binary event without all its attachments
+	left     bool      // it sent a DISCONNECT, or got one
+}
+
+// received is an event as it stands on the wire.
+type received struct {
+	packet string
+	need   int
+}
+
+// socket is the application's end of a session: the server's.
+type socket struct {
+	link    *upstreamLink
+	space   string
+	page    string
+	sid     string
+	alive   bool
+	sent    []emitted
+	got     int // number of the last event from the client
+	dropped bool
+}
+
+// emitted is an event of the server's.
+type emitted struct {
+	asks     bool
+	attached bool // the page was there when it was emitted, so the first connection may have had it
+}
+
+// upstreamLink is a connection that holdfast made to the server.
+type upstreamLink struct {
+	*wire
+	page    string
+	spaces  map[string]*socket
+	partial *received
+}
+
+// must fails the test unless ok; the connections' readers call it too.
+func (m *model) must(ok bool, format string, args ...any) {
+	if !ok {
+		m.t.Errorf(format, args...)
+	}
+}
+
+// event reads an event's arguments: ["n", number, ...] or ["c", number, ...]. It is of no name if it is none of these.
+func event(packet string) (name string, number int, args []json.RawMessage) {
+	at := strings.IndexByte(packet, '[')
+	if at < 0 || json.Unmarshal([]byte(packet[at:]), &args) != nil || len(args) < 2 {
+		return "", 0, nil
+	}
+	_ = json.Unmarshal(args[0], &name)
+	_ = json.Unmarshal(args[1], &number)
+	return name, number, args
+}
+
+// split takes a packet's namespace out of its header: what is left is its type, with an ack id or attachments.
+func split(packet string) (kind, namespace, rest string) {
+	kind = packet[:1]
+	rest = packet[1:]
+	if kind == "5" {
+		_, rest, _ = strings.Cut(rest, "-")
+	}
+	if !strings.HasPrefix(rest, "/") {
+		return kind, "/", rest
+	}
+	namespace, rest, _ = strings.Cut(rest, ",")
+	return kind, namespace, rest
+}
+
+func prefix(namespace string) string {
+	if namespace == "/" {
+		return ""
+	}
+	return namespace + ","
+}
+
+// fromClient is the application: it gets what holdfast sends it.
+func (m *model) fromClient(l *upstreamLink, message string, binary bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if l.page == rogue {
+		return
+	}
+	if binary {
+		m.must(l.partial != nil, "an attachment nobody announced reached the server")
+		if l.partial == nil {
+			return
+		}
+		if l.partial.need--; l.partial.need > 0 {
+			return
+		}
+		packet := l.partial.packet
+		l.partial = nil
+		m.clientEvent(l, packet)
+		return
+	}
+	m.must(l.partial == nil, "half a binary packet reached the server, then %q", message)
+	kind, namespace, rest := split(message)
+	s := l.spaces[namespace]
+	switch kind {
+	case "0":
+		m.must(s == nil, "a second CONNECT for %s on one link", namespace)
+		m.must(!strings.Contains(rest, `"hf`), "the application is shown %q", rest)
+		m.sids++
+		s = &socket{link: l, space: namespace, page: l.page, sid: fmt.Sprint("s", m.sids), alive: true}
+		l.spaces[namespace] = s
+		m.sockets = append(m.sockets, s)
+		l.write(text("40" + prefix(namespace) + `{"sid":"` + s.sid + `"}`))
+	case "1":
+		m.must(s != nil && s.alive, "DISCONNECT for %s, which is not connected", namespace)
+		if s != nil {
+			m.ended(s)
+		}
+	case "2":
+		m.clientEvent(l, message)
+	case "5":
+		l.partial = &received{message, int(message[1] - '0')}
+	}
+}
+
+func (m *model) clientEvent(l *upstreamLink, packet string) {
+	_, namespace, _ := split(packet)
+	s := l.spaces[namespace]
+	_, number, _ := event(packet)
+	m.must(s != nil && s.alive, "%q for a namespace that is not connected", packet)
+	if s != nil {
+		m.must(number > s.got, "event %d of %s came after %d", number, s.page, s.got)
+		s.got = number
+	}
+}
+
+// ended says that the application has seen a socket's disconnect.
+func (m *model) ended(s *socket) {
+	s.alive = false
+	if s.dropped {
+		return
+	}
+	p := m.pages[s.page]
+	sp := p.spaces[s.space]
+	kept := sp != nil && sp.sid == s.sid && !sp.left && !p.stale && (p.conn != nil || time.Since(p.away) < keptFor)
+	m.must(!kept, "the server lost %s%s, which could have come back", s.page, s.space)
+}
+
+// linkEnded says that a link is closed.
+func (m *model) linkEnded(l *upstreamLink) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if l.page == rogue {
+		return
+	}
+	for _, s := range l.spaces {
+		if s.alive {
+			m.ended(s)
+		}
+	}
+}
+
+// fromServer is the page: it gets what holdfast sends it.
+func (p *page) fromServer(w *wire, message string, binary bool) {
+	p.m.mu.Lock()
+	defer p.m.mu.Unlock()
+	if p.conn != w {
+		return // it has a newer connection, or thinks itself offline
+	}
+	if binary {
+		for _, s := range p.spaces {
+			if s.partial == nil {
+				continue
+			}
+			if s.partial.need--; s.partial.need == 0 {
+				packet := s.partial.packet
+				s.partial = nil
+				s.handle(packet)
+			}
+			return
+		}
+		p.m.must(false, "%s got an attachment nobody announced", p.name)
+		return
+	}
+	kind, namespace, rest := split(message)
+	s := p.spaces[namespace]
+	if s == nil {
+		p.m.must(false, "%s got %q", p.name, message)
+		return
+	}
+	switch kind {
+	case "0":
+		s.connected(rest)
+	case "1":
+		s.left = true
+	case "2":
+		s.handle(message)
+	case "5":
+		s.partial = &received{message, int(message[1] - '0')}
+	default:
+		p.m.must(false, "%s got %q", p.name, message)
+	}
+}
+
+// connected handles a CONNECT reply.
+func (s *space) connected(payload string) {
+	m := s.page.m
+	var reply struct{ SID, PID string }
+	m.must(json.Unmarshal([]byte(payload), &reply) == nil && s.asked != "", "reply %q", payload)
+	recovered := reply.PID == s.asked
+	if recovered {
+		m.must(reply.SID == s.sid, "recovered as %s, was %s", reply.SID, s.sid)
+	} else {
+		if old := m.socket(s.sid); old != nil && s.asked != "-" && old.alive && !old.dropped && !s.left {
+			away := time.Since(s.page.away)
+			m.must(away >= keptFor || s.page.stale, "%s%s did not recover after %v", s.page.name, s.name, away)
+		}
+		s.last = 0
+	}
+	s.page.stale = false
+	s.sid, s.pid, s.asked, s.left = reply.SID, reply.PID, "", false
+}
+
+// handle handles a whole event: it must be the next one of its socket's.
+func (s *space) handle(packet string) {
+	m := s.page.m
+	name, number, args := event(packet)
+	from := m.socket(s.sid)
+	if name != "n" || from == nil || number > len(from.sent) || number < 1 {
+		m.must(false, "%s got %.80q", s.page.name, packet)
+		return
+	}
+	m.must(string(args[2]) == `"`+s.sid+`"`, "%s got an event of another session: %s", s.sid, args[2])
+	m.must(number > s.last, "%s%s has event %d twice", s.page.name, s.name, number)
+	for missing := s.last + 1; missing < number; missing++ {
+		e := from.sent[missing-1]
+		m.must(e.asks && e.attached, "%s%s lost event %d: had %d, got %d", s.page.name, s.name, missing, s.last, number)
+	}
+	s.last = max(s.last, number)
+	var offset string
+	_ = json.Unmarshal(args[len(args)-1], &offset)
+	if asks := from.sent[number-1].asks; asks {
+		m.must(!strings.HasPrefix(offset, "hf"), "an event that asks bears an offset")
+	} else {
+		m.must(strings.HasPrefix(offset, "hf"), "event %.80q without an offset", packet)
+		s.offset = offset
+	}
+}
+
+func (m *model) socket(sid string) *socket {
+	i := slices.IndexFunc(m.sockets, func(s *socket) bool { return s.sid == sid })
+	if i < 0 {
+		return nil
+	}
+	return m.sockets[i]
+}
+
+// connect sends a CONNECT, which asks for recovery if there was a session.
+func (s *space) connect() {
+	s.partial = nil
+	payload := ""
+	s.asked = "-"
+	if s.pid != "" {
+		s.asked = s.pid
+		b, _ := json.Marshal(map[string]string{"pid": s.pid, "offset": s.offset}) // strings always encode
+		if s.offset == "" {
+			b = bytes.Replace(b, []byte(`"offset":"",`), nil, 1)
+		}
+		payload = string(b)
+	}
+	s.page.conn.write(text("40" + prefix(s.name) + payload))
+}
+
+// come opens a new connection, whatever became of the former one.
+func (p *page) come() {
+	p.gone()
+	p.conn = p.m.dialFront(p.name, func(w *wire, message string, binary bool) { p.fromServer(w, message, binary) }, p.lost)
+	for _, name := range []string{"/", "/a"} {
+		if s := p.spaces[name]; s != nil && !s.left {
+			s.connect()
+		}
+	}
+}
+
+// gone says that the page believes itself offline.
+func (p *page) gone() {
+	p.m.mu.Lock()
+	defer p.m.mu.Unlock()
+	if p.conn != nil {
+		p.conn, p.away = nil, time.Now()
+	}
+	for _, s := range p.spaces {
+		s.partial = nil
+		s.asked = ""
+	}
+}
+
+// lost says that a connection has ended, from the page's point of view.
+func (p *page) lost(w *wire) {
+	p.m.mu.Lock()
+	current := p.conn == w
+	p.m.mu.Unlock()
+	if current {
+		p.gone()
+	}
+}

@@ -1,0 +1,230 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/gobwas/ws"
+)
+
+// wire is one end of a WebSocket whose other end is the Server's.
+type wire struct {
+	conn   net.Conn
+	client bool // it masks its frames, and answers pings
+	out    chan []byte
+	done   chan struct{} // closed by close
+	once   sync.Once
+	beat   int          // steps, of a link's heartbeat
+	left   atomic.Int64 // bytes to be read before the connection is cut; 0 is no limit
+
+	mu   sync.Mutex
+	gate chan struct{} // while it is not closed, nothing is read
+}
+
+type frame struct {
+	op      ws.OpCode
+	payload []byte
+}
+
+func text(s string) frame   { return frame{ws.OpText, []byte(s)} }
+func binary(s string) frame { return frame{ws.OpBinary, []byte(s)} }
+
+func (m *model) newWire(conn net.Conn, client bool) *wire {
+	w := &wire{conn: conn, client: client, out: make(chan []byte, 4096), done: make(chan struct{})} // never full
+	m.mu.Lock()
+	m.wires = append(m.wires, w)
+	m.mu.Unlock()
+	go w.writeLoop() // ends with close
+	return w
+}
+
+func (w *wire) writeLoop() {
+	for {
+		select {
+		case b := <-w.out:
+			if _, err := w.conn.Write(b); err != nil {
+				w.close()
+			}
+		case <-w.done:
+			return
+		}
+	}
+}
+
+func (w *wire) compile(f frame) []byte {
+	wf := ws.NewFrame(f.op, true, append([]byte(nil), f.payload...))
+	if w.client {
+		wf = ws.MaskFrameInPlace(wf)
+	}
+	b, err := ws.CompileFrame(wf)
+	if err != nil {
+		panic(err) // only for an unwritable buffer
+	}
+	return b
+}
+
+// write queues frames; after close it does nothing.
+func (w *wire) write(frames ...frame) {
+	for _, f := range frames {
+		select {
+		case w.out <- w.compile(f):
+		case <-w.done:
+		}
+	}
+}
+
+func (w *wire) close() {
+	w.once.Do(func() {
+		close(w.done)
+		w.conn.Close()
+	})
+}
+
+func (w *wire) closed() bool {
+	select {
+	case <-w.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// stall lets the wire read nothing until it is called with false.
+func (w *wire) stall(on bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case on && w.gate == nil:
+		w.gate = make(chan struct{})
+	case !on && w.gate != nil:
+		close(w.gate)
+		w.gate = nil
+	}
+}
+
+func (w *wire) stalled() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.gate != nil
+}
+
+// readLoop calls fn with each Engine.IO message, until the connection ends.
+func (w *wire) readLoop(r io.Reader, fn func(message string, binary bool)) {
+	defer w.close()
+	br := bufio.NewReader(r)
+	for {
+		f, err := ws.ReadFrame(br)
+		if err != nil {
+			return
+		}
+		if f.Header.Masked {
+			ws.Cipher(f.Payload, f.Header.Mask, 0)
+		}
+		message := string(f.Payload)
+		switch {
+		case f.Header.OpCode == ws.OpClose:
+			return
+		case f.Header.OpCode == ws.OpBinary:
+			fn(message, true)
+		case f.Header.OpCode == ws.OpText && message == "2" && w.client:
+			w.write(text("3"))
+		case f.Header.OpCode == ws.OpText && len(message) > 1 && message[0] == '4':
+			fn(message[1:], false)
+		}
+	}
+}
+
+// limited reads from a wire, as far as it may.
+type limited struct{ w *wire }
+
+func (l *limited) Read(p []byte) (int, error) {
+	w := l.w
+	w.mu.Lock()
+	gate := w.gate
+	w.mu.Unlock()
+	if gate != nil {
+		select {
+		case <-gate:
+		case <-w.done:
+		}
+	}
+	left := w.left.Load()
+	if left > 0 && int64(len(p)) > left {
+		p = p[:left]
+	}
+	n, err := w.conn.Read(p)
+	if left > 0 && w.left.Add(-int64(n)) <= 0 {
+		w.close()
+		return n, io.EOF
+	}
+	return n, err
+}
+
+type modelListener struct{ m *model }
+
+func (l modelListener) Accept() (net.Conn, error) {
+	if c, ok := <-l.m.conns; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (l modelListener) Close() error {
+	close(l.m.conns)
+	return nil
+}
+
+func (modelListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// dialFront opens a WebSocket to the Server, as a client.
+func (m *model) dialFront(name string, fn func(w *wire, message string, binary bool), lost func(*wire)) *wire {
+	ours, theirs := net.Pipe()
+	m.conns <- theirs
+	br, _, err := ws.Dialer{}.Upgrade(ours, &url.URL{Scheme: "ws", Host: "front", Path: "/socket.io/", RawQuery: "EIO=4&transport=websocket&page=" + name})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	w := m.newWire(ours, true)
+	r := io.Reader(&limited{w})
+	if br != nil {
+		early, _ := br.Peek(br.Buffered()) // it has them
+		r = io.MultiReader(strings.NewReader(string(early)), r)
+	}
+	go func() { // ends with the connection
+		w.readLoop(r, func(message string, binary bool) { fn(w, message, binary) })
+		lost(w)
+	}()
+	return w
+}
+
+// dialUpstream is the application's listener.
+func (m *model) dialUpstream(context.Context) (net.Conn, error) {
+	ours, theirs := net.Pipe()
+	go m.serveUpstream(ours) // ends with the connection
+	return theirs, nil
+}
+
+func (m *model) serveUpstream(conn net.Conn) {
+	l := &upstreamLink{spaces: make(map[string]*socket)}
+	u := ws.Upgrader{OnRequest: func(uri []byte) error {
+		_, l.page, _ = strings.Cut(string(uri), "page=")
+		return nil
+	}}
+	if _, err := u.Upgrade(conn); err != nil {
+		m.t.Error(err)
+		return
+	}
+	l.wire = m.newWire(conn, false)
+	m.mu.Lock()
+	m.links = append(m.links, l)
+	m.mu.Unlock()
+	l.write(text(`0{"sid":"u","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}`))
+	l.readLoop(&limited{l.wire}, func(message string, binary bool) { m.fromClient(l, message, binary) })
+	m.linkEnded(l)
+}
