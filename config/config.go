@@ -122,8 +122,20 @@ type Recovery struct {
 	// AckEvents is for events with an ack that were in flight. Default
 	// AtMostOnce.
 	AckEvents AckEvents `yaml:"ack_events"`
+	Bind      Bind      `yaml:"bind"`
 	Clients   Clients   `yaml:"clients"`
 	Buffer    Buffer    `yaml:"buffer"`
+}
+
+// Bind names what a client must present, beside the pid, as it was when the session was opened. All that is named
+// counts; what was absent must be absent. Default nothing.
+type Bind struct {
+	// Headers are names of headers of the Engine.IO handshake request.
+	Headers []string `yaml:"headers"`
+	// Cookies are names of cookies of the same request.
+	Cookies []string `yaml:"cookies"`
+	// Auth are keys of the Socket.IO CONNECT packet's auth payload; their values may be of any kind.
+	Auth []string `yaml:"auth"`
 }
 
 // Clients chooses the clients that get recovery. With OptIn or OptOut a client
@@ -223,6 +235,7 @@ func Default() Config {
 			GoingAwayDuration:        10 * time.Second,
 			MaxParkedSessions:        10000,
 			AckEvents:                AtMostOnce,
+			Bind:                     Bind{Headers: []string{}, Cookies: []string{}, Auth: []string{}},
 			Clients:                  Clients{Mode: AllClients},
 			Buffer: Buffer{
 				MaxPackets: 100000,

@@ -18,6 +18,7 @@ var allKeys = strings.Fields(`
 	tls.cert_file tls.key_file
 	engineio.paths engineio.ping_interval engineio.ping_timeout engineio.max_payload engineio.upgrade_timeout
 	recovery.max_disconnection_duration recovery.going_away_duration recovery.max_parked_sessions recovery.ack_events
+	recovery.bind.headers recovery.bind.cookies recovery.bind.auth
 	recovery.clients.mode recovery.clients.query recovery.clients.user_agent
 	recovery.buffer.max_packets recovery.buffer.max_bytes recovery.buffer.window recovery.buffer.total_bytes
 	limits.max_connections limits.max_connections_per_address limits.handshakes_per_second_per_address

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/textproto"
 	"net/url"
 	"path"
 	"regexp"
@@ -147,6 +148,7 @@ func (v *validator) recovery(r *Recovery) {
 	v.need(r.MaxParkedSessions >= 1, &r.MaxParkedSessions,
 		fmt.Sprintf("1 or more; to turn recovery off, set %s to 0", v.key(&r.MaxDisconnectionDuration)))
 	v.oneOf(&r.AckEvents, string(r.AckEvents), string(AtMostOnce), string(AtLeastOnce))
+	v.bind(&r.Bind)
 	v.clients(&r.Clients)
 
 	b := &r.Buffer
@@ -165,6 +167,30 @@ func (v *validator) recovery(r *Recovery) {
 			allowed = "at most " + v.is(&b.TotalBytes)
 		}
 		v.need(false, field, allowed)
+	}
+}
+
+// token is what headers and cookies can be called.
+var token = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+
+// perConnection are headers that say something about one connection or request, not about a client, or do not get past
+// holdfast.
+var perConnection = []string{
+	"Accept-Encoding", "Connection", "Content-Length", "Content-Type", "Expect", "Keep-Alive", "Proxy-Authenticate",
+	"Proxy-Authorization", "Proxy-Connection", "Sec-Websocket-Accept", "Sec-Websocket-Extensions", "Sec-Websocket-Key",
+	"Sec-Websocket-Version", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+}
+
+func (v *validator) bind(b *Bind) {
+	for _, name := range b.Headers {
+		v.needItem(token.MatchString(name) && !slices.Contains(perConnection, textproto.CanonicalMIMEHeaderKey(name)), &b.Headers, name,
+			"names of headers that say something about the client, such as Authorization; not those of one connection, such as Upgrade")
+	}
+	for _, name := range b.Cookies {
+		v.needItem(token.MatchString(name), &b.Cookies, name, "names of cookies, without their values")
+	}
+	for _, key := range b.Auth {
+		v.needItem(key != "", &b.Auth, key, "keys of the auth object, such as token")
 	}
 }
 

@@ -75,6 +75,14 @@ func TestValidate(t *testing.T) {
 		{"payload too large", func(c *Config) { c.EngineIO.MaxPayload = GiB + 1 }, []string{"engineio.max_payload: "}},
 		{"no upgrade timeout", func(c *Config) { c.EngineIO.UpgradeTimeout = 0 }, []string{"engineio.upgrade_timeout: "}},
 
+		{"bindings", func(c *Config) {
+			c.Recovery.Bind = Bind{Headers: []string{"authorization", "Host"}, Cookies: []string{"session.id"}, Auth: []string{"a key"}}
+		}, nil},
+		{"binding to no header", func(c *Config) { c.Recovery.Bind.Headers = []string{"Authorization: x"} }, []string{`recovery.bind.headers: found "Authorization: x" (the default); allowed: names of headers`}},
+		{"binding to a header of one connection", func(c *Config) { c.Recovery.Bind.Headers = []string{"sec-websocket-key"} }, []string{`recovery.bind.headers: found "sec-websocket-key"`}},
+		{"binding to no cookie", func(c *Config) { c.Recovery.Bind.Cookies = []string{"a=b"} }, []string{`recovery.bind.cookies: found "a=b"`}},
+		{"binding to no key", func(c *Config) { c.Recovery.Bind.Auth = []string{""} }, []string{`recovery.bind.auth: found ""`}},
+
 		{"recovery turned off", func(c *Config) { c.Recovery.MaxDisconnectionDuration = 0 }, nil},
 		{"going away longer than parked", func(c *Config) { c.Recovery.MaxDisconnectionDuration = time.Second }, nil},
 		{"negative disconnection", func(c *Config) { c.Recovery.MaxDisconnectionDuration = -1 }, []string{"recovery.max_disconnection_duration: "}},

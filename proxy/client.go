@@ -24,6 +24,7 @@ type client struct {
 	request     savedRequest // its handshake, to be repeated if a further home is needed
 	byWebSocket bool         // the handshake was
 	later       http.Header  // for its polling responses
+	bound       []byte       // digest of what its handshake has of recovery.bind
 	recoverable bool
 	done        chan struct{} // closed when the client is gone and its sessions are parked
 
@@ -43,7 +44,8 @@ type client struct {
 func newClient(s *Server, order uint64, req engineio.Request, sid string, opts engineio.Options, recoverable bool) *client {
 	c := &client{
 		srv: s, order: order, request: saveRequest(req), byWebSocket: req.WebSocket, recoverable: recoverable,
-		done: make(chan struct{}), sessions: make(map[string]*session.Cursor, 1),
+		bound: s.binder.handshake(req),
+		done:  make(chan struct{}), sessions: make(map[string]*session.Cursor, 1),
 	}
 	c.sock = engineio.NewSocket(sid, opts, c)
 	c.out.init(int(s.cfg.Recovery.Buffer.Window), opts.PingTimeout)
@@ -154,7 +156,7 @@ func (c *client) homeLost(l *link, needed bool) {
 }
 
 // connected attaches the client to a fresh session, whose CONNECT reply has come. It returns false if the client has gone.
-func (c *client) connected(l *link, namespace string, reply []byte, resumable bool) bool {
+func (c *client) connected(l *link, namespace string, reply []byte, binding session.Binding, resumable bool) bool {
 	c.mu.Lock()
 	if old := c.sessions[namespace]; c.closed || old != nil && old.Attached() {
 		c.mu.Unlock()
@@ -162,6 +164,7 @@ func (c *client) connected(l *link, namespace string, reply []byte, resumable bo
 	}
 	cur := c.srv.registry.New(l, namespace, c, resumable)
 	s := cur.Session()
+	s.Bind(binding)
 	reply = withPID(reply, s)
 	c.sessions[namespace] = cur
 	c.out.pushRaw(reply, false, l)

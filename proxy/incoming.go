@@ -303,7 +303,7 @@ func (c *client) connect(p packet) {
 		return
 	}
 	if rec.PID != "" {
-		if c.mayResume() && c.resume(namespace, rec, start) || c.in.dropped {
+		if c.mayResume() && c.resume(c.claim(namespace, rest, rec), start) || c.in.dropped {
 			return
 		}
 	}
@@ -324,9 +324,17 @@ func (c *client) mayResume() bool {
 	return true
 }
 
+// claim is what the client presents with its CONNECT, of which the library's own keys are cut out.
+func (c *client) claim(namespace string, connect []byte, rec socketio.Recovery) session.Claim {
+	return session.Claim{
+		PID: rec.PID, Namespace: namespace, Offset: rec.Offset, ForeignOffset: rec.ForeignOffset,
+		Binding: c.srv.binder.session(c.bound, connect),
+	}
+}
+
 // resume attaches the client to the session it asks for. It returns false if there is none to be had.
-func (c *client) resume(namespace string, rec socketio.Recovery, start time.Time) bool {
-	s := c.srv
+func (c *client) resume(claim session.Claim, start time.Time) bool {
+	s, namespace := c.srv, claim.Namespace
 	how := metrics.Resumed
 	for {
 		c.mu.Lock()
@@ -335,7 +343,7 @@ func (c *client) resume(namespace string, rec socketio.Recovery, start time.Time
 			c.in.dropped = true
 			return false
 		}
-		r := s.registry.Resume(rec.PID, namespace, rec.Offset, rec.ForeignOffset, c)
+		r := s.registry.Resume(claim, c)
 		switch {
 		case r.Takeover != nil:
 			c.mu.Unlock()
@@ -349,10 +357,10 @@ func (c *client) resume(namespace string, rec socketio.Recovery, start time.Time
 			switch r.Refused { //nolint:exhaustive // the others need nothing more
 			case session.Stale:
 				c.drop("a later connection has the session")
-			case session.UnknownPID, session.WrongNamespace:
+			case session.UnknownPID, session.WrongNamespace, session.Mismatch: // somebody may be guessing
 				s.failedResumeRate.take(c.address)
 			case session.BadOffset:
-				s.registry.Abandon(rec.PID, namespace)
+				s.registry.Abandon(claim.PID, namespace)
 			}
 			return false
 		}

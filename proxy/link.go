@@ -34,14 +34,20 @@ type link struct {
 	client    *client    // whose home this is, or nil
 	raw       bool       // everything passes between client and upstream as it is
 	sessions  map[string]*session.Session
-	pending   map[string]*client  // namespaces whose CONNECT reply is awaited, and by whom
-	spent     map[string]struct{} // namespaces that a DISCONNECT was sent for: never connected here again
-	congested []*client           // paused until the upstream takes more
+	pending   map[string]connecting // by the namespaces whose CONNECT reply is awaited
+	spent     map[string]struct{}   // namespaces that a DISCONNECT was sent for: never connected here again
+	congested []*client             // paused until the upstream takes more
 	ended     bool
 	gone      bool // its client has gone, and waits for no CONNECT reply
 
 	holdMu sync.Mutex // guards holds; taken with other locks held
 	holds  int        // sessions over their window
+}
+
+// connecting is a CONNECT whose reply is awaited.
+type connecting struct {
+	client  *client
+	binding session.Binding // of the session that it opens
 }
 
 func newLink(s *Server, conn *engineio.Conn, c *client) *link {
@@ -67,6 +73,7 @@ func (l *link) abandon() {
 
 // connect sends a CONNECT for a fresh namespace. It returns false if another link has to be used.
 func (l *link) connect(c *client, namespace string, data []byte) bool {
+	binding := l.srv.binder.session(c.bound, data)
 	l.mu.Lock()
 	_, spent := l.spent[namespace]
 	_, open := l.sessions[namespace]
@@ -75,9 +82,9 @@ func (l *link) connect(c *client, namespace string, data []byte) bool {
 		return false
 	}
 	if l.pending == nil {
-		l.pending = make(map[string]*client)
+		l.pending = make(map[string]connecting)
 	}
-	l.pending[namespace] = c
+	l.pending[namespace] = connecting{c, binding}
 	l.mu.Unlock()
 	l.conn.Send(data, nil, nil, nil)
 	return true
@@ -194,9 +201,9 @@ func (l *link) dispatch(p packet) {
 		return
 	case socketio.ConnectError:
 		l.mu.Lock()
-		c, _ := l.answeredLocked(string(p.h.Namespace))
+		asked, _ := l.answeredLocked(string(p.h.Namespace))
 		l.mu.Unlock()
-		l.relayTo(c, p.data, false)
+		l.relayTo(asked.client, p.data, false)
 		l.closeIfUnused()
 		return
 	}
@@ -249,23 +256,23 @@ func kindOf(p packet, s *session.Session) buffer.Kind {
 	return buffer.Stamped
 }
 
-// answeredLocked takes a CONNECT off those that wait, and returns whose it was.
-func (l *link) answeredLocked(namespace string) (c *client, asked bool) {
-	c, asked = l.pending[namespace]
+// answeredLocked takes a CONNECT off those that wait.
+func (l *link) answeredLocked(namespace string) (asked connecting, ok bool) {
+	asked, ok = l.pending[namespace]
 	delete(l.pending, namespace)
 	if len(l.pending) == 0 {
 		l.pending = nil // most links never see another
 	}
-	return c, asked
+	return asked, ok
 }
 
 // connected handles a CONNECT reply.
 func (l *link) connected(p packet) {
 	namespace := string(p.h.Namespace)
 	l.mu.Lock()
-	c, asked := l.answeredLocked(namespace)
+	asked, ok := l.answeredLocked(namespace)
 	l.mu.Unlock()
-	if !asked {
+	if !ok {
 		l.relay(p.data, false)
 		return
 	}
@@ -275,7 +282,8 @@ func (l *link) connected(p packet) {
 			l.srv.log.Info("the upstream recovers connections itself: its sessions pass as they are (logged once)")
 		})
 	}
-	if c.connected(l, namespace, slices.Clone(p.data), plain && c.recoverable) {
+	c := asked.client
+	if c.connected(l, namespace, slices.Clone(p.data), asked.binding, plain && c.recoverable) {
 		l.touch(c)
 		return
 	}
@@ -431,7 +439,7 @@ func (l *link) Closed(err error) {
 		}
 	}
 	for _, w := range waiting { // nobody answers their CONNECT
-		w.end()
+		w.client.end()
 	}
 	if c != nil {
 		c.homeLost(l, pending || len(sessions) > 0)

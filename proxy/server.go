@@ -36,6 +36,7 @@ type Server struct {
 	budget   *buffer.Budget
 	trusted  []netip.Prefix
 	chosen   func(query url.Values, userAgent string) bool
+	binder   *binder
 	passed   *httputil.ReverseProxy
 
 	handshakeRate    *addressRate
@@ -57,6 +58,7 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 	s := &Server{
 		cfg: cfg, log: log, metrics: m, trusted: cfg.TrustedPrefixes(),
 		dials:   make(chan struct{}, cfg.Upstream.MaxConcurrentDials),
+		binder:  newBinder(cfg.Recovery.Bind),
 		clients: make(map[string]*client), allLink: make(map[*link]struct{}),
 		handshakeRate:    newAddressRate(cfg.Limits.HandshakesPerSecondPerAddress),
 		failedResumeRate: newAddressRate(cfg.Limits.FailedResumesPerSecondPerAddress),

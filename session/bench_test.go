@@ -56,7 +56,7 @@ func BenchmarkParkResume(b *testing.B) {
 	for b.Loop() {
 		r.Park([]*Cursor{c}, time.Hour, "cut")
 		handshake++
-		if c = r.Resume(c.s.pid, "/", "", false, &client{handshake}).Cursor; c == nil {
+		if c = r.Resume(Claim{PID: c.s.pid, Namespace: "/"}, &client{handshake}).Cursor; c == nil {
 			b.Fatal("not resumed")
 		}
 	}

@@ -54,7 +54,7 @@ func ExampleRegistry_Resume() {
 	send(`2["b"]`)
 
 	second := &client{handshake: 2}
-	r := registry.Resume(s.PID(), "/", first.offset, false, second)
+	r := registry.Resume(session.Claim{PID: s.PID(), Namespace: "/", Offset: first.offset}, second)
 	fmt.Println("missed", r.Missed)
 	r.Cursor.Read(r.Missed, nil, second)
 	registry.Close(s, session.ClientDisconnect)

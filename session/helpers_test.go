@@ -151,7 +151,7 @@ func (w *world) append(s *Session, p buffer.Packet) *Cursor {
 
 // resume is Resume by a client as it is, with its last offset.
 func (w *world) resume(s *Session, offset string) Resumption {
-	return w.Resume(s.PID(), s.Namespace(), offset, false, &client{2})
+	return w.Resume(Claim{PID: s.PID(), Namespace: s.Namespace(), Offset: offset}, &client{2})
 }
 
 // mustResume is resume where nothing stands in its way.

@@ -86,6 +86,7 @@ const (
 	modelMaxPackets = 12
 	modelMaxBytes   = 3000
 	modelWindow     = 1200
+	modelBinding    = Binding("of all sessions")
 )
 
 func newMachine(t *rapid.T) *machine {
@@ -103,6 +104,7 @@ func newMachine(t *rapid.T) *machine {
 func (m *machine) fresh(namespace, foreign string) *model {
 	m.handshake++
 	cur := m.New(m.link, namespace, &client{m.handshake}, true)
+	cur.s.Bind(modelBinding)
 	m.all = append(m.all, cur)
 	return &model{
 		s: cur.s, cur: cur, state: Live,
@@ -237,7 +239,10 @@ func (m *machine) resumed(t tester, s *model, r Resumption, claim int) {
 func (m *machine) resume(s *model, offset string, foreign bool) Resumption {
 	m.handshake++
 	owner := &client{m.handshake}
-	r := m.Resume(s.s.PID(), s.s.Namespace(), offset, foreign, owner)
+	claim := Claim{
+		PID: s.s.PID(), Namespace: s.s.Namespace(), Offset: offset, ForeignOffset: foreign, Binding: modelBinding,
+	}
+	r := m.Resume(claim, owner)
 	if r.Takeover == nil {
 		return r
 	}
@@ -248,7 +253,7 @@ func (m *machine) resume(s *model, offset string, foreign bool) Resumption {
 	if s.state == Closed {
 		m.t.Errorf("%s was evicted, though parked last", s.s.Namespace())
 	}
-	return m.Resume(s.s.PID(), s.s.Namespace(), offset, foreign, owner)
+	return m.Resume(claim, owner)
 }
 
 // comeBack resumes s as its client would.
@@ -421,7 +426,7 @@ func (m *machine) Cut(t *rapid.T) {
 func (m *machine) Reconnect(t *rapid.T) {
 	s := m.pick(t, func(*model) bool { return true })
 	offset, claim, refused, foreign := "", 0, Reason(""), false
-	switch how := rapid.SampledFrom([]string{"true", "none", "earlier session", "old", "too new", "garbage", "stale", "elsewhere"}).Draw(t, "how"); how {
+	switch how := rapid.SampledFrom([]string{"true", "none", "earlier session", "old", "too new", "garbage", "stale", "elsewhere", "unbound"}).Draw(t, "how"); how {
 	case "true":
 		if s.open() {
 			m.comeBack(t, s)
@@ -440,9 +445,18 @@ func (m *machine) Reconnect(t *rapid.T) {
 	case "garbage":
 		foreign, refused = true, BadOffset
 	case "stale":
-		if s.live() {
-			if r := m.Resume(s.s.PID(), s.s.Namespace(), "", false, &client{1}); r.Refused != Stale || r.Cursor != nil || r.Takeover != nil {
+		if s.open() {
+			claim := Claim{PID: s.s.PID(), Namespace: s.s.Namespace(), Binding: modelBinding}
+			if r := m.Resume(claim, &client{1}); r.Refused != Stale || r.Cursor != nil || r.Takeover != nil {
 				t.Errorf("an older client: %+v", r)
+			}
+		}
+		return
+	case "unbound":
+		if s.open() {
+			r := m.Resume(Claim{PID: s.s.PID(), Namespace: s.s.Namespace(), Binding: "another"}, &client{1 << 60})
+			if r.Refused != Mismatch || r.Cursor != nil || r.Takeover != nil {
+				t.Errorf("without its binding: %+v", r)
 			}
 		}
 		return
@@ -451,7 +465,7 @@ func (m *machine) Reconnect(t *rapid.T) {
 		if !s.open() {
 			want = s.reason
 		}
-		if r := m.Resume(s.s.PID(), "/elsewhere", "", false, &client{1 << 60}); r.Refused != want || r.Cursor != nil {
+		if r := m.Resume(Claim{PID: s.s.PID(), Namespace: "/elsewhere"}, &client{1 << 60}); r.Refused != want || r.Cursor != nil {
 			t.Errorf("in another namespace: %+v", r)
 		}
 		return

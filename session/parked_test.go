@@ -37,7 +37,7 @@ func TestOldestParked(t *testing.T) {
 		if got := w.OldestParked(100); len(got) != 3 || got[2].Namespace != "/c" {
 			t.Errorf("OldestParked(100) = %+v, want the three that are parked", got)
 		}
-		w.Resume(cursors[0].Session().PID(), "/a", "", false, &client{9})
+		w.Resume(Claim{PID: cursors[0].Session().PID(), Namespace: "/a"}, &client{9})
 		if got := w.OldestParked(1); len(got) != 1 || got[0].Namespace != "/b" {
 			t.Errorf("OldestParked(1) = %+v, want /b: /a was resumed", got)
 		}

@@ -59,7 +59,7 @@ func TestConcurrentUse(t *testing.T) {
 					end.Go(func() { w.Park([]*Cursor{old}, time.Minute, "cut") })
 				}
 				for {
-					r := w.Resume(s.PID(), s.Namespace(), got.offset, false, &client{handshake})
+					r := w.Resume(Claim{PID: s.PID(), Namespace: s.Namespace(), Offset: got.offset}, &client{handshake})
 					if r.Takeover != nil {
 						w.Park([]*Cursor{old}, time.Minute, "takeover")
 						continue

@@ -70,7 +70,9 @@ func (r *Registry) Counts() (live, parked int) {
 // New returns a live session with its first client's cursor. It can be resumed, and has
 // a pid, if resumable.
 func (r *Registry) New(up Upstream, namespace string, owner Owner, resumable bool) *Cursor {
-	s := &Session{registry: r, upstream: up, namespace: namespace, state: Live, log: buffer.NewLog(r.budget)}
+	s := &Session{
+		registry: r, upstream: up, namespace: namespace, state: Live, log: buffer.NewLog(r.budget), owned: owner.Handshake(),
+	}
 	s.cursor = &Cursor{s: s, owner: owner}
 	if resumable {
 		s.pid, s.tag = newPID(), newTag()
@@ -97,45 +99,57 @@ type Resumption struct {
 	Away     time.Duration // how long the session was parked
 }
 
-// Resume attaches owner to the parked session that has this pid in this namespace. offset is what the client
-// presented: "" for none. foreignOffset says that it presented one that is not of our making. It implements
-// what docs/design.md says under "Resuming".
-func (r *Registry) Resume(pid, namespace, offset string, foreignOffset bool, owner Owner) Resumption {
+// Claim is what a client presents to have its session back.
+type Claim struct {
+	PID       string
+	Namespace string
+	Offset    string // "" for none
+	// ForeignOffset says that it presented an offset that is not of our making.
+	ForeignOffset bool
+	Binding       Binding
+}
+
+// Resume attaches owner to the session that claim names, if it is parked. It implements
+// what docs/design.md says under "Resuming". Nothing about a session is told, and nothing done to it, before the
+// claim has its binding.
+func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := r.byPID[pid]
+	s := r.byPID[claim.PID]
 	if s == nil {
-		if reason, ok := r.ends.Get(pid); ok {
+		if reason, ok := r.ends.Get(claim.PID); ok {
 			return Resumption{Refused: reason}
 		}
 		return Resumption{Refused: UnknownPID}
 	}
-	if s.namespace != namespace {
+	if s.namespace != claim.Namespace {
 		return Resumption{Refused: WrongNamespace}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	switch {
+	case !s.binding.equal(claim.Binding):
+		return Resumption{Refused: Mismatch}
+	case s.owned > owner.Handshake(), s.state == Live && s.owned == owner.Handshake():
+		return Resumption{Refused: Stale}
+	case s.state == Live:
+		return Resumption{Takeover: s.cursor.owner}
+	}
 	from := s.log.Trimmed()
-	if tag, seq, ok := parseOffset(offset); ok && tag == s.tag {
+	if tag, seq, ok := parseOffset(claim.Offset); ok && tag == s.tag {
 		if seq > s.sent {
 			return Resumption{Refused: BadOffset}
 		}
 		from = max(from, seq)
-	} else if foreignOffset {
+	} else if claim.ForeignOffset {
 		return Resumption{Refused: BadOffset}
-	}
-	if s.state == Live {
-		if s.cursor.owner.Handshake() >= owner.Handshake() {
-			return Resumption{Refused: Stale}
-		}
-		return Resumption{Takeover: s.cursor.owner}
 	}
 	s.trimLocked(from)
 	c := &Cursor{s: s, owner: owner, sent: from, replayTo: s.log.Last()}
 	if !r.limits.ReplayAsking {
 		c.skipTo = s.sent
 	}
-	s.cursor = c
+	s.cursor, s.owned = c, owner.Handshake()
 	r.moveLocked(s, Live)
 	return Resumption{Cursor: c, Reply: s.reply, Missed: s.log.Len(), Away: time.Since(s.parkedAt)}
 }

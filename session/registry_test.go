@@ -211,7 +211,7 @@ func TestTakeover(t *testing.T) {
 
 	older, same := &client{0}, &client{1}
 	for _, o := range []*client{older, same} {
-		if r := w.Resume(s.PID(), "/", sent.offsets[0], false, o); r.Refused != Stale || r.Takeover != nil || r.Cursor != nil {
+		if r := w.Resume(Claim{PID: s.PID(), Namespace: "/", Offset: sent.offsets[0]}, o); r.Refused != Stale || r.Takeover != nil || r.Cursor != nil {
 			t.Errorf("handshake %d: %+v, want it refused as stale", o.handshake, r)
 		}
 	}
@@ -231,13 +231,85 @@ func TestTakeover(t *testing.T) {
 	}
 	w.Park([]*Cursor{first}, maxAway, "late end of the old transport")
 	equal(t, "the new client reads", read(r.Cursor, 10).data, []string{"b", "c"})
-	if r := w.Resume(s.PID(), "/", "", false, &client{1}); r.Refused != Stale {
+	if r := w.Resume(Claim{PID: s.PID(), Namespace: "/"}, &client{1}); r.Refused != Stale {
 		t.Errorf("the first client's late CONNECT: %+v, want it refused as stale", r)
 	}
-	if r := w.Resume(s.PID(), "/", offsetOf(s, 99), false, &client{3}); r.Refused != BadOffset {
-		t.Errorf("a takeover with a bad offset: %+v", r)
+	w.Park([]*Cursor{r.Cursor}, maxAway, "cut")
+	if r := w.Resume(Claim{PID: s.PID(), Namespace: "/"}, &client{1}); r.Refused != Stale {
+		t.Errorf("the first client's CONNECT after the second one's end: %+v, want it refused as stale", r)
+	}
+	back := w.Resume(Claim{PID: s.PID(), Namespace: "/"}, r.Cursor.Owner())
+	if back.Cursor == nil {
+		t.Errorf("the second client once more, on the same connection: %+v", back)
 	}
 	w.finish()
+}
+
+// TestTakeoverWithBadOffset: the former client gives the session up, as nobody can be meant to have it any more.
+func TestTakeoverWithBadOffset(t *testing.T) {
+	w := newWorld(t, roomy, 10)
+	first := w.open("/")
+	claim := Claim{PID: first.s.PID(), Namespace: "/", Offset: offsetOf(first.s, 99)}
+	if r := w.Resume(claim, &client{2}); r.Takeover != first.Owner() {
+		t.Fatalf("while the session is live: %+v, want a takeover", r)
+	}
+	w.Park([]*Cursor{first}, maxAway, "takeover")
+	if r := w.Resume(claim, &client{2}); r.Refused != BadOffset {
+		t.Errorf("then: %+v, want a bad offset", r)
+	}
+	w.finish()
+}
+
+func TestBinding(t *testing.T) {
+	const right, wrong = Binding("right"), Binding("wrong")
+	tests := []struct {
+		name           string
+		bound, present Binding
+		offset         uint64
+		refused        Reason
+	}{
+		{"right", right, right, 0, ""},
+		{"of none", "", "", 0, ""},
+		{"wrong", right, wrong, 0, Mismatch},
+		{"absent", right, "", 0, Mismatch},
+		{"of a session that has none", "", right, 0, Mismatch},
+		{"a part", right, right[:3], 0, Mismatch},
+		{"wrong, as the offset is", right, wrong, 99, Mismatch},
+	}
+	for _, tt := range tests {
+		for _, live := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/live %v", tt.name, live), func(t *testing.T) {
+				w := newWorld(t, roomy, 10)
+				c := w.open("/")
+				c.s.Bind(tt.bound)
+				w.append(c.s, stamped("1"))
+				want := Live
+				if !live {
+					w.Park([]*Cursor{c}, maxAway, "cut")
+					want = Parked
+				}
+				claim := Claim{PID: c.s.PID(), Namespace: "/", Binding: tt.present}
+				if tt.offset > 0 {
+					claim.Offset = offsetOf(c.s, tt.offset)
+				}
+				r := w.Resume(claim, &client{2})
+				if r.Refused != tt.refused {
+					t.Fatalf("%+v, want refused %q", r, tt.refused)
+				}
+				if tt.refused == "" {
+					w.finish()
+					return
+				}
+				if r.Cursor != nil || r.Takeover != nil || c.s.State() != want {
+					t.Errorf("refused, but %+v, and the session is %v", r, c.s.State())
+				}
+				if live && !c.Attached() {
+					t.Error("its client has lost it")
+				}
+				w.finish()
+			})
+		}
+	}
 }
 
 func TestResumeOffsets(t *testing.T) {
@@ -274,7 +346,7 @@ func TestResumeOffsets(t *testing.T) {
 			read(c, 3)
 			c.Confirm(1)
 			w.Park([]*Cursor{c}, maxAway, "cut")
-			r := w.Resume(s.PID(), "/", tt.offset(s), tt.foreign, &client{2})
+			r := w.Resume(Claim{PID: s.PID(), Namespace: "/", Offset: tt.offset(s), ForeignOffset: tt.foreign}, &client{2})
 			if r.Refused != tt.refused {
 				t.Fatalf("%+v, want refused %q", r, tt.refused)
 			}
@@ -303,19 +375,19 @@ func TestResumeOffsets(t *testing.T) {
 func TestResumeUnknown(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	s := w.parked(1)
-	if r := w.Resume(newPID(), "/", "", false, &client{2}); r.Refused != UnknownPID {
+	if r := w.Resume(Claim{PID: newPID(), Namespace: "/"}, &client{2}); r.Refused != UnknownPID {
 		t.Errorf("an unknown pid: %+v", r)
 	}
-	if r := w.Resume("", "/", "", false, &client{2}); r.Refused != UnknownPID {
+	if r := w.Resume(Claim{PID: "", Namespace: "/"}, &client{2}); r.Refused != UnknownPID {
 		t.Errorf("no pid: %+v", r)
 	}
-	if r := w.Resume(s.PID(), "/other", "", false, &client{2}); r.Refused != WrongNamespace {
+	if r := w.Resume(Claim{PID: s.PID(), Namespace: "/other"}, &client{2}); r.Refused != WrongNamespace {
 		t.Errorf("another namespace: %+v", r)
 	}
 	equal(t, "its own client reads", read(w.mustResume(s, ""), 10).data, []string{"1"})
 
 	never := w.New(w.link, "/", &client{1}, false)
-	if r := w.Resume(never.s.PID(), "/", "", false, &client{2}); r.Refused != UnknownPID {
+	if r := w.Resume(Claim{PID: never.s.PID(), Namespace: "/"}, &client{2}); r.Refused != UnknownPID {
 		t.Errorf("a session without a pid was found: %+v", r)
 	}
 	w.Close(never.s, UpstreamLost)

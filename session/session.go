@@ -56,7 +56,8 @@ const (
 	UnknownPID     Reason = "unknown_pid"
 	WrongNamespace Reason = "wrong_namespace"
 	BadOffset      Reason = "bad_offset"
-	Stale          Reason = "stale" // its handshake is older than the owner's
+	Stale          Reason = "stale"   // a client with a later handshake has, or had, the session
+	Mismatch       Reason = "binding" // it lacks what the session is bound to
 )
 
 // Errors of a Session.
@@ -107,11 +108,13 @@ type Session struct {
 	mu       sync.Mutex // guards the fields below; never held during I/O
 	state    State
 	reply    []byte // the CONNECT reply, with the pid
+	binding  Binding
 	log      buffer.Log
 	sent     uint64 // what any client was ever sent
 	cursor   *Cursor
-	held     bool // SessionHeld(true) was called
-	asking   int  // Asking packets in the log
+	owned    uint64 // the latest handshake of a client that had the session
+	held     bool   // SessionHeld(true) was called
+	asking   int    // Asking packets in the log
 	parkedAt time.Time
 
 	// Set while parked; guarded by registry.mu.
@@ -149,6 +152,13 @@ func (s *Session) Attached() Owner {
 func (s *Session) SetReply(reply []byte) {
 	s.mu.Lock()
 	s.reply = reply
+	s.mu.Unlock()
+}
+
+// Bind sets what clients must present, beside the pid, to have the session. It is called before the pid is given away.
+func (s *Session) Bind(b Binding) {
+	s.mu.Lock()
+	s.binding = b
 	s.mu.Unlock()
 }
 
