@@ -111,7 +111,7 @@ func (s *Socket) Poll(ctx context.Context, id string) (a Answer, ok bool) {
 	defer s.unlock()
 	if s.polling.waiting == p {
 		s.polling.waiting = nil
-		s.closeLocked(TransportError)
+		s.closeLocked(PollError)
 		return Answer{}, false
 	}
 	select {
@@ -146,7 +146,7 @@ func (s *Socket) beginPoll(id string) (*poll, Answer) {
 		ps.waiting.answer <- pollAnswer{http.StatusOK, []byte{byte(Noop)}}
 		ps.waiting = nil
 	case ps.waiting != nil:
-		s.closeLocked(TransportError)
+		s.closeLocked(PollError)
 		return nil, Answer{Status: http.StatusBadRequest, Code: -1}
 	case id != "" && id == ps.lastID && ps.lastBody != nil:
 		return nil, packetsAnswer(ps.lastBody)
@@ -292,7 +292,7 @@ func (s *Socket) Post(ctx context.Context, id, contentType string, length int64,
 	switch {
 	case err != nil:
 		s.endPost()
-		s.closeFor(TransportError)
+		s.closeFor(PollError)
 		return Answer{}, false
 	case int64(len(data)) > s.opts.MaxPayload:
 		s.endPost()
@@ -374,7 +374,7 @@ func (s *Socket) finishPost(ctx context.Context) (Answer, bool) {
 		select {
 		case <-resumed:
 		case <-ctx.Done():
-			s.closeFor(TransportError)
+			s.closeFor(PollError)
 		}
 		s.mu.Lock()
 	}

@@ -145,7 +145,7 @@ func TestOverlappingPolls(t *testing.T) {
 		first.wantWaiting(t)
 		startPoll(t, s, "b").want(t, "400")
 		first.want(t, "200 1")
-		h.wantLog(t, "closed: transport error")
+		h.wantLog(t, "closed: poll error")
 		startPoll(t, s, "c").want(t, unknownSID)
 	})
 }
@@ -157,7 +157,7 @@ func TestCancelledPoll(t *testing.T) {
 		p.wantWaiting(t)
 		p.cancel()
 		p.want(t, "none")
-		h.wantLog(t, "closed: transport error")
+		h.wantLog(t, "closed: poll error")
 		startPoll(t, s, "b").want(t, unknownSID)
 	})
 }
@@ -283,7 +283,7 @@ func TestCancelledPost(t *testing.T) {
 	if got := answerText(a, ok); got != "none" {
 		t.Errorf("the POST got %q, want no answer", got)
 	}
-	if got := strings.Join(h.took(), ", "); got != "closed: transport error" {
+	if got := strings.Join(h.took(), ", "); got != "closed: poll error" {
 		t.Errorf("the handler saw %q", got)
 	}
 }
@@ -335,7 +335,7 @@ func TestPausedPostEndsWithTheSession(t *testing.T) {
 	}{
 		{"closed", func(s *Socket, _ context.CancelFunc) { s.Close() }, ""},
 		{"aborted", func(s *Socket, _ context.CancelFunc) { s.Abort() }, "closed: forced close"},
-		{"cancelled", func(_ *Socket, cancel context.CancelFunc) { cancel() }, "closed: transport error"},
+		{"cancelled", func(_ *Socket, cancel context.CancelFunc) { cancel() }, "closed: poll error"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

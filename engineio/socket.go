@@ -12,17 +12,18 @@ type Reason uint8
 // Reasons, as engine.io names them where it has a name.
 const (
 	TransportClose Reason = iota + 1 // the peer ended its transport in order
-	TransportError                   // the network failed, or a poll was cancelled
+	TransportError                   // the network failed
 	PingTimeout                      // no answer to a ping in time
 	ClientClose                      // the peer sent an Engine.IO CLOSE packet
 	GoingAway                        // WebSocket close 1001: a page was left
 	ParseError                       // the peer broke the protocol
 	ForcedClose                      // this side closed it
+	PollError                        // a polling request was cancelled, or overlapped another
 )
 
 var reasonNames = [...]string{
 	"unknown", "transport close", "transport error", "ping timeout", "client close", "going away", "parse error",
-	"forced close",
+	"forced close", "poll error",
 }
 
 func (r Reason) String() string {

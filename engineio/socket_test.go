@@ -484,7 +484,8 @@ func TestErrorAnswer(t *testing.T) {
 func TestReasonString(t *testing.T) {
 	for r, want := range map[Reason]string{
 		0: "unknown", TransportClose: "transport close", TransportError: "transport error", PingTimeout: "ping timeout",
-		ClientClose: "client close", GoingAway: "going away", ParseError: "parse error", ForcedClose: "forced close", 100: "unknown",
+		ClientClose: "client close", GoingAway: "going away", ParseError: "parse error", ForcedClose: "forced close",
+		PollError: "poll error", 100: "unknown",
 	} {
 		if got := r.String(); got != want {
 			t.Errorf("Reason(%d) = %q, want %q", r, got, want)

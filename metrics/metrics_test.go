@@ -184,7 +184,7 @@ func TestEveryReasonExistsFromTheStart(t *testing.T) {
 // Whatever closes a session is also an answer to a client that returns for it,
 // unless there was nothing to return for.
 func TestCloseReasonsAreFailures(t *testing.T) {
-	neverReturned := []Reason{ParseError, NotParked, Internal}
+	neverReturned := []Reason{NotParked}
 	for _, r := range CloseReasons() {
 		if slices.Contains(FailedReasons(), r) == slices.Contains(neverReturned, r) {
 			t.Errorf("%s: in FailedReasons: %v", r, slices.Contains(FailedReasons(), r))
@@ -267,8 +267,11 @@ func TestReasonsOnMetricsPage(t *testing.T) {
 	}
 	_, section, _ := strings.Cut(string(page), "\n## Reasons\n")
 	documented := map[string][]string{}
-	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| ([a-z, ]+) \\| .+ \\|$").FindAllStringSubmatch(section, -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| ([a-z, ]+) \\| (.+) \\|$").FindAllStringSubmatch(section, -1) {
 		documented[m[1]] = strings.Split(m[2], ", ")
+		if got, want := Reason(m[1]).Meaning(), strings.ReplaceAll(m[3], "`", ""); got != want {
+			t.Errorf("%s.Meaning() = %q, the page says %q", m[1], got, want)
+		}
 	}
 	want := map[string][]string{}
 	for _, list := range []struct {

@@ -31,8 +31,6 @@ const (
 	UpstreamLost Reason = "upstream_lost"
 	// Draining: holdfast was shutting down.
 	Draining Reason = "draining"
-	// Limit: a configured limit was reached.
-	Limit Reason = "limit"
 )
 
 // Why a client is not recovered, apart from its session's being closed.
@@ -47,6 +45,10 @@ const (
 	Stale Reason = "stale"
 	// Binding: the client lacks what the session is bound to.
 	Binding Reason = "binding"
+	// Limit: too many recoveries had failed from the client's address.
+	Limit Reason = "limit"
+	// Excluded: recovery is off, or not for this client.
+	Excluded Reason = "excluded"
 )
 
 // Why a session was parked: how its client's transport ended.
@@ -82,7 +84,7 @@ func RecoveredReasons() []Reason { return []Reason{Resumed, Takeover} }
 func FailedReasons() []Reason {
 	return []Reason{
 		Expired, Evicted, UnknownPID, BadOffset, BufferFull, ServerDisconnect, ClientDisconnect,
-		UpstreamLost, WrongNamespace, Stale, Draining, Limit, Binding,
+		UpstreamLost, WrongNamespace, Stale, Draining, Limit, Binding, Excluded,
 	}
 }
 
@@ -94,7 +96,38 @@ func ParkingReasons() []Reason {
 // CloseReasons are the reasons of Metrics.SessionClosed.
 func CloseReasons() []Reason {
 	return []Reason{
-		Expired, Evicted, BufferFull, ServerDisconnect, ClientDisconnect, UpstreamLost, Draining, Limit,
-		BadOffset, ParseError, NotParked, Internal,
+		Expired, Evicted, BufferFull, ServerDisconnect, ClientDisconnect, UpstreamLost, Draining, BadOffset, NotParked,
 	}
 }
+
+// meanings are the sentences of docs/metrics.md, without its marks.
+var meanings = map[Reason]string{
+	Resumed:          "The session was parked, and its client has it again.",
+	Takeover:         "The session was still live: its client came back over a new connection before the old one was known to be dead.",
+	Expired:          "The client was away for longer than recovery.max_disconnection_duration (or recovery.going_away_duration).",
+	Evicted:          "More sessions were parked than recovery.max_parked_sessions, or the memory budget was needed.",
+	BufferFull:       "The session missed more than recovery.buffer.max_packets or recovery.buffer.max_bytes.",
+	ServerDisconnect: "The server disconnected the socket.",
+	ClientDisconnect: "The client called disconnect().",
+	UpstreamLost:     "The connection to the server ended: it stopped, restarted, closed it or fell silent.",
+	Draining:         "holdfast was shutting down.",
+	UnknownPID:       "No session has this pid, nor is one remembered: holdfast restarted, the request reached another replica, or it was long ago.",
+	BadOffset:        "The client's offset was not given by holdfast, or lies beyond what was sent.",
+	WrongNamespace:   "The pid belongs to a session of another namespace.",
+	Stale:            "A newer connection of the same client has, or last had, the session.",
+	Binding:          "The client lacks what the session is bound to by recovery.bind. The session stays.",
+	Limit:            "Too many recoveries had failed from the client's address (limits.failed_resumes_per_second_per_address): this one was not looked up.",
+	Excluded:         "Recovery is off, or not for this client (recovery.clients), though it presents a pid from before.",
+	TransportClose:   "The client's connection was closed.",
+	TransportError:   "The client's connection broke.",
+	PingTimeout:      "The client did not answer a heartbeat.",
+	EngineClose:      "The client closed its Engine.IO connection, without a Socket.IO disconnect.",
+	GoingAway:        "The client's page was closed or left (WebSocket close code 1001).",
+	PollError:        "A long-polling request was cancelled, or overlapped another: so ends a long-polling client that loses the network.",
+	ParseError:       "The client sent what is not Engine.IO or Socket.IO.",
+	NotParked:        "The client went away, and recovery is turned off, or not for this client.",
+	Internal:         "A panic, confined to this connection.",
+}
+
+// Meaning says in a sentence what the reason is, for operators.
+func (r Reason) Meaning() string { return meanings[r] }

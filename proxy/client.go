@@ -79,6 +79,7 @@ var parkingReasons = map[engineio.Reason]metrics.Reason{
 	engineio.GoingAway:      metrics.GoingAway,
 	engineio.ParseError:     metrics.ParseError,
 	engineio.ForcedClose:    metrics.TransportClose,
+	engineio.PollError:      metrics.PollError,
 }
 
 // Closed implements engineio.Handler.

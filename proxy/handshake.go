@@ -52,20 +52,7 @@ func (s *Server) dial(ctx context.Context, req engineio.Request) (*engineio.Conn
 	defer func() { <-s.dials }()
 	start := time.Now()
 	conn, err := s.dialer.Dial(ctx, req)
-	var rejected *engineio.RejectedError
-	switch {
-	case err == nil:
-		s.metrics.Dials.OK.Inc()
-	case errors.As(err, &rejected):
-		s.metrics.Dials.Rejected.Inc()
-	case errors.Is(err, context.DeadlineExceeded):
-		s.metrics.Dials.Timeout.Inc()
-		return nil, err
-	default:
-		s.metrics.Dials.Error.Inc()
-		return nil, err
-	}
-	s.metrics.DialDuration.Observe(time.Since(start).Seconds())
+	s.dialled(err, time.Since(start))
 	return conn, err
 }
 

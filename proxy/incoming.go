@@ -303,7 +303,7 @@ func (c *client) connect(p packet) {
 		return
 	}
 	if rec.PID != "" {
-		if c.mayResume() && c.resume(c.claim(namespace, rest, rec), start) || c.in.dropped {
+		if c.mayResume(namespace) && c.resume(c.claim(namespace, rest, rec), start) || c.in.dropped {
 			return
 		}
 	}
@@ -312,13 +312,13 @@ func (c *client) connect(p packet) {
 }
 
 // mayResume reports whether the client's pid is to be looked up at all.
-func (c *client) mayResume() bool {
-	if !c.recoverable {
+func (c *client) mayResume(namespace string) bool {
+	switch {
+	case !c.recoverable:
+		c.srv.notRecovered(c, namespace, metrics.Excluded)
 		return false
-	}
-	if c.srv.failedResumeRate.exhausted(c.address) {
-		c.srv.metrics.RecoveryFailed(metrics.Limit)
-		c.srv.log.Info("not recovered", "client", c.order, "reason", string(metrics.Limit))
+	case c.srv.failedResumeRate.exhausted(c.address):
+		c.srv.notRecovered(c, namespace, metrics.Limit)
 		return false
 	}
 	return true
@@ -352,8 +352,7 @@ func (c *client) resume(claim session.Claim, start time.Time) bool {
 			continue
 		case r.Cursor == nil:
 			c.mu.Unlock()
-			s.metrics.RecoveryFailed(metrics.Reason(r.Refused))
-			s.log.Info("not recovered", "client", c.order, "namespace", namespace, "reason", string(r.Refused))
+			s.notRecovered(c, namespace, metrics.Reason(r.Refused))
 			switch r.Refused { //nolint:exhaustive // the others need nothing more
 			case session.Stale:
 				c.drop("a later connection has the session")
@@ -373,10 +372,7 @@ func (c *client) resume(claim session.Claim, start time.Time) bool {
 			s.metrics.RecoveryDuration.Observe(time.Since(start).Seconds())
 		}
 		c.mu.Unlock()
-		s.metrics.Recovered(how)
-		s.metrics.DisconnectionDuration.Observe(r.Away.Seconds())
-		s.log.Info("recovered", "client", c.order, "namespace", namespace, "reason", string(how),
-			"missed", r.Missed, "away", r.Away.Round(time.Millisecond))
+		s.recovered(c, namespace, how, r)
 		c.in.wake = true
 		for _, p := range c.takeEarly(namespace) {
 			c.forward(r.Cursor, p)

@@ -431,8 +431,12 @@ func (l *link) Closed(err error) {
 		l.srv.metrics.HeartbeatTimeouts.Upstream.Inc()
 	}
 	l.srv.log.Log(context.Background(), level, "link closed", "error", err, "sessions", len(sessions))
+	reason := session.UpstreamLost
+	if errors.Is(err, engineio.ErrClosed) && l.srv.draining.Load() { // by closeAll
+		reason = session.Draining
+	}
 	for _, s := range sessions {
-		l.srv.registry.Close(s, session.UpstreamLost)
+		l.srv.registry.Close(s, reason)
 		// After Close: who resumes it before is told, and after it nobody can.
 		if oc, ok := s.Attached().(*client); ok {
 			oc.end()

@@ -39,6 +39,7 @@ type rig struct {
 	server  *legacy.Server
 	proxy   *Server
 	metrics *metrics.Metrics
+	series  *prometheus.Registry // of metrics
 	url     string
 	logs    *syncBuffer
 
@@ -90,7 +91,8 @@ func newRig(t *testing.T, change func(*config.Config)) *rig {
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	r.metrics = metrics.New(prometheus.NewRegistry())
+	r.series = prometheus.NewRegistry()
+	r.metrics = metrics.New(r.series)
 	log := slog.New(slog.NewTextHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
 	if r.proxy, err = New(cfg, log, r.metrics); err != nil {

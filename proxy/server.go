@@ -19,6 +19,7 @@ import (
 	"github.com/holdfast/holdfast/engineio"
 	"github.com/holdfast/holdfast/metrics"
 	"github.com/holdfast/holdfast/session"
+	"github.com/holdfast/holdfast/status"
 )
 
 // ErrDraining is what Ready returns during Shutdown.
@@ -34,6 +35,7 @@ type Server struct {
 	dials    chan struct{} // one token per handshake under way with the upstream
 	registry *session.Registry
 	budget   *buffer.Budget
+	recorder *status.Recorder
 	trusted  []netip.Prefix
 	chosen   func(query url.Values, userAgent string) bool
 	binder   *binder
@@ -56,7 +58,7 @@ type Server struct {
 // New returns a Server for a valid configuration.
 func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, error) {
 	s := &Server{
-		cfg: cfg, log: log, metrics: m, trusted: cfg.TrustedPrefixes(),
+		cfg: cfg, log: log, metrics: m, recorder: status.NewRecorder(), trusted: cfg.TrustedPrefixes(),
 		dials:   make(chan struct{}, cfg.Upstream.MaxConcurrentDials),
 		binder:  newBinder(cfg.Recovery.Bind),
 		clients: make(map[string]*client), allLink: make(map[*link]struct{}),
@@ -200,35 +202,6 @@ func (s *Server) removeLink(l *link) {
 	}
 }
 
-// RefreshMetrics sets the gauges; it is called before they are read.
-func (s *Server) RefreshMetrics() {
-	live, parked := s.registry.Counts()
-	s.metrics.Sessions.Live.Set(float64(live))
-	s.metrics.Sessions.Parked.Set(float64(parked))
-	s.metrics.BufferedBytes.Set(float64(s.budget.Bytes()))
-	s.metrics.BufferedPackets.Set(float64(s.budget.Packets()))
-	var clients, links [2]int // polling, websocket
-	s.mu.Lock()
-	for _, c := range s.clients {
-		clients[index(c.websocket.Load())]++
-	}
-	for l := range s.allLink {
-		links[index(l.conn.Transport() == "websocket")]++
-	}
-	s.mu.Unlock()
-	s.metrics.Clients.Polling.Set(float64(clients[0]))
-	s.metrics.Clients.WebSocket.Set(float64(clients[1]))
-	s.metrics.Links.Polling.Set(float64(links[0]))
-	s.metrics.Links.WebSocket.Set(float64(links[1]))
-}
-
-func index(websocket bool) int {
-	if websocket {
-		return 1
-	}
-	return 0
-}
-
 // Shutdown refuses new handshakes and waits until the upstream has closed all its
 // connections or ctx ends. Then it closes what is left.
 func (s *Server) Shutdown(ctx context.Context) {
@@ -287,26 +260,6 @@ func (s *Server) closeAll() {
 		case <-time.After(time.Until(deadline)):
 		}
 	}
-}
-
-// observer puts what happens to sessions into metrics and log.
-type observer Server
-
-// Parked implements session.Observer.
-func (o *observer) Parked(s *session.Session, reason string) {
-	o.metrics.Parked(metrics.Reason(reason))
-	o.log.Info("session parked", "namespace", s.Namespace(), "reason", reason)
-}
-
-// Ended implements session.Observer.
-func (o *observer) Ended(s *session.Session, reason session.Reason, was session.State, buffered int) {
-	o.metrics.SessionClosed(metrics.Reason(reason))
-	level := slog.LevelDebug
-	if was == session.Parked || reason == session.UpstreamLost {
-		level = slog.LevelInfo
-	}
-	o.log.Log(context.Background(), level, "session closed",
-		"namespace", s.Namespace(), "reason", string(reason), "was", was.String(), "packets", buffered)
 }
 
 func writeError(w http.ResponseWriter, status int, message string) {

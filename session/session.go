@@ -48,6 +48,7 @@ const (
 	ServerDisconnect Reason = "server_disconnect" // the server sent DISCONNECT
 	ClientDisconnect Reason = "client_disconnect" // the client sent DISCONNECT
 	UpstreamLost     Reason = "upstream_lost"     // the link to the server ended
+	Draining         Reason = "draining"          // the same, by a shutdown of ours
 	Unrecoverable    Reason = "not_parked"        // recovery is off for this client, and it has gone
 )
 

@@ -1,0 +1,151 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/url"
+	"time"
+
+	"github.com/holdfast/holdfast/engineio"
+	"github.com/holdfast/holdfast/metrics"
+	"github.com/holdfast/holdfast/session"
+	"github.com/holdfast/holdfast/status"
+)
+
+// What happens to sessions is told in three places: metrics, log and status page. Each kind of event has one function
+// here that tells all of them, so that the reason is the same word everywhere.
+
+// recovered tells of a client that has its session again.
+func (s *Server) recovered(c *client, namespace string, why metrics.Reason, r session.Resumption) {
+	s.metrics.Recovered(why)
+	s.metrics.DisconnectionDuration.Observe(r.Away.Seconds())
+	s.recorder.Recovered(status.Recovery{
+		Client: c.order, Namespace: namespace, Reason: why, Missed: r.Missed, AwaySeconds: r.Away.Seconds(),
+	})
+	s.log.Info("recovered", "client", c.order, "namespace", namespace, "reason", string(why),
+		"missed", r.Missed, "away", r.Away.Round(time.Millisecond))
+}
+
+// notRecovered tells of a client that presented a pid and does not get its session.
+func (s *Server) notRecovered(c *client, namespace string, why metrics.Reason) {
+	s.metrics.RecoveryFailed(why)
+	s.recorder.Failed(status.Failure{Client: c.order, Namespace: namespace, Reason: why})
+	s.log.Info("not recovered", "client", c.order, "namespace", namespace, "reason", string(why))
+}
+
+// dialled tells how a handshake with the upstream ended.
+func (s *Server) dialled(err error, took time.Duration) {
+	var rejected *engineio.RejectedError
+	switch {
+	case err == nil:
+		s.metrics.Dials.OK.Inc()
+		s.recorder.Dialled(status.DialOK, nil)
+	case errors.As(err, &rejected):
+		s.metrics.Dials.Rejected.Inc()
+		s.recorder.Dialled(status.DialRejected, nil)
+	case errors.Is(err, context.DeadlineExceeded):
+		s.metrics.Dials.Timeout.Inc()
+		s.recorder.Dialled(status.DialTimeout, err)
+		return
+	default:
+		s.metrics.Dials.Error.Inc()
+		if !errors.Is(err, context.Canceled) { // else the client has gone, which is not the upstream's fault
+			s.recorder.Dialled(status.DialError, err)
+		}
+		return
+	}
+	s.metrics.DialDuration.Observe(took.Seconds())
+}
+
+// observer puts what happens to sessions into metrics and log.
+type observer Server
+
+// Parked implements session.Observer.
+func (o *observer) Parked(s *session.Session, reason string) {
+	o.metrics.Parked(metrics.Reason(reason))
+	o.log.Info("session parked", "namespace", s.Namespace(), "reason", reason)
+}
+
+// Ended implements session.Observer.
+func (o *observer) Ended(s *session.Session, reason session.Reason, was session.State, buffered int) {
+	o.metrics.SessionClosed(metrics.Reason(reason))
+	level := slog.LevelDebug
+	if was == session.Parked || reason == session.UpstreamLost {
+		level = slog.LevelInfo
+	}
+	o.log.Log(context.Background(), level, "session closed",
+		"namespace", s.Namespace(), "reason", string(reason), "was", was.String(), "packets", buffered)
+}
+
+// transports counts clients and links by their transport.
+func (s *Server) transports() (clients, links status.Transports) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.clients {
+		count(&clients, c.websocket.Load())
+	}
+	for l := range s.allLink {
+		count(&links, l.conn.Transport() == "websocket")
+	}
+	return clients, links
+}
+
+func count(t *status.Transports, websocket bool) {
+	if websocket {
+		t.WebSocket++
+	} else {
+		t.Polling++
+	}
+}
+
+// RefreshMetrics sets the gauges; it is called before they are read.
+func (s *Server) RefreshMetrics() {
+	live, parked := s.registry.Counts()
+	s.metrics.Sessions.Live.Set(float64(live))
+	s.metrics.Sessions.Parked.Set(float64(parked))
+	s.metrics.BufferedBytes.Set(float64(s.budget.Bytes()))
+	s.metrics.BufferedPackets.Set(float64(s.budget.Packets()))
+	clients, links := s.transports()
+	s.metrics.Clients.Polling.Set(float64(clients.Polling))
+	s.metrics.Clients.WebSocket.Set(float64(clients.WebSocket))
+	s.metrics.Links.Polling.Set(float64(links.Polling))
+	s.metrics.Links.WebSocket.Set(float64(links.WebSocket))
+}
+
+// listedParked is how many parked sessions a status report lists.
+const listedParked = 100
+
+// Status reports the present state. Its Holdfast.Version is left empty.
+func (s *Server) Status() status.Report {
+	r := s.recorder.Report()
+	if s.draining.Load() {
+		r.Holdfast.State = status.Draining
+	}
+	r.Sessions.Live, r.Sessions.Parked = s.registry.Counts()
+	r.Sessions.MaxParked = s.cfg.Recovery.MaxParkedSessions
+	r.Clients, r.Links = s.transports()
+	r.Buffer = status.Buffer{Packets: s.budget.Packets(), Bytes: s.budget.Bytes(), BudgetBytes: s.budget.Limit()}
+	r.Upstream.URL = shownURL(s.cfg.Upstream.URL)
+	now := time.Now()
+	for _, p := range s.registry.OldestParked(listedParked) {
+		r.Parked = append(r.Parked, status.Parked{
+			Namespace:        status.ShortNamespace(p.Namespace),
+			Reason:           metrics.Reason(p.Reason),
+			AgeSeconds:       max(0, now.Sub(p.Since).Seconds()),
+			ExpiresInSeconds: max(0, p.Expires.Sub(now).Seconds()),
+			Packets:          p.Packets,
+			Bytes:            p.Bytes,
+		})
+	}
+	return r
+}
+
+// shownURL is a URL without a password that may be in it.
+func shownURL(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return ""
+	}
+	return u.Redacted()
+}

@@ -1,0 +1,186 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/holdfast/holdfast/config"
+	"github.com/holdfast/holdfast/engineio"
+	"github.com/holdfast/holdfast/metrics"
+	"github.com/holdfast/holdfast/session"
+	"github.com/holdfast/holdfast/status"
+)
+
+// sessionReasons are the words of session's constants of type Reason, as its source has them.
+func sessionReasons(t *testing.T) []metrics.Reason {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), "../session/session.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var words []metrics.Reason
+	ast.Inspect(file, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok || spec.Type == nil {
+			return true
+		}
+		if id, ok := spec.Type.(*ast.Ident); ok && id.Name == "Reason" {
+			word, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			words = append(words, metrics.Reason(word))
+		}
+		return true
+	})
+	return words
+}
+
+// recoveries reads holdfast_recoveries_total.
+func (r *rig) recoveries(result, reason string) float64 {
+	r.t.Helper()
+	families, err := r.series.Gather()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != "holdfast_recoveries_total" {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			if labels := m.GetLabel(); labels[0].GetValue() == reason && labels[1].GetValue() == result {
+				return m.GetCounter().GetValue()
+			}
+		}
+	}
+	return 0
+}
+
+// Package session has words of its own, so that it need not know metrics. None is outside the closed list.
+func TestSessionsReasonsAreOnTheList(t *testing.T) {
+	words := sessionReasons(t)
+	if len(words) < 10 {
+		t.Fatalf("found only %v", words)
+	}
+	all := slices.Concat(metrics.CloseReasons(), metrics.FailedReasons())
+	for _, w := range words {
+		if !slices.Contains(all, w) {
+			t.Errorf("%q is a reason of package session, and on no list of package metrics", w)
+		}
+	}
+	// And what a session can be closed for is what a client can be told that comes too late.
+	for _, r := range metrics.CloseReasons() {
+		if !slices.Contains(words, r) {
+			t.Errorf("%q is on the list of close reasons, but no session ends for it", r)
+		}
+	}
+}
+
+func TestEveryEndOfATransportIsAParkingReason(t *testing.T) {
+	for r := engineio.Reason(1); r.String() != "unknown"; r++ {
+		if word := parkingReasons[r]; !slices.Contains(metrics.ParkingReasons(), word) {
+			t.Errorf("%v: %q is no parking reason", r, word)
+		}
+	}
+}
+
+// A reason is the same word in metrics, log and status report.
+func TestReasonsAreTheSameEverywhere(t *testing.T) {
+	r := newRig(t, nil)
+	c := &client{srv: r.proxy, order: 7}
+	for _, why := range metrics.FailedReasons() {
+		r.proxy.notRecovered(c, "/nsp", why)
+		if got := r.recoveries("failed", string(why)); got != 1 {
+			t.Errorf("%s: counted %v times in the metrics", why, got)
+		}
+		if want := "msg=\"not recovered\" client=7 namespace=/nsp reason=" + string(why) + "\n"; !strings.Contains(r.logs.String(), want) {
+			t.Errorf("no %q in the log", want)
+		}
+		f := r.proxy.Status().LatestFailure[0]
+		if f.Reason != why || f.Client != 7 || f.Namespace != "/nsp" {
+			t.Errorf("status report: %+v, want %s", f, why)
+		}
+	}
+	for _, why := range metrics.RecoveredReasons() {
+		r.proxy.recovered(c, "/nsp", why, session.Resumption{Missed: 3})
+		if got := r.recoveries("recovered", string(why)); got != 1 {
+			t.Errorf("%s: counted %v times in the metrics", why, got)
+		}
+		if want := "msg=recovered client=7 namespace=/nsp reason=" + string(why) + " missed=3"; !strings.Contains(r.logs.String(), want) {
+			t.Errorf("no %q in the log", want)
+		}
+		if f := r.proxy.Status().LatestRecovery[0]; f.Reason != why || f.Missed != 3 {
+			t.Errorf("status report: %+v, want %s", f, why)
+		}
+	}
+	for _, rc := range r.proxy.Status().Recoveries.Reasons {
+		if rc.Count != 1 {
+			t.Errorf("status report: %+v, want 1", rc)
+		}
+	}
+}
+
+func TestStatus(t *testing.T) {
+	r := newRig(t, func(c *config.Config) { c.Recovery.MaxParkedSessions = 17 })
+	r.client() // stays
+	parked := r.client()
+	s := r.socket(1)
+	parked.Cut()
+	r.await("one to be parked", func() bool { return r.proxy.Status().Sessions.Parked == 1 })
+	s.Emit("n", 1)
+	r.await("a packet to be kept", func() bool { return r.proxy.Status().Parked[0].Packets == 1 })
+	got := r.proxy.Status()
+	if got.Sessions != (status.Sessions{Live: 1, Parked: 1, MaxParked: 17}) {
+		t.Errorf("sessions: %+v", got.Sessions)
+	}
+	if got.Clients != (status.Transports{WebSocket: 1}) || got.Links != (status.Transports{WebSocket: 2}) {
+		t.Errorf("clients %+v, links %+v", got.Clients, got.Links)
+	}
+	if got.Buffer.Bytes <= 0 || got.Buffer.Packets < 1 || got.Buffer.BudgetBytes <= got.Buffer.Bytes {
+		t.Errorf("buffer: %+v", got.Buffer)
+	}
+	if u := got.Upstream; u.Health != status.HealthOK || u.Handshakes.OK != 2 || !strings.HasPrefix(u.URL, "http://127.0.0.1:") {
+		t.Errorf("upstream: %+v", u)
+	}
+	p := got.Parked[0]
+	if p.Namespace != "/" || !slices.Contains(metrics.ParkingReasons(), p.Reason) || p.Bytes <= 0 || p.ExpiresInSeconds <= 0 || p.AgeSeconds > 60 {
+		t.Errorf("parked: %+v", p)
+	}
+}
+
+func TestAClientThatGoesIsNoFailureOfTheUpstream(t *testing.T) {
+	r := newRig(t, nil)
+	r.proxy.dialled(&url.Error{Op: "Get", URL: "http://upstream/", Err: context.Canceled}, 0)
+	if u := r.proxy.Status().Upstream; u.Health != status.HealthUnknown {
+		t.Errorf("upstream: %+v", u)
+	}
+	r.proxy.dialled(errors.New("connection refused"), 0)
+	if u := r.proxy.Status().Upstream; u.Health != status.HealthFailing || u.LastError != "connection refused" {
+		t.Errorf("upstream: %+v", u)
+	}
+}
+
+func TestAPasswordInTheUpstreamsURLIsNotShown(t *testing.T) {
+	if got := shownURL("http://user:secret@127.0.0.1:3000"); strings.Contains(got, "secret") {
+		t.Errorf("shown: %s", got)
+	}
+}
+
+func TestShutdownEndsSessionsAsDraining(t *testing.T) {
+	r := newRig(t, nil)
+	r.client()
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	r.proxy.Shutdown(over)
+	if log := r.logs.String(); !strings.Contains(log, `msg="session closed" namespace=/ reason=draining`) {
+		t.Errorf("no session closed as draining:\n%s", log)
+	}
+}

@@ -1,0 +1,190 @@
+package status
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/holdfast/holdfast/metrics"
+)
+
+const (
+	// latest is how many recoveries, and how many failures, are remembered.
+	latest = 50
+	// step and steps are the time that one element of the History counts, and how many there are.
+	step  = 5 * time.Second
+	steps = 180
+	// maxError is how many bytes of an error's text are told.
+	maxError = 200
+)
+
+// DialResult is how a handshake with the upstream ended.
+type DialResult int
+
+// Results of a handshake. The upstream answered the first two.
+const (
+	DialOK DialResult = iota
+	DialRejected
+	DialError
+	DialTimeout
+	dialResults
+)
+
+// Recorder remembers what a Report tells of the past. It is safe for concurrent use; each call takes well under a
+// microsecond.
+type Recorder struct {
+	started time.Time // immutable
+
+	mu         sync.Mutex // guards the fields below
+	recovered  map[metrics.Reason]int64
+	failed     map[metrics.Reason]int64
+	recoveries ring[Recovery]
+	failures   ring[Failure]
+	buckets    [steps]bucket
+	bucket     int64 // number of the newest one since started
+	dials      [dialResults]int64
+	lastAnswer time.Time
+	lastFail   time.Time
+	lastError  error
+}
+
+// bucket counts what happened within one step.
+type bucket struct{ recovered, failed int }
+
+// NewRecorder returns a Recorder that starts now.
+func NewRecorder() *Recorder {
+	return &Recorder{
+		started: time.Now(), recovered: make(map[metrics.Reason]int64), failed: make(map[metrics.Reason]int64),
+	}
+}
+
+// Recovered notes a recovery. Its Time is now.
+func (r *Recorder) Recovered(e Recovery) {
+	e.Time, e.Namespace = time.Now(), ShortNamespace(e.Namespace)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.recovered[e.Reason]++
+	r.recoveries.add(e)
+	r.bucketLocked(e.Time).recovered++
+}
+
+// Failed notes a client that was not recovered. Its Time is now.
+func (r *Recorder) Failed(e Failure) {
+	e.Time, e.Namespace = time.Now(), ShortNamespace(e.Namespace)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.failed[e.Reason]++
+	r.failures.add(e)
+	r.bucketLocked(e.Time).failed++
+}
+
+// Dialled notes a handshake with the upstream; err says why one without an answer had none.
+func (r *Recorder) Dialled(result DialResult, err error) {
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dials[result]++
+	switch result {
+	case DialOK, DialRejected:
+		r.lastAnswer = now
+	default:
+		r.lastFail, r.lastError = now, err
+	}
+}
+
+// bucketLocked is the bucket of a time; those between it and the newest one are emptied. r.mu is held.
+func (r *Recorder) bucketLocked(t time.Time) *bucket {
+	n := int64(t.Sub(r.started) / step)
+	for i := max(r.bucket+1, n-steps+1); i <= n; i++ {
+		r.buckets[i%steps] = bucket{}
+	}
+	r.bucket = max(r.bucket, n)
+	return &r.buckets[r.bucket%steps]
+}
+
+// Report returns a Report with what the Recorder knows filled in.
+func (r *Recorder) Report() Report {
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	report := Report{
+		Version:        Version,
+		Time:           now.UTC(),
+		Holdfast:       Holdfast{State: Serving, Started: r.started.UTC(), UptimeSeconds: now.Sub(r.started).Seconds()},
+		Upstream:       r.upstreamLocked(),
+		History:        r.historyLocked(now),
+		LatestRecovery: r.recoveries.newestFirst(),
+		LatestFailure:  r.failures.newestFirst(),
+		Parked:         []Parked{},
+	}
+	rec := &report.Recoveries
+	for _, reason := range metrics.RecoveredReasons() {
+		n := r.recovered[reason]
+		rec.Recovered += n
+		rec.Reasons = append(rec.Reasons, ReasonCount{"recovered", reason, n, reason.Meaning()})
+	}
+	for _, reason := range metrics.FailedReasons() {
+		n := r.failed[reason]
+		rec.Failed += n
+		rec.Reasons = append(rec.Reasons, ReasonCount{"failed", reason, n, reason.Meaning()})
+	}
+	return report
+}
+
+func (r *Recorder) upstreamLocked() Upstream {
+	u := Upstream{
+		Health: HealthUnknown,
+		Handshakes: Handshakes{
+			OK: r.dials[DialOK], Rejected: r.dials[DialRejected], Error: r.dials[DialError], Timeout: r.dials[DialTimeout],
+		},
+	}
+	if !r.lastAnswer.IsZero() {
+		t := r.lastAnswer.UTC()
+		u.Health, u.LastAnswer = HealthOK, &t
+	}
+	if !r.lastFail.IsZero() {
+		t := r.lastFail.UTC()
+		u.LastFailure = &t
+		if r.lastError != nil {
+			u.LastError = shorten(r.lastError.Error(), maxError)
+		}
+		if r.lastFail.After(r.lastAnswer) {
+			u.Health = HealthFailing
+		}
+	}
+	return u
+}
+
+func (r *Recorder) historyLocked(now time.Time) History {
+	r.bucketLocked(now)
+	first := max(0, r.bucket-steps+1)
+	h := History{StepSeconds: int(step.Seconds()), Start: r.started.Add(time.Duration(first) * step).UTC()}
+	for i := first; i <= r.bucket; i++ {
+		b := r.buckets[i%steps]
+		h.Recovered = append(h.Recovered, b.recovered)
+		h.Failed = append(h.Failed, b.failed)
+	}
+	return h
+}
+
+// ring keeps the latest elements.
+type ring[T any] struct {
+	elements []T
+	next     int // where the next one goes, once there are enough
+}
+
+func (r *ring[T]) add(e T) {
+	if len(r.elements) < latest {
+		r.elements = append(r.elements, e)
+		return
+	}
+	r.elements[r.next] = e
+	r.next = (r.next + 1) % latest
+}
+
+func (r *ring[T]) newestFirst() []T {
+	list := append(make([]T, 0, len(r.elements)), r.elements[r.next:]...)
+	list = append(list, r.elements[:r.next]...)
+	slices.Reverse(list)
+	return list
+}

@@ -1,0 +1,155 @@
+package status
+
+import (
+	"strings"
+	"time"
+
+	"github.com/holdfast/holdfast/metrics"
+)
+
+// Version is the Report's version: it grows when a field is renamed, removed or changes its meaning, not when one is
+// added.
+const Version = 1
+
+// States of the process.
+const (
+	Serving  = "serving"
+	Draining = "draining" // it takes no new clients and is about to end
+)
+
+// Health of the upstream.
+const (
+	HealthOK      = "ok"      // it answered the last handshake
+	HealthFailing = "failing" // it did not
+	HealthUnknown = "unknown" // there was no handshake yet
+)
+
+// Report is holdfast's state at a time. Its JSON is the answer of /api/status; lists are never null.
+type Report struct {
+	Version        int        `json:"version"`
+	Time           time.Time  `json:"time"`
+	Holdfast       Holdfast   `json:"holdfast"`
+	Sessions       Sessions   `json:"sessions"`
+	Clients        Transports `json:"clients"`
+	Links          Transports `json:"links"` // connections to the upstream
+	Buffer         Buffer     `json:"buffer"`
+	Upstream       Upstream   `json:"upstream"`
+	Recoveries     Recoveries `json:"recoveries"`
+	History        History    `json:"history"`
+	LatestRecovery []Recovery `json:"latest_recoveries"` // newest first
+	LatestFailure  []Failure  `json:"latest_failures"`   // newest first
+	Parked         []Parked   `json:"parked"`            // those parked longest, oldest first
+}
+
+// Holdfast is the process itself.
+type Holdfast struct {
+	Version       string    `json:"version"`
+	State         string    `json:"state"` // Serving or Draining
+	Started       time.Time `json:"started"`
+	UptimeSeconds float64   `json:"uptime_seconds"`
+}
+
+// Sessions counts them by state.
+type Sessions struct {
+	Live      int `json:"live"`
+	Parked    int `json:"parked"`
+	MaxParked int `json:"max_parked"` // recovery.max_parked_sessions
+}
+
+// Transports counts connections by their Engine.IO transport.
+type Transports struct {
+	Polling   int `json:"polling"`
+	WebSocket int `json:"websocket"`
+}
+
+// Buffer is what all sessions' logs hold.
+type Buffer struct {
+	Packets     int64 `json:"packets"`
+	Bytes       int64 `json:"bytes"`
+	BudgetBytes int64 `json:"budget_bytes"`
+}
+
+// Upstream is how the server answers handshakes.
+type Upstream struct {
+	URL         string     `json:"url"`
+	Health      string     `json:"health"` // HealthOK, HealthFailing or HealthUnknown
+	LastAnswer  *time.Time `json:"last_answer"`
+	LastFailure *time.Time `json:"last_failure"`
+	LastError   string     `json:"last_error"` // of LastFailure
+	Handshakes  Handshakes `json:"handshakes"`
+}
+
+// Handshakes counts Engine.IO handshakes with the upstream since the start, by result.
+type Handshakes struct {
+	OK       int64 `json:"ok"`
+	Rejected int64 `json:"rejected"` // by the upstream itself, which answers therefore
+	Error    int64 `json:"error"`
+	Timeout  int64 `json:"timeout"`
+}
+
+// Recoveries counts reconnections that presented a pid, since the start.
+type Recoveries struct {
+	Recovered int64         `json:"recovered"`
+	Failed    int64         `json:"failed"`
+	Reasons   []ReasonCount `json:"reasons"` // every reason there is
+}
+
+// ReasonCount is how often there was one reason.
+type ReasonCount struct {
+	Result  string         `json:"result"` // "recovered" or "failed"
+	Reason  metrics.Reason `json:"reason"`
+	Count   int64          `json:"count"`
+	Meaning string         `json:"meaning"`
+}
+
+// History counts recoveries over time. The lists are of one length, oldest first; the last element is the
+// time that is under way.
+type History struct {
+	StepSeconds int       `json:"step_seconds"`
+	Start       time.Time `json:"start"` // of the first element
+	Recovered   []int     `json:"recovered"`
+	Failed      []int     `json:"failed"`
+}
+
+// Recovery is a client that has its session again.
+type Recovery struct {
+	Time        time.Time      `json:"time"`
+	Client      uint64         `json:"client"` // the number of its handshake, as in the log
+	Namespace   string         `json:"namespace"`
+	Reason      metrics.Reason `json:"reason"` // metrics.Resumed or Takeover
+	Missed      int            `json:"missed"` // packets that waited for it
+	AwaySeconds float64        `json:"away_seconds"`
+}
+
+// Failure is a client that presented a pid and did not get its session.
+type Failure struct {
+	Time      time.Time      `json:"time"`
+	Client    uint64         `json:"client"`
+	Namespace string         `json:"namespace"`
+	Reason    metrics.Reason `json:"reason"` // one of metrics.FailedReasons
+}
+
+// Parked is a session without a client.
+type Parked struct {
+	Namespace        string         `json:"namespace"`
+	Reason           metrics.Reason `json:"reason"` // one of metrics.ParkingReasons
+	AgeSeconds       float64        `json:"age_seconds"`
+	ExpiresInSeconds float64        `json:"expires_in_seconds"`
+	Packets          int            `json:"packets"`
+	Bytes            int            `json:"bytes"`
+}
+
+// maxNamespace is how many bytes of a namespace's name are told.
+const maxNamespace = 100
+
+// ShortNamespace is what a Report tells of a namespace's name, which a client may have chosen.
+func ShortNamespace(name string) string { return shorten(name, maxNamespace) }
+
+// shorten cuts a text to n bytes, and what is no UTF-8 out of what it cuts.
+func shorten(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	const mark = "…"
+	return strings.ToValidUTF8(s[:n-len(mark)], "") + mark
+}
