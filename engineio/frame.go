@@ -156,7 +156,8 @@ func (r *frameReader) check(h ws.Header) error {
 	return nil
 }
 
-// checkLength holds a data frame's length against the limit.
+// checkLength holds a data frame's length against the limit. One that is written in more bytes than it needs is taken, as
+// servers' libraries do: the frame is not passed on as it is.
 func (r *frameReader) checkLength(h ws.Header) error {
 	limit := r.maxBytes
 	if limit <= 0 {
@@ -203,19 +204,22 @@ func (r *frameReader) deliver(op ws.OpCode, payload []byte, fn func(ws.OpCode, [
 	return fn(op, payload)
 }
 
-// closeCode is the status code of a CLOSE frame's payload; ok is false if the frame
-// is not a valid one. An empty one has the code 1005 (RFC 6455, 7.1.5).
-func closeCode(payload []byte) (code ws.StatusCode, ok bool) {
+// closeCode is the status code of a CLOSE frame's payload; 1005 if it is empty (RFC 6455, 7.1.5). Errors are *frameError.
+func closeCode(payload []byte) (ws.StatusCode, error) {
 	switch len(payload) {
 	case 0:
-		return ws.StatusNoStatusRcvd, true
+		return ws.StatusNoStatusRcvd, nil
 	case 1:
-		return 0, false
+		return 0, protocolError("half a close code")
 	}
-	code = ws.StatusCode(binary.BigEndian.Uint16(payload))
+	code := ws.StatusCode(binary.BigEndian.Uint16(payload))
 	switch {
 	case code >= 1000 && code <= 1003, code >= 1007 && code <= 1014, code >= 3000 && code <= 4999:
-		return code, utf8.Valid(payload[2:])
+	default:
+		return code, protocolError("bad close code")
 	}
-	return code, false
+	if !utf8.Valid(payload[2:]) {
+		return code, &frameError{ws.StatusInvalidFramePayloadData, "close reason is not UTF-8"}
+	}
+	return code, nil
 }

@@ -314,31 +314,35 @@ func TestCloseCode(t *testing.T) {
 	tests := []struct {
 		name, in string
 		code     ws.StatusCode
-		ok       bool
+		answer   ws.StatusCode // 0 if it is valid
 	}{
-		{"empty", "", 1005, true},
-		{"half a code", "\x03", 0, false},
-		{"normal", payload(1000, ""), 1000, true},
-		{"going away", payload(1001, "bye"), 1001, true},
-		{"reserved", payload(1004, ""), 1004, false},
-		{"not to be sent: no status", payload(1005, ""), 1005, false},
-		{"not to be sent: abnormal", payload(1006, ""), 1006, false},
-		{"internal error", payload(1011, ""), 1011, true},
-		{"service restart", payload(1012, ""), 1012, true},
-		{"not to be sent: TLS", payload(1015, ""), 1015, false},
-		{"too small", payload(999, ""), 999, false},
-		{"unassigned", payload(2999, ""), 2999, false},
-		{"library's", payload(3000, ""), 3000, true},
-		{"application's", payload(4999, "x"), 4999, true},
-		{"too large", payload(5000, ""), 5000, false},
-		{"reason beyond ASCII", payload(1000, "à bientôt"), 1000, true},
-		{"reason not UTF-8", payload(1000, "\xff"), 1000, false},
+		{"empty", "", 1005, 0},
+		{"half a code", "\x03", 0, 1002},
+		{"normal", payload(1000, ""), 1000, 0},
+		{"going away", payload(1001, "bye"), 1001, 0},
+		{"reserved", payload(1004, ""), 1004, 1002},
+		{"not to be sent: no status", payload(1005, ""), 1005, 1002},
+		{"not to be sent: abnormal", payload(1006, ""), 1006, 1002},
+		{"internal error", payload(1011, ""), 1011, 0},
+		{"service restart", payload(1012, ""), 1012, 0},
+		{"not to be sent: TLS", payload(1015, ""), 1015, 1002},
+		{"too small", payload(999, ""), 999, 1002},
+		{"unassigned", payload(2999, ""), 2999, 1002},
+		{"library's", payload(3000, ""), 3000, 0},
+		{"application's", payload(4999, "x"), 4999, 0},
+		{"too large", payload(5000, ""), 5000, 1002},
+		{"reason beyond ASCII", payload(1000, "à bientôt"), 1000, 0},
+		{"reason not UTF-8", payload(1000, "\xff"), 1000, 1007},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			code, ok := closeCode([]byte(tt.in))
-			if code != tt.code || ok != tt.ok {
-				t.Errorf("closeCode(%q) = %d, %v; want %d, %v", tt.in, code, ok, tt.code, tt.ok)
+			code, err := closeCode([]byte(tt.in))
+			var answer ws.StatusCode
+			if fe, ok := errors.AsType[*frameError](err); ok {
+				answer = fe.code
+			}
+			if code != tt.code || answer != tt.answer || (err != nil) != (answer != 0) {
+				t.Errorf("closeCode(%q) = %d, %v; want %d, answered by %d", tt.in, code, err, tt.code, tt.answer)
 			}
 		})
 	}
@@ -349,13 +353,13 @@ func FuzzCloseCode(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		code, ok := closeCode(payload)
-		if !ok || code == ws.StatusNoStatusRcvd {
+		code, err := closeCode(payload)
+		if err != nil || code == ws.StatusNoStatusRcvd {
 			return
 		}
 		// What is echoed is valid too.
-		if again, ok := closeCode(ws.NewCloseFrameBody(code, "")); !ok || again != code {
-			t.Fatalf("%d becomes %d, %v", code, again, ok)
+		if again, err := closeCode(ws.NewCloseFrameBody(code, "")); err != nil || again != code {
+			t.Fatalf("%d becomes %d, %v", code, again, err)
 		}
 	})
 }

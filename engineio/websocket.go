@@ -114,9 +114,9 @@ func (t *wsTransport) control(op ws.OpCode, payload []byte) error {
 	case ws.OpPing:
 		t.pong(payload)
 	case ws.OpClose:
-		code, ok := closeCode(payload)
-		if !ok {
-			return &frameError{ws.StatusProtocolError, "bad close frame"}
+		code, err := closeCode(payload)
+		if err != nil {
+			return err
 		}
 		t.closed(code)
 		return errStop
