@@ -182,6 +182,10 @@ type Limits struct {
 	// address that present a pid nobody has; ten seconds' worth may come at
 	// once. Beyond it pids are not looked up. Default 100; 0 is no limit.
 	FailedResumesPerSecondPerAddress int `yaml:"failed_resumes_per_second_per_address"`
+	// TakeoversPerMinutePerSession bounds how often one session moves from a live client to a newer one, in the
+	// long run; a minute's worth may come at once. Beyond it the newer client is closed after some seconds, and the
+	// session stays. Default 30; 0 is no limit.
+	TakeoversPerMinutePerSession int `yaml:"takeovers_per_minute_per_session"`
 	// HeaderBytes bounds a request's line and header, in bytes. Default 64KiB.
 	HeaderBytes Size `yaml:"header_bytes"`
 	// ReadHeaderTimeout bounds the reading of them. Default 10s.
@@ -245,6 +249,7 @@ func Default() Config {
 		},
 		Limits: Limits{
 			FailedResumesPerSecondPerAddress: 100,
+			TakeoversPerMinutePerSession:     30,
 			BodyTimeout:                      30 * time.Second,
 			HeaderBytes:                      64 * KiB,
 			ReadHeaderTimeout:                10 * time.Second,

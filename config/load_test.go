@@ -159,6 +159,7 @@ func TestEverySettingEverywhere(t *testing.T) {
 		"limits.max_connections_per_address":           "20",
 		"limits.handshakes_per_second_per_address":     "21",
 		"limits.failed_resumes_per_second_per_address": "22",
+		"limits.takeovers_per_minute_per_session":      "24",
 		"limits.body_timeout":                          "23s",
 		"limits.header_bytes":                          "15KiB",
 		"limits.read_header_timeout":                   "16s",

@@ -224,6 +224,7 @@ func (v *validator) limits(l *Limits) {
 		fmt.Sprintf("%v to %v", MinHeader, MaxHeader))
 	for _, n := range []*int{
 		&l.MaxConnectionsPerAddress, &l.HandshakesPerSecondPerAddress, &l.FailedResumesPerSecondPerAddress,
+		&l.TakeoversPerMinutePerSession,
 	} {
 		v.need(*n >= 0, n, "0 for no limit, or more")
 	}

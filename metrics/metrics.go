@@ -73,8 +73,9 @@ type PassthroughKinds struct{ HTTP, WebSocket prometheus.Counter }
 
 // Refusals counts what the configured limits turned away: Connections for
 // limits.max_connections, PerAddress for limits.max_connections_per_address,
-// Handshakes for limits.handshakes_per_second_per_address.
-type Refusals struct{ Connections, PerAddress, Handshakes prometheus.Counter }
+// Handshakes for limits.handshakes_per_second_per_address, Takeovers for
+// limits.takeovers_per_minute_per_session.
+type Refusals struct{ Connections, PerAddress, Handshakes, Takeovers prometheus.Counter }
 
 // Sides counts by the side that fell silent.
 type Sides struct{ Client, Upstream prometheus.Counter }
@@ -91,7 +92,7 @@ func New(reg prometheus.Registerer) *Metrics {
 	passthrough := f.counters("passthrough_requests_total", "Requests passed through that are no Engine.IO traffic, by kind.", "kind")
 	heartbeats := f.counters("heartbeat_timeouts_total", "Connections given up for silence, by the side that was silent.", "side")
 
-	refused := f.counters("refused_total", "Connections and handshakes refused, by the limit that was reached.", "limit")
+	refused := f.counters("refused_total", "Connections, handshakes and takeovers refused, by the limit that was reached.", "limit")
 
 	m := &Metrics{
 		Clients:       TransportGauges{clients.WithLabelValues("polling"), clients.WithLabelValues("websocket")},
@@ -130,6 +131,7 @@ func New(reg prometheus.Registerer) *Metrics {
 			Connections: refused.WithLabelValues("connections"),
 			PerAddress:  refused.WithLabelValues("connections_per_address"),
 			Handshakes:  refused.WithLabelValues("handshakes_per_address"),
+			Takeovers:   refused.WithLabelValues("takeovers_per_session"),
 		},
 		RawRelays:         f.counter("raw_relays_total", "Connections relayed as they are, without recovery, for their parser is not Socket.IO's default."),
 		ConfirmPings:      f.counter("confirm_pings_total", "Pings sent to clients between heartbeats, to learn what has arrived."),

@@ -36,7 +36,8 @@ type client struct {
 
 	mu       sync.Mutex // guards the fields below
 	closed   bool
-	home     *link // of its own handshake; nil while none is needed
+	refused  *time.Timer // to close it; nil for most
+	home     *link       // of its own handshake; nil while none is needed
 	sessions map[string]*session.Cursor
 	out      outgoing
 }
@@ -106,6 +107,9 @@ func (c *client) detach(reason metrics.Reason, goingAway bool) {
 		home := c.home
 		c.home = nil
 		c.out.close()
+		if c.refused != nil {
+			c.refused.Stop()
+		}
 		c.mu.Unlock()
 
 		if home != nil { // first, for a link whose sessions all end now is to be closed, not only disconnected

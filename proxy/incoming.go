@@ -277,6 +277,22 @@ func (c *client) drop(why string) {
 	c.sock.Abort()
 }
 
+// refusalDelay is for a client that came too often: its own back-off begins anew with each handshake.
+const refusalDelay = 3 * time.Second
+
+// dropLater handles nothing more of the client's and, after a while, closes it.
+func (c *client) dropLater(why string) {
+	c.in.dropped = true
+	c.in.partial = nil
+	c.srv.log.Info("client refused, and closed after a while", "client", c.order, "why", why)
+	c.releaseHome()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.refused = time.AfterFunc(refusalDelay, c.sock.Abort) // stopped by detach
+	}
+}
+
 // connect handles a CONNECT: the client resumes its session, or connects a fresh one on its home.
 func (c *client) connect(p packet) {
 	start := time.Now()
@@ -356,6 +372,9 @@ func (c *client) resume(claim session.Claim, start time.Time) bool {
 			switch r.Refused { //nolint:exhaustive // the others need nothing more
 			case session.Stale:
 				c.drop("a later connection has the session")
+			case session.TooOften:
+				s.metrics.Refused.Takeovers.Inc()
+				c.dropLater("its session was taken over too often")
 			case session.UnknownPID, session.WrongNamespace, session.Mismatch: // somebody may be guessing
 				s.failedResumeRate.take(c.address)
 			case session.BadOffset:

@@ -85,7 +85,8 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 	b := cfg.Recovery.Buffer
 	s.registry = session.NewRegistry(session.Limits{
 		MaxPackets: b.MaxPackets, MaxBytes: int(b.MaxBytes), WindowBytes: int(b.Window),
-		ReplayAsking: cfg.Recovery.AckEvents == config.AtLeastOnce,
+		TakeoversPerMinute: cfg.Limits.TakeoversPerMinutePerSession,
+		ReplayAsking:       cfg.Recovery.AckEvents == config.AtLeastOnce,
 	}, cfg.Recovery.MaxParkedSessions, s.budget, (*observer)(s))
 	return s, nil
 }

@@ -193,6 +193,16 @@ func (w *world) finish() {
 	w.all = nil
 }
 
+// mustResumeAs is mustResume by one owner, without an offset.
+func (w *world) mustResumeAs(s *Session, owner Owner) *Cursor {
+	w.t.Helper()
+	r := w.Resume(Claim{PID: s.PID(), Namespace: s.Namespace()}, owner)
+	if r.Cursor == nil {
+		w.t.Fatalf("Resume: %+v", r)
+	}
+	return r.Cursor
+}
+
 func stamped(data string) buffer.Packet {
 	return buffer.Packet{Kind: buffer.Stamped, Data: []byte(data)}
 }

@@ -132,6 +132,8 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 		return Resumption{Refused: Mismatch}
 	case s.owned > owner.Handshake(), s.state == Live && s.owned == owner.Handshake():
 		return Resumption{Refused: Stale}
+	case s.state == Live && !s.takeLocked(r.limits.TakeoversPerMinute):
+		return Resumption{Refused: TooOften}
 	case s.state == Live:
 		return Resumption{Takeover: s.cursor.owner}
 	}
@@ -152,6 +154,23 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 	s.cursor, s.owned = c, owner.Handshake()
 	r.moveLocked(s, Live)
 	return Resumption{Cursor: c, Reply: s.reply, Missed: s.log.Len(), Away: time.Since(s.parkedAt)}
+}
+
+// takeLocked counts one takeover, unless there were too many of late.
+func (s *Session) takeLocked(perMinute int) bool {
+	if perMinute <= 0 {
+		return true
+	}
+	now, each := time.Now(), time.Minute/time.Duration(perMinute)
+	from := s.takenUntil
+	if from.Before(now) {
+		from = now
+	}
+	if from.Add(each).Sub(now) > time.Minute {
+		return false
+	}
+	s.takenUntil = from.Add(each)
+	return true
 }
 
 // Abandon closes a parked session whose client came back, but cannot resume it: nobody else will.

@@ -245,6 +245,50 @@ func TestTakeover(t *testing.T) {
 	w.finish()
 }
 
+func TestTakeoversAreLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		limits := roomy
+		limits.TakeoversPerMinute = 6
+		w := newWorld(t, limits, 10)
+		c := w.open("/")
+		s := c.s
+		handshake := uint64(1)
+		take := func() Reason {
+			handshake++
+			owner := &client{handshake}
+			r := w.Resume(Claim{PID: s.PID(), Namespace: "/"}, owner)
+			if r.Takeover != nil {
+				w.Park([]*Cursor{c}, maxAway, "takeover")
+				r = w.Resume(Claim{PID: s.PID(), Namespace: "/"}, owner)
+				c = r.Cursor
+			}
+			return r.Refused
+		}
+		for i := range 6 {
+			if got := take(); got != "" {
+				t.Fatalf("takeover %d is refused: %s", i+1, got)
+			}
+		}
+		if got := take(); got != TooOften || !c.Attached() {
+			t.Errorf("one more: %q, and attached %v; want it refused, and the session where it was", got, c.Attached())
+		}
+		w.Park([]*Cursor{c}, maxAway, "cut") // a session that is parked is not taken from anybody
+		for range 20 {
+			c = w.mustResumeAs(s, &client{handshake})
+			w.Park([]*Cursor{c}, maxAway, "cut")
+		}
+		c = w.mustResumeAs(s, &client{handshake})
+		later(10 * time.Second)
+		if got := take(); got != "" {
+			t.Errorf("ten seconds later: %s", got)
+		}
+		if got := take(); got != TooOften {
+			t.Errorf("a second one then: %q", got)
+		}
+		w.finish()
+	})
+}
+
 // TestTakeoverWithBadOffset: the former client gives the session up, as nobody can be meant to have it any more.
 func TestTakeoverWithBadOffset(t *testing.T) {
 	w := newWorld(t, roomy, 10)

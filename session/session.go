@@ -59,6 +59,7 @@ const (
 	BadOffset      Reason = "bad_offset"
 	Stale          Reason = "stale"   // a client with a later handshake has, or had, the session
 	Mismatch       Reason = "binding" // it lacks what the session is bound to
+	TooOften       Reason = "limit"   // the session was taken over too often of late
 )
 
 // Errors of a Session.
@@ -92,6 +93,9 @@ type Limits struct {
 	MaxBytes   int
 	// WindowBytes is where a live session's link is no longer read.
 	WindowBytes int
+	// TakeoversPerMinute bounds the takeovers of one session in the long run; a minute's worth may come at once. 0 is no
+	// limit.
+	TakeoversPerMinute int
 	// ReplayAsking says that events with an acknowledgement which may have arrived are sent again
 	// (at least once); otherwise they are not (at most once).
 	ReplayAsking bool
@@ -117,6 +121,8 @@ type Session struct {
 	held     bool   // SessionHeld(true) was called
 	asking   int    // Asking packets in the log
 	parkedAt time.Time
+	// takenUntil is when the takeovers of late no longer count: each counts for its part of a minute.
+	takenUntil time.Time
 
 	// Set while parked; guarded by registry.mu.
 	parking *parking

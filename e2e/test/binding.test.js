@@ -97,3 +97,32 @@ describe("recovery.bind", { ...parallel, skip }, () => {
     });
   }
 });
+
+describe("takeovers of one session", { ...parallel, skip }, () => {
+  combos("beyond the limit are refused after a while, and nothing is lost", { native: false, transports: ["websocket"] }, async (t, how) => {
+    const s = await stack(t, { config: { limits: { takeovers_per_minute_per_session: 3 } } });
+    const c = s.client(how.version, how.options);
+    const { id } = await c.main.connected();
+    s.app.stream("/", id, 1, 3);
+    await c.main.stream(1, 3);
+    for (let i = 1; i <= 3; i++) {
+      await s.hit(c, "abandon");
+      await c.main.connected(1 + i);
+    }
+    const refused = async () => (await s.hf.metrics()).sum("holdfast_refused_total", { limit: "takeovers_per_session" });
+    assert.equal(await refused(), 0);
+    const dead = await s.hit(c, "abandon");
+    s.app.stream("/", id, 4, 50); // into the void
+    await until(async () => (await refused()) >= 1, "a refusal");
+    const since = Date.now();
+    const opened = s.app.engineConnections;
+    for (const conn of dead) conn.kill("reset"); // the former connection makes way
+    await c.main.connected(5, 20000);
+    assert.ok(Date.now() - since >= 2000, `back after ${Date.now() - since} ms, with a back-off of 20 ms`);
+    assert.ok(s.app.engineConnections - opened <= 2, "the server is spared");
+    await c.main.stream(1, 50);
+    c.main.assertRecovered(4);
+    assert.equal(s.app.disconnects.length, 0);
+    assert.equal(s.app.connections.length, 1);
+  });
+});
