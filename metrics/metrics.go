@@ -19,6 +19,7 @@ type Metrics struct {
 	LinkPauses    prometheus.Counter // holdfast_link_pauses_total
 
 	Sessions        StateGauges        // holdfast_sessions
+	ParkedLimit     prometheus.Gauge   // holdfast_parked_sessions_limit
 	SessionsCreated prometheus.Counter // holdfast_sessions_created_total
 	Takeovers       prometheus.Counter // holdfast_takeovers_total
 	Evictions       prometheus.Counter // holdfast_evictions_total
@@ -101,6 +102,7 @@ func New(reg prometheus.Registerer) *Metrics {
 		LinkPauses:    f.counter("link_pauses_total", "Times that an upstream connection was not read because its client was behind."),
 
 		Sessions:        StateGauges{sessions.WithLabelValues("live"), sessions.WithLabelValues("parked")},
+		ParkedLimit:     f.gauge("parked_sessions_limit", "Sessions that may be parked at a time."),
 		SessionsCreated: f.counter("sessions_created_total", "Sessions created."),
 		Takeovers:       f.counter("takeovers_total", "Sessions moved from a live client to the same one's newer connection."),
 		Evictions:       f.counter("evictions_total", "Parked sessions closed to make room."),

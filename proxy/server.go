@@ -81,6 +81,7 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 	total, why := cfg.Recovery.Buffer.Budget()
 	s.budget = buffer.NewBudget(int64(total))
 	m.BufferBudget.Set(float64(total))
+	m.ParkedLimit.Set(float64(cfg.Recovery.MaxParkedSessions))
 	log.Debug("buffer budget", "bytes", int64(total), "from", why)
 	b := cfg.Recovery.Buffer
 	s.registry = session.NewRegistry(session.Limits{

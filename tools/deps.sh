@@ -5,7 +5,9 @@ set -euo pipefail
 
 packages=(
   python3-socketio python3-aiohttp python3-werkzeug # the Python servers of the end-to-end tests
-  prometheus                                        # promtool, which checks the metrics
+  prometheus                                        # promtool checks metrics and rules; Prometheus scrapes
+  nginx haproxy caddy                               # in front of holdfast, with the files of deploy/fronts
+  systemd                                           # systemd-analyze, which checks deploy/systemd
   openssl                                           # certificates
   chromium                                          # the browser for tests of pages
 )
@@ -23,7 +25,7 @@ if [ "$(id -u)" != 0 ]; then
   exit 0
 fi
 
-# Only promtool is wanted, not a Prometheus on port 9090, which is the admin listener's own by default.
+# No package is to start its daemon: Prometheus on port 9090, nginx on port 80.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
   printf '#!/bin/sh\nexit 101\n' >"$policy"

@@ -5,10 +5,10 @@ import WebSocket from "ws";
 import { until, within } from "./wait.js";
 
 /** One HTTP request on a connection of its own. The promise has abort(). */
-export function request(url, { method = "GET", headers = {}, body, timeout = 8000 } = {}) {
+export function request(url, { method = "GET", headers = {}, body, agent = false, timeout = 8000 } = {}) {
   let req;
   const promise = new Promise((resolve, reject) => {
-    req = http.request(url, { method, headers, agent: false }, (res) => {
+    req = http.request(url, { method, headers, agent }, (res) => {
       const chunks = [];
       res.on("data", (c) => chunks.push(c));
       res.on("error", reject);
