@@ -34,8 +34,11 @@ type ConnHandler interface {
 	Flush()
 	// Drained says that all that was sent has been taken by the network.
 	Drained()
-	// Closed is the last call, once.
+	// Closed is the last call, once, but for a Panicked.
 	Closed(err error)
+	// Panicked says that a method of the handler's panicked, or the Conn itself, and with what. It is called from where that
+	// happened. The handler is to Close the Conn.
+	Panicked(v any)
 }
 
 // Conn is the client's side of an Engine.IO connection. It implements Engine.IO
@@ -101,6 +104,7 @@ func (c *Conn) Transport() string {
 
 // Start begins to read. The Conn calls h from then on.
 func (c *Conn) Start(h ConnHandler) {
+	defer c.contain()
 	c.input.Lock()
 	defer c.input.Unlock()
 	c.mu.Lock()
@@ -149,6 +153,7 @@ func (c *Conn) silence() time.Duration {
 // Send adds a message to the next Flush: text in up to three parts, then its binary attachments, with
 // nothing in between. Arguments are copied.
 func (c *Conn) Send(text1, text2, text3 []byte, attachments [][]byte) {
+	defer c.contain()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -170,6 +175,7 @@ func (c *Conn) Send(text1, text2, text3 []byte, attachments [][]byte) {
 
 // SendBinary adds a binary message of its own to the next Flush.
 func (c *Conn) SendBinary(data []byte) {
+	defer c.contain()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -190,6 +196,7 @@ func (c *Conn) encoderLocked() *Encoder {
 
 // Flush sends what Send has added, without waiting, and returns how many bytes have to wait.
 func (c *Conn) Flush() (queued int) {
+	defer c.contain()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -216,6 +223,7 @@ func (c *Conn) flushLocked() (queued int) {
 // Pause stops reading, but for what was read already. The server is still sent pongs when its pings
 // must be due, so that it does not give up on us.
 func (c *Conn) Pause() {
+	defer c.contain()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.paused || c.closed {
@@ -243,6 +251,7 @@ func (c *Conn) armUnseenPongLocked() {
 func (c *Conn) pongMargin() time.Duration { return c.handshake.timeout() / 4 }
 
 func (c *Conn) onUnseenPong() {
+	defer c.contain()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed || !c.behind {
@@ -260,6 +269,7 @@ func (c *Conn) onUnseenPong() {
 
 // Resume undoes Pause.
 func (c *Conn) Resume() {
+	defer c.contain()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.paused {
@@ -278,6 +288,7 @@ func (c *Conn) Close() { c.end(ErrClosed) }
 
 // end closes the Conn; the first error counts.
 func (c *Conn) end(err error) {
+	defer c.contain()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -285,6 +296,7 @@ func (c *Conn) end(err error) {
 	}
 	c.closed = true
 	c.err = err
+	defer c.tellClosedLocked() // whatever happens
 	if c.timer != nil {
 		c.timer.Stop()
 	}
@@ -307,7 +319,6 @@ func (c *Conn) end(err error) {
 	if c.cancel != nil {
 		c.cancel()
 	}
-	c.tellClosedLocked()
 }
 
 // tellClosedLocked tells the handler of the end, if there is one already.
@@ -319,12 +330,14 @@ func (c *Conn) tellClosedLocked() {
 }
 
 func (c *Conn) tellClosed(h ConnHandler, err error) {
+	defer c.contain()
 	c.input.Lock()
 	defer c.input.Unlock()
 	h.Closed(err)
 }
 
 func (c *Conn) onSilence() {
+	defer c.contain()
 	if c.silent() {
 		c.end(ErrSilent)
 	}
@@ -469,10 +482,7 @@ func (l *wsLink) frame(op ws.OpCode, payload []byte) error {
 
 // Drained implements stream.Handler.
 func (l *wsLink) Drained() {
-	l.conn.mu.Lock()
-	h := l.conn.h
-	l.conn.mu.Unlock()
-	if h != nil { // else the Conn was not started: TLS writes from a goroutine
+	if h := l.conn.handler(); h != nil { // else the Conn was not started: TLS writes from a goroutine
 		h.Drained()
 	}
 }

@@ -99,23 +99,31 @@ func (c *Conn) nextQueryLocked() string {
 }
 
 func (c *Conn) pollLoop() {
+	defer c.contain()
 	for {
-		c.mu.Lock()
-		for c.paused && !c.closed && !c.poll.upgrading {
-			c.poll.changed.Wait()
-		}
-		if c.closed || c.poll.upgrading {
-			c.poll.polling = false
-			c.poll.changedLocked()
-			c.mu.Unlock()
+		query, ok := c.nextPoll()
+		if !ok {
 			return
 		}
-		query := c.nextQueryLocked()
-		c.mu.Unlock()
 		if err := c.pollOnce(query); err != nil {
 			c.end(err)
 		}
 	}
+}
+
+// nextPoll waits until there is to be another poll, and returns its query; ok is false if there is to be none.
+func (c *Conn) nextPoll() (query string, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.paused && !c.closed && !c.poll.upgrading {
+		c.poll.changed.Wait()
+	}
+	if c.closed || c.poll.upgrading {
+		c.poll.polling = false
+		c.poll.changedLocked()
+		return "", false
+	}
+	return c.nextQueryLocked(), true
 }
 
 func (c *Conn) pollOnce(query string) error {
@@ -150,32 +158,44 @@ func (c *Conn) startPostLocked() {
 }
 
 func (c *Conn) postLoop() {
+	defer c.contain()
 	for {
-		c.mu.Lock()
-		if c.closed || c.poll.sealed || len(c.poll.posts) == 0 {
-			c.poll.posting = false
-			c.poll.changedLocked()
-			idle := !c.closed && len(c.poll.posts) == 0
-			c.mu.Unlock()
+		query, body, idle := c.nextPost()
+		if body == nil {
 			if idle {
 				c.h.Drained()
 			}
 			return
 		}
-		body := c.poll.posts[0]
-		c.poll.posts[0] = nil
-		c.poll.posts = c.poll.posts[1:]
-		query := c.nextQueryLocked()
-		c.mu.Unlock()
 		err := c.post(query, body)
-		c.mu.Lock()
-		c.poll.bytes -= len(body)
-		c.poll.taken += int64(len(body))
-		c.mu.Unlock()
+		c.posted(body)
 		if err != nil {
 			c.end(err)
 		}
 	}
+}
+
+// nextPost returns the next POST's query and body. Without a body there is to be none now; idle says that nothing waits.
+func (c *Conn) nextPost() (query string, body []byte, idle bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || c.poll.sealed || len(c.poll.posts) == 0 {
+		c.poll.posting = false
+		c.poll.changedLocked()
+		return "", nil, !c.closed && len(c.poll.posts) == 0
+	}
+	body = c.poll.posts[0]
+	c.poll.posts[0] = nil
+	c.poll.posts = c.poll.posts[1:]
+	return c.nextQueryLocked(), body, false
+}
+
+// posted notes that a POST was answered, or failed.
+func (c *Conn) posted(body []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.poll.bytes -= len(body)
+	c.poll.taken += int64(len(body))
 }
 
 func (c *Conn) post(query string, body []byte) error {
@@ -195,6 +215,7 @@ func (c *Conn) post(query string, body []byte) error {
 
 // sayClose tells the server that the connection ends, and what was still to be posted before.
 func (c *Conn) sayClose() {
+	defer c.contain()
 	defer c.cancelPost()
 	defer time.AfterFunc(c.dialer.Timeout, c.cancelPost).Stop()
 	c.mu.Lock()
@@ -205,9 +226,8 @@ func (c *Conn) sayClose() {
 	c.poll.queue([]byte{byte(Close)}, c.maxPost())
 	for _, body := range c.poll.posts {
 		query := c.nextQueryLocked()
-		c.mu.Unlock()
-		err := c.post(query, body)
-		c.mu.Lock()
+		var err error
+		c.unlocked(func() { err = c.post(query, body) })
 		if err != nil {
 			return // the server is gone; it will find out by its own heartbeat
 		}
@@ -217,6 +237,7 @@ func (c *Conn) sayClose() {
 // upgrade moves the Conn to WebSocket. It implements Engine.IO protocol v4, "Upgrade": probe, let the
 // poll and the POST under way end, send UPGRADE. If that fails, or takes too long, polling goes on.
 func (c *Conn) upgrade() {
+	defer c.contain()
 	p, err := c.probe()
 	if err != nil {
 		return
@@ -242,9 +263,8 @@ func (c *Conn) moveTo(p *probed) bool {
 	for !c.closed && !c.poll.givenUp && c.poll.posting {
 		c.poll.changed.Wait()
 	}
-	c.mu.Unlock()
-	alive := p.alive()
-	c.mu.Lock()
+	alive := false
+	c.unlocked(func() { alive = p.alive() })
 	if c.closed {
 		return false
 	}

@@ -309,6 +309,10 @@ func (l *connLog) Closed(err error) {
 	})
 }
 
+func (l *connLog) Panicked(v any) {
+	l.change(func() { l.log = append(l.log, fmt.Sprintf("panicked: %v", v)) })
+}
+
 func (l *connLog) awaitThat(t *testing.T, what string, cond func() bool) {
 	t.Helper()
 	deadline := time.After(patience)

@@ -7,6 +7,7 @@ const timerSlack = 5 * time.Millisecond
 
 // Start starts the heartbeat: from now on the client has to answer pings.
 func (s *Socket) Start() {
+	defer s.contain()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state == stateOpen {
@@ -63,6 +64,7 @@ func (s *Socket) pong() bool {
 }
 
 func (s *Socket) onTimer() {
+	defer s.contain()
 	s.mu.Lock()
 	defer s.unlock()
 	now := time.Now()

@@ -188,6 +188,7 @@ func (s *Socket) flushPollLocked() {
 }
 
 func (s *Socket) onLinger() {
+	defer s.contain()
 	s.mu.Lock()
 	defer s.unlock()
 	if s.polling.linger != nil { // else polling has ended
@@ -249,6 +250,7 @@ func (s *Socket) endPollingLocked() {
 // onNoop ends a waiting poll so that the client, which lets its polls end before it sends
 // UPGRADE, need not wait for an event.
 func (s *Socket) onNoop() {
+	defer s.contain()
 	s.mu.Lock()
 	defer s.unlock()
 	switch {

@@ -63,6 +63,10 @@ type Handler interface {
 	// Closed comes once. If the client ended the connection, it follows the Flush of all that the client sent; if
 	// this side did, a Message under way may outlast it, and its Flush still comes.
 	Closed(reason Reason)
+	// Panicked says that a method of the Handler's panicked, or the Socket itself, and with what. It is called from where
+	// that happened, with the Socket's locks free unless a method that is called with one panicked. The Handler is to
+	// Abort the Socket, from a goroutine of its own.
+	Panicked(v any)
 }
 
 // Options are a Socket's settings.
@@ -175,6 +179,7 @@ func (s *Socket) openWebSocket(t *wsTransport, h Handshake) {
 
 // Wake says that the Handler has something to fill.
 func (s *Socket) Wake() {
+	defer s.contain()
 	s.mu.Lock()
 	defer s.unlock()
 	s.flushLocked()
@@ -182,6 +187,7 @@ func (s *Socket) Wake() {
 
 // Input runs fn as if a message had come: not concurrently with Handler.Message, and followed by Handler.Flush.
 func (s *Socket) Input(fn func()) {
+	defer s.contain()
 	s.input.Lock()
 	defer s.input.Unlock()
 	fn()
@@ -191,6 +197,7 @@ func (s *Socket) Input(fn func()) {
 // Pause asks for no more messages until Resume: a WebSocket is not read, a POST is not
 // answered, and the ping timeout is suspended.
 func (s *Socket) Pause() {
+	defer s.contain()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.paused || s.state == stateClosed {
@@ -204,6 +211,7 @@ func (s *Socket) Pause() {
 
 // Resume undoes Pause.
 func (s *Socket) Resume() {
+	defer s.contain()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.resumeLocked()
@@ -226,6 +234,7 @@ func (s *Socket) resumeLocked() {
 
 // Close ends the connection in order: what the Handler still fills is sent first. It does not wait.
 func (s *Socket) Close() {
+	defer s.contain()
 	s.mu.Lock()
 	defer s.unlock()
 	if s.state != stateOpen {
@@ -247,6 +256,7 @@ func (s *Socket) Close() {
 
 // Abort ends the connection at once; an open WebSocket still gets its CLOSE frame.
 func (s *Socket) Abort() {
+	defer s.contain()
 	s.mu.Lock()
 	defer s.unlock()
 	s.closeLocked(ForcedClose)

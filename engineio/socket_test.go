@@ -102,6 +102,8 @@ func (h *fakeHandler) Upgraded() { h.note("upgraded") }
 
 func (h *fakeHandler) Closed(reason Reason) { h.note("closed: %v", reason) }
 
+func (h *fakeHandler) Panicked(v any) { h.note("panicked: %v", v) }
+
 // add gives the handler messages to send.
 func (h *fakeHandler) add(messages ...string) {
 	h.mu.Lock()

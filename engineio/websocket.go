@@ -267,18 +267,23 @@ func (t *wsTransport) Closed(err error) {
 // A second one is closed, and the first is not touched.
 func (s *Socket) ServeProbe(conn net.Conn, initial []byte) {
 	t := newWSTransport(s, conn)
-	s.mu.Lock()
-	if s.state != stateOpen || s.ws != nil || s.probe != nil || !s.opts.Upgrades {
-		t.end(0)
-	} else {
-		s.probe = t
-		t.timer = time.AfterFunc(s.opts.UpgradeTimeout, func() { s.onUpgradeTimeout(t) })
-	}
-	s.unlock()
+	s.beginProbe(t)
 	t.stream.Start(initial)
 }
 
+func (s *Socket) beginProbe(t *wsTransport) {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.state != stateOpen || s.ws != nil || s.probe != nil || !s.opts.Upgrades {
+		t.end(0)
+		return
+	}
+	s.probe = t
+	t.timer = time.AfterFunc(s.opts.UpgradeTimeout, func() { s.onUpgradeTimeout(t) })
+}
+
 func (s *Socket) onUpgradeTimeout(t *wsTransport) {
+	defer s.contain()
 	s.mu.Lock()
 	defer s.unlock()
 	if s.probe == t {

@@ -73,7 +73,7 @@ const (
 const (
 	// NotParked: its client went away, and recovery is off or not for it.
 	NotParked Reason = "not_parked"
-	// Internal: a defect of holdfast's, see the log.
+	// Internal: a panic, confined to its connection. See the log.
 	Internal Reason = "internal"
 )
 
@@ -84,19 +84,20 @@ func RecoveredReasons() []Reason { return []Reason{Resumed, Takeover} }
 func FailedReasons() []Reason {
 	return []Reason{
 		Expired, Evicted, UnknownPID, BadOffset, BufferFull, ServerDisconnect, ClientDisconnect,
-		UpstreamLost, WrongNamespace, Stale, Draining, Limit, Binding, Excluded,
+		UpstreamLost, WrongNamespace, Stale, Draining, Limit, Binding, Excluded, Internal,
 	}
 }
 
 // ParkingReasons are the reasons of Metrics.Parked.
 func ParkingReasons() []Reason {
-	return []Reason{TransportClose, TransportError, PingTimeout, EngineClose, GoingAway, PollError, ParseError, Takeover, Internal}
+	return []Reason{TransportClose, TransportError, PingTimeout, EngineClose, GoingAway, PollError, ParseError, Takeover}
 }
 
 // CloseReasons are the reasons of Metrics.SessionClosed.
 func CloseReasons() []Reason {
 	return []Reason{
 		Expired, Evicted, BufferFull, ServerDisconnect, ClientDisconnect, UpstreamLost, Draining, BadOffset, NotParked,
+		Internal,
 	}
 }
 

@@ -85,39 +85,57 @@ var parkingReasons = map[engineio.Reason]metrics.Reason{
 
 // Closed implements engineio.Handler.
 func (c *client) Closed(reason engineio.Reason) {
+	defer c.contain()
 	c.srv.removeClient(c)
 	if reason == engineio.PingTimeout {
 		c.srv.metrics.HeartbeatTimeouts.Client.Inc()
 	}
 	c.srv.log.Debug("client closed", "client", c.order, "reason", reason.String())
-	c.detach(parkingReasons[reason], reason == engineio.GoingAway)
+	c.park(parkingReasons[reason], reason == engineio.GoingAway)
 }
 
-// detach parks the client's sessions and gives up its home. When it returns they can be resumed, whoever called it first.
-func (c *client) detach(reason metrics.Reason, goingAway bool) {
-	c.detached.Do(func() {
-		c.mu.Lock()
-		c.closed = true
-		cursors := make([]*session.Cursor, 0, len(c.sessions))
-		for _, cur := range c.sessions {
-			cursors = append(cursors, cur)
-		}
-		cursors = append(cursors, c.out.cursors()...)
-		c.sessions = nil
-		home := c.home
-		c.home = nil
-		c.out.close()
-		if c.refused != nil {
-			c.refused.Stop()
-		}
-		c.mu.Unlock()
-
+// park parks the client's sessions. When it returns they can be resumed, whoever called it first.
+func (c *client) park(reason metrics.Reason, goingAway bool) {
+	c.detach(func(cursors []*session.Cursor, home *link) {
 		if home != nil { // first, for a link whose sessions all end now is to be closed, not only disconnected
 			home.release(c, true)
 		}
 		c.srv.registry.Park(cursors, c.parkFor(goingAway), string(reason))
-		close(c.done)
 	})
+}
+
+// detach takes the client off its sessions and its home, and leaves what becomes of them to the function. Only the first
+// call does anything; the others wait for it.
+func (c *client) detach(leave func(cursors []*session.Cursor, home *link)) {
+	c.detached.Do(func() {
+		defer close(c.done)
+		cursors, home := c.letGo()
+		defer func() {
+			if v := recover(); v != nil {
+				c.srv.panicked(v)
+				c.failSessions(cursors, home)
+			}
+		}()
+		leave(cursors, home)
+	})
+}
+
+// letGo closes the client for anything further, and returns what it was attached to.
+func (c *client) letGo() (cursors []*session.Cursor, home *link) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	for _, cur := range c.sessions {
+		cursors = append(cursors, cur)
+	}
+	home = c.home
+	c.home, c.sessions = nil, nil
+	if c.refused != nil {
+		c.refused.Stop()
+	}
+	c.srv.guard(func() { cursors = append(cursors, c.out.cursors()...) })
+	c.srv.guard(c.out.close)
+	return cursors, home
 }
 
 func (c *client) parkFor(goingAway bool) time.Duration {
@@ -130,7 +148,7 @@ func (c *client) parkFor(goingAway bool) time.Duration {
 
 // giveUp closes the client at once, because another takes its sessions over, say. They are parked when it returns.
 func (c *client) giveUp(reason metrics.Reason) {
-	c.detach(reason, false)
+	c.park(reason, false)
 	c.sock.Abort()
 }
 
@@ -147,55 +165,71 @@ func (c *client) takeHome(l *link) bool {
 
 // homeLost says that a link which is this client's home has ended, and whether anything of the client's was on it.
 func (c *client) homeLost(l *link, needed bool) {
-	c.mu.Lock()
-	if c.home != l {
-		c.mu.Unlock()
-		return
-	}
-	c.home = nil
-	last := needed || !slices.ContainsFunc(slices.Collect(maps.Values(c.sessions)), (*session.Cursor).Attached)
-	c.mu.Unlock()
-	if last {
+	defer c.contain()
+	if c.dropHome(l) && (needed || !c.attachedAnywhere()) {
 		c.end()
 	}
 }
 
-// connected attaches the client to a fresh session, whose CONNECT reply has come. It returns false if the client has gone.
-func (c *client) connected(l *link, namespace string, reply []byte, binding session.Binding, resumable bool) bool {
+// dropHome makes l the client's home no longer, and reports whether it was.
+func (c *client) dropHome(l *link) bool {
 	c.mu.Lock()
-	if old := c.sessions[namespace]; c.closed || old != nil && old.Attached() {
-		c.mu.Unlock()
+	defer c.mu.Unlock()
+	was := c.home == l
+	if was {
+		c.home = nil
+	}
+	return was
+}
+
+func (c *client) attachedAnywhere() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(slices.Collect(maps.Values(c.sessions)), (*session.Cursor).Attached)
+}
+
+// connected attaches the client to a fresh session, whose CONNECT reply has come. It returns false if the client has gone.
+func (c *client) connected(l *link, namespace string, reply []byte, binding session.Binding, resumable bool) (ok bool) {
+	defer c.contain()
+	if !c.attach(l, namespace, reply, binding, resumable) {
 		return false
 	}
-	cur := c.srv.registry.New(l, namespace, c, resumable)
-	s := cur.Session()
-	s.Bind(binding)
-	reply = withPID(reply, s)
-	c.sessions[namespace] = cur
-	c.out.pushRaw(reply, false, l)
-	l.add(s) // before the client's end, which waits for mu, can find the link without sessions
-	c.mu.Unlock()
 	c.srv.metrics.SessionsCreated.Inc()
 	c.srv.log.Debug("session opened", "client", c.order, "namespace", namespace, "resumable", resumable)
 	return true
 }
 
+func (c *client) attach(l *link, namespace string, reply []byte, binding session.Binding, resumable bool) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if old := c.sessions[namespace]; c.closed || old != nil && old.Attached() {
+		return false
+	}
+	cur := c.srv.registry.New(l, namespace, c, resumable)
+	s := cur.Session()
+	s.Bind(binding)
+	l.add(s) // before the client's end, which waits for mu, can find the link without sessions
+	c.sessions[namespace] = cur
+	c.out.pushRaw(withPID(reply, s), false, l)
+	return true
+}
+
 // deliver says that a session's log has a packet for the client; the Socket is woken later, by its link.
 func (c *client) deliver(cur *session.Cursor) {
+	defer c.contain()
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.out.push(cur, 1)
-	c.mu.Unlock()
 }
 
 // relay sends the client a message that belongs to no session.
 func (c *client) relay(data []byte, binary bool, l *link) {
+	defer c.contain()
 	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
-		return
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.out.pushRaw(slices.Clone(data), binary, l)
 	}
-	c.out.pushRaw(slices.Clone(data), binary, l)
-	c.mu.Unlock()
 }
 
 // end closes the client's transport after all that is still to be sent.

@@ -1,27 +1,94 @@
 package proxy
 
 import (
+	"net/http"
 	"runtime/debug"
 
-	"github.com/holdfast/holdfast/metrics"
+	"github.com/holdfast/holdfast/session"
 )
 
-// A panic while one connection's packets are handled is a defect, and ends that connection: not the process, with
-// everybody else's.
+// A panic while one connection is handled is a defect, and ends that connection with its sessions: not the process, with
+// everybody else's. So every way into this package leads past a contain, and locks are given up by defer wherever
+// something could go wrong under them.
 
 // contain is deferred by the client's methods that others call.
 func (c *client) contain() {
 	if v := recover(); v != nil {
-		c.srv.panicked(v)
-		go c.giveUp(metrics.Internal) // not from here: the caller may hold the Socket's lock
+		c.Panicked(v)
+	}
+}
+
+// Panicked implements engineio.Handler.
+func (c *client) Panicked(v any) {
+	c.srv.panicked(v)
+	go c.fail() // not from here: the caller may hold the Socket's lock, or ours
+}
+
+// fail ends the client and its sessions, as far as that still goes.
+func (c *client) fail() {
+	for _, step := range []func(){
+		func() { c.srv.removeClient(c) },
+		func() { c.detach(c.failSessions) },
+		c.sock.Abort,
+	} {
+		c.srv.guard(step)
+	}
+}
+
+// failSessions ends the sessions with these cursors, and the client's home with whatever else is on it.
+func (c *client) failSessions(cursors []*session.Cursor, home *link) {
+	if home != nil {
+		home.release(c, true)
+		home.Fail()
+	}
+	for _, cur := range cursors { // one by one: there may be something wrong with any
+		c.srv.guard(func() { c.srv.registry.Fail(cur) })
 	}
 }
 
 // contain is deferred by the link's methods that others call.
 func (l *link) contain() {
 	if v := recover(); v != nil {
-		l.srv.panicked(v)
-		l.conn.Close() // ends its sessions
+		l.Panicked(v)
+	}
+}
+
+// Panicked implements engineio.ConnHandler.
+func (l *link) Panicked(v any) {
+	l.srv.panicked(v)
+	go l.Fail() // not from here: the caller may hold our lock
+}
+
+// Fail ends the link with its sessions.
+func (l *link) Fail() { l.srv.guard(l.conn.Close) }
+
+// guard runs fn, and only tells of its panic: there is nothing left to end.
+func (s *Server) guard(fn func()) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.panicked(v)
+		}
+	}()
+	fn()
+}
+
+// containRequest is deferred by ServeHTTP: a request whose handling panics is not answered, and its connection ends.
+func (s *Server) containRequest() {
+	if v := recover(); v != nil {
+		if v != http.ErrAbortHandler { //nolint:errorlint // else it is meant so; net/http compares it so, too
+			s.panicked(v)
+		}
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// containRequest is deferred where a request of this client's is handled.
+func (c *client) containRequest() {
+	if v := recover(); v != nil {
+		if v != http.ErrAbortHandler { //nolint:errorlint // as above
+			c.Panicked(v)
+		}
+		panic(http.ErrAbortHandler)
 	}
 }
 

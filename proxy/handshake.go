@@ -67,11 +67,18 @@ func (s *Server) handshake(w http.ResponseWriter, r *http.Request, q url.Values,
 		s.refuse(w, r, err)
 		return
 	}
+	opened := false
+	defer func() {
+		if !opened {
+			conn.Close()
+		}
+	}()
 	header := without(conn.ResponseHeader(), notRelayed)
 	own, opts := s.ownHandshake(conn.Handshake(), websocket)
 	recoverable := s.cfg.Recovery.MaxDisconnectionDuration > 0 && s.chosen(q, r.UserAgent())
 	opts.HandshakeID = q.Get("t")
 	c := newClient(s, order, req, own.SID, opts, recoverable)
+	defer c.containRequest()
 	if !websocket {
 		c.later = laterHeaders(header)
 	}
@@ -81,6 +88,7 @@ func (s *Server) handshake(w http.ResponseWriter, r *http.Request, q url.Values,
 		s.addClient(c)
 		c.sock.Start()
 		l.start()
+		opened = true
 		copyHeader(w.Header(), header)
 		s.writeAnswer(w, r, c.sock.OpenAnswer(own))
 		return
@@ -88,13 +96,13 @@ func (s *Server) handshake(w http.ResponseWriter, r *http.Request, q url.Values,
 	client, initial, err := upgrade(w, r, header)
 	if err != nil {
 		s.log.Debug("websocket handshake failed", "client", order, "error", err)
-		l.abandon()
 		return
 	}
 	c.websocket.Store(true)
 	s.addClient(c)
 	c.sock.StartWebSocket(client, initial, own)
 	l.start()
+	opened = true
 }
 
 // ownHandshake is the upstream's handshake with a sid of our own, and what is configured in place of its values.
@@ -178,6 +186,7 @@ func upgrade(w http.ResponseWriter, r *http.Request, header http.Header) (net.Co
 
 // serveClient handles a request that bears a client's sid.
 func (s *Server) serveClient(w http.ResponseWriter, r *http.Request, c *client, q url.Values) {
+	defer c.containRequest()
 	transport, upgrading := q.Get("transport"), isUpgrade(r)
 	switch {
 	case transport != "polling" && transport != "websocket":

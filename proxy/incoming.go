@@ -144,6 +144,7 @@ func (c *client) decideParser(data []byte, binary bool) {
 
 // Flush implements engineio.Handler: it sends what a batch of messages brought.
 func (c *client) Flush() {
+	defer c.contain()
 	in := &c.in
 	for i, l := range in.dirty {
 		in.dirty[i] = nil
@@ -353,21 +354,16 @@ func (c *client) resume(claim session.Claim, start time.Time) bool {
 	s, namespace := c.srv, claim.Namespace
 	how := metrics.Resumed
 	for {
-		c.mu.Lock()
-		if c.closed {
-			c.mu.Unlock()
+		r, closed := c.reattach(claim, start)
+		switch {
+		case closed:
 			c.in.dropped = true
 			return false
-		}
-		r := s.registry.Resume(claim, c)
-		switch {
 		case r.Takeover != nil:
-			c.mu.Unlock()
 			how = metrics.Takeover
 			r.Takeover.(*client).giveUp(metrics.Takeover)
 			continue
 		case r.Cursor == nil:
-			c.mu.Unlock()
 			s.notRecovered(c, namespace, metrics.Reason(r.Refused))
 			switch r.Refused { //nolint:exhaustive // the others need nothing more
 			case session.Stale:
@@ -382,15 +378,6 @@ func (c *client) resume(claim session.Claim, start time.Time) bool {
 			}
 			return false
 		}
-		c.sessions[namespace] = r.Cursor
-		c.out.pushRaw(r.Reply, false, r.Cursor.Session().Upstream().(*link))
-		if r.Missed > 0 {
-			c.out.push(r.Cursor, r.Missed)
-			c.out.resumed(r.Cursor, start)
-		} else {
-			s.metrics.RecoveryDuration.Observe(time.Since(start).Seconds())
-		}
-		c.mu.Unlock()
 		s.recovered(c, namespace, how, r)
 		c.in.wake = true
 		for _, p := range c.takeEarly(namespace) {
@@ -399,6 +386,28 @@ func (c *client) resume(claim session.Claim, start time.Time) bool {
 		c.releaseHome()
 		return true
 	}
+}
+
+// reattach asks for the session, and takes what there is to be had of it. closed says that the client has gone.
+func (c *client) reattach(claim session.Claim, start time.Time) (r session.Resumption, closed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return r, true
+	}
+	r = c.srv.registry.Resume(claim, c)
+	if r.Cursor == nil {
+		return r, false
+	}
+	c.sessions[claim.Namespace] = r.Cursor
+	c.out.pushRaw(r.Reply, false, r.Cursor.Session().Upstream().(*link))
+	if r.Missed > 0 {
+		c.out.push(r.Cursor, r.Missed)
+		c.out.resumed(r.Cursor, start)
+	} else {
+		c.srv.metrics.RecoveryDuration.Observe(time.Since(start).Seconds())
+	}
+	return r, false
 }
 
 // connecting reports whether a CONNECT of this client's waits for its reply.
@@ -447,6 +456,7 @@ func (c *client) connectHome(namespace string, data []byte) {
 // redial repeats the client's handshake upstream, for a further home. Meanwhile the client is not read, so that
 // nothing overtakes what it is for.
 func (c *client) redial(then func(home *link)) {
+	defer c.contain()
 	home, err := c.dialHome()
 	c.sock.Input(func() {
 		c.in.dialing = false

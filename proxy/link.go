@@ -130,6 +130,7 @@ func (l *link) flush(c *client) {
 
 // Drained implements engineio.ConnHandler.
 func (l *link) Drained() {
+	defer l.contain()
 	l.mu.Lock()
 	clients := l.congested
 	l.congested = nil
@@ -359,6 +360,7 @@ func (l *link) left(s *session.Session) {
 
 // SessionsEnded implements session.Upstream.
 func (l *link) SessionsEnded(ended []*session.Session, _ session.Reason) {
+	defer l.contain()
 	for _, s := range ended {
 		l.forget(s)
 	}
@@ -372,6 +374,7 @@ func (l *link) SessionsEnded(ended []*session.Session, _ session.Reason) {
 
 // SessionHeld implements session.Upstream: the link is not read while any session is over its window.
 func (l *link) SessionHeld(held bool) {
+	defer l.contain()
 	l.holdMu.Lock()
 	defer l.holdMu.Unlock()
 	if held {
@@ -413,16 +416,10 @@ func (l *link) closeIfUnused() bool {
 // Closed implements engineio.ConnHandler: the link's sessions end, and their clients are told by the
 // end of their transports, after what the server had sent before.
 func (l *link) Closed(err error) {
-	l.mu.Lock()
-	l.ended = true
-	c, pending := l.client, len(l.pending) > 0 || l.raw
-	sessions := make([]*session.Session, 0, len(l.sessions))
-	for _, s := range l.sessions {
-		sessions = append(sessions, s)
-	}
-	waiting := slices.Collect(maps.Values(l.pending))
-	clear(l.sessions)
-	l.mu.Unlock()
+	defer close(l.done)
+	defer l.srv.removeLink(l)
+	defer l.contain()
+	left := l.endAll()
 	l.Drained()
 
 	level := slog.LevelDebug
@@ -430,24 +427,48 @@ func (l *link) Closed(err error) {
 		level = slog.LevelWarn
 		l.srv.metrics.HeartbeatTimeouts.Upstream.Inc()
 	}
-	l.srv.log.Log(context.Background(), level, "link closed", "error", err, "sessions", len(sessions))
+	l.srv.log.Log(context.Background(), level, "link closed", "error", err, "sessions", len(left.sessions))
 	reason := session.UpstreamLost
 	if errors.Is(err, engineio.ErrClosed) && l.srv.draining.Load() { // by closeAll
 		reason = session.Draining
 	}
-	for _, s := range sessions {
-		l.srv.registry.Close(s, reason)
-		// After Close: who resumes it before is told, and after it nobody can.
-		if oc, ok := s.Attached().(*client); ok {
-			oc.end()
-		}
+	for _, s := range left.sessions {
+		l.srv.guard(func() { l.lose(s, reason) })
 	}
-	for _, w := range waiting { // nobody answers their CONNECT
+	for _, w := range left.waiting { // nobody answers their CONNECT
 		w.client.end()
 	}
-	if c != nil {
-		c.homeLost(l, pending || len(sessions) > 0)
+	if left.home != nil {
+		left.home.homeLost(l, left.needed || len(left.sessions) > 0)
 	}
-	l.srv.removeLink(l)
-	close(l.done)
+}
+
+// remains is what was on a link when it ended.
+type remains struct {
+	home     *client // the client whose home it was, or nil
+	needed   bool    // by that client, even without a session
+	sessions []*session.Session
+	waiting  []connecting // for the reply to a CONNECT
+}
+
+// endAll takes everything off the link, which has ended.
+func (l *link) endAll() remains {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended = true
+	r := remains{
+		home: l.client, needed: len(l.pending) > 0 || l.raw,
+		sessions: slices.Collect(maps.Values(l.sessions)), waiting: slices.Collect(maps.Values(l.pending)),
+	}
+	clear(l.sessions)
+	return r
+}
+
+// lose ends a session whose link has ended, and its client.
+func (l *link) lose(s *session.Session, reason session.Reason) {
+	l.srv.registry.Close(s, reason)
+	// After Close: who resumes it before is told, and after it nobody can.
+	if c, ok := s.Attached().(*client); ok {
+		c.end()
+	}
 }

@@ -149,3 +149,11 @@ func shownURL(raw string) string {
 	}
 	return u.Redacted()
 }
+
+// Panicked implements session.Observer.
+func (o *observer) Panicked(v any, sessions []*session.Session) {
+	(*Server)(o).panicked(v)
+	for _, s := range sessions {
+		s.Upstream().(*link).Fail()
+	}
+}

@@ -366,37 +366,3 @@ func TestShutdownRefusesHandshakesAndWaitsForTheUpstream(t *testing.T) {
 		t.Error("Shutdown waited for its time to be up")
 	}
 }
-
-func TestPanicsAreContained(t *testing.T) {
-	r := newRig(t, nil)
-	r.client()
-	other := r.client()
-	r.socket(1)
-	var victim *client
-	r.proxy.mu.Lock()
-	for _, cl := range r.proxy.clients {
-		if victim == nil || cl.order < victim.order {
-			victim = cl
-		}
-	}
-	r.proxy.mu.Unlock()
-	func() {
-		defer victim.contain()
-		panic("a defect")
-	}()
-	r.await("the client's end", func() bool {
-		select {
-		case <-victim.done:
-			return true
-		default:
-			return false
-		}
-	})
-	if got := testutil.ToFloat64(r.metrics.Panics); got != 1 {
-		t.Errorf("panics = %v, want 1", got)
-	}
-	args, err := other.EmitAck(t.Context(), "echo", "still here")
-	if err != nil || string(args[0]) != `"still here"` {
-		t.Errorf("another client got %s, %v", args, err)
-	}
-}

@@ -102,6 +102,7 @@ func (s *Server) Ready() error {
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	defer s.containRequest()
 	if !s.isEngineIO(r) {
 		s.passThrough(w, r)
 		return

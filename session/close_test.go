@@ -266,3 +266,45 @@ func TestEndedTogether(t *testing.T) {
 	equal(t, "the other link was told", other.told(), []string{"not_parked: /d"})
 	w.finish()
 }
+
+func TestFail(t *testing.T) {
+	w := newWorld(t, roomy, 10)
+	c := w.open("/")
+	former := w.open("/chat")
+	w.Park([]*Cursor{former}, time.Minute, "test")
+	w.noted()
+	w.Fail(c)
+	w.Fail(former)
+	if got, want := w.noted(), []string{"/ ended: internal, was live, 0 packets"}; !slices.Equal(got, want) {
+		t.Errorf("the observer was told %q, want %q", got, want)
+	}
+	if got, want := w.link.told(), []string{"internal: /"}; !slices.Equal(got, want) {
+		t.Errorf("the link was told %q, want %q", got, want)
+	}
+	if got := w.Resume(Claim{PID: c.Session().PID(), Namespace: "/"}, &client{2}); got.Refused != Internal {
+		t.Errorf("resumed: %+v, want it refused as internal", got)
+	}
+	w.Close(former.Session(), UpstreamLost) // its timer ends with it
+}
+
+// brokenLink is an Upstream that panics when told of an end.
+type brokenLink struct{ link }
+
+func (*brokenLink) SessionsEnded([]*Session, Reason) { panic("broken") }
+
+func TestPanicAtExpiryIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, roomy, 10)
+		c := w.New(&brokenLink{}, "/", &client{1}, true)
+		w.Park([]*Cursor{c}, time.Minute, "test")
+		w.noted()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got, want := w.noted(), []string{"/ ended: expired, was parked, 0 packets", "panicked: broken, with 1 sessions"}; !slices.Equal(got, want) {
+			t.Errorf("the observer was told %q, want %q", got, want)
+		}
+		if live, parked := w.Counts(); live+parked != 0 { // no lock was left behind
+			t.Errorf("%d sessions live, %d parked, want none", live, parked)
+		}
+	})
+}

@@ -110,6 +110,10 @@ func (w *world) Ended(s *Session, reason Reason, was State, buffered int) {
 	w.note("%s ended: %s, was %v, %d packets", s.Namespace(), reason, was, buffered)
 }
 
+func (w *world) Panicked(v any, sessions []*Session) {
+	w.note("panicked: %v, with %d sessions", v, len(sessions))
+}
+
 // noted is what the Observer was told since the last call of noted.
 func (w *world) noted() []string {
 	w.mu.Lock()

@@ -22,6 +22,8 @@ const (
 type Observer interface {
 	Parked(s *Session, reason string)
 	Ended(s *Session, reason Reason, was State, buffered int)
+	// Panicked says that to expire these sessions panicked, and with what: their links are to be ended.
+	Panicked(v any, sessions []*Session)
 }
 
 // Registry knows all sessions that can be resumed. It is safe for concurrent use.
@@ -175,41 +177,72 @@ func (s *Session) takeLocked(perMinute int) bool {
 
 // Abandon closes a parked session whose client came back, but cannot resume it: nobody else will.
 func (r *Registry) Abandon(pid, namespace string) {
+	r.end(true, func(end func(*Session, Reason)) {
+		if s := r.byPID[pid]; s != nil && s.namespace == namespace && s.State() == Parked {
+			end(s, BadOffset)
+		}
+	})
+}
+
+// end closes the sessions that choose, with r.mu held, calls end for; and tells of them.
+func (r *Registry) end(tellUpstream bool, choose func(end func(*Session, Reason))) {
+	var gone []ended
+	defer func() { r.finish(gone, tellUpstream) }()
 	r.mu.Lock()
-	s := r.byPID[pid]
-	if s == nil || s.namespace != namespace || s.State() != Parked {
-		r.mu.Unlock()
-		return
-	}
-	e := r.closeLocked(s, BadOffset)
-	r.mu.Unlock()
-	r.finish([]ended{e}, true)
+	defer r.mu.Unlock()
+	choose(func(s *Session, reason Reason) { gone = append(gone, r.closeLocked(s, reason)) })
 }
 
 // Park parks the sessions of one client for at most d. Cursors that are no longer their session's, and closed
 // sessions, are passed over. Sessions that cannot be resumed, or not for any time, are closed instead.
 // reason is for the Observer.
 func (r *Registry) Park(cursors []*Cursor, d time.Duration, reason string) {
-	var gone []ended
-	p := &parking{reason: reason, expires: time.Now().Add(d)}
+	parked, gone := r.park(cursors, d, reason)
+	for _, s := range parked {
+		r.observer.Parked(s, reason)
+	}
+	r.finish(gone, true)
+}
+
+func (r *Registry) park(cursors []*Cursor, d time.Duration, reason string) (parked []*Session, gone []ended) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := &parking{reason: reason, expires: time.Now().Add(d)}
+	p.timer = time.AfterFunc(d, func() { r.expire(p) }) // waits for r.mu
 	for _, c := range cursors {
 		if e := r.leaveLocked(c, d, p); e.s != nil {
 			gone = append(gone, e)
 		}
 	}
-	parked := slices.Clone(p.sessions)
-	if len(parked) > 0 {
-		p.timer = time.AfterFunc(d, func() { r.expire(p) })
+	parked = slices.Clone(p.sessions)
+	if len(parked) == 0 {
+		p.timer.Stop()
 	}
 	for r.parked.Len() > r.maxParked {
 		gone = append(gone, r.closeLocked(parkedIn(r.parked.Front()), Evicted))
 	}
-	r.mu.Unlock()
-	for _, s := range parked {
-		r.observer.Parked(s, reason)
+	return parked, gone
+}
+
+// Fail closes a client's session, of which nothing is to be relied on any more. A cursor that is no longer its
+// session's is without effect.
+func (r *Registry) Fail(c *Cursor) {
+	r.end(true, func(end func(*Session, Reason)) {
+		if c.leave() {
+			end(c.s, Internal)
+		}
+	})
+}
+
+// leave takes the client off the session, and reports whether it had it. The registry's lock is held.
+func (c *Cursor) leave() bool {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	had := c.s.cursor == c
+	if had {
+		c.s.cursor = nil
 	}
-	r.finish(gone, true)
+	return had
 }
 
 // leaveLocked takes a session's client away, and parks the session with those of p, or closes it. What it
@@ -269,48 +302,49 @@ func (r *Registry) unparkLocked(s *Session) {
 func parkedIn(e *list.Element) *Session { return e.Value.(*Session) }
 
 func (r *Registry) expire(p *parking) {
-	r.mu.Lock()
-	gone := make([]ended, 0, len(p.sessions))
-	for _, s := range slices.Clone(p.sessions) {
-		gone = append(gone, r.closeLocked(s, Expired))
-	}
-	r.mu.Unlock()
-	r.finish(gone, true)
+	var sessions []*Session
+	defer func() {
+		if v := recover(); v != nil {
+			r.observer.Panicked(v, sessions)
+		}
+	}()
+	r.end(true, func(end func(*Session, Reason)) {
+		sessions = slices.Clone(p.sessions)
+		for _, s := range sessions {
+			end(s, Expired)
+		}
+	})
 }
 
 // Close ends a session for a reason that its link knows. What its client has not been sent yet can still be read,
 // but for ClientDisconnect: a client handles nothing that comes after it. BufferFull ends a parked session only:
 // if a client resumed it after Append said so, all it missed is there.
 func (r *Registry) Close(s *Session, reason Reason) {
-	r.mu.Lock()
-	if reason == BufferFull && s.State() != Parked {
-		r.mu.Unlock()
-		return
-	}
-	e := r.closeLocked(s, reason)
-	r.mu.Unlock()
-	r.finish([]ended{e}, reason == BufferFull)
+	r.end(reason == BufferFull, func(end func(*Session, Reason)) {
+		if reason != BufferFull || s.State() == Parked {
+			end(s, reason)
+		}
+	})
 }
 
 // Relieve closes parked sessions that hold packets, the one parked longest first, until the budget is kept again or
 // none is left. What live clients have not confirmed is never dropped; their links are held instead.
 func (r *Registry) Relieve() {
-	var gone []ended
-	r.mu.Lock()
-	if r.budget.Exceeded() && !time.Now().Before(r.relieveNext) {
+	r.end(true, func(end func(*Session, Reason)) {
+		if !r.budget.Exceeded() || time.Now().Before(r.relieveNext) {
+			return
+		}
 		for e := r.parked.Front(); e != nil && r.budget.Exceeded(); {
 			s := parkedIn(e)
 			e = e.Next() // closing takes the session's out of the list
 			if s.buffered() > 0 {
-				gone = append(gone, r.closeLocked(s, Evicted))
+				end(s, Evicted)
 			}
 		}
 		if r.budget.Exceeded() {
 			r.relieveNext = time.Now().Add(relieveEvery)
 		}
-	}
-	r.mu.Unlock()
-	r.finish(gone, true)
+	})
 }
 
 // ended is a session that has just been closed.

@@ -50,6 +50,7 @@ const (
 	UpstreamLost     Reason = "upstream_lost"     // the link to the server ended
 	Draining         Reason = "draining"          // the same, by a shutdown of ours
 	Unrecoverable    Reason = "not_parked"        // recovery is off for this client, and it has gone
+	Internal         Reason = "internal"          // a panic, after which nothing of its is to be relied on
 )
 
 // Further reasons why a client cannot resume.

@@ -287,13 +287,19 @@ func (s *loopStream) Start(initial []byte) {
 	s.started = err == nil
 	s.mu.Unlock()
 	if err != nil {
-		go s.h.Closed(err)
+		go s.refused(err)
 		return
 	}
 	// Bytes that came before the registration raise an edge by themselves; the initial ones do not.
 	if len(initial) > 0 {
 		s.loop.schedule(s)
 	}
+}
+
+// refused tells of a stream that could not be started.
+func (s *loopStream) refused(err error) {
+	defer recoverFor(s.h, s.Close)
+	s.h.Closed(err)
 }
 
 func (s *loopStream) Pause() {

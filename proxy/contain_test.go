@@ -1,0 +1,237 @@
+package proxy
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/holdfast/holdfast/internal/legacy"
+	"github.com/holdfast/holdfast/session"
+)
+
+// Panics are injected by breaking what the code relies on: it has no hook for them.
+
+// byOrder is the client with the n-th handshake.
+func (r *rig) byOrder(n uint64) *client {
+	r.t.Helper()
+	r.proxy.mu.Lock()
+	defer r.proxy.mu.Unlock()
+	for _, c := range r.proxy.clients {
+		if c.order == n {
+			return c
+		}
+	}
+	r.t.Fatalf("there is no client %d", n)
+	return nil
+}
+
+// homeOf is a client's home.
+func homeOf(c *client) *link {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.home
+}
+
+// wantContained checks that there was a panic, which was counted and logged with its stack; that its client and the
+// client's sessions are gone; and that only those are.
+func (r *rig) wantContained(victim *client, other *counter) {
+	r.t.Helper()
+	r.await("the client's end", func() bool {
+		select {
+		case <-victim.done:
+			return r.proxy.client(victim.sock.SID()) == nil
+		default:
+			return false
+		}
+	})
+	r.await("one session, on one link, to be left", func() bool {
+		live, parked := r.proxy.registry.Counts()
+		r.proxy.mu.Lock()
+		defer r.proxy.mu.Unlock()
+		return live == 1 && parked == 0 && len(r.proxy.allLink) == 1
+	})
+	if testutil.ToFloat64(r.metrics.Panics) == 0 {
+		r.t.Error("the panic was not counted")
+	}
+	if log := r.logs.String(); !strings.Contains(log, "panic confined") || !strings.Contains(log, "goroutine ") {
+		r.t.Error("the panic was not logged with its stack")
+	}
+	args, err := other.EmitAck(r.t.Context(), "echo", "still here")
+	if err != nil || string(args[0]) != `"still here"` {
+		r.t.Errorf("another client got %s, %v", args, err)
+	}
+}
+
+func TestPanicsEndOneConnection(t *testing.T) {
+	tests := []struct {
+		name string
+		// strike breaks something of client 2, which p speaks for, and lets that be found out.
+		strike func(r *rig, c *client, p *peer)
+	}{
+		{"while the client's message is handled", func(_ *rig, c *client, p *peer) {
+			c.mu.Lock()
+			c.sessions["/bad"] = &session.Cursor{}
+			c.mu.Unlock()
+			p.send(`42/bad,["x"]`)
+		}},
+		{"while a batch of the client's messages is flushed", func(_ *rig, c *client, p *peer) {
+			c.sock.Input(func() { c.in.dirty = append(c.in.dirty, nil) })
+			p.send(`42["x"]`)
+		}},
+		{"while a CONNECT reply is handled, under the client's lock", func(_ *rig, c *client, p *peer) {
+			c.mu.Lock()
+			c.sessions = nil
+			c.mu.Unlock()
+			p.send("40/admin,")
+		}},
+		{"while packets are written to the client", func(r *rig, c *client, _ *peer) {
+			c.mu.Lock()
+			c.out.pending = append(c.out.pending, item{cur: &session.Cursor{}, n: 1})
+			c.mu.Unlock()
+			r.socket(1).Emit("n", 1)
+		}},
+		{"while the server's packet is queued, under the client's lock", func(r *rig, c *client, _ *peer) {
+			c.mu.Lock()
+			c.out.head = 100
+			c.mu.Unlock()
+			r.socket(1).Emit("n", 1)
+		}},
+		{"while the server's packet is appended", func(r *rig, c *client, p *peer) {
+			var admin *legacy.Socket
+			connected := make(chan struct{})
+			r.server.OnConnect("/chat", func(s *legacy.Socket) error {
+				admin = s
+				close(connected)
+				return nil
+			})
+			p.send("40/chat,")
+			<-connected
+			p.want("40/chat,")
+			l := homeOf(c)
+			l.mu.Lock()
+			l.sessions["/kept"] = l.sessions["/chat"]
+			l.sessions["/chat"] = &session.Session{}
+			l.mu.Unlock()
+			admin.Emit("x")
+		}},
+		{"while the client's end is handled", func(_ *rig, c *client, p *peer) {
+			c.mu.Lock()
+			c.sessions["/bad"] = &session.Cursor{}
+			c.mu.Unlock()
+			p.conn.Close()
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, nil)
+			other := r.client()
+			p := r.dial()
+			p.send("40")
+			p.want("40{")
+			r.socket(1)
+			victim := r.byOrder(2)
+			tt.strike(r, victim, p)
+			r.wantContained(victim, other)
+		})
+	}
+}
+
+func TestPanicWhileASessionIsResumed(t *testing.T) {
+	r := newRig(t, nil)
+	other := r.client()
+	p := r.dial()
+	p.send("40")
+	reply, err := p.next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := between(t, reply, `"pid":"`, `"`)
+	second := r.dial()
+	victim := r.byOrder(3)
+	victim.mu.Lock()
+	victim.out.head = 100
+	victim.mu.Unlock()
+	second.send(`40{"pid":"` + pid + `"}`)
+	second.wantEnd()
+	r.wantContained(victim, other)
+
+	// The session is gone, and its client is served.
+	third := r.dial()
+	third.send(`40{"pid":"` + pid + `"}`)
+	reply, err = third.next()
+	if err != nil || strings.Contains(reply, pid) {
+		t.Errorf("got %q, %v; want a fresh session", reply, err)
+	}
+}
+
+// between is what stands between two texts.
+func between(t *testing.T, s, before, after string) string {
+	t.Helper()
+	_, s, ok := strings.Cut(s, before)
+	s, _, ok2 := strings.Cut(s, after)
+	if !ok || !ok2 {
+		t.Fatalf("%q has nothing between %q and %q", s, before, after)
+	}
+	return s
+}
+
+func TestPanicWhileARequestIsHandled(t *testing.T) {
+	r := newRig(t, nil)
+	c := r.client()
+	r.proxy.passed = nil
+	if resp, err := http.Get(r.url + "/api"); err == nil {
+		resp.Body.Close()
+		t.Errorf("got an answer, with status %d", resp.StatusCode)
+	}
+	if got := testutil.ToFloat64(r.metrics.Panics); got < 1 {
+		t.Errorf("panics = %v, want 1 at least", got)
+	}
+	if _, err := c.EmitAck(t.Context(), "echo", "still here"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPanicWhileAHandshakeIsHandled(t *testing.T) {
+	r, s := newScriptedRig(t, nil)
+	r.proxy.chosen = func(url.Values, string) bool { panic("a defect") }
+	req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/socket.io/?EIO=4&transport=websocket", nil)
+	req.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}}
+	wantAbort(t, r, req)
+	s.accept().wantEnd() // the link does not stay
+}
+
+func TestPanicWhileAPostIsRead(t *testing.T) {
+	r := newRig(t, nil)
+	other := r.client()
+	resp, err := http.Get(r.url + "/socket.io/?EIO=4&transport=polling")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	victim := r.byOrder(2)
+	req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/socket.io/?EIO=4&transport=polling&sid="+victim.sock.SID(), brokenBody{})
+	wantAbort(t, r, req)
+	r.wantContained(victim, other)
+}
+
+type brokenBody struct{}
+
+func (brokenBody) Read([]byte) (int, error) { panic("a defect") }
+
+// wantAbort serves a request, whose connection is to be ended.
+func wantAbort(t *testing.T, r *rig, req *http.Request) {
+	t.Helper()
+	defer func() {
+		if v := recover(); v != http.ErrAbortHandler { //nolint:errorlint // it is compared so by net/http
+			t.Errorf("ServeHTTP panicked with %v, want %v", v, http.ErrAbortHandler)
+		}
+		if got := testutil.ToFloat64(r.metrics.Panics); got != 1 {
+			t.Errorf("panics = %v, want 1", got)
+		}
+	}()
+	r.proxy.ServeHTTP(httptest.NewRecorder(), req)
+}
