@@ -359,6 +359,7 @@ func (c *Conn) probe() (*probed, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer freeReader(br)
 	p := &probed{conn: conn, link: &wsLink{conn: c}}
 	e := newEncoder(clientFrames)
 	e.packet(Ping, []byte("probe"), nil, nil)

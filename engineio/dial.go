@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -164,6 +165,7 @@ func (c *Conn) dialWebSocket(ctx context.Context) error {
 	}
 	c.response = header
 	l := &wsLink{conn: c}
+	defer freeReader(br)
 	c.initial, err = l.readUntil(ctx, conn, br, func(p Packet) (bool, error) { return true, c.opened(p) })
 	if err != nil {
 		conn.Close()
@@ -209,22 +211,43 @@ func (l *wsLink) readUntil(ctx context.Context, conn net.Conn, br *bufio.Reader,
 }
 
 func (l *wsLink) read(br *bufio.Reader, fn func(ws.OpCode, []byte) error) (rest []byte, err error) {
-	buf := make([]byte, 4<<10)
 	for {
-		n, err := br.Read(buf)
+		if _, err := br.Peek(1); err != nil {
+			return nil, err
+		}
+		p, err := br.Peek(br.Buffered())
 		if err != nil {
 			return nil, err
 		}
-		rest, err := l.frames.feed(buf[:n], fn)
+		rest, err := l.frames.feed(p, fn)
 		if errors.Is(err, errStop) {
-			buffered, err := br.Peek(br.Buffered())
-			return append(rest, buffered...), err
+			return append([]byte(nil), rest...), nil
 		}
 		if err != nil {
+			return nil, err
+		}
+		if _, err := br.Discard(len(p)); err != nil {
 			return nil, err
 		}
 	}
 }
+
+// readers are those of handshakes. What is behind a handshake is copied from them.
+var readers = sync.Pool{New: func() any { return bufio.NewReader(nil) }}
+
+func newReader(r io.Reader) *bufio.Reader {
+	br := readers.Get().(*bufio.Reader)
+	br.Reset(r)
+	return br
+}
+
+func freeReader(br *bufio.Reader) {
+	br.Reset(nil)
+	readers.Put(br)
+}
+
+// usualRequestBytes is what most handshakes' requests fit in.
+const usualRequestBytes = 1 << 10
 
 // acceptKey is the answer to a Sec-WebSocket-Key (RFC 6455, 4.2.2).
 func acceptKey(key string) string {
@@ -240,11 +263,13 @@ func (c *Conn) openWebSocket(ctx context.Context, query string) (net.Conn, *bufi
 		return nil, nil, nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	br, header, err := c.webSocketHandshake(conn, query)
+	br := newReader(conn)
+	header, err := c.webSocketHandshake(conn, br, query)
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
 	if err != nil {
+		freeReader(br)
 		conn.Close()
 		if ctx.Err() != nil {
 			err = errors.Join(ctx.Err(), err)
@@ -254,13 +279,14 @@ func (c *Conn) openWebSocket(ctx context.Context, query string) (net.Conn, *bufi
 	return conn, br, header, nil
 }
 
-func (c *Conn) webSocketHandshake(conn net.Conn, query string) (*bufio.Reader, http.Header, error) {
+func (c *Conn) webSocketHandshake(conn net.Conn, br *bufio.Reader, query string) (http.Header, error) {
 	var nonce [16]byte
 	if _, err := rand.Read(nonce[:]); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	key := base64.StdEncoding.EncodeToString(nonce[:])
 	var b bytes.Buffer
+	b.Grow(usualRequestBytes)
 	b.WriteString("GET " + c.request.Path)
 	if query != "" {
 		b.WriteString("?" + query)
@@ -268,28 +294,27 @@ func (c *Conn) webSocketHandshake(conn net.Conn, query string) (*bufio.Reader, h
 	b.WriteString(" HTTP/1.1\r\nHost: " + c.request.Host + "\r\n" +
 		"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key + "\r\n")
 	if err := c.request.Header.Write(&b); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	b.WriteString("\r\n")
 	if _, err := conn.Write(b.Bytes()); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	br := bufio.NewReader(conn)
 	resp, err := http.ReadResponse(br, &http.Request{Method: http.MethodGet})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusSwitchingProtocols {
-		return nil, nil, rejection(resp)
+		return nil, rejection(resp)
 	}
 	if resp.Header.Get("Sec-WebSocket-Accept") != acceptKey(key) {
-		return nil, nil, fmt.Errorf("%w: wrong Sec-WebSocket-Accept", ErrMalformed)
+		return nil, fmt.Errorf("%w: wrong Sec-WebSocket-Accept", ErrMalformed)
 	}
 	if ext := resp.Header.Get("Sec-WebSocket-Extensions"); ext != "" {
-		return nil, nil, fmt.Errorf("%w: extension %q that was not offered", ErrMalformed, ext)
+		return nil, fmt.Errorf("%w: extension %q that was not offered", ErrMalformed, ext)
 	}
-	return br, resp.Header, nil
+	return resp.Header, nil
 }
 
 // withCookies returns the header with the cookies that the response sets put into its Cookie header. All others stay

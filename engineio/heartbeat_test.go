@@ -227,7 +227,7 @@ func TestPingTimeoutOfASlowReader(t *testing.T) {
 			p := newLazyPeer(theirs)
 			defer close(p.gate)
 			defer theirs.Close() // first
-			s.StartWebSocket(ours, nil, testHandshake)
+			s.StartWebSocket(ours, nil, nil, testHandshake)
 			defer s.Abort()
 			message := strings.Repeat("x", 64<<10)
 			for range 256 {

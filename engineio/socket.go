@@ -153,18 +153,20 @@ func NewSocket(sid string, opts Options, h Handler) *Socket {
 func (s *Socket) SID() string { return s.sid }
 
 // StartWebSocket makes a WebSocket the transport, sends the OPEN packet, and starts the heartbeat.
-// The Socket owns conn from then on; initial is what was read from it already.
-func (s *Socket) StartWebSocket(conn net.Conn, initial []byte, h Handshake) {
+// The Socket owns conn from then on; initial is what was read from it already, and answer, which is to be sent ahead
+// of all, what accepts the WebSocket.
+func (s *Socket) StartWebSocket(conn net.Conn, initial, answer []byte, h Handshake) {
 	t := newWSTransport(s, conn)
-	s.openWebSocket(t, h)
+	s.openWebSocket(t, answer, h)
 	t.stream.Start(initial)
 }
 
-func (s *Socket) openWebSocket(t *wsTransport, h Handshake) {
+func (s *Socket) openWebSocket(t *wsTransport, answer []byte, h Handshake) {
 	s.mu.Lock()
 	defer s.unlock()
 	s.ws = t
 	e := newEncoder(serverFrames)
+	e.buf = append(e.buf, answer...)
 	e.packet(Open, h.Encode(), nil, nil)
 	t.write(e)
 	switch s.state {

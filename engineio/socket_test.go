@@ -319,7 +319,7 @@ func openPipe(t *testing.T, opts Options) (*Socket, *fakeHandler, *wsPeer) {
 	s := NewSocket("sid", opts, h)
 	ours, theirs := net.Pipe()
 	p := newPeer(theirs, clientFrames)
-	s.StartWebSocket(ours, nil, testHandshake)
+	s.StartWebSocket(ours, nil, nil, testHandshake)
 	p.want(t, openText)
 	synctest.Wait()
 	t.Cleanup(func() {
@@ -356,7 +356,7 @@ func openLoopback(t *testing.T, opts Options) (*Socket, *fakeHandler, *wsPeer) {
 	s := NewSocket("sid", opts, h)
 	ours, theirs := loopback(t)
 	p := newPeer(theirs, clientFrames)
-	s.StartWebSocket(ours, nil, testHandshake)
+	s.StartWebSocket(ours, nil, nil, testHandshake)
 	p.want(t, openText)
 	t.Cleanup(s.Abort)
 	return s, h, p

@@ -15,7 +15,7 @@ func startProbe(t *testing.T, s *Socket) *wsPeer {
 	ours, theirs := net.Pipe()
 	p := newPeer(theirs, clientFrames)
 	t.Cleanup(func() { theirs.Close() })
-	s.ServeProbe(ours, nil)
+	s.ServeProbe(ours, nil, nil)
 	return p
 }
 
@@ -88,7 +88,7 @@ func TestUpgradeWithInitialBytes(t *testing.T) {
 		p := newPeer(theirs, clientFrames)
 		e := newEncoder(clientFrames)
 		e.packet(Ping, []byte("probe"), nil, nil)
-		s.ServeProbe(ours, append([]byte(nil), e.buf...))
+		s.ServeProbe(ours, append([]byte(nil), e.buf...), nil)
 		e.free()
 		p.want(t, "3probe")
 		h.wantLog(t)

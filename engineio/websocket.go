@@ -263,10 +263,12 @@ func (t *wsTransport) Closed(err error) {
 	}
 }
 
-// ServeProbe takes a WebSocket which the client opened with this Socket's sid, to upgrade to it.
-// A second one is closed, and the first is not touched.
-func (s *Socket) ServeProbe(conn net.Conn, initial []byte) {
+// ServeProbe takes a WebSocket which the client opened with this Socket's sid, to upgrade to it. Its arguments are those of
+// StartWebSocket. A second one is closed, and the first is not touched.
+func (s *Socket) ServeProbe(conn net.Conn, initial, answer []byte) {
 	t := newWSTransport(s, conn)
+	t.written = int64(len(answer))
+	t.stream.Write(answer)
 	s.beginProbe(t)
 	t.stream.Start(initial)
 }

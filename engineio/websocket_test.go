@@ -36,7 +36,7 @@ func TestWebSocketInitialBytes(t *testing.T) {
 	ours, theirs := loopback(t)
 	p := newPeer(theirs, clientFrames)
 	in := wire(fromClient(ws.OpText, "4a"), fromClient(ws.OpText, "4b"))
-	s.StartWebSocket(ours, in[:len(in)-3], testHandshake)
+	s.StartWebSocket(ours, in[:len(in)-3], nil, testHandshake)
 	t.Cleanup(s.Abort)
 	p.want(t, openText)
 	h.await(t, "message 4a")
@@ -171,7 +171,7 @@ func TestWebSocketPingsBehindData(t *testing.T) {
 		defer theirs.Close()
 		p := newLazyPeer(theirs)
 		defer close(p.gate)
-		s.StartWebSocket(ours, nil, testHandshake)
+		s.StartWebSocket(ours, nil, nil, testHandshake)
 		h.add(strings.Repeat("x", batchBytes), strings.Repeat("y", batchBytes))
 		s.Wake()
 		const flood = 10_000
@@ -309,7 +309,7 @@ func TestCloseBeforeWebSocketStarts(t *testing.T) {
 				ours, theirs := net.Pipe()
 				defer theirs.Close()
 				p := newPeer(theirs, clientFrames)
-				s.StartWebSocket(ours, nil, testHandshake)
+				s.StartWebSocket(ours, nil, nil, testHandshake)
 				p.want(t, tt.after...)
 				h.wantLog(t, "closed: forced close")
 			})
@@ -367,7 +367,7 @@ func TestSlowReader(t *testing.T) {
 	p := newLazyPeer(theirs)
 	defer close(p.gate)
 	defer theirs.Close() // first
-	s.StartWebSocket(ours, nil, testHandshake)
+	s.StartWebSocket(ours, nil, nil, testHandshake)
 	t.Cleanup(s.Abort)
 
 	const messages, size = 400, 32 << 10
@@ -430,7 +430,7 @@ func TestConcurrentUse(t *testing.T) {
 		h.onMessage = func(string) { s.Wake() }
 		ours, theirs := loopback(t)
 		p := newPeer(theirs, clientFrames)
-		s.StartWebSocket(ours, nil, testHandshake)
+		s.StartWebSocket(ours, nil, nil, testHandshake)
 		var wg sync.WaitGroup
 		for range 3 {
 			wg.Go(func() {

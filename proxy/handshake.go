@@ -93,14 +93,14 @@ func (s *Server) handshake(w http.ResponseWriter, r *http.Request, q url.Values,
 		s.writeAnswer(w, r, c.sock.OpenAnswer(own))
 		return
 	}
-	client, initial, err := upgrade(w, r, header)
+	client, err := upgrade(w, r, header)
 	if err != nil {
 		s.log.Debug("websocket handshake failed", "client", order, "error", err)
 		return
 	}
 	c.websocket.Store(true)
 	s.addClient(c)
-	c.sock.StartWebSocket(client, initial, own)
+	c.sock.StartWebSocket(client.conn, client.initial, client.answer.Bytes(), own)
 	l.start()
 	opened = true
 }
@@ -158,30 +158,52 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	}
 }
 
-// upgrade answers a WebSocket handshake, with the upstream's headers and its choice of subprotocol.
-func upgrade(w http.ResponseWriter, r *http.Request, header http.Header) (net.Conn, []byte, error) {
-	header = header.Clone()
-	protocol := header.Get("Sec-WebSocket-Protocol")
-	header.Del("Sec-WebSocket-Protocol")
-	u := ws.HTTPUpgrader{Header: header, Protocol: func(p string) bool { return p == protocol }}
-	conn, rw, _, err := u.Upgrade(r, w)
+// hijacked is a connection on which a WebSocket handshake is being answered. The answer is kept back, to
+// go out in one write with what follows it.
+type hijacked struct {
+	http.ResponseWriter
+	conn    net.Conn
+	answer  bytes.Buffer
+	initial []byte // what came behind the request already
+}
+
+// Hijack implements http.Hijacker.
+func (h *hijacked) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := conn.SetDeadline(time.Time{}); err != nil { // net/http's
-		conn.Close()
-		return nil, nil, err
+	h.conn = conn
+	rw.Writer.Reset(&h.answer)
+	return conn, rw, nil
+}
+
+// upgrade accepts a WebSocket handshake, with the upstream's headers and its choice of subprotocol. A bad one it answers
+// itself, and returns an error.
+func upgrade(w http.ResponseWriter, r *http.Request, header http.Header) (*hijacked, error) {
+	h := &hijacked{ResponseWriter: w}
+	protocol := header.Get("Sec-WebSocket-Protocol")
+	if protocol != "" {
+		header = header.Clone()
+		header.Del("Sec-WebSocket-Protocol")
 	}
-	var initial []byte
-	if n := rw.Reader.Buffered(); n > 0 {
-		b, err := rw.Peek(n)
-		if err != nil {
-			conn.Close()
-			return nil, nil, err
+	u := ws.HTTPUpgrader{Header: header, Protocol: func(p string) bool { return p == protocol }}
+	_, rw, _, err := u.Upgrade(r, h)
+	if err == nil {
+		err = h.conn.SetDeadline(time.Time{}) // net/http's
+	}
+	if err == nil && rw.Reader.Buffered() > 0 {
+		h.initial, err = rw.Peek(rw.Reader.Buffered())
+		h.initial = slices.Clone(h.initial)
+	}
+	if err != nil {
+		if h.conn != nil {
+			_, _ = h.conn.Write(h.answer.Bytes()) // says what is wrong, if anybody is there to read it
+			h.conn.Close()
 		}
-		initial = slices.Clone(b)
+		return nil, err
 	}
-	return conn, initial, nil
+	return h, nil
 }
 
 // serveClient handles a request that bears a client's sid.
@@ -192,12 +214,12 @@ func (s *Server) serveClient(w http.ResponseWriter, r *http.Request, c *client, 
 	case transport != "polling" && transport != "websocket":
 		s.answer(w, r, c, engineio.ErrorAnswer(engineio.CodeUnknownTransport))
 	case transport == "websocket" && upgrading:
-		conn, initial, err := upgrade(w, r, nil)
+		upgraded, err := upgrade(w, r, nil)
 		if err != nil {
 			s.log.Debug("websocket upgrade failed", "client", c.order, "error", err)
 			return
 		}
-		c.sock.ServeProbe(conn, initial)
+		c.sock.ServeProbe(upgraded.conn, upgraded.initial, upgraded.answer.Bytes())
 	case transport == "websocket", upgrading:
 		s.answer(w, r, c, engineio.ErrorAnswer(engineio.CodeBadRequest))
 	case r.Method == http.MethodGet:
