@@ -6,7 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
+
+	"github.com/holdfast/holdfast/internal/jsonobject"
 )
 
 // PacketType is an Engine.IO packet type, as its character on the wire.
@@ -94,28 +97,48 @@ const maxHandshakeValue = 1 << 40
 
 // ParseHandshake reads the payload of an OPEN packet. Errors wrap ErrMalformed.
 func ParseHandshake(data []byte) (Handshake, error) {
-	var h struct {
-		Handshake
-		// JavaScript's numbers: other servers than the reference one write them with a fraction.
-		PingInterval *float64 `json:"pingInterval"`
-		PingTimeout  float64  `json:"pingTimeout"`
-		MaxPayload   float64  `json:"maxPayload"`
-	}
-	if err := json.Unmarshal(data, &h); err != nil {
+	var h Handshake
+	var bad error
+	_, err := jsonobject.Scan(data, func(m jsonobject.Member) {
+		bad = errors.Join(bad, h.set(m, data))
+	})
+	if err = errors.Join(err, bad); err != nil {
 		return Handshake{}, fmt.Errorf("%w: handshake: %w", ErrMalformed, err)
 	}
-	if h.PingInterval != nil {
-		h.Handshake.PingInterval = int64(min(*h.PingInterval, maxHandshakeValue))
-		if *h.PingInterval == 0 {
-			h.Handshake.PingInterval = 1000 // python-engineio, which counts whole seconds, means less than one
-		}
-	}
-	h.Handshake.PingTimeout = int64(min(h.PingTimeout, maxHandshakeValue))
-	h.Handshake.MaxPayload = int64(max(0, min(h.MaxPayload, maxHandshakeValue)))
-	if h.SID == "" || h.Handshake.PingInterval <= 0 || h.Handshake.PingTimeout <= 0 {
+	if h.SID == "" || h.PingInterval <= 0 || h.PingTimeout <= 0 {
 		return Handshake{}, fmt.Errorf("%w: handshake without sid, pingInterval or pingTimeout", ErrMalformed)
 	}
-	return h.Handshake, nil
+	return h, nil
+}
+
+// set takes one member of the payload data.
+func (h *Handshake) set(m jsonobject.Member, data []byte) (err error) {
+	value := data[m.Value:m.End]
+	switch string(m.Key) {
+	case "sid":
+		h.SID, _ = m.String(data)
+	case "upgrades":
+		if string(value) != "[]" { // as all have it that came by WebSocket
+			err = json.Unmarshal(value, &h.Upgrades)
+		}
+	case "pingInterval":
+		h.PingInterval, err = parseNumber(value)
+		if string(value) == "0" {
+			h.PingInterval = 1000 // python-engineio, which counts whole seconds, means less than one
+		}
+	case "pingTimeout":
+		h.PingTimeout, err = parseNumber(value)
+	case "maxPayload":
+		h.MaxPayload, err = parseNumber(value)
+		h.MaxPayload = max(h.MaxPayload, 0)
+	}
+	return err
+}
+
+// parseNumber reads one of JavaScript's numbers: other servers than the reference one write them with a fraction.
+func parseNumber(value []byte) (int64, error) {
+	f, err := strconv.ParseFloat(string(value), 64)
+	return int64(max(-1, min(f, maxHandshakeValue))), err
 }
 
 // Encode returns the OPEN packet's payload.

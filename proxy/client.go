@@ -189,7 +189,7 @@ func (c *client) attachedAnywhere() bool {
 }
 
 // connected attaches the client to a fresh session, whose CONNECT reply has come. It returns false if the client has gone.
-func (c *client) connected(l *link, namespace string, reply []byte, binding session.Binding, resumable bool) (ok bool) {
+func (c *client) connected(l *link, namespace string, reply connectReply, binding session.Binding, resumable bool) (ok bool) {
 	defer c.contain()
 	if !c.attach(l, namespace, reply, binding, resumable) {
 		return false
@@ -199,7 +199,7 @@ func (c *client) connected(l *link, namespace string, reply []byte, binding sess
 	return true
 }
 
-func (c *client) attach(l *link, namespace string, reply []byte, binding session.Binding, resumable bool) bool {
+func (c *client) attach(l *link, namespace string, reply connectReply, binding session.Binding, resumable bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if old := c.sessions[namespace]; c.closed || old != nil && old.Attached() {

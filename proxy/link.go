@@ -277,14 +277,14 @@ func (l *link) connected(p packet) {
 		l.relay(p.data, false)
 		return
 	}
-	_, plain := socketio.AddPID(p.data, "")
+	place, plain := socketio.PIDPlace(p.data)
 	if !plain && bytes.Contains(p.data, []byte(`"pid"`)) {
 		l.srv.ownCSR.Do(func() {
 			l.srv.log.Info("the upstream recovers connections itself: its sessions pass as they are (logged once)")
 		})
 	}
 	c := asked.client
-	if c.connected(l, namespace, slices.Clone(p.data), asked.binding, plain && c.recoverable) {
+	if c.connected(l, namespace, connectReply{slices.Clone(p.data), place}, asked.binding, plain && c.recoverable) {
 		l.touch(c)
 		return
 	}
@@ -292,12 +292,18 @@ func (l *link) connected(p packet) {
 	l.closeIfUnused()
 }
 
-// withPID is the CONNECT reply with the session's pid, which later clients get too.
-func withPID(reply []byte, s *session.Session) []byte {
+// connectReply is a server's CONNECT reply, and where a pid can be put into it.
+type connectReply struct {
+	data  []byte
+	place int
+}
+
+// withPID is the reply with the session's pid, which later clients get too.
+func (r connectReply) withPID(s *session.Session) []byte {
 	if s.PID() == "" {
-		return reply
+		return r.data
 	}
-	reply, _ = socketio.AddPID(reply, s.PID())
+	reply := socketio.AddPID(r.data, r.place, s.PID())
 	s.SetReply(reply)
 	return reply
 }

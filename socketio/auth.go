@@ -3,6 +3,8 @@ package socketio
 import (
 	"bytes"
 	"encoding/json"
+
+	"github.com/holdfast/holdfast/internal/jsonobject"
 )
 
 // AuthValues returns the values that a CONNECT packet's payload has for keys, in their order, nil where it has none.
@@ -16,17 +18,13 @@ func AuthValues(packet []byte, keys []string) [][]byte {
 		return values
 	}
 	data := packet[h.Data:]
-	members, err := scanObject(data)
-	if err != nil {
-		return values
-	}
-	for i, key := range keys {
-		for _, m := range members {
-			if m.key == key {
-				values[i] = canonical(data[m.value:m.end])
+	_, _ = jsonobject.Scan(data, func(m jsonobject.Member) { // else it has no keys
+		for i, key := range keys {
+			if string(m.Key) == key {
+				values[i] = canonical(data[m.Value:m.End])
 			}
 		}
-	}
+	})
 	return values
 }
 

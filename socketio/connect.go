@@ -2,8 +2,9 @@ package socketio
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
+
+	"github.com/holdfast/holdfast/internal/jsonobject"
 )
 
 // Recovery is what a socket.io-client (4.6 and later) adds to the auth payload
@@ -17,17 +18,17 @@ type Recovery struct {
 }
 
 // take keeps m's value if m is the library's own pid or offset, and so has to be cut out.
-func (r *Recovery) take(m member, data []byte, isPID, isOffset func(string) bool) bool {
-	switch m.key {
+func (r *Recovery) take(m jsonobject.Member, data []byte, isPID, isOffset func(string) bool) bool {
+	switch string(m.Key) {
 	case "pid":
-		s, ok := m.stringValue(data)
+		s, ok := m.String(data)
 		if !ok || !isPID(s) {
 			return false
 		}
 		r.PID = s
 		return true
 	case "offset":
-		s, ok := m.stringValue(data)
+		s, ok := m.String(data)
 		if !ok || !isOffset(s) {
 			r.ForeignOffset = true
 			return false
@@ -53,26 +54,25 @@ func TakeRecovery(packet []byte, isPID, isOffset func(string) bool) (rest []byte
 	if h.Type != Connect || !mayHaveRecovery(data) {
 		return packet, r, nil
 	}
-	members, err := scanObject(data)
-	if err != nil {
-		return nil, r, err
-	}
 	out := make([]byte, 0, len(packet))
 	out = append(out, packet[:h.Data]...)
 	kept := 0
-	for _, m := range members {
+	members, err := jsonobject.Scan(data, func(m jsonobject.Member) {
 		if r.take(m, data, isPID, isOffset) {
-			continue
+			return
 		}
 		if kept == 0 {
 			out = append(out, '{')
 		} else {
 			out = append(out, ',')
 		}
-		out = append(out, data[m.start:m.end]...)
+		out = append(out, data[m.Start:m.End]...)
 		kept++
-	}
-	if kept == len(members) {
+	})
+	switch {
+	case err != nil:
+		return nil, r, fmt.Errorf("%w: payload: %w", ErrMalformed, err)
+	case kept == members:
 		return packet, r, nil
 	}
 	if kept > 0 {
@@ -87,87 +87,28 @@ func mayHaveRecovery(data []byte) bool {
 		bytes.IndexByte(data, '\\') >= 0
 }
 
-// AddPID puts the private id, which must need no escaping in JSON, into a CONNECT reply's payload, after the
-// keys that are there. ok is false, and out is reply, if there are none (every server sends a sid), or
-// a pid is among them: then the server recovers connections itself.
-func AddPID(reply []byte, pid string) (out []byte, ok bool) {
-	h, err := ParseHeader(reply)
-	if err != nil || h.Type != Connect || h.Data == len(reply) {
-		return reply, false
-	}
-	members, err := scanObject(reply[h.Data:])
-	if err != nil || len(members) == 0 {
-		return reply, false
-	}
-	for _, m := range members {
-		if m.key == "pid" {
-			return reply, false
-		}
-	}
-	end := h.Data + members[len(members)-1].end
-	out = make([]byte, 0, len(reply)+len(pid)+len(`,"pid":""`))
-	out = append(out, reply[:end]...)
+// AddPID puts the private id, which must need no escaping in JSON, into a CONNECT reply's payload, at the place that
+// PIDPlace gave.
+func AddPID(reply []byte, place int, pid string) []byte {
+	out := make([]byte, 0, len(reply)+len(pid)+len(`,"pid":""`))
+	out = append(out, reply[:place]...)
 	out = append(out, `,"pid":"`...)
 	out = append(out, pid...)
 	out = append(out, '"')
-	return append(out, reply[end:]...), true
+	return append(out, reply[place:]...)
 }
 
-// member is one `"key":value` of an object, by its place in the JSON text.
-type member struct {
-	key        string
-	start, end int // of key and value together
-	value      int // where the value starts
-}
-
-func (m member) stringValue(data []byte) (string, bool) {
-	if data[m.value] != '"' {
-		return "", false
+// PIDPlace is where a private id can be added to a CONNECT reply's payload: after the keys that are there. ok is false
+// if there are none (every server sends a sid), or a pid is among them: then the server recovers connections itself.
+func PIDPlace(reply []byte) (place int, ok bool) {
+	h, err := ParseHeader(reply)
+	if err != nil || h.Type != Connect || h.Data == len(reply) {
+		return 0, false
 	}
-	var s string
-	if json.Unmarshal(data[m.value:m.end], &s) != nil {
-		return "", false
-	}
-	return s, true
-}
-
-// scanObject finds the members of the JSON object that data is.
-func scanObject(data []byte) ([]member, error) {
-	dec := json.NewDecoder(bytes.NewReader(data))
-	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
-		return nil, fmt.Errorf("%w: payload is not an object", ErrMalformed)
-	}
-	var members []member
-	for dec.More() {
-		start := skip(data, int(dec.InputOffset()), ',')
-		t, err := dec.Token()
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
-		}
-		key, isString := t.(string)
-		if !isString {
-			return nil, fmt.Errorf("%w: payload has a key that is no string", ErrMalformed)
-		}
-		value := skip(data, int(dec.InputOffset()), ':')
-		var v json.RawMessage
-		if err := dec.Decode(&v); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
-		}
-		members = append(members, member{key: key, start: start, end: int(dec.InputOffset()), value: value})
-	}
-	if _, err := dec.Token(); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
-	}
-	if rest := bytes.TrimSpace(data[dec.InputOffset():]); len(rest) > 0 {
-		return nil, fmt.Errorf("%w: text after the payload", ErrMalformed)
-	}
-	return members, nil
-}
-
-// skip passes over white space and the separator from data[i:] on.
-func skip(data []byte, i int, separator byte) int {
-	for i < len(data) && (isSpace(data[i]) || data[i] == separator) {
-		i++
-	}
-	return i
+	taken := false
+	members, err := jsonobject.Scan(reply[h.Data:], func(m jsonobject.Member) {
+		place = h.Data + m.End
+		taken = taken || string(m.Key) == "pid"
+	})
+	return place, err == nil && members > 0 && !taken
 }

@@ -125,6 +125,15 @@ func TestTakeRecoveryAliases(t *testing.T) {
 	}
 }
 
+// addPID returns the reply as it is if it has no place for a pid.
+func addPID(reply []byte, pid string) (out []byte, ok bool) {
+	place, ok := PIDPlace(reply)
+	if !ok {
+		return reply, false
+	}
+	return AddPID(reply, place, pid), true
+}
+
 func TestAddPID(t *testing.T) {
 	tests := []struct{ name, in, want string }{
 		{"root", `0{"sid":"abc"}`, `0{"sid":"abc","pid":"hf1"}`},
@@ -136,7 +145,7 @@ func TestAddPID(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			in := []byte(tt.in)
-			got, ok := AddPID(in, "hf1")
+			got, ok := addPID(in, "hf1")
 			if !ok || string(got) != tt.want || string(in) != tt.in {
 				t.Errorf("AddPID(%q) = %q, %v; want %q (input after it %q)", tt.in, got, ok, tt.want, in)
 			}
@@ -161,7 +170,7 @@ func TestAddPIDRefuses(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got, ok := AddPID([]byte(tt.in), "hf1"); ok || string(got) != tt.in {
+			if got, ok := addPID([]byte(tt.in), "hf1"); ok || string(got) != tt.in {
 				t.Errorf("AddPID(%q) = %q, %v; want it unchanged", tt.in, got, ok)
 			}
 		})

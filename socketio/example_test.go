@@ -40,9 +40,10 @@ func ExampleTakeRecovery() {
 }
 
 func ExampleAddPID() {
-	reply, ok := socketio.AddPID([]byte(`0{"sid":"GNpW"}`), "hfYHcX")
-	fmt.Printf("%s %v\n", reply, ok)
-	// Output: 0{"sid":"GNpW","pid":"hfYHcX"} true
+	reply := []byte(`0{"sid":"GNpW"}`)
+	place, ok := socketio.PIDPlace(reply)
+	fmt.Printf("%v %s\n", ok, socketio.AddPID(reply, place, "hfYHcX"))
+	// Output: true 0{"sid":"GNpW","pid":"hfYHcX"}
 }
 
 func ExampleAppendDisconnect() {

@@ -209,7 +209,7 @@ func FuzzAddPID(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, p []byte) {
 		in := slices.Clone(p)
-		out, ok := AddPID(p, "hf1")
+		out, ok := addPID(p, "hf1")
 		if !bytes.Equal(p, in) {
 			t.Fatalf("%q was changed to %q", in, p)
 		}
@@ -230,7 +230,7 @@ func FuzzAddPID(f *testing.F) {
 			t.Fatalf("%q became %q, with %q; want %q", p, out, after, want)
 		}
 		// What the next holdfast in a row sees is a server that recovers connections itself.
-		if out2, ok := AddPID(out, "hf2"); ok {
+		if out2, ok := addPID(out, "hf2"); ok {
 			t.Fatalf("%q has two pids", out2)
 		}
 	})
