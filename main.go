@@ -33,7 +33,6 @@ import (
 var version = "dev"
 
 func main() {
-	tuneMemory()
 	signal.Ignore(syscall.SIGPIPE) // a closed log pipe is no reason to end
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A second signal ends the process at once.
