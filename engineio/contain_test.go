@@ -84,7 +84,7 @@ func TestPanicsEndTheirSocketOnly(t *testing.T) {
 	opts.PingInterval = 50 * time.Millisecond
 	webSocket := func(t *testing.T, s *Socket) *wsPeer {
 		ours, theirs := loopback(t)
-		s.StartWebSocket(ours, nil, testHandshake)
+		s.StartWebSocket(ours, nil, nil, testHandshake)
 		return newPeer(theirs, clientFrames)
 	}
 	polling := func(t *testing.T, s *Socket) *wsPeer {

@@ -210,7 +210,7 @@ func (c *client) attach(l *link, namespace string, reply connectReply, binding s
 	s.Bind(binding)
 	l.add(s) // before the client's end, which waits for mu, can find the link without sessions
 	c.sessions[namespace] = cur
-	c.out.pushRaw(withPID(reply, s), false, l)
+	c.out.pushRaw(reply.withPID(s), false, l)
 	return true
 }
 
