@@ -97,7 +97,7 @@ func TestPanicsEndTheirSocketOnly(t *testing.T) {
 	}
 	probed := func(t *testing.T, s *Socket) *wsPeer {
 		ours, theirs := loopback(t)
-		s.ServeProbe(ours, nil)
+		s.ServeProbe(ours, nil, nil)
 		return newPeer(theirs, clientFrames)
 	}
 	send := func(message string) func(*testing.T, *fragile, *wsPeer) {
