@@ -3,6 +3,7 @@ package engineio
 import (
 	"bytes"
 	"context"
+	"errors"
 	"hash/maphash"
 	"io"
 	"net/http"
@@ -290,8 +291,13 @@ func (s *Socket) Post(ctx context.Context, id, contentType string, length int64,
 		s.endPost()
 		return Answer{Status: http.StatusRequestEntityTooLarge, Code: -1}, true
 	}
-	data, err := io.ReadAll(io.LimitReader(body, s.opts.MaxPayload+1))
+	counted := &countedBody{r: io.LimitReader(body, s.opts.MaxPayload+1), opts: &s.opts}
+	data, err := io.ReadAll(counted)
+	counted.free()
 	switch {
+	case errors.Is(err, errNoMemory):
+		s.endPost()
+		return Answer{Status: http.StatusServiceUnavailable, Code: -1}, true
 	case err != nil:
 		s.endPost()
 		s.closeFor(PollError)
@@ -309,6 +315,31 @@ func (s *Socket) Post(ctx context.Context, id, contentType string, length int64,
 	}
 	return s.finishPost(ctx)
 }
+
+var errNoMemory = errors.New("engineio: no memory for incomplete messages")
+
+// countedBody tells Options.Incomplete of what has come of a body.
+type countedBody struct {
+	r       io.Reader
+	opts    *Options
+	n       int // bytes
+	counted int // of them, as Options.Incomplete knows
+}
+
+// Read implements io.Reader.
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	b.n += n
+	if b.n > smallBytes {
+		if !b.opts.takeIncomplete(b.n - b.counted) {
+			return n, errNoMemory
+		}
+		b.counted = b.n
+	}
+	return n, err
+}
+
+func (b *countedBody) free() { b.opts.takeIncomplete(-b.counted) }
 
 func (s *Socket) beginPost(contentType string) (Answer, bool) {
 	s.mu.Lock()

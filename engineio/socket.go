@@ -80,6 +80,16 @@ type Options struct {
 	HandshakeID string
 	// Upgrades says whether the client may upgrade to WebSocket.
 	Upgrades bool
+	// Incomplete is told how many bytes more, or less, are kept of a message or POST body that has not all come. Where it returns
+	// false, for more only, the client is closed. Nil counts nothing. It may be called with the Socket's locks held.
+	Incomplete func(bytes int) bool
+}
+
+// smallBytes is what a message may have without being counted by Options.Incomplete.
+const smallBytes = 16 << 10
+
+func (o *Options) takeIncomplete(bytes int) bool {
+	return o.Incomplete == nil || bytes == 0 || o.Incomplete(bytes)
 }
 
 const (

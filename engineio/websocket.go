@@ -18,7 +18,9 @@ const maxQueuedPongBytes = 4 << 10
 type wsTransport struct {
 	socket *Socket
 	stream stream.Stream
-	frames frameReader // owned by the stream's reader
+	// Owned by the stream's reader.
+	frames  frameReader
+	counted int // bytes in frames, as Options.Incomplete knows
 
 	// Guarded by socket.mu.
 	ended       bool // end was called
@@ -58,6 +60,9 @@ func (t *wsTransport) Read(p []byte) {
 	if errors.Is(err, errStop) {
 		err = nil
 	}
+	if err == nil && !t.count() {
+		err = &frameError{statusTryAgainLater, "no memory for incomplete messages"}
+	}
 	if err != nil {
 		t.broken(err)
 	}
@@ -67,6 +72,22 @@ func (t *wsTransport) Read(p []byte) {
 	if current {
 		s.endInput(err)
 	}
+}
+
+// statusTryAgainLater is a close code of IANA's registry.
+const statusTryAgainLater ws.StatusCode = 1013
+
+// count tells Options.Incomplete of what is kept of a message.
+func (t *wsTransport) count() bool {
+	n := len(t.frames.partial) + len(t.frames.message)
+	if n <= smallBytes {
+		n = 0
+	}
+	if !t.socket.opts.takeIncomplete(n - t.counted) {
+		return false
+	}
+	t.counted = n
+	return true
 }
 
 // broken ends a WebSocket on which the client broke the protocol.
@@ -249,6 +270,8 @@ func (t *wsTransport) Drained() {
 // Closed implements stream.Handler.
 func (t *wsTransport) Closed(err error) {
 	s := t.socket
+	t.frames = frameReader{}
+	t.count()
 	s.mu.Lock()
 	defer s.unlock()
 	t.ended = true

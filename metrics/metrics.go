@@ -43,7 +43,6 @@ type Metrics struct {
 
 	Passthrough       PassthroughKinds   // holdfast_passthrough_requests_total
 	RawRelays         prometheus.Counter // holdfast_raw_relays_total
-	Refused           Refusals           // holdfast_refused_total
 	ConfirmPings      prometheus.Counter // holdfast_confirm_pings_total
 	HeartbeatTimeouts Sides              // holdfast_heartbeat_timeouts_total
 	Panics            prometheus.Counter // holdfast_panics_total
@@ -51,6 +50,7 @@ type Metrics struct {
 	recoveries     *prometheus.CounterVec
 	parkings       *prometheus.CounterVec
 	sessionsClosed *prometheus.CounterVec
+	refused        *prometheus.CounterVec
 }
 
 // TransportGauges counts connections by their Engine.IO transport. An upgrade
@@ -72,11 +72,31 @@ type DialResults struct{ OK, Rejected, Error, Timeout prometheus.Counter }
 // PassthroughKinds counts what is no Engine.IO traffic.
 type PassthroughKinds struct{ HTTP, WebSocket prometheus.Counter }
 
-// Refusals counts what the configured limits turned away: Connections for
-// limits.max_connections, PerAddress for limits.max_connections_per_address,
-// Handshakes for limits.handshakes_per_second_per_address, Takeovers for
-// limits.takeovers_per_minute_per_session.
-type Refusals struct{ Connections, PerAddress, Handshakes, Takeovers prometheus.Counter }
+// RefusalLimit is a limit that turns away what comes beyond it, as the metric's label has it.
+type RefusalLimit string
+
+// What can be refused.
+const (
+	// Connections: limits.max_connections.
+	Connections RefusalLimit = "connections"
+	// ConnectionsPerAddress: limits.max_connections_per_address.
+	ConnectionsPerAddress RefusalLimit = "connections_per_address"
+	// HandshakesPerAddress: limits.handshakes_per_second_per_address.
+	HandshakesPerAddress RefusalLimit = "handshakes_per_address"
+	// Namespaces: limits.max_namespaces_per_connection.
+	Namespaces RefusalLimit = "namespaces"
+	// TakeoversPerSession: limits.takeovers_per_minute_per_session.
+	TakeoversPerSession RefusalLimit = "takeovers_per_session"
+	// IncompleteBytes: the memory for messages that have come in part.
+	IncompleteBytes RefusalLimit = "incomplete_bytes"
+)
+
+// RefusalLimits are all of them.
+func RefusalLimits() []RefusalLimit {
+	return []RefusalLimit{
+		Connections, ConnectionsPerAddress, HandshakesPerAddress, Namespaces, TakeoversPerSession, IncompleteBytes,
+	}
+}
 
 // Sides counts by the side that fell silent.
 type Sides struct{ Client, Upstream prometheus.Counter }
@@ -92,8 +112,6 @@ func New(reg prometheus.Registerer) *Metrics {
 	dials := f.counters("upstream_dials_total", "Engine.IO handshakes with the upstream, by result.", "result")
 	passthrough := f.counters("passthrough_requests_total", "Requests passed through that are no Engine.IO traffic, by kind.", "kind")
 	heartbeats := f.counters("heartbeat_timeouts_total", "Connections given up for silence, by the side that was silent.", "side")
-
-	refused := f.counters("refused_total", "Connections, handshakes and takeovers refused, by the limit that was reached.", "limit")
 
 	m := &Metrics{
 		Clients:       TransportGauges{clients.WithLabelValues("polling"), clients.WithLabelValues("websocket")},
@@ -128,13 +146,7 @@ func New(reg prometheus.Registerer) *Metrics {
 		DisconnectionDuration: f.histogram("disconnection_duration_seconds", "Time for which recovered sessions had been parked.",
 			.1, .25, .5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600),
 
-		Passthrough: PassthroughKinds{passthrough.WithLabelValues("http"), passthrough.WithLabelValues("websocket")},
-		Refused: Refusals{
-			Connections: refused.WithLabelValues("connections"),
-			PerAddress:  refused.WithLabelValues("connections_per_address"),
-			Handshakes:  refused.WithLabelValues("handshakes_per_address"),
-			Takeovers:   refused.WithLabelValues("takeovers_per_session"),
-		},
+		Passthrough:       PassthroughKinds{passthrough.WithLabelValues("http"), passthrough.WithLabelValues("websocket")},
 		RawRelays:         f.counter("raw_relays_total", "Connections relayed as they are, without recovery, for their parser is not Socket.IO's default."),
 		ConfirmPings:      f.counter("confirm_pings_total", "Pings sent to clients between heartbeats, to learn what has arrived."),
 		HeartbeatTimeouts: Sides{heartbeats.WithLabelValues("client"), heartbeats.WithLabelValues("upstream")},
@@ -143,6 +155,7 @@ func New(reg prometheus.Registerer) *Metrics {
 		recoveries:     f.counters("recoveries_total", "Reconnections that presented a pid, by result and reason.", "result", "reason"),
 		parkings:       f.counters("parkings_total", "Sessions parked, by how their client's transport ended.", "reason"),
 		sessionsClosed: f.counters("sessions_closed_total", "Sessions closed, by reason.", "reason"),
+		refused:        f.counters("refused_total", "Connections, handshakes, takeovers and clients turned away, by the limit that was reached.", "limit"),
 	}
 	for _, r := range RecoveredReasons() {
 		m.recoveries.WithLabelValues("recovered", string(r))
@@ -155,6 +168,10 @@ func New(reg prometheus.Registerer) *Metrics {
 	}
 	for _, r := range CloseReasons() {
 		m.sessionsClosed.WithLabelValues(string(r))
+	}
+
+	for _, l := range RefusalLimits() {
+		m.refused.WithLabelValues(string(l))
 	}
 
 	version, revision := build()
@@ -196,6 +213,9 @@ func (m *Metrics) SessionClosed(why Reason) {
 	default: // the others have no counter of their own
 	}
 }
+
+// Refused counts what a limit turned away.
+func (m *Metrics) Refused(limit RefusalLimit) { m.refused.WithLabelValues(string(limit)).Inc() }
 
 // build says what this binary was made from, as far as the Go tool knows.
 func build() (version, revision string) {

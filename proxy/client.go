@@ -32,6 +32,8 @@ type client struct {
 	redialing atomic.Bool // its input is paused until a further home is there
 	detached  sync.Once
 
+	partialBytes atomic.Int64 // of in.partial, as counted in Server.incomplete
+
 	in incoming // owned by the Socket's input
 
 	mu       sync.Mutex // guards the fields below
@@ -48,6 +50,7 @@ func newClient(s *Server, order uint64, req engineio.Request, sid string, opts e
 		bound: s.binder.handshake(req),
 		done:  make(chan struct{}), sessions: make(map[string]*session.Cursor, 1),
 	}
+	opts.Incomplete = c.takeIncomplete
 	c.sock = engineio.NewSocket(sid, opts, c)
 	c.out.init(int(s.cfg.Recovery.Buffer.Window), opts.PingTimeout)
 	c.in.limits = incomingLimits(opts.MaxPayload)
@@ -108,7 +111,10 @@ func (c *client) park(reason metrics.Reason, goingAway bool) {
 // call does anything; the others wait for it.
 func (c *client) detach(leave func(cursors []*session.Cursor, home *link)) {
 	c.detached.Do(func() {
-		defer close(c.done)
+		defer func() {
+			close(c.done)
+			c.freePartial()
+		}()
 		cursors, home := c.letGo()
 		defer func() {
 			if v := recover(); v != nil {

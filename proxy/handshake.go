@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -150,10 +151,10 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		_, _ = w.Write(rejected.Body) // the client may have gone
 	case r.Context().Err() != nil: // the client has gone
 	case errors.Is(err, context.DeadlineExceeded):
-		s.log.Warn("upstream handshake timed out", "error", err)
+		s.logSpaced(slog.LevelWarn, "", "upstream handshake timed out", "error", err)
 		writeError(w, http.StatusServiceUnavailable, "the upstream server did not answer in time")
 	default:
-		s.log.Warn("upstream handshake failed", "error", err)
+		s.logSpaced(slog.LevelWarn, "", "upstream handshake failed", "error", err)
 		writeError(w, http.StatusBadGateway, "holdfast cannot reach the upstream server")
 	}
 }
@@ -227,8 +228,6 @@ func (s *Server) serveClient(w http.ResponseWriter, r *http.Request, c *client, 
 			s.answer(w, r, c, a)
 		}
 	case r.Method == http.MethodPost:
-		// Not for ever: the deadline is the connection's, and net/http sets its own for the next request.
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.cfg.Limits.BodyTimeout))
 		a, ok := c.sock.Post(r.Context(), q.Get("t"), r.Header.Get("Content-Type"), r.ContentLength, r.Body)
 		if !ok {
 			panic(http.ErrAbortHandler) // the connection ends without an answer

@@ -34,6 +34,18 @@ func without(h http.Header, names []string) http.Header {
 	return h
 }
 
+// isForwarding reports whether a header says for whom a proxy has forwarded the request.
+func isForwarding(name string) bool {
+	name = strings.ToLower(name)
+	return strings.HasPrefix(name, "x-forwarded-") || name == "forwarded" || name == "x-real-ip"
+}
+
+// looksForwarding reports whether a header is none of these, but taken for one by servers to which a hyphen and an underscore
+// are the same (CGI, WSGI). No proxy writes them.
+func looksForwarding(name string) bool {
+	return strings.Contains(name, "_") && isForwarding(strings.ReplaceAll(name, "_", "-"))
+}
+
 // setForwarded tells the upstream who the client is. What an untrusted peer claims is not passed on.
 func (s *Server) setForwarded(h http.Header, r *http.Request) {
 	peer, _, err := net.SplitHostPort(r.RemoteAddr)
@@ -41,9 +53,9 @@ func (s *Server) setForwarded(h http.Header, r *http.Request) {
 		peer = "" // a Unix socket
 	}
 	trusted := s.trustsAddr(hostAddr(r.RemoteAddr))
-	if !trusted {
-		for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Real-Ip"} {
-			h.Del(name)
+	for name := range h {
+		if looksForwarding(name) || !trusted && isForwarding(name) {
+			delete(h, name)
 		}
 	}
 	if peer != "" {

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -184,10 +185,15 @@ func (c *client) attachment(data []byte) {
 		c.drop("attachments too large")
 		return
 	}
+	if p.bytes+len(data) > freeIncompleteBytes && !c.countPartial(len(data)) {
+		c.dropFor(metrics.Limit, "no memory for incomplete messages")
+		return
+	}
 	if !p.add(data) {
 		return
 	}
 	c.in.partial = nil
+	c.freePartial()
 	h, err := socketio.ParseHeader(p.data)
 	if err != nil {
 		return // it parsed before
@@ -271,11 +277,14 @@ func (c *client) takeEarly(namespace string) []packet {
 }
 
 // drop closes a client that broke the protocol.
-func (c *client) drop(why string) {
+func (c *client) drop(why string) { c.dropFor(metrics.ParseError, why) }
+
+// dropFor closes a client, and parks its sessions for that reason.
+func (c *client) dropFor(reason metrics.Reason, why string) {
 	c.in.dropped = true
 	c.in.partial = nil
-	c.srv.log.Info("client closed for what it sent", "client", c.order, "why", why)
-	c.sock.Abort()
+	c.srv.logSpaced(slog.LevelInfo, why, "client closed for what it sent", "client", c.order, "why", why)
+	c.giveUp(reason)
 }
 
 // refusalDelay is for a client that came too often: its own back-off begins anew with each handshake.
@@ -285,7 +294,7 @@ const refusalDelay = 3 * time.Second
 func (c *client) dropLater(why string) {
 	c.in.dropped = true
 	c.in.partial = nil
-	c.srv.log.Info("client refused, and closed after a while", "client", c.order, "why", why)
+	c.srv.logSpaced(slog.LevelInfo, why, "client refused, and closed after a while", "client", c.order, "why", why)
 	c.releaseHome()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -311,7 +320,8 @@ func (c *client) connect(p packet) {
 		in.namespaces = append(in.namespaces, namespace)
 	}
 	if len(in.namespaces) > c.srv.cfg.Limits.MaxNamespacesPerConnection {
-		c.drop("too many namespaces")
+		c.srv.refused(metrics.Namespaces, c.address)
+		c.dropFor(metrics.Limit, "too many namespaces")
 		return
 	}
 	rest, rec, err := socketio.TakeRecovery(p.data, session.IsPID, session.IsOffset)
@@ -367,9 +377,9 @@ func (c *client) resume(claim session.Claim, start time.Time) bool {
 			s.notRecovered(c, namespace, metrics.Reason(r.Refused))
 			switch r.Refused { //nolint:exhaustive // the others need nothing more
 			case session.Stale:
-				c.drop("a later connection has the session")
+				c.dropFor(metrics.TransportClose, "a later connection has the session")
 			case session.TooOften:
-				s.metrics.Refused.Takeovers.Inc()
+				s.refused(metrics.TakeoversPerSession, c.address)
 				c.dropLater("its session was taken over too often")
 			case session.UnknownPID, session.WrongNamespace, session.Mismatch: // somebody may be guessing
 				s.failedResumeRate.take(c.address)
@@ -440,13 +450,18 @@ func (c *client) connectHome(namespace string, data []byte) {
 		c.touch(home)
 		return
 	}
+	if !c.srv.handshakeRate.take(c.address) {
+		c.srv.refused(metrics.HandshakesPerAddress, c.address)
+		c.dropFor(metrics.Limit, "too many handshakes")
+		return
+	}
 	c.in.dialing = true
 	c.redialing.Store(true)
 	c.sock.Pause()
 	data = slices.Clone(data)
 	go c.redial(func(home *link) { // ends within the handshake timeout
 		if !home.connect(c, namespace, data) {
-			c.drop("the further connection to the upstream ended")
+			c.dropFor(metrics.TransportClose, "the further connection to the upstream ended")
 			return
 		}
 		c.touch(home)
@@ -462,7 +477,7 @@ func (c *client) redial(then func(home *link)) {
 		c.in.dialing = false
 		if err != nil {
 			c.srv.log.Warn("further upstream handshake failed", "client", c.order, "error", err)
-			c.drop("no further connection to the upstream")
+			c.dropFor(metrics.TransportClose, "no further connection to the upstream")
 			return
 		}
 		then(home)

@@ -10,6 +10,8 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/time/rate"
+
+	"github.com/holdfast/holdfast/metrics"
 )
 
 const (
@@ -19,7 +21,8 @@ const (
 	burstSeconds = 10
 )
 
-// addressRate limits the rate of something for each client address. A nil addressRate limits nothing.
+// addressRate limits the rate of something for each client address. A nil addressRate limits nothing, and none
+// limits a client without an address, behind a Unix socket.
 type addressRate struct {
 	perSecond int
 	buckets   *lru.Cache[netip.Addr, *rate.Limiter]
@@ -37,6 +40,7 @@ func newAddressRate(perSecond int) *addressRate {
 }
 
 func (a *addressRate) bucket(addr netip.Addr) *rate.Limiter {
+	addr = limitedAs(addr)
 	if b, ok := a.buckets.Get(addr); ok {
 		return b
 	}
@@ -48,15 +52,29 @@ func (a *addressRate) bucket(addr netip.Addr) *rate.Limiter {
 }
 
 // take counts one, and reports whether it is within the rate.
-func (a *addressRate) take(addr netip.Addr) bool { return a == nil || a.bucket(addr).Allow() }
+func (a *addressRate) take(addr netip.Addr) bool {
+	return a == nil || !addr.IsValid() || a.bucket(addr).Allow()
+}
 
 // exhausted reports whether one more would be too many, without counting it.
 func (a *addressRate) exhausted(addr netip.Addr) bool {
-	return a != nil && a.bucket(addr).Tokens() < 1
+	return a != nil && addr.IsValid() && a.bucket(addr).Tokens() < 1
 }
 
-// clientAddress is where a request comes from: the peer, or whom the nearest peer that is not trusted was for
-// those that are. It is the zero Addr on a Unix socket.
+// networkBits is how much of an IPv6 address tells one client from another: a customer has at least a /64, and all the
+// addresses in it.
+const networkBits = 64
+
+// limitedAs is what limits count for an address: an IPv6 address's /64.
+func limitedAs(addr netip.Addr) netip.Addr {
+	if !addr.Is6() {
+		return addr
+	}
+	return netip.PrefixFrom(addr.WithZone(""), networkBits).Masked().Addr()
+}
+
+// clientAddress is where a request comes from: the peer or, where that is trusted, the last address that is not among those
+// which X-Forwarded-For names. What stands before it, the client may have made up. It is the zero Addr on a Unix socket.
 func (s *Server) clientAddress(r *http.Request) netip.Addr {
 	peer := hostAddr(r.RemoteAddr)
 	if !s.trustsAddr(peer) {
@@ -64,16 +82,25 @@ func (s *Server) clientAddress(r *http.Request) netip.Addr {
 	}
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for _, hop := range slices.Backward(hops) {
-		addr, err := netip.ParseAddr(strings.TrimSpace(hop))
-		if err != nil {
+		addr, ok := parseHop(strings.TrimSpace(hop))
+		if !ok {
 			break
 		}
-		peer = addr.Unmap()
+		peer = addr
 		if !s.trustsAddr(peer) {
 			break
 		}
 	}
 	return peer
+}
+
+// parseHop reads an address as proxies write it: some add the port, and some put an IPv6 address into brackets.
+func parseHop(hop string) (addr netip.Addr, ok bool) {
+	if addr := hostAddr(hop); addr.IsValid() {
+		return addr, true
+	}
+	addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(hop, "["), "]"))
+	return addr.Unmap(), err == nil
 }
 
 func hostAddr(hostPort string) netip.Addr {
@@ -115,7 +142,8 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		addr := hostAddr(conn.RemoteAddr().String())
-		if !l.admit(addr) {
+		if reached := l.admit(addr); reached != "" {
+			l.srv.refused(reached, addr)
 			conn.Close()
 			continue
 		}
@@ -132,25 +160,26 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 	}
 }
 
-func (l *limitedListener) admit(addr netip.Addr) bool {
+// admit counts a connection, or returns the limit that it would pass.
+func (l *limitedListener) admit(addr netip.Addr) metrics.RefusalLimit {
 	limits := l.srv.cfg.Limits
+	counted := addr.IsValid() && limits.MaxConnectionsPerAddress > 0 && !l.srv.trustsAddr(addr)
+	addr = limitedAs(addr)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if limits.MaxConnections > 0 && l.total >= limits.MaxConnections {
-		l.srv.metrics.Refused.Connections.Inc()
-		return false
-	}
-	counted := addr.IsValid() && limits.MaxConnectionsPerAddress > 0 && !l.srv.trustsAddr(addr)
-	if counted && l.perAddress[addr] >= limits.MaxConnectionsPerAddress {
-		l.srv.metrics.Refused.PerAddress.Inc()
-		return false
+	switch {
+	case limits.MaxConnections > 0 && l.total >= limits.MaxConnections:
+		return metrics.Connections
+	case counted && l.perAddress[addr] >= limits.MaxConnectionsPerAddress:
+		return metrics.ConnectionsPerAddress
 	}
 	l.total++
 	l.perAddress[addr]++
-	return true
+	return ""
 }
 
 func (l *limitedListener) leave(addr netip.Addr) {
+	addr = limitedAs(addr)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.total--

@@ -31,7 +31,12 @@ func (s *Server) recovered(c *client, namespace string, why metrics.Reason, r se
 func (s *Server) notRecovered(c *client, namespace string, why metrics.Reason) {
 	s.metrics.RecoveryFailed(why)
 	s.recorder.Failed(status.Failure{Client: c.order, Namespace: namespace, Reason: why})
-	s.log.Info("not recovered", "client", c.order, "namespace", namespace, "reason", string(why))
+	attrs := []any{"client", c.order, "namespace", namespace, "reason", string(why)}
+	if why == metrics.Limit { // as often as the client likes
+		s.logSpaced(slog.LevelWarn, "", "not recovered", append(attrs, "address", c.address.String())...)
+		return
+	}
+	s.log.Info("not recovered", attrs...)
 }
 
 // dialled tells how a handshake with the upstream ended.

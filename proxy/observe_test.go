@@ -101,7 +101,7 @@ func TestReasonsAreTheSameEverywhere(t *testing.T) {
 		if got := r.recoveries("failed", string(why)); got != 1 {
 			t.Errorf("%s: counted %v times in the metrics", why, got)
 		}
-		if want := "msg=\"not recovered\" client=7 namespace=/nsp reason=" + string(why) + "\n"; !strings.Contains(r.logs.String(), want) {
+		if want := "msg=\"not recovered\" client=7 namespace=/nsp reason=" + string(why); !strings.Contains(strings.ReplaceAll(r.logs.String(), "\n", " "), want+" ") {
 			t.Errorf("no %q in the log", want)
 		}
 		f := r.proxy.Status().LatestFailure[0]

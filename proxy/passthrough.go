@@ -14,9 +14,14 @@ func (s *Server) newPassthrough(up *upstream) *httputil.ReverseProxy {
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host = up.base.Scheme, up.base.Host
 			r.Out.Host = r.In.Host
-			// ReverseProxy took the forwarding headers out; setForwarded decides what to believe of them.
-			for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
-				if v, ok := r.In.Header[name]; ok {
+			if !isUpgrade(r.In) {
+				// No other protocol than WebSocket: inside HTTP/2 (h2c) requests would pass that nobody has looked at.
+				r.Out.Header.Del("Connection")
+				r.Out.Header.Del("Upgrade")
+			}
+			// ReverseProxy took some of the forwarding headers out; setForwarded decides what to believe of them.
+			for name, v := range r.In.Header {
+				if isForwarding(name) {
 					r.Out.Header[name] = v
 				}
 			}

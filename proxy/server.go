@@ -43,6 +43,8 @@ type Server struct {
 
 	handshakeRate    *addressRate
 	failedResumeRate *addressRate
+	incomplete       incomplete
+	spaced           spacing // lines of the log
 
 	handshakes atomic.Uint64 // numbers the clients by their handshakes
 	draining   atomic.Bool
@@ -80,6 +82,7 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 	s.passed = s.newPassthrough(up)
 	total, why := cfg.Recovery.Buffer.Budget()
 	s.budget = buffer.NewBudget(int64(total))
+	s.incomplete.limit = int64(total) / incompleteShare
 	m.BufferBudget.Set(float64(total))
 	m.ParkedLimit.Set(float64(cfg.Recovery.MaxParkedSessions))
 	log.Debug("buffer budget", "bytes", int64(total), "from", why)
@@ -103,9 +106,21 @@ func (s *Server) Ready() error {
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer s.containRequest()
-	if !s.isEngineIO(r) {
+	switch {
+	case r.Method == http.MethodConnect:
+		writeError(w, http.StatusMethodNotAllowed, "holdfast is no forward proxy")
+		return
+	case isUpgrade(r) && r.ContentLength != 0:
+		// Servers do not agree on whether such a body is one, or the first bytes of what is upgraded to.
+		w.Header().Set("Connection", "close")
+		writeError(w, http.StatusBadRequest, "a WebSocket handshake has no body")
+		return
+	case !s.isEngineIO(r):
 		s.passThrough(w, r)
 		return
+	}
+	if r.ContentLength != 0 {
+		r.Body = limitBody(w, r.Body, s.cfg.Limits.BodyTimeout)
 	}
 	q := r.URL.Query()
 	if sid := q.Get("sid"); sid != "" {
@@ -119,6 +134,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	transport, upgrade := q.Get("transport"), isUpgrade(r)
 	websocket := transport == "websocket" && upgrade
 	switch {
+	case r.Method == http.MethodGet && !s.handshakeRate.take(s.clientAddress(r)):
+		s.refused(metrics.HandshakesPerAddress, s.clientAddress(r))
+		w.Header().Set("Retry-After", "1")
+		writeError(w, http.StatusTooManyRequests, "too many handshakes from this address")
 	case r.Method != http.MethodGet, q.Get("EIO") != "4", q.Has("j"), !websocket && (transport != "polling" || upgrade):
 		// What we do not speak (EIO=3, JSONP), preflights, and what the upstream will refuse in its own words.
 		s.passThrough(w, r)
@@ -126,10 +145,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "close")
 		w.Header().Set("Retry-After", "1")
 		writeError(w, http.StatusServiceUnavailable, "holdfast is shutting down")
-	case !s.handshakeRate.take(s.clientAddress(r)):
-		s.metrics.Refused.Handshakes.Inc()
-		w.Header().Set("Retry-After", "1")
-		writeError(w, http.StatusTooManyRequests, "too many handshakes from this address")
 	default:
 		s.handshake(w, r, q, websocket)
 	}
@@ -148,8 +163,14 @@ func (s *Server) isEngineIO(r *http.Request) bool {
 
 func hasKey(query, key string) bool {
 	for pair := range strings.SplitSeq(query, "&") {
-		if k, _, _ := strings.Cut(pair, "="); k == key {
+		k, _, _ := strings.Cut(pair, "=")
+		if k == key {
 			return true
+		}
+		if strings.Contains(k, "%") { // the server would see through it
+			if k, err := url.QueryUnescape(k); err == nil && k == key {
+				return true
+			}
 		}
 	}
 	return false

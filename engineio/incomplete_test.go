@@ -1,0 +1,87 @@
+package engineio
+
+import (
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gobwas/ws"
+)
+
+// memory is an Options.Incomplete with a limit.
+type memory struct {
+	limit int64
+	used  atomic.Int64
+}
+
+func (m *memory) take(n int) bool {
+	if used := m.used.Add(int64(n)); n <= 0 || used <= m.limit {
+		return true
+	}
+	m.used.Add(int64(-n))
+	return false
+}
+
+func incompleteOptions(m *memory) Options {
+	return Options{PingInterval: time.Minute, PingTimeout: time.Minute, MaxPayload: 1 << 20, Incomplete: m.take}
+}
+
+func TestIncompleteMessagesAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{limit: 100 << 10}
+		_, h, p := openPipe(t, incompleteOptions(m))
+		part := []byte("4" + strings.Repeat("x", 40<<10))
+		p.writeBytes(t, fragment(ws.OpText, false, string(part[:smallBytes])).bytes())
+		synctest.Wait()
+		if used := m.used.Load(); used != 0 {
+			t.Errorf("%d bytes are counted of a small one", used)
+		}
+		p.writeBytes(t, fragment(0, false, string(part[smallBytes:])).bytes())
+		synctest.Wait()
+		if used := m.used.Load(); used != int64(len(part)) {
+			t.Errorf("%d bytes are counted, want %d", used, len(part))
+		}
+		p.writeBytes(t, fragment(0, true, "end").bytes())
+		h.await(t, "message 4"+string(part[1:])+"end")
+		synctest.Wait()
+		if used := m.used.Load(); used != 0 {
+			t.Errorf("%d bytes are counted of a message that is whole", used)
+		}
+	})
+}
+
+func TestIncompleteMessagesWithoutMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{limit: 100 << 10}
+		_, h, p := openPipe(t, incompleteOptions(m))
+		p.writeBytes(t, fragment(ws.OpText, false, "4"+strings.Repeat("x", 60<<10)).bytes())
+		_, _ = p.conn.Write(fragment(0, false, strings.Repeat("x", 60<<10)).bytes()) // it may be refused before all of it is read
+		p.want(t, "close:1013", "EOF")
+		p.conn.Close()
+		h.await(t, "closed: parse error")
+		synctest.Wait()
+		if used := m.used.Load(); used != 0 {
+			t.Errorf("%d bytes are counted after the end", used)
+		}
+	})
+}
+
+func TestPostWithoutMemory(t *testing.T) {
+	m := &memory{limit: 100 << 10}
+	s, h := openPolling(t, incompleteOptions(m))
+	wantPost(t, s, "a1", "4"+strings.Repeat("x", 90<<10), "200 ok")
+	h.took()
+	a, ok := s.Post(t.Context(), "a2", "", -1, strings.NewReader("4"+strings.Repeat("x", 200<<10)))
+	if a.Status != 503 || !ok {
+		t.Errorf("answered %d, %v, want 503", a.Status, ok)
+	}
+	if got := h.took(); len(got) > 0 {
+		t.Errorf("the handler got %.100q", got)
+	}
+	wantPost(t, s, "a3", "4hello", "200 ok")
+	if used := m.used.Load(); used != 0 {
+		t.Errorf("%d bytes are still counted", used)
+	}
+}

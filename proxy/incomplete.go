@@ -1,0 +1,56 @@
+package proxy
+
+import (
+	"sync/atomic"
+
+	"github.com/holdfast/holdfast/metrics"
+)
+
+const (
+	// incompleteShare is which part of the memory budget the incomplete messages of all clients may take together.
+	incompleteShare = 4
+	// freeIncompleteBytes is what a packet may have without being counted, so that a lack of memory stops no small ones.
+	freeIncompleteBytes = 16 << 10
+)
+
+// incomplete counts the bytes of what has come in part: messages, POST bodies, binary packets without all their
+// attachments. Each is bounded, but there may be one for every connection.
+type incomplete struct {
+	limit int64 // 0 is none
+	bytes atomic.Int64
+}
+
+// take counts n bytes more, or less where n is negative. It returns false, and counts nothing, if that is too much.
+func (i *incomplete) take(n int) bool {
+	if total := i.bytes.Add(int64(n)); n <= 0 || i.limit == 0 || total <= i.limit {
+		return true
+	}
+	i.bytes.Add(int64(-n))
+	return false
+}
+
+// takeIncomplete is the client's share in it; see engineio.Options.Incomplete.
+func (c *client) takeIncomplete(n int) bool {
+	if c.srv.incomplete.take(n) {
+		return true
+	}
+	c.srv.refused(metrics.IncompleteBytes, c.address)
+	return false
+}
+
+// countPartial counts n bytes of the client's partial packet, or returns false.
+func (c *client) countPartial(n int) bool {
+	if !c.takeIncomplete(n) {
+		return false
+	}
+	c.partialBytes.Add(int64(n))
+	select {
+	case <-c.done: // detach may have been here before
+		c.freePartial()
+	default:
+	}
+	return true
+}
+
+// freePartial counts the client's partial packet no longer.
+func (c *client) freePartial() { c.srv.incomplete.take(int(-c.partialBytes.Swap(0))) }

@@ -1,0 +1,176 @@
+package proxy
+
+import (
+	"bytes"
+	"maps"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/holdfast/holdfast/config"
+)
+
+func TestIPv6AddressesCountByTheirNetwork(t *testing.T) {
+	tests := []struct {
+		a, b string
+		same bool
+	}{
+		{"192.0.2.1", "192.0.2.1", true},
+		{"192.0.2.1", "192.0.2.2", false},
+		{"2001:db8:0:1::1", "2001:db8:0:1:ffff::2", true},
+		{"2001:db8:0:1::1", "2001:db8:0:2::1", false},
+		{"fe80::1%eth0", "fe80::2%eth1", true},
+	}
+	for _, tt := range tests {
+		rate := newAddressRate(1)
+		a, b := netip.MustParseAddr(tt.a), netip.MustParseAddr(tt.b)
+		for rate.take(a) { // until it is used up
+		}
+		if same := rate.exhausted(b) && !rate.take(b); same != tt.same {
+			t.Errorf("%s counts for %s: %v, want %v", tt.a, tt.b, same, tt.same)
+		}
+	}
+}
+
+func TestRatesDoNotLimitWhoHasNoAddress(t *testing.T) {
+	rate := newAddressRate(1)
+	for range 100 {
+		if !rate.take(netip.Addr{}) || rate.exhausted(netip.Addr{}) {
+			t.Fatal("limited")
+		}
+	}
+}
+
+// trusting is a Server behind these proxies, good for looking at headers.
+func trusting(prefixes ...string) *Server {
+	s := &Server{}
+	for _, p := range prefixes {
+		s.trusted = append(s.trusted, netip.MustParsePrefix(p))
+	}
+	return s
+}
+
+func TestClientAddress(t *testing.T) {
+	tests := []struct {
+		name, peer string
+		forwarded  []string
+		want       string
+	}{
+		{"nothing forwarded", "192.0.2.9:1", nil, "192.0.2.9"},
+		{"an untrusted peer is not believed", "192.0.2.9:1", []string{"198.51.100.1"}, "192.0.2.9"},
+		{"a trusted one is", "10.0.0.1:1", []string{"198.51.100.1"}, "198.51.100.1"},
+		{"what the client wrote itself is not", "10.0.0.1:1", []string{"203.0.113.5, 198.51.100.1"}, "198.51.100.1"},
+		{"over several proxies", "10.0.0.1:1", []string{"203.0.113.5, 198.51.100.1, 10.0.0.2"}, "198.51.100.1"},
+		{"in several lines", "10.0.0.1:1", []string{"203.0.113.5", "198.51.100.1", "10.0.0.2"}, "198.51.100.1"},
+		{"only proxies", "10.0.0.1:1", []string{"10.0.0.3, 10.0.0.2"}, "10.0.0.3"},
+		{"garbage ends the search", "10.0.0.1:1", []string{"198.51.100.1, <script>, 10.0.0.2"}, "10.0.0.2"},
+		{"garbage from the nearest", "10.0.0.1:1", []string{"198.51.100.1, unknown"}, "10.0.0.1"},
+		{"empty", "10.0.0.1:1", []string{""}, "10.0.0.1"},
+		{"with a port, as some balancers write it", "10.0.0.1:1", []string{"198.51.100.1:4711"}, "198.51.100.1"},
+		{"IPv6 with a port", "10.0.0.1:1", []string{"[2001:db8::1]:4711"}, "2001:db8::1"},
+		{"IPv6 in brackets", "10.0.0.1:1", []string{"[2001:db8::1]"}, "2001:db8::1"},
+		{"IPv4 in IPv6", "[::ffff:10.0.0.1]:1", []string{"::ffff:198.51.100.1"}, "198.51.100.1"},
+		{"a Unix socket", "@", []string{"198.51.100.1"}, "invalid IP"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := &http.Request{RemoteAddr: tt.peer, Header: http.Header{"X-Forwarded-For": tt.forwarded}}
+			if got := trusting("10.0.0.0/8").clientAddress(r).String(); got != tt.want {
+				t.Errorf("clientAddress of %s, forwarded for %q, is %s, want %s", tt.peer, tt.forwarded, got, tt.want)
+			}
+		})
+	}
+}
+
+// Whatever headers claim: the client's address is the peer's or one that a trusted peer vouches for, and the upstream sees
+// nothing of an untrusted peer's claims.
+func FuzzForwarded(f *testing.F) {
+	for _, seed := range []string{"198.51.100.1", "a, 10.0.0.1", "[::1]:99999", "::1%zone", ",,,", "1.2.3.4:", strings.Repeat("10.0.0.1,", 500), "\x00\xff"} {
+		f.Add("X-Forwarded-For", seed, true)
+		f.Add("x_forwarded_for", seed, false)
+		f.Add("X-Forwarded-Host", seed, false)
+		f.Add("Connection", "X-Forwarded-For, X-Real-Ip", true)
+	}
+	f.Fuzz(func(t *testing.T, name, value string, fromProxy bool) {
+		peer := netip.MustParseAddr("192.0.2.9")
+		if fromProxy {
+			peer = netip.MustParseAddr("10.0.0.1")
+		}
+		s := trusting("10.0.0.0/8")
+		h := http.Header{}
+		h.Add(name, value)
+		r := &http.Request{RemoteAddr: peer.String() + ":1", Host: "app.test", Header: h}
+		addr := s.clientAddress(r)
+		if !addr.IsValid() || !fromProxy && addr != peer {
+			t.Errorf("client's address is %s, the peer's %s", addr, peer)
+		}
+		out := without(h, notForwarded)
+		s.setForwarded(out, r)
+		all := out.Values("X-Forwarded-For")
+		if len(all) != 1 || !strings.HasSuffix(all[0], peer.String()) {
+			t.Errorf("X-Forwarded-For %q does not end with the peer", all)
+		}
+		for name, values := range out {
+			ours := name == "X-Forwarded-For" || name == "X-Forwarded-Proto" || name == "X-Forwarded-Host"
+			if !fromProxy && isForwarding(strings.ReplaceAll(name, "_", "-")) && !ours {
+				t.Errorf("%s: %q passes", name, values)
+			}
+		}
+		if !fromProxy && (all[0] != peer.String() || out.Get("X-Forwarded-Host") != "app.test" || out.Get("X-Forwarded-Proto") != "http") {
+			t.Errorf("claims pass: %v", out)
+		}
+	})
+}
+
+func TestSpacedLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s spacing
+		due := func(kind string, wantTimes int) {
+			t.Helper()
+			if times, ok := s.due(kind); times != wantTimes || ok != (wantTimes > 0) {
+				t.Errorf("%s: due(%q) = %d, %v; want %d", time.Now(), kind, times, ok, wantTimes)
+			}
+		}
+		due("a", 1)
+		due("a", 0)
+		due("b", 1)
+		time.Sleep(logSpacing - time.Nanosecond)
+		due("a", 0)
+		time.Sleep(time.Nanosecond)
+		due("a", 3)
+		due("a", 0)
+	})
+}
+
+// A request that is not one for us, or for nobody, is refused before it costs anything.
+func TestRefusedRequests(t *testing.T) {
+	r := newRig(t, func(c *config.Config) { c.Limits.HandshakesPerSecondPerAddress = 100 })
+	upgrade := http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}}
+	for _, tt := range []struct {
+		name, method, path string
+		header             http.Header
+		body               string
+		want               int
+	}{
+		{"CONNECT", http.MethodConnect, "/", nil, "", http.StatusMethodNotAllowed},
+		{"an upgrade with a body", http.MethodGet, "/socket.io/?EIO=4&transport=websocket", upgrade, "GET /x HTTP/1.1\r\n\r\n", http.StatusBadRequest},
+		{"an upgrade elsewhere with a body", http.MethodGet, "/elsewhere", upgrade, "x", http.StatusBadRequest},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), tt.method, r.url+tt.path, bytes.NewReader([]byte(tt.body)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		maps.Copy(req.Header, tt.header)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatalf("%s: %v", tt.name, err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != tt.want {
+			t.Errorf("%s: status %d, want %d", tt.name, resp.StatusCode, tt.want)
+		}
+	}
+}
