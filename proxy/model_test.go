@@ -298,7 +298,10 @@ func (s *space) connect() {
 // come opens a new connection, whatever became of the former one.
 func (p *page) come() {
 	p.gone()
-	p.conn = p.m.dialFront(p.name, func(w *wire, message string, binary bool) { p.fromServer(w, message, binary) }, p.lost)
+	w := p.m.dialFront(p.name, func(w *wire, message string, binary bool) { p.fromServer(w, message, binary) }, p.lost)
+	p.m.mu.Lock()
+	defer p.m.mu.Unlock()
+	p.conn = w
 	for _, name := range []string{"/", "/a"} {
 		if s := p.spaces[name]; s != nil && !s.left {
 			s.connect()
