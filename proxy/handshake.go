@@ -45,6 +45,11 @@ func (s *Server) upstreamRequest(r *http.Request, websocket bool) engineio.Reque
 
 // dial makes a handshake with the upstream, when it is this one's turn.
 func (s *Server) dial(ctx context.Context, req engineio.Request) (*engineio.Conn, error) {
+	leave, err := s.gate.pass(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	select {
 	case s.dials <- struct{}{}:
 	case <-ctx.Done():
@@ -53,6 +58,9 @@ func (s *Server) dial(ctx context.Context, req engineio.Request) (*engineio.Conn
 	defer func() { <-s.dials }()
 	start := time.Now()
 	conn, err := s.dialer.Dial(ctx, req)
+	if err == nil {
+		s.gate.connected() // perhaps by a connection from before
+	}
 	s.dialled(err, time.Since(start))
 	return conn, err
 }
@@ -152,11 +160,20 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	case r.Context().Err() != nil: // the client has gone
 	case errors.Is(err, context.DeadlineExceeded):
 		s.logSpaced(slog.LevelWarn, "", "upstream handshake timed out", "error", err)
-		writeError(w, http.StatusServiceUnavailable, "the upstream server did not answer in time")
+		refuseForNow(w, http.StatusServiceUnavailable, "the upstream server did not answer in time")
+	case isOutOfDescriptors(err):
+		s.outOfDescriptors(err)
+		refuseForNow(w, http.StatusServiceUnavailable, "holdfast is out of file descriptors")
 	default:
 		s.logSpaced(slog.LevelWarn, "", "upstream handshake failed", "error", err)
-		writeError(w, http.StatusBadGateway, "holdfast cannot reach the upstream server")
+		refuseForNow(w, http.StatusBadGateway, "holdfast cannot reach the upstream server")
 	}
+}
+
+// refuseForNow refuses what may go well a little later.
+func refuseForNow(w http.ResponseWriter, status int, message string) {
+	w.Header().Set("Retry-After", "1")
+	writeError(w, status, message)
 }
 
 // hijacked is a connection on which a WebSocket handshake is being answered. The answer is kept back, to

@@ -139,6 +139,9 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.Listener.Accept()
 		if err != nil {
+			if isOutOfDescriptors(err) { // net/http waits a little, a second at most, and accepts again
+				l.srv.outOfDescriptors(err)
+			}
 			return nil, err
 		}
 		addr := hostAddr(conn.RemoteAddr().String())

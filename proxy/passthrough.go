@@ -42,11 +42,15 @@ func (s *Server) newPassthrough(up *upstream) *httputil.ReverseProxy {
 				return // the client has gone
 			}
 			s.log.Debug("passthrough failed", "error", err)
-			status := http.StatusBadGateway
-			if errors.Is(err, context.DeadlineExceeded) {
-				status = http.StatusGatewayTimeout
+			switch {
+			case isOutOfDescriptors(err):
+				s.outOfDescriptors(err)
+				refuseForNow(w, http.StatusServiceUnavailable, "holdfast is out of file descriptors")
+			case errors.Is(err, context.DeadlineExceeded):
+				writeError(w, http.StatusGatewayTimeout, "holdfast cannot reach the upstream server")
+			default:
+				writeError(w, http.StatusBadGateway, "holdfast cannot reach the upstream server")
 			}
-			writeError(w, status, "holdfast cannot reach the upstream server")
 		},
 	}
 }

@@ -2,11 +2,13 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/holdfast/holdfast/metrics"
@@ -65,6 +67,15 @@ func (s *spacing) due(kind string) (times int, ok bool) {
 	times = k.times
 	k.last, k.times = now, 0
 	return times, true
+}
+
+// isOutOfDescriptors reports whether an error says that this process, or the system, has no file descriptor left.
+func isOutOfDescriptors(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
+
+func (s *Server) outOfDescriptors(err error) {
+	s.logSpaced(slog.LevelWarn, "", "out of file descriptors: raise the limit of open files (ulimit -n)", "error", err)
 }
 
 // timedBody is a request's body that has to come in time: net/http has a limit for headers only, or for whole requests, long

@@ -32,6 +32,7 @@ type Server struct {
 	log      *slog.Logger
 	metrics  *metrics.Metrics
 	dialer   *engineio.Dialer
+	gate     *gate         // before handshakes with the upstream
 	dials    chan struct{} // one token per handshake under way with the upstream
 	registry *session.Registry
 	budget   *buffer.Budget
@@ -79,6 +80,7 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 		URL: up.base, DialContext: up.dial, Client: up.client, Timeout: cfg.Upstream.HandshakeTimeout,
 		MaxPayload: int64(config.DefaultMaxPayload),
 	}
+	s.gate = up.gate
 	s.passed = s.newPassthrough(up)
 	total, why := cfg.Recovery.Buffer.Budget()
 	s.budget = buffer.NewBudget(int64(total))

@@ -23,11 +23,12 @@ type upstream struct {
 	timeout   time.Duration
 	client    *http.Client
 	transport *http.Transport
+	gate      *gate // is told which connections come about
 }
 
 func newUpstream(cfg config.Upstream) (*upstream, error) {
 	network, address, secure := cfg.Endpoint()
-	u := &upstream{network: network, address: address, timeout: cfg.DialTimeout, base: &url.URL{Scheme: "http", Host: address}}
+	u := &upstream{network: network, address: address, timeout: cfg.DialTimeout, gate: newGate(), base: &url.URL{Scheme: "http", Host: address}}
 	if network == "unix" {
 		u.base.Host = "localhost"
 	}
@@ -80,7 +81,14 @@ func upstreamTLS(cfg config.Upstream, address string) (*tls.Config, error) {
 
 func (u *upstream) dialPlain(ctx context.Context) (net.Conn, error) {
 	d := net.Dialer{Timeout: u.timeout}
-	return d.DialContext(ctx, u.network, u.address)
+	conn, err := d.DialContext(ctx, u.network, u.address)
+	switch {
+	case err == nil:
+		u.gate.connected()
+	case ctx.Err() == nil: // else nobody waits for it any more
+		u.gate.unreachable(err)
+	}
+	return conn, err
 }
 
 // dial opens a connection, with TLS if the upstream wants it.
