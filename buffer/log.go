@@ -10,6 +10,8 @@ const (
 	Stamped
 	// Asking packets are events that ask for an acknowledgement: they cannot bear an offset.
 	Asking
+	// Dropped is what a packet becomes that Drop or Sift took out: only its number is left. It is not written.
+	Dropped
 )
 
 // Packet is one Socket.IO packet with its binary attachments.
@@ -19,6 +21,8 @@ type Packet struct {
 	// AckID is the acknowledgement id of an Asking packet.
 	AckID int64
 	Kind  Kind
+	// Brief packets may soon be dropped while those around them stay: AppendShared puts their bytes into no chunk.
+	Brief bool
 
 	shared bool // large parts of it are Budget.share's
 }
@@ -47,6 +51,7 @@ type Log struct {
 	entries []Packet // entries[head:] are packets trimmed+1 to Last
 	head    int
 	trimmed uint64
+	dropped int // of the entries
 	bytes   int
 	chunk   []byte // packets' bytes are copied to its end; what is beyond its length is free
 }
@@ -100,8 +105,11 @@ func (l *Log) Last() uint64 { return l.trimmed + uint64(l.Len()) }
 // Trimmed is the sequence number up to which packets have been dropped.
 func (l *Log) Trimmed() uint64 { return l.trimmed }
 
-// Len is how many packets the log holds.
+// Len is how many numbers the log holds: Last() - Trimmed().
 func (l *Log) Len() int { return len(l.entries) - l.head }
+
+// Packets is how many packets the log holds: Len, without the numbers of packets that were dropped.
+func (l *Log) Packets() int { return l.Len() - l.dropped }
 
 // Bytes is about how much memory the log's packets take.
 func (l *Log) Bytes() int { return l.bytes }
@@ -119,25 +127,35 @@ func (l *Log) Trim(seq uint64) {
 	if seq <= l.trimmed {
 		return
 	}
-	n := int(seq - l.trimmed)
+	n, dropped := int(seq-l.trimmed), 0
 	freed, own := 0, 0
 	for i := l.head; i < l.head+n; i++ {
 		p := &l.entries[i]
 		freed += p.size()
 		own += p.ownSize()
+		if p.Kind == Dropped {
+			dropped++
+		}
 		p.eachShared(l.budget.unshare)
 		*p = Packet{}
 	}
 	l.head += n
 	l.trimmed = seq
+	l.dropped -= dropped
 	l.bytes -= freed
-	l.budget.add(-own, -n)
-	if l.head == len(l.entries) {
-		l.entries, l.head = l.entries[:0], 0
-		l.chunk = l.chunk[:0] // nobody holds a packet any more
-		if cap(l.entries) > keptEntries {
-			l.entries = nil
-		}
+	l.budget.add(-own, dropped-n)
+	l.settle()
+}
+
+// settle makes an empty log begin anew with the room that it has, if that is little.
+func (l *Log) settle() {
+	if l.head < len(l.entries) {
+		return
+	}
+	l.entries, l.head = l.entries[:0], 0
+	l.chunk = l.chunk[:0] // nobody holds a packet any more
+	if cap(l.entries) > keptEntries {
+		l.entries = nil
 	}
 }
 

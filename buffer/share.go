@@ -74,22 +74,25 @@ func (l *Log) AppendShared(p Packet) (seq uint64) {
 		return l.Append(p)
 	}
 	p.shared = true
-	p.Data = l.keepShared(p.Data)
+	p.Data = l.keepShared(p.Data, p.Brief)
 	if len(p.Attachments) > 0 {
 		kept := make([][]byte, len(p.Attachments))
 		for i, a := range p.Attachments {
-			kept[i] = l.keepShared(a)
+			kept[i] = l.keepShared(a, p.Brief)
 		}
 		p.Attachments = kept
 	}
 	return l.add(p)
 }
 
-func (l *Log) keepShared(b []byte) []byte {
-	if len(b) < minSharedBytes {
-		return l.keep(b)
+func (l *Log) keepShared(b []byte, brief bool) []byte {
+	switch {
+	case len(b) >= minSharedBytes:
+		return l.budget.share(b)
+	case brief:
+		return bytes.Clone(b)
 	}
-	return l.budget.share(b)
+	return l.keep(b)
 }
 
 // ownSize is what the packet counts for the Budget, without what is counted where it is shared.

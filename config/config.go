@@ -47,6 +47,7 @@ type Config struct {
 	TLS      TLS      `yaml:"tls"`
 	EngineIO EngineIO `yaml:"engineio"`
 	Recovery Recovery `yaml:"recovery"`
+	Events   Events   `yaml:"events"`
 	Limits   Limits   `yaml:"limits"`
 	// TrustedProxies are IP addresses and CIDR prefixes of peers whose
 	// X-Forwarded- headers are believed. Default none. See TrustedPrefixes.
@@ -166,6 +167,17 @@ type Buffer struct {
 	TotalBytes Size `yaml:"total_bytes"`
 }
 
+// Events says which of the server's events a client need not have that was away when they came. Each item is "EVENT" or
+// "NAMESPACE EVENT", in which * stands for any text. Events that ask for an acknowledgement are always kept. See
+// ParseEventPatterns.
+type Events struct {
+	// Volatile events are dropped. Default none.
+	Volatile []string `yaml:"volatile"`
+	// Latest events are dropped when another one of the same name comes after them in their namespace. What matches
+	// Volatile too is dropped. Default none.
+	Latest []string `yaml:"latest"`
+}
+
 // Limits protects holdfast and the upstream from too much.
 type Limits struct {
 	// MaxConnections bounds the clients' TCP connections. 0, the default, is
@@ -247,6 +259,7 @@ func Default() Config {
 				Window:     1 * MiB,
 			},
 		},
+		Events: Events{Volatile: []string{}, Latest: []string{}},
 		Limits: Limits{
 			FailedResumesPerSecondPerAddress: 100,
 			TakeoversPerMinutePerSession:     30,

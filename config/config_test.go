@@ -21,6 +21,7 @@ var allKeys = strings.Fields(`
 	recovery.bind.headers recovery.bind.cookies recovery.bind.auth
 	recovery.clients.mode recovery.clients.query recovery.clients.user_agent
 	recovery.buffer.max_packets recovery.buffer.max_bytes recovery.buffer.window recovery.buffer.total_bytes
+	events.volatile events.latest
 	limits.max_connections limits.max_connections_per_address limits.handshakes_per_second_per_address
 	limits.failed_resumes_per_second_per_address limits.takeovers_per_minute_per_session limits.header_bytes limits.read_header_timeout limits.body_timeout limits.idle_timeout
 	limits.max_namespaces_per_connection
@@ -86,6 +87,7 @@ func TestSettingRoundTrip(t *testing.T) {
 	c.Upstream.TLS.InsecureSkipVerify = true
 	var d Config
 	d.EngineIO.Paths, d.TrustedProxies = []string{}, []string{}
+	d.Events.Volatile, d.Events.Latest = []string{}, []string{}
 	to := settings(&d)
 	for i, s := range settings(&c) {
 		if err := to[i].parse(s.format()); err != nil {

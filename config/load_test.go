@@ -155,6 +155,8 @@ func TestEverySettingEverywhere(t *testing.T) {
 		"recovery.buffer.max_bytes":                    "12MiB",
 		"recovery.buffer.window":                       "128KiB",
 		"recovery.buffer.total_bytes":                  "13MiB",
+		"events.volatile":                              "cursor,/game typing*",
+		"events.latest":                                "position",
 		"limits.max_connections":                       "14",
 		"limits.max_connections_per_address":           "20",
 		"limits.handshakes_per_second_per_address":     "21",

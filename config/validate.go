@@ -75,6 +75,12 @@ func (c Config) validate(sources Sources, bad map[string]bool) []Problem {
 	v.upstream(&c.Upstream)
 	v.engineIO(&c.EngineIO)
 	v.recovery(&c.Recovery)
+	for _, list := range []*[]string{&c.Events.Volatile, &c.Events.Latest} {
+		for _, text := range *list {
+			_, problem := parseEventPattern(text)
+			v.needItem(problem == "", list, text, problem)
+		}
+	}
 	v.limits(&c.Limits)
 	for _, p := range c.TrustedProxies {
 		_, problem := parsePrefix(p)

@@ -27,6 +27,7 @@ type Metrics struct {
 
 	Packets         Directions         // holdfast_packets_total
 	ReplayedPackets prometheus.Counter // holdfast_replayed_packets_total
+	EventsDropped   DroppedEvents      // holdfast_events_dropped_total
 	BufferedPackets prometheus.Gauge   // holdfast_buffered_packets
 	BufferedBytes   prometheus.Gauge   // holdfast_buffered_bytes
 	BufferBudget    prometheus.Gauge   // holdfast_buffer_budget_bytes
@@ -98,6 +99,11 @@ func RefusalLimits() []RefusalLimit {
 	}
 }
 
+// DroppedEvents counts events that were not passed on, by why. Volatile and Superseded are the server's, for a client
+// that was away: of events.volatile, and of events.latest when a newer one came. Forged are clients', with a name that
+// is holdfast's own by notify.parked or notify.resumed.
+type DroppedEvents struct{ Volatile, Superseded, Forged prometheus.Counter }
+
 // Sides counts by the side that fell silent.
 type Sides struct{ Client, Upstream prometheus.Counter }
 
@@ -112,6 +118,10 @@ func New(reg prometheus.Registerer) *Metrics {
 	dials := f.counters("upstream_dials_total", "Engine.IO handshakes with the upstream, by result.", "result")
 	passthrough := f.counters("passthrough_requests_total", "Requests passed through that are no Engine.IO traffic, by kind.", "kind")
 	heartbeats := f.counters("heartbeat_timeouts_total", "Connections given up for silence, by the side that was silent.", "side")
+
+	refused := f.counters("refused_total", "Connections, handshakes and takeovers refused, by the limit that was reached.", "limit")
+
+	eventsDropped := f.counters("events_dropped_total", "Events not passed on, by reason: volatile and superseded for clients that were away, forged by clients.", "reason")
 
 	m := &Metrics{
 		Clients:       TransportGauges{clients.WithLabelValues("polling"), clients.WithLabelValues("websocket")},
@@ -128,6 +138,11 @@ func New(reg prometheus.Registerer) *Metrics {
 
 		Packets:         Directions{packets.WithLabelValues("in"), packets.WithLabelValues("out")},
 		ReplayedPackets: f.counter("replayed_packets_total", "Socket.IO packets that a recovered client had missed, sent to it."),
+		EventsDropped: DroppedEvents{
+			Volatile:   eventsDropped.WithLabelValues("volatile"),
+			Superseded: eventsDropped.WithLabelValues("superseded"),
+			Forged:     eventsDropped.WithLabelValues("forged"),
+		},
 		BufferedPackets: f.gauge("buffered_packets", "Socket.IO packets kept in memory now."),
 		BufferedBytes:   f.gauge("buffered_bytes", "Bytes of the packets kept in memory now."),
 		BufferBudget:    f.gauge("buffer_budget_bytes", "Bytes that may be kept in memory, for all sessions."),

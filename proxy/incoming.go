@@ -411,8 +411,8 @@ func (c *client) reattach(claim session.Claim, start time.Time) (r session.Resum
 	}
 	c.sessions[claim.Namespace] = r.Cursor
 	c.out.pushRaw(r.Reply, false, r.Cursor.Session().Upstream().(*link))
-	if r.Missed > 0 {
-		c.out.push(r.Cursor, r.Missed)
+	if r.ToRead > 0 {
+		c.out.push(r.Cursor, r.ToRead)
 		c.out.resumed(r.Cursor, start)
 	} else {
 		c.srv.metrics.RecoveryDuration.Observe(time.Since(start).Seconds())

@@ -162,3 +162,14 @@ func (o *observer) Panicked(v any, sessions []*session.Session) {
 		s.Upstream().(*link).Fail()
 	}
 }
+
+// Dropped implements session.Observer.
+func (o *observer) Dropped(why session.Fate, events int) {
+	switch why {
+	case session.Volatile:
+		o.metrics.EventsDropped.Volatile.Add(float64(events))
+	case session.Latest:
+		o.metrics.EventsDropped.Superseded.Add(float64(events))
+	case session.Kept: // is not dropped
+	}
+}

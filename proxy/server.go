@@ -93,6 +93,7 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 		MaxPackets: b.MaxPackets, MaxBytes: int(b.MaxBytes), WindowBytes: int(b.Window),
 		TakeoversPerMinute: cfg.Limits.TakeoversPerMinutePerSession,
 		ReplayAsking:       cfg.Recovery.AckEvents == config.AtLeastOnce,
+		Fates:              newFates(cfg.Events),
 	}, cfg.Recovery.MaxParkedSessions, s.budget, (*observer)(s))
 	return s, nil
 }

@@ -15,6 +15,7 @@ func (silent) SessionHeld(bool)                       {}
 func (silent) Parked(*Session, string)                {}
 func (silent) Ended(*Session, Reason, State, int)     {}
 func (silent) Panicked(any, []*Session)               {}
+func (silent) Dropped(Fate, int)                      {}
 func (silent) Emit(*buffer.Packet, []byte, bool) bool { return true }
 func (silent) Handshake() uint64                      { return 1 }
 func quiet(maxParked int) *Registry {

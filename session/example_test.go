@@ -20,6 +20,7 @@ type unseen struct{}
 func (unseen) Parked(*session.Session, string)                            {}
 func (unseen) Ended(*session.Session, session.Reason, session.State, int) {}
 func (unseen) Panicked(any, []*session.Session)                           {}
+func (unseen) Dropped(session.Fate, int)                                  {}
 
 // client is a connection from outside. It remembers the offset of its last event.
 type client struct {

@@ -84,9 +84,10 @@ type world struct {
 	t    tester
 	link *link
 
-	mu     sync.Mutex
-	events []string
-	all    []*Cursor
+	mu      sync.Mutex
+	events  []string
+	dropped [Latest + 1]int
+	all     []*Cursor
 }
 
 // roomy limits bind no test that is not about them.
@@ -112,6 +113,12 @@ func (w *world) Ended(s *Session, reason Reason, was State, buffered int) {
 
 func (w *world) Panicked(v any, sessions []*Session) {
 	w.note("panicked: %v, with %d sessions", v, len(sessions))
+}
+
+func (w *world) Dropped(why Fate, events int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.dropped[why] += events
 }
 
 // noted is what the Observer was told since the last call of noted.

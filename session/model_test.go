@@ -394,7 +394,7 @@ func (m *machine) arrive(t tester, s *model, n int) {
 			if !again {
 				c.unanswered = append(c.unanswered, seq)
 			}
-		case buffer.Plain: // an ack that comes twice has no effect
+		case buffer.Plain, buffer.Dropped: // an ack that comes twice has no effect
 		}
 		c.has[seq] = true
 	}

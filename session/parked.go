@@ -26,7 +26,7 @@ func (r *Registry) OldestParked(n int) []ParkedInfo {
 	r.mu.Unlock()
 	for i, s := range sessions { // some may have been resumed meanwhile: this is a picture, not a promise
 		s.mu.Lock()
-		infos[i].Since, infos[i].Packets, infos[i].Bytes = s.parkedAt, s.log.Len(), s.log.Bytes()
+		infos[i].Since, infos[i].Packets, infos[i].Bytes = s.parkedAt, s.log.Packets(), s.log.Bytes()
 		s.mu.Unlock()
 	}
 	return infos

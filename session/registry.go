@@ -24,6 +24,9 @@ type Observer interface {
 	Ended(s *Session, reason Reason, was State, buffered int)
 	// Panicked says that to expire these sessions panicked, and with what: their links are to be ended.
 	Panicked(v any, sessions []*Session)
+	// Dropped counts events that their client, which is away, will not have because of their Fate. A session's
+	// lock may be held: it must not call back.
+	Dropped(why Fate, events int)
 }
 
 // Registry knows all sessions that can be resumed. It is safe for concurrent use.
@@ -97,7 +100,8 @@ type Resumption struct {
 	// (Detach, Park) before the new one can have it.
 	Takeover Owner
 	Reply    []byte        // the CONNECT reply to repeat
-	Missed   int           // packets to be read
+	ToRead   int           // numbers that Cursor.Read has to pass
+	Missed   int           // packets among them
 	Away     time.Duration // how long the session was parked
 }
 
@@ -149,13 +153,17 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 		return Resumption{Refused: BadOffset}
 	}
 	s.trimLocked(from)
+	if r.limits.Fates != nil && s.away == nil {
+		s.siftLocked()
+	}
+	s.away = nil
 	c := &Cursor{s: s, owner: owner, sent: from, replayTo: s.log.Last()}
 	if !r.limits.ReplayAsking {
 		c.skipTo = s.sent
 	}
 	s.cursor, s.owned = c, owner.Handshake()
 	r.moveLocked(s, Live)
-	return Resumption{Cursor: c, Reply: s.reply, Missed: s.log.Len(), Away: time.Since(s.parkedAt)}
+	return Resumption{Cursor: c, Reply: s.reply, ToRead: s.log.Len(), Missed: s.log.Packets(), Away: time.Since(s.parkedAt)}
 }
 
 // takeLocked counts one takeover, unless there were too many of late.
@@ -364,7 +372,7 @@ func (r *Registry) closeLocked(s *Session, reason Reason) ended {
 
 // endLocked is closeLocked with s.mu held too.
 func (r *Registry) endLocked(s *Session, reason Reason) ended {
-	e := ended{s, reason, s.state, s.log.Len()}
+	e := ended{s, reason, s.state, s.log.Packets()}
 	if s.state == Closed {
 		return e
 	}

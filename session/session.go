@@ -100,6 +100,8 @@ type Limits struct {
 	// ReplayAsking says that events with an acknowledgement which may have arrived are sent again
 	// (at least once); otherwise they are not (at most once).
 	ReplayAsking bool
+	// Fates tells what becomes of events while their client is away. Nil keeps them all.
+	Fates Fates
 }
 
 // Session is safe for concurrent use.
@@ -122,6 +124,7 @@ type Session struct {
 	held     bool   // SessionHeld(true) was called
 	asking   int    // Asking packets in the log
 	parkedAt time.Time
+	away     *away // nil until the log is sifted
 	// takenUntil is when the takeovers of late no longer count: each counts for its part of a minute.
 	takenUntil time.Time
 
@@ -179,7 +182,7 @@ func (s *Session) Append(p buffer.Packet) (*Cursor, error) {
 		return nil, ErrClosed
 	}
 	if s.state == Parked {
-		s.log.AppendShared(p)
+		s.appendAwayLocked(p)
 	} else {
 		s.log.Append(p)
 	}
@@ -188,8 +191,8 @@ func (s *Session) Append(p buffer.Packet) (*Cursor, error) {
 	}
 	if s.state == Parked {
 		l := s.registry.limits
-		if s.log.Len() > l.MaxPackets || s.log.Bytes() > l.MaxBytes {
-			return nil, fmt.Errorf("%w: %d packets, %d bytes", ErrFull, s.log.Len(), s.log.Bytes())
+		if s.log.Packets() > l.MaxPackets || s.log.Bytes() > l.MaxBytes {
+			return nil, fmt.Errorf("%w: %d packets, %d bytes", ErrFull, s.log.Packets(), s.log.Bytes())
 		}
 		return nil, nil //nolint:nilnil // a parked session has no cursor, and that is no error
 	}
@@ -250,7 +253,7 @@ func (s *Session) dropSentLocked() {
 func (s *Session) buffered() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.log.Len()
+	return s.log.Packets()
 }
 
 // Cursor is a client's place in a session's log. All but the session's present
@@ -293,7 +296,7 @@ type Emitter interface {
 }
 
 // Read gives the next packets, n at most, to e. scratch is room for an offset. It returns how many packets it has
-// passed, with those left out because they have, or may have, arrived before; the number of the last; and whether the
+// passed, with those left out because they were dropped, or have or may have arrived before; the number of the last; and whether the
 // replay is complete with this.
 func (c *Cursor) Read(n int, scratch []byte, e Emitter) (passed int, last uint64, replayDone bool) {
 	s := c.s
@@ -311,7 +314,7 @@ func (c *Cursor) Read(n int, scratch []byte, e Emitter) (passed int, last uint64
 			continue // the client answered an event that it had from before the reconnection
 		}
 		p := s.log.At(c.sent)
-		if p.Kind == buffer.Asking && c.sent <= c.skipTo {
+		if p.Kind == buffer.Dropped || p.Kind == buffer.Asking && c.sent <= c.skipTo {
 			continue
 		}
 		offset := scratch[:0]

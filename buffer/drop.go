@@ -1,0 +1,75 @@
+package buffer
+
+import "slices"
+
+// Packets leave a log at its front, when they are confirmed. But while a client is away there are events that it need
+// not have any more when it returns: those can be dropped from anywhere.
+
+// Drop takes packet seq out of the log, which it must be in: Trimmed() < seq <= Last(). Its number stays, as that of
+// a packet of the Kind Dropped.
+func (l *Log) Drop(seq uint64) {
+	p := l.At(seq)
+	if p.Kind == Dropped {
+		return
+	}
+	l.bytes -= p.size() - packetOverhead
+	l.budget.add(packetOverhead-p.ownSize(), -1)
+	p.eachShared(l.budget.unshare)
+	*p = Packet{Kind: Dropped}
+	l.dropped++
+}
+
+// Sift drops the packets that drop chooses; it is asked for each of them, the newest first, with how many numbers there
+// are going to be behind it. The numbers of dropped packets go to those behind them, and Last goes
+// down, but for numbers up to fixed, which stay: somebody knows them.
+func (l *Log) Sift(fixed uint64, drop func(p *Packet, behind uint64) bool) {
+	scattered := false // other packets' chunks have the bytes of some that were dropped
+	behind := uint64(0)
+	for seq := l.Last(); seq > l.trimmed; seq-- {
+		p := l.At(seq)
+		if p.Kind != Dropped && drop(p, behind) {
+			scattered = scattered || !p.Brief
+			l.Drop(seq)
+		}
+		if p.Kind != Dropped || seq <= fixed {
+			behind++
+		}
+	}
+	l.closeGaps(fixed)
+	if scattered {
+		l.repack()
+	}
+}
+
+// closeGaps takes the numbers of dropped packets away that are greater than fixed.
+func (l *Log) closeGaps(fixed uint64) {
+	first := l.head + int(min(max(fixed, l.trimmed), l.Last())-l.trimmed)
+	kept := slices.DeleteFunc(l.entries[first:], func(p Packet) bool { return p.Kind == Dropped })
+	n := len(l.entries) - first - len(kept)
+	l.entries = l.entries[:first+len(kept)]
+	l.dropped -= n
+	l.bytes -= n * packetOverhead
+	l.budget.add(-n*packetOverhead, 0)
+	if cap(l.entries) > keptEntries && cap(l.entries) > 4*l.Len() {
+		l.entries, l.head = slices.Clone(l.entries[l.head:]), 0
+	}
+	l.settle()
+}
+
+// repack moves small packets to chunks without gaps.
+func (l *Log) repack() {
+	l.chunk = nil
+	move := func(p *Packet, b []byte) []byte {
+		if p.Brief || len(b) > maxChunkBytes/4 || p.shared && len(b) >= minSharedBytes {
+			return b // it has its own memory
+		}
+		return l.keep(b)
+	}
+	for i := l.head; i < len(l.entries); i++ {
+		p := &l.entries[i]
+		p.Data = move(p, p.Data)
+		for j, a := range p.Attachments {
+			p.Attachments[j] = move(p, a)
+		}
+	}
+}

@@ -1,0 +1,152 @@
+package buffer
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+func TestDrop(t *testing.T) {
+	b := NewBudget(0)
+	l := NewLog(b)
+	for _, s := range []string{"a", "b", "c"} {
+		l.Append(text(s))
+	}
+	l.Drop(2)
+	l.Drop(2)
+	if l.At(2).Kind != Dropped || l.Last() != 3 || l.Len() != 3 || l.Packets() != 2 || b.Packets() != 2 {
+		t.Errorf("packet 2 is %+v; Last %d, Len %d, Packets %d, budget %d", l.At(2), l.Last(), l.Len(), l.Packets(), b.Packets())
+	}
+	if got := contents(&l); !slices.Equal(got, []string{"a", "", "c"}) {
+		t.Errorf("the log has %q", got)
+	}
+	l.Release()
+	if l.Packets() != 0 || l.Bytes() != 0 || b.Packets() != 0 || b.Bytes() != 0 {
+		t.Errorf("released: %d packets, %d bytes; budget %d, %d", l.Packets(), l.Bytes(), b.Packets(), b.Bytes())
+	}
+}
+
+// Numbers up to fixed stay those of their packets; the others move up.
+func TestSift(t *testing.T) {
+	tests := []struct {
+		fixed uint64
+		want  []string
+	}{
+		{0, []string{"b", "d"}},
+		{1, []string{"", "b", "d"}},
+		{2, []string{"", "b", "d"}},
+		{3, []string{"", "b", "", "d"}},
+		{5, []string{"", "b", "", "d", ""}},
+	}
+	for _, tt := range tests {
+		t.Run(fmt.Sprint("fixed=", tt.fixed), func(t *testing.T) {
+			l := NewLog(nil)
+			for _, s := range []string{"A", "b", "C", "d", "E"} {
+				l.Append(text(s))
+			}
+			numbers := map[string]uint64{}
+			l.Sift(tt.fixed, func(p *Packet, behind uint64) bool {
+				numbers[string(p.Data)] = behind
+				return p.Data[0] < 'a'
+			})
+			if got := contents(&l); !slices.Equal(got, tt.want) {
+				t.Errorf("%q, want %q", got, tt.want)
+			}
+			for s, behind := range numbers {
+				if s >= "a" && string(l.At(l.Last()-behind).Data) != s {
+					t.Errorf("%q is not where Sift said, %d from the end", s, behind)
+				}
+			}
+		})
+	}
+}
+
+// What is left of many packets must not keep the memory of all.
+func TestSiftFreesMemory(t *testing.T) {
+	l := NewLog(NewBudget(0))
+	for i := range 10_000 {
+		l.Append(text(fmt.Sprint(i, " some fifty bytes of a packet that comes often")))
+	}
+	l.Sift(0, func(p *Packet, _ uint64) bool { return !strings.HasPrefix(string(p.Data), "5000 ") })
+	if cap(l.entries) > keptEntries || cap(l.chunk) > maxChunkBytes || &l.At(1).Data[0] != &l.chunk[0] {
+		t.Errorf("one packet has room for %d, in %d bytes", cap(l.entries), cap(l.chunk))
+	}
+	if got := contents(&l); len(got) != 1 || !strings.HasPrefix(got[0], "5000 ") {
+		t.Errorf("%q is left", got)
+	}
+}
+
+// TestLogModel does all that can be done to a log, and compares it with a slice.
+func TestLogModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		b := NewBudget(0)
+		l := NewLog(b)
+		var model []string // "" is a dropped one
+		trimmed := 0
+		t.Repeat(map[string]func(*rapid.T){
+			"append": func(t *rapid.T) {
+				p := text(fmt.Sprint(l.Last(), strings.Repeat("x", rapid.SampledFrom([]int{0, 50, 100, 3000}).Draw(t, "size"))))
+				want := string(p.Data)
+				if rapid.Bool().Draw(t, "binary") {
+					p.Attachments = [][]byte{[]byte("attachment"), []byte(strings.Repeat("y", 70))}
+					want += "+attachment+" + strings.Repeat("y", 70)
+				}
+				model = append(model, want)
+				if rapid.Bool().Draw(t, "shared") {
+					p.Brief = rapid.Bool().Draw(t, "brief")
+					l.AppendShared(p)
+				} else {
+					l.Append(p)
+				}
+			},
+			"trim": func(t *rapid.T) {
+				n := rapid.IntRange(0, len(model)).Draw(t, "packets")
+				model, trimmed = model[n:], trimmed+n
+				l.Trim(uint64(trimmed))
+			},
+			"drop": func(t *rapid.T) {
+				if len(model) > 0 {
+					i := rapid.IntRange(0, len(model)-1).Draw(t, "packet")
+					model[i] = ""
+					l.Drop(uint64(trimmed + 1 + i))
+				}
+			},
+			"sift": func(t *rapid.T) {
+				fixed := rapid.IntRange(0, trimmed+len(model)).Draw(t, "fixed")
+				every := byte('0' + rapid.IntRange(0, 9).Draw(t, "first digit"))
+				var kept []string
+				for i, s := range model {
+					if s != "" && s[0] == every {
+						s = ""
+					}
+					if s != "" || trimmed+1+i <= fixed {
+						kept = append(kept, s)
+					}
+				}
+				model = kept
+				l.Sift(uint64(fixed), func(p *Packet, _ uint64) bool { return p.Data[0] == every })
+			},
+			"": func(t *rapid.T) {
+				if got := contents(&l); !slices.Equal(got, model) {
+					t.Fatalf("%.20q, want %.20q", got, model)
+				}
+				packets := 0
+				for _, s := range model {
+					if s != "" {
+						packets++
+					}
+				}
+				if l.Packets() != packets || b.Packets() != int64(packets) || l.Trimmed() != uint64(trimmed) {
+					t.Errorf("%d packets, in the budget %d, trimmed %d; want %d, %d", l.Packets(), b.Packets(), l.Trimmed(), packets, trimmed)
+				}
+			},
+		})
+		l.Release()
+		if l.Bytes() != 0 || b.Bytes() != 0 || b.Packets() != 0 || b.shares.blobs != nil {
+			t.Errorf("released: %d bytes; budget %d bytes, %d packets", l.Bytes(), b.Bytes(), b.Packets())
+		}
+	})
+}

@@ -1,0 +1,73 @@
+package config
+
+import (
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// EventPattern is an item of Events.Volatile or Events.Latest, taken apart.
+type EventPattern struct{ namespace, event string }
+
+// ParseEventPatterns takes patterns apart that are valid.
+func ParseEventPatterns(texts []string) []EventPattern {
+	patterns := make([]EventPattern, 0, len(texts))
+	for _, text := range texts {
+		if p, problem := parseEventPattern(text); problem == "" {
+			patterns = append(patterns, p)
+		}
+	}
+	return patterns
+}
+
+// Match reports whether an event of this name in this namespace is meant.
+func (p EventPattern) Match(namespace string, event []byte) bool {
+	return matchGlob(p.event, event) && matchGlob(p.namespace, namespace)
+}
+
+// parseEventPattern reads "EVENT" or "NAMESPACE EVENT"; problem says what is allowed if it is neither.
+func parseEventPattern(text string) (p EventPattern, problem string) {
+	first, rest, two := strings.Cut(text, " ")
+	switch {
+	case two && (first == "*" || strings.HasPrefix(first, "/")):
+		p = EventPattern{first, rest}
+	case strings.HasPrefix(text, "/"):
+		return p, "an event after the namespace, such as " + strconv.Quote(text+" position") +
+			"; an event whose name begins with a slash is " + strconv.Quote("* "+text)
+	default:
+		p = EventPattern{"*", text}
+	}
+	if !printableName(p.event) {
+		return p, `an event's name, such as cursor, typing* or "/game position"`
+	}
+	return p, ""
+}
+
+// printableName reports whether an application may have something of this name, and its author meant to write it.
+func printableName(s string) bool {
+	return s != "" && utf8.ValidString(s) && strings.TrimSpace(s) == s &&
+		!strings.ContainsFunc(s, func(r rune) bool { return r == utf8.RuneError || unicode.IsControl(r) })
+}
+
+// matchGlob reports whether s is of the pattern's form, in which * stands for any text, also none.
+func matchGlob[T string | []byte](pattern string, s T) bool {
+	star, resume := -1, 0 // the last star, and what of s it has not been tried on
+	p, i := 0, 0
+	for i < len(s) {
+		switch {
+		case p < len(pattern) && pattern[p] == '*':
+			star, resume = p, i
+			p++
+		case p < len(pattern) && pattern[p] == s[i]:
+			p++
+			i++
+		case star >= 0:
+			resume++
+			p, i = star+1, resume
+		default:
+			return false
+		}
+	}
+	return strings.Trim(pattern[p:], "*") == ""
+}

@@ -1,0 +1,331 @@
+package session
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/holdfast/holdfast/buffer"
+)
+
+// fates reads a test's packet: "v" and what follows is Volatile, "l" Latest by its second letter, all else Kept.
+func fates(_ string, packet []byte) (Fate, []byte) {
+	switch packet[0] {
+	case 'v':
+		return Volatile, nil
+	case 'l':
+		return Latest, packet[1:2]
+	}
+	return Kept, nil
+}
+
+func newAwayWorld(t tester, limits Limits) *world {
+	limits.Fates = fates
+	return newWorld(t, limits, 10)
+}
+
+func TestAway(t *testing.T) {
+	tests := []struct {
+		name            string
+		sent, unsent    string // while live; of the sent ones the client has none
+		away            string // appended while parked
+		want            string
+		dropped, latest int
+	}{
+		{"volatile events go", "a", "b", "v1 c v2", "a b c", 2, 0},
+		{"the newest of each name stays, at its place", "", "", "a lx1 b ly1 c lx2 d", "a b ly1 c lx2 d", 0, 1},
+		{"a name of its own each", "", "", "lx1 ly1 lz1", "lx1 ly1 lz1", 0, 0},
+		{"nothing but volatile events", "v1", "v2", "v3", "", 3, 0},
+		{"what was not confirmed is judged too", "a v1 lx1", "v2 lx2 b", "lx3", "a b lx3", 2, 2},
+		{"the newest was sent", "lx1 a", "", "b", "lx1 a b", 0, 0},
+		{"nothing comes while it is away", "v1 lx1 a", "lx2 v2", "", "a lx2", 2, 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newAwayWorld(t, roomy)
+				c := w.open("/")
+				for p := range strings.FieldsSeq(tt.sent) {
+					w.append(c.s, stamped(p))
+				}
+				read(c, 100)
+				for p := range strings.FieldsSeq(tt.unsent) {
+					w.append(c.s, stamped(p))
+				}
+				w.Park([]*Cursor{c}, time.Minute, "cut")
+				for p := range strings.FieldsSeq(tt.away) {
+					w.append(c.s, stamped(p))
+				}
+				r := w.resume(c.s, "")
+				if r.Missed != len(strings.Fields(tt.want)) {
+					t.Errorf("%d missed, want %q", r.Missed, tt.want)
+				}
+				got := read(r.Cursor, r.ToRead)
+				equal(t, "read", got.data, strings.Fields(tt.want))
+				if w.dropped[Volatile] != tt.dropped || w.dropped[Latest] != tt.latest {
+					t.Errorf("%v dropped, want %d volatile, %d superseded", w.dropped, tt.dropped, tt.latest)
+				}
+				w.finish()
+			})
+		})
+	}
+}
+
+// An acknowledgement that the server waits for, and what is no event, is no matter of patterns.
+func TestAwayKeepsWhatIsNoEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newAwayWorld(t, roomy)
+		c := w.open("/")
+		w.Park([]*Cursor{c}, time.Minute, "cut")
+		w.append(c.s, asking(1, "v asks"))
+		w.append(c.s, plain("v is none"))
+		equal(t, "read", read(w.mustResume(c.s, ""), 9).data, []string{"v asks", "v is none"})
+		w.finish()
+	})
+}
+
+// Offsets that a client knows stay those of their packets, whatever was dropped around them.
+func TestAwayKeepsKnownOffsets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newAwayWorld(t, roomy)
+		c := w.open("/")
+		for p := range strings.FieldsSeq("lx1 v1 a lx2 b c") {
+			w.append(c.s, stamped(p))
+		}
+		offsets := read(c, 5).offsets // not c
+		w.Park([]*Cursor{c}, time.Minute, "cut")
+		for p := range strings.FieldsSeq("lx3 v2 lx4 d") {
+			w.append(c.s, stamped(p))
+		}
+		r := w.resume(c.s, offsets[2]) // it has a
+		got := read(r.Cursor, r.ToRead)
+		equal(t, "read", got.data, []string{"b", "c", "lx4", "d"})
+		want := []string{offsets[4], offsetOf(c.s, 6), offsetOf(c.s, 8), offsetOf(c.s, 9)} // lx3 had 7
+		equal(t, "offsets", got.offsets, want)
+
+		// A second absence begins anew.
+		w.Park([]*Cursor{r.Cursor}, time.Minute, "cut")
+		w.append(c.s, stamped("lx5"))
+		equal(t, "read again", read(w.mustResume(c.s, got.offsets[2]), 9).data, []string{"d", "lx5"})
+		w.finish()
+	})
+}
+
+// Any number of Latest events takes room for a few.
+func TestLatestIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newAwayWorld(t, Limits{MaxPackets: 20, MaxBytes: 40_000, WindowBytes: 1 << 20})
+		c := w.open("/")
+		for i := range 500 { // unconfirmed when it is parked
+			w.append(c.s, stamped(fmt.Sprint("lx", i)))
+		}
+		read(c, 250)
+		w.Park([]*Cursor{c}, time.Minute, "cut")
+		most := 0
+		for i := range 100_000 {
+			w.append(c.s, stamped(fmt.Sprintf("l%c%d%s", 'a'+i%10, i, strings.Repeat(".", i%200))))
+			most = max(most, c.s.log.Len()-250)
+		}
+		if most > 2*(maxGaps+11) {
+			t.Errorf("the log had room for %d packets", most)
+		}
+		if got := read(w.mustResume(c.s, ""), 1000).data; len(got) != 11 || got[0] != "lx499" || !strings.HasPrefix(got[10], "lj99999") {
+			t.Errorf("read %.300q", got)
+		}
+		w.finish()
+	})
+}
+
+// TestAwayModel plays a server that sends at random, and a client that is cut at random, which a slice of what it is to
+// get next is the model of: while it is away, volatile events are left out, and of each name all but the newest.
+func TestAwayModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rapid.SyncTest(t, func(t *rapid.T) {
+			w := newAwayWorld(t, Limits{MaxPackets: 1 << 20, MaxBytes: 1 << 30, WindowBytes: 1 << 20})
+			m := &awayMachine{world: w, t: t, cur: w.open("/"), live: true}
+			m.s = m.cur.s
+			for range 5 {
+				t.Repeat(rapid.StateMachineActions(m))
+			}
+			m.drain(t)
+			w.finish()
+		})
+	})
+}
+
+type awayMachine struct {
+	*world
+	t    *rapid.T
+	s    *Session
+	cur  *Cursor // the last client's
+	live bool
+
+	n       int
+	missing []string // what the client is to get, in order: the model
+	wire    []sent   // what is on its way to it
+	offset  string   // of the last that arrived
+	seq     uint64
+}
+
+type sent struct{ data, offset string }
+
+// sift is what being away does to the model.
+func (m *awayMachine) sift() {
+	kept := make([]string, 0, len(m.missing))
+	for i, p := range m.missing {
+		f, name := fates("", []byte(p))
+		newer := func(o string) bool { return o[0] == 'l' && o[1:2] == string(name) }
+		if f == Kept || f == Latest && !slices.ContainsFunc(m.missing[i+1:], newer) {
+			kept = append(kept, p)
+		}
+	}
+	m.missing = kept
+}
+
+// Append lets the server send.
+func (m *awayMachine) Append(t *rapid.T) {
+	for range rapid.IntRange(1, 20).Draw(t, "packets") {
+		m.n++
+		data := rapid.SampledFrom([]string{"k", "v", "la", "lb", "lc"}).Draw(t, "event") +
+			fmt.Sprint(m.n, strings.Repeat(".", rapid.SampledFrom([]int{0, 70, 3000}).Draw(t, "size")))
+		p := stamped(data)
+		if rapid.Bool().Draw(t, "binary") {
+			p.Attachments = [][]byte{[]byte("attachment of " + data)}
+		}
+		m.append(m.s, p)
+		m.missing = append(m.missing, data)
+		if !m.live {
+			m.sift()
+		}
+	}
+}
+
+// Emit implements Emitter.
+func (m *awayMachine) Emit(p *buffer.Packet, offset []byte, _ bool) bool {
+	for _, a := range p.Attachments {
+		if string(a) != "attachment of "+string(p.Data) {
+			m.t.Errorf("%.20q has the attachment %.20q", p.Data, a)
+		}
+	}
+	_, seq, ok := parseOffset(string(offset))
+	if !ok || seq <= m.seq {
+		m.t.Errorf("offset %q comes after number %d", offset, m.seq)
+	}
+	m.seq = seq
+	m.wire = append(m.wire, sent{string(p.Data), string(offset)})
+	return true
+}
+
+// Read writes to the client's connection.
+func (m *awayMachine) Read(t *rapid.T) {
+	if m.live {
+		m.cur.Read(rapid.IntRange(0, 30).Draw(t, "packets"), nil, m)
+	}
+}
+
+// Arrive lets the client have some of what is on its way.
+func (m *awayMachine) Arrive(t *rapid.T) {
+	m.arrive(t, rapid.IntRange(0, len(m.wire)).Draw(t, "packets"))
+}
+
+func (m *awayMachine) arrive(t *rapid.T, n int) {
+	for _, p := range m.wire[:n] {
+		if len(m.missing) == 0 || m.missing[0] != p.data {
+			t.Fatalf("%.20q arrives; what it is to get is %.20q", p.data, m.missing)
+		}
+		m.missing, m.offset = m.missing[1:], p.offset
+	}
+	m.wire = m.wire[n:]
+}
+
+// Confirm says what has arrived.
+func (m *awayMachine) Confirm(*rapid.T) {
+	if _, seq, ok := parseOffset(m.offset); ok && m.live {
+		m.cur.Confirm(seq)
+	}
+}
+
+// Cut ends the connection. What was on its way is lost.
+func (m *awayMachine) Cut(*rapid.T) {
+	if !m.live {
+		return
+	}
+	m.Park([]*Cursor{m.cur}, time.Hour, "cut")
+	m.live, m.wire = false, nil
+	m.sift()
+}
+
+// Resume lets the client come back, also while holdfast thinks that it is there.
+func (m *awayMachine) Resume(t *rapid.T) {
+	m.Cut(t)
+	r := m.resume(m.s, m.offset)
+	if r.Cursor == nil {
+		t.Fatalf("not resumed: %+v", r)
+	}
+	if r.Missed != len(m.missing) || r.ToRead < r.Missed {
+		t.Errorf("%d missed, %d to read; want %d", r.Missed, r.ToRead, len(m.missing))
+	}
+	_, m.seq, _ = parseOffset(m.offset)
+	m.cur, m.live = r.Cursor, true
+}
+
+// Check looks at what is in memory.
+func (m *awayMachine) Check(t *rapid.T) {
+	l := &m.s.log
+	if !m.live && m.s.away != nil && l.Packets() < len(m.missing) {
+		t.Errorf("the log has %d packets; the client is to get %d", l.Packets(), len(m.missing))
+	}
+	if m.budget.Packets() != int64(l.Packets()) {
+		t.Errorf("the budget counts %d packets, the log %d", m.budget.Packets(), l.Packets())
+	}
+}
+
+func (m *awayMachine) drain(t *rapid.T) {
+	if !m.live {
+		m.Resume(t)
+	}
+	m.cur.Read(1<<20, nil, m)
+	m.arrive(t, len(m.wire))
+	if len(m.missing) > 0 {
+		t.Errorf("never came: %.20q", m.missing)
+	}
+}
+
+// BenchmarkAppendAway is what a packet costs while its client is away: what nobody set patterns for, what they leave
+// alone, and what they drop.
+func BenchmarkAppendAway(b *testing.B) {
+	payload := bytes.Repeat([]byte("x"), 50)
+	for _, bb := range []struct {
+		name, event string
+		fates       Fates
+	}{
+		{"not configured", "k", nil},
+		{"kept", "k", fates},
+		{"volatile", "v", fates},
+		{"latest", "la", fates},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			limits := roomy
+			limits.MaxPackets, limits.MaxBytes, limits.Fates = 1<<30, 1<<40, bb.fates
+			r := NewRegistry(limits, 1, buffer.NewBudget(1<<40), silent{})
+			c := r.New(silent{}, "/", silent{}, true)
+			r.Park([]*Cursor{c}, time.Hour, "cut")
+			p := stamped(bb.event + string(payload))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := c.s.Append(p); err != nil {
+					b.Fatal(err)
+				}
+				if c.s.log.Len() >= 1000 {
+					c.s.log.Trim(c.s.log.Last())
+				}
+			}
+		})
+	}
+}
