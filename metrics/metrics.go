@@ -119,8 +119,6 @@ func New(reg prometheus.Registerer) *Metrics {
 	passthrough := f.counters("passthrough_requests_total", "Requests passed through that are no Engine.IO traffic, by kind.", "kind")
 	heartbeats := f.counters("heartbeat_timeouts_total", "Connections given up for silence, by the side that was silent.", "side")
 
-	refused := f.counters("refused_total", "Connections, handshakes and takeovers refused, by the limit that was reached.", "limit")
-
 	eventsDropped := f.counters("events_dropped_total", "Events not passed on, by reason: volatile and superseded for clients that were away, forged by clients.", "reason")
 
 	m := &Metrics{
