@@ -8,7 +8,7 @@ complain() {
   bad=1
 }
 
-for doc in *.md docs/*.md docs/adr/*.md; do
+for doc in *.md docs/*.md docs/adr/*.md deploy/*.md; do
   while IFS= read -r link; do
     target=${link%%#*}
     [ -e "$(dirname "$doc")/$target" ] || complain "$doc: nothing at $target"
