@@ -50,6 +50,10 @@ TESTS ?=
 e2e: e2e/node_modules/.package-lock.json ## Run the end-to-end tests: TESTS=recovery RACE=0
 	cd e2e && HOLDFAST_E2E_RACE=$(RACE) node run.js $(TESTS)
 
+.PHONY: screenshot
+screenshot: e2e/node_modules/.package-lock.json ## Take the status page's picture for the README, in two minutes
+	cd e2e && HOLDFAST_E2E_SCREENSHOT='$(CURDIR)/docs/images/status.png' node run.js status -- --test-name-pattern='real clients'
+
 .PHONY: conformance
 conformance: e2e/node_modules/.package-lock.json ## Run the protocols' own suites: SUITES=dir, a clone of socketio/socket.io
 	@test -n "$(SUITES)" || { echo "make conformance SUITES=dir: dir is a clone of github.com/socketio/socket.io" >&2; exit 2; }

@@ -27,6 +27,7 @@ import (
 	"github.com/holdfast/holdfast/logging"
 	"github.com/holdfast/holdfast/metrics"
 	"github.com/holdfast/holdfast/proxy"
+	"github.com/holdfast/holdfast/status"
 )
 
 // version is set when a release is built.
@@ -161,8 +162,13 @@ func serveAdmin(cfg config.Config, sources config.Sources, log *slog.Logger, reg
 		p.RefreshMetrics()
 		return reg.Gather()
 	})
+	report := func() status.Report {
+		r := p.Status()
+		r.Holdfast.Version = buildVersion()
+		return r
+	}
 	srv := &http.Server{
-		Handler:           admin.New(gather, p.Ready),
+		Handler:           admin.New(gather, p.Ready, report),
 		ReadHeaderTimeout: cfg.Limits.ReadHeaderTimeout,
 		IdleTimeout:       cfg.Limits.IdleTimeout,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),

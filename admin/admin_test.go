@@ -11,7 +11,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/holdfast/holdfast/metrics"
+	"github.com/holdfast/holdfast/status"
 )
+
+// idle is the report of a proxy that has nothing to do.
+func idle() status.Report { return status.NewRecorder().Report() }
 
 func TestHandler(t *testing.T) {
 	ready := func() error { return nil }
@@ -28,14 +32,13 @@ func TestHandler(t *testing.T) {
 		{"ready", "GET", "/readyz", ready, 200, "ok\n"},
 		{"not ready, with the reason in one line", "GET", "/readyz", draining, 503, "draining: 30s left\n"},
 		{"not ready by HEAD", "HEAD", "/readyz", draining, 503, ""},
-		{"index", "GET", "/", ready, 200, "holdfast: /metrics /healthz /readyz\n"},
 		{"nothing else", "GET", "/debug/pprof/", ready, 404, "404 page not found\n"},
 		{"no other method", "POST", "/healthz", ready, 405, "Method Not Allowed\n"},
 		{"no other method for metrics", "DELETE", "/metrics", ready, 405, "Method Not Allowed\n"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			server := httptest.NewServer(New(prometheus.NewRegistry(), tt.ready))
+			server := httptest.NewServer(New(prometheus.NewRegistry(), tt.ready, idle))
 			defer server.Close()
 			status, header, body := get(t, server, tt.method, tt.path, "")
 			if status != tt.status || body != tt.body {
@@ -51,7 +54,7 @@ func TestHandler(t *testing.T) {
 func TestMetrics(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	metrics.New(reg).SessionsCreated.Add(3)
-	server := httptest.NewServer(New(reg, func() error { return nil }))
+	server := httptest.NewServer(New(reg, func() error { return nil }, idle))
 	defer server.Close()
 	tests := []struct{ name, accept, contentType, end string }{
 		{"text", "", "text/plain; version=0.0.4;", "\n"},

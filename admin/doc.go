@@ -1,6 +1,6 @@
-// Package admin answers the operator: metrics, health and readiness.
+// Package admin answers the operator: status page, metrics, health and readiness.
 //
 // Its handler belongs on a listener of its own, which the public cannot reach:
 // nothing on it asks for a password. It knows nothing of the proxy beyond the
-// function that tells whether it is ready.
+// functions that tell whether it is ready and how it is.
 package admin

@@ -3,6 +3,10 @@ package status
 import (
 	"encoding/json"
 	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -150,4 +154,38 @@ func BenchmarkRecovered(b *testing.B) {
 	for b.Loop() {
 		r.Recovered(Recovery{Namespace: "/", Reason: metrics.Resumed})
 	}
+}
+
+// docs/status.md names every field.
+func TestStatusPage(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "docs", "status.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var check func(prefix string, typ reflect.Type)
+	check = func(prefix string, typ reflect.Type) {
+		for field := range typ.Fields() {
+			name := prefix + field.Tag.Get("json")
+			kind := field.Type
+			switch {
+			case kind.Kind() == reflect.Struct && kind != reflect.TypeFor[time.Time]():
+				check(name+".", kind)
+				continue
+			case kind.Kind() == reflect.Slice && kind.Elem().Kind() == reflect.Struct:
+				name += "[]"
+				for f := range kind.Elem().Fields() {
+					if part := f.Tag.Get("json"); !regexp.MustCompile("(?m)^\\| `" + regexp.QuoteMeta(name) + "` .*`" + part + "`").Match(page) {
+						t.Errorf("docs/status.md: %s has no %s", name, part)
+					}
+				}
+			case kind.Kind() == reflect.Slice:
+				name += "[]"
+			}
+			short := "`." + field.Tag.Get("json") + "`" // a row may list several of one parent
+			if row := "`" + name + "`"; !strings.Contains(string(page), row) && !strings.Contains(string(page), short) {
+				t.Errorf("docs/status.md: no %s", name)
+			}
+		}
+	}
+	check("", reflect.TypeFor[Report]())
 }
