@@ -12,6 +12,15 @@ const (
 	OptOut     ClientMode = "opt-out"
 )
 
+// Handshake says when a client's Engine.IO handshake is repeated upstream.
+type Handshake string
+
+// The choices for Handshake.
+const (
+	Eager Handshake = "eager" // before it is answered
+	Lazy  Handshake = "lazy"  // when the client needs a connection to the upstream
+)
+
 // AckEvents says what becomes of an event that asks for an ack, when the
 // connection died after it was written and before the client answered.
 type AckEvents string
@@ -69,8 +78,10 @@ type Upstream struct {
 	HandshakeTimeout time.Duration `yaml:"handshake_timeout"`
 	// MaxConcurrentDials bounds the handshakes under way at a time; more
 	// wait. Default 256.
-	MaxConcurrentDials int         `yaml:"max_concurrent_dials"`
-	TLS                UpstreamTLS `yaml:"tls"`
+	MaxConcurrentDials int `yaml:"max_concurrent_dials"`
+	// Handshake is when the upstream is asked for a client. Default Eager.
+	Handshake Handshake   `yaml:"handshake"`
+	TLS       UpstreamTLS `yaml:"tls"`
 }
 
 // UpstreamTLS applies where Upstream.URL is https.
@@ -241,6 +252,7 @@ func Default() Config {
 			DialTimeout:        5 * time.Second,
 			HandshakeTimeout:   10 * time.Second,
 			MaxConcurrentDials: 256,
+			Handshake:          Eager,
 		},
 		EngineIO: EngineIO{
 			Paths:          []string{"/socket.io/"},

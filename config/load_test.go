@@ -131,6 +131,7 @@ func TestEverySettingEverywhere(t *testing.T) {
 		"upstream.dial_timeout":                        "1s",
 		"upstream.handshake_timeout":                   "2s",
 		"upstream.max_concurrent_dials":                "3",
+		"upstream.handshake":                           "lazy",
 		"upstream.tls.ca_file":                         "",
 		"upstream.tls.server_name":                     "app.example",
 		"upstream.tls.insecure_skip_verify":            "true",

@@ -34,6 +34,8 @@ type Metrics struct {
 
 	Dials        DialResults          // holdfast_upstream_dials_total
 	DialDuration prometheus.Histogram // holdfast_upstream_dial_duration_seconds
+	// LazyHandshakes counts clients' handshakes that the upstream was not asked for: holdfast_lazy_handshakes_total.
+	LazyHandshakes prometheus.Counter
 
 	// RecoveryDuration observes seconds from a resuming CONNECT to the last
 	// missed packet written: holdfast_recovery_duration_seconds.
@@ -153,6 +155,8 @@ func New(reg prometheus.Registerer) *Metrics {
 		},
 		DialDuration: f.histogram("upstream_dial_duration_seconds", "Duration of Engine.IO handshakes with the upstream that it answered.",
 			.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30),
+
+		LazyHandshakes: f.counter("lazy_handshakes_total", "Handshakes of clients that the upstream was not asked for."),
 
 		RecoveryDuration: f.histogram("recovery_duration_seconds", "Time from a resuming CONNECT to the last missed packet written.",
 			.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30),

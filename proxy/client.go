@@ -38,7 +38,7 @@ type client struct {
 
 	mu       sync.Mutex // guards the fields below
 	closed   bool
-	refused  *time.Timer // to close it; nil for most
+	closing  *time.Timer // nil for most
 	home     *link       // of its own handshake; nil while none is needed
 	sessions map[string]*session.Cursor
 	out      outgoing
@@ -136,12 +136,20 @@ func (c *client) letGo() (cursors []*session.Cursor, home *link) {
 	}
 	home = c.home
 	c.home, c.sessions = nil, nil
-	if c.refused != nil {
-		c.refused.Stop()
+	if c.closing != nil {
+		c.closing.Stop()
 	}
 	c.srv.guard(func() { cursors = append(cursors, c.out.cursors()...) })
 	c.srv.guard(c.out.close)
 	return cursors, home
+}
+
+// closeAfterLocked calls end after a while, unless the client is gone by then.
+func (c *client) closeAfterLocked(d time.Duration, end func()) {
+	if c.closing != nil {
+		c.closing.Stop()
+	}
+	c.closing = time.AfterFunc(d, end) // stopped by letGo
 }
 
 func (c *client) parkFor(goingAway bool) time.Duration {

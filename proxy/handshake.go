@@ -65,10 +65,20 @@ func (s *Server) dial(ctx context.Context, req engineio.Request) (*engineio.Conn
 	return conn, err
 }
 
-// handshake opens a client. The upstream decides: its answer is the client's.
+// handshake opens a client. The upstream decides: its answer is the client's, the last one to such a handshake where
+// upstream.handshake is lazy.
 func (s *Server) handshake(w http.ResponseWriter, r *http.Request, q url.Values, websocket bool) {
 	order := s.handshakes.Add(1)
 	req := s.upstreamRequest(r, websocket)
+	if a, ok := s.answers.get(req); ok {
+		s.metrics.LazyHandshakes.Inc()
+		c := s.answeredClient(r, q, req, order, &a)
+		defer c.containRequest()
+		c.in.lazy = true
+		c.closeUnlessConnected(connectTimeout)
+		s.open(w, r, c, a, nil)
+		return
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.Upstream.HandshakeTimeout)
 	defer cancel()
 	conn, err := s.dial(ctx, req)
@@ -82,36 +92,53 @@ func (s *Server) handshake(w http.ResponseWriter, r *http.Request, q url.Values,
 			conn.Close()
 		}
 	}()
-	header := without(conn.ResponseHeader(), notRelayed)
-	own, opts := s.ownHandshake(conn.Handshake(), websocket)
-	recoverable := s.cfg.Recovery.MaxDisconnectionDuration > 0 && s.chosen(q, r.UserAgent())
-	opts.HandshakeID = q.Get("t")
-	c := newClient(s, order, req, own.SID, opts, recoverable)
+	a := answer{conn.Handshake(), without(conn.ResponseHeader(), notRelayed)}
+	s.answers.put(req, a)
+	c := s.answeredClient(r, q, req, order, &a)
 	defer c.containRequest()
-	if !websocket {
-		c.later = laterHeaders(header)
-	}
+	opened = s.open(w, r, c, a, newLink(s, conn, c))
+}
+
+// answeredClient is a client whose handshake has the answer a, in which its own values take the place of the upstream's.
+func (s *Server) answeredClient(r *http.Request, q url.Values, req engineio.Request, order uint64, a *answer) *client {
+	var opts engineio.Options
+	a.handshake, opts = s.ownHandshake(a.handshake, req.WebSocket)
+	opts.HandshakeID = q.Get("t")
+	recoverable := s.cfg.Recovery.MaxDisconnectionDuration > 0 && s.chosen(q, r.UserAgent())
+	c := newClient(s, order, req, a.handshake.SID, opts, recoverable)
 	c.address = s.clientAddress(r)
-	l := newLink(s, conn, c)
-	if !websocket {
+	if !req.WebSocket {
+		c.later = laterHeaders(a.header)
+	}
+	return c
+}
+
+// open answers a handshake, and starts the client and its home, which is nil if it is to be dialled when it is needed. It
+// returns false if the client is not open.
+func (s *Server) open(w http.ResponseWriter, r *http.Request, c *client, a answer, home *link) bool {
+	start := func() {
+		if home != nil {
+			home.start()
+		}
+	}
+	if !c.byWebSocket {
 		s.addClient(c)
 		c.sock.Start()
-		l.start()
-		opened = true
-		copyHeader(w.Header(), header)
-		s.writeAnswer(w, r, c.sock.OpenAnswer(own))
-		return
+		start()
+		copyHeader(w.Header(), a.header)
+		s.writeAnswer(w, r, c.sock.OpenAnswer(a.handshake))
+		return true
 	}
-	client, err := upgrade(w, r, header)
+	client, err := upgrade(w, r, a.header)
 	if err != nil {
-		s.log.Debug("websocket handshake failed", "client", order, "error", err)
-		return
+		s.log.Debug("websocket handshake failed", "client", c.order, "error", err)
+		return false
 	}
 	c.websocket.Store(true)
 	s.addClient(c)
-	c.sock.StartWebSocket(client.conn, client.initial, client.answer.Bytes(), own)
-	l.start()
-	opened = true
+	c.sock.StartWebSocket(client.conn, client.initial, client.answer.Bytes(), a.handshake)
+	start()
+	return true
 }
 
 // ownHandshake is the upstream's handshake with a sid of our own, and what is configured in place of its values.

@@ -30,6 +30,7 @@ var errClientGone = errors.New("proxy: the client has gone")
 
 // incoming is a client's state towards the upstream; owned by the Socket's input.
 type incoming struct {
+	lazy    bool // the client's handshake was not repeated upstream yet
 	raw     bool // the client does not speak the default parser: everything passes as it is
 	decided bool // raw is
 	limits  limits
@@ -97,10 +98,7 @@ func (c *client) Message(data []byte, binary bool) {
 	case in.dropped:
 		return
 	case in.dialing: // reading is paused: this is the rest of what was read already
-		in.waiting = append(in.waiting, message{slices.Clone(data), binary})
-		if in.waitingBytes += len(data); len(in.waiting) > maxWaiting || in.waitingBytes > in.limits.partialBytes {
-			c.drop("too much while a connection to the upstream is opened")
-		}
+		c.wait(data, binary)
 		return
 	}
 	c.srv.metrics.Packets.In.Inc()
@@ -117,6 +115,15 @@ func (c *client) Message(data []byte, binary bool) {
 		c.drop("text in the middle of a binary packet")
 	default:
 		c.text(data)
+	}
+}
+
+// wait keeps a message until the home is there that is being dialled.
+func (c *client) wait(data []byte, binary bool) {
+	in := &c.in
+	in.waiting = append(in.waiting, message{slices.Clone(data), binary})
+	if in.waitingBytes += len(data); len(in.waiting) > maxWaiting || in.waitingBytes > in.limits.partialBytes {
+		c.drop("too much while a connection to the upstream is opened")
 	}
 }
 
@@ -299,7 +306,7 @@ func (c *client) dropLater(why string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.closed {
-		c.refused = time.AfterFunc(refusalDelay, c.sock.Abort) // stopped by detach
+		c.closeAfterLocked(refusalDelay, c.sock.Abort)
 	}
 }
 
@@ -450,16 +457,13 @@ func (c *client) connectHome(namespace string, data []byte) {
 		c.touch(home)
 		return
 	}
-	if !c.srv.handshakeRate.take(c.address) {
+	if !c.in.lazy && !c.srv.handshakeRate.take(c.address) { // a lazy one has been counted
 		c.srv.refused(metrics.HandshakesPerAddress, c.address)
 		c.dropFor(metrics.Limit, "too many handshakes")
 		return
 	}
-	c.in.dialing = true
-	c.redialing.Store(true)
-	c.sock.Pause()
 	data = slices.Clone(data)
-	go c.redial(func(home *link) { // ends within the handshake timeout
+	c.homeFor(func(home *link) {
 		if !home.connect(c, namespace, data) {
 			c.dropFor(metrics.TransportClose, "the further connection to the upstream ended")
 			return
@@ -468,8 +472,16 @@ func (c *client) connectHome(namespace string, data []byte) {
 	})
 }
 
-// redial repeats the client's handshake upstream, for a further home. Meanwhile the client is not read, so that
-// nothing overtakes what it is for.
+// homeFor calls then, in the client's input, with a further home that is dialled for it. Meanwhile the client is not read, so
+// that nothing overtakes what it is for.
+func (c *client) homeFor(then func(home *link)) {
+	c.in.dialing, c.in.lazy = true, false
+	c.redialing.Store(true)
+	c.sock.Pause()
+	go c.redial(then) // ends within the handshake timeout
+}
+
+// redial repeats the client's handshake upstream.
 func (c *client) redial(then func(home *link)) {
 	defer c.contain()
 	home, err := c.dialHome()
@@ -538,7 +550,11 @@ func (c *client) toHome(data []byte, binary bool) {
 	home := c.home
 	c.mu.Unlock()
 	if home == nil {
-		c.drop("a packet that belongs to no session")
+		if c.in.lazy || c.in.dialing {
+			c.relayLazily(data, binary)
+		} else {
+			c.drop("a packet that belongs to no session")
+		}
 		return
 	}
 	if binary {

@@ -428,6 +428,9 @@ func (l *link) Closed(err error) {
 	left := l.endAll()
 	l.Drained()
 
+	if !errors.Is(err, engineio.ErrClosed) {
+		l.srv.answers.forget() // the upstream may be another one now
+	}
 	level := slog.LevelDebug
 	if errors.Is(err, engineio.ErrSilent) {
 		level = slog.LevelWarn

@@ -51,11 +51,13 @@ func (s *Server) dialled(err error, took time.Duration) {
 		s.recorder.Dialled(status.DialRejected, nil)
 	case errors.Is(err, context.DeadlineExceeded):
 		s.metrics.Dials.Timeout.Inc()
+		s.answers.forget()
 		s.recorder.Dialled(status.DialTimeout, err)
 		return
 	default:
 		s.metrics.Dials.Error.Inc()
 		if !errors.Is(err, context.Canceled) { // else the client has gone, which is not the upstream's fault
+			s.answers.forget()
 			s.recorder.Dialled(status.DialError, err)
 		}
 		return

@@ -40,6 +40,7 @@ type Server struct {
 	trusted  []netip.Prefix
 	chosen   func(query url.Values, userAgent string) bool
 	binder   *binder
+	answers  *answers // nil unless handshakes are lazy
 	passed   *httputil.ReverseProxy
 
 	handshakeRate    *addressRate
@@ -67,6 +68,9 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 		clients: make(map[string]*client), allLink: make(map[*link]struct{}),
 		handshakeRate:    newAddressRate(cfg.Limits.HandshakesPerSecondPerAddress),
 		failedResumeRate: newAddressRate(cfg.Limits.FailedResumesPerSecondPerAddress),
+	}
+	if cfg.Upstream.Handshake == config.Lazy {
+		s.answers = newAnswers()
 	}
 	var err error
 	if s.chosen, err = cfg.Recovery.Clients.Filter(); err != nil {

@@ -1,0 +1,105 @@
+package proxy
+
+import (
+	"net/http"
+	"slices"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/holdfast/holdfast/engineio"
+)
+
+// A lazy handshake is answered here, and repeated upstream only when the client sends something that needs a home: a
+// CONNECT that cannot resume, say. Most reconnections then cost the upstream nothing. What is answered is what the upstream
+// answered to the last handshake of its kind, so the first of each kind goes there, and so do all once the
+// upstream is in doubt.
+
+const (
+	// maxAnswers bounds the kinds of handshakes whose answers are remembered: web pages choose their origin.
+	maxAnswers = 1024
+	// connectTimeout is how long a client without a home may send nothing, as socket.io's own.
+	connectTimeout = 45 * time.Second
+)
+
+// answer is the upstream's answer to a handshake.
+type answer struct {
+	handshake engineio.Handshake
+	header    http.Header
+}
+
+// kind is what the upstream's answer depends on, but for refusals.
+type kind struct {
+	path, origin string
+	websocket    bool
+}
+
+// answers are the upstream's last ones. It is safe for concurrent use; a nil one remembers nothing.
+type answers struct{ last *lru.Cache[kind, answer] }
+
+func newAnswers() *answers {
+	last, err := lru.New[kind, answer](maxAnswers)
+	if err != nil {
+		panic(err) // only for a size below 1
+	}
+	return &answers{last}
+}
+
+// kindOf reports whether a handshake's answer can be given in place of the upstream. One that offers subprotocols is the
+// upstream's own to answer.
+func (a *answers) kindOf(r engineio.Request) (k kind, ok bool) {
+	k = kind{path: r.Path, origin: r.Header.Get("Origin"), websocket: r.WebSocket}
+	return k, a != nil && len(r.Header.Values("Sec-Websocket-Protocol")) == 0
+}
+
+func (a *answers) get(r engineio.Request) (answer, bool) {
+	if k, ok := a.kindOf(r); ok {
+		return a.last.Get(k)
+	}
+	return answer{}, false
+}
+
+// put remembers an answer, without the cookies: they were for one client.
+func (a *answers) put(r engineio.Request, given answer) {
+	if k, ok := a.kindOf(r); ok {
+		given.header = given.header.Clone()
+		given.header.Del("Set-Cookie")
+		a.last.Add(k, given)
+	}
+}
+
+// forget has the next handshakes answered by the upstream.
+func (a *answers) forget() {
+	if a != nil {
+		a.last.Purge()
+	}
+}
+
+// closeUnlessConnected ends a client that has no home by then and has resumed no session.
+func (c *client) closeUnlessConnected(timeout time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closeAfterLocked(timeout, func() {
+		c.mu.Lock()
+		unused := c.home == nil && len(c.sessions) == 0
+		c.mu.Unlock()
+		if unused && !c.redialing.Load() {
+			c.sock.Close()
+		}
+	})
+}
+
+// relayLazily relays a message to the home that a client has yet to get. The first decides what the home relays.
+func (c *client) relayLazily(data []byte, binary bool) {
+	if c.in.dialing {
+		c.wait(data, binary)
+		return
+	}
+	data = slices.Clone(data)
+	c.homeFor(func(home *link) {
+		if c.in.raw {
+			home.relayRaw()
+		}
+		c.toHome(data, binary)
+	})
+}
