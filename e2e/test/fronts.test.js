@@ -122,7 +122,11 @@ for (const kind of ["nginx", "haproxy", "caddy"]) {
         assert.ok(moved && moved !== cookie, `cookie ${moved}`);
         fresh.headers = { cookie: moved };
         await fresh.connect();
-        assert.equal((await other.metrics()).sum("holdfast_clients"), 1);
+        const socket = await Raw.open(s.front.url, { headers: { cookie } });
+        assert.equal(cookieOf(socket.upgradeResponse.headers), moved);
+        await socket.connect();
+        assert.equal((await other.metrics()).sum("holdfast_clients"), 2);
+        socket.close();
       }
       s.app.stream("/", c.main.id, 1, 20);
       await c.main.stream(1, 20);
