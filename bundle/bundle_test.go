@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -39,7 +40,7 @@ func mustOpen(t *testing.T) *Bundle {
 }
 
 // serve is the answer to a request for a file, or nil if there is none.
-func serve(t *testing.T, b *Bundle, method, name string, header ...string) *http.Response {
+func serve(t *testing.T, b *Bundle, method, name string, header ...string) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequest(method, "/socket.io/x", nil)
 	for i := 0; i < len(header); i += 2 {
@@ -52,17 +53,7 @@ func serve(t *testing.T, b *Bundle, method, name string, header ...string) *http
 		}
 		return nil
 	}
-	return w.Result()
-}
-
-func body(t *testing.T, r *http.Response) string {
-	t.Helper()
-	defer r.Body.Close()
-	data, err := io.ReadAll(r.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
+	return w
 }
 
 func TestServe(t *testing.T) {
@@ -82,9 +73,9 @@ func TestServe(t *testing.T) {
 		if strings.HasSuffix(name, ".map") {
 			kind = "application/json; charset=utf-8"
 		}
-		if got := body(t, r); got != want || r.StatusCode != 200 || r.Header.Get("Content-Type") != kind ||
-			r.Header.Get("Cache-Control") != "public, max-age=0" || r.ContentLength != int64(len(want)) {
-			t.Errorf("%s: %d, %v, %q", name, r.StatusCode, r.Header, got)
+		if got := r.Body.String(); got != want || r.Code != 200 || r.Header().Get("Content-Type") != kind ||
+			r.Header().Get("Cache-Control") != "public, max-age=0" || r.Header().Get("Content-Length") != strconv.Itoa(len(want)) {
+			t.Errorf("%s: %d, %v, %q", name, r.Code, r.Header(), got)
 		}
 	}
 }
@@ -96,7 +87,7 @@ func TestNotServed(t *testing.T) {
 		"/socket.io.js", `..\socket.io.js`, "socket.io.js/", "SOCKET.IO.JS", "socket.io.js\x00",
 	} {
 		if r := serve(t, b, http.MethodGet, name); r != nil {
-			t.Errorf("%q: %d %q", name, r.StatusCode, body(t, r))
+			t.Errorf("%q: %d %q", name, r.Code, r.Body.String())
 		}
 	}
 	for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodOptions, http.MethodDelete} {
@@ -111,19 +102,19 @@ func TestNotServed(t *testing.T) {
 
 func TestHead(t *testing.T) {
 	r := serve(t, mustOpen(t), http.MethodHead, "socket.io.js")
-	if got := body(t, r); got != "" || r.StatusCode != 200 || r.Header.Get("ETag") == "" || r.Header.Get("Content-Length") == "" {
-		t.Errorf("%d %v %q", r.StatusCode, r.Header, got)
+	if got := r.Body.String(); got != "" || r.Code != 200 || r.Header().Get("ETag") == "" || r.Header().Get("Content-Length") == "" {
+		t.Errorf("%d %v %q", r.Code, r.Header(), got)
 	}
 }
 
 func TestETag(t *testing.T) {
 	b := mustOpen(t)
-	plain := serve(t, b, http.MethodGet, "socket.io.js").Header.Get("ETag")
-	zipped := serve(t, b, http.MethodGet, "socket.io.js", "Accept-Encoding", "gzip").Header.Get("ETag")
+	plain := serve(t, b, http.MethodGet, "socket.io.js").Header().Get("ETag")
+	zipped := serve(t, b, http.MethodGet, "socket.io.js", "Accept-Encoding", "gzip").Header().Get("ETag")
 	if plain == "" || plain == zipped || strings.HasPrefix(plain, "W/") {
 		t.Fatalf("%s and %s: want strong ones that differ", plain, zipped)
 	}
-	if other := serve(t, b, http.MethodGet, "socket.io.esm.min.js").Header.Get("ETag"); other == plain {
+	if other := serve(t, b, http.MethodGet, "socket.io.esm.min.js").Header().Get("ETag"); other == plain {
 		t.Error("two files have one ETag")
 	}
 	for _, tt := range []struct {
@@ -139,9 +130,9 @@ func TestETag(t *testing.T) {
 		{zipped, "", 200},
 	} {
 		r := serve(t, b, http.MethodGet, "socket.io.js", "If-None-Match", tt.match, "Accept-Encoding", tt.encoding)
-		got := body(t, r)
-		if r.StatusCode != tt.want || r.StatusCode == 304 && (got != "" || r.Header.Get("ETag") == "") {
-			t.Errorf("If-None-Match %s, Accept-Encoding %q: %d %v, want %d", tt.match, tt.encoding, r.StatusCode, r.Header, tt.want)
+		got := r.Body.String()
+		if r.Code != tt.want || r.Code == 304 && (got != "" || r.Header().Get("ETag") == "") {
+			t.Errorf("If-None-Match %s, Accept-Encoding %q: %d %v, want %d", tt.match, tt.encoding, r.Code, r.Header(), tt.want)
 		}
 	}
 }
@@ -153,7 +144,7 @@ func TestGzip(t *testing.T) {
 		"": false, "identity": false, "gzip;q=0": false, "gzip;q=0.0": false, "gzip;q=x": false, "*;q=0": false, "*, gzip;q=0": false, "gzipped": false,
 	} {
 		r := serve(t, b, http.MethodGet, "socket.io.js", "Accept-Encoding", accept)
-		if got := r.Header.Get("Content-Encoding") == "gzip"; got != want {
+		if got := r.Header().Get("Content-Encoding") == "gzip"; got != want {
 			t.Errorf("Accept-Encoding %q: gzip %v, want %v", accept, got, want)
 			continue
 		}
@@ -165,8 +156,8 @@ func TestGzip(t *testing.T) {
 			}
 			got = z
 		}
-		if data, err := io.ReadAll(got); string(data) != script || err != nil || r.Header.Get("Vary") != "Accept-Encoding" {
-			t.Errorf("Accept-Encoding %q: %q, %v, %v", accept, data, err, r.Header)
+		if data, err := io.ReadAll(got); string(data) != script || err != nil || r.Header().Get("Vary") != "Accept-Encoding" {
+			t.Errorf("Accept-Encoding %q: %q, %v, %v", accept, data, err, r.Header())
 		}
 	}
 }

@@ -51,13 +51,14 @@ const (
 type Config struct {
 	// Listen is the address for clients: host:port, :port or
 	// unix:///path.sock. Default 0.0.0.0:8080. See SplitListen.
-	Listen   string   `yaml:"listen"`
-	Upstream Upstream `yaml:"upstream"`
-	TLS      TLS      `yaml:"tls"`
-	EngineIO EngineIO `yaml:"engineio"`
-	Recovery Recovery `yaml:"recovery"`
-	Events   Events   `yaml:"events"`
-	Limits   Limits   `yaml:"limits"`
+	Listen       string       `yaml:"listen"`
+	Upstream     Upstream     `yaml:"upstream"`
+	TLS          TLS          `yaml:"tls"`
+	EngineIO     EngineIO     `yaml:"engineio"`
+	Recovery     Recovery     `yaml:"recovery"`
+	Events       Events       `yaml:"events"`
+	ClientBundle ClientBundle `yaml:"client_bundle"`
+	Limits       Limits       `yaml:"limits"`
 	// TrustedProxies are IP addresses and CIDR prefixes of peers whose
 	// X-Forwarded- headers are believed. Default none. See TrustedPrefixes.
 	TrustedProxies []string `yaml:"trusted_proxies"`
@@ -187,6 +188,13 @@ type Events struct {
 	// Latest events are dropped when another one of the same name comes after them in their namespace. What matches
 	// Volatile too is dropped. Default none.
 	Latest []string `yaml:"latest"`
+}
+
+// ClientBundle is the browser's client, for pages that load it from the server.
+type ClientBundle struct {
+	// Dir is the dist folder of a socket.io-client that can recover, served in place of the upstream's at
+	// EngineIO.Paths. Load checks that it is one. Default "", the upstream's client.
+	Dir string `yaml:"dir"`
 }
 
 // Limits protects holdfast and the upstream from too much.

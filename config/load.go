@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+
+	"github.com/holdfast/holdfast/bundle"
 )
 
 // loader collects a Config from its sources, and what is wrong with them.
@@ -75,6 +77,12 @@ func (l *loader) checkFiles() {
 		if _, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile); err != nil {
 			l.problems = append(l.problems, l.sources.problem("tls.cert_file", t.CertFile,
 				fmt.Sprintf("PEM files of a certificate and its key (%v)", err)))
+		}
+	}
+	if dir := l.config.ClientBundle.Dir; dir != "" {
+		if _, err := bundle.Open(dir); err != nil {
+			l.problems = append(l.problems, l.sources.problem("client_bundle.dir", dir,
+				fmt.Sprintf("the dist folder of socket.io-client 4.6 or later, such as node_modules/socket.io-client/dist (%v)", err)))
 		}
 	}
 	if file := l.config.Upstream.TLS.CAFile; file != "" {

@@ -158,6 +158,7 @@ func TestEverySettingEverywhere(t *testing.T) {
 		"recovery.buffer.total_bytes":                  "13MiB",
 		"events.volatile":                              "cursor,/game typing*",
 		"events.latest":                                "position",
+		"client_bundle.dir":                            "",
 		"limits.max_connections":                       "14",
 		"limits.max_connections_per_address":           "20",
 		"limits.handshakes_per_second_per_address":     "21",

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/bundle"
 	"github.com/holdfast/holdfast/config"
 	"github.com/holdfast/holdfast/engineio"
 	"github.com/holdfast/holdfast/metrics"
@@ -42,6 +43,7 @@ type Server struct {
 	binder   *binder
 	answers  *answers // nil unless handshakes are lazy
 	passed   *httputil.ReverseProxy
+	bundle   *bundle.Bundle // nil where the upstream's client is left
 
 	handshakeRate    *addressRate
 	failedResumeRate *addressRate
@@ -86,6 +88,12 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 	}
 	s.gate = up.gate
 	s.passed = s.newPassthrough(up)
+	if dir := cfg.ClientBundle.Dir; dir != "" {
+		if s.bundle, err = bundle.Open(dir); err != nil {
+			return nil, fmt.Errorf("proxy: client bundle %s: %w", dir, err)
+		}
+		log.Info("serving the client in place of the upstream's", "version", s.bundle.Version(), "dir", dir)
+	}
 	total, why := cfg.Recovery.Buffer.Budget()
 	s.budget = buffer.NewBudget(int64(total))
 	s.incomplete.limit = int64(total) / incompleteShare
@@ -123,7 +131,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusBadRequest, "a WebSocket handshake has no body")
 		return
 	case !s.isEngineIO(r):
-		s.passThrough(w, r)
+		if !s.serveBundle(w, r) {
+			s.passThrough(w, r)
+		}
 		return
 	}
 	if r.ContentLength != 0 {
@@ -163,6 +173,16 @@ func (s *Server) isEngineIO(r *http.Request) bool {
 	for _, p := range s.cfg.EngineIO.Paths {
 		if strings.HasPrefix(r.URL.Path, p) {
 			return hasKey(r.URL.RawQuery, "EIO") || hasKey(r.URL.RawQuery, "transport")
+		}
+	}
+	return false
+}
+
+// serveBundle answers requests for files of the client under the Engine.IO paths, if we have them.
+func (s *Server) serveBundle(w http.ResponseWriter, r *http.Request) bool {
+	for _, p := range s.cfg.EngineIO.Paths {
+		if name, ok := strings.CutPrefix(r.URL.Path, p); ok {
+			return s.bundle.Serve(w, r, name)
 		}
 	}
 	return false

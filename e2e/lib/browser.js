@@ -11,7 +11,7 @@ const CHROMIUM = [process.env.CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-
 export const noBrowser = CHROMIUM || process.env.CI ? false : "needs Debian's package chromium";
 
 /**
- * Starts Chromium and ends it, with its profile, after the test `t` (or suite: `{after}` of node:test).
+ * Starts Chromium. It ends, with its profile, after the test `t`; without one, by browser.close().
  *
  *   const browser = await openBrowser(t);
  *   const page = await browser.newPage({ viewport: { width: 390, height: 844 }, colorScheme: "dark" });
@@ -29,7 +29,7 @@ export async function openBrowser(t) {
     chromiumSandbox: process.getuid() !== 0, // as root it would not start
     args: ["--disable-gpu", "--disable-dev-shm-usage"],
   });
-  t.after(() => browser.close());
+  t?.after(() => browser.close());
 
   browser.complaints = [];
   const { newContext } = browser;
