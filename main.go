@@ -26,6 +26,7 @@ import (
 	"github.com/holdfast/holdfast/config"
 	"github.com/holdfast/holdfast/logging"
 	"github.com/holdfast/holdfast/metrics"
+	"github.com/holdfast/holdfast/probe"
 	"github.com/holdfast/holdfast/proxy"
 	"github.com/holdfast/holdfast/status"
 )
@@ -40,9 +41,12 @@ func main() {
 	context.AfterFunc(ctx, stop)
 	err := run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
 	stop()
+	var probed *probe.ExitError
 	switch {
 	case err == nil:
-	case errors.Is(err, config.ErrInvalid):
+	case errors.As(err, &probed): // its report has said why
+		os.Exit(probed.Code)
+	case errors.Is(err, config.ErrInvalid), errors.Is(err, probe.ErrUsage):
 		fmt.Fprintln(os.Stderr, "holdfast:", err)
 		os.Exit(2)
 	default:
@@ -51,8 +55,12 @@ func main() {
 	}
 }
 
-// run serves until ctx is done, then drains and returns nil. Errors that wrap config.ErrInvalid are the user's to mend.
+// run serves until ctx is done, then drains and returns nil. Errors that wrap config.ErrInvalid or
+// probe.ErrUsage are the user's to mend.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
+	if len(args) > 0 && args[0] == "probe" {
+		return probe.Command(ctx, args[1:], stdout)
+	}
 	line, err := config.ParseArgs(args)
 	if errors.Is(err, flag.ErrHelp) {
 		config.Usage(stdout)

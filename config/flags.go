@@ -88,6 +88,7 @@ Usage:
   holdfast -upstream http://127.0.0.1:3000 -listen :8080
   holdfast -config holdfast.yaml
   holdfast -demo
+  holdfast probe URL     act as a client: is it recovered, and if not, why?
 
 Settings:
 

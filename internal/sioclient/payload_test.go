@@ -22,14 +22,14 @@ func TestConnectPayload(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := connectPayload(tt.pid, tt.offset, tt.auth)
+			got, err := ConnectPayload(tt.pid, tt.offset, tt.auth)
 			if err != nil || string(got) != tt.want {
-				t.Errorf("connectPayload(%q, %q, %v) = %s, %v; want %s", tt.pid, tt.offset, tt.auth, got, err, tt.want)
+				t.Errorf("ConnectPayload(%q, %q, %v) = %s, %v; want %s", tt.pid, tt.offset, tt.auth, got, err, tt.want)
 			}
 		})
 	}
 	for _, bad := range []any{1, []int{1}, func() {}} {
-		if got, err := connectPayload("p", "o", bad); err == nil {
+		if got, err := ConnectPayload("p", "o", bad); err == nil {
 			t.Errorf("auth %T: %s, want an error", bad, got)
 		}
 	}
@@ -42,7 +42,7 @@ func FuzzLastString(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		got, ok := lastString(data)
+		got, ok := LastString(data)
 		var elements []json.RawMessage
 		if json.Unmarshal(data, &elements) != nil || !utf8.Valid(data) {
 			return // any answer will do, as long as it does not panic
@@ -53,7 +53,7 @@ func FuzzLastString(f *testing.F) {
 			isString = json.Unmarshal(elements[n-1], &want) == nil
 		}
 		if ok != isString || ok && got != want {
-			t.Errorf("lastString(%s) = %q, %v; want %q, %v", data, got, ok, want, isString)
+			t.Errorf("LastString(%s) = %q, %v; want %q, %v", data, got, ok, want, isString)
 		}
 	})
 }

@@ -210,7 +210,7 @@ func (s *Socket) isActive() bool {
 func (s *Socket) connect(l *link) <-chan error {
 	reply := make(chan error, 1)
 	s.mu.Lock()
-	data, err := connectPayload(s.pid, s.offset, s.auth)
+	data, err := ConnectPayload(s.pid, s.offset, s.auth)
 	switch {
 	case err != nil:
 	case l.ended():
@@ -367,7 +367,7 @@ func (s *Socket) dispatch(p wire.Packet) error {
 			return err
 		}
 	}
-	if offset, ok := lastString(p.Data); ok && p.ID == wire.NoID {
+	if offset, ok := LastString(p.Data); ok && p.ID == wire.NoID {
 		s.mu.Lock()
 		if s.pid != "" {
 			s.offset = offset
@@ -487,9 +487,9 @@ func encode(typ wire.Type, nsp string, id int64, args []any) outgoing {
 	return outgoing{id: id, text: p.Append(nil), attachments: attachments}
 }
 
-// lastString returns the last element of a JSON array if it is a string. It
-// reads no more of data than that.
-func lastString(data []byte) (string, bool) {
+// LastString returns the last element of a JSON array if it is a string: what socket.io-client takes for an event's
+// offset. It reads no more of data than that.
+func LastString(data []byte) (string, bool) {
 	const space = " \t\r\n"
 	data, ok := bytes.CutSuffix(bytes.TrimRight(data, space), []byte("]"))
 	if !ok {

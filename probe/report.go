@@ -1,0 +1,196 @@
+package probe
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Exit statuses of the command. 2 is main's, for bad usage.
+const (
+	ExitOK      = 0 // recovered over every transport that is offered
+	ExitFailed  = 1 // connected, but not recovered, or not over every transport
+	ExitUsage   = 2
+	ExitNoReply = 3 // no namespace could be connected at all
+)
+
+// Result is how a check ended.
+type Result string
+
+// Results.
+const (
+	OK   Result = "ok"
+	Fail Result = "fail"
+	Skip Result = "skip" // it does not apply here, and says why
+	Note Result = "note" // worth knowing, not wrong
+)
+
+// Code is what a check found, as one word of a closed list.
+type Code string
+
+// What keeps a client from connecting.
+const (
+	CodeDNS            Code = "dns"             // the host's name is not known
+	CodeUnreachable    Code = "unreachable"     // nothing listens there
+	CodeTimeout        Code = "timeout"         // no answer in time
+	CodeTLS            Code = "tls"             // the certificate, or no TLS at all
+	CodeNotFound       Code = "not_found"       // 404: the path leads elsewhere
+	CodeNotSocketIO    Code = "not_socketio"    // an answer, but not Engine.IO's
+	CodeRedirected     Code = "redirected"      // to another address
+	CodeOldServer      Code = "old_server"      // it does not speak Engine.IO v4
+	CodeHandshakeAuth  Code = "handshake_auth"  // 401 or 403
+	CodeRateLimited    Code = "rate_limited"    // 429
+	CodeUpstreamDown   Code = "upstream_down"   // 502, 503, 504
+	CodeHTTPError      Code = "http_error"      // another status
+	CodeConnectRefused Code = "connect_refused" // CONNECT_ERROR: auth, or the namespace
+	CodeUnanswered     Code = "unanswered"      // the handshake is answered, CONNECT is not
+	CodePollingHeld    Code = "polling_held"    // the same over polling, while WebSocket works
+	CodeLost           Code = "connection_lost" // the connection ended by itself
+	CodeProtocol       Code = "protocol"        // an answer that makes no sense
+)
+
+// What keeps a connected client from being recovered, and what else there is to say.
+const (
+	CodeNoPID            Code = "no_pid"            // holdfast is not in the way, or excludes this client
+	CodeOwnRecovery      Code = "own_recovery"      // the pid is the server's own
+	CodeOtherReplica     Code = "other_replica"     // recovered only after further attempts
+	CodeNotRecovered     Code = "not_recovered"     // never recovered
+	CodeSessionUnknown   Code = "session_unknown"   // requests of one connection reach several servers
+	CodeWebSocketBlocked Code = "websocket_blocked" // polling works, WebSocket does not
+	CodeUpgradeFailed    Code = "upgrade_failed"    // both work, the step between does not
+	CodeNotOffered       Code = "not_offered"       // the server does not offer this transport
+	CodeNotAsked         Code = "not_asked"         // left out by -transport, or since the check before failed
+	CodeCORS             Code = "cors"              // the origin may not read the answers
+	CodeCookies          Code = "cookies"           // a cookie decides where a client gets to
+	CodeRecovered        Code = "recovered"
+	CodeAllowed          Code = "allowed" // the origin may
+)
+
+// Codes are all there are.
+func Codes() []Code {
+	return []Code{
+		CodeDNS, CodeUnreachable, CodeTimeout, CodeTLS, CodeNotFound, CodeNotSocketIO, CodeRedirected, CodeOldServer,
+		CodeHandshakeAuth, CodeRateLimited, CodeUpstreamDown, CodeHTTPError, CodeConnectRefused, CodeUnanswered,
+		CodePollingHeld, CodeLost, CodeProtocol, CodeNoPID, CodeOwnRecovery, CodeOtherReplica, CodeNotRecovered,
+		CodeSessionUnknown, CodeWebSocketBlocked, CodeUpgradeFailed, CodeNotOffered, CodeNotAsked, CodeCORS, CodeCookies,
+		CodeRecovered, CodeAllowed,
+	}
+}
+
+// Check is one thing that was tried.
+type Check struct {
+	Name    string  `json:"name"` // polling, websocket, upgrade, cors or cookies
+	Result  Result  `json:"result"`
+	Code    Code    `json:"code"`
+	Detail  string  `json:"detail"`           // what was found
+	Remedy  string  `json:"remedy,omitempty"` // what to do
+	Seconds float64 `json:"seconds"`          // it took
+}
+
+// Report is the outcome of Run. Its JSON is that of -json.
+type Report struct {
+	Version   int     `json:"version"` // of this shape: 1
+	URL       string  `json:"url"`
+	Path      string  `json:"path"`
+	Namespace string  `json:"namespace"`
+	OK        bool    `json:"ok"`
+	Exit      int     `json:"exit"` // the command's exit status
+	Checks    []Check `json:"checks"`
+}
+
+// conclude sets OK and Exit from the checks.
+func (r *Report) conclude() {
+	failed, reached := 0, false
+	for _, c := range r.Checks {
+		switch c.Result {
+		case Fail:
+			failed++
+			reached = reached || c.Code.connected()
+		case OK:
+			reached = true
+		case Skip, Note:
+		}
+	}
+	switch {
+	case !reached:
+		r.Exit = ExitNoReply
+	case failed > 0:
+		r.Exit = ExitFailed
+	default:
+		r.OK, r.Exit = true, ExitOK
+	}
+}
+
+// connected reports whether a check that failed so had connected its namespace.
+func (c Code) connected() bool {
+	switch c { //nolint:exhaustive // the others had not
+	case CodeNoPID, CodeOwnRecovery, CodeOtherReplica, CodeNotRecovered, CodeUpgradeFailed:
+		return true
+	}
+	return false
+}
+
+// WriteJSON writes the report for programs.
+func (r *Report) WriteJSON(w io.Writer) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(r)
+}
+
+// WriteText writes the report for people.
+func (r *Report) WriteText(w io.Writer) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s, path %s, namespace %s\n\n", r.URL, r.Path, r.Namespace)
+	failed, said := 0, map[string]bool{}
+	for _, c := range r.Checks {
+		word := string(c.Result)
+		if c.Result == Fail {
+			failed++
+			word = "FAIL"
+		}
+		paragraph(&b, fmt.Sprintf("%-5s %-10s ", word, c.Name), c.Detail)
+		if c.Remedy != "" && !said[c.Remedy] {
+			paragraph(&b, strings.Repeat(" ", indent)+"What to do: ", c.Remedy)
+			said[c.Remedy] = true
+		}
+	}
+	b.WriteByte('\n')
+	switch {
+	case r.OK:
+		b.WriteString("All is well: a client that loses its connection gets its session back.\n")
+	case r.Exit == ExitNoReply:
+		b.WriteString("No client can connect.\n")
+	default:
+		fmt.Fprintf(&b, "Not all is well: %d of %d checks failed.\n", failed, len(r.Checks))
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// width is where lines are broken, indent where those after the first begin.
+const (
+	width  = 100
+	indent = 17
+)
+
+// paragraph writes text behind a head, the lines after the first one indented.
+func paragraph(b *strings.Builder, head, text string) {
+	b.WriteString(head)
+	column := len(head)
+	for i, word := range strings.Fields(text) {
+		switch {
+		case i == 0:
+		case column+1+len(word) > width:
+			b.WriteString("\n" + strings.Repeat(" ", indent))
+			column = indent
+		default:
+			b.WriteByte(' ')
+			column++
+		}
+		b.WriteString(word)
+		column += len(word)
+	}
+	b.WriteByte('\n')
+}
