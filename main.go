@@ -160,6 +160,9 @@ func serveClients(ctx context.Context, cfg config.Config, log *slog.Logger, ln n
 	return nil
 }
 
+// adminWriteTimeout is for an answer of the admin listener's: there are few at a time, and who reads none is not to keep one.
+const adminWriteTimeout = 30 * time.Second
+
 // serveAdmin serves the operator's listener until stop is called.
 func serveAdmin(cfg config.Config, sources config.Sources, log *slog.Logger, reg *prometheus.Registry, p *proxy.Server) (stop func(), err error) {
 	ln, err := listen(cfg.Admin.Listen)
@@ -176,10 +179,12 @@ func serveAdmin(cfg config.Config, sources config.Sources, log *slog.Logger, reg
 		return r
 	}
 	srv := &http.Server{
-		Handler:           admin.New(gather, p.Ready, report),
-		ReadHeaderTimeout: cfg.Limits.ReadHeaderTimeout,
-		IdleTimeout:       cfg.Limits.IdleTimeout,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		Handler:        admin.New(gather, p.Ready, report),
+		ReadTimeout:    cfg.Limits.ReadHeaderTimeout, // nobody sends it a body
+		WriteTimeout:   adminWriteTimeout,
+		IdleTimeout:    cfg.Limits.IdleTimeout,
+		MaxHeaderBytes: int(cfg.Limits.HeaderBytes),
+		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	go func() { _ = srv.Serve(ln) }() // ends when stop closes the server
 	log.Info("admin listener is ready", "listen", ln.Addr().String())

@@ -152,7 +152,7 @@ func (m *model) emit(sp *space, kind int) {
 		return
 	}
 	n := len(s.sent) + 1
-	s.sent = append(s.sent, emitted{kind == 0, sp.page.conn != nil})
+	s.sent = append(s.sent, emitted{kind == 0, sp.page.connected()})
 	size := 0
 	if kind == 1 {
 		size = 30_000
@@ -235,6 +235,7 @@ func (m *model) disconnect(sp *space) {
 	if s := m.socket(sp.sid); s != nil && s.alive {
 		s.alive, s.dropped = false, true
 		delete(s.link.spaces, s.space)
+		s.link.dropped[s.space] = true
 		s.link.write(text("41" + prefix(s.space)))
 	}
 }

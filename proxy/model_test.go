@@ -15,7 +15,8 @@ type page struct {
 	name   string
 	conn   *wire // nil while it is away
 	away   time.Time
-	stale  bool // it read nothing for a while: holdfast may have given it up since
+	wires  []*wire // of all its connections
+	stale  bool    // it read nothing for a while: holdfast may have given it up since
 	spaces map[string]*space
 	sent   int // events, numbered from 1
 }
@@ -53,7 +54,7 @@ type socket struct {
 // emitted is an event of the server's.
 type emitted struct {
 	asks     bool
-	attached bool // the page was there when it was emitted, so the first connection may have had it
+	attached bool // a connection was there when it was emitted, and may have had it
 }
 
 // upstreamLink is a connection that holdfast made to the server.
@@ -61,6 +62,7 @@ type upstreamLink struct {
 	*wire
 	page    string
 	spaces  map[string]*socket
+	dropped map[string]bool // namespaces that the application disconnected, which the page may not know yet
 	partial *received
 }
 
@@ -151,7 +153,7 @@ func (m *model) clientEvent(l *upstreamLink, packet string) {
 	_, namespace, _ := split(packet)
 	s := l.spaces[namespace]
 	_, number, _ := event(packet)
-	m.must(s != nil && s.alive, "%q for a namespace that is not connected", packet)
+	m.must(s != nil && s.alive || l.dropped[namespace], "%q for a namespace that is not connected", packet)
 	if s != nil {
 		m.must(number > s.got, "event %d of %s came after %d", number, s.page, s.got)
 		s.got = number
@@ -302,11 +304,18 @@ func (p *page) come() {
 	p.m.mu.Lock()
 	defer p.m.mu.Unlock()
 	p.conn = w
+	p.wires = append(p.wires, w)
 	for _, name := range []string{"/", "/a"} {
 		if s := p.spaces[name]; s != nil && !s.left {
 			s.connect()
 		}
 	}
+}
+
+// connected reports whether holdfast may take the page for connected; m.mu is held.
+func (p *page) connected() bool {
+	p.wires = slices.DeleteFunc(p.wires, (*wire).closed)
+	return len(p.wires) > 0
 }
 
 // gone says that the page believes itself offline.

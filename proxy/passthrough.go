@@ -14,6 +14,7 @@ func (s *Server) newPassthrough(up *upstream) *httputil.ReverseProxy {
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host = up.base.Scheme, up.base.Host
 			r.Out.Host = r.In.Host
+			r.Out.Trailer = nil // of the client's connection; ReverseProxy would only announce it
 			if !isUpgrade(r.In) {
 				// No other protocol than WebSocket: inside HTTP/2 (h2c) requests would pass that nobody has looked at.
 				r.Out.Header.Del("Connection")
@@ -42,7 +43,11 @@ func (s *Server) newPassthrough(up *upstream) *httputil.ReverseProxy {
 				return // the client has gone
 			}
 			s.log.Debug("passthrough failed", "error", err)
+			b, ok := r.Context().Value(bodyKey{}).(*body)
 			switch {
+			case ok && b.failed.Load():
+				w.Header().Set("Connection", "close")
+				writeError(w, http.StatusBadRequest, "the request's body is malformed, or did not come")
 			case isOutOfDescriptors(err):
 				s.outOfDescriptors(err)
 				refuseForNow(w, http.StatusServiceUnavailable, "holdfast is out of file descriptors")

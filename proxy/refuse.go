@@ -3,9 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
-	"net/http"
 	"net/netip"
 	"sync"
 	"syscall"
@@ -76,27 +74,4 @@ func isOutOfDescriptors(err error) bool {
 
 func (s *Server) outOfDescriptors(err error) {
 	s.logSpaced(slog.LevelWarn, "", "out of file descriptors: raise the limit of open files (ulimit -n)", "error", err)
-}
-
-// timedBody is a request's body that has to come in time: net/http has a limit for headers only, or for whole requests, long
-// polls included.
-type timedBody struct {
-	io.ReadCloser
-	control *http.ResponseController
-}
-
-func limitBody(w http.ResponseWriter, body io.ReadCloser, timeout time.Duration) *timedBody {
-	b := &timedBody{body, http.NewResponseController(w)}
-	_ = b.control.SetReadDeadline(time.Now().Add(timeout)) // not supported by a test's writer
-	return b
-}
-
-// Read implements io.Reader.
-func (b *timedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF {
-		// What is read from now on is to notice that the client has gone, however long the answer takes.
-		_ = b.control.SetReadDeadline(time.Time{})
-	}
-	return n, err
 }

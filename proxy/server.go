@@ -121,8 +121,12 @@ func (s *Server) Ready() error {
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer s.containRequest()
+	if doubtfulEnd(r) {
+		w.Header().Set("Connection", "close")
+	}
 	switch {
 	case r.Method == http.MethodConnect:
+		w.Header().Set("Connection", "close")
 		writeError(w, http.StatusMethodNotAllowed, "holdfast is no forward proxy")
 		return
 	case isUpgrade(r) && r.ContentLength != 0:
@@ -132,13 +136,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	case !s.isEngineIO(r):
 		if !s.serveBundle(w, r) {
-			s.passThrough(w, r)
+			s.passThrough(w, watchBody(w, r, 0))
 		}
 		return
 	}
-	if r.ContentLength != 0 {
-		r.Body = limitBody(w, r.Body, s.cfg.Limits.BodyTimeout)
-	}
+	r = watchBody(w, r, s.cfg.Limits.BodyTimeout)
 	q := r.URL.Query()
 	if sid := q.Get("sid"); sid != "" {
 		if c := s.client(sid); c != nil {

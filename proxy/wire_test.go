@@ -211,7 +211,7 @@ func (m *model) dialUpstream(context.Context) (net.Conn, error) {
 }
 
 func (m *model) serveUpstream(conn net.Conn) {
-	l := &upstreamLink{spaces: make(map[string]*socket)}
+	l := &upstreamLink{spaces: make(map[string]*socket), dropped: make(map[string]bool)}
 	u := ws.Upgrader{OnRequest: func(uri []byte) error {
 		_, l.page, _ = strings.Cut(string(uri), "page=")
 		return nil
