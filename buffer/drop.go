@@ -58,12 +58,12 @@ func (l *Log) closeGaps(fixed uint64) {
 
 // repack moves small packets to chunks without gaps.
 func (l *Log) repack() {
-	l.chunk = nil
+	l.chunk, l.full, l.spare = nil, nil, nil
 	move := func(p *Packet, b []byte) []byte {
-		if p.Brief || len(b) > maxChunkBytes/4 || p.shared && len(b) >= minSharedBytes {
+		if p.Brief || len(b) >= largeBytes || p.shares(b) {
 			return b // it has its own memory
 		}
-		return l.keep(b)
+		return l.copyToChunk(b)
 	}
 	for i := l.head; i < len(l.entries); i++ {
 		p := &l.entries[i]

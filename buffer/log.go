@@ -1,5 +1,10 @@
 package buffer
 
+import (
+	"bytes"
+	"slices"
+)
+
 // Kind is what has to be known of a packet to write it.
 type Kind uint8
 
@@ -24,7 +29,7 @@ type Packet struct {
 	// Brief packets may soon be dropped while those around them stay: AppendShared puts their bytes into no chunk.
 	Brief bool
 
-	shared bool // large parts of it are Budget.share's
+	sharedFrom int // parts of at least so many bytes are Budget.share's; 0 is none
 }
 
 // packetOverhead is about what a packet costs in memory beside its bytes.
@@ -41,8 +46,10 @@ func (p *Packet) size() int {
 const (
 	minChunkBytes = 256
 	maxChunkBytes = 8 << 10
-	// keptEntries is how many entries an empty log may keep room for: as much as its chunk takes.
-	keptEntries = maxChunkBytes / packetOverhead
+	// largeBytes is what goes into no chunk. It is looked for in other logs: it is worth it.
+	largeBytes = maxChunkBytes/4 + 1
+	// keptEntries is how many entries an empty log may keep room for.
+	keptEntries = 512
 )
 
 // Log is the packet log of one session. The zero value is an empty log that counts for no Budget.
@@ -53,23 +60,48 @@ type Log struct {
 	trimmed uint64
 	dropped int // of the entries
 	bytes   int
-	chunk   []byte // packets' bytes are copied to its end; what is beyond its length is free
+	chunk   []byte      // packets' bytes are copied to its end; what is beyond its length is free
+	full    []fullChunk // the oldest first
+	spare   []byte      // a chunk for when this one is full, or nil
+}
+
+// fullChunk is a chunk that is in use up to packet last.
+type fullChunk struct {
+	bytes []byte
+	last  uint64
 }
 
 // NewLog returns an empty log that counts for b, which may be nil.
 func NewLog(b *Budget) Log { return Log{budget: b} }
 
 // Append copies p to the end of the log and returns its sequence number.
-func (l *Log) Append(p Packet) (seq uint64) {
-	p.Data = l.keep(p.Data)
+func (l *Log) Append(p Packet) (seq uint64) { return l.append(p, largeBytes) }
+
+// append shares parts of at least sharedFrom bytes with other logs.
+func (l *Log) append(p Packet, sharedFrom int) (seq uint64) {
+	if l.budget != nil {
+		p.sharedFrom = sharedFrom
+	}
+	p.Data = l.keep(&p, p.Data)
 	if len(p.Attachments) > 0 {
 		kept := make([][]byte, len(p.Attachments))
 		for i, a := range p.Attachments {
-			kept[i] = l.keep(a)
+			kept[i] = l.keep(&p, a)
 		}
 		p.Attachments = kept
 	}
 	return l.add(p)
+}
+
+// keep copies b, which is one of the parts of the packet that is to be added.
+func (l *Log) keep(p *Packet, b []byte) []byte {
+	switch {
+	case p.shares(b):
+		return l.budget.share(b)
+	case p.Brief || len(b) >= largeBytes:
+		return bytes.Clone(b)
+	}
+	return l.copyToChunk(b)
 }
 
 // add puts a packet, whose bytes are the log's, at the end.
@@ -85,18 +117,38 @@ func (l *Log) add(p Packet) (seq uint64) {
 	return l.Last()
 }
 
-// keep copies b to the chunk, which many small packets share.
-func (l *Log) keep(b []byte) []byte {
-	if len(b) > maxChunkBytes/4 {
-		return append([]byte(nil), b...)
-	}
+// copyToChunk copies b to the chunk, which many small packets have in common.
+func (l *Log) copyToChunk(b []byte) []byte {
 	if cap(l.chunk)-len(l.chunk) < len(b) {
-		size := min(max(2*cap(l.chunk), minChunkBytes), maxChunkBytes)
-		l.chunk = make([]byte, 0, max(size, len(b)))
+		l.nextChunk(len(b))
 	}
 	start := len(l.chunk)
 	l.chunk = append(l.chunk, b...)
 	return l.chunk[start:len(l.chunk):len(l.chunk)]
+}
+
+// nextChunk replaces a chunk that has no room for size bytes.
+func (l *Log) nextChunk(size int) {
+	if len(l.chunk) > 0 {
+		l.full = append(l.full, fullChunk{l.chunk, l.Last() + 1}) // the packet at hand may have parts in both
+	}
+	if l.spare != nil {
+		l.chunk, l.spare = l.spare[:0], nil
+		return
+	}
+	l.chunk = make([]byte, 0, max(size, min(max(2*cap(l.chunk), minChunkBytes), maxChunkBytes)))
+}
+
+// reuseChunk keeps one of the chunks that no packet is in any more for the next that is needed.
+func (l *Log) reuseChunk() {
+	n := 0
+	for n < len(l.full) && l.full[n].last <= l.trimmed {
+		if cap(l.full[n].bytes) == maxChunkBytes {
+			l.spare = l.full[n].bytes
+		}
+		n++
+	}
+	l.full = slices.Delete(l.full, 0, n)
 }
 
 // Last is the sequence number of the newest packet appended; 0 before the first.
@@ -144,6 +196,7 @@ func (l *Log) Trim(seq uint64) {
 	l.dropped -= dropped
 	l.bytes -= freed
 	l.budget.add(-own, dropped-n)
+	l.reuseChunk()
 	l.settle()
 }
 
@@ -154,6 +207,8 @@ func (l *Log) settle() {
 	}
 	l.entries, l.head = l.entries[:0], 0
 	l.chunk = l.chunk[:0] // nobody holds a packet any more
+	clear(l.full)
+	l.full = l.full[:0]
 	if cap(l.entries) > keptEntries {
 		l.entries = nil
 	}
@@ -162,7 +217,7 @@ func (l *Log) settle() {
 // Idle frees what an empty log keeps for the next packets.
 func (l *Log) Idle() {
 	if l.Len() == 0 {
-		l.entries, l.head, l.chunk = nil, 0, nil
+		l.entries, l.head, l.chunk, l.full, l.spare = nil, 0, nil, nil, nil
 	}
 }
 

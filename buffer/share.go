@@ -7,8 +7,8 @@ import (
 	"unsafe"
 )
 
-// A broadcast reaches every session, over a link of its own. While clients are away it is kept for each of them,
-// and so as often as they are many. Logs of parked sessions keep equal bytes once.
+// A broadcast reaches every session, over a link of its own, and would be kept as often as they are many. Logs keep equal bytes
+// once: those of parked sessions nearly all, for they are kept for long; those of live ones what is large.
 
 // minSharedBytes is the least that is worth looking for an equal.
 const minSharedBytes = 64
@@ -68,53 +68,27 @@ func (b *Budget) unshare(data []byte) {
 	b.bytes.Add(-int64(len(data)))
 }
 
-// AppendShared is Append for a session without a client: the log keeps bytes that other logs have too only once.
-func (l *Log) AppendShared(p Packet) (seq uint64) {
-	if l.budget == nil {
-		return l.Append(p)
-	}
-	p.shared = true
-	p.Data = l.keepShared(p.Data, p.Brief)
-	if len(p.Attachments) > 0 {
-		kept := make([][]byte, len(p.Attachments))
-		for i, a := range p.Attachments {
-			kept[i] = l.keepShared(a, p.Brief)
-		}
-		p.Attachments = kept
-	}
-	return l.add(p)
-}
+// AppendShared is Append for a session without a client: its packets stay for long, and the log keeps all but the smallest
+// only once with other logs.
+func (l *Log) AppendShared(p Packet) (seq uint64) { return l.append(p, minSharedBytes) }
 
-func (l *Log) keepShared(b []byte, brief bool) []byte {
-	switch {
-	case len(b) >= minSharedBytes:
-		return l.budget.share(b)
-	case brief:
-		return bytes.Clone(b)
-	}
-	return l.keep(b)
-}
+// shares reports whether a part of the packet is to be had, or was had, from Budget.share.
+func (p *Packet) shares(part []byte) bool { return p.sharedFrom > 0 && len(part) >= p.sharedFrom }
 
 // ownSize is what the packet counts for the Budget, without what is counted where it is shared.
 func (p *Packet) ownSize() int {
 	n := p.size()
-	if !p.shared {
-		return n
-	}
 	p.eachShared(func(b []byte) { n -= len(b) })
 	return n
 }
 
 // eachShared calls fn for those of the packet's bytes that are shared.
 func (p *Packet) eachShared(fn func([]byte)) {
-	if !p.shared {
-		return
-	}
-	if len(p.Data) >= minSharedBytes {
+	if p.shares(p.Data) {
 		fn(p.Data)
 	}
 	for _, a := range p.Attachments {
-		if len(a) >= minSharedBytes {
+		if p.shares(a) {
 			fn(a)
 		}
 	}
