@@ -57,6 +57,7 @@ type Config struct {
 	EngineIO     EngineIO     `yaml:"engineio"`
 	Recovery     Recovery     `yaml:"recovery"`
 	Events       Events       `yaml:"events"`
+	Notify       Notify       `yaml:"notify"`
 	ClientBundle ClientBundle `yaml:"client_bundle"`
 	Limits       Limits       `yaml:"limits"`
 	// TrustedProxies are IP addresses and CIDR prefixes of peers whose
@@ -188,6 +189,17 @@ type Events struct {
 	// Latest events are dropped when another one of the same name comes after them in their namespace. What matches
 	// Volatile too is dropped. Default none.
 	Latest []string `yaml:"latest"`
+}
+
+// Notify names the events by which the server is told, on the client's own socket, that the client is away or back. A
+// client cannot send events of these names.
+type Notify struct {
+	// Parked is for a session that was parked. Its argument has reason, one of metrics.ParkingReasons, and expires_in,
+	// in seconds. Default "", none.
+	Parked string `yaml:"parked"`
+	// Resumed is for one that its client has again. Its argument has away, in seconds, and missed, how many packets.
+	// Default "", none.
+	Resumed string `yaml:"resumed"`
 }
 
 // ClientBundle is the browser's client, for pages that load it from the server.

@@ -22,6 +22,7 @@ var allKeys = strings.Fields(`
 	recovery.clients.mode recovery.clients.query recovery.clients.user_agent
 	recovery.buffer.max_packets recovery.buffer.max_bytes recovery.buffer.window recovery.buffer.total_bytes
 	events.volatile events.latest
+	notify.parked notify.resumed
 	client_bundle.dir
 	limits.max_connections limits.max_connections_per_address limits.handshakes_per_second_per_address
 	limits.failed_resumes_per_second_per_address limits.takeovers_per_minute_per_session limits.header_bytes limits.read_header_timeout limits.body_timeout limits.idle_timeout

@@ -71,3 +71,15 @@ func matchGlob[T string | []byte](pattern string, s T) bool {
 	}
 	return strings.Trim(pattern[p:], "*") == ""
 }
+
+// validEventName reports whether holdfast may give an event this name: one that nothing else can be read as. Names that
+// socket.io has for its own events would be refused by clients, but servers would call handlers for them; and a number
+// has many spellings.
+func validEventName(name string) bool {
+	_, notNumber := strconv.ParseFloat(name, 64)
+	switch name {
+	case "connect", "connect_error", "connection", "disconnect", "disconnecting", "newListener", "removeListener", "error":
+		return false
+	}
+	return printableName(name) && notNumber != nil
+}

@@ -158,6 +158,8 @@ func TestEverySettingEverywhere(t *testing.T) {
 		"recovery.buffer.total_bytes":                  "13MiB",
 		"events.volatile":                              "cursor,/game typing*",
 		"events.latest":                                "position",
+		"notify.parked":                                "client_parked",
+		"notify.resumed":                               "client_resumed",
 		"client_bundle.dir":                            "",
 		"limits.max_connections":                       "14",
 		"limits.max_connections_per_address":           "20",

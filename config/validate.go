@@ -81,6 +81,17 @@ func (c Config) validate(sources Sources, bad map[string]bool) []Problem {
 			v.needItem(problem == "", list, text, problem)
 		}
 	}
+	for _, name := range []*string{&c.Notify.Parked, &c.Notify.Resumed} {
+		v.need(*name == "" || validEventName(*name), name,
+			`an event's name, such as client_parked; no number, and none that Socket.IO itself uses, such as disconnect; or "" for none`)
+	}
+	if field, ok := v.blame(&c.Notify.Resumed, &c.Notify.Parked); ok && c.Notify.Parked != "" && c.Notify.Parked == c.Notify.Resumed {
+		other := any(&c.Notify.Parked)
+		if field == other {
+			other = &c.Notify.Resumed
+		}
+		v.need(false, field, "another name than "+v.is(other))
+	}
 	v.limits(&c.Limits)
 	for _, p := range c.TrustedProxies {
 		_, problem := parsePrefix(p)

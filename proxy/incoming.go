@@ -106,6 +106,9 @@ func (c *client) Message(data []byte, binary bool) {
 		c.decideParser(data, binary)
 	}
 	switch {
+	case in.raw && !binary && c.srv.notify.suspect(data):
+		c.refuseForged()
+		c.drop("what may be a forged event")
 	case in.raw:
 		c.toHome(data, binary)
 	case binary:
@@ -167,6 +170,11 @@ func (c *client) Flush() {
 
 func (c *client) text(data []byte) {
 	h, err := socketio.ParseHeader(data)
+	if err != nil && c.srv.notify.suspect(data) {
+		c.refuseForged()
+		c.drop("what may be a forged event")
+		return
+	}
 	if err != nil {
 		c.toHome(data, false) // the upstream judges it
 		return
@@ -212,6 +220,10 @@ func (c *client) attachment(data []byte) {
 func (c *client) dispatch(p packet) {
 	if p.h.Type == socketio.Connect {
 		c.connect(p)
+		return
+	}
+	if p.h.IsEvent() && c.srv.notify.forged(p.data[p.h.Data:]) {
+		c.refuseForged()
 		return
 	}
 	cur := c.attached(string(p.h.Namespace))
@@ -397,6 +409,7 @@ func (c *client) resume(claim session.Claim, start time.Time) bool {
 		}
 		s.recovered(c, namespace, how, r)
 		c.in.wake = true
+		c.touch(r.Cursor.Session().Upstream().(*link)) // it may have been told
 		for _, p := range c.takeEarly(namespace) {
 			c.forward(r.Cursor, p)
 		}

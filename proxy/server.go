@@ -43,6 +43,7 @@ type Server struct {
 	binder   *binder
 	answers  *answers // nil unless handshakes are lazy
 	passed   *httputil.ReverseProxy
+	notify   *notifier
 	bundle   *bundle.Bundle // nil where the upstream's client is left
 
 	handshakeRate    *addressRate
@@ -88,6 +89,7 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 	}
 	s.gate = up.gate
 	s.passed = s.newPassthrough(up)
+	s.notify = newNotifier(cfg.Notify)
 	if dir := cfg.ClientBundle.Dir; dir != "" {
 		if s.bundle, err = bundle.Open(dir); err != nil {
 			return nil, fmt.Errorf("proxy: client bundle %s: %w", dir, err)

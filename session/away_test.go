@@ -329,3 +329,22 @@ func BenchmarkAppendAway(b *testing.B) {
 		})
 	}
 }
+
+// The link is told in order, also of a session that is taken over.
+func TestUpstreamIsToldOfMoves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, roomy, 10)
+		c := w.open("/chat")
+		w.Park([]*Cursor{c}, time.Minute, "transport_close")
+		w.append(c.s, stamped("a"))
+		time.Sleep(3 * time.Second)
+		c = w.mustResume(c.s, "")
+		w.Park([]*Cursor{c}, time.Second, "takeover")
+		w.mustResume(c.s, "")
+		equal(t, "moves", w.link.moves, []string{
+			"/chat parked: transport_close, for 1m0s", "/chat resumed after 3s, missed 1",
+			"/chat parked: takeover, for 1s", "/chat resumed after 0s, missed 1",
+		})
+		w.finish()
+	})
+}

@@ -8,6 +8,7 @@
 // Recovery is not in the Socket.IO v5 protocol document. What clients see follows the reference
 // server's session-aware adapter, but for what docs/design.md says of order and of clients without an offset.
 //
-// Locks: the Registry's is taken before a Session's. With one held, only three things outside this package are called:
-// Upstream.SessionHeld, Owner.Handshake and the Emitter given to Cursor.Read. None of them may call back.
+// Locks: the Registry's is taken before a Session's. With one held, only these outside this package are called:
+// Upstream.SessionHeld, SessionParked and SessionResumed, Owner.Handshake, Observer.Dropped, Limits.Fates, and the Emitter
+// given to Cursor.Read. None of them may call back.
 package session

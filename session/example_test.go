@@ -11,8 +11,10 @@ import (
 // link is an upstream connection that does as it is told.
 type link struct{}
 
-func (link) SessionsEnded([]*session.Session, session.Reason) {}
-func (link) SessionHeld(bool)                                 {}
+func (link) SessionsEnded([]*session.Session, session.Reason)      {}
+func (link) SessionHeld(bool)                                      {}
+func (link) SessionParked(*session.Session, string, time.Duration) {}
+func (link) SessionResumed(*session.Session, time.Duration, int)   {}
 
 // unseen observes nothing.
 type unseen struct{}

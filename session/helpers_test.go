@@ -36,6 +36,7 @@ type link struct {
 	holds int
 	pause int      // how often the first hold came
 	ended []string // "reason: namespace namespace", a call each
+	moves []string // of sessions, to Parked and back
 }
 
 func (l *link) SessionsEnded(ended []*Session, reason Reason) {
@@ -61,6 +62,20 @@ func (l *link) SessionHeld(held bool) {
 	if l.holds--; l.holds < 0 {
 		l.t.Error("SessionHeld(false) without SessionHeld(true)")
 	}
+}
+
+func (l *link) SessionParked(s *Session, reason string, d time.Duration) {
+	l.moved(fmt.Sprintf("%s parked: %s, for %v", s.Namespace(), reason, d))
+}
+
+func (l *link) SessionResumed(s *Session, away time.Duration, missed int) {
+	l.moved(fmt.Sprintf("%s resumed after %v, missed %d", s.Namespace(), away, missed))
+}
+
+func (l *link) moved(what string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.moves = append(l.moves, what)
 }
 
 func (l *link) held() int {

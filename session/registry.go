@@ -163,7 +163,9 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 	}
 	s.cursor, s.owned = c, owner.Handshake()
 	r.moveLocked(s, Live)
-	return Resumption{Cursor: c, Reply: s.reply, ToRead: s.log.Len(), Missed: s.log.Packets(), Away: time.Since(s.parkedAt)}
+	away, missed := time.Since(s.parkedAt), s.log.Packets()
+	s.upstream.SessionResumed(s, away, missed)
+	return Resumption{Cursor: c, Reply: s.reply, ToRead: s.log.Len(), Missed: missed, Away: away}
 }
 
 // takeLocked counts one takeover, unless there were too many of late.
@@ -276,6 +278,7 @@ func (r *Registry) leaveLocked(c *Cursor, d time.Duration, p *parking) ended {
 	s.parkedAt, s.parking = time.Now(), p
 	p.sessions = append(p.sessions, s)
 	s.place = r.parked.PushBack(s)
+	s.upstream.SessionParked(s, p.reason, d)
 	return ended{}
 }
 

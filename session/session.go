@@ -85,6 +85,10 @@ type Upstream interface {
 	// SessionHeld says whether a live session's unconfirmed bytes are over the window: the link is not to
 	// be read as long as any is. It may be called with a session's lock held, and must not call back.
 	SessionHeld(held bool)
+	// SessionParked says that a session has lost its client, and stays for at most d; SessionResumed that a client has it
+	// again. They are called with locks held, so that the one cannot overtake the other, and must not call back.
+	SessionParked(s *Session, reason string, d time.Duration)
+	SessionResumed(s *Session, away time.Duration, missed int)
 }
 
 // Limits bound one session's log.

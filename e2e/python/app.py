@@ -11,7 +11,7 @@ import sys
 import socketio
 
 kind, port, interval, timeout = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
-log = {"connects": [], "disconnects": [], "received": []}
+log = {"connects": [], "disconnects": [], "received": [], "presence": []}
 options = dict(ping_interval=interval, ping_timeout=timeout, max_http_buffer_size=1000000)
 
 
@@ -36,6 +36,14 @@ if kind == "wsgi":
         @sio.on("disconnect", namespace=namespace)
         def disconnect(sid):
             log["disconnects"].append({"sid": sid, "nsp": namespace})
+
+        @sio.on("client_parked", namespace=namespace)
+        def parked(sid, info):
+            log["presence"].append({"sid": sid, "event": "client_parked", "info": info})
+
+        @sio.on("client_resumed", namespace=namespace)
+        def resumed(sid, info):
+            log["presence"].append({"sid": sid, "event": "client_resumed", "info": info})
 
         @sio.on("echo", namespace=namespace)
         def echo(sid, *args):
@@ -88,6 +96,14 @@ else:
         @sio.on("disconnect", namespace=namespace)
         async def disconnect(sid):
             log["disconnects"].append({"sid": sid, "nsp": namespace})
+
+        @sio.on("client_parked", namespace=namespace)
+        async def parked(sid, info):
+            log["presence"].append({"sid": sid, "event": "client_parked", "info": info})
+
+        @sio.on("client_resumed", namespace=namespace)
+        async def resumed(sid, info):
+            log["presence"].append({"sid": sid, "event": "client_resumed", "info": info})
 
         @sio.on("echo", namespace=namespace)
         async def echo(sid, *args):
