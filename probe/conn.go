@@ -117,6 +117,9 @@ func (c *conn) query(transport string) string {
 // requestHeader is what the user wants in each request.
 func (c *conn) requestHeader() http.Header {
 	h := c.p.o.Header.Clone()
+	if h.Get("User-Agent") == "" {
+		h.Set("User-Agent", "holdfast-probe")
+	}
 	if c.p.o.Origin != "" {
 		h.Set("Origin", c.p.o.Origin)
 	}

@@ -180,6 +180,9 @@ func TestShutdownEndsSessionsAsDraining(t *testing.T) {
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	r.proxy.Shutdown(over)
+	if got := r.proxy.Status().Holdfast.State; got != status.Draining {
+		t.Errorf("state: %s", got)
+	}
 	if log := r.logs.String(); !strings.Contains(log, `msg="session closed" namespace=/ reason=draining`) {
 		t.Errorf("no session closed as draining:\n%s", log)
 	}
