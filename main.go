@@ -178,8 +178,12 @@ func serveAdmin(cfg config.Config, sources config.Sources, log *slog.Logger, reg
 		r.Holdfast.Version = buildVersion()
 		return r
 	}
+	handler := admin.New(gather, p.Ready, report)
+	if cfg.Admin.Profiling {
+		handler = admin.WithProfiling(handler)
+	}
 	srv := &http.Server{
-		Handler:        admin.New(gather, p.Ready, report),
+		Handler:        handler,
 		ReadTimeout:    cfg.Limits.ReadHeaderTimeout, // nobody sends it a body
 		WriteTimeout:   adminWriteTimeout,
 		IdleTimeout:    cfg.Limits.IdleTimeout,

@@ -254,6 +254,8 @@ type Admin struct {
 	// Listen takes the forms of Config.Listen, or "" for no such listener.
 	// Default 127.0.0.1:9090.
 	Listen string `yaml:"listen"`
+	// Profiling adds the Go runtime's profiles under /debug/pprof/. Default false.
+	Profiling bool `yaml:"profiling"`
 }
 
 // Log is the process's own log, on standard error.

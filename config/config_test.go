@@ -29,7 +29,7 @@ var allKeys = strings.Fields(`
 	limits.max_namespaces_per_connection
 	trusted_proxies
 	shutdown.drain_timeout
-	admin.listen
+	admin.listen admin.profiling
 	log.level log.format
 `)
 

@@ -174,6 +174,7 @@ func TestEverySettingEverywhere(t *testing.T) {
 		"trusted_proxies":                              "10.0.0.0/8,::1",
 		"shutdown.drain_timeout":                       "19s",
 		"admin.listen":                                 "127.0.0.1:91",
+		"admin.profiling":                              "true",
 		"log.level":                                    "debug",
 		"log.format":                                   "json",
 	}
