@@ -323,6 +323,7 @@ func (p *page) gone() {
 	p.m.mu.Lock()
 	defer p.m.mu.Unlock()
 	if p.conn != nil {
+		p.conn.mute.Store(true)
 		p.conn, p.away = nil, time.Now()
 	}
 	for _, s := range p.spaces {

@@ -21,6 +21,7 @@ type wire struct {
 	done   chan struct{} // closed by close
 	once   sync.Once
 	beat   int          // steps, of a link's heartbeat
+	mute   atomic.Bool  // it answers no more pings: its page has left it
 	left   atomic.Int64 // bytes to be read before the connection is cut; 0 is no limit
 
 	mu   sync.Mutex
@@ -133,7 +134,9 @@ func (w *wire) readLoop(r io.Reader, fn func(message string, binary bool)) {
 		case f.Header.OpCode == ws.OpBinary:
 			fn(message, true)
 		case f.Header.OpCode == ws.OpText && message == "2" && w.client:
-			w.write(text("3"))
+			if !w.mute.Load() {
+				w.write(text("3"))
+			}
 		case f.Header.OpCode == ws.OpText && len(message) > 1 && message[0] == '4':
 			fn(message[1:], false)
 		}
