@@ -39,6 +39,7 @@ func (s *Socket) pingLocked(e *Encoder, now time.Time) {
 		s.pingSent = now
 	}
 	s.pingQueued = false
+	s.lastPing = now
 	s.pingMark = s.h.Mark()
 	if s.ws != nil {
 		s.pingBehind, s.delivered = s.ws.written+int64(e.Len()), unknown
@@ -50,10 +51,17 @@ func (s *Socket) pingLocked(e *Encoder, now time.Time) {
 func (s *Socket) pong() bool {
 	s.mu.Lock()
 	defer s.unlock()
-	if s.state == stateClosed || !s.pingInFlight || s.pingQueued {
-		return s.state != stateClosed
+	switch {
+	case s.state == stateClosed:
+		return false
+	case s.unheeded > 0:
+		s.unheeded--
+		return true
+	case !s.pingInFlight || s.pingQueued:
+		return true
 	}
 	s.pingInFlight = false
+	s.unheeded, s.further = s.further, 0
 	s.nextPing = time.Now().Add(s.opts.PingInterval)
 	if s.state == stateOpen && s.timerAt.After(s.nextPing) {
 		s.armLocked(s.opts.PingInterval)
@@ -73,6 +81,9 @@ func (s *Socket) onTimer() {
 	case s.state == stateClosing:
 		s.closeLocked(s.reason)
 	case s.pingInFlight:
+		if s.paused && !s.pingQueued && now.Sub(s.lastPing) >= s.opts.PingInterval {
+			s.pingFurtherLocked(now)
+		}
 		if !s.awaitPongLocked(now) {
 			s.closeLocked(PingTimeout)
 		}
@@ -99,10 +110,32 @@ func (s *Socket) pingNowLocked() {
 	}
 }
 
+// pingFurtherLocked pings a client whose last pong may not have been read, because the Socket is paused: its own timer
+// wants a ping for every interval.
+func (s *Socket) pingFurtherLocked(now time.Time) {
+	s.lastPing = now
+	if s.ws == nil {
+		s.furtherQueue = true
+		s.flushPollLocked()
+		return
+	}
+	if s.blocked {
+		return // it has not taken what there is
+	}
+	e := newEncoder(serverFrames)
+	e.packet(Ping, nil, nil, nil)
+	s.further++
+	if s.ws.write(e) > 0 {
+		s.blocked = true
+	}
+}
+
 // awaitPongLocked arms the timer for the end of the client's time to answer a ping. It returns false if that is over.
 func (s *Socket) awaitPongLocked(now time.Time) bool {
 	left := s.opts.PingTimeout
-	if !s.paused { // else its answer is not read
+	if s.paused { // its answer is not read
+		left = min(left, max(s.opts.PingInterval-now.Sub(s.lastPing), timerSlack))
+	} else {
 		behind := s.observeLocked(now)
 		last := s.pingSent
 		if s.progress.After(last) {

@@ -2,6 +2,7 @@ package engineio
 
 import (
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -87,12 +88,86 @@ func TestPauseSuspendsPingTimeout(t *testing.T) {
 		p.want(t, "2")
 		time.Sleep(19 * time.Second)
 		s.Pause()
-		time.Sleep(time.Hour)
+		for range 100 { // the client's own timer wants a ping for each interval
+			time.Sleep(25 * time.Second)
+			p.want(t, "2")
+			p.wantNothing(t)
+		}
 		h.wantLog(t)
 		s.Resume()
 		until(t, 20*time.Second, func() { h.wantLog(t) })
 		h.wantLog(t, "closed: ping timeout")
 		p.want(t, "close:", "EOF")
+	})
+}
+
+// Pongs of pings that were sent while paused confirm nothing that was sent after those.
+func TestPongsOfFurtherPings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h, p := openPipe(t, testOptions)
+		time.Sleep(25 * time.Second)
+		p.want(t, "2")
+		s.Pause()
+		written := make(chan struct{})
+		go func() { // a pipe takes nothing before it is read
+			defer close(written)
+			p.send(t, "3", "3", "3")
+		}()
+		time.Sleep(51 * time.Second)
+		p.want(t, "2", "2")
+		s.Resume()
+		<-written
+		h.wantLog(t, "confirm 0")
+		h.add("x")
+		h.askForConfirmations()
+		s.Wake()
+		p.want(t, "4x", "2")
+		p.send(t, "3")
+		h.wantLog(t, "confirm ping", "confirm 1")
+
+		// The pongs come after the next ping: they still do not count.
+		s.Pause()
+		h.add("y")
+		s.Wake()
+		p.want(t, "4y", "2")
+		time.Sleep(26 * time.Second)
+		p.want(t, "2")
+		s.Resume()
+		p.send(t, "3")
+		h.wantLog(t, "confirm ping", "confirm 2")
+		h.add("z")
+		s.Wake()
+		p.want(t, "4z", "2")
+		h.wantLog(t, "confirm ping")
+		p.send(t, "3") // of the further ping
+		h.wantLog(t)
+		p.send(t, "3")
+		h.wantLog(t, "confirm 3")
+	})
+}
+
+func TestFurtherPingsPolling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, testOptions)
+		c := startPoll(t, s, "a1")
+		time.Sleep(25*time.Second + pollLinger)
+		c.want(t, "200 2")
+		s.Pause()
+		posted := make(chan string, 1) // so that the POST always ends
+		go func() { posted <- post(s, "p1", "3") }()
+		for _, id := range []string{"a2", "a3"} {
+			c = startPoll(t, s, id)
+			time.Sleep(25*time.Second + pollLinger)
+			c.want(t, "200 2")
+		}
+		s.Resume()
+		if got := <-posted; got != okAnswer {
+			t.Errorf("the POST got %q", got)
+		}
+		wantPost(t, s, "p2", "3\x1e3", okAnswer)
+		if log := h.took(); slices.Contains(log, "closed: ping timeout") {
+			t.Errorf("the handler saw %q", log)
+		}
 	})
 }
 
@@ -109,6 +184,7 @@ func TestPongWhilePausedCountsAfterwards(t *testing.T) {
 			p.send(t, "3", "4x")
 		}()
 		time.Sleep(time.Minute)
+		p.want(t, "2", "2")
 		h.wantLog(t)
 		s.Resume()
 		s.Resume()

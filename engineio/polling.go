@@ -183,7 +183,7 @@ func (s *Socket) flushPollLocked() {
 	case ps.waiting == nil || s.state == stateClosed:
 	case s.state == stateClosing:
 		s.answerPollLocked()
-	case ps.linger == nil && (s.pingQueued || s.h.Pending()):
+	case ps.linger == nil && (s.pingQueued || s.furtherQueue || s.h.Pending()):
 		ps.linger = time.AfterFunc(pollLinger, s.onLinger)
 	}
 }
@@ -209,6 +209,11 @@ func (s *Socket) answerPollLocked() {
 	s.h.Fill(e, batchBytes)
 	if s.pingQueued && s.state == stateOpen {
 		s.pingLocked(e, s.pingSent)
+	}
+	if s.furtherQueue && s.state == stateOpen {
+		s.furtherQueue = false
+		s.further++
+		e.packet(Ping, nil, nil, nil)
 	}
 	if e.packets == 0 {
 		return

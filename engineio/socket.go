@@ -149,6 +149,11 @@ type Socket struct {
 	pingQueued   bool // in flight, but no poll has taken it yet
 	pingSent     time.Time
 	pingMark     uint64
+	// While paused, the client is sent further pings, for its own heartbeat: their pongs are left unheeded.
+	lastPing     time.Time // of any kind
+	furtherQueue bool      // one is to go with the next answer to a poll
+	further      int       // sent after the one in flight
+	unheeded     int       // pongs that come before the next that counts
 	progress     time.Time // the last sign of life: anything received, or all that waited taken by the kernel
 	// Bytes of the WebSocket's: those in front of the ping, and those that the client's kernel has taken.
 	pingBehind, delivered int64

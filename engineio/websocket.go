@@ -216,6 +216,7 @@ func (s *Socket) upgradeLocked() {
 	s.ws = t
 	s.blocked = false
 	s.pingBehind = 0 // a ping that was polled is behind nothing here
+	s.furtherQueue = false
 	if s.paused {
 		t.stream.Pause()
 	}

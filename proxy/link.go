@@ -435,6 +435,7 @@ func (l *link) Closed(err error) {
 	if errors.Is(err, engineio.ErrSilent) {
 		level = slog.LevelWarn
 		l.srv.metrics.HeartbeatTimeouts.Upstream.Inc()
+		l.srv.dialer.Client.CloseIdleConnections() // they may lead to nowhere as well: no handshake is to try that
 	}
 	l.srv.log.Log(context.Background(), level, "link closed", "error", err, "sessions", len(left.sessions))
 	reason := session.UpstreamLost

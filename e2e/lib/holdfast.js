@@ -64,9 +64,10 @@ function merge(a, b) {
 
 export class Holdfast {
   /**
-   * Starts holdfast before the server on `upstreamPort`. `config` is laid over the tests' defaults.
+   * Starts holdfast before the server on `upstreamPort`. `config` is laid over the tests' defaults. `openFiles` is its limit
+   * of file descriptors, and `stderr` where its log goes: a file descriptor, or "unread" for a pipe that nobody reads.
    */
-  static async start(upstreamPort, config = {}, { args = [], env = {}, ready = true } = {}) {
+  static async start(upstreamPort, config = {}, { args = [], env = {}, ready = true, ...surroundings } = {}) {
     const bin = await binary();
     for (let attempt = 1; ; attempt++) {
       const hf = new Holdfast();
@@ -86,7 +87,7 @@ export class Holdfast {
       hf.dir = await mkdtemp(path.join(os.tmpdir(), "holdfast-e2e-"));
       const file = path.join(hf.dir, "config.yaml");
       await writeFile(file, toYAML(hf.config));
-      hf.#spawn(bin, ["-config", file, ...args], env);
+      hf.#spawn(bin, ["-config", file, ...args], env, surroundings);
       try {
         if (ready) await hf.#ready();
         return hf;
@@ -98,15 +99,18 @@ export class Holdfast {
     }
   }
 
-  #spawn(bin, args, env) {
+  #spawn(bin, args, env, { openFiles, stderr }) {
     this.stderr = "";
     this.stdout = "";
-    this.child = spawn(bin, args, {
-      stdio: ["ignore", "pipe", "pipe"],
+    const command = openFiles ? ["sh", "-c", `ulimit -n ${openFiles}; exec "$0" "$@"`, bin, ...args] : [bin, ...args];
+    this.child = spawn(command[0], command.slice(1), {
+      stdio: ["ignore", "pipe", Number.isInteger(stderr) ? stderr : "pipe"],
       env: { ...cleanEnv, GOTRACEBACK: "all", ...env },
     });
     this.pid = this.child.pid;
-    this.child.stderr.setEncoding("utf8").on("data", (text) => (this.stderr += text));
+    const read = () => this.child.stderr?.setEncoding("utf8").on("data", (text) => (this.stderr += text));
+    if (stderr === "unread") this.child.once("exit", read);
+    else read();
     this.child.stdout.setEncoding("utf8").on("data", (text) => (this.stdout += text));
     this.exited = new Promise((resolve) => {
       this.child.once("close", (code, signal) => {

@@ -45,6 +45,11 @@ export class PythonApp {
     return this.control("log");
   }
 
+  /** How many pings it has sent. */
+  async pings() {
+    return (await this.log()).pings;
+  }
+
   async stop() {
     this.process.kill("SIGKILL");
     await this.exited;

@@ -4,7 +4,7 @@ import net from "node:net";
 import { EventEmitter } from "node:events";
 import { sleep } from "./wait.js";
 
-const HIGH_WATER = 256 * 1024; // bytes queued in one direction before its source is paused
+const HIGH_WATER = 256 * 1024; // bytes queued in one direction before its source is paused, unless told otherwise
 
 /** Reads WebSocket frames off a byte stream that starts with an HTTP head; gives header and payload. */
 class FrameReader {
@@ -98,7 +98,7 @@ class Flow {
     this.queue.push({ chunk, at: Date.now() });
     if (chunk) {
       this.queued += chunk.length;
-      if (this.queued > HIGH_WATER) this.source.pause();
+      if (this.queued > this.conn.relay.highWater) this.source.pause();
     }
     this.pump();
   }
@@ -122,7 +122,7 @@ class Flow {
           break;
         }
         this.queued -= chunk.length;
-        if (this.queued <= HIGH_WATER && this.source.isPaused()) this.source.resume();
+        if (this.queued <= this.conn.relay.highWater && this.source.isPaused()) this.source.resume();
         await this.#pass(chunk, settings);
       }
     } finally {
@@ -262,7 +262,9 @@ export class Relay extends EventEmitter {
     this.connections = new Set();
     this.history = []; // every connection ever
     this.mode = "pass"; // new connections: pass | refuse | hole
+    this.holes = { up: true, down: true }; // the directions that a hole swallows
     this.hooks = [];
+    this.highWater = HIGH_WATER;
     this.settings = {
       up: { delay: 0, rate: 0, oneByte: false },
       down: { delay: 0, rate: 0, oneByte: false },
@@ -281,7 +283,7 @@ export class Relay extends EventEmitter {
     const conn = new Connection(this, this.history.length + 1, socket);
     this.connections.add(conn);
     this.history.push(conn);
-    if (this.mode === "hole") conn.hole();
+    if (this.mode === "hole") conn.hole(this.holes);
     this.emit("connection", conn);
   }
 
@@ -422,9 +424,12 @@ export class Relay extends EventEmitter {
     for (const conn of this.connections) conn.heal();
   }
 
-  /** FIN towards the server only (as a client that has shut down its sending side). */
-  halfClose(where) {
-    for (const conn of this.list(where)) conn.server.end();
+  /**
+   * FIN towards one side only: towards the server, as of a client that has shut down its sending side, or towards the
+   * client.
+   */
+  halfClose(where, towards = "server") {
+    for (const conn of this.list(where)) conn[towards].end();
   }
 
   /** No network at all until up() is called. */

@@ -36,7 +36,10 @@ export class App {
     });
     for (const nsp of NAMESPACES) app.#serve(nsp);
     await options.app?.(app.io, app);
-    app.io.engine?.on("connection", () => app.engineConnections++);
+    app.io.engine?.on("connection", (conn) => {
+      app.engineConnections++;
+      conn.on("packetCreate", (packet) => packet.type === "ping" && app.pings++);
+    });
     app.http.listen(options.port ?? 0, "127.0.0.1");
     await once(app.http, "listening");
     app.port = app.http.address().port;
@@ -49,6 +52,7 @@ export class App {
     this.disconnects = []; // {nsp, id, reason}
     this.middleware = 0; // runs of a namespace's middleware
     this.engineConnections = 0;
+    this.pings = 0; // Engine.IO's, to all connections
     this.received = []; // what clients emitted: {nsp, id, args}
     this.errors = [];
     this.sockets = new Map(); // nsp + id -> socket
@@ -126,6 +130,14 @@ export class App {
   /** Numbered events "n" from..to (both included) to one client. */
   stream(nsp, id, from, to, make = () => []) {
     for (let i = from; i <= to; i++) this.emit(nsp, id, "n", i, ...make(i));
+  }
+
+  /** Numbered events as many as fit `bytes`, each with a filler of `size` bytes; returns the last number. */
+  flood(nsp, id, from, bytes, size) {
+    const filler = "x".repeat(size);
+    const to = from + Math.ceil(bytes / size) - 1;
+    this.stream(nsp, id, from, to, () => [filler]);
+    return to;
   }
 
   /** The same with a pause between, until stopped; returns {stop(): last number}. */

@@ -8,11 +8,24 @@ aiohttp, which has. Both serve the same events, and /ctl/... for the tests.
 import json
 import sys
 
+import engineio.packet
 import socketio
 
 kind, port, interval, timeout = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
-log = {"connects": [], "disconnects": [], "received": [], "presence": []}
+log = {"connects": [], "disconnects": [], "received": [], "presence": [], "pings": 0}
 options = dict(ping_interval=interval, ping_timeout=timeout, max_http_buffer_size=1000000)
+
+
+class CountedPacket(engineio.packet.Packet):
+    """Counts the pings that the server makes."""
+
+    def __init__(self, packet_type=engineio.packet.NOOP, *args, **kwargs):
+        super().__init__(packet_type, *args, **kwargs)
+        if self.packet_type == engineio.packet.PING:
+            log["pings"] += 1
+
+
+engineio.packet.Packet = CountedPacket
 
 
 def payload(i):
@@ -65,6 +78,9 @@ if kind == "wsgi":
         if path[1] == "stream":  # /ctl/stream/SID/FROM/TO
             for i in range(int(path[3]), int(path[4]) + 1):
                 sio.emit("n", tuple(payload(i)), to=path[2])
+        elif path[1] == "flood":  # /ctl/flood/SID/COUNT/BYTES
+            for i in range(1, int(path[3]) + 1):
+                sio.emit("n", (i, "x" * int(path[4])), to=path[2])
         elif path[1] == "ask":  # /ctl/ask/SID: emits with an acknowledgement
             log["answer"] = None
             sio.emit("question", 20, to=path[2], callback=lambda *args: log.update(answer=args))
@@ -121,6 +137,9 @@ else:
         if path[1] == "stream":
             for i in range(int(path[3]), int(path[4]) + 1):
                 await sio.emit("n", tuple(payload(i)), to=path[2])
+        elif path[1] == "flood":
+            for i in range(1, int(path[3]) + 1):
+                await sio.emit("n", (i, "x" * int(path[4])), to=path[2])
         elif path[1] == "ask":
             log["answer"] = None
             await sio.emit("question", 20, to=path[2], callback=lambda *args: log.update(answer=args))

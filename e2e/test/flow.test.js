@@ -1,0 +1,181 @@
+// Flow control from end to end: whoever is slow holds up its own traffic, for as long as it takes, and nobody else's;
+// and nobody takes it for dead. FLOW_MB and FLOW_KBPS run the first test with other figures, by hand.
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import { combos } from "../lib/combos.js";
+import { onlyHoldfast } from "../lib/holdfast.js";
+import { PythonApp, missing } from "../lib/python.js";
+import { ChildApp } from "../lib/server.js";
+import { stack } from "../lib/stack.js";
+import { HUNGER, resident } from "../lib/memory.js";
+import { SLOW, sleep, until } from "../lib/wait.js";
+
+const skip = onlyHoldfast;
+const bytes = Number(process.env.FLOW_MB || 2) * 1e6;
+const rate = Number(process.env.FLOW_KBPS || 200) * 1e3;
+const slowdown = (bytes / rate) * 1000; // how long it takes, in ms
+// Heartbeats that would end the connection several times over in that time.
+const heartbeat = slowdown > 60000 ? { pingInterval: 25000, pingTimeout: 20000 } : { pingInterval: 1500, pingTimeout: 4000 };
+
+/** A client that reads `rate` bytes a second, with little room before it. */
+function slow(s, perSecond = rate) {
+  s.relay.highWater = 16 * 1024;
+  s.relay.throttle(perSecond, ["down"]);
+}
+
+/** No side has taken another for dead. */
+async function nobodyTimedOut(s, c) {
+  assert.deepEqual(c.main.disconnects, []);
+  const m = await s.hf.metrics();
+  assert.equal(m.sum("holdfast_heartbeat_timeouts_total"), 0);
+}
+
+/** Asks again and again until stopped; returns the round trips in ms, sorted. */
+function probe(client, every = 20) {
+  const trips = [];
+  let stopped = false;
+  const done = (async () => {
+    while (!stopped) {
+      const since = performance.now();
+      await client.main.ask("echo", "x");
+      trips.push(performance.now() - since);
+      await sleep(every);
+    }
+  })();
+  return async () => {
+    stopped = true;
+    await done;
+    return trips.sort((a, b) => a - b);
+  };
+}
+
+describe("flow control", { concurrency: 8, skip }, () => {
+  describe("a client that reads slowly", { concurrency: 5, skip }, () => {
+    combos("gets all, in order, and nobody else notices", { versions: ["4.8.4"], transports: ["websocket", "polling"], timeout: slowdown * 3 + 60000 }, async (t, how) => {
+      const app = await ChildApp.start("4.5.4", { io: heartbeat });
+      const s = await stack(t, { upstreamPort: app.port });
+      s.cleanups.unshift(() => app.stop());
+      const c = s.client(how.version, how.options);
+      const { id } = await c.main.connected();
+      const other = s.client("4.8.4", { transports: ["websocket"] });
+      other.manager.uri = s.direct; // past the relay
+      await other.main.connected();
+      slow(s);
+      const before = await resident(s.hf.pid);
+      let peak = before;
+      const watch = setInterval(async () => (peak = Math.max(peak, await resident(s.hf.pid))), 200);
+      const stop = probe(other);
+      const since = Date.now();
+      const last = await app.call("flood", "/", id, 1, bytes, 1000);
+      await c.main.stream(1, last, { timeout: slowdown * 2 + 20000 });
+      const took = Date.now() - since;
+      clearInterval(watch);
+      const trips = await stop();
+      const [median, worst] = [trips[trips.length >> 1], trips.at(-1)];
+      t.diagnostic(`${last} events of 1 kB in ${(took / 1000).toFixed(1)} s; another's echo: median ${median.toFixed(1)} ms, worst ${worst.toFixed(1)} ms of ${trips.length}; RSS ${(before / 1e6).toFixed(1)} MB, at most ${(peak / 1e6).toFixed(1)} MB`);
+      assert.ok(took > slowdown * 0.6, `it was not slow: ${took} ms`);
+      assert.ok(median < 100 * SLOW, `another client's median is ${median} ms`);
+      assert.ok(peak - before < 24e6 * HUNGER, `RSS grew from ${before} to ${peak}`);
+      await nobodyTimedOut(s, c);
+      assert.deepEqual(other.main.disconnects, []);
+      assert.deepEqual(await app.call("disconnects"), []);
+    });
+
+    for (const kind of ["wsgi", "asgi"]) {
+      const transports = kind === "wsgi" ? ["polling"] : ["websocket"];
+      combos(`python-socketio (${kind}): its ping rate afterwards is what it was`, { versions: ["4.8.4"], transports, skip: skip || missing(kind), timeout: 90000 }, async (t, how) => {
+        const app = await PythonApp.start(kind, { pingInterval: 1, pingTimeout: 4 });
+        const s = await stack(t, { upstreamPort: app.port });
+        s.cleanups.unshift(() => app.stop());
+        const c = s.client(how.version, how.options);
+        const { id } = await c.main.connected();
+        slow(s);
+        // As much as takes several of its heartbeats.
+        await app.control("flood", id, 1500, 1000);
+        await until(async () => (await s.hf.metrics()).sum("holdfast_link_pauses_total") > 0, "the link to be paused");
+        await c.main.stream(1, 1500, { timeout: 60000 });
+        const rate = await pingRate(() => app.pings());
+        assert.ok(rate > 0.5 && rate < 1.6, `${rate} pings a second, want 1`);
+        await nobodyTimedOut(s, c);
+        assert.deepEqual((await app.log()).disconnects, []);
+      });
+    }
+
+    combos("socket.io: its ping rate afterwards is what it was", { versions: ["4.8.4"], transports: ["websocket"], timeout: 90000 }, async (t, how) => {
+      const s = await stack(t, { io: { pingInterval: 1000, pingTimeout: 4000 } });
+      const c = s.client(how.version, how.options);
+      const { id } = await c.main.connected();
+      slow(s);
+      const last = s.app.flood("/", id, 1, 1.5e6, 1000);
+      await until(async () => (await s.hf.metrics()).sum("holdfast_link_pauses_total") > 0, "the link to be paused");
+      await c.main.stream(1, last, { timeout: 60000 });
+      const rate = await pingRate(() => s.app.pings);
+      assert.ok(rate > 0.5 && rate < 1.6, `${rate} pings a second, want 1`);
+      await nobodyTimedOut(s, c);
+      assert.deepEqual(s.app.disconnects, []);
+    });
+
+    /** Pings a second, over some seconds. */
+    async function pingRate(count) {
+      const [from, since] = [await count(), performance.now()];
+      await sleep(5000);
+      return ((await count()) - from) / ((performance.now() - since) / 1000);
+    }
+  });
+
+  describe("a server that reads nothing", { concurrency: 2, skip }, () => {
+    combos("bounds what is held, and its clients are not parked", { versions: ["4.8.4"], transports: ["websocket", "polling"], timeout: 60000 }, async (t, how) => {
+      // Towards its clients holdfast's heartbeat is quick, so that they would be given up several times over.
+      const s = await stack(t, { upstreamRelay: true, config: { engineio: { ping_interval: "300ms", ping_timeout: "1s" } } });
+      const c = s.client(how.version, how.options);
+      await c.main.connected();
+      await until(() => s.upRelay.list((x) => x.websocket).length === 1, "the link's upgrade");
+      const before = await resident(s.hf.pid);
+      s.upRelay.blackhole({ down: false });
+      const filler = "z".repeat(100_000);
+      for (let i = 0; i < 300; i++) c.socket.emit("up", i, filler);
+      let peak = 0;
+      for (const end = Date.now() + 4000; Date.now() < end; await sleep(100)) peak = Math.max(peak, await resident(s.hf.pid));
+      t.diagnostic(`30 MB on their way to a server that takes nothing: RSS ${(before / 1e6).toFixed(1)} MB, at most ${(peak / 1e6).toFixed(1)} MB`);
+      assert.ok(peak - before < 16e6 * HUNGER, `RSS grew from ${before} to ${peak}`);
+      assert.deepEqual(c.main.disconnects, []);
+      s.upRelay.heal();
+      await until(() => s.app.receivedArgs("up").length === 300, () => `all to arrive, have ${s.app.receivedArgs("up").length}`, 30000);
+      assert.deepEqual(s.app.receivedArgs("up").map(([i]) => i), Array.from({ length: 300 }, (_, i) => i));
+      assert.deepEqual(c.main.disconnects, []);
+      assert.equal((await s.hf.metrics()).sum("holdfast_parkings_total"), 0);
+    });
+  });
+
+  describe("a budget that is short", { concurrency: 2, skip }, () => {
+    it("parked sessions give way, the one parked longest first; a live client loses nothing", { timeout: 60000 }, async (t) => {
+      const s = await stack(t, { config: { recovery: { buffer: { total_bytes: "1MiB", window: "256KiB", max_bytes: "4MiB" } } } });
+      const make = () => s.client("4.8.4", { transports: ["websocket"], reconnection: false });
+      const [oldest, newest, live] = [make(), make(), make()];
+      for (const c of [oldest, newest, live]) await c.main.connected();
+      const [oldId, newId] = [oldest, newest].map((c) => c.main.id);
+      for (const [i, c] of [oldest, newest].entries()) {
+        c.manager.engine.close();
+        await until(async () => (await s.hf.metrics()).sum("holdfast_sessions", { state: "parked" }) === i + 1, "the session to be parked");
+      }
+      // The live one cannot confirm: it holds its share, and must not lose it.
+      s.relay.blackhole();
+      s.app.flood("/", live.main.id, 1, 100_000, 1000);
+      // Equal packets of parked sessions are kept once: these are not.
+      s.app.flood("/", oldId, 1, 300_000, 1001);
+      s.app.flood("/", newId, 1, 300_000, 1002);
+      await until(async () => (await s.hf.metrics()).sum("holdfast_buffered_bytes") > 650_000, "the packets to be kept");
+      s.app.flood("/", newId, 1001, 500_000, 1003);
+      await until(async () => (await s.hf.metrics()).sum("holdfast_evictions_total") > 0, "a session to give way");
+      await until(() => s.app.disconnects.length > 0, "the server to be told");
+      assert.equal(s.app.disconnects[0].id, oldId, "the one parked longest is the first");
+      assert.ok(s.hf.records.some((r) => r.msg === "session closed" && r.reason === "evicted" && r.was === "parked"), "the log says so");
+      const m = await s.hf.metrics();
+      assert.ok(m.sum("holdfast_buffered_bytes") <= m.sum("holdfast_buffer_budget_bytes") * 1.1, "the budget is kept");
+      s.relay.heal();
+      await live.main.stream(1, 100);
+      assert.deepEqual(live.main.disconnects, []);
+      assert.ok(!s.app.disconnects.some((d) => d.id === live.main.id));
+    });
+  });
+});
