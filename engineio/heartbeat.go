@@ -81,7 +81,7 @@ func (s *Socket) onTimer() {
 	case s.state == stateClosing:
 		s.closeLocked(s.reason)
 	case s.pingInFlight:
-		if s.paused && !s.pingQueued && now.Sub(s.lastPing) >= s.opts.PingInterval {
+		if s.pongWaitsLocked() && now.Sub(s.lastPing) >= s.opts.PingInterval {
 			s.pingFurtherLocked(now)
 		}
 		if !s.awaitPongLocked(now) {
@@ -110,8 +110,12 @@ func (s *Socket) pingNowLocked() {
 	}
 }
 
-// pingFurtherLocked pings a client whose last pong may not have been read, because the Socket is paused: its own timer
-// wants a ping for every interval.
+// pongWaitsLocked reports whether a pong may be on its way, behind what is not read or still to come.
+func (s *Socket) pongWaitsLocked() bool {
+	return !s.pingQueued && (s.paused || s.heard.After(s.lastPing))
+}
+
+// pingFurtherLocked pings a client whose pong may be on its way: its own timer wants a ping for every interval.
 func (s *Socket) pingFurtherLocked(now time.Time) {
 	s.lastPing = now
 	if s.ws == nil {
@@ -126,16 +130,14 @@ func (s *Socket) pingFurtherLocked(now time.Time) {
 	e.packet(Ping, nil, nil, nil)
 	s.further++
 	if s.ws.write(e) > 0 {
-		s.blocked = true
+		s.blocked, s.furtherWaits = true, true
 	}
 }
 
 // awaitPongLocked arms the timer for the end of the client's time to answer a ping. It returns false if that is over.
 func (s *Socket) awaitPongLocked(now time.Time) bool {
 	left := s.opts.PingTimeout
-	if s.paused { // its answer is not read
-		left = min(left, max(s.opts.PingInterval-now.Sub(s.lastPing), timerSlack))
-	} else {
+	if !s.paused { // else its answer is not read
 		behind := s.observeLocked(now)
 		last := s.pingSent
 		if s.progress.After(last) {
@@ -148,6 +150,9 @@ func (s *Socket) awaitPongLocked(now time.Time) bool {
 	}
 	if left <= 0 {
 		return false
+	}
+	if s.pongWaitsLocked() {
+		left = min(left, max(s.opts.PingInterval-now.Sub(s.lastPing), timerSlack))
 	}
 	s.armLocked(left)
 	return true

@@ -431,3 +431,29 @@ func TestNoTimerOutlivesTheSocket(t *testing.T) {
 		h.wantLog(t)
 	})
 }
+
+// A client that has much to send answers a ping behind all of it: its own timer wants pings meanwhile.
+func TestFurtherPingsWhileTheClientSends(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, h, p := openPipe(t, testOptions)
+		time.Sleep(25 * time.Second)
+		p.want(t, "2")
+		for range 10 {
+			for range 5 {
+				time.Sleep(5 * time.Second)
+				p.send(t, "4x")
+			}
+			time.Sleep(timerSlack)
+			p.want(t, "2")
+			p.wantNothing(t)
+		}
+		for range 11 {
+			p.send(t, "3")
+		}
+		synctest.Wait()
+		if log := h.took(); log[len(log)-1] != "confirm 0" || slices.Contains(log[:len(log)-1], "confirm 0") {
+			t.Errorf("the handler saw %q", log)
+		}
+		until(t, 20*time.Second, func() { p.wantNothing(t) })
+	})
+}

@@ -359,6 +359,7 @@ func (s *Socket) beginPost(contentType string) (Answer, bool) {
 		return Answer{Status: http.StatusBadRequest, Code: -1}, false
 	}
 	s.progress = time.Now()
+	s.heard = s.progress
 	s.polling.posting = true
 	return Answer{}, true
 }

@@ -149,11 +149,14 @@ type Socket struct {
 	pingQueued   bool // in flight, but no poll has taken it yet
 	pingSent     time.Time
 	pingMark     uint64
-	// While paused, the client is sent further pings, for its own heartbeat: their pongs are left unheeded.
+	// A client whose pong is not read while the Socket is paused, or comes behind much else that it sends, gets further
+	// pings, for its own heartbeat. Their pongs are left unheeded.
+	heard        time.Time // when anything came last, but polls
 	lastPing     time.Time // of any kind
 	furtherQueue bool      // one is to go with the next answer to a poll
 	further      int       // sent after the one in flight
 	unheeded     int       // pongs that come before the next that counts
+	furtherWaits bool      // one of them is all that waits for the client's kernel: that it takes it is no sign of life
 	progress     time.Time // the last sign of life: anything received, or all that waited taken by the kernel
 	// Bytes of the WebSocket's: those in front of the ping, and those that the client's kernel has taken.
 	pingBehind, delivered int64
@@ -223,6 +226,9 @@ func (s *Socket) Pause() {
 	s.paused = true
 	if s.ws != nil {
 		s.ws.stream.Pause()
+	}
+	if s.pingInFlight && s.state == stateOpen {
+		s.awaitPongLocked(time.Now()) // which ends it no more: another ping may be due sooner
 	}
 }
 

@@ -51,6 +51,7 @@ func (t *wsTransport) Read(p []byte) {
 	defer s.input.Unlock()
 	s.mu.Lock()
 	s.progress = time.Now()
+	s.heard = s.progress
 	ended := t.ended
 	s.mu.Unlock()
 	if ended {
@@ -263,8 +264,10 @@ func (t *wsTransport) Drained() {
 	if s.ws != t {
 		return
 	}
-	s.progress = time.Now()
-	s.blocked = false
+	if !s.furtherWaits {
+		s.progress = time.Now()
+	}
+	s.blocked, s.furtherWaits = false, false
 	s.flushLocked()
 }
 
