@@ -11,8 +11,9 @@ const (
 	// maxQueuedBytes is what is kept while the output is blocked.
 	maxQueuedBytes = 1 << 20
 	// patience is how long a Write waits for its line to be written, before it
-	// takes the output for blocked. Ordinary disks and terminals need less.
-	patience = 100 * time.Millisecond
+	// takes the output for blocked. Ordinary disks and terminals need less, and
+	// more would be felt by all connections of an event loop.
+	patience = 10 * time.Millisecond
 )
 
 // writer is an io.Writer whose Write never fails, and never blocks for long.

@@ -1,12 +1,14 @@
 package proxy
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/gobwas/ws/wsutil"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/holdfast/holdfast/config"
@@ -67,5 +69,39 @@ func TestWhatIsSentLeavesNoRoomBehind(t *testing.T) {
 	}
 	if room := cap(c.out.pending); room > 256 {
 		t.Errorf("one message waits, in room for %d", room)
+	}
+}
+
+func TestServersAttachmentsThatNeverComeAreBounded(t *testing.T) {
+	for _, size := range []int{0, 10 << 10} {
+		t.Run(fmt.Sprintf("of %d bytes", size), func(t *testing.T) {
+			r, s := newScriptedRig(t, func(c *config.Config) { c.Recovery.Buffer.TotalBytes = 2 * config.MiB })
+			c := r.dial()
+			up := s.accept()
+			c.send("40")
+			up.want("40")
+			up.send(`40{"sid":"s"}`)
+			c.want(`40{"sid":"s"`)
+			up.send(`4510000000-["x",{"_placeholder":true,"num":0}]`)
+			var batch bytes.Buffer
+			for range 1000 {
+				if err := wsutil.WriteServerBinary(&batch, make([]byte, size)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 100 { // until nobody takes any more
+				if _, err := up.conn.Write(batch.Bytes()); err != nil {
+					break
+				}
+			}
+			r.awaitNoLinks()
+			c.wantEnd()
+			if got := r.proxy.incomplete.bytes.Load(); got != 0 {
+				t.Errorf("%d bytes are still counted", got)
+			}
+			if !strings.Contains(r.logs.String(), "announced=10000000") {
+				t.Error("nothing in the log")
+			}
+		})
 	}
 }

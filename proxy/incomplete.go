@@ -54,3 +54,25 @@ func (c *client) countPartial(n int) bool {
 
 // freePartial counts the client's partial packet no longer.
 func (c *client) freePartial() { c.srv.incomplete.take(int(-c.partialBytes.Swap(0))) }
+
+// attachmentOverhead is about what an attachment takes beside its bytes: a server may announce any number of them.
+const attachmentOverhead = 32
+
+// countPartial counts n bytes of the server's partial packet, or returns false.
+func (l *link) countPartial(n int) bool {
+	l.partialBytes += n
+	if l.partialBytes <= freeIncompleteBytes {
+		return true
+	}
+	if !l.srv.incomplete.take(n) {
+		return false
+	}
+	l.partialCounted += n
+	return true
+}
+
+// freePartial forgets the server's partial packet.
+func (l *link) freePartial() {
+	l.srv.incomplete.take(-l.partialCounted)
+	l.partial, l.partialBytes, l.partialCounted = nil, 0, 0
+}

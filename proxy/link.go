@@ -27,8 +27,10 @@ type link struct {
 	done chan struct{} // closed when the link has ended
 
 	// Owned by the Conn's input.
-	partial *partial
-	touched []*client // to be woken after this batch
+	partial        *partial
+	partialBytes   int       // of partial
+	partialCounted int       // of them, in Server.incomplete
+	touched        []*client // to be woken after this batch
 
 	mu        sync.Mutex // guards the fields below
 	client    *client    // whose home this is, or nil
@@ -169,10 +171,18 @@ func (l *link) attachment(data []byte) {
 		l.relay(data, true)
 		return
 	}
+	last := len(p.attachments)+1 == p.need
+	if !last && !l.countPartial(len(data)+attachmentOverhead) {
+		l.srv.logSpaced(slog.LevelWarn, "", "link closed: no memory for a binary packet of the server's that is not complete",
+			"attachments", len(p.attachments), "announced", p.need, "bytes", p.bytes)
+		l.freePartial()
+		l.conn.Close()
+		return
+	}
 	if !p.add(data) {
 		return
 	}
-	l.partial = nil
+	l.freePartial()
 	if h, err := socketio.ParseHeader(p.data); err == nil {
 		l.dispatch(packet{h, p.data, p.attachments})
 	}
@@ -425,6 +435,7 @@ func (l *link) Closed(err error) {
 	defer close(l.done)
 	defer l.srv.removeLink(l)
 	defer l.contain()
+	l.freePartial()
 	left := l.endAll()
 	l.Drained()
 
