@@ -36,6 +36,7 @@ type options struct {
 	nginxWorkers, haproxyThreads int
 	node, nodeModules            string
 	json                         string
+	profile                      string // a directory
 	short                        bool
 }
 
@@ -89,6 +90,7 @@ func parseOptions(args []string, out io.Writer) (*options, error) {
 	f.StringVar(&o.node, "node", "node", "storm: Node.js, for real servers")
 	f.StringVar(&o.nodeModules, "node-modules", "e2e/node_modules", "storm: where socket.io 4.5 and 4.8 are installed")
 	f.StringVar(&o.json, "json", "", "a file for all figures of all rounds")
+	f.StringVar(&o.profile, "profile", "", "a directory for CPU profiles of holdfast, for as long as -duration; bench/flame draws them")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}

@@ -124,6 +124,9 @@ func startHoldfast(ctx context.Context, e *env, dir string, upstream netip.AddrP
 	return e.startProxy(ctx, "holdfast.yaml", dir, upstream, 0, func(path string) *exec.Cmd {
 		cmd := exec.Command(e.opts.holdfast, "-config", path)
 		cmd.Env = holdfastEnviron()
+		if e.opts.profile != "" {
+			cmd.Env = append(cmd.Env, "HOLDFAST_ADMIN_PROFILING=true", "HOLDFAST_ADMIN_LISTEN=unix://"+adminSocket(dir))
+		}
 		return cmd
 	})
 }

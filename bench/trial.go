@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -52,6 +53,10 @@ func (e *env) runTrial(ctx context.Context, s *scenario, tg target) (v values, e
 		return nil, err
 	}
 	defer t.gen.close()
+	if e.opts.profile != "" && tg.name == holdfastName {
+		written := e.profile(ctx, s.name, dir)
+		defer func() { err = errors.Join(err, written()) }() // ahead of the proxy's end
+	}
 	v, err = s.run(t)
 	if err == nil {
 		err = t.check()

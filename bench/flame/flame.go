@@ -72,7 +72,7 @@ const (
 	width     = 1200.0
 	rowHeight = 17
 	margin    = 34
-	leastPart = 0.0008 // narrower frames are left out
+	leastPart = 0.002 // narrower frames are left out
 	charWidth = 6.6
 )
 

@@ -1,0 +1,54 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// adminSocket is where holdfast's admin listener is while it is profiled.
+func adminSocket(dir string) string { return filepath.Join(dir, "admin.sock") }
+
+// profile takes a CPU profile of holdfast, of the time that a measurement takes, into a file of the directory that
+// -profile names. wait returns when it is written.
+func (e *env) profile(ctx context.Context, scenario, dir string) (wait func() error) {
+	done := make(chan error, 1) // one: the goroutine below ends without a receiver
+	go func() { done <- e.writeProfile(ctx, scenario, dir) }()
+	return func() error { return <-done }
+}
+
+func (e *env) writeProfile(ctx context.Context, scenario, dir string) error {
+	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", adminSocket(dir))
+		},
+	}}
+	seconds := max(1, int((e.opts.duration+e.opts.warmup)/time.Second))
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://holdfast/debug/pprof/profile?seconds=%d", seconds), nil)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	profile, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("profile: %s: %.100s", resp.Status, profile)
+	}
+	if err != nil {
+		return err
+	}
+	name := fmt.Sprintf("%s-%d.pb.gz", scenario, time.Now().UnixMilli())
+	return os.WriteFile(filepath.Join(e.opts.profile, name), profile, 0o644)
+}
