@@ -203,3 +203,66 @@ func TestStormWhileTheUpstreamIsDown(t *testing.T) {
 		t.Errorf("%d lines in the log about it", lines)
 	}
 }
+
+// A server that takes connections and says nothing, as a stopped process does: its kernel takes them.
+func TestStormWhileTheUpstreamIsStopped(t *testing.T) {
+	const dials, clients = 8, 200
+	app := legacy.New(legacy.Options{})
+	app.OnConnect("/", func(*legacy.Socket) error { return nil })
+	t.Cleanup(app.Close)
+	resumed := make(chan struct{})
+	var stopped atomic.Bool
+	var now, most atomic.Int64
+	stopped.Store(true)
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if stopped.Load() {
+			if n := now.Add(1); n > most.Load() {
+				most.Store(n)
+			}
+			defer now.Add(-1)
+			select {
+			case <-resumed:
+			case <-r.Context().Done():
+				return
+			}
+		}
+		app.ServeHTTP(w, r)
+	}))
+	t.Cleanup(up.Close)
+	r := newRig(t, func(c *config.Config) {
+		c.Upstream.URL = up.URL
+		c.Upstream.MaxConcurrentDials = dials
+		c.Upstream.HandshakeTimeout = 500 * time.Millisecond
+	})
+	var refused, in atomic.Int64
+	var wg sync.WaitGroup
+	for range clients {
+		wg.Go(func() {
+			for {
+				w := httptest.NewRecorder()
+				r.proxy.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/socket.io/?EIO=4&transport=polling", nil))
+				switch w.Code {
+				case http.StatusOK:
+					in.Add(1)
+					return
+				case http.StatusServiceUnavailable:
+					refused.Add(1)
+				default:
+					t.Errorf("refused with %d", w.Code)
+					return
+				}
+			}
+		})
+	}
+	r.await("refusals", func() bool { return refused.Load() > 2*clients })
+	// The server learns a little later that one was given up: it may see more than are under way.
+	if got := most.Load(); got == 0 || got > 2*dials {
+		t.Errorf("%d handshakes were seen at a time, want %d at most", got, dials)
+	}
+	stopped.Store(false)
+	close(resumed)
+	wg.Wait()
+	if in.Load() != clients {
+		t.Errorf("%d of %d are in", in.Load(), clients)
+	}
+}
