@@ -127,7 +127,7 @@ func TestRunServesUntilItIsStopped(t *testing.T) {
 
 	invitation := regexp.MustCompile(`(?s)io\("(http://[^"]+)"\).*Without holdfast: (http://\S+)\n`)
 	var addrs []string
-	for end := time.Now().Add(10 * time.Second); addrs == nil; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); addrs == nil; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("no invitation in\n%s", out.String())
 		}
@@ -136,7 +136,7 @@ func TestRunServesUntilItIsStopped(t *testing.T) {
 	ticks := listen(t, addrs[2])
 	select {
 	case <-ticks:
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("no tick")
 	}
 	cancel()

@@ -126,7 +126,7 @@ func newRig(t *testing.T, change func(*config.Config)) *rig {
 
 func (r *rig) await(what string, ok func() bool) {
 	r.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for !ok() {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("timed out waiting for %s", what)
@@ -341,7 +341,7 @@ func TestShutdownRefusesHandshakesAndWaitsForTheUpstream(t *testing.T) {
 	c := r.client()
 	s := r.socket(0)
 	stopped := make(chan struct{})
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	go func() {
 		defer close(stopped)

@@ -32,7 +32,7 @@ type peer struct {
 
 func newPeer(t *testing.T, conn net.Conn, r io.Reader, state ws.State) *peer {
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(5 * time.Second)) // a test never needs as long
+	conn.SetDeadline(time.Now().Add(30 * time.Second)) // a test never needs as long
 	rw := struct {
 		io.Reader
 		io.Writer
@@ -125,7 +125,7 @@ func (s *script) accept() *peer {
 	select {
 	case conn := <-s.conns:
 		return newPeer(s.t, conn, conn, ws.StateServerSide)
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		s.t.Fatal("the proxy opened no connection to the upstream")
 		return nil
 	}

@@ -111,7 +111,7 @@ func TestConcurrentEnds(t *testing.T) {
 
 	// The timers' goroutines may still be about to tell.
 	ended := make(map[string]int)
-	for deadline := time.Now().Add(10 * time.Second); len(ended) < sessions && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(30 * time.Second); len(ended) < sessions && time.Now().Before(deadline); {
 		for _, e := range w.noted() {
 			if namespace, what, _ := strings.Cut(e, " "); strings.HasPrefix(what, "ended") {
 				ended[namespace]++

@@ -285,7 +285,7 @@ func promptly(t testing.TB, what string, f func()) {
 	}()
 	select {
 	case <-done:
-	case <-time.After(2 * time.Second):
+	case <-time.After(10 * time.Second):
 		t.Errorf("%s blocks", what)
 		<-done
 	}
