@@ -23,6 +23,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/holdfast/holdfast/admin"
+	"github.com/holdfast/holdfast/certificate"
 	"github.com/holdfast/holdfast/config"
 	"github.com/holdfast/holdfast/logging"
 	"github.com/holdfast/holdfast/metrics"
@@ -104,7 +105,8 @@ func buildVersion() string {
 func serve(ctx context.Context, cfg config.Config, sources config.Sources, log *slog.Logger) error {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	p, err := proxy.New(cfg, log, metrics.New(reg))
+	m := metrics.New(reg)
+	p, err := proxy.New(cfg, log, m)
 	if err != nil {
 		return err
 	}
@@ -114,8 +116,12 @@ func serve(ctx context.Context, cfg config.Config, sources config.Sources, log *
 	}
 	defer ln.Close()
 	ln = p.Listener(ln)
-	if ln, err = withTLS(ln, cfg.TLS); err != nil {
-		return err
+	if cfg.TLS.CertFile != "" {
+		watching, stopWatching := context.WithCancel(context.Background())
+		defer stopWatching()
+		if ln, err = withTLS(watching, ln, cfg.TLS, log, m); err != nil {
+			return err
+		}
 	}
 	if cfg.Admin.Listen != "" {
 		stop, err := serveAdmin(cfg, sources, log, reg, p)
@@ -200,15 +206,14 @@ func listen(addr string) (net.Listener, error) {
 	return net.Listen(network, address)
 }
 
-func withTLS(ln net.Listener, cfg config.TLS) (net.Listener, error) {
-	if cfg.CertFile == "" {
-		return ln, nil
-	}
-	cert, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
+// withTLS serves the certificate in cfg's files, as they are, until ctx is done.
+func withTLS(ctx context.Context, ln net.Listener, cfg config.TLS, log *slog.Logger, m *metrics.Metrics) (net.Listener, error) {
+	files, err := certificate.Load(cfg.CertFile, cfg.KeyFile, log, m)
 	if err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
 	}
+	go files.Watch(ctx)
 	return tls.NewListener(ln, &tls.Config{
-		Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
+		GetCertificate: files.Get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
 	}), nil
 }

@@ -50,6 +50,9 @@ type Metrics struct {
 	HeartbeatTimeouts Sides              // holdfast_heartbeat_timeouts_total
 	Panics            prometheus.Counter // holdfast_panics_total
 
+	CertificateExpiry  prometheus.Gauge // holdfast_tls_certificate_expiry_timestamp_seconds
+	CertificateReloads Reloads          // holdfast_tls_certificate_reloads_total
+
 	recoveries     *prometheus.CounterVec
 	parkings       *prometheus.CounterVec
 	sessionsClosed *prometheus.CounterVec
@@ -106,6 +109,9 @@ func RefusalLimits() []RefusalLimit {
 // is holdfast's own by notify.parked or notify.resumed.
 type DroppedEvents struct{ Volatile, Superseded, Forged prometheus.Counter }
 
+// Reloads counts by how they went.
+type Reloads struct{ OK, Failed prometheus.Counter }
+
 // Sides counts by the side that fell silent.
 type Sides struct{ Client, Upstream prometheus.Counter }
 
@@ -122,6 +128,8 @@ func New(reg prometheus.Registerer) *Metrics {
 	heartbeats := f.counters("heartbeat_timeouts_total", "Connections given up for silence, by the side that was silent.", "side")
 
 	eventsDropped := f.counters("events_dropped_total", "Events not passed on, by reason: volatile and superseded for clients that were away, forged by clients.", "reason")
+
+	certificates := f.counters("tls_certificate_reloads_total", "Changes of the listener's certificate files, by result: failed leaves the former one in use.", "result")
 
 	m := &Metrics{
 		Clients:       TransportGauges{clients.WithLabelValues("polling"), clients.WithLabelValues("websocket")},
@@ -168,6 +176,9 @@ func New(reg prometheus.Registerer) *Metrics {
 		ConfirmPings:      f.counter("confirm_pings_total", "Pings sent to clients between heartbeats, to learn what has arrived."),
 		HeartbeatTimeouts: Sides{heartbeats.WithLabelValues("client"), heartbeats.WithLabelValues("upstream")},
 		Panics:            f.counter("panics_total", "Panics confined to one connection. Each is a defect: see the log."),
+
+		CertificateExpiry:  f.gauge("tls_certificate_expiry_timestamp_seconds", "When the listener's certificate expires, in seconds since 1970; 0 without TLS."),
+		CertificateReloads: Reloads{certificates.WithLabelValues("ok"), certificates.WithLabelValues("failed")},
 
 		recoveries:     f.counters("recoveries_total", "Reconnections that presented a pid, by result and reason.", "result", "reason"),
 		parkings:       f.counters("parkings_total", "Sessions parked, by how their client's transport ended.", "reason"),

@@ -45,7 +45,7 @@ const (
 	Stale Reason = "stale"
 	// Binding: the client lacks what the session is bound to.
 	Binding Reason = "binding"
-	// Limit: too many recoveries had failed from the client's address; or the client was closed at another limit.
+	// Limit: too many recoveries had failed from the client's address, or its session was taken over too often; or the client was closed at another limit.
 	Limit Reason = "limit"
 	// Excluded: recovery is off, or not for this client.
 	Excluded Reason = "excluded"
@@ -117,7 +117,7 @@ var meanings = map[Reason]string{
 	WrongNamespace:   "The pid belongs to a session of another namespace.",
 	Stale:            "A newer connection of the same client has, or last had, the session.",
 	Binding:          "The client lacks what the session is bound to by recovery.bind. The session stays.",
-	Limit:            "Not recovered: too many recoveries had failed from the client's address (limits.failed_resumes_per_second_per_address), so this one was not looked up. Parked: the client was closed at another limit (holdfast_refused_total).",
+	Limit:            "Not recovered: too many recoveries had failed from the client's address (limits.failed_resumes_per_second_per_address), so this one was not looked up; or the session was taken over too often (limits.takeovers_per_minute_per_session). Parked: the client was closed at another limit (holdfast_refused_total).",
 	Excluded:         "Recovery is off, or not for this client (recovery.clients), though it presents a pid from before.",
 	TransportClose:   "The client's connection was closed.",
 	TransportError:   "The client's connection broke.",
