@@ -11,7 +11,7 @@ import (
 const (
 	// tidyEvery is how often idleness is looked for, and tidyBytes the garbage that makes it worth while.
 	tidyEvery = time.Second
-	tidyBytes = 2 << 20
+	tidyBytes = 1 << 20
 	// idleBytes is what an idle process may allocate between two looks.
 	idleBytes = 256 << 10
 )
@@ -34,7 +34,7 @@ func tidyMemory(ctx context.Context) {
 		live, objects, now := samples[0].Value.Uint64(), samples[1].Value.Uint64(), samples[2].Value.Uint64()
 		idle := now == cycles && objects < before+idleBytes
 		cycles, before = now, objects
-		if idle && objects > live+max(live/8, tidyBytes) {
+		if idle && objects > live+max(live/16, tidyBytes) {
 			debug.FreeOSMemory()
 		}
 	}

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"maps"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -40,7 +39,7 @@ type client struct {
 	closed   bool
 	closing  *time.Timer // nil for most
 	home     *link       // of its own handshake; nil while none is needed
-	sessions map[string]*session.Cursor
+	sessions byNamespace[*session.Cursor]
 	out      outgoing
 }
 
@@ -48,7 +47,7 @@ func newClient(s *Server, order uint64, req engineio.Request, sid string, opts e
 	c := &client{
 		srv: s, order: order, request: saveRequest(req), byWebSocket: req.WebSocket, recoverable: recoverable,
 		bound: s.binder.handshake(req),
-		done:  make(chan struct{}), sessions: make(map[string]*session.Cursor, 1),
+		done:  make(chan struct{}),
 	}
 	opts.Incomplete = c.takeIncomplete
 	c.sock = engineio.NewSocket(sid, opts, c)
@@ -66,7 +65,7 @@ func (c *client) Upgraded() { c.websocket.Store(true) }
 // attached is the client's cursor on the open session of a namespace, or nil.
 func (c *client) attached(namespace string) *session.Cursor {
 	c.mu.Lock()
-	cur := c.sessions[namespace]
+	cur := c.sessions.get(namespace)
 	c.mu.Unlock()
 	if cur == nil || !cur.Attached() {
 		return nil
@@ -131,9 +130,7 @@ func (c *client) letGo() (cursors []*session.Cursor, home *link) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
-	for _, cur := range c.sessions {
-		cursors = append(cursors, cur)
-	}
+	cursors = c.sessions.values()
 	home = c.home
 	c.home, c.sessions = nil, nil
 	if c.closing != nil {
@@ -199,7 +196,7 @@ func (c *client) dropHome(l *link) bool {
 func (c *client) attachedAnywhere() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.ContainsFunc(slices.Collect(maps.Values(c.sessions)), (*session.Cursor).Attached)
+	return slices.ContainsFunc(c.sessions.values(), (*session.Cursor).Attached)
 }
 
 // connected attaches the client to a fresh session, whose CONNECT reply has come. It returns false if the client has gone.
@@ -216,14 +213,14 @@ func (c *client) connected(l *link, namespace string, reply connectReply, bindin
 func (c *client) attach(l *link, namespace string, reply connectReply, binding session.Binding, resumable bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if old := c.sessions[namespace]; c.closed || old != nil && old.Attached() {
+	if old := c.sessions.get(namespace); c.closed || old != nil && old.Attached() {
 		return false
 	}
 	cur := c.srv.registry.New(l, namespace, c, resumable)
 	s := cur.Session()
 	s.Bind(binding)
 	l.add(s) // before the client's end, which waits for mu, can find the link without sessions
-	c.sessions[namespace] = cur
+	c.sessions.set(namespace, cur)
 	c.out.pushRaw(reply.withPID(s), false, l)
 	return true
 }

@@ -74,7 +74,7 @@ func TestPanicsEndOneConnection(t *testing.T) {
 	}{
 		{"while the client's message is handled", func(_ *rig, c *client, p *peer) {
 			c.mu.Lock()
-			c.sessions["/bad"] = &session.Cursor{}
+			c.sessions.set("/bad", &session.Cursor{})
 			c.mu.Unlock()
 			p.send(`42/bad,["x"]`)
 		}},
@@ -84,7 +84,7 @@ func TestPanicsEndOneConnection(t *testing.T) {
 		}},
 		{"while a CONNECT reply is handled, under the client's lock", func(_ *rig, c *client, p *peer) {
 			c.mu.Lock()
-			c.sessions = nil
+			c.out.head = 100 // of no items
 			c.mu.Unlock()
 			p.send("40/admin,")
 		}},
@@ -113,14 +113,14 @@ func TestPanicsEndOneConnection(t *testing.T) {
 			p.want("40/chat,")
 			l := homeOf(c)
 			l.mu.Lock()
-			l.sessions["/kept"] = l.sessions["/chat"]
-			l.sessions["/chat"] = &session.Session{}
+			l.sessions.set("/kept", l.sessions.get("/chat"))
+			l.sessions.set("/chat", &session.Session{})
 			l.mu.Unlock()
 			admin.Emit("x")
 		}},
 		{"while the client's end is handled", func(_ *rig, c *client, p *peer) {
 			c.mu.Lock()
-			c.sessions["/bad"] = &session.Cursor{}
+			c.sessions.set("/bad", &session.Cursor{})
 			c.mu.Unlock()
 			p.conn.Close()
 		}},

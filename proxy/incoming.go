@@ -249,7 +249,7 @@ func (c *client) forward(cur *session.Cursor, p packet) {
 	if p.h.Type == socketio.Disconnect {
 		c.srv.registry.Close(cur.Session(), session.ClientDisconnect)
 		c.mu.Lock()
-		delete(c.sessions, cur.Session().Namespace())
+		c.sessions.remove(cur.Session().Namespace())
 		c.mu.Unlock()
 		l.conn.Flush()
 		l.left(cur.Session())
@@ -429,7 +429,7 @@ func (c *client) reattach(claim session.Claim, start time.Time) (r session.Resum
 	if r.Cursor == nil {
 		return r, false
 	}
-	c.sessions[claim.Namespace] = r.Cursor
+	c.sessions.set(claim.Namespace, r.Cursor)
 	c.out.pushRaw(r.Reply, false, r.Cursor.Session().Upstream().(*link))
 	if r.ToRead > 0 {
 		c.out.push(r.Cursor, r.ToRead)

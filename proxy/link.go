@@ -35,7 +35,7 @@ type link struct {
 	mu        sync.Mutex // guards the fields below
 	client    *client    // whose home this is, or nil
 	raw       bool       // everything passes between client and upstream as it is
-	sessions  map[string]*session.Session
+	sessions  byNamespace[*session.Session]
 	pending   map[string]connecting // by the namespaces whose CONNECT reply is awaited
 	spent     map[string]struct{}   // namespaces that a DISCONNECT was sent for: never connected here again
 	congested []*client             // paused until the upstream takes more
@@ -55,7 +55,6 @@ type connecting struct {
 func newLink(s *Server, conn *engineio.Conn, c *client) *link {
 	l := &link{
 		srv: s, conn: conn, client: c, done: make(chan struct{}),
-		sessions: make(map[string]*session.Session, 1),
 	}
 	c.takeHome(l)
 	return l
@@ -78,7 +77,7 @@ func (l *link) connect(c *client, namespace string, data []byte) bool {
 	binding := l.srv.binder.session(c.bound, data)
 	l.mu.Lock()
 	_, spent := l.spent[namespace]
-	_, open := l.sessions[namespace]
+	open := l.sessions.get(namespace) != nil
 	if l.ended || spent || open {
 		l.mu.Unlock()
 		return false
@@ -219,7 +218,7 @@ func (l *link) dispatch(p packet) {
 		return
 	}
 	l.mu.Lock()
-	s := l.sessions[string(p.h.Namespace)]
+	s := l.sessions.get(string(p.h.Namespace))
 	l.mu.Unlock()
 	if s == nil {
 		l.relay(p.data, false)
@@ -349,7 +348,7 @@ func (l *link) relayTo(c *client, data []byte, binary bool) {
 // add puts a session on the link.
 func (l *link) add(s *session.Session) {
 	l.mu.Lock()
-	l.sessions[s.Namespace()] = s
+	l.sessions.set(s.Namespace(), s)
 	l.mu.Unlock()
 }
 
@@ -357,8 +356,8 @@ func (l *link) add(s *session.Session) {
 func (l *link) forget(s *session.Session) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.sessions[s.Namespace()] == s {
-		delete(l.sessions, s.Namespace())
+	if l.sessions.get(s.Namespace()) == s {
+		l.sessions.remove(s.Namespace())
 	}
 }
 
@@ -479,9 +478,9 @@ func (l *link) endAll() remains {
 	l.ended = true
 	r := remains{
 		home: l.client, needed: len(l.pending) > 0 || l.raw,
-		sessions: slices.Collect(maps.Values(l.sessions)), waiting: slices.Collect(maps.Values(l.pending)),
+		sessions: l.sessions.values(), waiting: slices.Collect(maps.Values(l.pending)),
 	}
-	clear(l.sessions)
+	l.sessions = nil
 	return r
 }
 

@@ -173,8 +173,8 @@ func (c *client) Fill(e *engineio.Encoder, maxBytes int) engineio.FillResult {
 
 // holdsLink: c.mu is held.
 func (c *client) holdsLink() bool {
-	for _, cur := range c.sessions {
-		if cur.Held() {
+	for _, e := range c.sessions {
+		if e.value.Held() {
 			return true
 		}
 	}
@@ -302,8 +302,8 @@ func (c *client) Confirm(mark uint64) {
 	}
 	if o.idleMark && len(o.written) == 0 && o.head == len(o.pending) {
 		o.written, o.pending, o.head = nil, nil, 0
-		for _, cur := range c.sessions {
-			cur.Idle()
+		for _, e := range c.sessions {
+			e.value.Idle()
 		}
 	}
 }
