@@ -1,7 +1,7 @@
 // Real clients of several versions, with a record of all that happens to them.
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
-import { until } from "./wait.js";
+import { sleep, until } from "./wait.js";
 
 const require = createRequire(import.meta.url);
 
@@ -58,9 +58,10 @@ export class Client {
     return this.manager.engine?.transport?.name;
   }
 
-  /** Waits until the connection runs over WebSocket. */
-  upgraded() {
-    return until(() => this.manager.engine?.readyState === "open" && this.transport === "websocket", "upgrade");
+  /** Waits until the connection runs over WebSocket, and the packet that says so is on its way behind the relay. */
+  async upgraded() {
+    await until(() => this.manager.engine?.readyState === "open" && this.transport === "websocket", "upgrade");
+    await sleep(20); // the relay is in this process: it has its turns meanwhile
   }
 
   close() {
