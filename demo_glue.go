@@ -28,7 +28,11 @@ func runDemo(ctx context.Context, cfg config.Config, sources config.Sources, std
 	if sources["log.level"] != "" {
 		level = cfg.Log.Level
 	}
-	log, err := logging.New(stderr, level, cfg.Log.Format)
+	least, err := logging.ParseLevel(level)
+	if err != nil {
+		return err
+	}
+	log, err := logging.New(stderr, least, cfg.Log.Format)
 	if err != nil {
 		return err
 	}
@@ -49,7 +53,7 @@ func runDemo(ctx context.Context, cfg config.Config, sources config.Sources, std
 		done := make(chan struct{})
 		go func() { // ends with stop or ctx
 			defer close(done)
-			if err := serveClients(ctx, cfg, log, ln, p); err != nil {
+			if err := serveClients(ctx, log, ln, p); err != nil {
 				log.Error("the demonstration's proxy failed", "error", err)
 			}
 		}()

@@ -84,11 +84,18 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	if line.Demo {
 		return runDemo(ctx, cfg, sources, stdout, stderr)
 	}
-	log, err := logging.New(stderr, cfg.Log.Level, cfg.Log.Format)
+	level := new(slog.LevelVar)
+	least, err := logging.ParseLevel(cfg.Log.Level)
 	if err != nil {
 		return err
 	}
-	return serve(ctx, cfg, sources, log)
+	level.Set(least)
+	log, err := logging.New(stderr, level, cfg.Log.Format)
+	if err != nil {
+		return err
+	}
+	load := func() (config.Config, config.Sources, error) { return config.Load(line, environ) }
+	return serve(ctx, cfg, sources, &reloader{load: load, log: log, level: level})
 }
 
 func buildVersion() string {
@@ -101,8 +108,12 @@ func buildVersion() string {
 	return version
 }
 
-// serve runs the proxy and the admin listener until ctx is done.
-func serve(ctx context.Context, cfg config.Config, sources config.Sources, log *slog.Logger) error {
+// serve runs the proxy and the admin listener until ctx is done. reload is for SIGHUP; serve gives it what it lacks.
+func serve(ctx context.Context, cfg config.Config, sources config.Sources, reload *reloader) error {
+	hangups := make(chan os.Signal, 1) // one more than is being handled is enough
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	log := reload.log
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m := metrics.New(reg)
@@ -123,6 +134,11 @@ func serve(ctx context.Context, cfg config.Config, sources config.Sources, log *
 			return err
 		}
 	}
+	reload.proxy, reload.metrics = p, m
+	reload.report(nil)
+	reloading, stopReloading := context.WithCancel(context.Background())
+	defer stopReloading()
+	go reload.run(reloading, hangups)
 	if cfg.Admin.Listen != "" {
 		stop, err := serveAdmin(cfg, sources, log, reg, p)
 		if err != nil {
@@ -130,11 +146,12 @@ func serve(ctx context.Context, cfg config.Config, sources config.Sources, log *
 		}
 		defer stop()
 	}
-	return serveClients(ctx, cfg, log, ln, p)
+	return serveClients(ctx, log, ln, p)
 }
 
 // serveClients serves p on ln until ctx is done, and then drains.
-func serveClients(ctx context.Context, cfg config.Config, log *slog.Logger, ln net.Listener, p *proxy.Server) error {
+func serveClients(ctx context.Context, log *slog.Logger, ln net.Listener, p *proxy.Server) error {
+	cfg := p.Config()
 	srv := &http.Server{
 		Handler:           p,
 		ReadHeaderTimeout: cfg.Limits.ReadHeaderTimeout,
@@ -153,8 +170,9 @@ func serveClients(ctx context.Context, cfg config.Config, log *slog.Logger, ln n
 		return err
 	case <-ctx.Done():
 	}
-	log.Info("draining", "timeout", cfg.Shutdown.DrainTimeout)
-	drain, cancel := context.WithTimeout(context.Background(), cfg.Shutdown.DrainTimeout)
+	timeout := p.Config().Shutdown.DrainTimeout // as it is by now
+	log.Info("draining", "timeout", timeout)
+	drain, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	p.Shutdown(drain)
 	end, cancelEnd := context.WithTimeout(context.Background(), time.Second)

@@ -47,7 +47,8 @@ const (
 )
 
 // Config is everything that can be set. Default gives its initial values; a
-// zero Config is not valid.
+// zero Config is not valid. What is tagged reload:"live" can change while
+// holdfast runs, see Reload.
 type Config struct {
 	// Listen is the address for clients: host:port, :port or
 	// unix:///path.sock. Default 0.0.0.0:8080. See SplitListen.
@@ -62,7 +63,7 @@ type Config struct {
 	Limits       Limits       `yaml:"limits"`
 	// TrustedProxies are IP addresses and CIDR prefixes of peers whose
 	// X-Forwarded- headers are believed. Default none. See TrustedPrefixes.
-	TrustedProxies []string `yaml:"trusted_proxies"`
+	TrustedProxies []string `yaml:"trusted_proxies" reload:"live"`
 	Shutdown       Shutdown `yaml:"shutdown"`
 	Admin          Admin    `yaml:"admin"`
 	Log            Log      `yaml:"log"`
@@ -111,31 +112,31 @@ type EngineIO struct {
 	Paths []string `yaml:"paths"`
 	// PingInterval is the time between two heartbeats to a client. 0, the
 	// default, takes the upstream's.
-	PingInterval time.Duration `yaml:"ping_interval"`
+	PingInterval time.Duration `yaml:"ping_interval" reload:"live"`
 	// PingTimeout is how long a client may take to answer one. 0, the default,
 	// takes the upstream's.
-	PingTimeout time.Duration `yaml:"ping_timeout"`
+	PingTimeout time.Duration `yaml:"ping_timeout" reload:"live"`
 	// MaxPayload bounds one message or polling body from a client, in bytes.
 	// 0, the default, takes the upstream's, or DefaultMaxPayload.
-	MaxPayload Size `yaml:"max_payload"`
+	MaxPayload Size `yaml:"max_payload" reload:"live"`
 	// UpgradeTimeout bounds the change from polling to WebSocket. Default 10s.
-	UpgradeTimeout time.Duration `yaml:"upgrade_timeout"`
+	UpgradeTimeout time.Duration `yaml:"upgrade_timeout" reload:"live"`
 }
 
 // Recovery is connection state recovery itself.
 type Recovery struct {
 	// MaxDisconnectionDuration is how long a session stays parked. Default 2m;
 	// 0 turns recovery off.
-	MaxDisconnectionDuration time.Duration `yaml:"max_disconnection_duration"`
+	MaxDisconnectionDuration time.Duration `yaml:"max_disconnection_duration" reload:"live"`
 	// GoingAwayDuration replaces it, where shorter, for a client whose page is
 	// going away (WebSocket close code 1001). Default 10s; 0 closes at once.
-	GoingAwayDuration time.Duration `yaml:"going_away_duration"`
+	GoingAwayDuration time.Duration `yaml:"going_away_duration" reload:"live"`
 	// MaxParkedSessions bounds the parked sessions; the one parked longest
 	// gives way. Default 10000.
-	MaxParkedSessions int `yaml:"max_parked_sessions"`
+	MaxParkedSessions int `yaml:"max_parked_sessions" reload:"live"`
 	// AckEvents is for events with an ack that were in flight. Default
 	// AtMostOnce.
-	AckEvents AckEvents `yaml:"ack_events"`
+	AckEvents AckEvents `yaml:"ack_events" reload:"live"`
 	Bind      Bind      `yaml:"bind"`
 	Clients   Clients   `yaml:"clients"`
 	Buffer    Buffer    `yaml:"buffer"`
@@ -156,25 +157,25 @@ type Bind struct {
 // is chosen by Query or by UserAgent, of which at least one must be set; with
 // AllClients neither may be. See Filter.
 type Clients struct {
-	Mode ClientMode `yaml:"mode"` // Default AllClients.
+	Mode ClientMode `yaml:"mode" reload:"live"` // Default AllClients.
 	// Query is the name of a query parameter of the handshake. It chooses the
 	// client unless it is absent or its value is 0 or false. Default "".
-	Query string `yaml:"query"`
+	Query string `yaml:"query" reload:"live"`
 	// UserAgent is a regular expression (RE2) that chooses the clients whose
 	// User-Agent header it matches. Default "".
-	UserAgent string `yaml:"user_agent"`
+	UserAgent string `yaml:"user_agent" reload:"live"`
 }
 
 // Buffer bounds what is kept of the upstream's packets.
 type Buffer struct {
 	// MaxPackets closes a parked session that has more. Default 100000.
-	MaxPackets int `yaml:"max_packets"`
+	MaxPackets int `yaml:"max_packets" reload:"live"`
 	// MaxBytes closes a parked session that has more bytes. More than Window.
 	// Default 16MiB.
-	MaxBytes Size `yaml:"max_bytes"`
+	MaxBytes Size `yaml:"max_bytes" reload:"live"`
 	// Window is how many bytes may be unconfirmed by a live client before its
 	// link is not read any more. At least MinWindow. Default 1MiB.
-	Window Size `yaml:"window"`
+	Window Size `yaml:"window" reload:"live"`
 	// TotalBytes is the budget of the whole process. 0, the default, chooses
 	// it from the memory that there is; see Budget.
 	TotalBytes Size `yaml:"total_bytes"`
@@ -213,40 +214,40 @@ type ClientBundle struct {
 type Limits struct {
 	// MaxConnections bounds the clients' TCP connections. 0, the default, is
 	// no limit.
-	MaxConnections int `yaml:"max_connections"`
+	MaxConnections int `yaml:"max_connections" reload:"live"`
 	// MaxConnectionsPerAddress bounds those of one client address; trusted
 	// proxies are not counted. 0, the default, is no limit.
-	MaxConnectionsPerAddress int `yaml:"max_connections_per_address"`
+	MaxConnectionsPerAddress int `yaml:"max_connections_per_address" reload:"live"`
 	// HandshakesPerSecondPerAddress bounds the handshakes of one client
 	// address, in the long run; ten seconds' worth may come at once. 0, the
 	// default, is no limit.
-	HandshakesPerSecondPerAddress int `yaml:"handshakes_per_second_per_address"`
+	HandshakesPerSecondPerAddress int `yaml:"handshakes_per_second_per_address" reload:"live"`
 	// FailedResumesPerSecondPerAddress bounds the CONNECTs of one client
 	// address that present a pid nobody has; ten seconds' worth may come at
 	// once. Beyond it pids are not looked up. Default 100; 0 is no limit.
-	FailedResumesPerSecondPerAddress int `yaml:"failed_resumes_per_second_per_address"`
+	FailedResumesPerSecondPerAddress int `yaml:"failed_resumes_per_second_per_address" reload:"live"`
 	// TakeoversPerMinutePerSession bounds how often one session moves from a live client to a newer one, in the
 	// long run; a minute's worth may come at once. Beyond it the newer client is closed after some seconds, and the
 	// session stays. Default 30; 0 is no limit.
-	TakeoversPerMinutePerSession int `yaml:"takeovers_per_minute_per_session"`
+	TakeoversPerMinutePerSession int `yaml:"takeovers_per_minute_per_session" reload:"live"`
 	// HeaderBytes bounds a request's line and header, in bytes. Default 64KiB.
 	HeaderBytes Size `yaml:"header_bytes"`
 	// ReadHeaderTimeout bounds the reading of them. Default 10s.
 	ReadHeaderTimeout time.Duration `yaml:"read_header_timeout"`
 	// BodyTimeout bounds the reading of a POST's body. Default 30s.
-	BodyTimeout time.Duration `yaml:"body_timeout"`
+	BodyTimeout time.Duration `yaml:"body_timeout" reload:"live"`
 	// IdleTimeout closes a keep-alive connection without requests. Default 2m.
 	IdleTimeout time.Duration `yaml:"idle_timeout"`
 	// MaxNamespacesPerConnection bounds the namespaces that one client may
 	// connect to. Default 100.
-	MaxNamespacesPerConnection int `yaml:"max_namespaces_per_connection"`
+	MaxNamespacesPerConnection int `yaml:"max_namespaces_per_connection" reload:"live"`
 }
 
 // Shutdown is the behaviour on SIGTERM.
 type Shutdown struct {
 	// DrainTimeout is how long known sessions may go on. Default 30s; 0 ends
 	// at once.
-	DrainTimeout time.Duration `yaml:"drain_timeout"`
+	DrainTimeout time.Duration `yaml:"drain_timeout" reload:"live"`
 }
 
 // Admin is the operator's listener.
@@ -260,8 +261,8 @@ type Admin struct {
 
 // Log is the process's own log, on standard error.
 type Log struct {
-	Level  string `yaml:"level"`  // debug, info, warn or error. Default info.
-	Format string `yaml:"format"` // text or json. Default text.
+	Level  string `yaml:"level" reload:"live"` // debug, info, warn or error. Default info.
+	Format string `yaml:"format"`              // text or json. Default text.
 }
 
 // Default returns the configuration of a holdfast that was told nothing. The

@@ -123,6 +123,28 @@ func typeName(s setting) string {
 	return "text"
 }
 
+// The page lists the keys that can change while holdfast runs, and no others.
+func TestConfigurationPageReload(t *testing.T) {
+	_, section, _ := strings.Cut(read(t, "..", "docs", "configuration.md"), "\n## Reloading\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	listed := map[string]bool{}
+	for _, m := range regexp.MustCompile("(?m)^(- |  ).*$").FindAllString(section, -1) {
+		for _, key := range regexp.MustCompile("`([a-z0-9_.]+)`").FindAllStringSubmatch(m, -1) {
+			listed[key[1]] = true
+		}
+	}
+	c := Default()
+	for _, s := range settings(&c) {
+		if s.live != listed[s.key] {
+			t.Errorf("%s: can change at run time %v, listed %v", s.key, s.live, listed[s.key])
+		}
+		delete(listed, s.key)
+	}
+	for key := range listed {
+		t.Errorf("%s is listed, but not a key", key)
+	}
+}
+
 // The page's examples are valid files.
 func TestConfigurationPageExamples(t *testing.T) {
 	page := read(t, "..", "docs", "configuration.md")

@@ -113,7 +113,7 @@ func (l *loader) applyMapping(name string, node *yaml.Node, prefix string, secti
 		case target.Kind() == reflect.Struct:
 			l.applyMapping(name, value, key+".", target)
 		default:
-			l.applyNode(name, setting{key, target}, value)
+			l.applyNode(name, setting{key: key, value: target}, value)
 		}
 	}
 }
@@ -229,7 +229,7 @@ func mapping(prefix string, section reflect.Value, sources Sources) *yaml.Node {
 	for field, value := range section.Fields() {
 		key := prefix + yamlName(field)
 		k := &yaml.Node{Kind: yaml.ScalarNode, Value: yamlName(field)}
-		v := leaf(setting{key, value})
+		v := leaf(setting{key: key, value: value})
 		if value.Kind() == reflect.Struct {
 			v = mapping(key+".", value, sources)
 		}

@@ -14,6 +14,7 @@ import (
 type setting struct {
 	key   string // dotted path of yaml names
 	value reflect.Value
+	live  bool // can change while holdfast runs
 }
 
 // env is the name of the setting's environment variable.
@@ -34,7 +35,7 @@ func appendSettings(list []setting, prefix string, v reflect.Value) []setting {
 			list = appendSettings(list, key+".", value)
 			continue
 		}
-		list = append(list, setting{key, value})
+		list = append(list, setting{key, value, field.Tag.Get("reload") == "live"})
 	}
 	return list
 }

@@ -18,17 +18,23 @@ var levels = map[string]slog.Level{
 	"error": slog.LevelError,
 }
 
-// New returns a logger that writes lines of the level (debug, info, warn,
-// error) and above to w in the format (text, json). Each line is one call of
+// ParseLevel gives the level of this name: debug, info, warn or error. Errors
+// wrap ErrOption.
+func ParseLevel(name string) (slog.Level, error) {
+	level, ok := levels[name]
+	if !ok {
+		return 0, fmt.Errorf("%w: level %q is none of debug, info, warn, error", ErrOption, name)
+	}
+	return level, nil
+}
+
+// New returns a logger that writes lines of the level, which may change, and
+// above to w in the format (text, json). Each line is one call of
 // w.Write, never two at a time, from a goroutine that ends when there is
 // nothing left to write. A line has been written when the logger's method
 // returns, unless w fails or is blocked. Errors wrap ErrOption.
-func New(w io.Writer, level, format string) (*slog.Logger, error) {
-	least, ok := levels[level]
-	if !ok {
-		return nil, fmt.Errorf("%w: level %q is none of debug, info, warn, error", ErrOption, level)
-	}
-	options := &slog.HandlerOptions{Level: least}
+func New(w io.Writer, level slog.Leveler, format string) (*slog.Logger, error) {
+	options := &slog.HandlerOptions{Level: level}
 	var newHandler func(io.Writer) slog.Handler
 	switch format {
 	case "text":

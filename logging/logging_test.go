@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"regexp"
 	"strings"
@@ -33,7 +34,11 @@ func TestNew(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.level+" "+tt.format, func(t *testing.T) {
 			var b bytes.Buffer // no lock: each line is written when the method returns
-			log, err := New(&b, tt.level, tt.format)
+			level, err := ParseLevel(tt.level)
+			if err != nil {
+				t.Fatal(err)
+			}
+			log, err := New(&b, level, tt.format)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -50,18 +55,30 @@ func TestNew(t *testing.T) {
 }
 
 func TestBadOptions(t *testing.T) {
-	tests := []struct{ name, level, format, want string }{
-		{"level", "loud", "text", `logging: bad option: level "loud" is none of debug, info, warn, error`},
-		{"level in capitals", "INFO", "text", `logging: bad option: level "INFO" is none of debug, info, warn, error`},
-		{"format", "info", "xml", `logging: bad option: format "xml" is neither text nor json`},
+	for _, name := range []string{"loud", "INFO", ""} {
+		want := fmt.Sprintf("logging: bad option: level %q is none of debug, info, warn, error", name)
+		if _, err := ParseLevel(name); !errors.Is(err, ErrOption) || err.Error() != want {
+			t.Errorf("ParseLevel(%q): %v; want %s", name, err, want)
+		}
 	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			log, err := New(io.Discard, tt.level, tt.format)
-			if !errors.Is(err, ErrOption) || err.Error() != tt.want || log != nil {
-				t.Errorf("got %v, %v; want %s", log, err, tt.want)
-			}
-		})
+	const want = `logging: bad option: format "xml" is neither text nor json`
+	if log, err := New(io.Discard, slog.LevelInfo, "xml"); !errors.Is(err, ErrOption) || err.Error() != want || log != nil {
+		t.Errorf("got %v, %v; want %s", log, err, want)
+	}
+}
+
+func TestLevelChanges(t *testing.T) {
+	var b bytes.Buffer
+	level := new(slog.LevelVar)
+	log, err := New(&b, level, "text")
+	if err != nil {
+		t.Fatal(err)
+	}
+	log.Debug("one")
+	level.Set(slog.LevelDebug)
+	log.Debug("two")
+	if got := b.String(); strings.Contains(got, "one") || !strings.Contains(got, "two") {
+		t.Errorf("got %q, want the second line only", got)
 	}
 }
 
@@ -102,7 +119,7 @@ func (o *output) lines() []string {
 
 func TestFullDisk(t *testing.T) {
 	o := &output{}
-	log, err := New(o, "info", "json")
+	log, err := New(o, slog.LevelInfo, "json")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +154,7 @@ func TestFullDevice(t *testing.T) {
 		t.Skip("no /dev/full here:", err)
 	}
 	defer full.Close()
-	log, err := New(full, "info", "text")
+	log, err := New(full, slog.LevelInfo, "text")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +167,7 @@ func TestBlockedOutput(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
 		o := &output{gate: gate}
-		log, err := New(o, "info", "text")
+		log, err := New(o, slog.LevelInfo, "text")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -204,7 +221,7 @@ func TestReportIsNotLost(t *testing.T) {
 			return 0, syscall.ENOSPC
 		}
 		return b.Write(p)
-	}), "info", "text")
+	}), slog.LevelInfo, "text")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +242,7 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func TestConcurrentLines(t *testing.T) {
 	o := &output{}
-	log, err := New(o, "info", "text")
+	log, err := New(o, slog.LevelInfo, "text")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +261,7 @@ func TestConcurrentLines(t *testing.T) {
 }
 
 func BenchmarkInfo(b *testing.B) {
-	log, err := New(io.Discard, "info", "text")
+	log, err := New(io.Discard, slog.LevelInfo, "text")
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -50,6 +50,9 @@ type Metrics struct {
 	HeartbeatTimeouts Sides              // holdfast_heartbeat_timeouts_total
 	Panics            prometheus.Counter // holdfast_panics_total
 
+	ConfigReloaded   prometheus.Gauge // holdfast_config_last_reload_successful
+	ConfigReloadTime prometheus.Gauge // holdfast_config_last_reload_success_timestamp_seconds
+
 	CertificateExpiry  prometheus.Gauge // holdfast_tls_certificate_expiry_timestamp_seconds
 	CertificateReloads Reloads          // holdfast_tls_certificate_reloads_total
 
@@ -176,6 +179,9 @@ func New(reg prometheus.Registerer) *Metrics {
 		ConfirmPings:      f.counter("confirm_pings_total", "Pings sent to clients between heartbeats, to learn what has arrived."),
 		HeartbeatTimeouts: Sides{heartbeats.WithLabelValues("client"), heartbeats.WithLabelValues("upstream")},
 		Panics:            f.counter("panics_total", "Panics confined to one connection. Each is a defect: see the log."),
+
+		ConfigReloaded:   f.gauge("config_last_reload_successful", "Whether the configuration was good when it was loaded last: 1 or 0."),
+		ConfigReloadTime: f.gauge("config_last_reload_success_timestamp_seconds", "When a good configuration was loaded last, in seconds since 1970."),
 
 		CertificateExpiry:  f.gauge("tls_certificate_expiry_timestamp_seconds", "When the listener's certificate expires, in seconds since 1970; 0 without TLS."),
 		CertificateReloads: Reloads{certificates.WithLabelValues("ok"), certificates.WithLabelValues("failed")},

@@ -51,7 +51,7 @@ func newClient(s *Server, order uint64, req engineio.Request, sid string, opts e
 	}
 	opts.Incomplete = c.takeIncomplete
 	c.sock = engineio.NewSocket(sid, opts, c)
-	c.out.init(int(s.cfg.Recovery.Buffer.Window), opts.PingTimeout)
+	c.out.init(int(s.settings().Recovery.Buffer.Window), opts.PingTimeout)
 	c.in.limits = incomingLimits(opts.MaxPayload)
 	return c
 }
@@ -150,7 +150,7 @@ func (c *client) closeAfterLocked(d time.Duration, end func()) {
 }
 
 func (c *client) parkFor(goingAway bool) time.Duration {
-	r := c.srv.cfg.Recovery
+	r := c.srv.settings().Recovery
 	if goingAway {
 		return min(r.GoingAwayDuration, r.MaxDisconnectionDuration)
 	}

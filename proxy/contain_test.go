@@ -197,7 +197,9 @@ func TestPanicWhileARequestIsHandled(t *testing.T) {
 
 func TestPanicWhileAHandshakeIsHandled(t *testing.T) {
 	r, s := newScriptedRig(t, nil)
-	r.proxy.chosen = func(url.Values, string) bool { panic("a defect") }
+	set := *r.proxy.settings()
+	set.chosen = func(url.Values, string) bool { panic("a defect") }
+	r.proxy.current.Store(&set)
 	req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/socket.io/?EIO=4&transport=websocket", nil)
 	req.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}}
 	wantAbort(t, r, req)

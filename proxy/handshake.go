@@ -79,7 +79,7 @@ func (s *Server) handshake(w http.ResponseWriter, r *http.Request, q url.Values,
 		s.open(w, r, c, a, nil)
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.Upstream.HandshakeTimeout)
+	ctx, cancel := context.WithTimeout(r.Context(), s.settings().Upstream.HandshakeTimeout)
 	defer cancel()
 	conn, err := s.dial(ctx, req)
 	if err != nil {
@@ -104,7 +104,7 @@ func (s *Server) answeredClient(r *http.Request, q url.Values, req engineio.Requ
 	var opts engineio.Options
 	a.handshake, opts = s.ownHandshake(a.handshake, req.WebSocket)
 	opts.HandshakeID = q.Get("t")
-	recoverable := s.cfg.Recovery.MaxDisconnectionDuration > 0 && s.chosen(q, r.UserAgent())
+	recoverable := s.settings().Recovery.MaxDisconnectionDuration > 0 && s.settings().chosen(q, r.UserAgent())
 	c := newClient(s, order, req, a.handshake.SID, opts, recoverable)
 	c.address = s.clientAddress(r)
 	if !req.WebSocket {
@@ -143,7 +143,7 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, c *client, a answe
 
 // ownHandshake is the upstream's handshake with a sid of our own, and what is configured in place of its values.
 func (s *Server) ownHandshake(h engineio.Handshake, websocket bool) (engineio.Handshake, engineio.Options) {
-	e := s.cfg.EngineIO
+	e := s.settings().EngineIO
 	h.SID = newSID()
 	upgrades := []string{}
 	if !websocket && slices.Contains(h.Upgrades, "websocket") {

@@ -338,7 +338,7 @@ func (c *client) connect(p packet) {
 	if !slices.Contains(in.namespaces, namespace) {
 		in.namespaces = append(in.namespaces, namespace)
 	}
-	if len(in.namespaces) > c.srv.cfg.Limits.MaxNamespacesPerConnection {
+	if len(in.namespaces) > c.srv.settings().Limits.MaxNamespacesPerConnection {
 		c.srv.refused(metrics.Namespaces, c.address)
 		c.dropFor(metrics.Limit, "too many namespaces")
 		return
@@ -363,7 +363,7 @@ func (c *client) mayResume(namespace string) bool {
 	case !c.recoverable:
 		c.srv.notRecovered(c, namespace, metrics.Excluded)
 		return false
-	case c.srv.failedResumeRate.exhausted(c.address):
+	case c.srv.settings().failedResumeRate.exhausted(c.address):
 		c.srv.notRecovered(c, namespace, metrics.Limit)
 		return false
 	}
@@ -401,7 +401,7 @@ func (c *client) resume(claim session.Claim, start time.Time) bool {
 				s.refused(metrics.TakeoversPerSession, c.address)
 				c.dropLater("its session was taken over too often")
 			case session.UnknownPID, session.WrongNamespace, session.Mismatch: // somebody may be guessing
-				s.failedResumeRate.take(c.address)
+				s.settings().failedResumeRate.take(c.address)
 			case session.BadOffset:
 				s.registry.Abandon(claim.PID, namespace)
 			}
@@ -470,7 +470,7 @@ func (c *client) connectHome(namespace string, data []byte) {
 		c.touch(home)
 		return
 	}
-	if !c.in.lazy && !c.srv.handshakeRate.take(c.address) { // a lazy one has been counted
+	if !c.in.lazy && !c.srv.settings().handshakeRate.take(c.address) { // a lazy one has been counted
 		c.srv.refused(metrics.HandshakesPerAddress, c.address)
 		c.dropFor(metrics.Limit, "too many handshakes")
 		return
@@ -523,7 +523,7 @@ func (c *client) redial(then func(home *link)) {
 }
 
 func (c *client) dialHome() (*link, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), c.srv.cfg.Upstream.HandshakeTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), c.srv.settings().Upstream.HandshakeTimeout)
 	defer cancel()
 	req, err := c.request.restore(c.byWebSocket)
 	if err != nil {

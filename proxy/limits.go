@@ -112,7 +112,7 @@ func hostAddr(hostPort string) netip.Addr {
 }
 
 func (s *Server) trustsAddr(addr netip.Addr) bool {
-	for _, p := range s.trusted {
+	for _, p := range s.settings().trusted {
 		if p.Contains(addr) {
 			return true
 		}
@@ -165,7 +165,7 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 
 // admit counts a connection, or returns the limit that it would pass.
 func (l *limitedListener) admit(addr netip.Addr) metrics.RefusalLimit {
-	limits := l.srv.cfg.Limits
+	limits := l.srv.settings().Limits
 	counted := addr.IsValid() && limits.MaxConnectionsPerAddress > 0 && !l.srv.trustsAddr(addr)
 	addr = limitedAs(addr)
 	l.mu.Lock()

@@ -46,10 +46,11 @@ func TestRatesDoNotLimitWhoHasNoAddress(t *testing.T) {
 
 // trusting is a Server behind these proxies, good for looking at headers.
 func trusting(prefixes ...string) *Server {
-	s := &Server{}
+	s, set := &Server{}, &settings{}
 	for _, p := range prefixes {
-		s.trusted = append(s.trusted, netip.MustParsePrefix(p))
+		set.trusted = append(set.trusted, netip.MustParsePrefix(p))
 	}
+	s.current.Store(set)
 	return s
 }
 

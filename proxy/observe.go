@@ -133,10 +133,10 @@ func (s *Server) Status() status.Report {
 		r.Holdfast.State = status.Draining
 	}
 	r.Sessions.Live, r.Sessions.Parked = s.registry.Counts()
-	r.Sessions.MaxParked = s.cfg.Recovery.MaxParkedSessions
+	r.Sessions.MaxParked = s.settings().Recovery.MaxParkedSessions
 	r.Clients, r.Links = s.transports()
 	r.Buffer = status.Buffer{Packets: s.budget.Packets(), Bytes: s.budget.Bytes(), BudgetBytes: s.budget.Limit()}
-	r.Upstream.URL = shownURL(s.cfg.Upstream.URL)
+	r.Upstream.URL = shownURL(s.settings().Upstream.URL)
 	now := time.Now()
 	for _, p := range s.registry.OldestParked(listedParked) {
 		r.Parked = append(r.Parked, status.Parked{

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
-	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -29,7 +28,6 @@ var ErrDraining = errors.New("proxy: shutting down")
 // Server is the proxy. It is an http.Handler and safe for concurrent use.
 type Server struct {
 	// Immutable.
-	cfg      config.Config
 	log      *slog.Logger
 	metrics  *metrics.Metrics
 	dialer   *engineio.Dialer
@@ -38,18 +36,15 @@ type Server struct {
 	registry *session.Registry
 	budget   *buffer.Budget
 	recorder *status.Recorder
-	trusted  []netip.Prefix
-	chosen   func(query url.Values, userAgent string) bool
 	binder   *binder
 	answers  *answers // nil unless handshakes are lazy
 	passed   *httputil.ReverseProxy
 	notify   *notifier
 	bundle   *bundle.Bundle // nil where the upstream's client is left
 
-	handshakeRate    *addressRate
-	failedResumeRate *addressRate
-	incomplete       incomplete
-	spaced           spacing // lines of the log
+	current    atomic.Pointer[settings] // changed by Reload
+	incomplete incomplete
+	spaced     spacing // lines of the log
 
 	handshakes atomic.Uint64 // numbers the clients by their handshakes
 	draining   atomic.Bool
@@ -65,20 +60,19 @@ type Server struct {
 // New returns a Server for a valid configuration.
 func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, error) {
 	s := &Server{
-		cfg: cfg, log: log, metrics: m, recorder: status.NewRecorder(), trusted: cfg.TrustedPrefixes(),
+		log: log, metrics: m, recorder: status.NewRecorder(),
 		dials:   make(chan struct{}, cfg.Upstream.MaxConcurrentDials),
 		binder:  newBinder(cfg.Recovery.Bind),
 		clients: make(map[string]*client), allLink: make(map[*link]struct{}),
-		handshakeRate:    newAddressRate(cfg.Limits.HandshakesPerSecondPerAddress),
-		failedResumeRate: newAddressRate(cfg.Limits.FailedResumesPerSecondPerAddress),
 	}
 	if cfg.Upstream.Handshake == config.Lazy {
 		s.answers = newAnswers()
 	}
-	var err error
-	if s.chosen, err = cfg.Recovery.Clients.Filter(); err != nil {
+	set, err := newSettings(cfg, nil)
+	if err != nil {
 		return nil, err
 	}
+	s.current.Store(set)
 	up, err := newUpstream(cfg.Upstream)
 	if err != nil {
 		return nil, err
@@ -102,13 +96,9 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 	m.BufferBudget.Set(float64(total))
 	m.ParkedLimit.Set(float64(cfg.Recovery.MaxParkedSessions))
 	log.Debug("buffer budget", "bytes", int64(total), "from", why)
-	b := cfg.Recovery.Buffer
-	s.registry = session.NewRegistry(session.Limits{
-		MaxPackets: b.MaxPackets, MaxBytes: int(b.MaxBytes), WindowBytes: int(b.Window),
-		TakeoversPerMinute: cfg.Limits.TakeoversPerMinutePerSession,
-		ReplayAsking:       cfg.Recovery.AckEvents == config.AtLeastOnce,
-		Fates:              newFates(cfg.Events),
-	}, cfg.Recovery.MaxParkedSessions, s.budget, (*observer)(s))
+	limits := set.sessionLimits()
+	limits.Fates = newFates(cfg.Events)
+	s.registry = session.NewRegistry(limits, cfg.Recovery.MaxParkedSessions, s.budget, (*observer)(s))
 	return s, nil
 }
 
@@ -142,7 +132,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
-	r = watchBody(w, r, s.cfg.Limits.BodyTimeout)
+	r = watchBody(w, r, s.settings().Limits.BodyTimeout)
 	q := r.URL.Query()
 	if sid := q.Get("sid"); sid != "" {
 		if c := s.client(sid); c != nil {
@@ -155,7 +145,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	transport, upgrade := q.Get("transport"), isUpgrade(r)
 	websocket := transport == "websocket" && upgrade
 	switch {
-	case r.Method == http.MethodGet && !s.handshakeRate.take(s.clientAddress(r)):
+	case r.Method == http.MethodGet && !s.settings().handshakeRate.take(s.clientAddress(r)):
 		s.refused(metrics.HandshakesPerAddress, s.clientAddress(r))
 		w.Header().Set("Retry-After", "1")
 		writeError(w, http.StatusTooManyRequests, "too many handshakes from this address")
@@ -174,7 +164,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // isEngineIO reports whether a request is Engine.IO traffic. The client bundle under the path, for
 // one, is not.
 func (s *Server) isEngineIO(r *http.Request) bool {
-	for _, p := range s.cfg.EngineIO.Paths {
+	for _, p := range s.settings().EngineIO.Paths {
 		if strings.HasPrefix(r.URL.Path, p) {
 			return hasKey(r.URL.RawQuery, "EIO") || hasKey(r.URL.RawQuery, "transport")
 		}
@@ -184,7 +174,7 @@ func (s *Server) isEngineIO(r *http.Request) bool {
 
 // serveBundle answers requests for files of the client under the Engine.IO paths, if we have them.
 func (s *Server) serveBundle(w http.ResponseWriter, r *http.Request) bool {
-	for _, p := range s.cfg.EngineIO.Paths {
+	for _, p := range s.settings().EngineIO.Paths {
 		if name, ok := strings.CutPrefix(r.URL.Path, p); ok {
 			return s.bundle.Serve(w, r, name)
 		}

@@ -71,15 +71,15 @@ func (s *Session) siftLocked() {
 }
 
 func (s *Session) fateOf(p *buffer.Packet) (f Fate, name []byte) {
-	if s.registry.limits.Fates == nil || p.Kind != buffer.Stamped {
+	if s.registry.limits().Fates == nil || p.Kind != buffer.Stamped {
 		return Kept, nil
 	}
-	return s.registry.limits.Fates(s.namespace, p.Data)
+	return s.registry.limits().Fates(s.namespace, p.Data)
 }
 
 // appendAwayLocked adds a packet to a parked session's log, if its client is to have it. s.mu is held.
 func (s *Session) appendAwayLocked(p buffer.Packet) {
-	if s.registry.limits.Fates == nil {
+	if s.registry.limits().Fates == nil {
 		s.log.AppendShared(p)
 		return
 	}

@@ -196,7 +196,7 @@ func (m *machine) cut(sessions []*model, d time.Duration) {
 	for _, s := range sessions {
 		s.cur = nil
 		for _, n := range s.client.wire {
-			if s.log[n-1].Kind == buffer.Asking && !m.limits.ReplayAsking {
+			if s.log[n-1].Kind == buffer.Asking && !m.limits().ReplayAsking {
 				s.client.lost[n] = true
 			}
 		}
@@ -225,7 +225,7 @@ func (m *machine) resumed(t tester, s *model, r Resumption, claim int) {
 	}
 	s.cur, s.state, s.at, s.replayTo = r.Cursor, Live, s.confirmed, len(s.log)
 	s.skipTo = 0
-	if !m.limits.ReplayAsking {
+	if !m.limits().ReplayAsking {
 		s.skipTo = s.sent
 	}
 	s.updateHeld()
@@ -234,7 +234,7 @@ func (m *machine) resumed(t tester, s *model, r Resumption, claim int) {
 	for n := range c.has {
 		if n > s.confirmed && c.last > s.confirmed {
 			delete(c.has, n)
-			c.lost[n] = s.log[n-1].Kind == buffer.Asking && !m.limits.ReplayAsking
+			c.lost[n] = s.log[n-1].Kind == buffer.Asking && !m.limits().ReplayAsking
 		}
 	}
 	if c.last > s.confirmed {
@@ -388,7 +388,7 @@ func (m *machine) arrive(t tester, s *model, n int) {
 			}
 			c.last = seq
 		case buffer.Asking:
-			if again && !m.limits.ReplayAsking || c.lost[seq] {
+			if again && !m.limits().ReplayAsking || c.lost[seq] {
 				t.Errorf("%s: event %d, which asks, came twice", s.s.Namespace(), seq)
 			}
 			if !again {

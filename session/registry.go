@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -32,14 +33,15 @@ type Observer interface {
 // Registry knows all sessions that can be resumed. It is safe for concurrent use.
 type Registry struct {
 	// Immutable.
-	limits    Limits
-	maxParked int
-	budget    *buffer.Budget
-	observer  Observer
+	budget   *buffer.Budget
+	observer Observer
+
+	current atomic.Pointer[Limits]
 
 	mu          sync.Mutex // guards the fields below, and every change of a session's state
 	byPID       map[string]*Session
 	parked      list.List // of *Session, oldest parked first; kept to maxParked by Park
+	maxParked   int
 	live        int
 	ends        *lru.Cache[string, Reason] // by pid
 	relieveNext time.Time                  // when Relieve is worth its while again
@@ -56,13 +58,27 @@ type parking struct {
 // NewRegistry returns an empty Registry in which maxParked sessions may be parked at a time.
 func NewRegistry(limits Limits, maxParked int, budget *buffer.Budget, observer Observer) *Registry {
 	r := &Registry{
-		limits: limits, maxParked: max(maxParked, 1), budget: budget, observer: observer, byPID: make(map[string]*Session),
+		budget: budget, observer: observer, byPID: make(map[string]*Session), maxParked: max(maxParked, 1),
 	}
+	r.current.Store(&limits)
 	var err error
 	if r.ends, err = lru.New[string, Reason](rememberedEnds); err != nil {
 		panic(err)
 	}
 	return r
+}
+
+// limits are those in force.
+func (r *Registry) limits() *Limits { return r.current.Load() }
+
+// SetLimits changes the limits, for open sessions too, but for Fates. A session that is over a new limit is
+// closed when something happens to it, as it would be at the old one.
+func (r *Registry) SetLimits(limits Limits, maxParked int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	limits.Fates = r.limits().Fates // what a parked session has left out depends on them
+	r.maxParked = max(maxParked, 1)
+	r.current.Store(&limits)
 }
 
 // Counts returns how many sessions are live and parked.
@@ -138,7 +154,7 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 		return Resumption{Refused: Mismatch}
 	case s.owned > owner.Handshake(), s.state == Live && s.owned == owner.Handshake():
 		return Resumption{Refused: Stale}
-	case s.state == Live && !s.takeLocked(r.limits.TakeoversPerMinute):
+	case s.state == Live && !s.takeLocked(r.limits().TakeoversPerMinute):
 		return Resumption{Refused: TooOften}
 	case s.state == Live:
 		return Resumption{Takeover: s.cursor.owner}
@@ -153,12 +169,12 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 		return Resumption{Refused: BadOffset}
 	}
 	s.trimLocked(from)
-	if r.limits.Fates != nil && s.away == nil {
+	if r.limits().Fates != nil && s.away == nil {
 		s.siftLocked()
 	}
 	s.away = nil
 	c := &Cursor{s: s, owner: owner, sent: from, replayTo: s.log.Last()}
-	if !r.limits.ReplayAsking {
+	if !r.limits().ReplayAsking {
 		c.skipTo = s.sent
 	}
 	s.cursor, s.owned = c, owner.Handshake()

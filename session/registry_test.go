@@ -1,6 +1,7 @@
 package session
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -242,6 +243,35 @@ func TestTakeover(t *testing.T) {
 	if back.Cursor == nil {
 		t.Errorf("the second client once more, on the same connection: %+v", back)
 	}
+	w.finish()
+}
+
+func TestSetLimits(t *testing.T) {
+	w := newWorld(t, roomy, 3)
+	cursors := []*Cursor{w.open("/a"), w.open("/b"), w.open("/c"), w.open("/d")}
+	w.Park(cursors[:3], maxAway, "cut")
+	w.append(cursors[0].s, stamped("1"))
+	w.append(cursors[0].s, stamped("2"))
+
+	smaller := roomy
+	smaller.MaxPackets, smaller.ReplayAsking = 2, true
+	w.SetLimits(smaller, 2)
+	if _, parked := w.Counts(); parked != 3 {
+		t.Errorf("%d sessions are parked after the change, want all three", parked)
+	}
+	if _, err := cursors[0].s.Append(stamped("3")); !errors.Is(err, ErrFull) {
+		t.Errorf("a packet over the new limit: %v, want ErrFull", err)
+	}
+	w.Park(cursors[3:], maxAway, "cut")
+	if _, parked := w.Counts(); parked != 2 {
+		t.Errorf("%d sessions are parked after one more, want the new limit of 2", parked)
+	}
+	c := w.mustResume(cursors[3].s, "")
+	w.append(c.s, asking(1, "again"))
+	read(c, 1)
+	w.Park([]*Cursor{c}, maxAway, "cut")
+	c = w.mustResumeAs(c.s, &client{3})
+	equal(t, "a question that may have arrived is sent again", read(c, 1).data, []string{"again"})
 	w.finish()
 }
 

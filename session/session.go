@@ -194,7 +194,7 @@ func (s *Session) Append(p buffer.Packet) (*Cursor, error) {
 		s.asking++
 	}
 	if s.state == Parked {
-		l := s.registry.limits
+		l := s.registry.limits()
 		if s.log.Packets() > l.MaxPackets || s.log.Bytes() > l.MaxBytes {
 			return nil, fmt.Errorf("%w: %d packets, %d bytes", ErrFull, s.log.Packets(), s.log.Bytes())
 		}
@@ -210,7 +210,7 @@ const scarceWindowBytes = 16 << 10
 
 // updateHoldLocked tells the link when a live session's log passes the window, or comes back to half of it.
 func (s *Session) updateHoldLocked() {
-	window := s.registry.limits.WindowBytes
+	window := s.registry.limits().WindowBytes
 	if s.registry.budget.Exceeded() {
 		window = min(window, scarceWindowBytes)
 	}

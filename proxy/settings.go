@@ -1,0 +1,66 @@
+package proxy
+
+import (
+	"net/netip"
+	"net/url"
+
+	"github.com/holdfast/holdfast/config"
+	"github.com/holdfast/holdfast/session"
+)
+
+// settings are the configuration in force, and what is made of those parts of it that Reload can change. They are
+// immutable.
+type settings struct {
+	config.Config
+	trusted          []netip.Prefix
+	chosen           func(query url.Values, userAgent string) bool
+	handshakeRate    *addressRate
+	failedResumeRate *addressRate
+}
+
+// newSettings makes the settings of a valid configuration. Rates that old, which may be nil, has too go on counting.
+func newSettings(cfg config.Config, old *settings) (*settings, error) {
+	set := &settings{Config: cfg, trusted: cfg.TrustedPrefixes()}
+	var err error
+	if set.chosen, err = cfg.Recovery.Clients.Filter(); err != nil {
+		return nil, err
+	}
+	set.handshakeRate = newAddressRate(cfg.Limits.HandshakesPerSecondPerAddress)
+	set.failedResumeRate = newAddressRate(cfg.Limits.FailedResumesPerSecondPerAddress)
+	if old != nil && old.Limits.HandshakesPerSecondPerAddress == cfg.Limits.HandshakesPerSecondPerAddress {
+		set.handshakeRate = old.handshakeRate
+	}
+	if old != nil && old.Limits.FailedResumesPerSecondPerAddress == cfg.Limits.FailedResumesPerSecondPerAddress {
+		set.failedResumeRate = old.failedResumeRate
+	}
+	return set, nil
+}
+
+// sessionLimits are the limits for package session.
+func (set *settings) sessionLimits() session.Limits {
+	b := set.Recovery.Buffer
+	return session.Limits{
+		MaxPackets: b.MaxPackets, MaxBytes: int(b.MaxBytes), WindowBytes: int(b.Window),
+		TakeoversPerMinute: set.Limits.TakeoversPerMinutePerSession,
+		ReplayAsking:       set.Recovery.AckEvents == config.AtLeastOnce,
+	}
+}
+
+// settings are those in force.
+func (s *Server) settings() *settings { return s.current.Load() }
+
+// Config is the configuration in force.
+func (s *Server) Config() config.Config { return s.settings().Config }
+
+// Reload takes the settings of cfg that can change while the Server runs (see config.Config.Reload) from now on. It
+// ends no connection and no session. It is not to be called twice at a time.
+func (s *Server) Reload(cfg config.Config) error {
+	set, err := newSettings(cfg, s.settings())
+	if err != nil {
+		return err
+	}
+	s.current.Store(set)
+	s.registry.SetLimits(set.sessionLimits(), cfg.Recovery.MaxParkedSessions)
+	s.metrics.ParkedLimit.Set(float64(cfg.Recovery.MaxParkedSessions))
+	return nil
+}

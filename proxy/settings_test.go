@@ -1,0 +1,56 @@
+package proxy
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/holdfast/holdfast/config"
+	"github.com/holdfast/holdfast/internal/sioclient"
+)
+
+func TestReload(t *testing.T) {
+	r := newRig(t, nil)
+	c := r.client()
+	reload := func(change func(*config.Config)) {
+		t.Helper()
+		cfg := r.proxy.Config()
+		change(&cfg)
+		if err := r.proxy.Reload(cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	// A rate goes on counting over a reload that does not change it.
+	reload(func(c *config.Config) { c.Limits.HandshakesPerSecondPerAddress = 1 })
+	rate, local := r.proxy.settings().handshakeRate, netip.MustParseAddr("127.0.0.1")
+	for range burstSeconds {
+		rate.take(local)
+	}
+	reload(func(c *config.Config) { c.Recovery.MaxParkedSessions = 7 })
+	if !r.proxy.settings().handshakeRate.exhausted(local) {
+		t.Error("the rate began anew")
+	}
+	if got := testutil.ToFloat64(r.metrics.ParkedLimit); got != 7 {
+		t.Errorf("the metric says that %v may be parked, want 7", got)
+	}
+	if err := sioclient.New(sioclient.Options{URL: r.url}).Connect(t.Context()); err == nil {
+		t.Error("a handshake over the new limit was let in")
+	}
+	reload(func(c *config.Config) { c.Limits.HandshakesPerSecondPerAddress = 0 })
+
+	// What a session was parked for stays; what is parked later is parked for the new time.
+	c.Cut()
+	r.await("parking", func() bool { _, parked := r.proxy.registry.Counts(); return parked == 1 })
+	reload(func(c *config.Config) { c.Recovery.MaxDisconnectionDuration = 10 * time.Millisecond })
+	if err := c.Reconnect(t.Context()); err != nil || !c.Recovered() {
+		t.Fatalf("not recovered after the reload, %v", err)
+	}
+	if got := r.disconnected(); len(got) > 0 {
+		t.Errorf("the server saw %v", got)
+	}
+	c.Cut()
+	r.await("expiry", func() bool { return testutil.ToFloat64(r.metrics.Expirations) == 1 })
+}
