@@ -151,6 +151,7 @@ class Flow {
   async #write(chunk, settings) {
     if (settings.oneByte) {
       for (let i = 0; i < chunk.length && !this.conn.dead; i++) {
+        if (!settings.oneByte) return this.#put(chunk.subarray(i)); // lifted meanwhile
         await this.#put(chunk.subarray(i, i + 1));
         await new Promise(setImmediate);
       }
@@ -159,10 +160,11 @@ class Flow {
     if (settings.rate > 0) {
       const step = Math.max(1, Math.ceil(settings.rate / 50)); // 20 ms worth
       for (let i = 0; i < chunk.length && !this.conn.dead; i += step) {
+        if (!settings.rate) return this.#put(chunk.subarray(i)); // lifted meanwhile
         const part = chunk.subarray(i, i + step);
         await this.#put(part);
         const now = Date.now();
-        this.free = Math.max(this.free ?? 0, now) + (part.length * 1000) / settings.rate;
+        this.free = Math.max(this.free ?? 0, now) + (part.length * 1000) / (settings.rate || Infinity);
         if (this.free > now + 5) await sleep(this.free - now);
       }
       return;

@@ -141,6 +141,18 @@ func (s *Socket) Emit(event string, args ...any) {
 	s.send(encode(wire.Event, s.nsp, wire.NoID, append([]any{event}, args...)))
 }
 
+// EmitVolatile sends an event if the socket is connected, and reports whether
+// it was; else the event is dropped, not kept.
+func (s *Socket) EmitVolatile(event string, args ...any) bool {
+	s.mu.Lock()
+	connected, l := s.connected, s.link
+	s.mu.Unlock()
+	if connected {
+		encode(wire.Event, s.nsp, wire.NoID, append([]any{event}, args...)).write(l)
+	}
+	return connected
+}
+
 // EmitAck sends an event and returns the server's answer, in which attachments
 // stay placeholders. Its error is that of ctx, or wraps ErrDisconnected if the
 // connection ends in between. It must not be called from a handler.

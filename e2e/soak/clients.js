@@ -1,0 +1,140 @@
+// Real clients, in a process of their own: each notes what comes in each of its namespaces, and sends a numbered
+// stream. They are cut from outside, by the relay that each has.
+import { createRequire } from "node:module";
+import { serve } from "./child.js";
+import { Random } from "./random.js";
+import { body, broadcastKind, Incoming, kind, Outgoing } from "./stream.js";
+
+const require = createRequire(import.meta.url);
+const { clients: list, seed, namespaces } = JSON.parse(process.argv[2]);
+
+const TICK = 50; // ms
+const PER_TICK = 0.2; // a namespace's chance of an event
+
+const random = new Random(seed, "clients");
+const TRANSPORTS = { websocket: ["websocket"], polling: ["polling"], default: ["polling", "websocket"] };
+
+/** One namespace of one client. */
+class Namespace {
+  constructor(client, nsp, socket) {
+    this.client = client;
+    this.nsp = nsp;
+    this.socket = socket;
+    this.sessions = []; // {sid, connections, own, broadcasts}
+    this.fresh = []; // {at, sid}: connections that should have recovered a session and did not
+    this.outgoing = new Outgoing();
+    this.unanswered = new Set();
+    this.asked = 0;
+    socket.on("connect", () => this.#connect());
+    socket.on("disconnect", () => this.outgoing.disconnect());
+    socket.on("n", (i, at, content, ...rest) => {
+      this.#take("own", i, at, content);
+      const answer = rest.at(-1);
+      if (typeof answer === "function") answer(i);
+    });
+    socket.on("b", (i, at, content) => this.#take("broadcasts", i, at, content));
+  }
+
+  get session() {
+    return this.sessions.at(-1);
+  }
+
+  #connect() {
+    const { id: sid, recovered } = this.socket;
+    if (recovered && this.session?.sid === sid) this.session.connections++;
+    else {
+      if (this.session && !this.left) this.fresh.push({ at: Date.now(), sid });
+      this.left = false;
+      this.sessions.push({
+        sid,
+        connections: 1,
+        own: new Incoming(kind, 1),
+        broadcasts: new Incoming(broadcastKind),
+      });
+    }
+    this.session.connectedAt = Date.now();
+    this.outgoing.connect(sid);
+  }
+
+  #take(stream, i, at, content) {
+    const s = this.session;
+    s[stream].take(i, at, content, s.connections, s.connectedAt);
+  }
+
+  emit() {
+    const { i, epoch } = this.outgoing.next();
+    const args = ["u", i, epoch, body(i)];
+    if (kind(i) !== "ask") return this.socket.emit(...args);
+    this.asked++;
+    this.unanswered.add(i);
+    this.socket.emit(...args, (answer) => {
+      if (answer === i) this.unanswered.delete(i);
+    });
+  }
+
+  toJSON() {
+    const { nsp, sessions, fresh, asked } = this;
+    return { nsp, sessions, fresh, asked, epochs: this.outgoing, unanswered: [...this.unanswered], live: this.socket.connected };
+  }
+}
+
+class Client {
+  constructor({ name, url, version, transport }) {
+    this.name = name;
+    this.version = version;
+    this.transport = transport;
+    const { Manager } = require(`socket.io-client-${version}`);
+    this.manager = new Manager(url, {
+      transports: TRANSPORTS[transport],
+      reconnectionDelay: 50,
+      reconnectionDelayMax: 1000,
+      timeout: 8000,
+    });
+    this.namespaces = namespaces.map((nsp) => new Namespace(this, nsp, this.manager.socket(nsp, { auth: { client: name } })));
+  }
+
+  toJSON() {
+    const { name, version, transport } = this;
+    return { name, version, transport, answersKept: version === "4.6.2", namespaces: this.namespaces };
+  }
+}
+
+const clients = list.map((options) => new Client(options));
+let streaming = true;
+
+setInterval(() => {
+  if (!streaming) return;
+  for (const c of clients) for (const n of c.namespaces) if (random.chance(PER_TICK)) n.emit();
+}, TICK);
+
+serve({
+  ready: () => true,
+  connected: () => clients.every((c) => c.namespaces.every((n) => n.socket.connected)),
+  finish: () => {
+    streaming = false;
+  },
+  ledger: () => clients,
+
+  /** The client closes its engine, as some applications do to reconnect. */
+  closeEngine(name) {
+    clients.find((c) => c.name === name).manager.engine?.close();
+  },
+
+  /** The client leaves for good, and returns as somebody new: with all its namespaces, or with one of them. */
+  leave(name, all) {
+    const left = clients.find((c) => c.name === name).namespaces.slice(all ? 0 : -1);
+    for (const n of left) {
+      n.left = true;
+      n.socket.disconnect();
+    }
+    for (const n of left) n.socket.connect();
+  },
+
+  close() {
+    for (const c of clients) {
+      c.manager.reconnection(false);
+      for (const n of c.namespaces) n.socket.disconnect();
+      c.manager._close();
+    }
+  },
+});

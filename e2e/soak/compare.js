@@ -1,0 +1,122 @@
+// Compares what each end noted, and says what became of every event, and which promises were broken.
+
+const EMPTY = { sent: 0, delivered: 0, lost: 0, doubled: 0, reordered: 0, altered: 0, ambiguous: 0, tail: 0 };
+
+/**
+ * `clients` are the clients' ledgers, `server` the server's, `killed` those of servers that were killed, taken just
+ * before. Returns {down, up: totals, sessions, reconnections, fresh, broken: messages, pending: events that may still
+ * arrive}.
+ *
+ * In no session may events be missing in the middle, come twice, or in another order; that is for the sessions that
+ * were recovered, and for the others. What had not arrived when a session came to its end was lost with it: `tail`.
+ */
+export function compare({ clients, server, killed = [], ackEvents = "at-most-once" }) {
+  const servers = [...killed.map((s) => ({ ...s, killed: true })), server];
+  const result = {
+    down: { recovered: { ...EMPTY }, steady: { ...EMPTY } },
+    up: { recovered: { ...EMPTY }, steady: { ...EMPTY } },
+    sessions: { recovered: 0, steady: 0, live: 0, ended: 0 },
+    reconnections: { recovered: 0, fresh: 0 },
+    fresh: [],
+    broken: [],
+    pending: 0,
+  };
+  for (const client of clients) {
+    for (const n of client.namespaces) {
+      const who = `${client.name} (${[client.version, client.transport].filter(Boolean).join(", ")}) ${n.nsp}`;
+      for (const s of n.sessions) {
+        s.kind = s.connections > 1 ? "recovered" : "steady";
+        s.live = n.live && s === n.sessions.at(-1) && server.sessions[s.sid]?.ended === null;
+        result.sessions[s.kind]++;
+        result.sessions[s.live ? "live" : "ended"]++;
+        result.reconnections.recovered += s.connections - 1;
+        checkSession(result, { s, who, servers, ackEvents });
+      }
+      result.reconnections.fresh += n.fresh.length;
+      result.fresh.push(...n.fresh.map((f) => ({ client: client.name, version: client.version, nsp: n.nsp, ...f })));
+      checkEpochs(result, { client, n, who, servers });
+    }
+  }
+  return result;
+}
+
+/** Server to client: one session's own stream, and the broadcasts to it. */
+function checkSession(result, { s, who, servers, ackEvents }) {
+  const home = servers.find((x) => x.sessions[s.sid]);
+  const broken = (what) => result.broken.push(`${who}, session ${s.sid}, ${s.connections} connections: ${what}`);
+  if (!home) {
+    // Connected in the moment between a killed server's ledger and its end.
+    if (s.live || servers.length === 1) broken("the server does not know it");
+    return;
+  }
+  const { nsp, sent, firstBroadcast } = home.sessions[s.sid];
+  const totals = result.down[s.kind];
+  for (const [name, stream, first, last] of [
+    ["events", s.own, 1, sent],
+    ["broadcasts", s.broadcasts, firstBroadcast, home.broadcasts[nsp]],
+  ]) {
+    // A session that ended may have missed the broadcasts after its end: those were not for it.
+    const until = !s.live && name === "broadcasts" ? (stream.last ?? first - 1) : last;
+    const started = stream.first ?? first;
+    const early = Math.max(0, started - first);
+    const tail = Math.max(0, until - (stream.last ?? first - 1));
+    totals.sent += until - first + 1;
+    totals.delivered += stream.delivered;
+    totals.doubled += stream.doubled;
+    totals.reordered += stream.reordered;
+    totals.altered += stream.altered;
+    totals.ambiguous += stream.ambiguous + stream.askedAgain;
+    totals.lost += stream.lost + early;
+    const bad = stream.lost + stream.doubled + stream.reordered + stream.altered + early;
+    if (bad > 0) broken(`${name}: ${stream.notes.join("; ") || `the first ${early} lost`}`);
+    if (stream.ambiguous > 0 && ackEvents !== "at-most-once") broken(`${stream.ambiguous} events with an ack lost, with ack_events ${ackEvents}`);
+    if (stream.askedAgain > 0 && ackEvents === "at-most-once") broken(`${stream.askedAgain} events with an ack doubled, with ack_events ${ackEvents}`);
+    if (!s.live) totals.tail += tail;
+    else if (tail > 0) {
+      result.pending += tail;
+      totals.lost += tail;
+      broken(`${name}: ${stream.last ?? 0} came last, ${until} was sent`);
+    }
+  }
+}
+
+/** Client to server: what was sent over each of a client's connections. */
+function checkEpochs(result, { client, n, who, servers }) {
+  for (const e of n.epochs) {
+    const session = n.sessions.find((s) => s.sid === e.sid);
+    const home = servers.find((x) => x.sessions[e.sid]);
+    const totals = result.up[session?.kind ?? "steady"];
+    const broken = (what) => result.broken.push(`${who}, connection ${e.epoch}: to the server, ${what}`);
+    const a = home?.arrivals[`${client.name} ${n.nsp}`]?.find((x) => x.epoch === e.epoch);
+    const sent = e.last - e.first + 1;
+    const early = a ? a.first - e.first : 0;
+    const end = a ? a.next - 1 : e.first - 1;
+    const tail = e.last - end;
+    totals.sent += sent;
+    if (a) {
+      totals.delivered += a.next - a.first - a.lost;
+      totals.lost += a.lost + early;
+      totals.doubled += a.doubled;
+      totals.reordered += a.reordered;
+      totals.altered += a.altered;
+      if (early > 0) broken(`lost ${e.first} to ${a.first - 1}, the first`);
+      if (a.notes.length > 0) broken(`${a.notes.join("; ")}; ${e.first} to ${e.last} were sent`);
+    }
+    if (tail < 0) broken(`${end} came, ${e.last} was the last`);
+    // What a connection's end costs is its last events: nobody knows how many were on their way.
+    if (tail > 0 && e.over) totals.tail += tail;
+    else if (tail > 0) {
+      totals.lost += tail;
+      result.pending += tail;
+      broken(`${end} came last, ${e.last} was sent`);
+    }
+    // An answer is kept like an event. Clients from 4.7.5 drop their callback when they are cut.
+    if (client.answersKept && session?.live) {
+      const owed = n.unanswered.filter((i) => i >= e.first && i <= end);
+      if (owed.length > 0) {
+        result.pending += owed.length;
+        broken(`answers to ${owed.join(", ")} lost`);
+      }
+    }
+  }
+}

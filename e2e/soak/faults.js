@@ -1,0 +1,157 @@
+// What happens to a client's network, and to the server. Every fault is over, and its traces are gone from the
+// relay, when its promise resolves.
+import { setTimeout as wait } from "node:timers/promises";
+
+/** Faults of one client: {name, weight, run({relay, random, signal, clients, name})}. */
+export const FAULTS = [
+  { name: "cut", weight: 10, run: ({ relay }) => relay.cut() },
+  { name: "reset", weight: 10, run: ({ relay }) => relay.reset() },
+  { name: "new network path", weight: 10, run: ({ relay }) => relay.abandon() },
+  { name: "half-close to holdfast", weight: 4, run: ({ relay }) => relay.halfClose() },
+  {
+    name: "half-close to the client",
+    weight: 4,
+    run: ({ relay }) => {
+      for (const conn of relay.list()) conn.client.end();
+    },
+  },
+  ...[
+    ["blackhole", {}],
+    ["blackhole to holdfast", { down: false }],
+    ["blackhole to the client", { up: false }],
+  ].map(([name, directions]) => ({
+    name,
+    weight: 3,
+    // Healed in time it was a hiccup, and later both sides have given up. What it held comes out late either way.
+    run: async ({ relay, random, signal }) => {
+      relay.blackhole(directions);
+      await wait(random.int(200, 12_000), null, { signal });
+      relay.heal();
+    },
+  })),
+  {
+    name: "one byte per write",
+    weight: 3,
+    run: async ({ relay, random, signal }) => {
+      relay.oneByteWrites();
+      await wait(random.int(500, 3000), null, { signal });
+      relay.oneByteWrites(false);
+    },
+  },
+  {
+    name: "delay",
+    weight: 5,
+    run: async ({ relay, random, signal }) => {
+      relay.delay(random.int(50, 2000), random.chance(0.5) ? ["up", "down"] : [random.chance(0.5) ? "up" : "down"]);
+      await wait(random.int(1000, 6000), null, { signal });
+      if (random.chance(0.5)) relay.reset();
+      relay.delay(0);
+    },
+  },
+  {
+    name: "throttle",
+    weight: 5,
+    run: async ({ relay, random, signal }) => {
+      relay.throttle(random.int(5_000, 60_000));
+      await wait(random.int(1000, 5000), null, { signal });
+      if (random.chance(0.5)) relay.cut();
+      relay.throttle(0);
+    },
+  },
+  {
+    name: "no network",
+    weight: 8,
+    run: async ({ relay, random, signal }) => {
+      relay.down();
+      await wait(random.int(100, 6000), null, { signal });
+      relay.up();
+    },
+  },
+  {
+    // The client gives up a connection whose CONNECT is still on its way, and that arrives after the next one's.
+    name: "reconnections race",
+    weight: 8,
+    run: async ({ relay, random, signal }) => {
+      const late = random.int(100, 700);
+      relay.reset();
+      relay.delay(late, ["up"]);
+      await wait(late * 2 + random.int(0, late), null, { signal });
+      for (const conn of relay.list()) conn.client.destroy();
+      relay.delay(0);
+    },
+  },
+  {
+    name: "cut again and again",
+    weight: 5,
+    run: async ({ relay, random, signal }) => {
+      for (let n = random.int(3, 10); n > 0; n--) {
+        relay[random.chance(0.5) ? "cut" : "abandon"]();
+        await wait(random.int(1, 150), null, { signal });
+      }
+    },
+  },
+  { name: "engine.close()", weight: 4, run: ({ clients, name }) => clients.call("closeEngine", name) },
+  { name: "leaving", weight: 1, run: ({ clients, name, random }) => clients.call("leave", name, random.chance(0.5)) },
+  {
+    name: "away for too long",
+    weight: 1,
+    run: async ({ relay, random, signal, expiry }) => {
+      relay.down();
+      await wait(expiry + random.int(1000, 3000), null, { signal });
+      relay.up();
+    },
+  },
+];
+
+/** Undoes whatever a fault that was broken off has left. */
+export function calm(relay) {
+  relay.delay(0);
+  relay.throttle(0);
+  relay.oneByteWrites(false);
+  relay.heal();
+}
+
+/** Strikes one client until the signal comes. `happened(name)` is told of each fault. */
+export async function strike(target, happened) {
+  const { relay, random, signal } = target;
+  try {
+    for (;;) {
+      await wait(random.int(200, 6000), null, { signal });
+      const fault = random.pick(FAULTS);
+      happened(fault.name);
+      await fault.run(target);
+    }
+  } catch (err) {
+    if (!signal.aborted) throw err;
+  } finally {
+    calm(relay);
+  }
+}
+
+/**
+ * What befalls the server: it is stopped for less than its heartbeat allows and goes on, and is killed once a minute,
+ * not before a third of the first one is over.
+ */
+export async function strikeServer({ lane, random, signal }, happened) {
+  const start = Date.now();
+  let kills = 0;
+  try {
+    for (;;) {
+      await wait(random.int(5_000, 15_000), null, { signal });
+      if ((Date.now() - start) / 60_000 > kills + 1 / 3) {
+        kills++;
+        happened("server killed");
+        await lane.killServer(() => wait(random.int(100, 3000), null, { signal }));
+      } else {
+        happened("server stopped and resumed");
+        lane.server.signal("SIGSTOP");
+        await wait(random.int(300, 3000), null, { signal });
+        lane.server.signal("SIGCONT");
+      }
+    }
+  } catch (err) {
+    if (!signal.aborted) throw err;
+  } finally {
+    lane.server.signal("SIGCONT");
+  }
+}

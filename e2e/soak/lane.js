@@ -1,0 +1,219 @@
+// One holdfast with the server behind it and the clients before it.
+import { setMaxListeners } from "node:events";
+import { Holdfast } from "../lib/holdfast.js";
+import { freePort } from "../lib/ports.js";
+import { Relay } from "../lib/relay.js";
+import { sleep, SLOW, until } from "../lib/wait.js";
+import { Child } from "./child.js";
+import { compare } from "./compare.js";
+import { strike, strikeServer } from "./faults.js";
+import { Random } from "./random.js";
+
+const NAMESPACES = ["/", "/chat"];
+const EXPIRY = 10_000; // ms that a session is kept
+const HEARTBEAT = { pingInterval: 3000, pingTimeout: 5000 };
+const VERSIONS = ["4.6.2", "4.8.4"];
+const TRANSPORTS = ["websocket", "default", "polling"];
+
+export class Lane {
+  /** options: {server: version, ackEvents, buffer: recovery.buffer's keys, seed, clients, simulated, sim: binary} */
+  static async start(options) {
+    const lane = new Lane(options);
+    try {
+      await lane.#start();
+    } catch (err) {
+      await lane.abort();
+      throw err;
+    }
+    return lane;
+  }
+
+  constructor(options) {
+    this.options = options;
+    this.name = `socket.io ${options.server}`;
+    this.faults = {}; // name -> count
+    this.peak = 0; // bytes
+    this.killed = []; // ledgers of servers, taken as they were killed
+    this.relays = [];
+    this.stop = new AbortController();
+    setMaxListeners(0, this.stop.signal); // each client's faults wait for it
+    this.striking = [];
+  }
+
+  async #start() {
+    const { server, ackEvents, buffer, seed, clients, simulated, sim } = this.options;
+    this.port = await freePort();
+    this.server = await this.#startServer();
+    this.hf = await Holdfast.start(this.port, {
+      recovery: { max_disconnection_duration: `${EXPIRY}ms`, ack_events: ackEvents, buffer },
+      log: { level: "info" },
+    });
+    await sleep(1000);
+    this.before = await this.#resources();
+    this.sampling = this.#sample();
+
+    const list = [];
+    for (let i = 0; i < clients; i++) {
+      const relay = await Relay.start(this.hf.port);
+      this.relays.push(relay);
+      list.push({
+        name: `${server}#${i}`,
+        url: relay.url,
+        version: VERSIONS[i % 2],
+        transport: TRANSPORTS[(i >> 1) % 3],
+      });
+    }
+    this.list = list;
+    this.clients = Child.script("clients.js", { clients: list, seed, namespaces: NAMESPACES });
+    this.sim = new Child("sim", sim, [
+      `-url=${this.hf.url}`,
+      `-name=${server}`,
+      `-clients=${simulated}`,
+      `-seed=${seed}`,
+      `-namespaces=${NAMESPACES.join(",")}`,
+    ]);
+    await Promise.all([this.clients.call("ready"), this.sim.call("ready")]);
+    await this.#allConnected("all clients to connect");
+  }
+
+  async #startServer() {
+    const { server: version, seed } = this.options;
+    const child = Child.script("server.js", { version, port: this.port, seed, namespaces: NAMESPACES, io: HEARTBEAT });
+    await child.call("ready");
+    return child;
+  }
+
+  /** Kills the server, and starts it again after `pause()`. */
+  async killServer(pause) {
+    const ledger = await this.server.call("ledger");
+    await this.server.kill();
+    this.killed.push(ledger);
+    try {
+      await pause();
+    } finally {
+      this.server = await this.#startServer();
+    }
+  }
+
+  /** Lets faults happen from now on. */
+  strike() {
+    const { seed } = this.options;
+    const { signal } = this.stop;
+    const happened = (name) => (this.faults[name] = (this.faults[name] ?? 0) + 1);
+    this.striking = this.list.map((c, i) =>
+      strike({ name: c.name, relay: this.relays[i], clients: this.clients, expiry: EXPIRY, random: new Random(seed, c.name), signal }, happened),
+    );
+    this.striking.push(strikeServer({ lane: this, random: new Random(seed, `${this.name} server`), signal }, happened));
+    this.striking.push(this.sim.call("strike"));
+    for (const p of this.striking) p.catch((err) => (this.failure ??= err)); // for check()
+  }
+
+  /** Throws if a process has ended by itself. */
+  check() {
+    if (this.hf.exit) throw new Error(`${this.name}: holdfast ended by itself: ${JSON.stringify(this.hf.exit)}\n${this.hf.log.slice(-6000)}`);
+    for (const c of [this.clients, this.sim]) if (c.exit) throw new Error(`${this.name}: ${c.name} ended by itself (${c.exit})\n${c.said}`);
+    if (this.failure) throw this.failure;
+  }
+
+  /** Ends all faults, and lets everything arrive that is going to. Returns what came of it. */
+  async finish() {
+    this.stop.abort();
+    await Promise.all(this.striking);
+    Object.assign(this.faults, await this.sim.call("calm"));
+    await this.#allConnected("all clients to be back");
+    await Promise.all([this.clients.call("finish"), this.sim.call("finish")]);
+    await this.server.call("finish");
+    const end = Date.now() + 30_000 * SLOW;
+    let result;
+    do {
+      await sleep(300);
+      result = compare(await this.#ledgers());
+    } while (result.pending > 0 && Date.now() < end);
+    return result;
+  }
+
+  async #ledgers() {
+    const [real, simulated, server] = await Promise.all([
+      this.clients.call("ledger"),
+      this.sim.call("ledger"),
+      this.server.call("ledger"),
+    ]);
+    return { clients: [...real, ...simulated], server, killed: this.killed, ackEvents: this.options.ackEvents };
+  }
+
+  /** All clients leave; waits until holdfast is as it was, or says how it is not. */
+  async leave() {
+    await Promise.all([this.clients.call("close"), this.sim.call("close")]);
+    const gauges = ["holdfast_clients", "holdfast_links", "holdfast_sessions", "holdfast_buffered_packets", "holdfast_buffered_bytes"];
+    await until(
+      async () => {
+        this.last = await this.hf.metrics();
+        return gauges.every((g) => this.last.sum(g) === 0);
+      },
+      () => `holdfast to be empty: ${gauges.map((g) => `${g} ${this.last.sum(g)}`).join(", ")}`,
+      EXPIRY + 20_000,
+    );
+    const end = Date.now() + 30_000 * SLOW;
+    do {
+      this.after = await this.#resources();
+      if (this.#grown().length === 0) break;
+      await sleep(1000);
+    } while (Date.now() < end);
+    return this.#grown();
+  }
+
+  // What is left over, beyond what the runtime keeps for itself.
+  #grown() {
+    const slack = { goroutines: 10, fds: 6, rss: 32 << 20 };
+    return Object.keys(slack).filter((k) => this.after[k] > this.before[k] + slack[k]);
+  }
+
+  /** Ends everything in order; holdfast must exit well, and have said nothing bad. */
+  async close() {
+    this.closing = true;
+    await this.sampling;
+    await this.hf.stop();
+    await this.abort();
+  }
+
+  /** Ends everything at once. */
+  async abort() {
+    this.closing = true;
+    this.stop.abort();
+    await Promise.allSettled(this.striking);
+    await Promise.all([this.clients, this.sim, this.server].map((c) => c?.kill()));
+    await Promise.all(this.relays.splice(0).map((r) => r.stop()));
+    await this.hf?.kill();
+  }
+
+  async #allConnected(what) {
+    await until(
+      async () => (await this.clients.call("connected")) && (await this.sim.call("connected")),
+      what,
+      60_000,
+    );
+  }
+
+  async #resources() {
+    const m = await this.hf.metrics();
+    return {
+      goroutines: m.sum("go_goroutines"),
+      fds: m.sum("process_open_fds"),
+      rss: m.sum("process_resident_memory_bytes"),
+    };
+  }
+
+  // Ends with closing.
+  async #sample() {
+    while (!this.closing) {
+      try {
+        const m = await this.hf.metrics();
+        this.peak = Math.max(this.peak, m.sum("process_resident_memory_bytes"));
+        this.metrics = m;
+      } catch {
+        // Too busy, or ended: close() tells of that.
+      }
+      await sleep(1000);
+    }
+  }
+}

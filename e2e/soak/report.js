@@ -1,0 +1,102 @@
+// The report of a run: for people, and as JSON.
+
+const MIB = 2 ** 20;
+const mib = (n) => `${(n / MIB).toFixed(1)} MiB`;
+
+/** Labels and values of a metric's samples that are not 0, as {"label value ...": n}. */
+function nonzero(metrics, name, ...labels) {
+  const out = {};
+  for (const s of metrics.samples) {
+    if (s.name === name && s.value > 0) out[labels.map((l) => s.labels[l]).join(" ")] = s.value;
+  }
+  return out;
+}
+
+/** Reasons for which a client that presents a pid may find no session, whatever the network does. */
+const KNOWN = ["expired", "evicted", "buffer_full", "upstream_lost", "client_disconnect", "server_disconnect", "stale"];
+
+/** What there is to say of one lane, once all its clients have left. */
+export function summarise(lane, result, grown, breaches) {
+  const m = lane.last;
+  const recoveries = nonzero(m, "holdfast_recoveries_total", "result", "reason");
+  const broken = [...result.broken, ...breaches];
+  for (const key of Object.keys(recoveries)) {
+    const [outcome, reason] = key.split(" ");
+    if (outcome === "failed" && !KNOWN.includes(reason)) broken.push(`${recoveries[key]} sessions not recovered for the reason ${reason}`);
+  }
+  const panics = m.sum("holdfast_panics_total");
+  if (panics > 0) broken.push(`${panics} panics`);
+  for (const what of grown) broken.push(`${what} grew: ${lane.before[what]} before the first client, ${lane.after[what]} after the last`);
+  if (result.reconnections.recovered === 0) broken.push("no session was ever recovered: nothing was tested");
+  return {
+    name: lane.name,
+    options: { ackEvents: lane.options.ackEvents, ...lane.options.buffer, clients: lane.options.clients, simulated: lane.options.simulated },
+    faults: lane.faults,
+    sessions: result.sessions,
+    reconnections: result.reconnections,
+    down: result.down,
+    up: result.up,
+    fresh: result.fresh,
+    recoveries,
+    closed: nonzero(m, "holdfast_sessions_closed_total", "reason"),
+    parkings: nonzero(m, "holdfast_parkings_total", "reason"),
+    takeovers: m.sum("holdfast_takeovers_total"),
+    replayed: m.sum("holdfast_replayed_packets_total"),
+    pauses: m.sum("holdfast_link_pauses_total"),
+    resources: { before: lane.before, after: lane.after, peakRSS: lane.peak },
+    broken,
+  };
+}
+
+const COLUMNS = ["sent", "delivered", "lost", "doubled", "reordered", "altered", "ambiguous", "tail"];
+const HEADINGS = ["sent", "delivered", "lost", "doubled", "reordered", "altered", "ambiguous", "at the end"];
+const ROWS = { recovered: "sessions that were recovered", steady: "sessions that never were" };
+
+function table(title, totals) {
+  const rows = Object.entries(ROWS).map(([key, label]) => [`  ${label}`, ...COLUMNS.map((c) => String(totals[key][c]))]);
+  const all = [[title, ...HEADINGS], ...rows];
+  const width = all[0].map((_, i) => Math.max(...all.map((r) => r[i].length)));
+  return all.map((r) => r.map((cell, i) => (i ? cell.padStart(width[i]) : cell.padEnd(width[i]))).join("  ")).join("\n");
+}
+
+const list = (counts) =>
+  Object.entries(counts)
+    .sort(([, a], [, b]) => b - a)
+    .map(([name, n]) => `${name} ${n}`)
+    .join(", ") || "none";
+
+function laneText(l) {
+  const { before, after, peakRSS } = l.resources;
+  return [
+    `${l.name}, ack_events ${l.options.ackEvents}: ${l.options.clients} real clients, ${l.options.simulated} simulated, 2 namespaces each`,
+    "",
+    table("server to client", l.down),
+    table("client to server", l.up),
+    "",
+    `sessions        recovered ${l.sessions.recovered}, never recovered ${l.sessions.steady}; ended ${l.sessions.ended}, live to the last ${l.sessions.live}`,
+    `reconnections   recovered ${l.reconnections.recovered}, fresh ${l.reconnections.fresh}, as the clients saw them`,
+    `recoveries      ${list(l.recoveries)}; takeovers ${l.takeovers}, events replayed ${l.replayed}`,
+    `sessions closed ${list(l.closed)}`,
+    `parked by       ${list(l.parkings)}`,
+    `faults          ${list(l.faults)}`,
+    `memory          ${mib(before.rss)} before, ${mib(peakRSS)} at its peak, ${mib(after.rss)} after; links paused ${l.pauses} times`,
+    `left over       goroutines ${before.goroutines} -> ${after.goroutines}, file descriptors ${before.fds} -> ${after.fds}`,
+  ].join("\n");
+}
+
+export function text(run) {
+  const broken = run.lanes.flatMap((l) => l.broken.map((b) => `${l.name}: ${b}`));
+  const parts = run.lanes.map(laneText);
+  parts.push(
+    [
+      `"ambiguous" are events with an ack in flight when a connection died, lost or doubled as ack_events has it; "at the end"`,
+      "is what was under way when a session ended or, towards the server, a connection.",
+    ].join("\n"),
+  );
+  if (broken.length === 0) parts.push(`All promises kept in ${run.minutes} min with seed ${run.seed}.`);
+  else {
+    const shown = broken.slice(0, 30);
+    parts.push([`${broken.length} promises broken with seed ${run.seed}:`, ...shown.map((b) => `  ${b}`), ...(broken.length > 30 ? ["  ..."] : [])].join("\n"));
+  }
+  return `${parts.join("\n\n")}\n`;
+}

@@ -1,0 +1,97 @@
+// The application behind holdfast, in a process of its own: it streams numbered events to every session, and notes
+// what comes.
+import { createServer } from "node:http";
+import { createRequire } from "node:module";
+import { once } from "node:events";
+import { serve } from "./child.js";
+import { Random } from "./random.js";
+import { Arrivals, body, kind } from "./stream.js";
+
+const require = createRequire(import.meta.url);
+const { version, port, seed, namespaces, io: ioOptions } = JSON.parse(process.argv[2]);
+
+const TICK = 50; // ms
+const PER_TICK = 0.5; // a session's chance of an event of its own
+const BURST = 0.001; // ... and of 40 at once
+const BROADCAST = 0.25; // a namespace's chance of a broadcast
+
+const random = new Random(seed, "server");
+const sessions = new Map(); // sid -> {client, nsp, sent, firstBroadcast, answered, ended}
+const arrivals = new Map(); // client and namespace -> Arrivals
+const broadcasts = Object.fromEntries(namespaces.map((nsp) => [nsp, 0]));
+const live = new Map(); // sid -> socket
+let streaming = true;
+
+const { Server } = require(`socket.io-${version}`);
+const http = createServer();
+http.keepAliveTimeout = 60_000;
+const io = new Server(http, { serveClient: false, ...ioOptions });
+
+for (const nsp of namespaces) {
+  io.of(nsp).on("connection", (socket) => {
+    const client = socket.handshake.auth.client;
+    const session = { client, nsp, sent: 0, firstBroadcast: broadcasts[nsp] + 1, answered: 0, ended: null };
+    sessions.set(socket.id, session);
+    live.set(socket.id, socket);
+    socket.on("disconnect", (reason) => {
+      session.ended = reason;
+      live.delete(socket.id);
+    });
+    const key = `${client} ${nsp}`;
+    if (!arrivals.has(key)) arrivals.set(key, new Arrivals());
+    socket.on("u", (i, epoch, content, answer) => {
+      arrivals.get(key).take(socket.id, i, epoch, content);
+      if (typeof answer === "function") answer(i);
+    });
+  });
+}
+
+/** The next event of a session's own stream, by turns from its socket and through its room. */
+function emit(socket) {
+  const session = sessions.get(socket.id);
+  const i = ++session.sent;
+  const args = ["n", i, Date.now(), body(i)];
+  if (kind(i) === "ask") {
+    socket.emit(...args, (answer) => {
+      if (answer === i) session.answered++;
+    });
+  } else if (i % 2) socket.emit(...args);
+  else socket.nsp.to(socket.id).emit(...args);
+}
+
+setInterval(() => {
+  if (!streaming) return;
+  for (const socket of live.values()) {
+    if (random.chance(PER_TICK)) emit(socket);
+    if (random.chance(BURST)) for (let k = 0; k < 40; k++) emit(socket);
+  }
+  for (const nsp of namespaces) if (random.chance(BROADCAST)) broadcast(nsp);
+}, TICK);
+
+function broadcast(nsp) {
+  const i = ++broadcasts[nsp];
+  io.of(nsp).emit("b", i, Date.now(), body(i));
+}
+
+http.listen({ port, host: "127.0.0.1", backlog: 4096 });
+await once(http, "listening");
+
+serve({
+  ready: () => http.address().port,
+
+  /** Ends all streams, each with an event that may not be lost. */
+  finish() {
+    streaming = false;
+    for (const socket of live.values()) {
+      do emit(socket);
+      while (kind(sessions.get(socket.id).sent) === "ask");
+    }
+    for (const nsp of namespaces) broadcast(nsp);
+  },
+
+  ledger: () => ({
+    sessions: Object.fromEntries(sessions),
+    arrivals: Object.fromEntries(arrivals),
+    broadcasts,
+  }),
+});

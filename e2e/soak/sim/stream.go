@@ -1,0 +1,155 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+// Kinds of events, as in ../stream.js.
+func isAsk(i int) bool    { return i%11 == 7 }
+func isBinary(i int) bool { return i%4 == 3 }
+func neverAsk(int) bool   { return false }
+
+func sizeOf(i int) int {
+	if i%101 == 50 {
+		return 40_000
+	}
+	return i * 131 % 600
+}
+
+// body is the content of number i: a string or a []byte.
+func body(i int) any {
+	if isBinary(i) {
+		return bytes.Repeat([]byte{byte(i)}, sizeOf(i))
+	}
+	return strings.Repeat("x", sizeOf(i))
+}
+
+// intact reports whether got, as sioclient gives it, is the content of i.
+func intact(i int, got any) bool {
+	switch want := body(i).(type) {
+	case []byte:
+		b, ok := got.([]byte)
+		return ok && bytes.Equal(b, want)
+	default:
+		var s string
+		raw, ok := got.(json.RawMessage)
+		return ok && json.Unmarshal(raw, &s) == nil && s == want
+	}
+}
+
+// incoming is what a client noted of one stream; see Incoming in ../stream.js.
+type incoming struct {
+	First      *int     `json:"first"`
+	Last       *int     `json:"last"`
+	Delivered  int      `json:"delivered"`
+	AskedAgain int      `json:"askedAgain"`
+	Doubled    int      `json:"doubled"`
+	Reordered  int      `json:"reordered"`
+	Altered    int      `json:"altered"`
+	Lost       int      `json:"lost"`
+	Ambiguous  int      `json:"ambiguous"`
+	Notes      []string `json:"notes"`
+
+	isAsk          func(int) bool
+	lastSent       int64
+	lastConnection int
+	missing        map[int]bool
+	ambiguous      map[int]bool
+}
+
+// newIncoming is for a stream that begins with number first; 0 if it is joined
+// under way.
+func newIncoming(isAsk func(int) bool, first int) *incoming {
+	in := &incoming{isAsk: isAsk, Notes: []string{}, missing: map[int]bool{}, ambiguous: map[int]bool{}}
+	if first > 0 {
+		in.begin(first)
+	}
+	return in
+}
+
+func (in *incoming) begin(first int) {
+	last := first - 1
+	in.First, in.Last = &first, &last
+}
+
+// take notes that number i has come, sent at sentAt by the server's clock, over
+// a connection of the session that was made at connectedAt (both in
+// milliseconds).
+func (in *incoming) take(i int, sentAt int64, content any, connection int, connectedAt int64) {
+	if in.Last == nil {
+		in.begin(i)
+	}
+	if !intact(i, content) {
+		in.Altered++
+		in.note("altered", i)
+	}
+	if i <= *in.Last {
+		in.late(i, connection)
+		return
+	}
+	for m := *in.Last + 1; m < i; m++ {
+		if in.isAsk(m) && connection > 1 && in.lastSent <= connectedAt {
+			in.ambiguous[m] = true
+		} else {
+			in.missing[m] = true
+			in.note("lost", m)
+		}
+	}
+	*in.Last = i
+	in.lastSent = sentAt
+	in.lastConnection = connection
+	in.Delivered++
+}
+
+func (in *incoming) late(i, connection int) {
+	switch {
+	case in.missing[i] || in.ambiguous[i]:
+		delete(in.missing, i)
+		delete(in.ambiguous, i)
+		in.Delivered++
+		in.Reordered++
+		in.note("reordered", i)
+	case in.isAsk(i) && i == *in.Last && connection > in.lastConnection:
+		in.AskedAgain++
+	default:
+		in.Doubled++
+		in.note("doubled", i)
+	}
+}
+
+func (in *incoming) note(what string, i int) {
+	if len(in.Notes) < 5 {
+		in.Notes = append(in.Notes, fmt.Sprintf("%s %d after %d", what, i, *in.Last))
+	}
+}
+
+// count sets the numbers that are sums.
+func (in *incoming) count() {
+	in.Lost, in.Ambiguous = len(in.missing), len(in.ambiguous)
+}
+
+// epoch is what was sent over one connection; see Outgoing in ../stream.js.
+type epoch struct {
+	Epoch int    `json:"epoch"`
+	SID   string `json:"sid"`
+	First int    `json:"first"`
+	Last  int    `json:"last"`
+	Over  bool   `json:"over"`
+}
+
+// session is one that a client had in a namespace.
+type session struct {
+	SID         string    `json:"sid"`
+	Connections int       `json:"connections"`
+	Own         *incoming `json:"own"`
+	Broadcasts  *incoming `json:"broadcasts"`
+
+	connectedAt int64
+}
+
+func newSession(sid string) *session {
+	return &session{SID: sid, Own: newIncoming(isAsk, 1), Broadcasts: newIncoming(neverAsk, 0)}
+}

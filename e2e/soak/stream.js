@@ -1,0 +1,162 @@
+// Numbered streams, and what each end notes of one. sim/stream.go has the same rules.
+//
+// From server to client each session (one namespace of one client) has two streams: events of its own ("n"), and
+// the namespace's broadcasts ("b"). From client to server each namespace of a client has one ("u"), which goes on
+// over all its sessions.
+
+/** What number i of a session's own stream is: an "ask" wants an answer, a "binary" has an attachment. */
+export const kind = (i) => (i % 11 === 7 ? "ask" : broadcastKind(i));
+export const broadcastKind = (i) => (i % 4 === 3 ? "binary" : "text");
+
+const size = (i) => (i % 101 === 50 ? 40_000 : (i * 131) % 600);
+
+/** The content of number i. */
+export const body = (i) => (broadcastKind(i) === "binary" ? Buffer.alloc(size(i), i & 255) : "x".repeat(size(i)));
+
+export function intact(i, got) {
+  const want = body(i);
+  return typeof want === "string" ? got === want : Buffer.isBuffer(got) && want.equals(got);
+}
+
+/** What a client noted of one stream from the server. Memory does not grow with the stream. */
+export class Incoming {
+  /** `kindOf` is the stream's kind(). A stream that is joined under way has its first number noted. */
+  constructor(kindOf, first = null) {
+    this.kindOf = kindOf;
+    this.first = first;
+    this.last = first === null ? null : first - 1; // the highest number that has come
+    this.lastSent = 0; // when the server sent it
+    this.lastConnection = 0; // on which of the session's connections it came
+    this.delivered = 0; // doubled ones not counted
+    this.missing = new Set();
+    this.ambiguous = new Set(); // asks that did not come, and were in flight when a connection ended
+    this.askedAgain = 0; // asks that came twice, and were in flight when a connection ended
+    this.doubled = 0;
+    this.reordered = 0;
+    this.altered = 0;
+    this.notes = []; // the first few that are not as they should be
+  }
+
+  /**
+   * Number i has come. `sentAt` is the server's time; `connection` counts the session's connections from 1, and
+   * `connectedAt` is when this one was made.
+   */
+  take(i, sentAt, content, connection, connectedAt) {
+    if (this.last === null) {
+      this.first = i;
+      this.last = i - 1;
+    }
+    if (!intact(i, content)) this.#note("altered", i);
+    if (i <= this.last) return this.#late(i, connection);
+    for (let m = this.last + 1; m < i; m++) {
+      // It was sent after the one before it. Was that before the present connection was made, then it may have
+      // been on its way when the former one ended.
+      const inFlight = connection > 1 && this.lastSent <= connectedAt;
+      if (this.kindOf(m) === "ask" && inFlight) this.ambiguous.add(m);
+      else {
+        this.missing.add(m);
+        this.#note("lost", m);
+      }
+    }
+    this.last = i;
+    this.lastSent = sentAt;
+    this.lastConnection = connection;
+    this.delivered++;
+  }
+
+  #late(i, connection) {
+    if (this.missing.delete(i) || this.ambiguous.delete(i)) {
+      this.delivered++;
+      this.#note("reordered", i);
+    } else if (this.kindOf(i) === "ask" && i === this.last && connection > this.lastConnection) {
+      this.askedAgain++;
+    } else {
+      this.#note("doubled", i);
+    }
+  }
+
+  #note(what, i) {
+    if (what !== "lost") this[what]++; // a lost one may still come
+    if (this.notes.length < 5) this.notes.push(`${what} ${i}, after ${this.last}`);
+  }
+
+  toJSON() {
+    const { first, last, delivered, askedAgain, doubled, reordered, altered, notes } = this;
+    return { first, last, delivered, askedAgain, doubled, reordered, altered, notes, lost: this.missing.size, ambiguous: this.ambiguous.size };
+  }
+}
+
+/**
+ * What a client sends in one namespace. Numbers are grouped in *epochs*, one for each connection: what is emitted
+ * while there is none leaves with the next. Within an epoch order is kept, so what a cut costs is its end.
+ */
+export class Outgoing {
+  constructor() {
+    this.number = 0;
+    this.epoch = 0;
+    this.connected = false;
+    this.epochs = new Map(); // epoch -> {epoch, sid, first, last, over}
+  }
+
+  connect(sid) {
+    this.epoch++;
+    this.connected = true;
+    const e = this.epochs.get(this.epoch);
+    if (e) e.sid = sid;
+    this.sid = sid;
+  }
+
+  disconnect() {
+    this.connected = false;
+    const e = this.epochs.get(this.epoch);
+    if (e) e.over = true;
+  }
+
+  /** The next number to be emitted, and its epoch. */
+  next() {
+    const epoch = this.connected ? this.epoch : this.epoch + 1;
+    const i = ++this.number;
+    let e = this.epochs.get(epoch);
+    if (!e) this.epochs.set(epoch, (e = { epoch, sid: this.connected ? this.sid : null, first: i, last: i, over: false }));
+    e.last = i;
+    return { i, epoch };
+  }
+
+  toJSON() {
+    return [...this.epochs.values()];
+  }
+}
+
+/** Counts, and keeps the first few. */
+function note(e, what, i) {
+  e[what]++;
+  if (e.notes.length < 5) e.notes.push(`${what} ${i}, with ${e.next} to come`);
+}
+
+/** What the server noted of one client's stream in one namespace. */
+export class Arrivals {
+  constructor() {
+    this.epochs = new Map(); // epoch -> {epoch, first, next, lost, doubled, reordered, altered, notes}
+    this.lastOf = { sid: null, i: 0 };
+  }
+
+  take(sid, i, epoch, content) {
+    let e = this.epochs.get(epoch);
+    if (!e) this.epochs.set(epoch, (e = { epoch, first: i, next: i, lost: 0, doubled: 0, reordered: 0, altered: 0, notes: [] }));
+    if (!intact(i, content)) note(e, "altered", i);
+    if (this.lastOf.sid !== sid) this.lastOf = { sid, i: 0 };
+    if (i < e.next) {
+      note(e, "doubled", i);
+      return;
+    }
+    // Within a session also the epochs come one after the other.
+    if (i < this.lastOf.i) note(e, "reordered", i);
+    for (; e.next < i; e.next++) note(e, "lost", e.next);
+    e.next = i + 1;
+    this.lastOf.i = Math.max(i, this.lastOf.i);
+  }
+
+  toJSON() {
+    return [...this.epochs.values()];
+  }
+}
