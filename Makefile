@@ -25,6 +25,7 @@ demo: ## Watch a client being cut and recovered
 
 .PHONY: test
 test: deps race e2e ## Install what tests need, and run all of them
+	$(MAKE) soak MINUTES=2
 
 .PHONY: deps
 deps: e2e/node_modules/.package-lock.json
@@ -53,6 +54,23 @@ e2e: e2e/node_modules/.package-lock.json ## Run the end-to-end tests: TESTS=reco
 .PHONY: screenshot
 screenshot: e2e/node_modules/.package-lock.json ## Take the status page's picture for the README, in two minutes
 	cd e2e && HOLDFAST_E2E_SCREENSHOT='$(CURDIR)/docs/images/status.png' node run.js status -- --test-name-pattern='real clients'
+
+# SEED repeats a run's faults; JSON names a file for all that was found.
+MINUTES ?= 10
+SEED ?=
+JSON ?=
+SOAK_FLAGS = $(if $(SEED),--seed $(SEED)) $(if $(JSON),--json $(abspath $(JSON)))
+
+.PHONY: soak
+soak: e2e/node_modules/.package-lock.json ## Clients under random faults, and a report: MINUTES=10 SEED=1 JSON=file RACE=0
+	cd e2e && HOLDFAST_E2E_RACE=$(RACE) node soak/run.js --minutes $(MINUTES) $(SOAK_FLAGS)
+
+# For each of three servers.
+JITTER_SECONDS ?= 60
+
+.PHONY: jitter
+jitter: e2e/node_modules/.package-lock.json ## What arrives on a bad network, side by side: JITTER_SECONDS=60 SEED=1 JSON=file
+	cd e2e && node soak/jitter.js --seconds $(JITTER_SECONDS) $(SOAK_FLAGS)
 
 .PHONY: conformance
 conformance: e2e/node_modules/.package-lock.json ## Run the protocols' own suites: SUITES=dir, a clone of socketio/socket.io

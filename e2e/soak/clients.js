@@ -62,6 +62,9 @@ class Namespace {
   }
 
   emit() {
+    // Clients from 4.8 keep an event for the next connection from the moment that a ping is overdue, a little
+    // before they say "disconnect": its epoch would be the wrong one.
+    if (this.socket.connected && this.socket.io.engine._hasPingExpired?.()) return;
     const { i, epoch } = this.outgoing.next();
     const args = ["u", i, epoch, body(i)];
     if (kind(i) !== "ask") return this.socket.emit(...args);

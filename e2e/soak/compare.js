@@ -55,11 +55,12 @@ function checkSession(result, { s, who, servers, ackEvents }) {
     ["events", s.own, 1, sent],
     ["broadcasts", s.broadcasts, firstBroadcast, home.broadcasts[nsp]],
   ]) {
-    // A session that ended may have missed the broadcasts after its end: those were not for it.
-    const until = !s.live && name === "broadcasts" ? (stream.last ?? first - 1) : last;
+    const came = stream.last ?? first - 1;
+    // Broadcasts after a session's end were not for it; and a killed server's ledger is a moment too old.
+    const until = s.live ? last : name === "broadcasts" ? came : Math.max(last, came);
     const started = stream.first ?? first;
     const early = Math.max(0, started - first);
-    const tail = Math.max(0, until - (stream.last ?? first - 1));
+    const tail = Math.max(0, until - came);
     totals.sent += until - first + 1;
     totals.delivered += stream.delivered;
     totals.doubled += stream.doubled;

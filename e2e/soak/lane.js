@@ -147,10 +147,10 @@ export class Lane {
     const gauges = ["holdfast_clients", "holdfast_links", "holdfast_sessions", "holdfast_buffered_packets", "holdfast_buffered_bytes"];
     await until(
       async () => {
-        this.last = await this.hf.metrics();
-        return gauges.every((g) => this.last.sum(g) === 0);
+        this.last = (await this.hf.metrics().catch(() => this.last)) ?? this.last;
+        return this.last && gauges.every((g) => this.last.sum(g) === 0);
       },
-      () => `holdfast to be empty: ${gauges.map((g) => `${g} ${this.last.sum(g)}`).join(", ")}`,
+      () => `holdfast to be empty: ${gauges.map((g) => `${g} ${this.last?.sum(g)}`).join(", ")}`,
       EXPIRY + 20_000,
     );
     const end = Date.now() + 30_000 * SLOW;
@@ -195,7 +195,8 @@ export class Lane {
   }
 
   async #resources() {
-    const m = await this.hf.metrics();
+    let m;
+    await until(async () => (m = await this.hf.metrics().catch(() => null)), "holdfast's metrics", 30_000);
     return {
       goroutines: m.sum("go_goroutines"),
       fds: m.sum("process_open_fds"),

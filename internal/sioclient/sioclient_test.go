@@ -473,13 +473,20 @@ func TestRecovery(t *testing.T) {
 	srv.settle()
 
 	// Events before the CONNECT reply wait for it; what was emitted offline
-	// follows it.
+	// follows it, unless it is volatile.
 	c.Cut()
+	if c.EmitVolatile("volatile", 0) {
+		t.Error("EmitVolatile = true while there is no connection, want false")
+	}
 	c.Emit("offline", 1)
 	c.Emit("offline", 2)
 	connect(`40{"pid":"p1","offset":"o3","token":1}`, `40{"sid":"s1","pid":"p1"}`,
 		`42["e",4,"o4"]`, `42["e",5,"o5"]`)
 	srv.want(`42["offline",1]`, `42["offline",2]`)
+	if !c.EmitVolatile("volatile", 1) {
+		t.Error("EmitVolatile = false over a connection, want true")
+	}
+	srv.want(`42["volatile",1]`)
 	state("s1", "p1", "o5", true)
 
 	// A session that could not be recovered; the offset stays all the same.

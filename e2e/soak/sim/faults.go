@@ -20,7 +20,7 @@ type fault struct {
 }
 
 var faults = []fault{
-	{"simulated: cut", 4, func(_ context.Context, _ *runner, _ *client, nc *conn) { nc.Close() }},
+	{"simulated: cut", 4, func(_ context.Context, _ *runner, _ *client, nc *conn) { _ = nc.Close() }},
 	{"simulated: reset", 4, func(_ context.Context, _ *runner, _ *client, nc *conn) { nc.reset() }},
 	{"simulated: closed in an orderly way", 2, func(_ context.Context, _ *runner, c *client, _ *conn) { c.sio.CloseTransport() }},
 	{"simulated: half-close", 2, func(_ context.Context, _ *runner, _ *client, nc *conn) { _ = nc.CloseWrite() }},

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+// as returns the content of number i as sioclient would.
+func as(i int) any {
+	if b, ok := body(i).([]byte); ok {
+		return b
+	}
+	text, _ := json.Marshal(body(i)) // strings cannot fail
+	return json.RawMessage(text)
+}
+
+func TestIncoming(t *testing.T) {
+	const cut, reconnected = 7, 750 // numbers above cut come over the second connection; number i was sent at 100i
+	type counts struct{ lost, doubled, reordered, altered, ambiguous, askedAgain int }
+	tests := []struct {
+		name    string
+		numbers []int
+		want    counts
+	}{
+		{"whole", []int{1, 2, 3, 4, 5, 6, 7, 8, 9}, counts{}},
+		{"one lost", []int{1, 2, 3, 5, 6}, counts{lost: 1}},
+		{"the first lost", []int{2, 3}, counts{lost: 1}},
+		{"one doubled", []int{1, 2, 3, 2, 4}, counts{doubled: 1}},
+		{"another order", []int{1, 3, 2, 4}, counts{reordered: 1}},
+		{"an ack event lost at the cut", []int{1, 2, 3, 4, 5, 6, 8, 9}, counts{ambiguous: 1}},
+		{"an ack event lost long after the cut", []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 19}, counts{lost: 1}},
+		{"an altered one", []int{1, 2, -3}, counts{altered: 1}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			in := newIncoming(isAsk, 1)
+			for _, i := range tt.numbers {
+				content := as(max(i, 0))
+				if i < 0 {
+					i, content = -i, json.RawMessage(`"?"`)
+				}
+				connection, at := 1, int64(0)
+				if i > cut {
+					connection, at = 2, reconnected
+				}
+				in.take(i, int64(i)*100, content, connection, at)
+			}
+			in.count()
+			got := counts{in.Lost, in.Doubled, in.Reordered, in.Altered, in.Ambiguous, in.AskedAgain}
+			if got != tt.want {
+				t.Errorf("after %v: %+v, want %+v (%s)", tt.numbers, got, tt.want, strings.Join(in.Notes, "; "))
+			}
+		})
+	}
+}
+
+func TestAnAckEventMayComeAgainAtACut(t *testing.T) {
+	in := newIncoming(isAsk, 1)
+	for i := 1; i <= 7; i++ {
+		in.take(i, 0, as(i), 1, 0)
+	}
+	in.take(7, 0, as(7), 2, 1)
+	if in.AskedAgain != 1 || in.Doubled != 0 {
+		t.Errorf("over the next connection: asked again %d, doubled %d; want 1, 0", in.AskedAgain, in.Doubled)
+	}
+	in.take(7, 0, as(7), 1, 0)
+	if in.Doubled != 1 {
+		t.Errorf("over the same connection: doubled %d, want 1", in.Doubled)
+	}
+}

@@ -1,0 +1,214 @@
+// That the soak finds what it looks for: its checks, given streams that are not as they should be.
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import { compare } from "../soak/compare.js";
+import { Random } from "../soak/random.js";
+import { Arrivals, body, broadcastKind, Incoming, kind, Outgoing } from "../soak/stream.js";
+
+const NSP = "/";
+const ASK = 7; // the first number that asks for an ack
+const CUT_AT = 1000; // when the second connection was made
+
+/** A client and a server that agree: 20 events and 5 broadcasts down, 10 up on each of two connections. */
+class Run {
+  constructor() {
+    this.own = new Incoming(kind, 1);
+    this.broadcasts = new Incoming(broadcastKind);
+    this.outgoing = new Outgoing();
+    this.arrivals = new Arrivals();
+    this.ended = null;
+    this.connections = 2;
+    this.unanswered = [];
+    this.down = Array.from({ length: 20 }, (_, k) => k + 1);
+    this.up = [];
+    this.outgoing.connect("s");
+    for (let k = 0; k < 10; k++) this.up.push(this.outgoing.next());
+    this.outgoing.disconnect();
+    this.outgoing.connect("s");
+    for (let k = 0; k < 10; k++) this.up.push(this.outgoing.next());
+  }
+
+  /** Events up to number `cut` come over the first connection. Number i is sent at i * 100. */
+  compare({ cut = 9, broadcasts = [4, 5, 6, 7, 8], ...options } = {}) {
+    let connection = 1;
+    for (const i of this.down) {
+      if (i > cut) connection = 2;
+      this.own.take(i, i * 100, this.altered === i ? "?" : body(i), connection, connection === 2 ? CUT_AT : 0);
+    }
+    for (const i of broadcasts) this.broadcasts.take(i, i * 100, body(i), 2, CUT_AT);
+    for (const { i, epoch } of this.up) this.arrivals.take("s", i, epoch, body(i));
+    const ledger = (x) => JSON.parse(JSON.stringify(x));
+    return compare(
+      ledger({
+        clients: [
+          {
+            name: "c",
+            version: "4.6.2",
+            answersKept: true,
+            namespaces: [
+              {
+                nsp: NSP,
+                live: true,
+                sessions: [{ sid: "s", connections: this.connections, own: this.own, broadcasts: this.broadcasts }],
+                fresh: [],
+                epochs: this.outgoing,
+                unanswered: this.unanswered,
+              },
+            ],
+          },
+        ],
+        server: {
+          sessions: { s: { client: "c", nsp: NSP, sent: 20, firstBroadcast: 4, ended: this.ended } },
+          arrivals: { [`c ${NSP}`]: this.arrivals },
+          broadcasts: { [NSP]: 8 },
+        },
+        ...options,
+      }),
+    );
+  }
+}
+
+const without = (list, ...gone) => list.filter((x) => !gone.includes(x.i ?? x));
+
+/** Runs with a change, and returns {down, up: totals of the recovered sessions, broken}. */
+function changed(change, options) {
+  const run = new Run();
+  change(run);
+  const { down, up, broken, pending } = run.compare(options);
+  return { down: down.recovered, up: up.recovered, broken, pending };
+}
+
+describe("the soak's checks, from server to client", () => {
+  it("are content with a stream that is whole", () => {
+    const { down, up, broken, pending } = changed(() => {});
+    assert.deepEqual(broken, []);
+    assert.equal(pending, 0);
+    assert.deepEqual([down.sent, down.delivered, up.sent, up.delivered], [25, 25, 20, 20]);
+  });
+
+  it("find a lost event", () => {
+    const { down, broken } = changed((run) => (run.down = without(run.down, 10)));
+    assert.equal(down.lost, 1);
+    assert.match(broken.join(), /lost 10, after 9/);
+  });
+
+  it("find a doubled event", () => {
+    const { down, broken } = changed((run) => run.down.splice(10, 0, 9));
+    assert.equal(down.doubled, 1);
+    assert.equal(broken.length, 1);
+  });
+
+  it("find events in another order", () => {
+    const { down, broken } = changed((run) => run.down.splice(11, 2, 13, 12));
+    assert.deepEqual([down.reordered, down.lost, down.doubled], [1, 0, 0]);
+    assert.equal(broken.length, 1);
+  });
+
+  it("find an altered event", () => {
+    const { down, broken } = changed((run) => (run.altered = 12));
+    assert.equal(down.altered, 1);
+    assert.equal(broken.length, 1);
+  });
+
+  it("find that the last event did not come, which it still may", () => {
+    const { down, broken, pending } = changed((run) => run.down.pop());
+    assert.deepEqual([down.lost, pending], [1, 1]);
+    assert.equal(broken.length, 1);
+  });
+
+  it("find a lost broadcast: in the middle, and the first", () => {
+    assert.equal(changed(() => {}, { broadcasts: [4, 5, 7, 8] }).broken.length, 1);
+    assert.equal(changed(() => {}, { broadcasts: [5, 6, 7, 8] }).broken.length, 1);
+  });
+
+  it("take what was not there at a session's end for its tail", () => {
+    const { down, broken, pending } = changed((run) => {
+      run.down.splice(-3);
+      run.ended = "transport close";
+    });
+    assert.deepEqual([down.lost, down.tail, pending], [0, 3, 0]);
+    assert.deepEqual(broken, []);
+  });
+
+  describe("an event with an ack", () => {
+    const lost = (run) => (run.down = without(run.down, ASK));
+
+    it("may be lost at a cut, with at-most-once", () => {
+      const { down, broken } = changed(lost, { cut: ASK - 1 });
+      assert.deepEqual([down.lost, down.ambiguous], [0, 1]);
+      assert.deepEqual(broken, []);
+    });
+
+    it("may not with at-least-once", () => {
+      assert.equal(changed(lost, { cut: ASK - 1, ackEvents: "at-least-once" }).broken.length, 1);
+    });
+
+    it("may not be lost on a connection that holds", () => {
+      assert.equal(changed(lost, { cut: 20 }).down.lost, 1);
+      // Number 18 was sent after the second connection was made.
+      assert.equal(changed((run) => (run.down = without(run.down, 18)), { cut: ASK }).down.lost, 1);
+    });
+
+    it("may come twice at a cut, with at-least-once", () => {
+      const run = () => {
+        const r = new Run();
+        for (const i of [1, 2, 3, 4, 5, 6, ASK]) r.own.take(i, i * 100, body(i), 1, 0);
+        r.down = [ASK, 8, ...r.down.slice(8)];
+        return r;
+      };
+      const { down, broken } = run().compare({ cut: 0, ackEvents: "at-least-once" });
+      assert.deepEqual([down.recovered.doubled, down.recovered.ambiguous], [0, 1]);
+      assert.deepEqual(broken, []);
+      assert.equal(run().compare({ cut: 0 }).broken.length, 1);
+    });
+  });
+});
+
+describe("the soak's checks, from client to server", () => {
+  it("accept that a cut costs the last events of a connection", () => {
+    const { up, broken, pending } = changed((run) => (run.up = without(run.up, 8, 9, 10)));
+    assert.deepEqual([up.lost, up.tail, pending], [0, 3, 0]);
+    assert.deepEqual(broken, []);
+  });
+
+  it("find one that was lost while later ones arrived", () => {
+    assert.equal(changed((run) => (run.up = without(run.up, 8))).up.lost, 1);
+    assert.equal(changed((run) => (run.up = without(run.up, 1))).up.lost, 1);
+    assert.equal(changed((run) => (run.up = without(run.up, 11))).broken.length, 1);
+  });
+
+  it("find that the last did not come, over the connection that held", () => {
+    assert.equal(changed((run) => run.up.pop()).pending, 1);
+  });
+
+  it("find a doubled one, also over two connections", () => {
+    assert.equal(changed((run) => run.up.splice(5, 0, run.up[4])).up.doubled, 1);
+    assert.equal(changed((run) => run.up.splice(12, 0, run.up[4])).up.doubled, 1);
+  });
+
+  it("find one that a stale connection delivered late", () => {
+    const late = (run) => run.up.splice(12, 0, ...run.up.splice(9, 1));
+    assert.equal(changed(late).up.reordered, 1);
+  });
+
+  it("find an answer that was lost, but not one whose question was", () => {
+    assert.equal(changed((run) => (run.unanswered = [ASK])).broken.length, 1);
+    const { broken } = changed((run) => {
+      run.up = without(run.up, 7, 8, 9, 10);
+      run.unanswered = [ASK];
+    });
+    assert.deepEqual(broken, []);
+  });
+});
+
+describe("the soak's randomness", () => {
+  it("is the seed's", () => {
+    const draw = (...args) => {
+      const random = new Random(...args);
+      return Array.from({ length: 5 }, () => random.next()).join();
+    };
+    assert.equal(draw(1, "a"), draw(1, "a"));
+    assert.notEqual(draw(1, "a"), draw(2, "a"));
+    assert.notEqual(draw(1, "a"), draw(1, "b"));
+  });
+});
