@@ -44,9 +44,12 @@ type Metrics struct {
 	// parked: holdfast_disconnection_duration_seconds.
 	DisconnectionDuration prometheus.Histogram
 
-	Passthrough       PassthroughKinds   // holdfast_passthrough_requests_total
-	RawRelays         prometheus.Counter // holdfast_raw_relays_total
-	ConfirmPings      prometheus.Counter // holdfast_confirm_pings_total
+	Passthrough  PassthroughKinds   // holdfast_passthrough_requests_total
+	RawRelays    prometheus.Counter // holdfast_raw_relays_total
+	ConfirmPings prometheus.Counter // holdfast_confirm_pings_total
+	// ConfirmDuration observes seconds from a ping, or the answer to a poll,
+	// until the client confirmed packets sent before it: holdfast_confirm_duration_seconds.
+	ConfirmDuration   prometheus.Histogram
 	HeartbeatTimeouts Sides              // holdfast_heartbeat_timeouts_total
 	Panics            prometheus.Counter // holdfast_panics_total
 
@@ -174,8 +177,10 @@ func New(reg prometheus.Registerer) *Metrics {
 		DisconnectionDuration: f.histogram("disconnection_duration_seconds", "Time for which recovered sessions had been parked.",
 			.1, .25, .5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600),
 
-		Passthrough:       PassthroughKinds{passthrough.WithLabelValues("http"), passthrough.WithLabelValues("websocket")},
-		RawRelays:         f.counter("raw_relays_total", "Connections relayed as they are, without recovery, for their parser is not Socket.IO's default."),
+		Passthrough: PassthroughKinds{passthrough.WithLabelValues("http"), passthrough.WithLabelValues("websocket")},
+		RawRelays:   f.counter("raw_relays_total", "Connections relayed as they are, without recovery, for their parser is not Socket.IO's default."),
+		ConfirmDuration: f.histogram("confirm_duration_seconds", "Time from a ping, or the answer to a poll, until the client confirmed the packets sent before it.",
+			.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30),
 		ConfirmPings:      f.counter("confirm_pings_total", "Pings sent to clients between heartbeats, to learn what has arrived."),
 		HeartbeatTimeouts: Sides{heartbeats.WithLabelValues("client"), heartbeats.WithLabelValues("upstream")},
 		Panics:            f.counter("panics_total", "Panics confined to one connection. Each is a defect: see the log."),

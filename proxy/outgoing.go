@@ -298,7 +298,9 @@ func (c *client) Confirm(mark uint64) {
 	o.bytes -= arrived
 	o.written = append(o.written[:0], o.written[n:]...)
 	if mark == o.mark && arrived > 0 {
-		o.adapt(arrived, time.Since(o.markTime))
+		took := time.Since(o.markTime)
+		c.srv.metrics.ConfirmDuration.Observe(took.Seconds())
+		o.adapt(arrived, took)
 	}
 	if o.idleMark && len(o.written) == 0 && o.head == len(o.pending) {
 		o.written, o.pending, o.head = nil, nil, 0

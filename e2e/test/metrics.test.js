@@ -2,10 +2,11 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
+import { CLIENTS } from "../lib/client.js";
 import { onlyHoldfast } from "../lib/holdfast.js";
 import { Raw, request } from "../lib/raw.js";
 import { stack } from "../lib/stack.js";
-import { sleep, until } from "../lib/wait.js";
+import { never, sleep, until } from "../lib/wait.js";
 
 const skip = onlyHoldfast;
 const promtool = spawnSync("promtool", ["--version"]).status === 0;
@@ -120,6 +121,88 @@ describe("metrics", { concurrency: 2, skip }, () => {
         4000,
       );
     }
+  });
+
+  it("under a steady broadcast the logs hold about a round trip of traffic", async (t) => {
+    // 100 KB/s for each client, with a round trip of 100 ms. A ping is worth while from 16 KiB on.
+    const [clients, rate, size, oneWay] = [10, 100, 1000, 50];
+    const s = await stack(t, { io: { pingInterval: 25_000 } });
+    s.relay.delay(oneWay);
+    const list = Array.from({ length: clients }, (_, i) => s.client(CLIENTS[i % 2], { transports: ["websocket"] }));
+    for (const c of list) await c.main.connected();
+    let sent = 0;
+    const filler = "x".repeat(size);
+    const begin = Date.now();
+    const timer = setInterval(() => {
+      while (sent < ((Date.now() - begin) / 1000) * rate) s.app.io.emit("n", ++sent, filler);
+    }, 10);
+    const samples = [];
+    try {
+      await until(() => sent > rate, "a second of the broadcast");
+      while (sent < 5 * rate) {
+        const m = await s.hf.metrics();
+        samples.push(m.sum("holdfast_buffered_bytes") / clients);
+        await sleep(20);
+      }
+    } finally {
+      clearInterval(timer);
+    }
+    for (const c of list) await c.main.stream(1, sent);
+    const typical = samples.sort((a, b) => a - b)[samples.length >> 1];
+    const roundTrip = (rate * size * 2 * oneWay) / 1000;
+    const most = 4 * (roundTrip + 16 * 1024); // of the half megabyte that each got, within one ping interval
+    assert.ok(samples.length > 5 && typical < most, `${Math.round(typical)} bytes are kept for each client, at most ${most} were expected`);
+    const m = await s.hf.metrics();
+    assert.ok(m.sum("holdfast_confirm_pings_total") > 0);
+    const confirmations = m.sum("holdfast_confirm_duration_seconds_count");
+    const mean = m.sum("holdfast_confirm_duration_seconds_sum") / confirmations;
+    assert.ok(confirmations > clients && mean >= (2 * oneWay) / 1000, `${confirmations} confirmations of ${mean} s`);
+  });
+
+  it("of the pings that confirm one is in flight at most, and none on an idle connection", async (t) => {
+    const s = await stack(t, { io: { pingInterval: 25_000 } });
+    const raw = await Raw.open(s.direct, { pings: true });
+    const { sid } = await raw.connect();
+    const pings = () => raw.got.filter((m) => m === "2").length;
+    const count = async () => (await s.hf.metrics()).sum("holdfast_confirm_pings_total");
+    await never(() => pings() > 0, "a ping on an idle connection", 1000);
+    assert.equal(await count(), 0);
+
+    // Not answered, one ping is all there is, however much comes.
+    const filler = "x".repeat(1000);
+    const events = () => raw.got.filter((m) => typeof m === "string" && m.startsWith("42")).length;
+    for (let i = 1; i <= 3; i++) {
+      s.app.stream("/", sid, 1, 30, () => [filler]);
+      await until(() => events() === 30 * i, "the events");
+      await sleep(100);
+    }
+    await until(() => pings() === 1, "a ping");
+    await never(() => pings() > 1, "a second ping", 500);
+    assert.equal(await count(), 1);
+
+    // Answered, the next one follows for the rest, and then no more.
+    raw.send("3");
+    await until(() => pings() === 2, "the next ping");
+    raw.send("3");
+    await until(async () => (await s.hf.metrics()).sum("holdfast_buffered_packets") === 0, "the log to be empty");
+    await never(() => pings() > 2, "a ping on an idle connection", 1000);
+    assert.equal(await count(), 2);
+    raw.close();
+  });
+
+  it("a heartbeat has no more pings than its interval", async (t) => {
+    const interval = 300;
+    const s = await stack(t, { io: { pingInterval: interval } });
+    const raw = await Raw.open(s.direct, { pings: true });
+    await raw.connect();
+    const begin = Date.now();
+    for (let n = 0; n < 6; n++) {
+      assert.equal(await raw.next(), "2");
+      raw.send("3");
+    }
+    assert.ok(Date.now() - begin >= 5 * interval, `6 heartbeats in ${Date.now() - begin} ms`);
+    assert.equal((await s.hf.metrics()).sum("holdfast_confirm_pings_total"), 0);
+    raw.close();
   });
 
   it("a takeover, an unknown pid and an eviction are counted", async (t) => {
