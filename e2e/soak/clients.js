@@ -54,6 +54,9 @@ class Namespace {
     }
     this.session.connectedAt = Date.now();
     this.outgoing.connect(sid);
+    // Closing the engine just as the reply to CONNECT comes, the library says "disconnect" first and "connect" after
+    // that. It loses what it emits from there to the next "connect", whatever stands at the other end.
+    this.adrift = this.socket.io._readyState !== "open";
   }
 
   #take(stream, i, at, content) {
@@ -64,7 +67,7 @@ class Namespace {
   emit() {
     // Clients from 4.8 keep an event for the next connection from the moment that a ping is overdue, a little
     // before they say "disconnect": its epoch would be the wrong one.
-    if (this.socket.connected && this.socket.io.engine._hasPingExpired?.()) return;
+    if (this.adrift || (this.socket.connected && this.socket.io.engine._hasPingExpired?.())) return;
     const { i, epoch } = this.outgoing.next();
     const args = ["u", i, epoch, body(i)];
     if (kind(i) !== "ask") return this.socket.emit(...args);

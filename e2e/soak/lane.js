@@ -14,6 +14,8 @@ const EXPIRY = 10_000; // ms that a session is kept
 const HEARTBEAT = { pingInterval: 3000, pingTimeout: 5000 };
 const VERSIONS = ["4.6.2", "4.8.4"];
 const TRANSPORTS = ["websocket", "default", "polling"];
+// What may be left over when all clients have left: what the runtime keeps for itself.
+const SLACK = { goroutines: 10, fds: 6, rss: 24 << 20 };
 
 export class Lane {
   /** options: {server: version, ackEvents, buffer: recovery.buffer's keys, seed, clients, simulated, sim: binary} */
@@ -153,18 +155,16 @@ export class Lane {
       () => `holdfast to be empty: ${gauges.map((g) => `${g} ${this.last?.sum(g)}`).join(", ")}`,
       EXPIRY + 20_000,
     );
-    const end = Date.now() + 30_000 * SLOW;
+    // An idle holdfast gives memory back in about 5 s.
+    const end = Date.now() + 10_000 * SLOW;
     do {
-      this.after = await this.#resources();
-      if (this.#grown().length === 0) break;
       await sleep(1000);
-    } while (Date.now() < end);
-    return this.#grown();
+      this.after = await this.#resources();
+    } while (this.#grown({ ...SLACK, rss: SLACK.rss / 4 }).length > 0 && Date.now() < end);
+    return this.#grown(SLACK);
   }
 
-  // What is left over, beyond what the runtime keeps for itself.
-  #grown() {
-    const slack = { goroutines: 10, fds: 6, rss: 32 << 20 };
+  #grown(slack) {
     return Object.keys(slack).filter((k) => this.after[k] > this.before[k] + slack[k]);
   }
 

@@ -13,7 +13,7 @@ function nonzero(metrics, name, ...labels) {
 }
 
 /** Reasons for which a client that presents a pid may find no session, whatever the network does. */
-const KNOWN = ["expired", "evicted", "buffer_full", "upstream_lost", "client_disconnect", "server_disconnect", "stale"];
+const KNOWN = ["expired", "evicted", "buffer_full", "upstream_lost", "client_disconnect", "server_disconnect", "stale", "limit"];
 
 /** What there is to say of one lane, once all its clients have left. */
 export function summarise(lane, result, grown, breaches) {

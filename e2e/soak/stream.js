@@ -99,6 +99,7 @@ export class Outgoing {
   }
 
   connect(sid) {
+    this.disconnect(); // if nobody said so
     this.epoch++;
     this.connected = true;
     const e = this.epochs.get(this.epoch);
