@@ -140,3 +140,4 @@ try {
   console.error(err.stack);
   process.exitCode = 1;
 }
+process.exit(); // a socket that a drop left half open must not hold this process

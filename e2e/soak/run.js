@@ -98,3 +98,4 @@ try {
   console.error(`The soak failed (seed ${opts.seed}):\n${err.stack}`);
   process.exitCode = 1;
 }
+process.exit(); // all processes have ended; a socket that a fault left half open must not hold this one
