@@ -8,30 +8,31 @@ import "slices"
 // Drop takes packet seq out of the log, which it must be in: Trimmed() < seq <= Last(). Its number stays, as that of
 // a packet of the Kind Dropped.
 func (l *Log) Drop(seq uint64) {
-	p := l.At(seq)
-	if p.Kind == Dropped {
+	e := l.at(seq)
+	if e.kind == Dropped {
 		return
 	}
-	l.bytes -= p.size() - packetOverhead
-	l.budget.add(packetOverhead-p.ownSize(), -1)
-	p.eachShared(l.budget.unshare)
-	*p = Packet{Kind: Dropped}
+	all, own := e.sizes()
+	l.bytes -= all - packetOverhead
+	l.budget.add(packetOverhead-own, -1)
+	e.eachShared(l.budget.unshare)
+	*e = entry{kind: Dropped}
 	l.dropped++
 }
 
 // Sift drops the packets that drop chooses; it is asked for each of them, the newest first, with how many numbers there
 // are going to be behind it. The numbers of dropped packets go to those behind them, and Last goes
 // down, but for numbers up to fixed, which stay: somebody knows them.
-func (l *Log) Sift(fixed uint64, drop func(p *Packet, behind uint64) bool) {
+func (l *Log) Sift(fixed uint64, drop func(p Packet, behind uint64) bool) {
 	scattered := false // other packets' chunks have the bytes of some that were dropped
 	behind := uint64(0)
 	for seq := l.Last(); seq > l.trimmed; seq-- {
-		p := l.At(seq)
-		if p.Kind != Dropped && drop(p, behind) {
-			scattered = scattered || !p.Brief
+		e := l.at(seq)
+		if e.kind != Dropped && drop(e.packet(), behind) {
+			scattered = scattered || !e.brief
 			l.Drop(seq)
 		}
-		if p.Kind != Dropped || seq <= fixed {
+		if e.kind != Dropped || seq <= fixed {
 			behind++
 		}
 	}
@@ -44,7 +45,7 @@ func (l *Log) Sift(fixed uint64, drop func(p *Packet, behind uint64) bool) {
 // closeGaps takes the numbers of dropped packets away that are greater than fixed.
 func (l *Log) closeGaps(fixed uint64) {
 	first := l.head + int(min(max(fixed, l.trimmed), l.Last())-l.trimmed)
-	kept := slices.DeleteFunc(l.entries[first:], func(p Packet) bool { return p.Kind == Dropped })
+	kept := slices.DeleteFunc(l.entries[first:], func(e entry) bool { return e.kind == Dropped })
 	n := len(l.entries) - first - len(kept)
 	l.entries = l.entries[:first+len(kept)]
 	l.dropped -= n
@@ -58,18 +59,18 @@ func (l *Log) closeGaps(fixed uint64) {
 
 // repack moves small packets to chunks without gaps.
 func (l *Log) repack() {
-	l.chunk, l.full, l.spare = nil, nil, nil
-	move := func(p *Packet, b []byte) []byte {
-		if p.Brief || len(b) >= largeBytes || p.shares(b) {
+	l.chunk, l.full = nil, nil // the garbage collector's, for the packets are still in them
+	move := func(e *entry, b []byte) []byte {
+		if e.brief || len(b) >= largeBytes || e.shares(b) {
 			return b // it has its own memory
 		}
 		return l.copyToChunk(b)
 	}
 	for i := l.head; i < len(l.entries); i++ {
-		p := &l.entries[i]
-		p.Data = move(p, p.Data)
-		for j, a := range p.Attachments {
-			p.Attachments[j] = move(p, a)
+		e := &l.entries[i]
+		e.data = move(e, e.data)
+		for j, a := range e.attachments() {
+			e.rare.attachments[j] = move(e, a)
 		}
 	}
 }

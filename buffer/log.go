@@ -3,6 +3,7 @@ package buffer
 import (
 	"bytes"
 	"slices"
+	"sync"
 )
 
 // Kind is what has to be known of a packet to write it.
@@ -28,19 +29,61 @@ type Packet struct {
 	Kind  Kind
 	// Brief packets may soon be dropped while those around them stay: AppendShared puts their bytes into no chunk.
 	Brief bool
-
-	sharedFrom int // parts of at least so many bytes are Budget.share's; 0 is none
 }
 
-// packetOverhead is about what a packet costs in memory beside its bytes.
+// entry is a Packet as a log keeps it: there may be many, so what few packets have stands apart.
+type entry struct {
+	data       []byte
+	rare       *rare // nil for most
+	sharedFrom uint16
+	kind       Kind
+	brief      bool
+}
+
+// rare is what an entry may have beside its data.
+type rare struct {
+	attachments [][]byte
+	ackID       int64
+}
+
+func (e *entry) attachments() [][]byte {
+	if e.rare == nil {
+		return nil
+	}
+	return e.rare.attachments
+}
+
+// packet is the entry as its log's user knows it.
+func (e *entry) packet() Packet {
+	p := Packet{Data: e.data, Kind: e.kind, Brief: e.brief}
+	if e.rare != nil {
+		p.Attachments, p.AckID = e.rare.attachments, e.rare.ackID
+	}
+	return p
+}
+
+// packetOverhead is about what a packet costs in memory beside its bytes: its entry, and room for further ones.
 const packetOverhead = 64
 
-func (p *Packet) size() int {
-	n := len(p.Data) + packetOverhead
-	for _, a := range p.Attachments {
-		n += len(a) + 24
+// attachmentOverhead is what an attachment costs beside its bytes.
+const attachmentOverhead = 24
+
+// sizes are what the entry counts for its log, and what of that counts for the Budget: not what is counted where it is
+// shared.
+func (e *entry) sizes() (all, own int) {
+	all = len(e.data) + packetOverhead
+	own = all
+	if e.shares(e.data) {
+		own -= len(e.data)
 	}
-	return n
+	for _, a := range e.attachments() {
+		all += len(a) + attachmentOverhead
+		own += attachmentOverhead
+		if !e.shares(a) {
+			own += len(a)
+		}
+	}
+	return all, own
 }
 
 const (
@@ -48,21 +91,23 @@ const (
 	maxChunkBytes = 8 << 10
 	// largeBytes is what goes into no chunk. It is looked for in other logs: it is worth it.
 	largeBytes = maxChunkBytes/4 + 1
-	// keptEntries is how many entries an empty log may keep room for.
+	// keptEntries is how many entries an empty log may keep room for, whatever use it made of it.
 	keptEntries = 512
+	// busyEntries is the same for a log that needed a fourth of them since it was last empty.
+	busyEntries = 8 * keptEntries
 )
 
 // Log is the packet log of one session. The zero value is an empty log that counts for no Budget.
 type Log struct {
 	budget  *Budget
-	entries []Packet // entries[head:] are packets trimmed+1 to Last
+	entries []entry // entries[head:] are packets trimmed+1 to Last
 	head    int
+	most    int // that Len was since the log was last empty, as Trim saw it
 	trimmed uint64
 	dropped int // of the entries
 	bytes   int
 	chunk   []byte      // packets' bytes are copied to its end; what is beyond its length is free
 	full    []fullChunk // the oldest first
-	spare   []byte      // a chunk for when this one is full, or nil
 }
 
 // fullChunk is a chunk that is in use up to packet last.
@@ -78,42 +123,47 @@ func NewLog(b *Budget) Log { return Log{budget: b} }
 func (l *Log) Append(p Packet) (seq uint64) { return l.append(p, largeBytes) }
 
 // append shares parts of at least sharedFrom bytes with other logs.
-func (l *Log) append(p Packet, sharedFrom int) (seq uint64) {
+func (l *Log) append(p Packet, sharedFrom uint16) (seq uint64) {
+	e := entry{kind: p.Kind, brief: p.Brief}
 	if l.budget != nil {
-		p.sharedFrom = sharedFrom
+		e.sharedFrom = sharedFrom
 	}
-	p.Data = l.keep(&p, p.Data)
+	e.data = l.keep(&e, p.Data)
+	if len(p.Attachments) > 0 || p.Kind == Asking {
+		e.rare = &rare{ackID: p.AckID}
+	}
 	if len(p.Attachments) > 0 {
 		kept := make([][]byte, len(p.Attachments))
 		for i, a := range p.Attachments {
-			kept[i] = l.keep(&p, a)
+			kept[i] = l.keep(&e, a)
 		}
-		p.Attachments = kept
+		e.rare.attachments = kept
 	}
-	return l.add(p)
+	return l.add(e)
 }
 
-// keep copies b, which is one of the parts of the packet that is to be added.
-func (l *Log) keep(p *Packet, b []byte) []byte {
+// keep copies b, which is one of the parts of the entry that is to be added.
+func (l *Log) keep(e *entry, b []byte) []byte {
 	switch {
-	case p.shares(b):
+	case e.shares(b):
 		return l.budget.share(b)
-	case p.Brief || len(b) >= largeBytes:
+	case e.brief || len(b) >= largeBytes:
 		return bytes.Clone(b)
 	}
 	return l.copyToChunk(b)
 }
 
-// add puts a packet, whose bytes are the log's, at the end.
-func (l *Log) add(p Packet) (seq uint64) {
+// add puts an entry, whose bytes are the log's, at the end.
+func (l *Log) add(e entry) (seq uint64) {
 	if l.head > 0 && len(l.entries) == cap(l.entries) && l.head >= len(l.entries)/2 {
 		n := copy(l.entries, l.entries[l.head:])
 		clear(l.entries[n:])
 		l.entries, l.head = l.entries[:n], 0
 	}
-	l.entries = append(l.entries, p)
-	l.bytes += p.size()
-	l.budget.add(p.ownSize(), 1)
+	l.entries = append(l.entries, e)
+	all, own := e.sizes()
+	l.bytes += all
+	l.budget.add(own, 1)
 	return l.Last()
 }
 
@@ -132,20 +182,28 @@ func (l *Log) nextChunk(size int) {
 	if len(l.chunk) > 0 {
 		l.full = append(l.full, fullChunk{l.chunk, l.Last() + 1}) // the packet at hand may have parts in both
 	}
-	if l.spare != nil {
-		l.chunk, l.spare = l.spare[:0], nil
-		return
+	if next := max(size, 2*cap(l.chunk), minChunkBytes); next < maxChunkBytes {
+		l.chunk = make([]byte, 0, next)
+	} else {
+		l.chunk = chunks.Get().(*[maxChunkBytes]byte)[:0]
 	}
-	l.chunk = make([]byte, 0, max(size, min(max(2*cap(l.chunk), minChunkBytes), maxChunkBytes)))
 }
 
-// reuseChunk keeps one of the chunks that no packet is in any more for the next that is needed.
-func (l *Log) reuseChunk() {
+// chunks are those of maxChunkBytes that no log has any more.
+var chunks = sync.Pool{New: func() any { return new([maxChunkBytes]byte) }}
+
+// freeChunk gives a chunk away that no packet is in.
+func freeChunk(b []byte) {
+	if cap(b) == maxChunkBytes {
+		chunks.Put((*[maxChunkBytes]byte)(b[:maxChunkBytes]))
+	}
+}
+
+// freeChunks gives the full chunks away that no packet is in any more.
+func (l *Log) freeChunks() {
 	n := 0
 	for n < len(l.full) && l.full[n].last <= l.trimmed {
-		if cap(l.full[n].bytes) == maxChunkBytes {
-			l.spare = l.full[n].bytes
-		}
+		freeChunk(l.full[n].bytes)
 		n++
 	}
 	l.full = slices.Delete(l.full, 0, n)
@@ -166,9 +224,11 @@ func (l *Log) Packets() int { return l.Len() - l.dropped }
 // Bytes is about how much memory the log's packets take.
 func (l *Log) Bytes() int { return l.bytes }
 
-// At returns packet seq, which must be in the log: Trimmed() < seq <= Last(). It
-// and its bytes belong to the log, and are valid until the next call of Trim, Append or Release.
-func (l *Log) At(seq uint64) *Packet {
+// At returns packet seq, which must be in the log: Trimmed() < seq <= Last(). Its
+// bytes belong to the log, and are valid until the next call of Trim, Append or Release.
+func (l *Log) At(seq uint64) Packet { return l.at(seq).packet() }
+
+func (l *Log) at(seq uint64) *entry {
 	return &l.entries[l.head+int(seq-l.trimmed-1)]
 }
 
@@ -179,45 +239,52 @@ func (l *Log) Trim(seq uint64) {
 	if seq <= l.trimmed {
 		return
 	}
+	l.most = max(l.most, l.Len())
 	n, dropped := int(seq-l.trimmed), 0
 	freed, own := 0, 0
 	for i := l.head; i < l.head+n; i++ {
-		p := &l.entries[i]
-		freed += p.size()
-		own += p.ownSize()
-		if p.Kind == Dropped {
+		e := &l.entries[i]
+		a, o := e.sizes()
+		freed += a
+		own += o
+		if e.kind == Dropped {
 			dropped++
 		}
-		p.eachShared(l.budget.unshare)
-		*p = Packet{}
+		e.eachShared(l.budget.unshare)
 	}
+	clear(l.entries[l.head : l.head+n])
 	l.head += n
 	l.trimmed = seq
 	l.dropped -= dropped
 	l.bytes -= freed
 	l.budget.add(-own, dropped-n)
-	l.reuseChunk()
+	l.freeChunks()
 	l.settle()
 }
 
-// settle makes an empty log begin anew with the room that it has, if that is little.
+// settle makes an empty log begin anew with the room that it has, if that is little, or it was needed.
 func (l *Log) settle() {
 	if l.head < len(l.entries) {
 		return
 	}
 	l.entries, l.head = l.entries[:0], 0
 	l.chunk = l.chunk[:0] // nobody holds a packet any more
+	for _, c := range l.full {
+		freeChunk(c.bytes)
+	}
 	clear(l.full)
 	l.full = l.full[:0]
-	if cap(l.entries) > keptEntries {
+	if cap(l.entries) > max(keptEntries, min(busyEntries, 4*l.most)) {
 		l.entries = nil
 	}
+	l.most = 0
 }
 
 // Idle frees what an empty log keeps for the next packets.
 func (l *Log) Idle() {
 	if l.Len() == 0 {
-		l.entries, l.head, l.chunk, l.full, l.spare = nil, 0, nil, nil, nil
+		freeChunk(l.chunk)
+		l.entries, l.head, l.chunk, l.full = nil, 0, nil, nil
 	}
 }
 

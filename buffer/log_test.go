@@ -186,15 +186,30 @@ func TestIdle(t *testing.T) {
 	}
 }
 
-// A log that was long must not keep room for it: parked sessions are many.
+// A log that was long must not keep room for it, but for as long as it needs that again and again.
 func TestEmptyLogKeepsLittle(t *testing.T) {
-	l := NewLog(nil)
-	for range 10 * keptEntries {
-		l.Append(text("a"))
-	}
-	l.Trim(l.Last())
-	if cap(l.entries) > keptEntries || cap(l.chunk) > maxChunkBytes {
-		t.Errorf("an empty log keeps %d entries, %d bytes", cap(l.entries), cap(l.chunk))
+	for _, tt := range []struct {
+		name      string
+		lengths   []int // that the log has, one after the other, between being empty
+		keepsRoom bool
+	}{
+		{"short", []int{1}, true},
+		{"long", []int{2 * busyEntries}, false},
+		{"busy", []int{2 * keptEntries, 2 * keptEntries}, true},
+		{"busy no more", []int{2 * keptEntries, 2 * keptEntries, keptEntries / 8}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := NewLog(nil)
+			for _, n := range tt.lengths {
+				for range n {
+					l.Append(text("a"))
+				}
+				l.Trim(l.Last())
+			}
+			if keeps := cap(l.entries) > 0; keeps != tt.keepsRoom || cap(l.entries) > busyEntries || cap(l.chunk) > maxChunkBytes {
+				t.Errorf("an empty log keeps %d entries, %d bytes; want it to keep entries: %v", cap(l.entries), cap(l.chunk), tt.keepsRoom)
+			}
+		})
 	}
 }
 
@@ -208,7 +223,7 @@ func TestTrimDropsReferences(t *testing.T) {
 		}
 	}
 	for i := range l.head {
-		if l.entries[i].Data != nil {
+		if l.entries[i].data != nil {
 			t.Fatalf("entry %d before the head still refers to its packet", i)
 		}
 	}

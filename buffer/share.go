@@ -72,23 +72,16 @@ func (b *Budget) unshare(data []byte) {
 // only once with other logs.
 func (l *Log) AppendShared(p Packet) (seq uint64) { return l.append(p, minSharedBytes) }
 
-// shares reports whether a part of the packet is to be had, or was had, from Budget.share.
-func (p *Packet) shares(part []byte) bool { return p.sharedFrom > 0 && len(part) >= p.sharedFrom }
+// shares reports whether a part of the entry is to be had, or was had, from Budget.share.
+func (e *entry) shares(part []byte) bool { return e.sharedFrom > 0 && len(part) >= int(e.sharedFrom) }
 
-// ownSize is what the packet counts for the Budget, without what is counted where it is shared.
-func (p *Packet) ownSize() int {
-	n := p.size()
-	p.eachShared(func(b []byte) { n -= len(b) })
-	return n
-}
-
-// eachShared calls fn for those of the packet's bytes that are shared.
-func (p *Packet) eachShared(fn func([]byte)) {
-	if p.shares(p.Data) {
-		fn(p.Data)
+// eachShared calls fn for those of the entry's bytes that are shared.
+func (e *entry) eachShared(fn func([]byte)) {
+	if e.shares(e.data) {
+		fn(e.data)
 	}
-	for _, a := range p.Attachments {
-		if p.shares(a) {
+	for _, a := range e.attachments() {
+		if e.shares(a) {
 			fn(a)
 		}
 	}

@@ -238,7 +238,7 @@ func (c *client) writeSession(it *item) (whole bool) {
 }
 
 // Emit implements session.Emitter.
-func (c *client) Emit(p *buffer.Packet, offset []byte, replayed bool) bool {
+func (c *client) Emit(p buffer.Packet, offset []byte, replayed bool) bool {
 	o := &c.out
 	n := len(p.Data)
 	if len(offset) > 0 {

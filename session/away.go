@@ -48,7 +48,7 @@ func (s *Session) siftLocked() {
 	a := &away{latest: make(map[string]*uint64)}
 	s.away = a
 	dropped := [Latest + 1]int{}
-	s.log.Sift(s.sent, func(p *buffer.Packet, behind uint64) bool {
+	s.log.Sift(s.sent, func(p buffer.Packet, behind uint64) bool {
 		f, name := s.fateOf(p)
 		if f == Latest && a.latest[string(name)] == nil {
 			a.latest[string(name)] = &behind // from the end, as yet
@@ -70,7 +70,7 @@ func (s *Session) siftLocked() {
 	}
 }
 
-func (s *Session) fateOf(p *buffer.Packet) (f Fate, name []byte) {
+func (s *Session) fateOf(p buffer.Packet) (f Fate, name []byte) {
 	if s.registry.limits().Fates == nil || p.Kind != buffer.Stamped {
 		return Kept, nil
 	}
@@ -86,7 +86,7 @@ func (s *Session) appendAwayLocked(p buffer.Packet) {
 	if s.away == nil {
 		s.siftLocked()
 	}
-	f, name := s.fateOf(&p)
+	f, name := s.fateOf(p)
 	if f == Volatile {
 		s.registry.observer.Dropped(Volatile, 1)
 		return

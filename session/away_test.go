@@ -207,7 +207,7 @@ func (m *awayMachine) Append(t *rapid.T) {
 }
 
 // Emit implements Emitter.
-func (m *awayMachine) Emit(p *buffer.Packet, offset []byte, _ bool) bool {
+func (m *awayMachine) Emit(p buffer.Packet, offset []byte, _ bool) bool {
 	for _, a := range p.Attachments {
 		if string(a) != "attachment of "+string(p.Data) {
 			m.t.Errorf("%.20q has the attachment %.20q", p.Data, a)

@@ -32,7 +32,7 @@ type client struct {
 
 func (c *client) Handshake() uint64 { return c.handshake }
 
-func (c *client) Emit(p *buffer.Packet, offset []byte, replayed bool) bool {
+func (c *client) Emit(p buffer.Packet, offset []byte, replayed bool) bool {
 	fmt.Printf("client %d: %s, replayed %v\n", c.handshake, p.Data, replayed)
 	c.offset = string(offset)
 	return true

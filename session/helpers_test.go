@@ -247,7 +247,7 @@ type received struct {
 	stop    int // Emit returns false after so many, if not 0
 }
 
-func (r *received) Emit(p *buffer.Packet, offset []byte, replayed bool) bool {
+func (r *received) Emit(p buffer.Packet, offset []byte, replayed bool) bool {
 	r.data = append(r.data, string(p.Data))
 	r.offsets = append(r.offsets, string(offset))
 	if replayed {

@@ -20,7 +20,7 @@ type numbers struct {
 	offset string
 }
 
-func (n *numbers) Emit(p *buffer.Packet, offset []byte, _ bool) bool {
+func (n *numbers) Emit(p buffer.Packet, offset []byte, _ bool) bool {
 	if got := string(p.Data); got != strconv.Itoa(n.next) {
 		n.t.Errorf("got event %s, want %d", got, n.next)
 	}

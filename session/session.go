@@ -296,7 +296,7 @@ type Emitter interface {
 	// Emit gets a packet, valid during the call only. offset is empty unless the packet is Stamped. replayed
 	// says that the packet was there before the client. It returns false to read no further. It is called with
 	// the session's lock held, and must not call back.
-	Emit(p *buffer.Packet, offset []byte, replayed bool) bool
+	Emit(p buffer.Packet, offset []byte, replayed bool) bool
 }
 
 // Read gives the next packets, n at most, to e. scratch is room for an offset. It returns how many packets it has

@@ -70,7 +70,7 @@ func TestReadUsesScratch(t *testing.T) {
 
 type addresses struct{ offsets []*byte }
 
-func (a *addresses) Emit(_ *buffer.Packet, offset []byte, _ bool) bool {
+func (a *addresses) Emit(_ buffer.Packet, offset []byte, _ bool) bool {
 	a.offsets = append(a.offsets, &offset[0])
 	return true
 }
