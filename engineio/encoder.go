@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"math/rand/v2"
+	"slices"
 	"sync"
 
 	"github.com/gobwas/ws"
@@ -97,32 +98,37 @@ func (e *Encoder) frame(op ws.OpCode, first byte, a, b, c []byte) {
 	if e.format == clientFrames {
 		masked = 0x80
 	}
-	e.buf = append(e.buf, fin|byte(op))
+	buf := slices.Grow(e.buf, maxHeaderBytes+n)
+	buf = append(buf, fin|byte(op))
 	switch {
 	case n < 126:
-		e.buf = append(e.buf, masked|byte(n))
+		buf = append(buf, masked|byte(n))
 	case n < 1<<16:
-		e.buf = append(e.buf, masked|126)
-		e.buf = binary.BigEndian.AppendUint16(e.buf, uint16(n))
+		buf = append(buf, masked|126)
+		buf = binary.BigEndian.AppendUint16(buf, uint16(n))
 	default:
-		e.buf = append(e.buf, masked|127)
-		e.buf = binary.BigEndian.AppendUint64(e.buf, uint64(n))
+		buf = append(buf, masked|127)
+		buf = binary.BigEndian.AppendUint64(buf, uint64(n))
 	}
 	var key [4]byte
 	if masked != 0 {
 		// The mask protects proxies between two parties from scripts that choose the bytes (RFC 6455,
 		// 10.3); it is no secret, so a fast generator that cannot be foreseen will do.
 		binary.NativeEndian.PutUint32(key[:], rand.Uint32())
-		e.buf = append(e.buf, key[:]...)
+		buf = append(buf, key[:]...)
 	}
-	start := len(e.buf)
+	start := len(buf)
+	buf = buf[:start+n]
+	payload := buf[start:]
 	if first != 0 {
-		e.buf = append(e.buf, first)
+		payload[0] = first
+		payload = payload[1:]
 	}
-	e.buf = append(e.buf, a...)
-	e.buf = append(e.buf, b...)
-	e.buf = append(e.buf, c...)
+	payload = payload[copy(payload, a):]
+	payload = payload[copy(payload, b):]
+	copy(payload, c)
 	if masked != 0 {
-		ws.Cipher(e.buf[start:], key, 0)
+		ws.Cipher(buf[start:], key, 0)
 	}
+	e.buf = buf
 }

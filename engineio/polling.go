@@ -398,7 +398,7 @@ func (s *Socket) repeatedPost(id string, data []byte) bool {
 func (s *Socket) handlePayload(data []byte) {
 	s.input.Lock()
 	defer s.input.Unlock()
-	s.endInput(DecodePayload(data, s.packet))
+	s.endInput(DecodePayload(data, func(p Packet) bool { return s.packet(p, s.currentState()) }))
 }
 
 // finishPost answers, once the Handler takes more.

@@ -347,11 +347,11 @@ func (s *Socket) unlock() {
 	s.h.Closed(reason)
 }
 
-// packet handles one packet from the client; input is held. It reports whether more are wanted.
-func (s *Socket) packet(p Packet) bool {
+// packet handles one packet from the client, in whose state the Socket was just now; input is held. It reports whether more
+// are wanted.
+func (s *Socket) packet(p Packet, state socketState) bool {
 	switch p.Type {
 	case Message:
-		state := s.currentState()
 		if state == stateOpen {
 			s.h.Message(p.Data, p.Binary)
 		}

@@ -113,7 +113,7 @@ func (t *wsTransport) frame(op ws.OpCode, payload []byte) error {
 		return t.control(op, payload)
 	}
 	s.mu.Lock()
-	current := s.ws == t
+	current, state := s.ws == t, s.state
 	s.mu.Unlock()
 	if !current {
 		return t.probing(op, payload)
@@ -125,7 +125,7 @@ func (t *wsTransport) frame(op ws.OpCode, payload []byte) error {
 			return err
 		}
 	}
-	if !s.packet(p) {
+	if !s.packet(p, state) {
 		return errStop
 	}
 	return nil

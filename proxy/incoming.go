@@ -39,6 +39,7 @@ type incoming struct {
 	// earlyBytes counts early's.
 	earlyBytes   int
 	dirty        []*link   // to be flushed
+	packets      int       // handled since the last Flush
 	wake         bool      // the Socket is to be woken
 	dropped      bool      // the client was closed: what follows is not handled
 	waiting      []message // what came while a further home was dialled
@@ -101,7 +102,7 @@ func (c *client) Message(data []byte, binary bool) {
 		c.wait(data, binary)
 		return
 	}
-	c.srv.metrics.Packets.In.Inc()
+	in.packets++
 	if !in.decided {
 		c.decideParser(data, binary)
 	}
@@ -157,6 +158,10 @@ func (c *client) decideParser(data []byte, binary bool) {
 func (c *client) Flush() {
 	defer c.contain()
 	in := &c.in
+	if in.packets > 0 {
+		c.srv.metrics.Packets.In.Add(float64(in.packets))
+		in.packets = 0
+	}
 	for i, l := range in.dirty {
 		in.dirty[i] = nil
 		l.flush(c)

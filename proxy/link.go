@@ -150,17 +150,21 @@ func (l *link) Message(data []byte, binary bool) {
 		l.attachment(data)
 		return
 	}
-	l.mu.Lock()
-	raw := l.raw
-	l.mu.Unlock()
 	h, err := socketio.ParseHeader(data)
+	if err != nil {
+		l.relay(data, false)
+		return
+	}
+	l.mu.Lock()
+	raw, s := l.raw, l.sessions.get(string(h.Namespace))
+	l.mu.Unlock()
 	switch {
-	case raw, err != nil:
+	case raw:
 		l.relay(data, false)
 	case h.IsBinary() && h.Attachments > 0:
 		l.partial = &partial{data: slices.Clone(data), need: h.Attachments}
 	default:
-		l.dispatch(packet{h: h, data: data})
+		l.dispatch(packet{h: h, data: data}, s)
 	}
 }
 
@@ -183,7 +187,10 @@ func (l *link) attachment(data []byte) {
 	}
 	l.freePartial()
 	if h, err := socketio.ParseHeader(p.data); err == nil {
-		l.dispatch(packet{h, p.data, p.attachments})
+		l.mu.Lock()
+		s := l.sessions.get(string(h.Namespace))
+		l.mu.Unlock()
+		l.dispatch(packet{h, p.data, p.attachments}, s)
 	}
 }
 
@@ -203,8 +210,8 @@ func (l *link) touch(c *client) {
 	}
 }
 
-// dispatch handles a whole packet from the server.
-func (l *link) dispatch(p packet) {
+// dispatch handles a whole packet from the server, and of its namespace's session, if there is one.
+func (l *link) dispatch(p packet, s *session.Session) {
 	switch p.h.Type { //nolint:exhaustive // the others belong to a session
 	case socketio.Connect:
 		l.connected(p)
@@ -217,9 +224,6 @@ func (l *link) dispatch(p packet) {
 		l.closeIfUnused()
 		return
 	}
-	l.mu.Lock()
-	s := l.sessions.get(string(p.h.Namespace))
-	l.mu.Unlock()
 	if s == nil {
 		l.relay(p.data, false)
 		for _, a := range p.attachments {

@@ -59,6 +59,10 @@ var rootNamespace = []byte(Root)
 // where the protocol fixes it (an array for events and acks), not the JSON.
 func ParseHeader(p []byte) (Header, error) {
 	h := Header{AckID: -1, Namespace: rootNamespace}
+	if len(p) > 2 && p[0] == byte(Event) && p[1] == '[' { // nearly all are such
+		h.Type, h.Data = Event, 1
+		return h, nil
+	}
 	if len(p) == 0 || p[0] < '0' || p[0] > '6' {
 		return h, fmt.Errorf("%w: unknown type", ErrMalformed)
 	}
