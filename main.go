@@ -126,7 +126,7 @@ func serve(ctx context.Context, cfg config.Config, sources config.Sources, reloa
 		return sources.Invalid("listen", err.Error(), "an address of this machine that is free")
 	}
 	defer ln.Close()
-	ln = p.Listener(ln)
+	ln = p.Listener(ln, cfg.TLS.CertFile != "")
 	if cfg.TLS.CertFile != "" {
 		watching, stopWatching := context.WithCancel(context.Background())
 		defer stopWatching()

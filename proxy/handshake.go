@@ -241,6 +241,9 @@ func upgrade(w http.ResponseWriter, r *http.Request, header http.Header) (*hijac
 		h.initial, err = rw.Peek(rw.Reader.Buffered())
 		h.initial = slices.Clone(h.initial)
 	}
+	if c, ok := h.conn.(interface{ Unread() []byte }); ok {
+		h.initial = append(h.initial, c.Unread()...)
+	}
 	if err != nil {
 		if h.conn != nil {
 			_, _ = h.conn.Write(h.answer.Bytes()) // says what is wrong, if anybody is there to read it

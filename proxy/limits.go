@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -120,9 +121,16 @@ func (s *Server) trustsAddr(addr netip.Addr) bool {
 	return false
 }
 
-// Listener counts the connections of a listener for clients, and closes those over the limits at once.
-func (s *Server) Listener(ln net.Listener) net.Listener {
-	return &limitedListener{Listener: ln, srv: s, perAddress: make(map[netip.Addr]int)}
+// Listener counts the connections of a listener for clients, and closes those over the limits at once. Where it can, it answers
+// the handshakes of WebSockets itself. With tls, the connections are going to be wrapped in TLS.
+func (s *Server) Listener(ln net.Listener, tls bool) net.Listener {
+	counted := &limitedListener{Listener: ln, srv: s, perAddress: make(map[netip.Addr]int)}
+	if !tls {
+		if f := newFront(s, ln, counted); f != nil {
+			return f
+		}
+	}
+	return counted
 }
 
 type limitedListener struct {
@@ -150,17 +158,54 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 			conn.Close()
 			continue
 		}
-		// A *net.TCPConn or *net.UnixConn stays one inside: package stream wants the plain socket.
-		once := sync.OnceFunc(func() { l.leave(addr) })
-		switch c := conn.(type) {
-		case *net.TCPConn:
-			return &countedTCP{c, once}, nil
-		case *net.UnixConn:
-			return &countedUnix{c, once}, nil
-		}
-		l.leave(addr)
-		return conn, nil
+		return countedConn(conn, sync.OnceFunc(func() { l.leave(addr) }), nil), nil
 	}
+}
+
+// countedConn returns the connection as one that calls leave when it is closed, and on which read is read first. It stays a
+// *net.TCPConn or *net.UnixConn inside: package stream wants the plain socket.
+func countedConn(conn net.Conn, leave func(), read []byte) net.Conn {
+	switch c := conn.(type) {
+	case *net.TCPConn:
+		return &countedTCP{c, leave, unread{read}}
+	case *net.UnixConn:
+		return &countedUnix{c, leave, unread{read}}
+	}
+	leave()
+	return conn
+}
+
+// unread is what was read of a connection, and is to be read of it again.
+type unread struct{ p []byte }
+
+// Unread takes it.
+func (u *unread) Unread() []byte {
+	p := u.p
+	u.p = nil
+	return p
+}
+
+// readFrom reads it, and then r.
+func (u *unread) readFrom(r io.Reader, p []byte) (int, error) {
+	if len(u.p) == 0 {
+		return r.Read(p)
+	}
+	n := copy(p, u.p)
+	u.p = u.p[n:]
+	return n, nil
+}
+
+// writeTo writes it, and then all of r.
+func (u *unread) writeTo(w io.Writer, r io.WriterTo) (int64, error) {
+	var n int
+	if p := u.Unread(); len(p) > 0 {
+		var err error
+		if n, err = w.Write(p); err != nil {
+			return int64(n), err
+		}
+	}
+	m, err := r.WriteTo(w)
+	return int64(n) + m, err
 }
 
 // admit counts a connection, or returns the limit that it would pass.
@@ -194,7 +239,14 @@ func (l *limitedListener) leave(addr netip.Addr) {
 type countedTCP struct {
 	*net.TCPConn
 	leave func()
+	unread
 }
+
+// Read implements net.Conn.
+func (c *countedTCP) Read(p []byte) (int, error) { return c.readFrom(c.TCPConn, p) }
+
+// WriteTo implements io.WriterTo.
+func (c *countedTCP) WriteTo(w io.Writer) (int64, error) { return c.writeTo(w, c.TCPConn) }
 
 // Close implements net.Conn.
 func (c *countedTCP) Close() error {
@@ -208,7 +260,11 @@ func (c *countedTCP) Release() (net.Conn, func()) { return c.TCPConn, c.leave }
 type countedUnix struct {
 	*net.UnixConn
 	leave func()
+	unread
 }
+
+// Read implements net.Conn.
+func (c *countedUnix) Read(p []byte) (int, error) { return c.readFrom(c.UnixConn, p) }
 
 // Close implements net.Conn.
 func (c *countedUnix) Close() error {

@@ -106,7 +106,7 @@ func newRig(t *testing.T, change func(*config.Config)) *rig {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		_ = front.Serve(r.proxy.Listener(ln)) // until Close
+		_ = front.Serve(r.proxy.Listener(ln, false)) // until Close
 	}()
 	r.url = "http://" + ln.Addr().String()
 	t.Cleanup(func() {

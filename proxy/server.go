@@ -78,7 +78,7 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 		return nil, err
 	}
 	s.dialer = &engineio.Dialer{
-		URL: up.base, DialContext: up.dial, Client: up.client, Timeout: cfg.Upstream.HandshakeTimeout,
+		URL: up.base, DialContext: up.dialWebSocket, Client: up.client, Timeout: cfg.Upstream.HandshakeTimeout,
 		MaxPayload: int64(config.DefaultMaxPayload),
 	}
 	s.gate = up.gate
@@ -132,8 +132,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
-	r = watchBody(w, r, s.settings().Limits.BodyTimeout)
-	q := r.URL.Query()
+	s.serveEngineIO(w, watchBody(w, r, s.settings().Limits.BodyTimeout), r.URL.Query())
+}
+
+// serveEngineIO handles a request that is Engine.IO traffic; q is its query.
+func (s *Server) serveEngineIO(w http.ResponseWriter, r *http.Request, q url.Values) {
 	if sid := q.Get("sid"); sid != "" {
 		if c := s.client(sid); c != nil {
 			s.serveClient(w, r, c, q)
@@ -159,6 +162,18 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		s.handshake(w, r, q, websocket)
 	}
+}
+
+// opensWebSocket reports whether a request is a WebSocket's handshake that serveEngineIO answers itself: a new client's, or an
+// upgrade's.
+func (s *Server) opensWebSocket(r *http.Request, q url.Values) bool {
+	switch {
+	case q.Get("transport") != "websocket", !isUpgrade(r), r.Method != http.MethodGet, !s.isEngineIO(r):
+		return false
+	case q.Get("sid") != "":
+		return s.client(q.Get("sid")) != nil
+	}
+	return q.Get("EIO") == "4" && !q.Has("j")
 }
 
 // isEngineIO reports whether a request is Engine.IO traffic. The client bundle under the path, for

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"time"
 
 	"github.com/holdfast/holdfast/config"
+	"github.com/holdfast/holdfast/stream"
 )
 
 // upstream is how the server behind is reached.
@@ -23,7 +25,8 @@ type upstream struct {
 	timeout   time.Duration
 	client    *http.Client
 	transport *http.Transport
-	gate      *gate // is told which connections come about
+	gate      *gate    // is told which connections come about
+	addr      net.Addr // where it needs no looking up, or nil
 }
 
 func newUpstream(cfg config.Upstream) (*upstream, error) {
@@ -31,6 +34,9 @@ func newUpstream(cfg config.Upstream) (*upstream, error) {
 	u := &upstream{network: network, address: address, timeout: cfg.DialTimeout, gate: newGate(), base: &url.URL{Scheme: "http", Host: address}}
 	if network == "unix" {
 		u.base.Host = "localhost"
+		u.addr = &net.UnixAddr{Name: address, Net: "unix"}
+	} else if ap, err := netip.ParseAddrPort(address); err == nil {
+		u.addr = net.TCPAddrFromAddrPort(ap)
 	}
 	if secure {
 		u.base.Scheme = "https"
@@ -82,13 +88,27 @@ func upstreamTLS(cfg config.Upstream, address string) (*tls.Config, error) {
 func (u *upstream) dialPlain(ctx context.Context) (net.Conn, error) {
 	d := net.Dialer{Timeout: u.timeout}
 	conn, err := d.DialContext(ctx, u.network, u.address)
+	return conn, u.tell(ctx, err)
+}
+
+// tell has the gate know what came of an attempt to connect.
+func (u *upstream) tell(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		u.gate.connected()
 	case ctx.Err() == nil: // else nobody waits for it any more
 		u.gate.unreachable(err)
 	}
-	return conn, err
+	return err
+}
+
+// dialWebSocket opens a connection for a WebSocket.
+func (u *upstream) dialWebSocket(ctx context.Context) (net.Conn, error) {
+	if u.tls != nil || u.addr == nil {
+		return u.dial(ctx)
+	}
+	conn, err := stream.Dial(ctx, u.addr, u.timeout)
+	return conn, u.tell(ctx, err)
 }
 
 // dial opens a connection, with TLS if the upstream wants it.

@@ -39,14 +39,19 @@ type PanicHandler interface {
 
 // recoverFor is deferred around calls of a Handler.
 func recoverFor(h Handler, closeStream func()) {
+	if v := recover(); v != nil {
+		panicked(h, closeStream, v)
+	}
+}
+
+// panicked goes on with a panic that the Handler is not to be told of.
+func panicked(h Handler, closeStream func(), v any) {
 	ph, ok := h.(PanicHandler)
 	if !ok {
-		return
+		panic(v)
 	}
-	if v := recover(); v != nil {
-		closeStream()
-		ph.Panicked(v)
-	}
+	closeStream()
+	ph.Panicked(v)
 }
 
 // Stream is a connection with a Handler. It is safe for concurrent use.
