@@ -355,23 +355,21 @@ func (c *Conn) probe() (*probed, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, c.dialer.Timeout)
 	defer cancel()
 	query := laterQuery(c.request.RawQuery, "websocket", c.handshake.SID, "")
-	conn, br, _, err := c.openWebSocket(ctx, query)
+	o, err := c.openWebSocket(ctx, query)
 	if err != nil {
 		return nil, err
 	}
-	defer freeReader(br)
-	p := &probed{conn: conn, link: &wsLink{conn: c}}
+	p := &probed{conn: o.conn, link: &wsLink{conn: c}}
 	e := newEncoder(clientFrames)
 	e.packet(Ping, []byte("probe"), nil, nil)
-	_, err = conn.Write(e.buf) // a few bytes on a fresh connection
+	_, err = o.conn.Write(e.buf) // a few bytes on a fresh connection
 	e.free()
 	if err == nil {
-		p.initial, err = p.link.readUntil(ctx, conn, br, func(p Packet) (bool, error) {
+		p.initial, err = o.readUntil(p.link, func(p Packet) (bool, error) {
 			return p.Type == Pong && string(p.Data) == "probe", nil
 		})
 	}
-	if err != nil {
-		conn.Close()
+	if err = o.end(err); err != nil {
 		return nil, err
 	}
 	return p, nil

@@ -32,6 +32,26 @@ type Request struct {
 	// Header has what the server is to see of the client's request. Hop-by-hop headers and those of
 	// the WebSocket handshake are not in it, but for Sec-WebSocket-Protocol.
 	Header http.Header
+
+	head string // what Head returned, which changes with nothing
+}
+
+// Head is the request's first line and header as they are written, without the blank line behind them. What is changed in the
+// Request after the first call makes no difference to it.
+func (r *Request) Head() string {
+	if r.head != "" {
+		return r.head
+	}
+	var b strings.Builder
+	b.Grow(usualRequestBytes)
+	b.WriteString("GET " + r.Path)
+	if r.RawQuery != "" {
+		b.WriteString("?" + r.RawQuery)
+	}
+	b.WriteString(" HTTP/1.1\r\nHost: " + r.Host + "\r\n")
+	_ = r.Header.Write(&b) // a Builder takes all
+	r.head = b.String()
+	return r.head
 }
 
 // RejectedError is a server's refusal of a handshake, to be passed on.
@@ -63,11 +83,14 @@ type Dialer struct {
 	MaxPayload int64
 }
 
-// Dial makes the handshake. A *RejectedError is the server's answer; other errors say why it
+// Dial makes the handshake, within ctx's deadline, or Timeout if it has none. A *RejectedError is the server's answer; other errors say why it
 // could not be asked, or that it did not answer as an Engine.IO server.
 func (d *Dialer) Dial(ctx context.Context, r Request) (*Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, d.Timeout)
-	defer cancel()
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, d.Timeout)
+		defer cancel()
+	}
 	c := &Conn{dialer: d, request: r}
 	if r.WebSocket {
 		if err := c.dialWebSocket(ctx); err != nil {
@@ -84,7 +107,7 @@ func (d *Dialer) Dial(ctx context.Context, r Request) (*Conn, error) {
 		return nil, err
 	}
 	// Later requests go to the server that answered this one, behind a balancer which uses cookies.
-	c.request.Header = withCookies(r.Header, c.response)
+	c.request.Header, c.request.head = withCookies(r.Header, c.response), ""
 	return c, nil
 }
 
@@ -159,19 +182,17 @@ func (c *Conn) roundTrip(ctx context.Context, method, query string, body []byte)
 }
 
 func (c *Conn) dialWebSocket(ctx context.Context) error {
-	conn, br, header, err := c.openWebSocket(ctx, c.request.RawQuery)
+	o, err := c.openWebSocket(ctx, c.request.RawQuery)
 	if err != nil {
 		return err
 	}
-	c.response = header
 	l := &wsLink{conn: c}
-	defer freeReader(br)
-	c.initial, err = l.readUntil(ctx, conn, br, func(p Packet) (bool, error) { return true, c.opened(p) })
-	if err != nil {
-		conn.Close()
+	c.response = o.header
+	c.initial, err = o.readUntil(l, func(p Packet) (bool, error) { return true, c.opened(p) })
+	if err = o.end(err); err != nil {
 		return err
 	}
-	l.stream = stream.New(conn, l)
+	l.stream = stream.New(o.conn, l)
 	c.ws = l
 	return nil
 }
@@ -189,11 +210,31 @@ func framePacket(op ws.OpCode, payload []byte) (Packet, error) {
 	return decodeText(payload)
 }
 
-// readUntil reads packets before the stream has started, until fn says that it is done, and returns the bytes that were
-// read behind. Control frames are passed over.
-func (l *wsLink) readUntil(ctx context.Context, conn net.Conn, br *bufio.Reader, fn func(Packet) (done bool, err error)) ([]byte, error) {
-	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
-	rest, err := l.read(br, func(op ws.OpCode, payload []byte) error {
+// opening is a WebSocket before a stream is made of it. What waits for it ends with the context that it was opened with.
+type opening struct {
+	ctx    context.Context
+	conn   net.Conn
+	br     *bufio.Reader
+	header http.Header // of the answer
+	stop   func() bool // stops watching ctx
+}
+
+// end is for when the opening is over. It closes the connection if err says so, or ctx, and returns why.
+func (o *opening) end(err error) error {
+	if !o.stop() { // the connection has a deadline now
+		err = errors.Join(o.ctx.Err(), err)
+	}
+	if err != nil {
+		o.conn.Close()
+	}
+	freeReader(o.br)
+	return err
+}
+
+// readUntil reads packets until fn says that it is done, and returns the bytes that were read behind. Control frames are passed
+// over.
+func (o *opening) readUntil(l *wsLink, fn func(Packet) (done bool, err error)) ([]byte, error) {
+	return l.read(o.br, func(op ws.OpCode, payload []byte) error {
 		p, err := framePacket(op, payload)
 		if err != nil || op.IsControl() {
 			return err
@@ -204,10 +245,6 @@ func (l *wsLink) readUntil(ctx context.Context, conn net.Conn, br *bufio.Reader,
 		}
 		return err
 	})
-	if !stop() {
-		return nil, errors.Join(ctx.Err(), err) // the connection has a deadline now
-	}
-	return rest, err
 }
 
 func (l *wsLink) read(br *bufio.Reader, fn func(ws.OpCode, []byte) error) (rest []byte, err error) {
@@ -255,28 +292,18 @@ func acceptKey(key string) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// openWebSocket makes the WebSocket handshake (RFC 6455, 4.1) and returns the connection, a reader with what
-// was read from it already, and the answer's header.
-func (c *Conn) openWebSocket(ctx context.Context, query string) (net.Conn, *bufio.Reader, http.Header, error) {
+// openWebSocket makes the WebSocket handshake (RFC 6455, 4.1).
+func (c *Conn) openWebSocket(ctx context.Context, query string) (*opening, error) {
 	conn, err := c.dialer.DialContext(ctx)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	br := newReader(conn)
-	header, err := c.webSocketHandshake(conn, br, query)
-	if !stop() && err == nil {
-		err = ctx.Err()
+	o := &opening{ctx: ctx, conn: conn, br: newReader(conn)}
+	o.stop = context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	if o.header, err = c.webSocketHandshake(conn, o.br, query); err != nil {
+		return nil, o.end(err)
 	}
-	if err != nil {
-		freeReader(br)
-		conn.Close()
-		if ctx.Err() != nil {
-			err = errors.Join(ctx.Err(), err)
-		}
-		return nil, nil, nil, err
-	}
-	return conn, br, header, nil
+	return o, nil
 }
 
 func (c *Conn) webSocketHandshake(conn net.Conn, br *bufio.Reader, query string) (http.Header, error) {
@@ -285,19 +312,13 @@ func (c *Conn) webSocketHandshake(conn net.Conn, br *bufio.Reader, query string)
 		return nil, err
 	}
 	key := base64.StdEncoding.EncodeToString(nonce[:])
-	var b bytes.Buffer
-	b.Grow(usualRequestBytes)
-	b.WriteString("GET " + c.request.Path)
-	if query != "" {
-		b.WriteString("?" + query)
+	r := c.request
+	if query != r.RawQuery {
+		r.RawQuery, r.head = query, ""
 	}
-	b.WriteString(" HTTP/1.1\r\nHost: " + c.request.Host + "\r\n" +
-		"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key + "\r\n")
-	if err := c.request.Header.Write(&b); err != nil {
-		return nil, err
-	}
-	b.WriteString("\r\n")
-	if _, err := conn.Write(b.Bytes()); err != nil {
+	head := []byte(r.Head() +
+		"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key + "\r\n\r\n")
+	if _, err := conn.Write(head); err != nil {
 		return nil, err
 	}
 	resp, err := http.ReadResponse(br, &http.Request{Method: http.MethodGet})

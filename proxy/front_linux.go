@@ -157,7 +157,7 @@ func (n *newcomer) decide(head []byte, end int) {
 	n.decided = true
 	n.timeout.Stop()
 	n.conn.Discard(end)
-	ctx, gone := context.WithCancel(context.Background())
+	ctx, gone := context.WithTimeout(context.Background(), n.f.srv.settings().Upstream.HandshakeTimeout)
 	n.gone = gone
 	r = r.WithContext(ctx)
 	go n.f.srv.serveHandshake(n.conn, r, q, gone) // ends within the handshake timeout

@@ -38,9 +38,11 @@ func newSID() string {
 func (s *Server) upstreamRequest(r *http.Request, websocket bool) engineio.Request {
 	h := without(r.Header, notForwarded)
 	s.setForwarded(h, r)
-	return engineio.Request{
+	req := engineio.Request{
 		WebSocket: websocket, Path: r.URL.EscapedPath(), RawQuery: r.URL.RawQuery, Host: r.Host, Header: h,
 	}
+	req.Head() // once for all that use it
+	return req
 }
 
 // dial makes a handshake with the upstream, when it is this one's turn.
@@ -79,8 +81,12 @@ func (s *Server) handshake(w http.ResponseWriter, r *http.Request, q url.Values,
 		s.open(w, r, c, a, nil)
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), s.settings().Upstream.HandshakeTimeout)
-	defer cancel()
+	ctx := r.Context()
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.settings().Upstream.HandshakeTimeout)
+		defer cancel()
+	}
 	conn, err := s.dial(ctx, req)
 	if err != nil {
 		s.refuse(w, r, err)
@@ -184,7 +190,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		}
 		w.WriteHeader(rejected.Status)
 		_, _ = w.Write(rejected.Body) // the client may have gone
-	case r.Context().Err() != nil: // the client has gone
+	case errors.Is(r.Context().Err(), context.Canceled): // the client has gone
 	case errors.Is(err, context.DeadlineExceeded):
 		s.logSpaced(slog.LevelWarn, "", "upstream handshake timed out", "error", err)
 		refuseForNow(w, http.StatusServiceUnavailable, "the upstream server did not answer in time")
@@ -343,21 +349,11 @@ func compress(encoding string, body []byte) []byte {
 // header's map is large.
 type savedRequest string
 
-func saveRequest(r engineio.Request) savedRequest {
-	var b strings.Builder
-	b.WriteString("GET " + r.Path)
-	if r.RawQuery != "" {
-		b.WriteString("?" + r.RawQuery)
-	}
-	b.WriteString(" HTTP/1.1\r\nHost: " + r.Host + "\r\n")
-	_ = r.Header.Write(&b) // a Builder takes all
-	b.WriteString("\r\n")
-	return savedRequest(b.String())
-}
+func saveRequest(r engineio.Request) savedRequest { return savedRequest(r.Head()) }
 
 // restore returns the handshake; websocket is by which transport it is to be made.
 func (s savedRequest) restore(websocket bool) (engineio.Request, error) {
-	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(string(s))))
+	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(string(s) + "\r\n")))
 	if err != nil {
 		return engineio.Request{}, err
 	}
