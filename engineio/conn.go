@@ -66,6 +66,7 @@ type Conn struct {
 
 	mu     sync.Mutex // guards the fields below
 	closed bool
+	unused bool // it need not be closed in order
 	err    error
 	told   bool         // of the end: the handler
 	ws     *wsLink      // nil while the transport is polling
@@ -286,6 +287,15 @@ func (c *Conn) Resume() {
 // Close ends the connection in order, without waiting.
 func (c *Conn) Close() { c.end(ErrClosed) }
 
+// Leave ends a connection that was not used. A WebSocket's server is spared the closing handshake: it sees the end of the
+// stream, which for it is as much a close of the transport.
+func (c *Conn) Leave() {
+	c.mu.Lock()
+	c.unused = true
+	c.mu.Unlock()
+	c.end(ErrClosed)
+}
+
 // end closes the Conn; the first error counts.
 func (c *Conn) end(err error) {
 	defer c.contain()
@@ -306,7 +316,7 @@ func (c *Conn) end(err error) {
 	switch {
 	case c.ws != nil:
 		c.flushLocked()
-		c.ws.end()
+		c.ws.end(!c.unused)
 		if c.timer == nil { // not started: nobody else will read the server's end of it
 			c.ws.stream.Start(nil)
 		}
@@ -490,12 +500,14 @@ func (l *wsLink) Drained() {
 // Closed implements stream.Handler.
 func (l *wsLink) Closed(err error) { l.conn.end(err) }
 
-// end closes the WebSocket in order.
-func (l *wsLink) end() {
-	e := newEncoder(clientFrames)
-	e.frame(ws.OpClose, 0, nil, nil, nil)
-	l.stream.Write(e.buf)
-	e.free()
+// end closes the WebSocket, in order with a CLOSE frame.
+func (l *wsLink) end(inOrder bool) {
+	if inOrder {
+		e := newEncoder(clientFrames)
+		e.frame(ws.OpClose, 0, nil, nil, nil)
+		l.stream.Write(e.buf)
+		e.free()
+	}
 	l.stream.Shutdown(lingerTimeout)
 }
 

@@ -35,6 +35,7 @@ type link struct {
 	mu        sync.Mutex // guards the fields below
 	client    *client    // whose home this is, or nil
 	raw       bool       // everything passes between client and upstream as it is
+	used      bool       // a namespace was connected on it, or everything passes
 	sessions  byNamespace[*session.Session]
 	pending   map[string]connecting // by the namespaces whose CONNECT reply is awaited
 	spent     map[string]struct{}   // namespaces that a DISCONNECT was sent for: never connected here again
@@ -86,6 +87,7 @@ func (l *link) connect(c *client, namespace string, data []byte) bool {
 		l.pending = make(map[string]connecting)
 	}
 	l.pending[namespace] = connecting{c, binding}
+	l.used = true
 	l.mu.Unlock()
 	l.conn.Send(data, nil, nil, nil)
 	return true
@@ -108,7 +110,7 @@ func (l *link) unused() bool {
 // relayRaw makes the link pass everything as it is.
 func (l *link) relayRaw() {
 	l.mu.Lock()
-	l.raw = true
+	l.raw, l.used = true, true
 	l.mu.Unlock()
 }
 
@@ -424,10 +426,14 @@ func (l *link) release(c *client, gone bool) {
 func (l *link) closeIfUnused() bool {
 	l.mu.Lock()
 	unused := l.client == nil && len(l.sessions) == 0 && (len(l.pending) == 0 || l.gone)
-	closed := l.ended
+	closed, used := l.ended, l.used
 	l.mu.Unlock()
-	if unused && !closed {
+	switch {
+	case !unused || closed:
+	case used:
 		l.conn.Close()
+	default: // its client resumed: there are many of these at once in a storm
+		l.conn.Leave()
 	}
 	return unused || closed
 }
