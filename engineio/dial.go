@@ -36,21 +36,24 @@ type Request struct {
 	head string // what Head returned, which changes with nothing
 }
 
+var headBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
 // Head is the request's first line and header as they are written, without the blank line behind them. What is changed in the
 // Request after the first call makes no difference to it.
 func (r *Request) Head() string {
 	if r.head != "" {
 		return r.head
 	}
-	var b strings.Builder
-	b.Grow(usualRequestBytes)
+	b := headBuffers.Get().(*bytes.Buffer)
+	defer headBuffers.Put(b)
+	b.Reset()
 	b.WriteString("GET " + r.Path)
 	if r.RawQuery != "" {
 		b.WriteString("?" + r.RawQuery)
 	}
 	b.WriteString(" HTTP/1.1\r\nHost: " + r.Host + "\r\n")
-	_ = r.Header.Write(&b) // a Builder takes all
-	r.head = b.String()
+	_ = r.Header.Write(b) // a Buffer takes all
+	r.head = b.String()   // of just its length, for it is kept for as long as the client is there
 	return r.head
 }
 
@@ -282,9 +285,6 @@ func freeReader(br *bufio.Reader) {
 	br.Reset(nil)
 	readers.Put(br)
 }
-
-// usualRequestBytes is what most handshakes' requests fit in.
-const usualRequestBytes = 1 << 10
 
 // acceptKey is the answer to a Sec-WebSocket-Key (RFC 6455, 4.2.2).
 func acceptKey(key string) string {
