@@ -189,6 +189,20 @@ describe("the soak's checks, from client to server", () => {
     assert.equal(changed((run) => run.up.splice(12, 0, run.up[4])).up.doubled, 1);
   });
 
+  it("know the events that a client keeps for its next connection", () => {
+    const run = new Run();
+    const { i, epoch } = run.outgoing.next();
+    run.up.push({ i, epoch: run.outgoing.postpone() });
+    assert.equal(run.up.at(-1).epoch, epoch + 1);
+    run.outgoing.disconnect();
+    run.up.splice(-3, 2); // the last two of the connection that died
+    run.up.push(run.outgoing.next());
+    run.outgoing.connect("s");
+    const { up, broken, pending } = run.compare();
+    assert.deepEqual(broken, []);
+    assert.deepEqual([up.recovered.lost, up.recovered.tail, pending], [0, 2, 0]);
+  });
+
   it("find one that a stale connection delivered late", () => {
     const late = (run) => run.up.splice(12, 0, ...run.up.splice(9, 1));
     assert.equal(changed(late).up.reordered, 1);
