@@ -27,10 +27,10 @@ const (
 //
 // It is safe for concurrent use.
 type pace struct {
-	mu         sync.Mutex // guards the fields below
-	unanswered int        // in a row
-	next       time.Time  // when the next may be made
-	waiting    list.List  // of chan struct{}, closed when its turn has come
+	mu         sync.Mutex  // guards the fields below
+	unanswered int         // in a row
+	next       time.Time   // when the next may be made
+	waiting    list.List   // of chan struct{}, closed when its turn has come
 	timer      *time.Timer // for the first of them
 }
 
