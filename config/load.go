@@ -28,7 +28,8 @@ func newLoader() *loader {
 // as os.Environ gives them) and the command line, and validates it. It may be
 // called again, to reload.
 //
-// The files of certificates are read, to say early what is wrong with them.
+// The files of certificates are read, to say early what is wrong with them,
+// and the memory that there is is compared with what may be kept.
 // The error is an *Error.
 func Load(c CommandLine, environ []string) (Config, Sources, error) {
 	l := newLoader()
@@ -49,6 +50,7 @@ func Load(c CommandLine, environ []string) (Config, Sources, error) {
 	l.problems = append(l.problems, l.config.validate(l.sources, l.bad)...)
 	if len(l.problems) == 0 {
 		l.checkFiles()
+		l.checkBudget(l.config.Recovery.Buffer.Budget())
 	}
 	if err := asError(l.problems); err != nil {
 		return Config{}, nil, err
@@ -94,5 +96,15 @@ func (l *loader) checkFiles() {
 			l.problems = append(l.problems, l.sources.problem("upstream.tls.ca_file", file,
 				fmt.Sprintf("a PEM file of certificates (%v)", err)))
 		}
+	}
+}
+
+// checkBudget compares the window with a budget that nobody set; validate does
+// so with one that somebody did.
+func (l *loader) checkBudget(total Size, reason string) {
+	const key = "recovery.buffer.window"
+	if window := l.config.Recovery.Buffer.Window; window > total {
+		l.problems = append(l.problems, l.sources.problem(key, window.String(),
+			fmt.Sprintf("at most %v, which is recovery.buffer.total_bytes while that is 0 (%s)", total, reason)))
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -542,4 +543,21 @@ func FuzzFile(f *testing.F) {
 			t.Errorf("%v\n%+v is printed as\n%s", again.problems, l.config, l.config.YAML(l.sources))
 		}
 	})
+}
+
+// What may be kept for one client has to fit into a budget that nobody set, too.
+func TestWindowLargerThanTheAutomaticBudget(t *testing.T) {
+	before := debug.SetMemoryLimit(64 << 20)
+	defer debug.SetMemoryLimit(before)
+	environ := func(window string) []string {
+		return []string{"HOLDFAST_RECOVERY_BUFFER_WINDOW=" + window, "HOLDFAST_RECOVERY_BUFFER_MAX_BYTES=64MiB"}
+	}
+	if _, _, err := load(t, nil, environ("32MiB")); err != nil {
+		t.Errorf("all of the budget: %v", err)
+	}
+	_, _, err := load(t, nil, environ("33MiB"))
+	want := `HOLDFAST_RECOVERY_BUFFER_WINDOW: recovery.buffer.window: found "33MiB"; allowed: at most 32MiB, which is recovery.buffer.total_bytes while that is 0 (half of GOMEMLIMIT)`
+	if got := problems(t, err); len(got) != 1 || got[0] != want {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
 }

@@ -81,8 +81,8 @@ func (c Clients) Filter() (func(query url.Values, userAgent string) bool, error)
 const fallbackBudget = 512 * MiB
 
 // Budget is TotalBytes, or where that is 0 half of what GOMEMLIMIT or the
-// container's memory limit gives, whichever is less, else 512MiB; never less
-// than Window. The reason says which, for a log line.
+// container's memory limit gives, whichever is less, else 512MiB. The reason
+// says which, for a log line.
 func (b Buffer) Budget() (total Size, reason string) {
 	return b.budget(debug.SetMemoryLimit(-1), os.DirFS("/"))
 }
@@ -101,9 +101,9 @@ func (b Buffer) budget(memoryLimit int64, root fs.FS) (total Size, reason string
 		limit, reason = container, "half of the container's memory limit"
 	}
 	if reason == "" {
-		return max(fallbackBudget, b.Window), "no memory limit found"
+		return fallbackBudget, "no memory limit found"
 	}
-	return max(limit/2, b.Window), reason
+	return limit / 2, reason
 }
 
 // containerLimit is the least memory limit of the process's control groups, v2

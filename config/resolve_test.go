@@ -123,7 +123,6 @@ func TestBudget(t *testing.T) {
 		{"container", Buffer{}, none, container, 512 * MiB, "half of the container's memory limit"},
 		{"GOMEMLIMIT less than the container's", Buffer{}, 256 << 20, container, 128 * MiB, "half of GOMEMLIMIT"},
 		{"GOMEMLIMIT more than the container's", Buffer{}, 4 << 30, container, 512 * MiB, "half of the container's memory limit"},
-		{"never less than the window", Buffer{Window: MiB}, 1 << 20, files(), MiB, "half of GOMEMLIMIT"},
 		{"no limit in v2", Buffer{}, none, files("proc/self/cgroup", "0::/", "sys/fs/cgroup/memory.max", "max"), 512 * MiB, "no memory limit found"},
 		{
 			"systemd's MemoryMax",

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -168,22 +169,24 @@ func TestConnUpgradeFails(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s := newServer(t, false)
-			c := dialUpgradable(t, s)
-			s.dialer.Timeout = 50 * time.Millisecond
-			l := begin(t, c)
-			waiting := s.poll(t)
-			tt.fail(t, s.socket(t))
-			time.Sleep(100 * time.Millisecond) // more than any stage may take
-			waiting.answer(http.StatusOK, "4a")
-			s.poll(t).answer(http.StatusOK, "4b")
-			l.want(t, "4a", "4b")
-			c.Send([]byte("x"), nil, nil, nil)
-			c.Flush()
-			s.wantPost(t, "4x")
-			if c.Transport() != "polling" {
-				t.Errorf("Transport() = %s", c.Transport())
-			}
+			synctest.Test(t, func(t *testing.T) {
+				s := newPipeServer(t)
+				c := dialUpgradable(t, s)
+				s.dialer.Timeout = 50 * time.Millisecond
+				l := begin(t, c)
+				waiting := s.poll(t)
+				tt.fail(t, s.socket(t))
+				time.Sleep(100 * time.Millisecond) // more than any stage may take
+				waiting.answer(http.StatusOK, "4a")
+				s.poll(t).answer(http.StatusOK, "4b")
+				l.want(t, "4a", "4b")
+				c.Send([]byte("x"), nil, nil, nil)
+				c.Flush()
+				s.wantPost(t, "4x")
+				if c.Transport() != "polling" {
+					t.Errorf("Transport() = %s", c.Transport())
+				}
+			})
 		})
 	}
 }
@@ -220,22 +223,24 @@ func TestConnUpgradeGivenUp(t *testing.T) {
 		}, []string{"4a", "4b"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := newServer(t, false)
-			c := dialUpgradable(t, s)
-			s.dialer.Timeout = 200 * time.Millisecond
-			l := begin(t, c)
-			waiting := s.poll(t)
-			p := s.socket(t).upgrade(t, nil, nil)
-			p.want(t, "2probe")
-			p.send(t, "3probe")
-			tt.stall(t, s, p, c, waiting)
-			l.want(t, tt.want...)
-			c.Send([]byte("last"), nil, nil, nil)
-			c.Flush()
-			s.wantPost(t, "4last")
-			if c.Transport() != "polling" {
-				t.Errorf("Transport() = %s", c.Transport())
-			}
+			synctest.Test(t, func(t *testing.T) {
+				s := newPipeServer(t)
+				c := dialUpgradable(t, s)
+				s.dialer.Timeout = 200 * time.Millisecond
+				l := begin(t, c)
+				waiting := s.poll(t)
+				p := s.socket(t).upgrade(t, nil, nil)
+				p.want(t, "2probe")
+				p.send(t, "3probe")
+				tt.stall(t, s, p, c, waiting)
+				l.want(t, tt.want...)
+				c.Send([]byte("last"), nil, nil, nil)
+				c.Flush()
+				s.wantPost(t, "4last")
+				if c.Transport() != "polling" {
+					t.Errorf("Transport() = %s", c.Transport())
+				}
+			})
 		})
 	}
 }

@@ -62,6 +62,7 @@ func (s *Socket) pong() bool {
 	}
 	s.pingInFlight = false
 	s.unheeded, s.further = s.further, 0
+	s.furtherQueue = false // no poll took it, and its pong would be one too many
 	s.nextPing = time.Now().Add(s.opts.PingInterval)
 	if s.state == stateOpen && s.timerAt.After(s.nextPing) {
 		s.armLocked(s.opts.PingInterval)

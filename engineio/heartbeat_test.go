@@ -171,6 +171,27 @@ func TestFurtherPingsPolling(t *testing.T) {
 	})
 }
 
+// A further ping that no poll has taken is not sent any more once the pong is here: its own pong, held up on the way, would
+// pass for that of the next ping, and confirm what came with that.
+func TestFurtherPingThatThePongOvertakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, testOptions)
+		c := startPoll(t, s, "a1")
+		time.Sleep(25*time.Second + pollLinger)
+		c.want(t, "200 2")
+		for _, id := range []string{"p1", "p2"} { // it sends, and does not poll
+			time.Sleep(15 * time.Second)
+			wantPost(t, s, id, "4up", okAnswer)
+		}
+		wantPost(t, s, "p3", "3", okAnswer)
+		c = startPoll(t, s, "a2")
+		time.Sleep(time.Second)
+		h.add("x")
+		s.Wake()
+		c.want(t, "200 4x")
+	})
+}
+
 func TestPongWhilePausedCountsAfterwards(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h, p := openPipe(t, testOptions)

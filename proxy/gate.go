@@ -19,7 +19,7 @@ const (
 // anybody can connect, all go on. So none is refused without an attempt that failed after it came, none waits for longer than a trial and the pause before
 // it, and no pause is made after a first failure: a single client never notices the gate.
 //
-// Only the connection counts, not what the server then says or does not say: that may be one client's own doing.
+// Only the connection counts, not what the server then says or does not say: that may be one client's own doing. That is for pace.
 //
 // It is safe for concurrent use.
 type gate struct {

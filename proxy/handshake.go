@@ -47,24 +47,47 @@ func (s *Server) upstreamRequest(r *http.Request, websocket bool) engineio.Reque
 
 // dial makes a handshake with the upstream, when it is this one's turn.
 func (s *Server) dial(ctx context.Context, req engineio.Request) (*engineio.Conn, error) {
-	leave, err := s.gate.pass(ctx)
+	done, err := s.awaitDial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer leave()
-	select {
-	case s.dials <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	defer func() { <-s.dials }()
+	defer done()
 	start := time.Now()
 	conn, err := s.dialer.Dial(ctx, req)
 	if err == nil {
 		s.gate.connected() // perhaps by a connection from before
 	}
+	s.pace.done(err)
 	s.dialled(err, time.Since(start))
 	return conn, err
+}
+
+// awaitDial returns when a handshake may be made; done is to be called after it.
+func (s *Server) awaitDial(ctx context.Context) (done func(), err error) {
+	for {
+		byTurn, err := s.pace.pass(ctx)
+		if err != nil {
+			return nil, err
+		}
+		leave, err := s.gate.pass(ctx)
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case s.dials <- struct{}{}:
+		case <-ctx.Done():
+			leave()
+			return nil, ctx.Err()
+		}
+		done = func() {
+			<-s.dials
+			leave()
+		}
+		if byTurn || !s.pace.slow() {
+			return done, nil
+		}
+		done() // while it waited for a slot, many had no answer
+	}
 }
 
 // handshake opens a client. The upstream decides: its answer is the client's, the last one to such a handshake where

@@ -243,13 +243,15 @@ func (c *client) dispatch(p packet) {
 	c.forward(cur, p)
 }
 
-// forward sends a packet to the link of its session.
+// forward sends a packet to the link of its session, unless that is another client's by now.
 func (c *client) forward(cur *session.Cursor, p packet) {
 	if p.h.IsAck() {
 		cur.Acknowledged(p.h.AckID)
 	}
 	l := cur.Session().Upstream().(*link)
-	l.conn.Send(p.data, nil, nil, p.attachments)
+	if !cur.Forward(func() { l.conn.Send(p.data, nil, nil, p.attachments) }) {
+		return
+	}
 	c.touch(l)
 	if p.h.Type == socketio.Disconnect {
 		c.srv.registry.Close(cur.Session(), session.ClientDisconnect)

@@ -39,6 +39,7 @@ type link struct {
 	sessions  byNamespace[*session.Session]
 	pending   map[string]connecting // by the namespaces whose CONNECT reply is awaited
 	spent     map[string]struct{}   // namespaces that a DISCONNECT was sent for: never connected here again
+	former    map[string]struct{}   // namespaces whose session has ended: see late
 	congested []*client             // paused until the upstream takes more
 	ended     bool
 	gone      bool // its client has gone, and waits for no CONNECT reply
@@ -226,7 +227,11 @@ func (l *link) dispatch(p packet, s *session.Session) {
 		l.closeIfUnused()
 		return
 	}
-	if s == nil {
+	switch {
+	case s != nil:
+	case l.late(p):
+		return
+	default:
 		l.relay(p.data, false)
 		for _, a := range p.attachments {
 			l.relay(a, true)
@@ -239,6 +244,19 @@ func (l *link) dispatch(p packet, s *session.Session) {
 		l.srv.registry.Close(s, session.ServerDisconnect)
 		l.closeIfUnused()
 	}
+}
+
+// late reports whether a packet without a session is of one that has ended: the server sent it before it knew, or a client
+// that has left and connects again would take it for the new session's. An event would bear no offset there, and spoil the
+// one that the client has; a DISCONNECT would end it for good. The answer to what the client asked is for who asked.
+func (l *link) late(p packet) bool {
+	if !p.h.IsEvent() && p.h.Type != socketio.Disconnect {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, ok := l.former[string(p.h.Namespace)]
+	return ok
 }
 
 func (l *link) append(s *session.Session, p packet) {
@@ -326,10 +344,8 @@ func (r connectReply) withPID(s *session.Session) []byte {
 // disconnect tells the server that a namespace's socket is gone.
 func (l *link) disconnect(namespace string) {
 	l.mu.Lock()
-	if l.spent == nil {
-		l.spent = make(map[string]struct{})
-	}
-	l.spent[namespace] = struct{}{}
+	note(&l.spent, namespace)
+	note(&l.former, namespace) // without a client that is to have more of it
 	l.mu.Unlock()
 	l.conn.Send(socketio.AppendDisconnect(nil, namespace), nil, nil, nil)
 	l.conn.Flush()
@@ -365,16 +381,24 @@ func (l *link) forget(s *session.Session) {
 	if l.sessions.get(s.Namespace()) == s {
 		l.sessions.remove(s.Namespace())
 	}
+	if s.PID() != "" { // else the client has no offset to be spoilt, and gets all as it is
+		note(&l.former, s.Namespace())
+	}
+}
+
+// note adds to a set that most links never need.
+func note(set *map[string]struct{}, namespace string) {
+	if *set == nil {
+		*set = make(map[string]struct{})
+	}
+	(*set)[namespace] = struct{}{}
 }
 
 // left takes a session off the link for which the client has sent a DISCONNECT.
 func (l *link) left(s *session.Session) {
 	l.forget(s)
 	l.mu.Lock()
-	if l.spent == nil {
-		l.spent = make(map[string]struct{})
-	}
-	l.spent[s.Namespace()] = struct{}{}
+	note(&l.spent, s.Namespace())
 	l.mu.Unlock()
 	l.closeIfUnused()
 }

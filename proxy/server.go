@@ -32,6 +32,7 @@ type Server struct {
 	metrics  *metrics.Metrics
 	dialer   *engineio.Dialer
 	gate     *gate         // before handshakes with the upstream
+	pace     pace          // before the gate
 	dials    chan struct{} // one token per handshake under way with the upstream
 	registry *session.Registry
 	budget   *buffer.Budget

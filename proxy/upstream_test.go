@@ -226,6 +226,45 @@ func TestSecondReplyForANamespaceOpensNoSecondSession(t *testing.T) {
 	r.awaitNothing()
 }
 
+func TestWhatComesLateForANamespaceThatEndedIsNotPassedOn(t *testing.T) {
+	late := []string{`42/a,["late","taken for an offset"]`, `42/a,1["asks"]`, `41/a,`, `43/a,0["an answer"]`, `42/b,["on time"]`}
+	tests := []struct {
+		name   string
+		change func(*config.Config)
+		end    func(c, up *peer)
+		want   []string // how what the client gets begins
+	}{
+		{"left by the client", nil, func(c, up *peer) {
+			c.send("41/a,")
+			up.want("41/a,")
+		}, []string{"43/a,0", `42/b,["on time","hf`}},
+		{"ended by the server", nil, func(c, up *peer) {
+			up.send("41/a,")
+			c.want("41/a,")
+		}, []string{"43/a,0", `42/b,["on time","hf`}},
+		{"left by a client without recovery", func(c *config.Config) {
+			c.Recovery.MaxDisconnectionDuration = 0
+		}, func(c, up *peer) {
+			c.send("41/a,")
+			up.want("41/a,")
+		}, late},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r, s := newScriptedRig(t, tt.change)
+			c := r.dial()
+			up := s.accept()
+			c.send("40/a,", "40/b,")
+			up.want("40/a,", "40/b,")
+			up.send(`40/a,{"sid":"a"}`, `40/b,{"sid":"b"}`)
+			c.want("40/a,", "40/b,")
+			tt.end(c, up)
+			up.send(late...)
+			c.want(tt.want...)
+		})
+	}
+}
+
 func TestUnansweredConnectKeepsNoLinkWithoutClient(t *testing.T) {
 	r, s := newScriptedRig(t, expireSoon)
 	c := r.dial()

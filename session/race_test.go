@@ -78,6 +78,40 @@ func TestConcurrentUse(t *testing.T) {
 	w.finish()
 }
 
+// TestNothingOfAFormerClientComesLate has each client of a session send until it loses it to the next.
+func TestNothingOfAFormerClientComesLate(t *testing.T) {
+	w := newWorld(t, roomy, 1)
+	c := w.open("/")
+	s := c.s
+	var wg sync.WaitGroup
+	latest := uint64(0) // whose packets came last; guarded by the session
+	for handshake := uint64(2); handshake < 100; handshake++ {
+		from, started := c, make(chan struct{})
+		wg.Go(func() {
+			close(started)
+			who := from.Owner().Handshake()
+			for from.Forward(func() {
+				if who < latest {
+					t.Errorf("a packet of client %d came behind one of client %d", who, latest)
+				}
+				latest = who
+			}) {
+			}
+		})
+		<-started
+		w.Park([]*Cursor{c}, time.Minute, "takeover")
+		if c = w.Resume(Claim{PID: s.PID(), Namespace: "/"}, &client{handshake}).Cursor; c == nil {
+			t.Fatal("not resumed")
+		}
+		if !c.Forward(func() { latest = handshake }) {
+			t.Fatalf("client %d has the session, and cannot send", handshake)
+		}
+	}
+	w.Park([]*Cursor{c}, time.Minute, "cut")
+	wg.Wait()
+	w.finish()
+}
+
 // TestConcurrentEnds ends sessions in all ways at once: each ends once, and nothing of it is left.
 func TestConcurrentEnds(t *testing.T) {
 	const sessions = 200

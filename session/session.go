@@ -364,6 +364,19 @@ func (c *Cursor) Acknowledged(id int64) {
 	}
 }
 
+// Forward calls send, which hands something of the client's to the link, unless the client has lost the session. The
+// session cannot be another client's before send returns: so nothing of a former client's comes behind what a later one
+// sends. send must not call back.
+func (c *Cursor) Forward(send func()) bool {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	if c.s.cursor != c {
+		return false
+	}
+	send()
+	return true
+}
+
 // Idle frees what the session keeps ready for the next packets.
 func (c *Cursor) Idle() {
 	c.s.mu.Lock()

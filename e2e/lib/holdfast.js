@@ -65,10 +65,11 @@ function merge(a, b) {
 export class Holdfast {
   /**
    * Starts holdfast before the server on `upstreamPort`. `config` is laid over the tests' defaults. `openFiles` is its limit
-   * of file descriptors, and `stderr` where its log goes: a file descriptor, or "unread" for a pipe that nobody reads.
+   * of file descriptors, and `stderr` where its log goes: a file descriptor, or "unread" for a pipe that nobody reads. `bin` is
+   * another binary than the tests' own.
    */
-  static async start(upstreamPort, config = {}, { args = [], env = {}, ready = true, ...surroundings } = {}) {
-    const bin = await binary();
+  static async start(upstreamPort, config = {}, { args = [], env = {}, ready = true, bin, ...surroundings } = {}) {
+    bin ??= await binary();
     for (let attempt = 1; ; attempt++) {
       const hf = new Holdfast();
       hf.port = Number(config.listen?.split(":").at(-1)) || (await freePort());

@@ -65,17 +65,21 @@ class Namespace {
   }
 
   emit() {
-    // Clients from 4.8 keep an event for the next connection from the moment that a ping is overdue, a little
-    // before they say "disconnect": its epoch would be the wrong one.
-    if (this.adrift || (this.socket.connected && this.socket.io.engine._hasPingExpired?.())) return;
+    if (this.adrift) return;
     const { i, epoch } = this.outgoing.next();
     const args = ["u", i, epoch, body(i)];
-    if (kind(i) !== "ask") return this.socket.emit(...args);
-    this.asked++;
-    this.unanswered.add(i);
-    this.socket.emit(...args, (answer) => {
-      if (answer === i) this.unanswered.delete(i);
-    });
+    if (kind(i) !== "ask") this.socket.emit(...args);
+    else {
+      this.asked++;
+      this.unanswered.add(i);
+      this.socket.emit(...args, (answer) => {
+        if (answer === i) this.unanswered.delete(i);
+      });
+    }
+    // Clients from 4.8 keep an event for the next connection from the moment that a ping is overdue, a little before they
+    // say "disconnect".
+    const kept = this.socket.sendBuffer.at(-1)?.data;
+    if (this.outgoing.connected && kept?.[1] === i) kept[2] = this.outgoing.postpone();
   }
 
   toJSON() {

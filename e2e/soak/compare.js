@@ -1,5 +1,7 @@
 // Compares what each end noted, and says what became of every event, and which promises were broken.
 
+import { kind } from "./stream.js";
+
 const EMPTY = { sent: 0, delivered: 0, lost: 0, doubled: 0, reordered: 0, altered: 0, ambiguous: 0, tail: 0 };
 
 /**
@@ -17,6 +19,7 @@ export function compare({ clients, server, killed = [], ackEvents = "at-most-onc
     up: { recovered: { ...EMPTY }, steady: { ...EMPTY } },
     sessions: { recovered: 0, steady: 0, live: 0, ended: 0 },
     reconnections: { recovered: 0, fresh: 0 },
+    answers: { clients: 0, server: 0 }, // given by them
     fresh: [],
     broken: [],
     pending: 0,
@@ -33,11 +36,18 @@ export function compare({ clients, server, killed = [], ackEvents = "at-most-onc
         checkSession(result, { s, who, servers, ackEvents });
       }
       result.reconnections.fresh += n.fresh.length;
+      result.answers.server += n.asked - n.unanswered.length;
       result.fresh.push(...n.fresh.map((f) => ({ client: client.name, version: client.version, nsp: n.nsp, ...f })));
       checkEpochs(result, { client, n, who, servers });
     }
   }
   return result;
+}
+
+function asksUpTo(last) {
+  let n = 0;
+  for (let i = 1; i <= last; i++) if (kind(i) === "ask") n++;
+  return n;
 }
 
 /** Server to client: one session's own stream, and the broadcasts to it. */
@@ -49,8 +59,14 @@ function checkSession(result, { s, who, servers, ackEvents }) {
     if (s.live || servers.length === 1) broken("the server does not know it");
     return;
   }
-  const { nsp, sent, firstBroadcast } = home.sessions[s.sid];
+  const { nsp, sent, firstBroadcast, answered } = home.sessions[s.sid];
   const totals = result.down[s.kind];
+  result.answers.clients += answered;
+  const owed = asksUpTo(sent) - answered;
+  if (s.live && s.kind === "steady" && owed > 0) {
+    result.pending += owed;
+    broken(`${owed} of the client's answers lost`);
+  }
   for (const [name, stream, first, last] of [
     ["events", s.own, 1, sent],
     ["broadcasts", s.broadcasts, firstBroadcast, home.broadcasts[nsp]],
@@ -111,8 +127,8 @@ function checkEpochs(result, { client, n, who, servers }) {
       result.pending += tail;
       broken(`${end} came last, ${e.last} was sent`);
     }
-    // An answer is kept like an event. Clients from 4.7.5 drop their callback when they are cut.
-    if (client.answersKept && session?.live) {
+    // An answer is kept like an event. Clients from 4.7.5, and the simulated ones, drop their callback when they are cut.
+    if (session?.live && (client.answersKept || !e.over)) {
       const owed = n.unanswered.filter((i) => i >= e.first && i <= end);
       if (owed.length > 0) {
         result.pending += owed.length;

@@ -129,16 +129,22 @@ export async function strike(target, happened) {
 }
 
 /**
- * What befalls the server: it is stopped for less than its heartbeat allows and goes on, and is killed once a minute,
- * not before a third of the first one is over.
+ * What befalls the server: it is stopped for less than its heartbeat allows and goes on, and is killed once a minute, not before
+ * a third of the first one is over. Holdfast is killed once a minute, too, not before two thirds of it are.
  */
 export async function strikeServer({ lane, random, signal }, happened) {
   const start = Date.now();
   let kills = 0;
+  let holdfastKills = 0;
+  const late = () => (Date.now() - start) / 60_000;
   try {
     for (;;) {
       await wait(random.int(5_000, 15_000), null, { signal });
-      if ((Date.now() - start) / 60_000 > kills + 1 / 3) {
+      if (late() > holdfastKills + 2 / 3) {
+        holdfastKills++;
+        happened("holdfast killed");
+        await lane.killHoldfast(() => wait(random.int(100, 3000), null, { signal }));
+      } else if (late() > kills + 1 / 3) {
         kills++;
         happened("server killed");
         await lane.killServer(() => wait(random.int(100, 3000), null, { signal }));

@@ -1,5 +1,7 @@
 // One holdfast with the server behind it and the clients before it.
 import { setMaxListeners } from "node:events";
+import { writeFileSync } from "node:fs";
+import path from "node:path";
 import { Holdfast } from "../lib/holdfast.js";
 import { freePort } from "../lib/ports.js";
 import { Relay } from "../lib/relay.js";
@@ -9,7 +11,8 @@ import { compare } from "./compare.js";
 import { strike, strikeServer } from "./faults.js";
 import { Random } from "./random.js";
 
-const NAMESPACES = ["/", "/chat"];
+export const NAMESPACES = ["/", "/chat"];
+const LOGS = process.env.HOLDFAST_E2E_LOGS;
 const EXPIRY = 10_000; // ms that a session is kept
 const HEARTBEAT = { pingInterval: 3000, pingTimeout: 5000 };
 const VERSIONS = ["4.6.2", "4.8.4"];
@@ -36,6 +39,7 @@ export class Lane {
     this.faults = {}; // name -> count
     this.peak = 0; // bytes
     this.killed = []; // ledgers of servers, taken as they were killed
+    this.past = []; // metrics of holdfasts, taken as they were killed
     this.relays = [];
     this.stop = new AbortController();
     setMaxListeners(0, this.stop.signal); // each client's faults wait for it
@@ -43,13 +47,10 @@ export class Lane {
   }
 
   async #start() {
-    const { server, ackEvents, buffer, seed, clients, simulated, sim } = this.options;
+    const { server, seed, clients, simulated, sim } = this.options;
     this.port = await freePort();
     this.server = await this.#startServer();
-    this.hf = await Holdfast.start(this.port, {
-      recovery: { max_disconnection_duration: `${EXPIRY}ms`, ack_events: ackEvents, buffer },
-      log: { level: "info" },
-    });
+    this.hf = await this.#startHoldfast({});
     await sleep(1000);
     this.before = await this.#resources();
     this.sampling = this.#sample();
@@ -78,6 +79,15 @@ export class Lane {
     await this.#allConnected("all clients to connect");
   }
 
+  #startHoldfast(more) {
+    const { ackEvents, buffer } = this.options;
+    return Holdfast.start(this.port, {
+      recovery: { max_disconnection_duration: `${EXPIRY}ms`, ack_events: ackEvents, buffer },
+      log: { level: LOGS ? "debug" : "info" },
+      ...more,
+    });
+  }
+
   async #startServer() {
     const { server: version, seed } = this.options;
     const child = Child.script("server.js", { version, port: this.port, seed, namespaces: NAMESPACES, io: HEARTBEAT });
@@ -97,6 +107,24 @@ export class Lane {
     }
   }
 
+  /** Kills holdfast, and starts another in its place after `pause()`. */
+  async killHoldfast(pause) {
+    let m;
+    await until(async () => (m = await this.hf.metrics().catch(() => null)), "holdfast's metrics", 30_000);
+    this.past.push(m);
+    this.metrics = undefined; // the next one's are still to come
+    this.restarting = true;
+    await this.hf.kill();
+    this.hf.checkHealth();
+    this.#keepLog();
+    try {
+      await pause();
+    } finally {
+      this.hf = await this.#startHoldfast({ listen: `127.0.0.1:${this.hf.port}` });
+      this.restarting = false;
+    }
+  }
+
   /** Lets faults happen from now on. */
   strike() {
     const { seed } = this.options;
@@ -110,9 +138,14 @@ export class Lane {
     for (const p of this.striking) p.catch((err) => (this.failure ??= err)); // for check()
   }
 
+  /** How many sessions were recovered so far. */
+  get recovered() {
+    return [...this.past, this.metrics].reduce((n, m) => n + (m?.sum("holdfast_recoveries_total", { result: "recovered" }) ?? 0), 0);
+  }
+
   /** Throws if a process has ended by itself. */
   check() {
-    if (this.hf.exit) throw new Error(`${this.name}: holdfast ended by itself: ${JSON.stringify(this.hf.exit)}\n${this.hf.log.slice(-6000)}`);
+    if (this.hf.exit && !this.restarting) throw new Error(`${this.name}: holdfast ended by itself: ${JSON.stringify(this.hf.exit)}\n${this.hf.log.slice(-6000)}`);
     for (const c of [this.clients, this.sim]) if (c.exit) throw new Error(`${this.name}: ${c.name} ended by itself (${c.exit})\n${c.said}`);
     if (this.failure) throw this.failure;
   }
@@ -184,6 +217,11 @@ export class Lane {
     await Promise.all([this.clients, this.sim, this.server].map((c) => c?.kill()));
     await Promise.all(this.relays.splice(0).map((r) => r.stop()));
     await this.hf?.kill();
+    this.#keepLog();
+  }
+
+  #keepLog() {
+    if (LOGS && this.hf) writeFileSync(path.join(LOGS, `soak.${this.options.server}.${this.hf.pid}.log`), this.hf.log);
   }
 
   async #allConnected(what) {

@@ -76,7 +76,7 @@ async function patience(minutes, lanes) {
     const minute = Math.floor((Date.now() - start) / 60_000);
     if (minute > told && Date.now() < end) {
       told = minute;
-      const recovered = lanes.map((l) => l.metrics?.sum("holdfast_recoveries_total", { result: "recovered" }) ?? 0);
+      const recovered = lanes.map((l) => l.recovered);
       console.log(`  ${minute} min: ${recovered.join(" and ")} sessions recovered`);
     }
   }

@@ -123,6 +123,17 @@ export class Outgoing {
     return { i, epoch };
   }
 
+  /** The latest number, though the client is connected, leaves with the next connection. Returns its epoch. */
+  postpone() {
+    const e = this.epochs.get(this.epoch);
+    if (--e.last < e.first) this.epochs.delete(this.epoch);
+    const i = this.number;
+    const next = this.epochs.get(this.epoch + 1);
+    if (next) next.last = i;
+    else this.epochs.set(this.epoch + 1, { epoch: this.epoch + 1, sid: null, first: i, last: i, over: false });
+    return this.epoch + 1;
+  }
+
   toJSON() {
     return [...this.epochs.values()];
   }

@@ -19,6 +19,8 @@ class Run {
     this.ended = null;
     this.connections = 2;
     this.unanswered = [];
+    this.answered = 2; // 7 and 18
+    this.answersKept = true;
     this.down = Array.from({ length: 20 }, (_, k) => k + 1);
     this.up = [];
     this.outgoing.connect("s");
@@ -44,13 +46,14 @@ class Run {
           {
             name: "c",
             version: "4.6.2",
-            answersKept: true,
+            answersKept: this.answersKept,
             namespaces: [
               {
                 nsp: NSP,
                 live: true,
                 sessions: [{ sid: "s", connections: this.connections, own: this.own, broadcasts: this.broadcasts }],
                 fresh: [],
+                asked: 2,
                 epochs: this.outgoing,
                 unanswered: this.unanswered,
               },
@@ -58,7 +61,7 @@ class Run {
           },
         ],
         server: {
-          sessions: { s: { client: "c", nsp: NSP, sent: 20, firstBroadcast: 4, ended: this.ended } },
+          sessions: { s: { client: "c", nsp: NSP, sent: 20, firstBroadcast: 4, answered: this.answered, ended: this.ended } },
           arrivals: { [`c ${NSP}`]: this.arrivals },
           broadcasts: { [NSP]: 8 },
         },
@@ -186,6 +189,20 @@ describe("the soak's checks, from client to server", () => {
     assert.equal(changed((run) => run.up.splice(12, 0, run.up[4])).up.doubled, 1);
   });
 
+  it("know the events that a client keeps for its next connection", () => {
+    const run = new Run();
+    const { i, epoch } = run.outgoing.next();
+    run.up.push({ i, epoch: run.outgoing.postpone() });
+    assert.equal(run.up.at(-1).epoch, epoch + 1);
+    run.outgoing.disconnect();
+    run.up.splice(-3, 2); // the last two of the connection that died
+    run.up.push(run.outgoing.next());
+    run.outgoing.connect("s");
+    const { up, broken, pending } = run.compare();
+    assert.deepEqual(broken, []);
+    assert.deepEqual([up.recovered.lost, up.recovered.tail, pending], [0, 2, 0]);
+  });
+
   it("find one that a stale connection delivered late", () => {
     const late = (run) => run.up.splice(12, 0, ...run.up.splice(9, 1));
     assert.equal(changed(late).up.reordered, 1);
@@ -198,6 +215,28 @@ describe("the soak's checks, from client to server", () => {
       run.unanswered = [ASK];
     });
     assert.deepEqual(broken, []);
+  });
+
+  it("find an answer that was lost on a connection that holds, whatever its client forgets with the former one's end", () => {
+    const unanswered = (i) =>
+      changed((run) => {
+        run.answersKept = false;
+        run.unanswered = [i];
+      });
+    assert.deepEqual(unanswered(ASK).broken, []);
+    assert.equal(unanswered(18).broken.length, 1);
+    assert.equal(unanswered(18).pending, 1);
+  });
+
+  it("find that the server has no answer, from a client that was never cut", () => {
+    const owing = (connections) =>
+      changed((run) => {
+        run.answered = 1;
+        run.connections = connections;
+      });
+    assert.equal(owing(1).pending, 1);
+    assert.equal(owing(1).broken.length, 1);
+    assert.deepEqual(owing(2).broken, []);
   });
 });
 

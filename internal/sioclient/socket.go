@@ -60,8 +60,9 @@ type outgoing struct {
 
 // pendingAck is an acknowledgement that the server owes.
 type pendingAck struct {
-	sent   bool
-	result chan ackResult // 1: whoever settles it must not wait
+	sent     bool
+	result   chan ackResult               // 1: whoever settles it must not wait; nil if there is
+	answered func(args []json.RawMessage) // called instead, and not at all if there is no answer
 }
 
 type ackResult struct {
@@ -149,6 +150,22 @@ func (s *Socket) EmitVolatile(event string, args ...any) bool {
 	s.mu.Unlock()
 	if connected {
 		encode(wire.Event, s.nsp, wire.NoID, append([]any{event}, args...)).write(l)
+	}
+	return connected
+}
+
+// EmitVolatileAck is EmitVolatile for an event that asks for an acknowledgement. answered is called with the server's answer, by
+// the connection's reader, and not at all if the connection ends before.
+func (s *Socket) EmitVolatileAck(answered func(args []json.RawMessage), event string, args ...any) bool {
+	s.mu.Lock()
+	connected, l, id := s.connected, s.link, s.nextID
+	if connected {
+		s.nextID++
+		s.acks[id] = &pendingAck{sent: true, answered: answered}
+	}
+	s.mu.Unlock()
+	if connected {
+		encode(wire.Event, s.nsp, id, append([]any{event}, args...)).write(l)
 	}
 	return connected
 }
@@ -447,7 +464,11 @@ func (s *Socket) onAck(p wire.Packet) error {
 	ack := s.acks[p.ID]
 	delete(s.acks, p.ID)
 	s.mu.Unlock()
-	if ack != nil {
+	switch {
+	case ack == nil:
+	case ack.answered != nil:
+		ack.answered(args)
+	default:
 		ack.result <- ackResult{args: args}
 	}
 	return nil
@@ -473,7 +494,9 @@ func (s *Socket) onEnd(reason string) {
 	for id, ack := range s.acks {
 		if ack.sent {
 			delete(s.acks, id)
-			ack.result <- ackResult{err: err}
+			if ack.result != nil {
+				ack.result <- ackResult{err: err}
+			}
 		}
 	}
 	callbacks := s.onDisconnect

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -40,11 +42,14 @@ type namespace struct {
 	Fresh    []freshNote `json:"fresh"`
 	Epochs   []*epoch    `json:"epochs"`
 	Live     bool        `json:"live"`
-	None     []any       `json:"unanswered"` // these clients ask for no answers
+	Asked    int         `json:"asked"`
 
-	socket *sioclient.Socket
-	engine string // the Engine.IO sid of the connection that was noted last
-	number int
+	Unanswered []int `json:"unanswered"`
+
+	waiting map[int]bool // for an answer
+	socket  *sioclient.Socket
+	engine  string // the Engine.IO sid of the connection that was noted last
+	number  int
 }
 
 // freshNote is a connection that should have recovered a session and did not.
@@ -60,7 +65,7 @@ func newClient(name, url string, namespaces []string, random *rand.Rand) *client
 	for _, nsp := range namespaces {
 		n := &namespace{
 			NSP: nsp, socket: c.sio.Of(nsp, auth),
-			Sessions: []*session{}, Fresh: []freshNote{}, Epochs: []*epoch{}, None: []any{},
+			Sessions: []*session{}, Fresh: []freshNote{}, Epochs: []*epoch{}, waiting: map[int]bool{},
 		}
 		n.socket.OnBinary("n", func(args []any, ack func(...any)) {
 			c.take(n, args, func(s *session) *incoming { return s.Own })
@@ -179,7 +184,7 @@ func (c *client) over() {
 func (c *client) emit(n *namespace) {
 	sid := n.socket.ID()
 	i := n.number + 1
-	if sid == "" || !n.socket.EmitVolatile("u", i, c.epoch, body(i)) {
+	if sid == "" || !c.send(n, i) {
 		return
 	}
 	n.number = i
@@ -191,12 +196,40 @@ func (c *client) emit(n *namespace) {
 	n.Epochs[len(n.Epochs)-1].Last = i
 }
 
+// send sends number i, and reports whether there was a connection.
+func (c *client) send(n *namespace, i int) bool {
+	if !isAsk(i) {
+		return n.socket.EmitVolatile("u", i, c.epoch, body(i))
+	}
+	c.locked(func() { n.waiting[i] = true })
+	sent := n.socket.EmitVolatileAck(func(args []json.RawMessage) {
+		if len(args) > 0 && integer(args[0]) == int64(i) {
+			c.locked(func() { delete(n.waiting, i) })
+		}
+	}, "u", i, c.epoch, body(i))
+	c.locked(func() {
+		if sent {
+			n.Asked++
+		} else {
+			delete(n.waiting, i) // it will be asked over the next connection
+		}
+	})
+	return sent
+}
+
+func (c *client) locked(fn func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fn()
+}
+
 // MarshalJSON is the client's part of the ledger.
 func (c *client) MarshalJSON() ([]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, n := range c.namespaces {
 		n.Live = n.socket.Connected()
+		n.Unanswered = slices.AppendSeq([]int{}, maps.Keys(n.waiting))
 		for _, s := range n.Sessions {
 			s.Own.count()
 			s.Broadcasts.count()
