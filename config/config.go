@@ -136,10 +136,11 @@ type Recovery struct {
 	MaxParkedSessions int `yaml:"max_parked_sessions" reload:"live"`
 	// AckEvents is for events with an ack that were in flight. Default
 	// AtMostOnce.
-	AckEvents AckEvents `yaml:"ack_events" reload:"live"`
-	Bind      Bind      `yaml:"bind"`
-	Clients   Clients   `yaml:"clients"`
-	Buffer    Buffer    `yaml:"buffer"`
+	AckEvents  AckEvents  `yaml:"ack_events" reload:"live"`
+	Bind       Bind       `yaml:"bind"`
+	Clients    Clients    `yaml:"clients"`
+	Namespaces Namespaces `yaml:"namespaces"`
+	Buffer     Buffer     `yaml:"buffer"`
 }
 
 // Bind names what a client must present, beside the pid, as it was when the session was opened. All that is named
@@ -164,6 +165,13 @@ type Clients struct {
 	// UserAgent is a regular expression (RE2) that chooses the clients whose
 	// User-Agent header it matches. Default "".
 	UserAgent string `yaml:"user_agent" reload:"live"`
+}
+
+// Namespaces chooses the namespaces that get recovery: those that a pattern of Include matches and none of Exclude. In a
+// pattern * stands for any text. See Filter.
+type Namespaces struct {
+	Include []string `yaml:"include" reload:"live"` // At least one. Default *, all.
+	Exclude []string `yaml:"exclude" reload:"live"` // Default none.
 }
 
 // Buffer bounds what is kept of the upstream's packets.
@@ -288,6 +296,7 @@ func Default() Config {
 			AckEvents:                AtMostOnce,
 			Bind:                     Bind{Headers: []string{}, Cookies: []string{}, Auth: []string{}},
 			Clients:                  Clients{Mode: AllClients},
+			Namespaces:               Namespaces{Include: []string{"*"}, Exclude: []string{}},
 			Buffer: Buffer{
 				MaxPackets: 100000,
 				MaxBytes:   16 * MiB,

@@ -20,6 +20,7 @@ var allKeys = strings.Fields(`
 	recovery.max_disconnection_duration recovery.going_away_duration recovery.max_parked_sessions recovery.ack_events
 	recovery.bind.headers recovery.bind.cookies recovery.bind.auth
 	recovery.clients.mode recovery.clients.query recovery.clients.user_agent
+	recovery.namespaces.include recovery.namespaces.exclude
 	recovery.buffer.max_packets recovery.buffer.max_bytes recovery.buffer.window recovery.buffer.total_bytes
 	events.volatile events.latest
 	notify.parked notify.resumed

@@ -152,6 +152,8 @@ func TestEverySettingEverywhere(t *testing.T) {
 		"recovery.clients.mode":                        "opt-in",
 		"recovery.clients.query":                       "recover",
 		"recovery.clients.user_agent":                  "Firefox/1[0-9]{2}",
+		"recovery.namespaces.include":                  "/,/game-*",
+		"recovery.namespaces.exclude":                  "/game-7",
 		"recovery.buffer.max_packets":                  "11",
 		"recovery.buffer.max_bytes":                    "12MiB",
 		"recovery.buffer.window":                       "128KiB",

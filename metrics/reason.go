@@ -47,7 +47,7 @@ const (
 	Binding Reason = "binding"
 	// Limit: too many recoveries had failed from the client's address, or its session was taken over too often; or the client was closed at another limit.
 	Limit Reason = "limit"
-	// Excluded: recovery is off, or not for this client.
+	// Excluded: recovery is off, or not for this client or namespace.
 	Excluded Reason = "excluded"
 )
 
@@ -71,7 +71,7 @@ const (
 
 // Why a session was closed without having been recoverable.
 const (
-	// NotParked: its client went away, and recovery is off or not for it.
+	// NotParked: its client went away, and recovery is off or not for it or its namespace.
 	NotParked Reason = "not_parked"
 	// Internal: a panic, confined to its connection. See the log.
 	Internal Reason = "internal"
@@ -118,7 +118,7 @@ var meanings = map[Reason]string{
 	Stale:            "A newer connection of the same client has, or last had, the session.",
 	Binding:          "The client lacks what the session is bound to by recovery.bind. The session stays.",
 	Limit:            "Not recovered: too many recoveries had failed from the client's address (limits.failed_resumes_per_second_per_address), so this one was not looked up; or the session was taken over too often (limits.takeovers_per_minute_per_session). Parked: the client was closed at another limit (holdfast_refused_total).",
-	Excluded:         "Recovery is off, or not for this client (recovery.clients), though it presents a pid from before.",
+	Excluded:         "Recovery is off, or not for this client (recovery.clients) or namespace (recovery.namespaces), though it presents a pid from before.",
 	TransportClose:   "The client's connection was closed.",
 	TransportError:   "The client's connection broke.",
 	PingTimeout:      "The client did not answer a heartbeat.",
@@ -126,7 +126,7 @@ var meanings = map[Reason]string{
 	GoingAway:        "The client's page was closed or left (WebSocket close code 1001).",
 	PollError:        "A long-polling request was cancelled, or overlapped another: so ends a long-polling client that loses the network.",
 	ParseError:       "The client sent what is not Engine.IO or Socket.IO.",
-	NotParked:        "The client went away, and recovery is turned off, or not for this client.",
+	NotParked:        "The client went away, and recovery is turned off, or not for this client or namespace.",
 	Internal:         "A panic, confined to this connection.",
 }
 

@@ -18,13 +18,13 @@ type client struct {
 	// Immutable.
 	srv         *Server
 	sock        *engineio.Socket
-	order       uint64       // of its handshake
-	address     netip.Addr   // where it comes from
-	request     savedRequest // its handshake, to be repeated if a further home is needed
-	byWebSocket bool         // the handshake was
-	later       http.Header  // for its polling responses
-	bound       []byte       // digest of what its handshake has of recovery.bind
-	recoverable bool
+	order       uint64        // of its handshake
+	address     netip.Addr    // where it comes from
+	request     savedRequest  // its handshake, to be repeated if a further home is needed
+	byWebSocket bool          // the handshake was
+	later       http.Header   // for its polling responses
+	bound       []byte        // digest of what its handshake has of recovery.bind
+	recoverable bool          // sessions of its are, in namespaces that have recovery
 	done        chan struct{} // closed when the client is gone and its sessions are parked
 
 	websocket atomic.Bool

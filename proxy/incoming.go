@@ -40,6 +40,7 @@ type incoming struct {
 	earlyBytes   int
 	dirty        []*link   // to be flushed
 	wake         bool      // the Socket is to be woken
+	resumed      bool      // the home may be needed no more
 	dropped      bool      // the client was closed: what follows is not handled
 	waiting      []message // what came while a further home was dialled
 	waitingBytes int
@@ -165,6 +166,10 @@ func (c *client) Flush() {
 	if in.wake {
 		in.wake = false
 		c.sock.Wake()
+	}
+	if in.resumed { // not before: a namespace that is not recovered may be connected in the same batch
+		in.resumed = false
+		c.releaseHome()
 	}
 }
 
@@ -360,7 +365,7 @@ func (c *client) connect(p packet) {
 // mayResume reports whether the client's pid is to be looked up at all.
 func (c *client) mayResume(namespace string) bool {
 	switch {
-	case !c.recoverable:
+	case !c.recoverable, !c.srv.settings().recoverable(namespace):
 		c.srv.notRecovered(c, namespace, metrics.Excluded)
 		return false
 	case c.srv.settings().failedResumeRate.exhausted(c.address):
@@ -413,7 +418,7 @@ func (c *client) resume(claim session.Claim, start time.Time) bool {
 		for _, p := range c.takeEarly(namespace) {
 			c.forward(r.Cursor, p)
 		}
-		c.releaseHome()
+		c.in.resumed = true
 		return true
 	}
 }
