@@ -31,6 +31,15 @@ const (
 	AtLeastOnce AckEvents = "at-least-once" // sent again: handlers may run twice
 )
 
+// ClientDisconnect says what becomes of a session whose client says goodbye, by a Socket.IO DISCONNECT packet.
+type ClientDisconnect string
+
+// The choices for ClientDisconnect.
+const (
+	CloseSession ClientDisconnect = "close" // it ends, for the server too
+	ParkSession  ClientDisconnect = "park"  // it waits for its client, as after a drop
+)
+
 // Limits that Validate enforces and other packages may rely on.
 const (
 	MinWindow     = 64 * KiB
@@ -136,7 +145,10 @@ type Recovery struct {
 	MaxParkedSessions int `yaml:"max_parked_sessions" reload:"live"`
 	// AckEvents is for events with an ack that were in flight. Default
 	// AtMostOnce.
-	AckEvents  AckEvents  `yaml:"ack_events" reload:"live"`
+	AckEvents AckEvents `yaml:"ack_events" reload:"live"`
+	// OnClientDisconnect is for a client that says goodbye. Default CloseSession.
+	OnClientDisconnect ClientDisconnect `yaml:"on_client_disconnect" reload:"live"`
+
 	Bind       Bind       `yaml:"bind"`
 	Clients    Clients    `yaml:"clients"`
 	Namespaces Namespaces `yaml:"namespaces"`
@@ -294,6 +306,7 @@ func Default() Config {
 			GoingAwayDuration:        10 * time.Second,
 			MaxParkedSessions:        10000,
 			AckEvents:                AtMostOnce,
+			OnClientDisconnect:       CloseSession,
 			Bind:                     Bind{Headers: []string{}, Cookies: []string{}, Auth: []string{}},
 			Clients:                  Clients{Mode: AllClients},
 			Namespaces:               Namespaces{Include: []string{"*"}, Exclude: []string{}},

@@ -146,6 +146,7 @@ func TestEverySettingEverywhere(t *testing.T) {
 		"recovery.going_away_duration":                 "9s",
 		"recovery.max_parked_sessions":                 "10",
 		"recovery.ack_events":                          "at-least-once",
+		"recovery.on_client_disconnect":                "park",
 		"recovery.bind.headers":                        "Authorization,User-Agent",
 		"recovery.bind.cookies":                        "session",
 		"recovery.bind.auth":                           "token,user",

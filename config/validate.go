@@ -166,6 +166,7 @@ func (v *validator) recovery(r *Recovery) {
 	v.need(r.MaxParkedSessions >= 1, &r.MaxParkedSessions,
 		fmt.Sprintf("1 or more; to turn recovery off, set %s to 0", v.key(&r.MaxDisconnectionDuration)))
 	v.oneOf(&r.AckEvents, string(r.AckEvents), string(AtMostOnce), string(AtLeastOnce))
+	v.oneOf(&r.OnClientDisconnect, string(r.OnClientDisconnect), string(CloseSession), string(ParkSession))
 	v.bind(&r.Bind)
 	v.clients(&r.Clients)
 	v.namespaces(&r.Namespaces, r)

@@ -25,7 +25,7 @@ const (
 	BufferFull Reason = "buffer_full"
 	// ServerDisconnect: the server disconnected it.
 	ServerDisconnect Reason = "server_disconnect"
-	// ClientDisconnect: the client said goodbye.
+	// ClientDisconnect: the client said goodbye. Its session may be parked for that too.
 	ClientDisconnect Reason = "client_disconnect"
 	// UpstreamLost: the connection to the server ended.
 	UpstreamLost Reason = "upstream_lost"
@@ -51,7 +51,7 @@ const (
 	Excluded Reason = "excluded"
 )
 
-// Why a session was parked: how its client's transport ended.
+// Why a session was parked: how its client's transport ended. ClientDisconnect is another reason.
 const (
 	// TransportClose: the connection was closed.
 	TransportClose Reason = "transport_close"
@@ -90,7 +90,7 @@ func FailedReasons() []Reason {
 
 // ParkingReasons are the reasons of Metrics.Parked.
 func ParkingReasons() []Reason {
-	return []Reason{TransportClose, TransportError, PingTimeout, EngineClose, GoingAway, PollError, ParseError, Limit, Takeover}
+	return []Reason{TransportClose, TransportError, PingTimeout, EngineClose, GoingAway, PollError, ParseError, Limit, Takeover, ClientDisconnect}
 }
 
 // CloseReasons are the reasons of Metrics.SessionClosed.
@@ -109,7 +109,7 @@ var meanings = map[Reason]string{
 	Evicted:          "More sessions were parked than recovery.max_parked_sessions, or the memory budget was needed.",
 	BufferFull:       "The session missed more than recovery.buffer.max_packets or recovery.buffer.max_bytes.",
 	ServerDisconnect: "The server disconnected the socket.",
-	ClientDisconnect: "The client called disconnect().",
+	ClientDisconnect: "The client called disconnect(). Parked, with recovery.on_client_disconnect: park; it is not recovered even so if it came back at once while events were on their way.",
 	UpstreamLost:     "The connection to the server ended: it stopped, restarted, closed it or fell silent.",
 	Draining:         "holdfast was shutting down.",
 	UnknownPID:       "No session has this pid, nor is one remembered: holdfast restarted, the request reached another replica, or it was long ago.",

@@ -46,6 +46,7 @@ type incoming struct {
 	waitingBytes int
 	dialing      bool
 	namespaces   []string // that a CONNECT came for
+	goodbyes     byNamespace[*goodbye]
 }
 
 type limits struct{ partialBytes int }
@@ -233,6 +234,9 @@ func (c *client) dispatch(p packet) {
 	}
 	cur := c.attached(string(p.h.Namespace))
 	if cur == nil {
+		if c.afterGoodbye(p) {
+			return
+		}
 		if p.h.IsAck() && !slices.Contains(c.in.namespaces, string(p.h.Namespace)) {
 			c.hold(p)
 			return
@@ -247,6 +251,9 @@ func (c *client) dispatch(p packet) {
 func (c *client) forward(cur *session.Cursor, p packet) {
 	if p.h.IsAck() {
 		cur.Acknowledged(p.h.AckID)
+	}
+	if p.h.Type == socketio.Disconnect && c.leave(cur) {
+		return
 	}
 	l := cur.Session().Upstream().(*link)
 	l.conn.Send(p.data, nil, nil, p.attachments)
@@ -332,7 +339,10 @@ func (c *client) connect(p packet) {
 	start := time.Now()
 	in := &c.in
 	namespace := string(p.h.Namespace)
-	if c.attached(namespace) != nil || c.connecting(namespace) {
+	if cur := c.attached(namespace); cur != nil || c.connecting(namespace) {
+		if cur != nil { // it disconnected before the reply to the first one, which it tells nobody, and ignored what came since
+			c.srv.registry.Fail(cur, session.ClientDisconnect)
+		}
 		c.drop("second CONNECT for a namespace")
 		return
 	}
@@ -359,6 +369,7 @@ func (c *client) connect(p packet) {
 		}
 	}
 	c.takeEarly(namespace) // they were for the session that could not be resumed
+	c.forgetGoodbye(namespace)
 	c.connectHome(namespace, rest)
 }
 
@@ -379,7 +390,7 @@ func (c *client) mayResume(namespace string) bool {
 func (c *client) claim(namespace string, connect []byte, rec socketio.Recovery) session.Claim {
 	return session.Claim{
 		PID: rec.PID, Namespace: namespace, Offset: rec.Offset, ForeignOffset: rec.ForeignOffset,
-		Binding: c.srv.binder.session(c.bound, connect),
+		Binding: c.srv.binder.session(c.bound, connect), Settled: c.settled(namespace),
 	}
 }
 
@@ -407,12 +418,13 @@ func (c *client) resume(claim session.Claim, start time.Time) bool {
 				c.dropLater("its session was taken over too often")
 			case session.UnknownPID, session.WrongNamespace, session.Mismatch: // somebody may be guessing
 				s.settings().failedResumeRate.take(c.address)
-			case session.BadOffset:
-				s.registry.Abandon(claim.PID, namespace)
+			case session.BadOffset, session.ClientDisconnect:
+				s.registry.Abandon(claim.PID, namespace, r.Refused)
 			}
 			return false
 		}
 		s.recovered(c, namespace, how, r)
+		c.in.goodbyes.remove(namespace)
 		c.in.wake = true
 		c.touch(r.Cursor.Session().Upstream().(*link)) // it may have been told
 		for _, p := range c.takeEarly(namespace) {
