@@ -31,6 +31,15 @@ const (
 	AtLeastOnce AckEvents = "at-least-once" // sent again: handlers may run twice
 )
 
+// ClientDisconnect says what becomes of a session whose client says goodbye, by a Socket.IO DISCONNECT packet.
+type ClientDisconnect string
+
+// The choices for ClientDisconnect.
+const (
+	CloseSession ClientDisconnect = "close" // it ends, for the server too
+	ParkSession  ClientDisconnect = "park"  // it waits for its client, as after a drop
+)
+
 // Limits that Validate enforces and other packages may rely on.
 const (
 	MinWindow     = 64 * KiB
@@ -137,9 +146,13 @@ type Recovery struct {
 	// AckEvents is for events with an ack that were in flight. Default
 	// AtMostOnce.
 	AckEvents AckEvents `yaml:"ack_events" reload:"live"`
-	Bind      Bind      `yaml:"bind"`
-	Clients   Clients   `yaml:"clients"`
-	Buffer    Buffer    `yaml:"buffer"`
+	// OnClientDisconnect is for a client that says goodbye. Default CloseSession.
+	OnClientDisconnect ClientDisconnect `yaml:"on_client_disconnect" reload:"live"`
+
+	Bind       Bind       `yaml:"bind"`
+	Clients    Clients    `yaml:"clients"`
+	Namespaces Namespaces `yaml:"namespaces"`
+	Buffer     Buffer     `yaml:"buffer"`
 }
 
 // Bind names what a client must present, beside the pid, as it was when the session was opened. All that is named
@@ -164,6 +177,13 @@ type Clients struct {
 	// UserAgent is a regular expression (RE2) that chooses the clients whose
 	// User-Agent header it matches. Default "".
 	UserAgent string `yaml:"user_agent" reload:"live"`
+}
+
+// Namespaces chooses the namespaces that get recovery: those that a pattern of Include matches and none of Exclude. In a
+// pattern * stands for any text. See Filter.
+type Namespaces struct {
+	Include []string `yaml:"include" reload:"live"` // At least one. Default *, all.
+	Exclude []string `yaml:"exclude" reload:"live"` // Default none.
 }
 
 // Buffer bounds what is kept of the upstream's packets.
@@ -286,8 +306,10 @@ func Default() Config {
 			GoingAwayDuration:        10 * time.Second,
 			MaxParkedSessions:        10000,
 			AckEvents:                AtMostOnce,
+			OnClientDisconnect:       CloseSession,
 			Bind:                     Bind{Headers: []string{}, Cookies: []string{}, Auth: []string{}},
 			Clients:                  Clients{Mode: AllClients},
+			Namespaces:               Namespaces{Include: []string{"*"}, Exclude: []string{}},
 			Buffer: Buffer{
 				MaxPackets: 100000,
 				MaxBytes:   16 * MiB,

@@ -17,9 +17,10 @@ var allKeys = strings.Fields(`
 	upstream.tls.ca_file upstream.tls.server_name upstream.tls.insecure_skip_verify
 	tls.cert_file tls.key_file
 	engineio.paths engineio.ping_interval engineio.ping_timeout engineio.max_payload engineio.upgrade_timeout
-	recovery.max_disconnection_duration recovery.going_away_duration recovery.max_parked_sessions recovery.ack_events
+	recovery.max_disconnection_duration recovery.going_away_duration recovery.max_parked_sessions recovery.ack_events recovery.on_client_disconnect
 	recovery.bind.headers recovery.bind.cookies recovery.bind.auth
 	recovery.clients.mode recovery.clients.query recovery.clients.user_agent
+	recovery.namespaces.include recovery.namespaces.exclude
 	recovery.buffer.max_packets recovery.buffer.max_bytes recovery.buffer.window recovery.buffer.total_bytes
 	events.volatile events.latest
 	notify.parked notify.resumed

@@ -145,13 +145,14 @@ func TestConfigurationPageReload(t *testing.T) {
 	}
 }
 
-// The page's examples are valid files.
+// The page's examples are valid files, and every key is in one of them.
 func TestConfigurationPageExamples(t *testing.T) {
 	page := read(t, "..", "docs", "configuration.md")
 	examples := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(page, -1)
 	if len(examples) < 5 {
 		t.Errorf("found %d examples only", len(examples))
 	}
+	shown := map[string]bool{}
 	for _, m := range examples {
 		l := newLoader()
 		l.applyYAML("example", []byte(m[1]))
@@ -160,6 +161,15 @@ func TestConfigurationPageExamples(t *testing.T) {
 		}
 		if len(l.sources) == 0 {
 			t.Errorf("nothing is set by\n%s", m[1])
+		}
+		for key := range l.sources {
+			shown[key] = true
+		}
+	}
+	c := Default()
+	for _, s := range settings(&c) {
+		if !shown[s.key] {
+			t.Errorf("no example has %s", s.key)
 		}
 	}
 }

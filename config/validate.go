@@ -166,8 +166,10 @@ func (v *validator) recovery(r *Recovery) {
 	v.need(r.MaxParkedSessions >= 1, &r.MaxParkedSessions,
 		fmt.Sprintf("1 or more; to turn recovery off, set %s to 0", v.key(&r.MaxDisconnectionDuration)))
 	v.oneOf(&r.AckEvents, string(r.AckEvents), string(AtMostOnce), string(AtLeastOnce))
+	v.oneOf(&r.OnClientDisconnect, string(r.OnClientDisconnect), string(CloseSession), string(ParkSession))
 	v.bind(&r.Bind)
 	v.clients(&r.Clients)
+	v.namespaces(&r.Namespaces, r)
 
 	b := &r.Buffer
 	v.atLeastOne(&b.MaxPackets)
@@ -233,6 +235,20 @@ func (v *validator) clients(c *Clients) {
 			v.key(&c.Mode), AllClients, OptIn, OptOut)
 		v.need(c.Query == "", &c.Query, allowed)
 		v.need(c.UserAgent == "", &c.UserAgent, allowed)
+	}
+}
+
+func (v *validator) namespaces(n *Namespaces, r *Recovery) {
+	off := fmt.Sprintf("; to turn recovery off, set %s to 0", v.key(&r.MaxDisconnectionDuration))
+	v.need(len(n.Include) > 0, &n.Include, `at least one pattern, such as "*" for all namespaces`+off)
+	for _, list := range []*[]string{&n.Include, &n.Exclude} {
+		for _, text := range *list {
+			problem := checkNamespacePattern(text)
+			v.needItem(problem == "", list, text, problem)
+		}
+	}
+	for _, text := range n.Exclude {
+		v.needItem(text != "*" && text != "/*", &n.Exclude, text, "patterns that leave some namespaces"+off)
 	}
 }
 

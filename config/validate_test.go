@@ -75,6 +75,26 @@ func TestValidate(t *testing.T) {
 		{"payload too large", func(c *Config) { c.EngineIO.MaxPayload = GiB + 1 }, []string{"engineio.max_payload: "}},
 		{"no upgrade timeout", func(c *Config) { c.EngineIO.UpgradeTimeout = 0 }, []string{"engineio.upgrade_timeout: "}},
 
+		{"namespaces", func(c *Config) {
+			c.Recovery.Namespaces = Namespaces{Include: []string{"/", "/game-*", "*/admin"}, Exclude: []string{"/", "/game-7", "*-strict"}}
+		}, nil},
+		{"no namespaces", func(c *Config) { c.Recovery.Namespaces.Include = []string{} }, []string{`recovery.namespaces.include: found "" (the default); allowed: at least one pattern, such as "*" for all namespaces; to turn recovery off, set recovery.max_disconnection_duration to 0`}},
+		{"namespaces without a slash", func(c *Config) {
+			c.Recovery.Namespaces = Namespaces{Include: []string{"/a", "admin"}, Exclude: []string{"b*"}}
+		}, []string{
+			`recovery.namespaces.include: found "admin" (the default); allowed: a namespace, such as / or /admin, or a pattern, such as /game-* or *; it begins with a slash: "/admin"`,
+			`recovery.namespaces.exclude: found "b*"`,
+		}},
+		{"namespaces that nothing can have", func(c *Config) { c.Recovery.Namespaces.Exclude = []string{"", "/a ", "/a\x00", "/a,/b"} }, []string{
+			`recovery.namespaces.exclude: found ""`,
+			`recovery.namespaces.exclude: found "/a "`,
+			`recovery.namespaces.exclude: found "/a\x00"`,
+			`recovery.namespaces.exclude: found "/a,/b" (the default); allowed: a namespace, such as / or /admin, or a pattern, such as /game-* or *; no namespace has a comma`,
+		}},
+		{"all namespaces excluded", func(c *Config) { c.Recovery.Namespaces.Exclude = []string{"/*", "*"} }, []string{
+			`recovery.namespaces.exclude: found "/*" (the default); allowed: patterns that leave some namespaces; to turn recovery off`,
+			`recovery.namespaces.exclude: found "*"`,
+		}},
 		{"bindings", func(c *Config) {
 			c.Recovery.Bind = Bind{Headers: []string{"authorization", "Host"}, Cookies: []string{"session.id"}, Auth: []string{"a key"}}
 		}, nil},

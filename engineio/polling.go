@@ -156,7 +156,9 @@ func (s *Socket) beginPoll(id string) (*poll, Answer) {
 	if ps.unproven {
 		ps.unproven = false
 		ps.lastBody = nil
-		s.h.Confirm(ps.mark)
+		if !s.opts.ConfirmByPong {
+			s.h.Confirm(ps.mark)
+		}
 	}
 	p := &poll{id: id, answer: make(chan pollAnswer, 1)}
 	ps.waiting = p
@@ -206,7 +208,12 @@ func (s *Socket) answerPollLocked() {
 	}
 	e := newEncoder(payloadFormat)
 	defer e.free()
-	s.h.Fill(e, batchBytes)
+	r := s.h.Fill(e, batchBytes)
+	if s.opts.ConfirmByPong && r.Confirm && !s.pingInFlight && s.state == stateOpen {
+		s.pingInFlight, s.pingQueued = true, true
+		s.pingSent = time.Now()
+		s.h.ConfirmPing()
+	}
 	if s.pingQueued && s.state == stateOpen {
 		s.pingLocked(e, s.pingSent)
 	}
@@ -220,7 +227,9 @@ func (s *Socket) answerPollLocked() {
 	}
 	ps.lastID = ps.waiting.id
 	ps.lastBody = append([]byte(nil), e.buf...)
-	ps.mark = s.h.Mark()
+	if !s.opts.ConfirmByPong {
+		ps.mark = s.h.Mark()
+	}
 	ps.unproven = true
 	s.endPollLocked(ps.lastBody)
 }

@@ -83,6 +83,42 @@ func TestRetriedPoll(t *testing.T) {
 	})
 }
 
+// Where only pongs confirm, a poll does not: it may overtake a POST that was sent before it.
+func TestConfirmByPong(t *testing.T) {
+	opts := testOptions
+	opts.ConfirmByPong = true
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, opts)
+		h.add("x")
+		startPoll(t, s, "a").want(t, "200 4x")
+		startPoll(t, s, "a").want(t, "200 4x") // a retry
+		waiting := startPoll(t, s, "b")
+		h.wantLog(t)
+		h.askForConfirmations()
+		h.add("y")
+		s.Wake()
+		waiting.want(t, "200 4y\x1e2")
+		h.wantLog(t, "confirm ping")
+		h.add("z")
+		startPoll(t, s, "c").want(t, "200 4z") // with one ping in flight at most
+		h.wantLog(t)
+		wantPost(t, s, "p", "41\x1e3", okAnswer)
+		h.wantLog(t, "message 41", "confirm 2")
+
+		p := startProbe(t, s)
+		p.send(t, "2probe")
+		p.want(t, "3probe")
+		p.send(t, "5")
+		h.wantLog(t, "upgraded") // the change to WebSocket may overtake it too
+		h.add("w")
+		s.Wake()
+		p.want(t, "4w")
+		p.want(t, "2")
+		p.send(t, "3")
+		h.wantLog(t, "confirm ping", "confirm 4")
+	})
+}
+
 // A ping is as much part of an answer as an event.
 func TestRetriedPollHasThePing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

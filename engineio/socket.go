@@ -36,7 +36,7 @@ func (r Reason) String() string {
 // FillResult is what a Handler says about the batch it filled.
 type FillResult struct {
 	// Confirm asks for a ping behind the batch, ahead of the interval, so that its
-	// arrival is known soon. Heeded over WebSocket, with one ping in flight at most.
+	// arrival is known soon. Heeded over WebSocket, and with Options.ConfirmByPong by polling, with one ping in flight at most.
 	Confirm bool
 }
 
@@ -50,7 +50,7 @@ type Handler interface {
 	Flush()
 	// Fill adds what is to be sent, as long as e.Len() is below maxBytes.
 	Fill(e *Encoder, maxBytes int) FillResult
-	// Pending reports whether Fill would add anything.
+	// Pending reports whether Fill would add anything; with Options.ConfirmByPong, or ask for a ping.
 	Pending() bool
 	// Mark names all that has been filled so far; marks grow.
 	Mark() uint64
@@ -80,6 +80,9 @@ type Options struct {
 	HandshakeID string
 	// Upgrades says whether the client may upgrade to WebSocket.
 	Upgrades bool
+	// ConfirmByPong has nothing but the answer to a ping confirm what was sent. A poll, or the change to WebSocket, comes over
+	// another connection than the POSTs, and may overtake what the client said before.
+	ConfirmByPong bool
 	// Incomplete is told how many bytes more, or less, are kept of a message or POST body that has not all come. Where it returns
 	// false, for more only, the client is closed. Nil counts nothing. It may be called with the Socket's locks held.
 	Incomplete func(bytes int) bool

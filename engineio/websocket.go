@@ -223,7 +223,9 @@ func (s *Socket) upgradeLocked() {
 	}
 	s.endPollingLocked()
 	s.h.Upgraded()
-	s.h.Confirm(s.h.Mark())
+	if !s.opts.ConfirmByPong {
+		s.h.Confirm(s.h.Mark())
+	}
 	if s.pingQueued { // no poll took it
 		s.pingNowLocked()
 	}

@@ -192,7 +192,7 @@ func New(reg prometheus.Registerer) *Metrics {
 		CertificateReloads: Reloads{certificates.WithLabelValues("ok"), certificates.WithLabelValues("failed")},
 
 		recoveries:     f.counters("recoveries_total", "Reconnections that presented a pid, by result and reason.", "result", "reason"),
-		parkings:       f.counters("parkings_total", "Sessions parked, by how their client's transport ended.", "reason"),
+		parkings:       f.counters("parkings_total", "Sessions parked, by how their client went away.", "reason"),
 		sessionsClosed: f.counters("sessions_closed_total", "Sessions closed, by reason.", "reason"),
 		refused:        f.counters("refused_total", "Connections, handshakes, takeovers and clients turned away, by the limit that was reached.", "limit"),
 	}

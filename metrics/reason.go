@@ -25,7 +25,7 @@ const (
 	BufferFull Reason = "buffer_full"
 	// ServerDisconnect: the server disconnected it.
 	ServerDisconnect Reason = "server_disconnect"
-	// ClientDisconnect: the client said goodbye.
+	// ClientDisconnect: the client said goodbye. Its session may be parked for that too.
 	ClientDisconnect Reason = "client_disconnect"
 	// UpstreamLost: the connection to the server ended.
 	UpstreamLost Reason = "upstream_lost"
@@ -47,11 +47,11 @@ const (
 	Binding Reason = "binding"
 	// Limit: too many recoveries had failed from the client's address, or its session was taken over too often; or the client was closed at another limit.
 	Limit Reason = "limit"
-	// Excluded: recovery is off, or not for this client.
+	// Excluded: recovery is off, or not for this client or namespace.
 	Excluded Reason = "excluded"
 )
 
-// Why a session was parked: how its client's transport ended.
+// Why a session was parked: how its client's transport ended. ClientDisconnect is another reason.
 const (
 	// TransportClose: the connection was closed.
 	TransportClose Reason = "transport_close"
@@ -71,7 +71,7 @@ const (
 
 // Why a session was closed without having been recoverable.
 const (
-	// NotParked: its client went away, and recovery is off or not for it.
+	// NotParked: its client went away, and recovery is off or not for it or its namespace.
 	NotParked Reason = "not_parked"
 	// Internal: a panic, confined to its connection. See the log.
 	Internal Reason = "internal"
@@ -90,7 +90,7 @@ func FailedReasons() []Reason {
 
 // ParkingReasons are the reasons of Metrics.Parked.
 func ParkingReasons() []Reason {
-	return []Reason{TransportClose, TransportError, PingTimeout, EngineClose, GoingAway, PollError, ParseError, Limit, Takeover}
+	return []Reason{TransportClose, TransportError, PingTimeout, EngineClose, GoingAway, PollError, ParseError, Limit, Takeover, ClientDisconnect}
 }
 
 // CloseReasons are the reasons of Metrics.SessionClosed.
@@ -109,7 +109,7 @@ var meanings = map[Reason]string{
 	Evicted:          "More sessions were parked than recovery.max_parked_sessions, or the memory budget was needed.",
 	BufferFull:       "The session missed more than recovery.buffer.max_packets or recovery.buffer.max_bytes.",
 	ServerDisconnect: "The server disconnected the socket.",
-	ClientDisconnect: "The client called disconnect().",
+	ClientDisconnect: "The client called disconnect(). Parked, with recovery.on_client_disconnect: park; it is not recovered even so if it came back at once while events were on their way.",
 	UpstreamLost:     "The connection to the server ended: it stopped, restarted, closed it or fell silent.",
 	Draining:         "holdfast was shutting down.",
 	UnknownPID:       "No session has this pid, nor is one remembered: holdfast restarted, the request reached another replica, or it was long ago.",
@@ -118,7 +118,7 @@ var meanings = map[Reason]string{
 	Stale:            "A newer connection of the same client has, or last had, the session.",
 	Binding:          "The client lacks what the session is bound to by recovery.bind. The session stays.",
 	Limit:            "Not recovered: too many recoveries had failed from the client's address (limits.failed_resumes_per_second_per_address), so this one was not looked up; or the session was taken over too often (limits.takeovers_per_minute_per_session). Parked: the client was closed at another limit (holdfast_refused_total).",
-	Excluded:         "Recovery is off, or not for this client (recovery.clients), though it presents a pid from before.",
+	Excluded:         "Recovery is off, or not for this client (recovery.clients) or namespace (recovery.namespaces), though it presents a pid from before.",
 	TransportClose:   "The client's connection was closed.",
 	TransportError:   "The client's connection broke.",
 	PingTimeout:      "The client did not answer a heartbeat.",
@@ -126,7 +126,7 @@ var meanings = map[Reason]string{
 	GoingAway:        "The client's page was closed or left (WebSocket close code 1001).",
 	PollError:        "A long-polling request was cancelled, or overlapped another: so ends a long-polling client that loses the network.",
 	ParseError:       "The client sent what is not Engine.IO or Socket.IO.",
-	NotParked:        "The client went away, and recovery is turned off, or not for this client.",
+	NotParked:        "The client went away, and recovery is turned off, or not for this client or namespace.",
 	Internal:         "A panic, confined to this connection.",
 }
 

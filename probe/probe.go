@@ -275,7 +275,7 @@ func checkPID(pid, namespace string) error {
 		return &problem{
 			CodeNoPID, "connected, but the server gave no pid, so nothing can be recovered",
 			"This connection does not go through holdfast: route this address and path to it. Or holdfast leaves this client (recovery.clients) " +
-				"or the namespace " + namespace + " out, or recovery is off (recovery.max_disconnection_duration: 0).",
+				"or the namespace " + namespace + " (recovery.namespaces) out, or recovery is off (recovery.max_disconnection_duration: 0).",
 		}
 	case !session.IsPID(pid):
 		return &problem{

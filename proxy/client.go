@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/holdfast/holdfast/config"
 	"github.com/holdfast/holdfast/engineio"
 	"github.com/holdfast/holdfast/metrics"
 	"github.com/holdfast/holdfast/session"
@@ -18,13 +19,14 @@ type client struct {
 	// Immutable.
 	srv         *Server
 	sock        *engineio.Socket
-	order       uint64       // of its handshake
-	address     netip.Addr   // where it comes from
-	request     savedRequest // its handshake, to be repeated if a further home is needed
-	byWebSocket bool         // the handshake was
-	later       http.Header  // for its polling responses
-	bound       []byte       // digest of what its handshake has of recovery.bind
-	recoverable bool
+	order       uint64        // of its handshake
+	address     netip.Addr    // where it comes from
+	request     savedRequest  // its handshake, to be repeated if a further home is needed
+	byWebSocket bool          // the handshake was
+	later       http.Header   // for its polling responses
+	bound       []byte        // digest of what its handshake has of recovery.bind
+	recoverable bool          // sessions of its are, in namespaces that have recovery
+	parks       bool          // its sessions are parked when it says goodbye to them
 	done        chan struct{} // closed when the client is gone and its sessions are parked
 
 	websocket atomic.Bool
@@ -49,7 +51,8 @@ func newClient(s *Server, order uint64, req engineio.Request, sid string, opts e
 		bound: s.binder.handshake(req),
 		done:  make(chan struct{}),
 	}
-	opts.Incomplete = c.takeIncomplete
+	c.parks = recoverable && s.settings().Recovery.OnClientDisconnect == config.ParkSession
+	opts.Incomplete, opts.ConfirmByPong = c.takeIncomplete, c.parks
 	c.sock = engineio.NewSocket(sid, opts, c)
 	c.out.init(int(s.settings().Recovery.Buffer.Window), opts.PingTimeout)
 	c.in.limits = incomingLimits(opts.MaxPayload)

@@ -42,7 +42,7 @@ func (c *client) failSessions(cursors []*session.Cursor, home *link) {
 		home.Fail()
 	}
 	for _, cur := range cursors { // one by one: there may be something wrong with any
-		c.srv.guard(func() { c.srv.registry.Fail(cur) })
+		c.srv.guard(func() { c.srv.registry.Fail(cur, session.Internal) })
 	}
 }
 

@@ -41,11 +41,13 @@ type incoming struct {
 	dirty        []*link   // to be flushed
 	packets      int       // handled since the last Flush
 	wake         bool      // the Socket is to be woken
+	resumed      bool      // the home may be needed no more
 	dropped      bool      // the client was closed: what follows is not handled
 	waiting      []message // what came while a further home was dialled
 	waitingBytes int
 	dialing      bool
 	namespaces   []string // that a CONNECT came for
+	goodbyes     byNamespace[*goodbye]
 }
 
 type limits struct{ partialBytes int }
@@ -171,6 +173,10 @@ func (c *client) Flush() {
 		in.wake = false
 		c.sock.Wake()
 	}
+	if in.resumed { // not before: a namespace that is not recovered may be connected in the same batch
+		in.resumed = false
+		c.releaseHome()
+	}
 }
 
 func (c *client) text(data []byte) {
@@ -233,6 +239,9 @@ func (c *client) dispatch(p packet) {
 	}
 	cur := c.attached(string(p.h.Namespace))
 	if cur == nil {
+		if c.afterGoodbye(p) {
+			return
+		}
 		if p.h.IsAck() && !slices.Contains(c.in.namespaces, string(p.h.Namespace)) {
 			c.hold(p)
 			return
@@ -247,6 +256,9 @@ func (c *client) dispatch(p packet) {
 func (c *client) forward(cur *session.Cursor, p packet) {
 	if p.h.IsAck() {
 		cur.Acknowledged(p.h.AckID)
+	}
+	if p.h.Type == socketio.Disconnect && c.leave(cur) {
+		return
 	}
 	l := cur.Session().Upstream().(*link)
 	if !cur.Forward(func() { l.conn.Send(p.data, nil, nil, p.attachments) }) {
@@ -334,7 +346,10 @@ func (c *client) connect(p packet) {
 	start := time.Now()
 	in := &c.in
 	namespace := string(p.h.Namespace)
-	if c.attached(namespace) != nil || c.connecting(namespace) {
+	if cur := c.attached(namespace); cur != nil || c.connecting(namespace) {
+		if cur != nil { // it disconnected before the reply to the first one, which it tells nobody, and ignored what came since
+			c.srv.registry.Fail(cur, session.ClientDisconnect)
+		}
 		c.drop("second CONNECT for a namespace")
 		return
 	}
@@ -361,13 +376,14 @@ func (c *client) connect(p packet) {
 		}
 	}
 	c.takeEarly(namespace) // they were for the session that could not be resumed
+	c.forgetGoodbye(namespace)
 	c.connectHome(namespace, rest)
 }
 
 // mayResume reports whether the client's pid is to be looked up at all.
 func (c *client) mayResume(namespace string) bool {
 	switch {
-	case !c.recoverable:
+	case !c.recoverable, !c.srv.settings().recoverable(namespace):
 		c.srv.notRecovered(c, namespace, metrics.Excluded)
 		return false
 	case c.srv.settings().failedResumeRate.exhausted(c.address):
@@ -381,7 +397,7 @@ func (c *client) mayResume(namespace string) bool {
 func (c *client) claim(namespace string, connect []byte, rec socketio.Recovery) session.Claim {
 	return session.Claim{
 		PID: rec.PID, Namespace: namespace, Offset: rec.Offset, ForeignOffset: rec.ForeignOffset,
-		Binding: c.srv.binder.session(c.bound, connect),
+		Binding: c.srv.binder.session(c.bound, connect), Settled: c.settled(namespace),
 	}
 }
 
@@ -409,18 +425,19 @@ func (c *client) resume(claim session.Claim, start time.Time) bool {
 				c.dropLater("its session was taken over too often")
 			case session.UnknownPID, session.WrongNamespace, session.Mismatch: // somebody may be guessing
 				s.settings().failedResumeRate.take(c.address)
-			case session.BadOffset:
-				s.registry.Abandon(claim.PID, namespace)
+			case session.BadOffset, session.ClientDisconnect:
+				s.registry.Abandon(claim.PID, namespace, r.Refused)
 			}
 			return false
 		}
 		s.recovered(c, namespace, how, r)
+		c.in.goodbyes.remove(namespace)
 		c.in.wake = true
 		c.touch(r.Cursor.Session().Upstream().(*link)) // it may have been told
 		for _, p := range c.takeEarly(namespace) {
 			c.forward(r.Cursor, p)
 		}
-		c.releaseHome()
+		c.in.resumed = true
 		return true
 	}
 }

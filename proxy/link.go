@@ -317,7 +317,8 @@ func (l *link) connected(p packet) {
 		})
 	}
 	c := asked.client
-	if c.connected(l, namespace, connectReply{slices.Clone(p.data), place}, asked.binding, plain && c.recoverable) {
+	resumable := plain && c.recoverable && l.srv.settings().recoverable(namespace)
+	if c.connected(l, namespace, connectReply{slices.Clone(p.data), place}, asked.binding, resumable) {
 		l.touch(c)
 		return
 	}

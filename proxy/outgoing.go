@@ -39,6 +39,7 @@ type outgoing struct {
 
 	written   []written     // sent, and not confirmed
 	count     uint64        // of packets ever sent
+	confirmed uint64        // of them; count's value then
 	bytes     int           // of them, unconfirmed
 	limit     int           // of bytes
 	within    time.Duration // in which they should arrive
@@ -168,7 +169,12 @@ func (c *client) Fill(e *engineio.Encoder, maxBytes int) engineio.FillResult {
 	if o.replayed > 0 {
 		c.srv.metrics.ReplayedPackets.Add(float64(o.replayed))
 	}
-	return engineio.FillResult{Confirm: o.wantConfirm() || o.sinceMark > 0 && c.holdsLink()}
+	return engineio.FillResult{Confirm: c.wantsConfirm()}
+}
+
+// wantsConfirm says whether a ping is to be sent ahead of the interval; c.mu is held.
+func (c *client) wantsConfirm() bool {
+	return c.out.wantConfirm() || c.out.sinceMark > 0 && c.holdsLink()
 }
 
 // holdsLink: c.mu is held.
@@ -185,7 +191,7 @@ func (c *client) holdsLink() bool {
 func (c *client) Pending() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.out.head < len(c.out.pending) && !c.out.full()
+	return c.out.head < len(c.out.pending) && !c.out.full() || c.parks && c.wantsConfirm()
 }
 
 func (o *outgoing) full() bool { return o.bytes >= o.limit && !o.ending }
@@ -297,6 +303,7 @@ func (c *client) Confirm(mark uint64) {
 	}
 	o.bytes -= arrived
 	o.written = append(o.written[:0], o.written[n:]...)
+	o.confirmed = max(o.confirmed, mark)
 	if mark == o.mark && arrived > 0 {
 		took := time.Since(o.markTime)
 		c.srv.metrics.ConfirmDuration.Observe(took.Seconds())

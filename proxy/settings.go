@@ -14,13 +14,14 @@ type settings struct {
 	config.Config
 	trusted          []netip.Prefix
 	chosen           func(query url.Values, userAgent string) bool
+	recoverable      func(namespace string) bool
 	handshakeRate    *addressRate
 	failedResumeRate *addressRate
 }
 
 // newSettings makes the settings of a valid configuration. Rates that old, which may be nil, has too go on counting.
 func newSettings(cfg config.Config, old *settings) (*settings, error) {
-	set := &settings{Config: cfg, trusted: cfg.TrustedPrefixes()}
+	set := &settings{Config: cfg, trusted: cfg.TrustedPrefixes(), recoverable: cfg.Recovery.Namespaces.Filter()}
 	var err error
 	if set.chosen, err = cfg.Recovery.Clients.Filter(); err != nil {
 		return nil, err

@@ -61,7 +61,7 @@ func TestCloseFreesMemory(t *testing.T) {
 		{"parked for no time", func(w *world, c *Cursor) { w.Park([]*Cursor{c}, 0, "cut") }, 0},
 		{"abandoned", func(w *world, c *Cursor) {
 			w.Park([]*Cursor{c}, maxAway, "cut")
-			w.Abandon(c.s.PID(), "/")
+			w.Abandon(c.s.PID(), "/", BadOffset)
 		}, 0},
 	}
 	for _, tt := range tests {
@@ -112,7 +112,7 @@ func TestTombstones(t *testing.T) {
 		{ServerDisconnect, func(w *world, s *Session) { w.Close(s, ServerDisconnect) }},
 		{ClientDisconnect, func(w *world, s *Session) { w.Close(s, ClientDisconnect) }},
 		{UpstreamLost, func(w *world, s *Session) { w.Close(s, UpstreamLost) }},
-		{BadOffset, func(w *world, s *Session) { w.Abandon(s.PID(), "/") }},
+		{BadOffset, func(w *world, s *Session) { w.Abandon(s.PID(), "/", BadOffset) }},
 		{ServerDisconnect, func(w *world, s *Session) { // the first reason counts
 			w.Close(s, ServerDisconnect)
 			w.Close(s, UpstreamLost)
@@ -273,8 +273,8 @@ func TestFail(t *testing.T) {
 	former := w.open("/chat")
 	w.Park([]*Cursor{former}, time.Minute, "test")
 	w.noted()
-	w.Fail(c)
-	w.Fail(former)
+	w.Fail(c, Internal)
+	w.Fail(former, Internal)
 	if got, want := w.noted(), []string{"/ ended: internal, was live, 0 packets"}; !slices.Equal(got, want) {
 		t.Errorf("the observer was told %q, want %q", got, want)
 	}

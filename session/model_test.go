@@ -502,7 +502,7 @@ func (m *machine) Reconnect(t *rapid.T) {
 		t.Errorf("offset %q: %+v, want refused as %s", offset, r, refused)
 	}
 	if refused == BadOffset && rapid.IntRange(0, 5).Draw(t, "abandon if 0") == 0 {
-		m.Abandon(s.s.PID(), s.s.Namespace())
+		m.Abandon(s.s.PID(), s.s.Namespace(), BadOffset)
 		if s.parked() {
 			m.end(s, BadOffset, true)
 		}

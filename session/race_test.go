@@ -138,7 +138,7 @@ func TestConcurrentEnds(t *testing.T) {
 				w.Close(c.s, ClientDisconnect)
 			}
 		})
-		wg.Go(func() { w.Abandon(c.s.PID(), c.s.Namespace()) })
+		wg.Go(func() { w.Abandon(c.s.PID(), c.s.Namespace(), BadOffset) })
 	}
 	wg.Wait()
 	w.finish()

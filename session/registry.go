@@ -52,6 +52,7 @@ type parking struct {
 	timer    *time.Timer
 	sessions []*Session
 	reason   string // why
+	left     bool   // their client said goodbye
 	expires  time.Time
 }
 
@@ -129,6 +130,8 @@ type Claim struct {
 	// ForeignOffset says that it presented an offset that is not of our making.
 	ForeignOffset bool
 	Binding       Binding
+	// Settled says that what the client was sent before it left the session is known to have arrived, and long ago.
+	Settled bool
 }
 
 // Resume attaches owner to the session that claim names, if it is parked. It implements
@@ -159,20 +162,27 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 	case s.state == Live:
 		return Resumption{Takeover: s.cursor.owner}
 	}
-	from := s.log.Trimmed()
+	var has uint64 // the last event that the client has handled
 	if tag, seq, ok := parseOffset(claim.Offset); ok && tag == s.tag {
 		if seq > s.sent {
 			return Resumption{Refused: BadOffset}
 		}
-		from = max(from, seq)
+		has = seq
 	} else if claim.ForeignOffset {
 		return Resumption{Refused: BadOffset}
 	}
+	if s.left && has < s.stamped { // it has ignored some that are not there any more
+		return Resumption{Refused: ClientDisconnect}
+	}
+	from := max(s.log.Trimmed(), has)
 	s.trimLocked(from)
 	if r.limits().Fates != nil && s.away == nil {
 		s.siftLocked()
 	}
-	s.away = nil
+	if s.left && s.owned == owner.Handshake() && !claim.Settled && s.unsureLocked(from) {
+		return Resumption{Refused: ClientDisconnect}
+	}
+	s.away, s.left = nil, false
 	c := &Cursor{s: s, owner: owner, sent: from, replayTo: s.log.Last()}
 	if !r.limits().ReplayAsking {
 		c.skipTo = s.sent
@@ -182,6 +192,18 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 	away, missed := time.Since(s.parkedAt), s.log.Packets()
 	s.upstream.SessionResumed(s, away, missed)
 	return Resumption{Cursor: c, Reply: s.reply, ToRead: s.log.Len(), Missed: missed, Away: away}
+}
+
+// unsureLocked reports whether the client that left the session was sent events after from. If it connects again before they
+// arrive it puts them aside, and handles them with the reply; those that came before that it has ignored. Nobody can tell
+// which are which.
+func (s *Session) unsureLocked(from uint64) bool {
+	for i := from + 1; i <= min(s.leftAt, s.log.Last()); i++ {
+		if s.log.At(i).Kind == buffer.Stamped {
+			return true
+		}
+	}
+	return false
 }
 
 // takeLocked counts one takeover, unless there were too many of late.
@@ -201,11 +223,20 @@ func (s *Session) takeLocked(perMinute int) bool {
 	return true
 }
 
-// Abandon closes a parked session whose client came back, but cannot resume it: nobody else will.
-func (r *Registry) Abandon(pid, namespace string) {
+// Abandon closes a parked session whose client came back, but cannot resume it for this reason: nobody else will.
+func (r *Registry) Abandon(pid, namespace string, reason Reason) {
 	r.end(true, func(end func(*Session, Reason)) {
 		if s := r.byPID[pid]; s != nil && s.namespace == namespace && s.State() == Parked {
-			end(s, BadOffset)
+			end(s, reason)
+		}
+	})
+}
+
+// AbandonLeft closes a session that this client left, and does not come back to.
+func (r *Registry) AbandonLeft(s *Session, owner Owner) {
+	r.end(true, func(end func(*Session, Reason)) {
+		if s.LeftBy(owner) {
+			end(s, ClientDisconnect)
 		}
 	})
 }
@@ -223,17 +254,27 @@ func (r *Registry) end(tellUpstream bool, choose func(end func(*Session, Reason)
 // sessions, are passed over. Sessions that cannot be resumed, or not for any time, are closed instead.
 // reason is for the Observer.
 func (r *Registry) Park(cursors []*Cursor, d time.Duration, reason string) {
-	parked, gone := r.park(cursors, d, reason)
+	r.parkAll(cursors, d, &parking{reason: reason})
+}
+
+// Leave parks the session of a client that has said goodbye to it. The client is still there, and ignores what it has been
+// sent since it did so: nothing of that is confirmed any more.
+func (r *Registry) Leave(c *Cursor, d time.Duration) {
+	r.parkAll([]*Cursor{c}, d, &parking{reason: string(ClientDisconnect), left: true})
+}
+
+func (r *Registry) parkAll(cursors []*Cursor, d time.Duration, p *parking) {
+	parked, gone := r.park(cursors, d, p)
 	for _, s := range parked {
-		r.observer.Parked(s, reason)
+		r.observer.Parked(s, p.reason)
 	}
 	r.finish(gone, true)
 }
 
-func (r *Registry) park(cursors []*Cursor, d time.Duration, reason string) (parked []*Session, gone []ended) {
+func (r *Registry) park(cursors []*Cursor, d time.Duration, p *parking) (parked []*Session, gone []ended) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p := &parking{reason: reason, expires: time.Now().Add(d)}
+	p.expires = time.Now().Add(d)
 	p.timer = time.AfterFunc(d, func() { r.expire(p) }) // waits for r.mu
 	for _, c := range cursors {
 		if e := r.leaveLocked(c, d, p); e.s != nil {
@@ -250,12 +291,12 @@ func (r *Registry) park(cursors []*Cursor, d time.Duration, reason string) (park
 	return parked, gone
 }
 
-// Fail closes a client's session, of which nothing is to be relied on any more. A cursor that is no longer its
-// session's is without effect.
-func (r *Registry) Fail(c *Cursor) {
+// Fail closes a client's session, of which nothing is to be relied on any more, for this reason. A cursor that is no
+// longer its session's is without effect.
+func (r *Registry) Fail(c *Cursor, reason Reason) {
 	r.end(true, func(end func(*Session, Reason)) {
 		if c.leave() {
-			end(c.s, Internal)
+			end(c.s, reason)
 		}
 	})
 }
@@ -292,6 +333,7 @@ func (r *Registry) leaveLocked(c *Cursor, d time.Duration, p *parking) ended {
 	}
 	r.moveLocked(s, Parked)
 	s.parkedAt, s.parking = time.Now(), p
+	s.left, s.leftAt = p.left, c.sent
 	p.sessions = append(p.sessions, s)
 	s.place = r.parked.PushBack(s)
 	s.upstream.SessionParked(s, p.reason, d)

@@ -29,8 +29,8 @@ func TestTransitions(t *testing.T) {
 		noTime   = action{"park for no time", func(w *world, c *Cursor) { w.Park([]*Cursor{c}, 0, "cut") }}
 		resume   = action{"resume", func(w *world, c *Cursor) { w.resume(c.s, "") }}
 		refused  = action{"resume, refused", func(w *world, c *Cursor) { w.resume(c.s, offsetOf(c.s, 9)) }}
-		abandon  = action{"abandon", func(w *world, c *Cursor) { w.Abandon(c.s.PID(), "/") }}
-		elsewhr  = action{"abandon in another namespace", func(w *world, c *Cursor) { w.Abandon(c.s.PID(), "/x") }}
+		abandon  = action{"abandon", func(w *world, c *Cursor) { w.Abandon(c.s.PID(), "/", BadOffset) }}
+		elsewhr  = action{"abandon in another namespace", func(w *world, c *Cursor) { w.Abandon(c.s.PID(), "/x", BadOffset) }}
 		server   = action{"server disconnects", func(w *world, c *Cursor) { w.Close(c.s, ServerDisconnect) }}
 		client   = action{"client disconnects", func(w *world, c *Cursor) { w.Close(c.s, ClientDisconnect) }}
 		lost     = action{"link dies", func(w *world, c *Cursor) { w.Close(c.s, UpstreamLost) }}

@@ -129,6 +129,10 @@ type Session struct {
 	asking   int    // Asking packets in the log
 	parkedAt time.Time
 	away     *away // nil until the log is sifted
+	// left says that its client said goodbye, and may have ignored what it was sent about then: leftAt is what it was sent in
+	// all. stamped is the last Stamped packet that was confirmed.
+	left            bool
+	leftAt, stamped uint64
 	// takenUntil is when the takeovers of late no longer count: each counts for its part of a minute.
 	takenUntil time.Time
 
@@ -161,6 +165,13 @@ func (s *Session) Attached() Owner {
 		return nil
 	}
 	return s.cursor.owner
+}
+
+// LeftBy reports whether the session is parked since this client said goodbye.
+func (s *Session) LeftBy(o Owner) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state == Parked && s.left && s.owned == o.Handshake()
 }
 
 // SetReply keeps the CONNECT reply for later clients.
@@ -237,6 +248,12 @@ func (s *Session) trimLocked(seq uint64) {
 			if s.log.At(i).Kind == buffer.Asking {
 				s.asking--
 			}
+		}
+	}
+	for i := seq; i > s.log.Trimmed(); i-- {
+		if s.log.At(i).Kind == buffer.Stamped {
+			s.stamped = i
+			break
 		}
 	}
 	s.log.Trim(seq)

@@ -359,7 +359,7 @@ func TestHold(t *testing.T) {
 		}, 0},
 		{"abandoned", func(w *world, c *Cursor) {
 			w.Park([]*Cursor{c}, time.Minute, "cut")
-			w.Abandon(c.Session().PID(), "/")
+			w.Abandon(c.Session().PID(), "/", BadOffset)
 		}, 0},
 		{"a takeover is asked for", func(w *world, c *Cursor) { w.resume(c.Session(), "") }, 1},
 		{"taken over", func(w *world, c *Cursor) {

@@ -173,6 +173,17 @@ export class Holdfast {
     process.kill(this.pid, name);
   }
 
+  /** Writes its file, a text or sections laid over its configuration, has it read, and returns what the log says of that. */
+  async reload(change) {
+    const text = typeof change === "string" ? change : toYAML(merge(this.config, change));
+    const done = () => this.records.filter((r) => /^configuration (not )?reloaded/.test(r.msg));
+    const before = done().length;
+    await writeFile(path.join(this.dir, "config.yaml"), text);
+    this.signal("SIGHUP");
+    await until(() => done().length > before, () => `the reload\n${this.log}`);
+    return done().at(-1);
+  }
+
   /** Ends it by SIGTERM and checks that it ended well. */
   async stop({ timeout = 8000 } = {}) {
     if (this.exit) {

@@ -6,7 +6,7 @@ import { freePort } from "./ports.js";
 import { request } from "./raw.js";
 import { until } from "./wait.js";
 
-const PYTHON = "/usr/bin/python3"; // Debian's: where its python3-... packages are
+export const PYTHON = "/usr/bin/python3"; // Debian's: where its python3-... packages are
 const APP = fileURLToPath(new URL("../python/app.py", import.meta.url));
 
 const packages = { wsgi: ["socketio", "werkzeug"], asgi: ["socketio", "aiohttp"] };

@@ -34,7 +34,7 @@ export class App {
         : {}),
       ...options.io,
     });
-    for (const nsp of NAMESPACES) app.#serve(nsp);
+    for (const nsp of NAMESPACES) app.serve(nsp);
     await options.app?.(app.io, app);
     app.io.engine?.on("connection", (conn) => {
       app.engineConnections++;
@@ -58,7 +58,8 @@ export class App {
     this.sockets = new Map(); // nsp + id -> socket
   }
 
-  #serve(name) {
+  /** Has the app's handlers in a namespace. */
+  serve(name) {
     const nsp = this.io.of(name);
     nsp.use((socket, next) => {
       this.middleware++;

@@ -1,10 +1,8 @@
 // SIGHUP: the configuration is read again, and nobody notices but for what has changed.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { writeFile } from "node:fs/promises";
-import path from "node:path";
 import { combos } from "../lib/combos.js";
-import { onlyHoldfast, toYAML } from "../lib/holdfast.js";
+import { onlyHoldfast } from "../lib/holdfast.js";
 import { request } from "../lib/raw.js";
 import { stack } from "../lib/stack.js";
 import { until } from "../lib/wait.js";
@@ -12,23 +10,6 @@ import { until } from "../lib/wait.js";
 const skip = onlyHoldfast;
 const good = async (s) => (await s.hf.metrics()).sum("holdfast_config_last_reload_successful");
 const records = (s, what) => s.hf.records.filter((r) => what.test(r.msg));
-
-/** Writes a file for holdfast, a text or sections laid over its configuration, and has it read. */
-async function reload(s, change) {
-  let text = change;
-  if (typeof change !== "string") {
-    const config = { ...s.hf.config };
-    for (const [section, values] of Object.entries(change))
-      config[section] = typeof values === "object" && !Array.isArray(values) ? { ...config[section], ...values } : values;
-    text = toYAML(config);
-  }
-  const done = () => records(s, /^configuration (not )?reloaded/).length;
-  const before = done();
-  await writeFile(path.join(s.hf.dir, "config.yaml"), text);
-  s.hf.signal("SIGHUP");
-  await until(() => done() > before, () => `the reload\n${s.hf.log}`);
-  return records(s, /^configuration (not )?reloaded/).at(-1);
-}
 
 describe("SIGHUP", { concurrency: 4, skip }, () => {
   combos("applies what can change, and drops nobody", { versions: ["4.8.4"], transports: ["websocket", "polling"], native: false }, async (t, how) => {
@@ -44,7 +25,7 @@ describe("SIGHUP", { concurrency: 4, skip }, () => {
     await s.lose(c);
     await until(async () => (await parked()) === 1, "parking");
     s.app.stream("/", id, 1, 5);
-    const said = await reload(s, { recovery: { max_disconnection_duration: "200ms" }, limits: { max_namespaces_per_connection: 1 } });
+    const said = await s.hf.reload({ recovery: { max_disconnection_duration: "200ms" }, limits: { max_namespaces_per_connection: 1 } });
     assert.deepEqual(said.changed, ["recovery.max_disconnection_duration", "limits.max_namespaces_per_connection"]);
     s.relay.up();
     await c.main.connected(2);
@@ -70,7 +51,7 @@ describe("SIGHUP", { concurrency: 4, skip }, () => {
     const { id } = await c.main.connected();
     const ticker = s.app.ticker("/", id, { every: 2 });
     for (let i = 1; i <= 10; i++) {
-      await reload(s, { recovery: { ack_events: i % 2 ? "at-least-once" : "at-most-once" }, trusted_proxies: i % 2 ? ["127.0.0.1"] : [] });
+      await s.hf.reload({ recovery: { ack_events: i % 2 ? "at-least-once" : "at-most-once" }, trusted_proxies: i % 2 ? ["127.0.0.1"] : [] });
       if (i === 5) await s.hit(c);
     }
     await c.main.connected(2);
@@ -81,7 +62,7 @@ describe("SIGHUP", { concurrency: 4, skip }, () => {
 
   it("says what needs a restart, and leaves it as it is", async (t) => {
     const s = await stack(t);
-    const said = await reload(s, { upstream: { url: "http://127.0.0.1:1" }, limits: { header_bytes: "32KiB", handshakes_per_second_per_address: 1 } });
+    const said = await s.hf.reload({ upstream: { url: "http://127.0.0.1:1" }, limits: { header_bytes: "32KiB", handshakes_per_second_per_address: 1 } });
     assert.deepEqual(said.changed, ["limits.handshakes_per_second_per_address"]);
     const [warning] = await until(() => {
       const found = records(s, /need a restart/);
@@ -107,14 +88,14 @@ describe("SIGHUP", { concurrency: 4, skip }, () => {
       "no YAML": ["listen: [", /not YAML/],
     };
     for (const [what, [text, why]] of Object.entries(bad)) {
-      const said = await reload(s, text);
+      const said = await s.hf.reload(text);
       assert.equal(said.level, "ERROR", what);
       assert.match(said.error, why, what);
       await until(async () => (await good(s)) === 0, `the metric, with ${what}`);
     }
     assert.equal((await c.main.ask("echo", 1))[0], 1);
     assert.ok(s.hf.records.some((r) => r.level === "DEBUG"));
-    await reload(s, { log: { level: "warn" } });
+    await s.hf.reload({ log: { level: "warn" } });
     await until(async () => (await good(s)) === 1, "the metric, with a good file").catch((err) => {
       throw new Error(`${err.message}\n${s.hf.log}`);
     });

@@ -1,0 +1,83 @@
+package proxy
+
+import (
+	"slices"
+	"time"
+
+	"github.com/holdfast/holdfast/session"
+)
+
+// A client says goodbye to a namespace by a DISCONNECT packet: socket.disconnect(). Where recovery.on_client_disconnect is
+// park, its session is parked then, and the server not told. Most clients close their connection at once, and come back
+// over a new one. One that has other namespaces open comes back over the same one.
+//
+// What makes that delicate: from its disconnect() on the client ignores what arrives for the namespace. From its
+// connect() on it puts aside the events that arrive, and handles them with the reply to CONNECT. If it connects again
+// soon, nobody can know what it did with what was on its way: it gets a fresh session then.
+
+// settleTime is how long after its disconnect() a client must have stayed away, if events were on their way then. That it has
+// confirmed them before its CONNECT is not enough: connect() may have come sooner, if the application's function for
+// the auth takes a while.
+const settleTime = time.Second
+
+// goodbye is a session that the client left, until it connects to the namespace again.
+type goodbye struct {
+	session *session.Session
+	time    time.Time
+	count   uint64 // outgoing.count then
+}
+
+func (g *goodbye) link() *link { return g.session.Upstream().(*link) }
+
+// leave parks the session that the client said goodbye to. It returns false if that is to end it.
+func (c *client) leave(cur *session.Cursor) bool {
+	s, d := cur.Session(), c.parkFor(false)
+	if !c.parks || s.PID() == "" || d <= 0 {
+		return false
+	}
+	c.mu.Lock()
+	c.sessions.remove(s.Namespace())
+	c.out.replays = slices.DeleteFunc(c.out.replays, func(r replay) bool { return r.cur == cur })
+	c.out.asked = c.out.asked || len(c.out.written) > 0 // when has it arrived?
+	g := &goodbye{session: s, time: time.Now(), count: c.out.count}
+	c.mu.Unlock()
+	c.in.goodbyes.set(s.Namespace(), g)
+	c.srv.registry.Leave(cur, d)
+	c.touch(g.link()) // it may have been told
+	c.in.wake = true
+	return true
+}
+
+// afterGoodbye handles a packet for a session that the client left, and reports whether it was one.
+func (c *client) afterGoodbye(p packet) bool {
+	g := c.in.goodbyes.get(string(p.h.Namespace))
+	switch {
+	case g == nil:
+		return false
+	case !p.h.IsAck():
+		c.drop("a packet for a namespace that it left")
+	case g.session.LeftBy(c): // the server still waits for the answer
+		g.link().conn.Send(p.data, nil, nil, p.attachments)
+		c.touch(g.link())
+	}
+	return true
+}
+
+// settled reports whether what the client had been sent when it left a namespace arrived before it connected again.
+func (c *client) settled(namespace string) bool {
+	g := c.in.goodbyes.get(namespace)
+	if g == nil {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.out.confirmed >= g.count && time.Since(g.time) >= settleTime
+}
+
+// forgetGoodbye ends the session of a namespace that the client has left, and connects to afresh.
+func (c *client) forgetGoodbye(namespace string) {
+	if g := c.in.goodbyes.get(namespace); g != nil {
+		c.in.goodbyes.remove(namespace)
+		c.srv.registry.AbandonLeft(g.session, c)
+	}
+}

@@ -1,0 +1,140 @@
+package session
+
+import (
+	"testing"
+	"testing/synctest"
+)
+
+// left returns a session that client 1 said goodbye to, after it was sent three events, and asked once. The first event was
+// confirmed.
+func left(w *world) (*Session, *Cursor) {
+	c := w.open("/")
+	for _, p := range []string{"1", "2", "3"} {
+		w.append(c.s, stamped(p))
+	}
+	w.append(c.s, asking(1, "4"))
+	read(c, 4)
+	c.Confirm(1)
+	w.Leave(c, maxAway)
+	return c.s, c
+}
+
+// What a client does after its goodbye tells nothing about what it has.
+func TestLeave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, roomy, 10)
+		s, former := left(w)
+		equal(t, "the observer is told", w.noted(), []string{"/ parked: client_disconnect"})
+		equal(t, "and the link", w.link.moves, []string{"/ parked: client_disconnect, for 2m0s"})
+		former.Confirm(4)
+		former.Acknowledged(1)
+		w.Park([]*Cursor{former}, 0, "cut") // its connection ends
+		w.append(s, stamped("5"))
+		c := w.mustResume(s, offsetOf(s, 1))
+		equal(t, "what it missed", read(c, 10).data, []string{"2", "3", "5"})
+
+		// From then on the session is like any other.
+		c.Confirm(5)
+		w.Park([]*Cursor{c}, maxAway, "cut")
+		w.append(s, stamped("6"))
+		equal(t, "after a drop", read(w.mustResume(s, offsetOf(s, 3)), 10).data, []string{"6"})
+		w.finish()
+	})
+}
+
+func TestLeftSessionExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, roomy, 10)
+		s, _ := left(w)
+		later(maxAway)
+		if s.State() != Closed {
+			t.Errorf("%v after its time", s.State())
+		}
+		equal(t, "the link is told", w.link.told(), []string{"expired: /"})
+		w.finish()
+	})
+}
+
+// A client that left a session may have ignored what is confirmed. It comes back over another connection, or the same.
+func TestResumeOfALeftSession(t *testing.T) {
+	later, same := &client{2}, &client{1}
+	tests := []struct {
+		name    string
+		owner   Owner
+		offset  uint64 // 0 for none
+		confirm uint64 // before it left
+		settled bool
+		want    []string // what is sent; nil if it is refused
+	}{
+		{"another connection, all is unconfirmed", later, 0, 0, false, []string{"1", "2", "3", "5"}},
+		{"another connection, some is confirmed", later, 1, 1, false, []string{"2", "3", "5"}},
+		{"another connection, it has more than is confirmed", later, 2, 1, false, []string{"3", "5"}},
+		{"another connection, it has ignored what is confirmed", later, 1, 2, false, nil},
+		{"another connection, it has ignored all that is confirmed", later, 0, 1, false, nil},
+		{"another connection, it has all events", later, 3, 4, false, []string{"5"}},
+		{"the same one, it has all events", same, 3, 0, false, []string{"5"}},
+		{"the same one, some were on their way", same, 2, 0, false, nil},
+		{"the same one, some had been", same, 2, 0, true, []string{"3", "5"}},
+		{"the same one, it has ignored what is confirmed", same, 2, 3, true, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, roomy, 10)
+			c := w.open("/")
+			for _, p := range []string{"1", "2", "3"} {
+				w.append(c.s, stamped(p))
+			}
+			w.append(c.s, asking(1, "4"))
+			read(c, 4)
+			c.Confirm(tt.confirm)
+			w.Leave(c, maxAway)
+			w.append(c.s, stamped("5")) // was not sent: nobody can have put it aside
+			claim := Claim{PID: c.s.PID(), Namespace: "/", Settled: tt.settled}
+			if tt.offset > 0 {
+				claim.Offset = offsetOf(c.s, tt.offset)
+			}
+			r := w.Resume(claim, tt.owner)
+			switch {
+			case tt.want == nil:
+				if r.Cursor != nil || r.Refused != ClientDisconnect || c.s.State() != Parked {
+					t.Errorf("%+v, and it is %v; want it refused, and parked", r, c.s.State())
+				}
+				w.Abandon(c.s.PID(), "/", r.Refused)
+				equal(t, "the link is told", w.link.told(), []string{"client_disconnect: /"})
+			case r.Cursor == nil:
+				t.Errorf("refused: %+v", r)
+			default:
+				equal(t, "what is sent", read(r.Cursor, 10).data, tt.want)
+			}
+			w.finish()
+		})
+	}
+}
+
+// Of a client that connects afresh only the session goes that it left, and only if it was the last to have it.
+func TestAbandonLeft(t *testing.T) {
+	w := newWorld(t, roomy, 10)
+	s, _ := left(w)
+	if !s.LeftBy(&client{1}) || s.LeftBy(&client{2}) {
+		t.Error("it is not known who left the session")
+	}
+	w.AbandonLeft(s, &client{2})
+	c := w.mustResume(s, offsetOf(s, 3))
+	w.AbandonLeft(s, &client{1})
+	if s.State() != Live || s.LeftBy(&client{1}) {
+		t.Errorf("%v after it was another client's", s.State())
+	}
+	w.Park([]*Cursor{c}, maxAway, "cut")
+	w.AbandonLeft(s, &client{1})
+	w.AbandonLeft(s, &client{2}) // it did not leave, it was lost
+	if s.State() != Parked {
+		t.Errorf("%v, want Parked", s.State())
+	}
+	s, _ = left(w)
+	w.AbandonLeft(s, &client{1})
+	if s.State() != Closed {
+		t.Errorf("%v, want Closed", s.State())
+	}
+	equal(t, "the link is told", w.link.told(), []string{"client_disconnect: /"})
+	w.finish()
+}
