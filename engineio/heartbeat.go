@@ -67,7 +67,9 @@ func (s *Socket) pong() bool {
 	if s.state == stateOpen && s.timerAt.After(s.nextPing) {
 		s.armLocked(s.opts.PingInterval)
 	}
-	s.h.Confirm(s.pingMark)
+	if s.ws != nil { // by polling the next poll says so, and cannot be mistaken for another's
+		s.h.Confirm(s.pingMark)
+	}
 	s.flushLocked()
 	return s.state != stateClosed
 }

@@ -303,6 +303,9 @@ func (s *Socket) Post(ctx context.Context, id, contentType string, length int64,
 	id = s.requestID(id)
 	if length > s.opts.MaxPayload {
 		s.endPost()
+		if length <= 2*s.opts.MaxPayload {
+			_, _ = io.Copy(io.Discard, body) // who is still writing sees a reset else, and not the answer
+		}
 		return Answer{Status: http.StatusRequestEntityTooLarge, Code: -1}, true
 	}
 	counted := &countedBody{r: io.LimitReader(body, s.opts.MaxPayload+1), opts: &s.opts}

@@ -49,6 +49,17 @@ export const FAULTS = [
     },
   },
   {
+    // A round trip takes longer than the time between two pings, and what is on its way in the end is lost.
+    name: "a long way",
+    weight: 4,
+    run: async ({ relay, random, signal }) => {
+      relay.delay(random.int(1500, 2000));
+      await wait(random.int(6000, 12_000), null, { signal });
+      relay.reset();
+      relay.delay(0);
+    },
+  },
+  {
     name: "throttle",
     weight: 5,
     run: async ({ relay, random, signal }) => {
