@@ -37,6 +37,7 @@ type link struct {
 	raw       bool       // everything passes between client and upstream as it is
 	sessions  byNamespace[*session.Session]
 	pending   map[string]connecting // by the namespaces whose CONNECT reply is awaited
+	opening   int                   // sessions whose CONNECT reply has come, and which are not in sessions yet
 	spent     map[string]struct{}   // namespaces that a DISCONNECT was sent for: never connected here again
 	congested []*client             // paused until the upstream takes more
 	ended     bool
@@ -102,7 +103,7 @@ func (l *link) connecting(namespace string) bool {
 func (l *link) unused() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.sessions) == 0 && len(l.pending) == 0 && !l.raw
+	return len(l.sessions) == 0 && len(l.pending) == 0 && l.opening == 0 && !l.raw
 }
 
 // relayRaw makes the link pass everything as it is.
@@ -281,6 +282,9 @@ func (l *link) connected(p packet) {
 	namespace := string(p.h.Namespace)
 	l.mu.Lock()
 	asked, ok := l.answeredLocked(namespace)
+	if ok {
+		l.opening++
+	}
 	l.mu.Unlock()
 	if !ok {
 		l.relay(p.data, false)
@@ -294,7 +298,11 @@ func (l *link) connected(p packet) {
 	}
 	c := asked.client
 	resumable := plain && c.recoverable && l.srv.settings().recoverable(namespace)
-	if c.connected(l, namespace, connectReply{slices.Clone(p.data), place}, asked.binding, resumable) {
+	attached := c.connected(l, namespace, connectReply{slices.Clone(p.data), place}, asked.binding, resumable)
+	l.mu.Lock()
+	l.opening--
+	l.mu.Unlock()
+	if attached {
 		l.touch(c)
 		return
 	}
@@ -420,7 +428,7 @@ func (l *link) release(c *client, gone bool) {
 // closeIfUnused closes a link that is no client's home and has no sessions. It reports whether the link is closed.
 func (l *link) closeIfUnused() bool {
 	l.mu.Lock()
-	unused := l.client == nil && len(l.sessions) == 0 && (len(l.pending) == 0 || l.gone)
+	unused := l.client == nil && len(l.sessions) == 0 && (len(l.pending) == 0 && l.opening == 0 || l.gone)
 	closed := l.ended
 	l.mu.Unlock()
 	if unused && !closed {
