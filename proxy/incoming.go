@@ -233,7 +233,7 @@ func (c *client) dispatch(p packet) {
 	}
 	cur := c.attached(string(p.h.Namespace))
 	if cur == nil {
-		if c.afterGoodbye(p) || c.endedElsewhere(string(p.h.Namespace)) {
+		if c.afterGoodbye(p) || c.hadSession(string(p.h.Namespace)) {
 			return
 		}
 		if p.h.IsAck() && !slices.Contains(c.in.namespaces, string(p.h.Namespace)) {
@@ -267,14 +267,12 @@ func (c *client) forward(cur *session.Cursor, p packet) {
 	}
 }
 
-// endedElsewhere reports whether the client's session of a namespace has ended, which it need not know yet, on another link
-// than its home. What it sends for it is for nobody then: the home's end of the upstream knows nothing of it, and
-// would close the connection for it.
-func (c *client) endedElsewhere(namespace string) bool {
+// hadSession reports whether the client's session of a namespace has ended, which it need not know yet. What it sends for it
+// is for nobody then: the server, which ended it, would close the link for that, and other namespaces' sockets with it.
+func (c *client) hadSession(namespace string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	cur := c.sessions.get(namespace)
-	return cur != nil && cur.Session().Upstream() != session.Upstream(c.home)
+	return c.sessions.get(namespace) != nil
 }
 
 // touch notes that a link is to be flushed after this batch.
