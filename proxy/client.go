@@ -42,6 +42,7 @@ type client struct {
 	closing  *time.Timer // nil for most
 	home     *link       // of its own handshake; nil while none is needed
 	sessions byNamespace[*session.Cursor]
+	goodbyes byNamespace[*goodbye] // to sessions that it left
 	out      outgoing
 }
 

@@ -48,10 +48,11 @@ func FuzzProxy(f *testing.F) {
 			choices[i] = byte(state >> 33)
 		}
 		f.Add(choices)
+		f.Add(choices[1:]) // with on_client_disconnect: park
 	}
 	f.Fuzz(func(t *testing.T, choices []byte) {
 		synctest.Test(t, func(t *testing.T) {
-			m := newModel(t)
+			m := newModel(t, len(choices)%2 == 1)
 			m.choices = choices[:min(len(choices), maxChoices)]
 			for len(m.choices) > 0 && !t.Failed() {
 				m.step()
@@ -66,6 +67,7 @@ func FuzzProxy(f *testing.F) {
 type model struct {
 	t       *testing.T
 	choices []byte
+	parks   bool // the sessions of those that leave
 	proxy   *Server
 	metrics *metrics.Metrics
 	front   *http.Server
@@ -79,8 +81,8 @@ type model struct {
 	wires   []*wire
 }
 
-func newModel(t *testing.T) *model {
-	m := &model{t: t, conns: make(chan net.Conn), pages: make(map[string]*page)}
+func newModel(t *testing.T, parks bool) *model {
+	m := &model{t: t, parks: parks, conns: make(chan net.Conn), pages: make(map[string]*page)}
 	for _, name := range []string{"p", "q"} {
 		p := &page{m: m, name: name, spaces: make(map[string]*space)}
 		p.spaces["/"] = &space{page: p, name: "/"}
@@ -89,6 +91,9 @@ func newModel(t *testing.T) *model {
 	}
 	cfg := config.Default()
 	cfg.Recovery.MaxDisconnectionDuration = keptFor
+	if parks {
+		cfg.Recovery.OnClientDisconnect = config.ParkSession
+	}
 	m.metrics = metrics.New(prometheus.NewRegistry())
 	var err error
 	if m.proxy, err = New(cfg, slog.New(slog.DiscardHandler), m.metrics); err != nil {
@@ -137,6 +142,9 @@ func (m *model) step() {
 			m.disconnect(s)
 		case 1:
 			m.leave(s)
+			if m.parks && m.choice(4) == 0 {
+				m.again(s)
+			}
 		case 2:
 			m.again(s)
 		case 3:
@@ -262,6 +270,11 @@ func (m *model) again(s *space) {
 	defer m.mu.Unlock()
 	if s.page.conn != nil && s.left && s.asked == "" {
 		s.connect()
+		if from := m.socket(s.sid); from != nil && m.parks {
+			for i := range from.sent { // this connection may be stalled, or be cut within what it is sent
+				from.sent[i].attached = true
+			}
+		}
 	}
 }
 

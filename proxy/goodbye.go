@@ -22,6 +22,7 @@ const settleTime = time.Second
 
 // goodbye is a session that the client left, until it connects to the namespace again.
 type goodbye struct {
+	session.Goodbye
 	session *session.Session
 	time    time.Time
 	count   uint64 // outgoing.count then
@@ -36,21 +37,50 @@ func (c *client) leave(cur *session.Cursor) bool {
 		return false
 	}
 	c.mu.Lock()
-	c.sessions.remove(s.Namespace())
-	c.out.replays = slices.DeleteFunc(c.out.replays, func(r replay) bool { return r.cur == cur })
-	c.out.asked = c.out.asked || len(c.out.written) > 0 // when has it arrived?
-	g := &goodbye{session: s, time: time.Now(), count: c.out.count}
+	o := &c.out
+	o.replays = slices.DeleteFunc(o.replays, func(r replay) bool { return r.cur == cur })
+	g := &goodbye{session: s, time: time.Now(), count: o.count}
+	c.goodbyes.set(s.Namespace(), g)
+	o.asked = o.asked || len(o.written) > 0
+	c.settleLocked()
+	c.removeLocked(s.Namespace())
 	c.mu.Unlock()
-	c.in.goodbyes.set(s.Namespace(), g)
-	c.srv.registry.Leave(cur, d)
+	c.srv.registry.Leave(cur, d, &g.Goodbye)
 	c.touch(g.link()) // it may have been told
 	c.in.wake = true
 	return true
 }
 
+// removeLocked takes a session off the client that has left it; c.mu is held.
+func (c *client) removeLocked(namespace string) {
+	c.sessions.remove(namespace)
+	if len(c.goodbyes) == 0 || slices.ContainsFunc(c.sessions.values(), (*session.Cursor).Attached) {
+		return
+	}
+	for _, e := range c.goodbyes {
+		e.value.Last()
+	}
+}
+
+// settleLocked looks which goodbyes are behind what the client has confirmed; c.mu is held.
+func (c *client) settleLocked() {
+	for _, e := range c.goodbyes {
+		if c.out.confirmed >= e.value.count || len(c.out.written) == 0 {
+			e.value.Arrived()
+		}
+	}
+}
+
+// goodbye is the client's to a namespace, or nil.
+func (c *client) goodbye(namespace string) *goodbye {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.goodbyes.get(namespace)
+}
+
 // afterGoodbye handles a packet for a session that the client left, and reports whether it was one.
 func (c *client) afterGoodbye(p packet) bool {
-	g := c.in.goodbyes.get(string(p.h.Namespace))
+	g := c.goodbye(string(p.h.Namespace))
 	switch {
 	case g == nil:
 		return false
@@ -63,21 +93,19 @@ func (c *client) afterGoodbye(p packet) bool {
 	return true
 }
 
-// settled reports whether what the client had been sent when it left a namespace arrived before it connected again.
-func (c *client) settled(namespace string) bool {
-	g := c.in.goodbyes.get(namespace)
-	if g == nil {
-		return false
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.out.confirmed >= g.count && time.Since(g.time) >= settleTime
+// leftSoon reports whether the client left a namespace a moment ago.
+func (c *client) leftSoon(namespace string) bool {
+	g := c.goodbye(namespace)
+	return g != nil && time.Since(g.time) < settleTime
 }
 
 // forgetGoodbye ends the session of a namespace that the client has left, and connects to afresh.
 func (c *client) forgetGoodbye(namespace string) {
-	if g := c.in.goodbyes.get(namespace); g != nil {
-		c.in.goodbyes.remove(namespace)
+	c.mu.Lock()
+	g := c.goodbyes.get(namespace)
+	c.goodbyes.remove(namespace)
+	c.mu.Unlock()
+	if g != nil {
 		c.srv.registry.AbandonLeft(g.session, c)
 	}
 }

@@ -47,7 +47,6 @@ type incoming struct {
 	waitingBytes int
 	dialing      bool
 	namespaces   []string // that a CONNECT came for
-	goodbyes     byNamespace[*goodbye]
 }
 
 type limits struct{ partialBytes int }
@@ -239,7 +238,7 @@ func (c *client) dispatch(p packet) {
 	}
 	cur := c.attached(string(p.h.Namespace))
 	if cur == nil {
-		if c.afterGoodbye(p) {
+		if c.afterGoodbye(p) || c.hadSession(string(p.h.Namespace)) {
 			return
 		}
 		if p.h.IsAck() && !slices.Contains(c.in.namespaces, string(p.h.Namespace)) {
@@ -268,11 +267,19 @@ func (c *client) forward(cur *session.Cursor, p packet) {
 	if p.h.Type == socketio.Disconnect {
 		c.srv.registry.Close(cur.Session(), session.ClientDisconnect)
 		c.mu.Lock()
-		c.sessions.remove(cur.Session().Namespace())
+		c.removeLocked(cur.Session().Namespace())
 		c.mu.Unlock()
 		l.conn.Flush()
 		l.left(cur.Session())
 	}
+}
+
+// hadSession reports whether the client's session of a namespace has ended, which it need not know yet. What it sends for it
+// is for nobody then: the server, which ended it, would close the link for that, and other namespaces' sockets with it.
+func (c *client) hadSession(namespace string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sessions.get(namespace) != nil
 }
 
 // touch notes that a link is to be flushed after this batch.
@@ -397,7 +404,7 @@ func (c *client) mayResume(namespace string) bool {
 func (c *client) claim(namespace string, connect []byte, rec socketio.Recovery) session.Claim {
 	return session.Claim{
 		PID: rec.PID, Namespace: namespace, Offset: rec.Offset, ForeignOffset: rec.ForeignOffset,
-		Binding: c.srv.binder.session(c.bound, connect), Settled: c.settled(namespace),
+		Binding: c.srv.binder.session(c.bound, connect), Soon: c.leftSoon(namespace),
 	}
 }
 
@@ -431,7 +438,6 @@ func (c *client) resume(claim session.Claim, start time.Time) bool {
 			return false
 		}
 		s.recovered(c, namespace, how, r)
-		c.in.goodbyes.remove(namespace)
 		c.in.wake = true
 		c.touch(r.Cursor.Session().Upstream().(*link)) // it may have been told
 		for _, p := range c.takeEarly(namespace) {
@@ -454,6 +460,7 @@ func (c *client) reattach(claim session.Claim, start time.Time) (r session.Resum
 		return r, false
 	}
 	c.sessions.set(claim.Namespace, r.Cursor)
+	c.goodbyes.remove(claim.Namespace)
 	c.out.pushRaw(r.Reply, false, r.Cursor.Session().Upstream().(*link))
 	if r.ToRead > 0 {
 		c.out.push(r.Cursor, r.ToRead)

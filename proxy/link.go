@@ -38,6 +38,7 @@ type link struct {
 	used      bool       // a namespace was connected on it, or everything passes
 	sessions  byNamespace[*session.Session]
 	pending   map[string]connecting // by the namespaces whose CONNECT reply is awaited
+	opening   int                   // sessions whose CONNECT reply has come, and which are not in sessions yet
 	spent     map[string]struct{}   // namespaces that a DISCONNECT was sent for: never connected here again
 	former    map[string]struct{}   // namespaces whose session has ended: see late
 	congested []*client             // paused until the upstream takes more
@@ -105,7 +106,7 @@ func (l *link) connecting(namespace string) bool {
 func (l *link) unused() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.sessions) == 0 && len(l.pending) == 0 && !l.raw
+	return len(l.sessions) == 0 && len(l.pending) == 0 && l.opening == 0 && !l.raw
 }
 
 // relayRaw makes the link pass everything as it is.
@@ -305,6 +306,9 @@ func (l *link) connected(p packet) {
 	namespace := string(p.h.Namespace)
 	l.mu.Lock()
 	asked, ok := l.answeredLocked(namespace)
+	if ok {
+		l.opening++
+	}
 	l.mu.Unlock()
 	if !ok {
 		l.relay(p.data, false)
@@ -318,7 +322,11 @@ func (l *link) connected(p packet) {
 	}
 	c := asked.client
 	resumable := plain && c.recoverable && l.srv.settings().recoverable(namespace)
-	if c.connected(l, namespace, connectReply{slices.Clone(p.data), place}, asked.binding, resumable) {
+	attached := c.connected(l, namespace, connectReply{slices.Clone(p.data), place}, asked.binding, resumable)
+	l.mu.Lock()
+	l.opening--
+	l.mu.Unlock()
+	if attached {
 		l.touch(c)
 		return
 	}
@@ -450,7 +458,7 @@ func (l *link) release(c *client, gone bool) {
 // closeIfUnused closes a link that is no client's home and has no sessions. It reports whether the link is closed.
 func (l *link) closeIfUnused() bool {
 	l.mu.Lock()
-	unused := l.client == nil && len(l.sessions) == 0 && (len(l.pending) == 0 || l.gone)
+	unused := l.client == nil && len(l.sessions) == 0 && (len(l.pending) == 0 && l.opening == 0 || l.gone)
 	closed, used := l.ended, l.used
 	l.mu.Unlock()
 	switch {

@@ -31,6 +31,7 @@ type space struct {
 	asked    string    // pid in the CONNECT that waits for its reply; "-" for none
 	partial  *received // a binary event without all its attachments
 	left     bool      // it sent a DISCONNECT, or got one
+	aside    []string  // events that came between its CONNECT and the reply
 }
 
 // received is an event as it stands on the wire.
@@ -245,11 +246,24 @@ func (s *space) connected(payload string) {
 	}
 	s.page.stale = false
 	s.sid, s.pid, s.asked, s.left = reply.SID, reply.PID, "", false
+	aside := s.aside
+	s.aside = nil
+	for _, packet := range aside {
+		if recovered { // else they are another session's, and nobody knows by them what it has
+			s.handle(packet)
+		}
+	}
 }
 
 // handle handles a whole event: it must be the next one of its socket's.
 func (s *space) handle(packet string) {
 	m := s.page.m
+	if m.parks && s.left { // as socket.io-client
+		if s.asked != "" {
+			s.aside = append(s.aside, packet)
+		}
+		return
+	}
 	name, number, args := event(packet)
 	from := m.socket(s.sid)
 	if name != "n" || from == nil || number > len(from.sent) || number < 1 {
@@ -329,6 +343,8 @@ func (p *page) gone() {
 	for _, s := range p.spaces {
 		s.partial = nil
 		s.asked = ""
+		// A client would keep them for its next connection. If its DISCONNECT was lost with this one no proxy can tell.
+		s.aside = nil
 	}
 }
 

@@ -304,6 +304,7 @@ func (c *client) Confirm(mark uint64) {
 	o.bytes -= arrived
 	o.written = append(o.written[:0], o.written[n:]...)
 	o.confirmed = max(o.confirmed, mark)
+	c.settleLocked()
 	if mark == o.mark && arrived > 0 {
 		took := time.Since(o.markTime)
 		c.srv.metrics.ConfirmDuration.Observe(took.Seconds())

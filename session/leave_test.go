@@ -8,6 +8,8 @@ import (
 // left returns a session that client 1 said goodbye to, after it was sent three events, and asked once. The first event was
 // confirmed.
 func left(w *world) (*Session, *Cursor) {
+	var g Goodbye
+	g.Last()
 	c := w.open("/")
 	for _, p := range []string{"1", "2", "3"} {
 		w.append(c.s, stamped(p))
@@ -15,7 +17,7 @@ func left(w *world) (*Session, *Cursor) {
 	w.append(c.s, asking(1, "4"))
 	read(c, 4)
 	c.Confirm(1)
-	w.Leave(c, maxAway)
+	w.Leave(c, maxAway, &g)
 	return c.s, c
 }
 
@@ -58,24 +60,31 @@ func TestLeftSessionExpires(t *testing.T) {
 // A client that left a session may have ignored what is confirmed. It comes back over another connection, or the same.
 func TestResumeOfALeftSession(t *testing.T) {
 	later, same := &client{2}, &client{1}
+	last, arrived := (*Goodbye).Last, (*Goodbye).Arrived
+	type known []func(*Goodbye)
 	tests := []struct {
 		name    string
 		owner   Owner
 		offset  uint64 // 0 for none
 		confirm uint64 // before it left
-		settled bool
+		known   known
+		soon    bool
 		want    []string // what is sent; nil if it is refused
 	}{
-		{"another connection, all is unconfirmed", later, 0, 0, false, []string{"1", "2", "3", "5"}},
-		{"another connection, some is confirmed", later, 1, 1, false, []string{"2", "3", "5"}},
-		{"another connection, it has more than is confirmed", later, 2, 1, false, []string{"3", "5"}},
-		{"another connection, it has ignored what is confirmed", later, 1, 2, false, nil},
-		{"another connection, it has ignored all that is confirmed", later, 0, 1, false, nil},
-		{"another connection, it has all events", later, 3, 4, false, []string{"5"}},
-		{"the same one, it has all events", same, 3, 0, false, []string{"5"}},
-		{"the same one, some were on their way", same, 2, 0, false, nil},
-		{"the same one, some had been", same, 2, 0, true, []string{"3", "5"}},
-		{"the same one, it has ignored what is confirmed", same, 2, 3, true, nil},
+		{"another connection, all is unconfirmed", later, 0, 0, known{last}, false, []string{"1", "2", "3", "5"}},
+		{"another connection, some is confirmed", later, 1, 1, known{last}, false, []string{"2", "3", "5"}},
+		{"another connection, it has more than is confirmed", later, 2, 1, known{last}, false, []string{"3", "5"}},
+		{"another connection, it has ignored what is confirmed", later, 1, 2, known{last}, false, nil},
+		{"another connection, it has ignored all that is confirmed", later, 0, 1, known{last}, false, nil},
+		{"another connection, it has all events", later, 3, 4, known{}, false, []string{"5"}},
+		{"another connection, others kept the first, some were on their way", later, 2, 0, known{}, false, nil},
+		{"another connection, others kept the first, some had been", later, 2, 0, known{arrived}, false, []string{"3", "5"}},
+		{"the same one, it has all events", same, 3, 0, known{}, true, []string{"5"}},
+		{"the same one, some were on their way", same, 2, 0, known{}, false, nil},
+		{"the same one, though it has no other session", same, 2, 0, known{last}, false, nil},
+		{"the same one, some had been a moment ago", same, 2, 0, known{arrived}, true, nil},
+		{"the same one, some had been", same, 2, 0, known{arrived}, false, []string{"3", "5"}},
+		{"the same one, it has ignored what is confirmed", same, 2, 3, known{arrived}, false, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -87,9 +96,13 @@ func TestResumeOfALeftSession(t *testing.T) {
 			w.append(c.s, asking(1, "4"))
 			read(c, 4)
 			c.Confirm(tt.confirm)
-			w.Leave(c, maxAway)
+			var g Goodbye
+			w.Leave(c, maxAway, &g)
+			for _, tell := range tt.known {
+				tell(&g)
+			}
 			w.append(c.s, stamped("5")) // was not sent: nobody can have put it aside
-			claim := Claim{PID: c.s.PID(), Namespace: "/", Settled: tt.settled}
+			claim := Claim{PID: c.s.PID(), Namespace: "/", Soon: tt.soon}
 			if tt.offset > 0 {
 				claim.Offset = offsetOf(c.s, tt.offset)
 			}

@@ -51,8 +51,8 @@ type Registry struct {
 type parking struct {
 	timer    *time.Timer
 	sessions []*Session
-	reason   string // why
-	left     bool   // their client said goodbye
+	reason   string   // why
+	left     *Goodbye // of their client; nil if it was lost
 	expires  time.Time
 }
 
@@ -130,8 +130,8 @@ type Claim struct {
 	// ForeignOffset says that it presented an offset that is not of our making.
 	ForeignOffset bool
 	Binding       Binding
-	// Settled says that what the client was sent before it left the session is known to have arrived, and long ago.
-	Settled bool
+	// Soon says that the client left the session a moment ago, over this connection.
+	Soon bool
 }
 
 // Resume attaches owner to the session that claim names, if it is parked. It implements
@@ -171,7 +171,7 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 	} else if claim.ForeignOffset {
 		return Resumption{Refused: BadOffset}
 	}
-	if s.left && has < s.stamped { // it has ignored some that are not there any more
+	if s.left != nil && has < s.stamped { // it has ignored some that are not there any more
 		return Resumption{Refused: ClientDisconnect}
 	}
 	from := max(s.log.Trimmed(), has)
@@ -179,10 +179,10 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 	if r.limits().Fates != nil && s.away == nil {
 		s.siftLocked()
 	}
-	if s.left && s.owned == owner.Handshake() && !claim.Settled && s.unsureLocked(from) {
+	if s.unsureLocked(from, owner, claim.Soon) {
 		return Resumption{Refused: ClientDisconnect}
 	}
-	s.away, s.left = nil, false
+	s.away, s.left = nil, nil
 	c := &Cursor{s: s, owner: owner, sent: from, replayTo: s.log.Last()}
 	if !r.limits().ReplayAsking {
 		c.skipTo = s.sent
@@ -194,10 +194,21 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 	return Resumption{Cursor: c, Reply: s.reply, ToRead: s.log.Len(), Missed: missed, Away: away}
 }
 
-// unsureLocked reports whether the client that left the session was sent events after from. If it connects again before they
-// arrive it puts them aside, and handles them with the reply; those that came before that it has ignored. Nobody can tell
-// which are which.
-func (s *Session) unsureLocked(from uint64) bool {
+// unsureLocked reports whether it cannot be known which events after from the client has, because it left the session while
+// they were on their way. If it connects again over the same connection before they arrive it puts them aside, and
+// handles them with the reply, be that over the next connection; those that came before that it has ignored.
+func (s *Session) unsureLocked(from uint64, owner Owner, soon bool) bool {
+	if s.left == nil {
+		return false
+	}
+	onItsWay := !s.left.arrived.Load()
+	if s.owned == owner.Handshake() {
+		if !onItsWay && !soon {
+			return false
+		}
+	} else if !onItsWay || s.left.last.Load() {
+		return false
+	}
 	for i := from + 1; i <= min(s.leftAt, s.log.Last()); i++ {
 		if s.log.At(i).Kind == buffer.Stamped {
 			return true
@@ -258,10 +269,22 @@ func (r *Registry) Park(cursors []*Cursor, d time.Duration, reason string) {
 }
 
 // Leave parks the session of a client that has said goodbye to it. The client is still there, and ignores what it has been
-// sent since it did so: nothing of that is confirmed any more.
-func (r *Registry) Leave(c *Cursor, d time.Duration) {
-	r.parkAll([]*Cursor{c}, d, &parking{reason: string(ClientDisconnect), left: true})
+// sent since it did so: nothing of that is confirmed any more. g says what becomes known of it later.
+func (r *Registry) Leave(c *Cursor, d time.Duration, g *Goodbye) {
+	r.parkAll([]*Cursor{c}, d, &parking{reason: string(ClientDisconnect), left: g})
 }
+
+// Goodbye is what is known of a client that left a session.
+type Goodbye struct {
+	arrived atomic.Bool
+	last    atomic.Bool
+}
+
+// Arrived says that what the client had been sent when it left the session has arrived, before it connected again.
+func (g *Goodbye) Arrived() { g.arrived.Store(true) }
+
+// Last says that the client has no other session on its connection either: so it closes that, and has put nothing aside.
+func (g *Goodbye) Last() { g.last.Store(true) }
 
 func (r *Registry) parkAll(cursors []*Cursor, d time.Duration, p *parking) {
 	parked, gone := r.park(cursors, d, p)

@@ -129,9 +129,9 @@ type Session struct {
 	asking   int    // Asking packets in the log
 	parkedAt time.Time
 	away     *away // nil until the log is sifted
-	// left says that its client said goodbye, and may have ignored what it was sent about then: leftAt is what it was sent in
-	// all. stamped is the last Stamped packet that was confirmed.
-	left            bool
+	// left is set while it is parked because its client said goodbye. What that was sent about then it may have ignored: leftAt
+	// is what it was sent in all. stamped is the last Stamped packet that was confirmed.
+	left            *Goodbye
 	leftAt, stamped uint64
 	// takenUntil is when the takeovers of late no longer count: each counts for its part of a minute.
 	takenUntil time.Time
@@ -171,7 +171,7 @@ func (s *Session) Attached() Owner {
 func (s *Session) LeftBy(o Owner) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.state == Parked && s.left && s.owned == o.Handshake()
+	return s.state == Parked && s.left != nil && s.owned == o.Handshake()
 }
 
 // SetReply keeps the CONNECT reply for later clients.
