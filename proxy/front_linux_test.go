@@ -60,7 +60,7 @@ func (r *rig) listen(network, address string, front bool) net.Listener {
 		_ = srv.Serve(ln) // until Close
 	}()
 	r.t.Cleanup(func() {
-		srv.Close()
+		_ = srv.Close() // it is stopped in any case
 		<-served
 	})
 	return ln
@@ -640,7 +640,7 @@ func TestHandedOver(t *testing.T) {
 			<-r.Context().Done()
 		default:
 			body, err := io.ReadAll(r.Body)
-			fmt.Fprintf(w, "%s %s: %d, %x, %v", r.Method, r.URL, len(body), sha256.Sum256(body), err)
+			_, _ = fmt.Fprintf(w, "%s %s: %d, %x, %v", r.Method, r.URL, len(body), sha256.Sum256(body), err)
 		}
 	}))
 	t.Cleanup(up.Close)
@@ -701,6 +701,7 @@ func TestHandedOver(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				defer resp.Body.Close()
 				event := make([]byte, len("data: 1\n\n"))
 				if _, err := io.ReadFull(resp.Body, event); err != nil || string(event) != "data: 1\n\n" {
 					t.Errorf("got %q, %v", event, err)
@@ -847,7 +848,7 @@ func FuzzFront(f *testing.F) {
 		_ = srv.Serve(ln) // until Close
 	}()
 	f.Cleanup(func() {
-		srv.Close()
+		_ = srv.Close() // it is stopped in any case
 		<-served
 	})
 	r := &rig{proxy: s}

@@ -388,7 +388,7 @@ func TestStreamOfAConnThatHasEnded(t *testing.T) {
 				}
 				tt.end(s)
 				wantClosed(t, r, tt.want)
-				if read, _, _ := r.counts(); (read > 0) == (tt.want == stream.ErrClosed) {
+				if read, _, _ := r.counts(); (read > 0) == errors.Is(tt.want, stream.ErrClosed) {
 					t.Errorf("%d bytes were read", read)
 				}
 			})
@@ -667,12 +667,12 @@ func exhaust(t testing.TB, but int) (restore func()) {
 		files = append(files, fd)
 	}
 	for range but {
-		syscall.Close(files[len(files)-1])
+		_ = syscall.Close(files[len(files)-1])
 		files = files[:len(files)-1]
 	}
 	restore = sync.OnceFunc(func() {
 		for _, fd := range files {
-			syscall.Close(fd)
+			_ = syscall.Close(fd)
 		}
 		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 			t.Error(err)

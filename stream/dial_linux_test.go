@@ -82,7 +82,7 @@ func TestDialFails(t *testing.T) {
 				t.Fatal("connected")
 			}
 			var op *net.OpError
-			if !errors.Is(err, tt.want) || !errors.As(err, &op) || op.Op != "dial" || op.Timeout() != (tt.want == context.DeadlineExceeded) {
+			if !errors.Is(err, tt.want) || !errors.As(err, &op) || op.Op != "dial" || op.Timeout() != errors.Is(tt.want, context.DeadlineExceeded) {
 				t.Errorf("got %v (%#v), want %v", err, err, tt.want)
 			}
 		})
@@ -127,7 +127,7 @@ func blackHole(t *testing.T) net.Addr {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { syscall.Close(fd) })
+	t.Cleanup(func() { _ = syscall.Close(fd) })
 	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(fd, 0)); err != nil {
 		t.Fatal(err)
 	}
