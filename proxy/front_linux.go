@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -82,11 +83,13 @@ func (f *front) Accepted(conn *stream.Conn) {
 		return
 	}
 	conn.OnRelease(sync.OnceFunc(func() { f.counted.leave(addr) }))
-	n := &newcomer{f: f, conn: conn}
-	n.timeout = time.AfterFunc(f.srv.settings().Limits.ReadHeaderTimeout, func() { _ = conn.Close() })
+	timeout := f.srv.settings().Limits.ReadHeaderTimeout
+	n := &newcomer{f: f, conn: conn, headBy: time.Now().Add(timeout)}
+	n.timeout = time.AfterFunc(timeout, func() { _ = conn.Close() })
 	conn.Notify(n.read)
 	if err := conn.Start(); err != nil {
 		n.timeout.Stop()
+		f.AcceptFailed(err)
 	}
 }
 
@@ -102,11 +105,15 @@ func addrOf(a net.Addr) netip.Addr {
 type newcomer struct {
 	f       *front
 	conn    *stream.Conn
-	timeout *time.Timer // closes it
+	headBy  time.Time   // when the request's head has to be there
+	timeout *time.Timer // closes the connection then
 	looked  int         // bytes that have no end of a head in them
 	decided bool
 	gone    context.CancelFunc // of the request's context; nil before there is one
 }
+
+// maxFrontHead is how long a head may be that is looked at here: less than a stream.Conn holds. Few browsers have so many cookies.
+const maxFrontHead = 8 << 10
 
 // read looks at what has come.
 func (n *newcomer) read() {
@@ -121,7 +128,7 @@ func (n *newcomer) read() {
 			n.decided = true // nobody is there
 		}
 	case n.decided:
-	case !bytes.HasPrefix(head, []byte("GET ")[:min(4, len(head))]), len(head) > int(n.f.srv.settings().Limits.HeaderBytes):
+	case !bytes.HasPrefix(head, []byte(getPath)[:min(len(getPath), len(head))]), len(head) >= n.f.srv.longestHead():
 		n.handOver(head)
 	default:
 		end := endOfHead(head, n.looked)
@@ -130,6 +137,11 @@ func (n *newcomer) read() {
 		}
 	}
 }
+
+// getPath is how a handshake begins.
+const getPath = "GET /"
+
+func (s *Server) longestHead() int { return min(maxFrontHead, int(s.settings().Limits.HeaderBytes)) }
 
 // endOfHead is where a request's head ends, or 0. It begins to look a little before from.
 func endOfHead(p []byte, from int) int {
@@ -149,49 +161,59 @@ func endOfHead(p []byte, from int) int {
 
 // decide has a handshake answered, and gives anything else to net/http.
 func (n *newcomer) decide(head []byte, end int) {
-	r, q := n.handshake(head, end)
-	if r == nil {
+	h, ok := n.f.srv.frontHandshake(head, end)
+	if !ok {
 		n.handOver(head)
 		return
 	}
 	n.decided = true
 	n.timeout.Stop()
 	n.conn.Discard(end)
-	ctx, gone := context.WithTimeout(context.Background(), n.f.srv.settings().Upstream.HandshakeTimeout)
-	n.gone = gone
-	r = r.WithContext(ctx)
-	go n.f.srv.serveHandshake(n.conn, r, q, gone) // ends within the handshake timeout
+	if a := n.conn.RemoteAddr(); a != nil {
+		h.r.RemoteAddr = a.String()
+	}
+	var ctx context.Context
+	ctx, n.gone = context.WithTimeout(context.Background(), n.f.srv.settings().Upstream.HandshakeTimeout)
+	h.r = h.r.WithContext(ctx)
+	go n.f.srv.serveHandshake(n.conn, h, n.gone) // ends within the handshake timeout
 }
 
-// handshake returns the request, if it is one for here.
-func (n *newcomer) handshake(head []byte, end int) (*http.Request, url.Values) {
+// frontHandshake is a WebSocket's handshake that is answered here.
+type frontHandshake struct {
+	r *http.Request
+	q url.Values // of r
+	c *client    // whose upgrade it is, or nil
+}
+
+// frontHandshake returns the handshake that a head is, if it is one for here. Whatever net/http would not accept is none.
+func (s *Server) frontHandshake(head []byte, end int) (h frontHandshake, ok bool) {
 	if end != len(head) || !plainHead(head) {
-		return nil, nil
+		return h, false
 	}
 	br := heads.Get().(*bufio.Reader)
 	defer heads.Put(br)
 	br.Reset(bytes.NewReader(head))
 	r, err := http.ReadRequest(br)
-	if err != nil || doubtfulEnd(r) || r.ContentLength != 0 || !validHost(r.Host) {
-		return nil, nil
+	if err != nil || r.Proto != "HTTP/1.1" || r.ContentLength != 0 || !validHost(r.Host) {
+		return h, false
 	}
 	q := r.URL.Query()
-	if !n.f.srv.opensWebSocket(r, q) {
-		return nil, nil
-	}
-	if a := n.conn.RemoteAddr(); a != nil {
-		r.RemoteAddr = a.String()
-	}
-	return r, q
+	c, ok := s.opensWebSocket(r, q)
+	return frontHandshake{r, q, c}, ok
 }
 
 // serveHandshake answers a WebSocket's handshake.
-func (s *Server) serveHandshake(conn *stream.Conn, r *http.Request, q url.Values, done func()) {
+func (s *Server) serveHandshake(conn *stream.Conn, h frontHandshake, done func()) {
 	defer done()
+	defer s.beginHandshake()()
 	w := &answerWriter{conn: conn, header: make(http.Header)}
 	defer w.finish()
 	defer s.containRequest()
-	s.serveEngineIO(w, r, q)
+	if h.c != nil {
+		s.serveClient(w, h.r, h.c, h.q)
+		return
+	}
+	s.serveEngineIO(w, h.r, h.q)
 }
 
 // answerWriter is the http.ResponseWriter of a WebSocket's handshake. What is not hijacked is answered as a whole, and the
@@ -210,7 +232,7 @@ func (w *answerWriter) Header() http.Header { return w.header }
 
 // WriteHeader implements http.ResponseWriter.
 func (w *answerWriter) WriteHeader(status int) {
-	if w.status == 0 {
+	if w.status == 0 && status >= http.StatusOK { // nobody waits for interim answers
 		w.status = status
 	}
 }
@@ -270,24 +292,25 @@ func (w *answerWriter) finish() {
 // heads are readers of heads.
 var heads = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 4<<10) }}
 
-// plainHead reports whether a head that begins with "GET " is written as clients do: of visible characters, in lines that end with CR
-// and LF, none of which goes on from the one before; with one Host, asking for an upgrade, and with nothing about a body.
+// plainHead reports whether a head is written as clients write it: of visible characters, in lines that end with CR and LF, each of
+// which is a name and a value, and none goes on from the one before; with one Host, asking for an upgrade, and with nothing about a
+// body.
 func plainHead(head []byte) bool {
+	line, head, _ := bytes.Cut(head, []byte("\r\n"))
+	if !isVisible(line) { // else it is for net/http to read
+		return false
+	}
 	hosts, upgrades := 0, 0
 	for line := range bytes.SplitAfterSeq(head, []byte("\n")) {
 		text, ok := bytes.CutSuffix(line, []byte("\r\n"))
-		if !ok {
-			return len(line) == 0 && hosts == 1 && upgrades == 1
+		if ok && len(text) == 0 {
+			return hosts == 1 && upgrades == 1
 		}
-		for _, c := range text {
-			if c < ' ' || c > '~' {
-				return false
-			}
-		}
-		name, _, _ := bytes.Cut(text, []byte(":"))
-		switch {
-		case bytes.HasPrefix(text, []byte(" ")):
+		name, value, colon := bytes.Cut(text, []byte(":"))
+		if !ok || !colon || !isToken(name) || !isVisible(value) {
 			return false
+		}
+		switch {
 		case bytes.EqualFold(name, []byte("host")):
 			hosts++
 		case bytes.EqualFold(name, []byte("upgrade")):
@@ -298,6 +321,29 @@ func plainHead(head []byte) bool {
 		}
 	}
 	return false
+}
+
+// isToken reports whether a header's name consists of letters, digits, hyphens and underscores. Others are good too (RFC 9110, 5.6.2),
+// but not used.
+func isToken(name []byte) bool {
+	for _, c := range name {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
+		default:
+			return false
+		}
+	}
+	return len(name) > 0
+}
+
+// isVisible reports whether all is ASCII that can be seen, and blanks.
+func isVisible(p []byte) bool {
+	for _, c := range p {
+		if c < ' ' || c > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 // validHost reports whether a Host is such as need not be looked at more closely.
@@ -312,17 +358,22 @@ func (n *newcomer) handOver(read []byte) {
 	read = bytes.Clone(read)
 	conn, release, err := n.conn.Detach()
 	if err != nil {
-		n.f.srv.log.Debug("a connection could not be served", "error", err)
+		if !errors.Is(err, net.ErrClosed) { // as when its time was up just now
+			n.f.AcceptFailed(err)
+		}
 		return
 	}
-	c := countedConn(conn, release, read)
-	go func() { // ends at once, or when the listener is closed
-		select {
-		case n.f.conns <- c:
-		case <-n.f.closed:
-			c.Close()
-		}
-	}()
+	c := countedConn(conn, release, begun{read, n.headBy})
+	go n.f.pass(c) // ends as soon as net/http takes it, or the listener is closed
+}
+
+// pass gives a connection to net/http.
+func (f *front) pass(c net.Conn) {
+	select {
+	case f.conns <- c:
+	case <-f.closed:
+		c.Close()
+	}
 }
 
 // containNewcomer is deferred where the loop calls for a connection.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/time/rate"
@@ -158,47 +159,52 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 			conn.Close()
 			continue
 		}
-		return countedConn(conn, sync.OnceFunc(func() { l.leave(addr) }), nil), nil
+		return countedConn(conn, sync.OnceFunc(func() { l.leave(addr) }), begun{}), nil
 	}
 }
 
-// countedConn returns the connection as one that calls leave when it is closed, and on which read is read first. It stays a
+// countedConn returns the connection as one that calls leave when it is closed, and that has begun already. It stays a
 // *net.TCPConn or *net.UnixConn inside: package stream wants the plain socket.
-func countedConn(conn net.Conn, leave func(), read []byte) net.Conn {
+func countedConn(conn net.Conn, leave func(), b begun) net.Conn {
 	switch c := conn.(type) {
 	case *net.TCPConn:
-		return &countedTCP{c, leave, unread{read}}
+		return &countedTCP{c, leave, b}
 	case *net.UnixConn:
-		return &countedUnix{c, leave, unread{read}}
+		return &countedUnix{c, leave, b}
 	}
 	leave()
 	return conn
 }
 
-// unread is what was read of a connection, and is to be read of it again.
-type unread struct{ p []byte }
+// begun is what a connection has behind it when net/http gets it. It is read and changed by those who read the connection.
+type begun struct {
+	unread []byte    // was read, and is to be read again
+	headBy time.Time // when the first request's head has to be there, if the time for that runs already
+}
 
-// Unread takes it.
-func (u *unread) Unread() []byte {
-	p := u.p
-	u.p = nil
+// Unread takes what is to be read again.
+func (b *begun) Unread() []byte {
+	p := b.unread
+	b.unread = nil
 	return p
 }
 
-// readFrom reads it, and then r.
-func (u *unread) readFrom(r io.Reader, p []byte) (int, error) {
-	if len(u.p) == 0 {
+// readFrom reads that, and then r.
+func (b *begun) readFrom(r io.Reader, p []byte) (int, error) {
+	if len(b.unread) == 0 {
 		return r.Read(p)
 	}
-	n := copy(p, u.p)
-	u.p = u.p[n:]
+	n := copy(p, b.unread)
+	if b.unread = b.unread[n:]; len(b.unread) == 0 {
+		b.unread = nil
+	}
 	return n, nil
 }
 
 // writeTo writes it, and then all of r.
-func (u *unread) writeTo(w io.Writer, r io.WriterTo) (int64, error) {
+func (b *begun) writeTo(w io.Writer, r io.WriterTo) (int64, error) {
 	var n int
-	if p := u.Unread(); len(p) > 0 {
+	if p := b.Unread(); len(p) > 0 {
 		var err error
 		if n, err = w.Write(p); err != nil {
 			return int64(n), err
@@ -206,6 +212,19 @@ func (u *unread) writeTo(w io.Writer, r io.WriterTo) (int64, error) {
 	}
 	m, err := r.WriteTo(w)
 	return int64(n) + m, err
+}
+
+// readDeadline is the deadline to set for t. The first that is set is for the first request's head: net/http counts from
+// when it got the connection.
+func (b *begun) readDeadline(t time.Time) time.Time {
+	if b.headBy.IsZero() {
+		return t
+	}
+	if !t.IsZero() && b.headBy.Before(t) {
+		t = b.headBy
+	}
+	b.headBy = time.Time{}
+	return t
 }
 
 // admit counts a connection, or returns the limit that it would pass.
@@ -239,11 +258,16 @@ func (l *limitedListener) leave(addr netip.Addr) {
 type countedTCP struct {
 	*net.TCPConn
 	leave func()
-	unread
+	begun
 }
 
 // Read implements net.Conn.
 func (c *countedTCP) Read(p []byte) (int, error) { return c.readFrom(c.TCPConn, p) }
+
+// SetReadDeadline implements net.Conn.
+func (c *countedTCP) SetReadDeadline(t time.Time) error {
+	return c.TCPConn.SetReadDeadline(c.readDeadline(t))
+}
 
 // WriteTo implements io.WriterTo.
 func (c *countedTCP) WriteTo(w io.Writer) (int64, error) { return c.writeTo(w, c.TCPConn) }
@@ -260,11 +284,16 @@ func (c *countedTCP) Release() (net.Conn, func()) { return c.TCPConn, c.leave }
 type countedUnix struct {
 	*net.UnixConn
 	leave func()
-	unread
+	begun
 }
 
 // Read implements net.Conn.
 func (c *countedUnix) Read(p []byte) (int, error) { return c.readFrom(c.UnixConn, p) }
+
+// SetReadDeadline implements net.Conn.
+func (c *countedUnix) SetReadDeadline(t time.Time) error {
+	return c.UnixConn.SetReadDeadline(c.readDeadline(t))
+}
 
 // Close implements net.Conn.
 func (c *countedUnix) Close() error {

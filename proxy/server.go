@@ -52,10 +52,11 @@ type Server struct {
 	rawLogged  sync.Once
 	ownCSR     sync.Once // logs that the server recovers connections itself
 
-	mu      sync.Mutex // guards clients and allLinks
-	clients map[string]*client
-	allLink map[*link]struct{}
-	idle    chan struct{} // closed when the last link ends, while Shutdown waits
+	mu       sync.Mutex // guards the fields below
+	clients  map[string]*client
+	allLink  map[*link]struct{}
+	openings int           // handshakes of WebSockets that are being answered without net/http, which would wait for them
+	idle     chan struct{} // closed when the last link and opening ends, while Shutdown waits
 }
 
 // New returns a Server for a valid configuration.
@@ -165,16 +166,17 @@ func (s *Server) serveEngineIO(w http.ResponseWriter, r *http.Request, q url.Val
 	}
 }
 
-// opensWebSocket reports whether a request is a WebSocket's handshake that serveEngineIO answers itself: a new client's, or an
-// upgrade's.
-func (s *Server) opensWebSocket(r *http.Request, q url.Values) bool {
+// opensWebSocket reports whether a request is a WebSocket's handshake that is answered here: a new client's, or the upgrade
+// of c.
+func (s *Server) opensWebSocket(r *http.Request, q url.Values) (c *client, ok bool) {
 	switch {
 	case q.Get("transport") != "websocket", !isUpgrade(r), r.Method != http.MethodGet, !s.isEngineIO(r):
-		return false
+		return nil, false
 	case q.Get("sid") != "":
-		return s.client(q.Get("sid")) != nil
+		c = s.client(q.Get("sid"))
+		return c, c != nil
 	}
-	return q.Get("EIO") == "4" && !q.Has("j")
+	return nil, q.Get("EIO") == "4" && !q.Has("j")
 }
 
 // isEngineIO reports whether a request is Engine.IO traffic. The client bundle under the path, for
@@ -257,9 +259,27 @@ func (s *Server) removeLink(l *link) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.allLink, l)
-	if len(s.allLink) == 0 && s.idle != nil {
+	s.idleLocked()
+}
+
+// idleLocked tells Shutdown if there is nothing left to wait for.
+func (s *Server) idleLocked() {
+	if len(s.allLink) == 0 && s.openings == 0 && s.idle != nil {
 		close(s.idle)
 		s.idle = nil
+	}
+}
+
+// beginHandshake has Shutdown wait until end is called.
+func (s *Server) beginHandshake() (end func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.openings++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.openings--
+		s.idleLocked()
 	}
 }
 
@@ -269,11 +289,8 @@ func (s *Server) Shutdown(ctx context.Context) {
 	s.mu.Lock()
 	s.draining.Store(true)
 	idle := make(chan struct{})
-	if len(s.allLink) == 0 {
-		close(idle)
-	} else {
-		s.idle = idle
-	}
+	s.idle = idle
+	s.idleLocked()
 	s.mu.Unlock()
 	select {
 	case <-idle:

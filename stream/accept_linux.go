@@ -25,6 +25,7 @@ type acceptor struct {
 	loop   *loop
 	slot   uint32 // guarded by loop.mu
 	family int
+	addr   net.Addr
 	a      Acceptor
 
 	mu    sync.Mutex // guards fd
@@ -47,7 +48,7 @@ func Accept(ln net.Listener, a Acceptor) (stop func()) {
 	if err != nil {
 		return nil
 	}
-	ac := &acceptor{loop: l, fd: fd, family: family, a: a}
+	ac := &acceptor{loop: l, fd: fd, family: family, addr: ln.Addr(), a: a}
 	ac.mu.Lock()
 	defer ac.mu.Unlock()
 	if err := l.add(ac, fd, &ac.slot, syscall.EPOLLIN); err != nil {
@@ -112,14 +113,12 @@ func (ac *acceptor) guardedEvent(uint32, []byte) {
 		case errors.Is(err, syscall.ECONNABORTED), errors.Is(err, syscall.EINTR):
 			continue
 		default:
-			ac.a.AcceptFailed(&net.OpError{Op: "accept", Net: "tcp", Err: os.NewSyscallError("accept4", err)})
+			ac.a.AcceptFailed(&net.OpError{Op: "accept", Net: ac.addr.Network(), Addr: ac.addr, Err: os.NewSyscallError("accept4", err)})
 			ac.wait()
 			return
 		}
 		noDelay(fd, ac.family)
-		if c := newConn(fd, netAddr(sa)); c != nil {
-			ac.a.Accepted(c)
-		}
+		ac.a.Accepted(newConn(pickLoop(), fd, netAddr(sa)))
 	}
 }
 

@@ -1,7 +1,7 @@
 package stream
 
 import (
-	"io"
+	"errors"
 	"net"
 	"os"
 	"slices"
@@ -14,7 +14,7 @@ import (
 // makes a Stream of it then, without a further call of the system's. So it spares what net's own connections cost that
 // are opened only to be taken over: they are registered with the runtime's poller, and taken off again.
 //
-// A write does not wait for the kernel. What comes waits in memory, up to heldBytes, until it is read.
+// A write does not wait for the kernel. What comes waits in memory until it is read, as far as heldBytes goes.
 type Conn struct {
 	s      *loopStream
 	remote net.Addr
@@ -23,25 +23,24 @@ type Conn struct {
 	mu       sync.Mutex // guards the fields below; taken before the stream's
 	changed  sync.Cond  // broadcast when one of them has changed that somebody may wait for
 	buf      []byte     // what came and was not read
-	full     bool       // the stream is paused until some of it is
+	full     bool       // no more is read until some of it is
+	dropping bool       // nothing that comes is wanted any more
 	open     bool       // the connection has come about
 	err      error      // why no more will come
 	expired  bool       // the deadline for Read has passed
+	until    time.Time  // that deadline
 	deadline *time.Timer
 	next     Handler // who gets the stream when it is started
 	drained  bool    // the stream drained before that
 	given    bool    // next has it
 }
 
-// heldBytes is how much of what comes is kept for Read, before the rest is left to the kernel.
-const heldBytes = 64 << 10
+// heldBytes is how much of what comes is kept for Read, before the rest is left to the kernel. It is also the size of a read,
+// so twice that is held at most.
+const heldBytes = 16 << 10
 
-// newConn makes a Conn of a descriptor that does not block, which it owns. It returns nil if there is no loop.
-func newConn(fd int, remote net.Addr) *Conn {
-	l := pickLoop()
-	if l == nil {
-		return nil
-	}
+// newConn makes a Conn of a descriptor that does not block, which it owns.
+func newConn(l *loop, fd int, remote net.Addr) *Conn {
 	c := &Conn{remote: remote}
 	c.changed.L = &c.mu
 	c.s = &loopStream{loop: l, fd: fd, h: heldReader{c}, held: c}
@@ -80,25 +79,32 @@ func (c *Conn) Read(p []byte) (int, error) {
 	switch {
 	case c.expired:
 		return 0, os.ErrDeadlineExceeded
-	case len(c.buf) == 0:
-		return 0, c.err
+	case len(c.buf) > 0:
+		n := copy(p, c.buf)
+		c.takeLocked(n)
+		return n, nil
+	case errors.Is(c.err, ErrClosed):
+		return 0, net.ErrClosed
 	}
-	n := copy(p, c.buf)
-	if c.buf = c.buf[n:]; len(c.buf) == 0 {
-		c.buf = nil
-	}
-	if c.full && len(c.buf) < heldBytes/2 {
-		c.full = false
-		c.s.Resume()
-	}
-	return n, nil
+	return 0, c.err
 }
 
 // Discard drops the first n bytes of what was Received.
 func (c *Conn) Discard(n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.buf = c.buf[n:]
+	c.takeLocked(n)
+}
+
+// takeLocked takes n bytes from what came.
+func (c *Conn) takeLocked(n int) {
+	if c.buf = c.buf[n:]; len(c.buf) == 0 {
+		c.buf = nil
+	}
+	if c.full && len(c.buf) < heldBytes/2 {
+		c.full = false
+		c.s.hold(false)
+	}
 }
 
 // Write implements net.Conn. It does not wait.
@@ -121,8 +127,14 @@ func (c *Conn) Close() error {
 	return nil
 }
 
-// Shutdown is Stream's.
-func (c *Conn) Shutdown(linger time.Duration) { c.s.Shutdown(linger) }
+// Shutdown is Stream's. What comes from then on is dropped.
+func (c *Conn) Shutdown(linger time.Duration) {
+	c.mu.Lock()
+	c.dropping = true
+	c.takeLocked(len(c.buf))
+	c.mu.Unlock()
+	c.s.Shutdown(linger)
+}
 
 // LocalAddr implements net.Conn.
 func (c *Conn) LocalAddr() net.Addr {
@@ -152,6 +164,7 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 		c.deadline.Stop()
 		c.deadline = nil
 	}
+	c.until = t
 	left := time.Until(t)
 	if c.expired = !t.IsZero() && left <= 0; !t.IsZero() && left > 0 {
 		c.deadline = time.AfterFunc(left, func() { c.expire(t) })
@@ -164,15 +177,15 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 func (c *Conn) expire(t time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.deadline != nil && !c.given && time.Until(t) <= 0 {
+	if c.until.Equal(t) {
 		c.expired = true
 		c.changed.Broadcast()
 	}
 }
 
 // Detach takes the Conn off its loop, and makes one of package net of it; what has been Received is not read from that
-// again. release is what was to be called when the connection is closed. It is to be called in the loop, by the function
-// given to Notify.
+// again. release is what was to be called when the connection is closed; after an error that is done. Detach is to be called
+// in the loop, by the function given to Notify.
 func (c *Conn) Detach() (conn net.Conn, release func(), err error) {
 	s := c.s
 	s.mu.Lock()
@@ -185,13 +198,31 @@ func (c *Conn) Detach() (conn net.Conn, release func(), err error) {
 	s.loop.remove(s.slot)
 	s.fd, release, s.release = -1, s.release, nil
 	s.mu.Unlock()
-	f := os.NewFile(uintptr(fd), "")
-	defer f.Close()
-	conn, err = net.FileConn(f)
-	if err != nil && release != nil {
-		release()
+	conn, err = s.loop.netConn(fd)
+	if err != nil {
+		if release != nil {
+			release()
+		}
+		return nil, nil, err
 	}
-	return conn, release, err
+	return conn, release, nil
+}
+
+// netConn makes a connection of package net of a descriptor, which is closed. It needs a second one for a moment: where there
+// is none, the loop's spare one makes room.
+func (l *loop) netConn(fd int) (net.Conn, error) {
+	f := os.NewFile(uintptr(fd), "")
+	conn, err := net.FileConn(f)
+	if l.spareFD >= 0 && (errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)) {
+		closeFD(l.spareFD)
+		l.spareFD = -1
+		conn, err = net.FileConn(f)
+	}
+	_ = f.Close() // it is no file with something left to write
+	if l.spareFD < 0 {
+		l.spareFD, _ = newEventFD() // or the next time
+	}
+	return conn, err
 }
 
 // heldReader is the Handler of a Conn's stream, until New gives it another.
@@ -201,15 +232,19 @@ type heldReader struct{ c *Conn }
 func (r heldReader) Read(p []byte) {
 	c := r.c
 	c.mu.Lock()
-	if c.given { // just now
+	switch {
+	case c.given: // just now
 		c.mu.Unlock()
 		c.s.passOn(p)
+		return
+	case c.dropping:
+		c.mu.Unlock()
 		return
 	}
 	c.buf = append(c.buf, p...)
 	if len(c.buf) >= heldBytes {
 		c.full = true
-		c.s.Pause()
+		c.s.hold(true)
 	}
 	c.changed.Broadcast()
 	c.mu.Unlock()
@@ -239,8 +274,8 @@ func (r heldReader) Closed(err error) {
 	c.changed.Broadcast()
 	c.mu.Unlock()
 	switch {
-	case given:
-		c.next.Closed(err)
+	case given: // just now: what came before is to be read first
+		c.s.endFor(err)
 	case c.notify != nil:
 		c.notify()
 	}
@@ -270,52 +305,60 @@ func (c *Conn) give(initial []byte) {
 	initial = append(slices.Clip(initial), c.buf...)
 	c.buf = nil
 	c.given = true
-	if c.err != nil {
-		go c.s.tellEnd(c.next, initial, c.err)
-		return
-	}
-	if c.drained {
+	c.s.startHeld(c.next, initial, c.err)
+	if c.drained && c.err == nil {
 		go c.s.tellDrained(c.next)
-	}
-	if c.s.startHeld(c.next, initial, c.full) {
-		c.s.loop.schedule(c.s)
 	}
 }
 
-// startHeld gives the stream its Handler. It reports whether that is to be called, although no event will come.
-func (s *loopStream) startHeld(h Handler, initial []byte, resume bool) (due bool) {
+// hold stops the reading of a stream whose Conn has enough for now, or goes on with it.
+func (s *loopStream) hold(full bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.h, s.held, s.initial = h, nil, initial
-	if resume {
-		s.paused = false
-	}
-	due = len(initial) > 0 || s.unread && !s.paused
-	if !s.paused {
+	s.full = full && s.werr == nil && !s.closed // else the end is to be found
+	if !s.full && s.unread {
 		s.unread = false
+		s.loop.schedule(s)
 	}
-	return due
+}
+
+// startHeld gives the stream its Handler; ended is not nil if the connection has ended.
+func (s *loopStream) startHeld(h Handler, initial []byte, ended error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.h, s.held, s.initial, s.full, s.ended = h, nil, initial, false, ended
+	if len(initial) > 0 || s.unread || ended != nil {
+		s.loop.schedule(s) // no event will come for that
+	}
+}
+
+// endFor has the Handler read what came before, and then told of the end, when it is not paused.
+func (s *loopStream) endFor(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = err
+	s.loop.schedule(s)
 }
 
 // passOn gives p to the Handler that the stream got while p was read, after what came before. It runs in the loop.
 func (s *loopStream) passOn(p []byte) {
 	s.mu.Lock()
 	h, initial := s.h, s.initial
+	switch {
+	case s.closed:
+		s.mu.Unlock()
+		return
+	case s.paused:
+		s.initial, s.unread = append(initial, p...), true
+		s.mu.Unlock()
+		return
+	}
 	s.initial = nil
 	s.mu.Unlock()
 	if len(initial) > 0 {
 		h.Read(initial)
 	}
 	h.Read(p)
-}
-
-// tellEnd tells of a Conn that had ended when a Stream was made of it.
-func (s *loopStream) tellEnd(h Handler, initial []byte, err error) {
-	defer recoverFor(h, s.Close)
-	if len(initial) > 0 && err == io.EOF { //nolint:errorlint // never wrapped
-		h.Read(initial)
-	}
-	h.Closed(err)
 }
 
 func (s *loopStream) tellDrained(h Handler) {

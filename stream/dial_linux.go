@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"syscall"
@@ -17,15 +18,22 @@ func Dial(ctx context.Context, addr net.Addr, timeout time.Duration) (net.Conn, 
 		d := net.Dialer{Timeout: timeout}
 		return d.DialContext(ctx, addr.Network(), addr.String())
 	}
-	c, err := connect(family, sa, addr)
-	if err == nil {
-		err = c.awaitOpen(ctx, timeout)
+	c, err := connect(ctx, family, sa, addr, timeout)
+	for range 2 { // as package net does
+		if !errors.Is(err, errItself) && !errors.Is(err, syscall.EADDRNOTAVAIL) {
+			break
+		}
+		c, err = connect(ctx, family, sa, addr, timeout)
 	}
 	if err != nil {
 		return nil, &net.OpError{Op: "dial", Net: addr.Network(), Addr: addr, Err: err}
 	}
 	return c, nil
 }
+
+// errItself is for a connection to itself, which comes about if the system chooses the very port that is dialled for the end
+// that dials, and nobody listens there.
+var errItself = fmt.Errorf("connected to itself: %w", syscall.ECONNREFUSED)
 
 // sockaddr is an address as the system takes it, or nil.
 func sockaddr(addr net.Addr) (family int, sa syscall.Sockaddr) {
@@ -43,8 +51,24 @@ func sockaddr(addr net.Addr) (family int, sa syscall.Sockaddr) {
 	return 0, nil
 }
 
-// connect begins to connect, and has a loop serve the connection.
-func connect(family int, sa syscall.Sockaddr, addr net.Addr) (*Conn, error) {
+// connect makes a connection that a loop serves.
+func connect(ctx context.Context, family int, sa syscall.Sockaddr, addr net.Addr, timeout time.Duration) (*Conn, error) {
+	c, err := beginToConnect(family, sa, addr)
+	if err != nil {
+		return nil, err
+	}
+	err = c.awaitOpen(ctx, timeout)
+	if err == nil && c.isItself() {
+		err = errItself
+	}
+	if err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func beginToConnect(family int, sa syscall.Sockaddr, addr net.Addr) (*Conn, error) {
 	fd, err := syscall.Socket(family, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
@@ -55,16 +79,13 @@ func connect(family int, sa syscall.Sockaddr, addr net.Addr) (*Conn, error) {
 		closeFD(fd)
 		return nil, os.NewSyscallError("connect", err)
 	}
-	c := newConn(fd, addr)
+	c := newConn(pickLoop(), fd, addr)
 	c.open = err == nil
 	if !c.open { // over the loopback it is mostly there already
 		_, err := syscall.Getpeername(fd)
 		c.open = err == nil
 	}
-	if err := c.Start(); err != nil {
-		return nil, err
-	}
-	return c, nil
+	return c, c.Start()
 }
 
 // noDelay has small writes sent at once, as package net does.
@@ -74,26 +95,20 @@ func noDelay(fd, family int) {
 	}
 }
 
-// awaitOpen waits until the connection has come about. It is closed if it does not.
+// awaitOpen waits until the connection has come about.
 func (c *Conn) awaitOpen(ctx context.Context, timeout time.Duration) error {
 	c.mu.Lock()
 	open := c.open
 	c.mu.Unlock()
 	if open {
-		return nil
+		return ctx.Err()
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = c.SetReadDeadline(time.Now()) })
 	err := c.opened()
-	if !stop() && err == nil {
-		err = ctx.Err()
-	}
-	if err != nil {
-		_ = c.Close()
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		err = ctx.Err()
+	if !stop() { // the connection has a deadline now
+		return ctx.Err()
 	}
 	if errno := syscall.Errno(0); errors.As(err, &errno) {
 		err = os.NewSyscallError("connect", errno)
@@ -108,8 +123,28 @@ func (c *Conn) opened() error {
 	for !c.open && c.err == nil && !c.expired {
 		c.changed.Wait()
 	}
-	if c.err == nil && c.expired {
-		return os.ErrDeadlineExceeded
+	switch {
+	case c.open: // even if it has ended since
+		return nil
+	case c.err != nil:
+		return c.err
 	}
-	return c.err
+	return os.ErrDeadlineExceeded
+}
+
+// isItself reports whether both ends of the connection are one.
+func (c *Conn) isItself() bool {
+	remote, ok := c.remote.(*net.TCPAddr)
+	if !ok {
+		return false
+	}
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	sa, err := syscall.Getsockname(c.s.fd)
+	local, ok := netAddr(sa).(*net.TCPAddr)
+	if err != nil || !ok || local.Port != remote.Port {
+		return false
+	}
+	sa, err = syscall.Getpeername(c.s.fd)
+	return err == nil && netAddr(sa).String() == local.String()
 }

@@ -31,8 +31,9 @@ const (
 
 // loop is one epoll instance and the goroutine that serves it, for the life of the process.
 type loop struct {
-	epfd   int
-	wakeFD int // an eventfd
+	epfd    int
+	wakeFD  int // an eventfd
+	spareFD int // for netConn, or -1; owned by the loop's goroutine
 
 	mu    sync.Mutex // guards the fields below
 	slots []slot
@@ -77,27 +78,35 @@ func pickLoop() *loop {
 	return loops[int(nextLoop.Add(1))%len(loops)]
 }
 
-const eventfdFlags = syscall.O_CLOEXEC | syscall.O_NONBLOCK
-
 func newLoop() (*loop, error) {
 	epfd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	fd, _, errno := syscall.Syscall(syscall.SYS_EVENTFD2, 0, eventfdFlags, 0)
-	if errno != 0 {
+	fd, err := newEventFD()
+	if err != nil {
 		closeFD(epfd)
-		return nil, os.NewSyscallError("eventfd2", errno)
+		return nil, err
 	}
-	l := &loop{epfd: epfd, wakeFD: int(fd), slots: make([]slot, 1)} // slot 0 is wakeFD's
+	l := &loop{epfd: epfd, wakeFD: fd, slots: make([]slot, 1)} // slot 0 is wakeFD's
 	ev := (&slot{}).event(0, syscall.EPOLLIN|epollET)
 	if err := syscall.EpollCtl(epfd, syscall.EPOLL_CTL_ADD, l.wakeFD, &ev); err != nil {
 		closeFD(epfd)
 		closeFD(l.wakeFD)
 		return nil, os.NewSyscallError("epoll_ctl", err)
 	}
+	l.spareFD, _ = newEventFD() // which can be done without
 	go l.run()
 	return l, nil
+}
+
+// newEventFD returns -1 and an error if there is none.
+func newEventFD() (int, error) {
+	fd, _, errno := syscall.Syscall(syscall.SYS_EVENTFD2, 0, syscall.O_CLOEXEC|syscall.O_NONBLOCK, 0)
+	if errno != 0 {
+		return -1, os.NewSyscallError("eventfd2", errno)
+	}
+	return int(fd), nil
 }
 
 // closeFD has no error to return: a descriptor that is open is closed, whatever else happens.

@@ -24,10 +24,12 @@ type loopStream struct {
 	h        Handler
 	held     *Conn  // which the stream is as yet, or nil
 	initial  []byte // to be given to the Handler before what is read
+	ended    error  // how the connection ended before it had the Handler, which is still to be told
 	fd       int    // -1 when closed
 	started  bool
 	paused   bool
-	unread   bool // an event came while paused
+	full     bool // held has enough for now
+	unread   bool // an event came while paused, or full
 	closed   bool // Close was called
 	shutdown bool // no more is to be written; the writing side is ended when the queue is empty
 	eof      bool // the peer has ended its side, and bytes wait that it is still to have
@@ -160,35 +162,51 @@ func (s *loopStream) onEvent(events uint32, buf []byte) {
 	}
 }
 
-// readable reports whether the stream is to be read now: its descriptor, its Handler, and what that is to be given first.
-func (s *loopStream) readable() (fd int, h Handler, initial []byte, ok bool) {
+// turn is what a stream that is to be read is read with.
+type turn struct {
+	h       Handler
+	initial []byte // to be given to it first
+	fd      int    // -1 if the connection has ended, and the Handler is still to be told
+	buf     []byte
+}
+
+// turn reports whether the stream is to be read now.
+func (s *loopStream) turn(buf []byte) (t turn, ok bool) {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
 		s.finish(ErrClosed)
-		return -1, nil, nil, false
+		return t, false
 	}
 	defer s.mu.Unlock()
-	if s.paused {
+	switch {
+	case s.fd < 0 && s.ended == nil:
+		return t, false
+	case s.paused, s.full:
 		s.unread = true
-		return -1, nil, nil, false
+		return t, false
+	case s.held != nil:
+		buf = buf[:heldBytes]
 	}
-	initial = s.initial
+	t = turn{s.h, s.initial, s.fd, buf}
 	s.initial = nil
-	return s.fd, s.h, initial, s.fd >= 0
+	return t, true
 }
 
 func (s *loopStream) read(buf []byte) {
 	for range maxReadsPerEvent {
-		fd, h, initial, ok := s.readable()
-		if !ok {
+		t, ok := s.turn(buf)
+		switch {
+		case !ok:
+			return
+		case len(t.initial) > 0:
+			t.h.Read(t.initial)
+			continue
+		case t.fd < 0:
+			s.finish(nil)
 			return
 		}
-		if len(initial) > 0 {
-			h.Read(initial)
-			continue
-		}
-		n, err := readFD(fd, buf)
+		n, err := readFD(t.fd, t.buf)
 		switch {
 		case errors.Is(err, syscall.EAGAIN):
 			return
@@ -201,8 +219,8 @@ func (s *loopStream) read(buf []byte) {
 			}
 			return
 		}
-		h.Read(buf[:n])
-		if n < len(buf) && !s.hungUp {
+		t.h.Read(t.buf[:n])
+		if n < len(t.buf) && !s.hungUp {
 			return
 		}
 	}
@@ -221,21 +239,30 @@ func (s *loopStream) outlasts() bool {
 // finish closes the descriptor and tells the Handler. It runs in the loop, or instead of it.
 func (s *loopStream) finish(err error) {
 	s.mu.Lock()
-	if s.fd < 0 {
+	switch {
+	case s.ended != nil:
+		err, s.ended = s.ended, nil
+	case s.fd < 0:
 		s.mu.Unlock()
 		return
-	}
-	s.loop.remove(s.slot)
-	s.closeLocked()
-	s.queue = nil
-	if s.linger != nil {
-		s.linger.Stop()
+	default:
+		s.loop.remove(s.slot)
+		s.closeLocked()
+		s.queue = nil
+		if s.linger != nil {
+			s.linger.Stop()
+		}
 	}
 	switch {
 	case s.werr != nil:
 		err = s.werr
 	case s.closed:
 		err = ErrClosed
+	case len(s.initial) > 0: // a Conn's until just now, when the end was read
+		s.ended = err
+		s.loop.schedule(s)
+		s.mu.Unlock()
+		return
 	}
 	h := s.h
 	s.mu.Unlock()
@@ -246,6 +273,7 @@ func (s *loopStream) Write(p []byte) (queued int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.werr != nil || s.shutdown || s.closed || s.fd < 0 {
+		s.noteEndLocked() // as a write would
 		return len(s.queue)
 	}
 	if len(s.queue) == 0 {
@@ -270,13 +298,22 @@ func (s *loopStream) failLocked(err error) {
 
 // hangUpLocked makes the loop find the connection's end.
 func (s *loopStream) hangUpLocked() {
-	s.paused = false
+	s.paused, s.full = false, false
 	if s.fd < 0 {
+		s.noteEndLocked()
 		return
 	}
 	// ENOTCONN means that it has ended already, and the loop knows or will be told by schedule.
 	_ = syscall.Shutdown(s.fd, syscall.SHUT_RDWR)
 	if s.started {
+		s.loop.schedule(s)
+	}
+}
+
+// noteEndLocked has the Handler told, even if it has paused the stream, that the connection had ended before it had the Handler.
+func (s *loopStream) noteEndLocked() {
+	if s.ended != nil {
+		s.paused = false
 		s.loop.schedule(s)
 	}
 }
@@ -351,6 +388,7 @@ func (s *loopStream) Shutdown(linger time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.shutdown || s.fd < 0 {
+		s.noteEndLocked()
 		return
 	}
 	s.shutdown = true

@@ -254,24 +254,31 @@ describe("faults", { concurrency: 8, skip }, () => {
       const s = await stack(t, { holdfast: { openFiles: 60 } });
       const c = s.client("4.8.4", { transports: ["websocket"] });
       const { id } = await c.main.connected();
-      // A connection that is accepted while that is still possible, and asks when it is not.
-      const late = net.connect(s.hf.port, "127.0.0.1");
-      let answer = "";
-      late.on("data", (d) => (answer += d)).on("error", () => {});
-      await until(() => !late.connecting, "a connection");
+      // Connections that are accepted while that is still possible, and ask when it is not.
+      const upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
+      const late = [];
+      for (const [transport, headers] of [["polling", ""], ["websocket", upgrade]]) {
+        const l = { socket: net.connect(s.hf.port, "127.0.0.1"), answer: "" };
+        l.socket.on("data", (d) => (l.answer += d)).on("error", () => {});
+        await until(() => !l.socket.connecting, "a connection");
+        l.request = `GET /socket.io/?EIO=4&transport=${transport} HTTP/1.1\r\nHost: app\r\n${headers}\r\n`;
+        late.push(l);
+      }
       const hogs = [];
-      t.after(() => [late, ...hogs].forEach((h) => h.destroy()));
+      t.after(() => [...late.map((l) => l.socket), ...hogs].forEach((h) => h.destroy()));
       for (let i = 0; i < 100; i++) hogs.push(net.connect(s.hf.port, "127.0.0.1").on("error", () => {}));
       await until(() => /out of file descriptors/.test(s.hf.log), "the log to say so");
-      late.write("GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: app\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n");
-      await until(() => /file descriptors"}/.test(answer), () => `a refusal that says why: ${answer}`);
-      assert.match(answer, /^HTTP\/1.1 503 /);
-      assert.match(answer, /\r\nRetry-After: 1\r\n/i);
+      for (const l of late) {
+        l.socket.write(l.request);
+        await until(() => /file descriptors"}/.test(l.answer), () => `a refusal that says why: ${l.answer}`);
+        assert.match(l.answer, /^HTTP\/1.1 503 /);
+        assert.match(l.answer, /\r\nRetry-After: 1\r\n/i);
+      }
       // Those that are there notice nothing.
       s.app.stream("/", id, 1, 50);
       await c.main.stream(1, 50);
       assert.deepEqual(await c.main.ask("echo", 1), [1]);
-      await sleep(1500); // net/http tries to accept again and again
+      await sleep(1500); // it tries to accept again and again
       for (const h of hogs) h.destroy();
       const next = s.client("4.8.4", { transports: ["polling", "websocket"] });
       await next.main.connected(1, 10000);

@@ -1,0 +1,874 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gobwas/ws"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/holdfast/holdfast/config"
+)
+
+const (
+	// openHead is a handshake as clients write it.
+	openHead = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: app.test\r\n" + upgradeLines + "\r\n"
+
+	upgradeLines = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+
+// with is openHead with another text in place of one.
+func with(old, text string) string {
+	if !strings.Contains(openHead, old) {
+		panic(old)
+	}
+	return strings.Replace(openHead, old, text, 1)
+}
+
+// listen serves the rig's proxy once more, as main does: with the front, or by net/http alone.
+func (r *rig) listen(network, address string, front bool) net.Listener {
+	r.t.Helper()
+	ln, err := net.Listen(network, address)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	limits := r.proxy.Config().Limits
+	srv := &http.Server{
+		Handler: r.proxy, ReadHeaderTimeout: limits.ReadHeaderTimeout, IdleTimeout: limits.IdleTimeout,
+		MaxHeaderBytes: int(limits.HeaderBytes),
+	}
+	served := make(chan struct{})
+	ln = r.proxy.Listener(ln, !front)
+	go func() {
+		defer close(served)
+		_ = srv.Serve(ln) // until Close
+	}()
+	r.t.Cleanup(func() {
+		_ = srv.Close() // it is stopped in any case
+		<-served
+	})
+	return ln
+}
+
+// talk is a connection to a listener, that the test speaks for.
+type talk struct {
+	t    *testing.T
+	conn net.Conn
+	br   *bufio.Reader
+}
+
+func newTalk(t *testing.T, ln net.Listener) *talk {
+	t.Helper()
+	conn, err := net.Dial(ln.Addr().Network(), ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return &talk{t, conn, bufio.NewReader(conn)}
+}
+
+func (k *talk) say(s string) {
+	k.t.Helper()
+	if _, err := io.WriteString(k.conn, s); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
+// changing are values that are others in each answer.
+var changing = regexp.MustCompile(`(?m)^Date: .*$|"sid":"[^"]*"`)
+
+// answer is the next answer to a request of this method, without what changes; or why there is none.
+func (k *talk) answer(method string) string {
+	resp, err := http.ReadResponse(k.br, &http.Request{Method: method})
+	if err != nil {
+		return "none"
+	}
+	defer resp.Body.Close()
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s\n", resp.Proto, resp.Status)
+	if resp.Close {
+		b.WriteString("Connection: close\n")
+	}
+	if resp.StatusCode == http.StatusContinue {
+		return "continue"
+	}
+	resp.Header.Del("Connection") // net/http writes it for some of its own answers only; Close is what it means
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		resp.Header.Set("Connection", "Upgrade")
+	}
+	_ = resp.Header.Write(&b) // a Builder takes all
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		body, _ := io.ReadAll(resp.Body)
+		fmt.Fprintf(&b, "%d %s", len(body), body)
+	}
+	return changing.ReplaceAllString(b.String(), "-")
+}
+
+// wantEnd reads until the other end closes.
+func (k *talk) wantEnd() {
+	k.t.Helper()
+	if _, err := io.Copy(io.Discard, k.br); isTimeout(err) {
+		k.t.Error("the connection was left open")
+	}
+}
+
+// answeredInFront reports whether a connection that begins with head is answered without net/http.
+func (r *rig) answeredInFront(head string) bool {
+	if !strings.HasPrefix(head, getPath) || len(head) >= r.proxy.longestHead() {
+		return false
+	}
+	_, ok := r.proxy.frontHandshake([]byte(head), endOfHead([]byte(head), 0))
+	return ok
+}
+
+// Requests get the answers that net/http has for them, whoever gives them: handshakes as clients write them are answered in front, and
+// whatever is odd goes to net/http, which knows what to make of it.
+func TestFront(t *testing.T) {
+	r := newRig(t, nil)
+	front, plain := r.listen("tcp", "127.0.0.1:0", true), r.listen("tcp", "127.0.0.1:0", false)
+	client := r.client() // by WebSocket
+	sid := r.byOrder(1).sock.SID()
+	r.socket(0)
+	for _, tt := range []struct {
+		name, head string
+		front      bool
+	}{
+		{"a handshake", openHead, true},
+		{"in lower case", strings.NewReplacer("Host:", "host:", "Connection: Upgrade", "connection: upgrade", "Sec-WebSocket", "sec-websocket", "Upgrade:", "upgrade:").Replace(openHead), true},
+		{"in upper case", strings.NewReplacer("Host:", "HOST:", "Connection: Upgrade", "CONNECTION: UPGRADE", "Upgrade: websocket", "UPGRADE: WEBSOCKET").Replace(openHead), true},
+		{"of Firefox", with("Connection: Upgrade", "Connection: keep-alive, Upgrade"), true},
+		{"without blanks after colons", strings.ReplaceAll(openHead, ": ", ":"), true},
+		{"with headers of a browser", with("\r\n\r\n", "\r\nOrigin: https://app.test\r\nCookie: a=b; c=\"d\"\r\nUser-Agent: x (y; z)\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"), true},
+		{"with an empty header", with("\r\n\r\n", "\r\nX-A:\r\n\r\n"), true},
+		{"to a port", with("app.test", "app.test:8080"), true},
+		{"to an IPv6 address", with("app.test", "[::1]:8080"), true},
+		{"an upgrade of nobody's", with("EIO=4", "EIO=4&sid=nobody"), false},
+		{"an upgrade of one that is none", with("EIO=4", "EIO=4&sid="+sid), true},
+		{"a sid that is escaped", with("EIO=4", "EIO=4&s%69d="+sid), true},
+		{"an empty sid", with("EIO=4", "EIO=4&sid="), true},
+		{"another version", with("EIO=4", "EIO=3"), false},
+		{"no version", with("EIO=4&", ""), false},
+		{"JSONP", with("EIO=4", "EIO=4&j=0"), false},
+		{"polling", with("transport=websocket", "transport=polling"), false},
+		{"no upgrade", with("Upgrade: websocket\r\n", ""), false},
+		{"to another protocol", with("Upgrade: websocket", "Upgrade: h2c"), false},
+		{"to two protocols", with("Upgrade: websocket", "Upgrade: h2c, websocket"), false},
+		{"twice", with("Upgrade: websocket", "Upgrade: websocket\r\nUpgrade: h2c"), false},
+		{"no Connection", with("Connection: Upgrade\r\n", ""), false},
+		{"no key", with("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", ""), true},
+		{"a bad key", with("dGhlIHNhbXBsZSBub25jZQ==", "x"), true},
+		{"an old WebSocket", with("Version: 13", "Version: 8"), true},
+		{"another path", with("/socket.io/", "/other/"), false},
+		{"a path that is not clean", with("/socket.io/", "/socket.io//../"), true},
+		{"no path", with("/socket.io/?", "?"), false},
+		{"an asterisk", with("/socket.io/?EIO=4&transport=websocket", "*"), false},
+		{"an absolute target", with("/socket.io/", "http://app.test/socket.io/"), false},
+		{"two slashes", with("/socket.io/", "//socket.io/"), false},
+		{"a bad escape in the path", with("/socket.io/", "/socket.io/%zz"), false},
+		{"a bad escape in the query", with("EIO=4", "EIO=4&x=%zz"), true},
+		{"a semicolon in the query", with("EIO=4", "x;EIO=4"), false},
+		{"a fragment", with("EIO=4", "EIO=4#x"), false},
+		{"a blank in the target", with("EIO=4", "EIO=4 x"), false},
+		{"two blanks", with("GET /", "GET  /"), false},
+		{"a tab", with("GET /", "GET\t/"), false},
+		{"a blank at the end", with("HTTP/1.1\r\n", "HTTP/1.1 \r\n"), false},
+		{"POST", with("GET", "POST"), false},
+		{"get", with("GET", "get"), false},
+		{"HEAD", with("GET", "HEAD"), false},
+		{"OPTIONS", with("GET", "OPTIONS"), false},
+		{"CONNECT", with("GET /socket.io/", "CONNECT /socket.io/"), false},
+		{"HTTP/1.0", with("HTTP/1.1", "HTTP/1.0"), false},
+		{"HTTP/1.2", with("HTTP/1.1", "HTTP/1.2"), false},
+		{"HTTP/2.0", with("HTTP/1.1", "HTTP/2.0"), false},
+		{"http/1.1", with("HTTP/1.1", "http/1.1"), false},
+		{"no version of HTTP", with(" HTTP/1.1", ""), false},
+		{"the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", false},
+		{"TLS", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", false},
+		{"an empty line first", "\r\n" + openHead, false},
+		{"no Host", with("Host: app.test\r\n", ""), false},
+		{"an empty Host", with("Host: app.test", "Host:"), false},
+		{"two Hosts", with("Host: app.test", "Host: app.test\r\nHost: b.test"), false},
+		{"one Host twice", with("Host: app.test", "Host: app.test\r\nhost: app.test"), false},
+		{"a bad Host", with("app.test", "app test"), false},
+		{"a Host with a path", with("app.test", "app.test/x"), false},
+		{"a blank before a colon", with("Host:", "Host :"), false},
+		{"a blank in a name", with("\r\n\r\n", "\r\nX A: b\r\n\r\n"), false},
+		{"a name with other characters", with("\r\n\r\n", "\r\nX(A): b\r\n\r\n"), false},
+		{"a name of odd characters that are good", with("\r\n\r\n", "\r\nX!A: b\r\n\r\n"), false},
+		{"no name", with("\r\n\r\n", "\r\n: b\r\n\r\n"), false},
+		{"no colon", with("\r\n\r\n", "\r\nX-A\r\n\r\n"), false},
+		{"a folded line", with("app.test", "app.test\r\n x"), false},
+		{"a line folded by a tab", with("app.test", "app.test\r\n\tx"), false},
+		{"a first line that is folded", with("Host:", " X-A: b\r\nHost:"), false},
+		{"a tab in a value", with("\r\n\r\n", "\r\nX-A: b\tc\r\n\r\n"), false},
+		{"UTF-8", with("\r\n\r\n", "\r\nX-A: ü\r\n\r\n"), false},
+		{"a NUL", with("\r\n\r\n", "\r\nX-A: b\x00c\r\n\r\n"), false},
+		{"a DEL", with("\r\n\r\n", "\r\nX-A: b\x7fc\r\n\r\n"), false},
+		{"a NUL in the target", with("EIO=4", "EIO=4\x00"), false},
+		{"a bare CR", with("\r\n\r\n", "\r\nX-A: b\rX-B: c\r\n\r\n"), false},
+		{"a bare LF", with("Host: app.test\r\n", "Host: app.test\n"), false},
+		{"a bare LF behind the first line", with("HTTP/1.1\r\n", "HTTP/1.1\n"), false},
+		{"a bare LF at the end", strings.TrimSuffix(openHead, "\r\n") + "\n", false},
+		{"only bare LFs", strings.ReplaceAll(openHead, "\r\n", "\n"), false},
+		{"a length", with("\r\n\r\n", "\r\nContent-Length: 5\r\n\r\n"), false},
+		{"a length of 0", with("\r\n\r\n", "\r\nContent-Length: 0\r\n\r\n"), false},
+		{"a length with a blank before the colon", with("\r\n\r\n", "\r\nContent-Length : 5\r\n\r\n"), false},
+		{"two lengths", with("\r\n\r\n", "\r\nContent-Length: 0\r\nContent-Length: 1\r\n\r\n"), false},
+		{"chunks", with("\r\n\r\n", "\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), false},
+		{"an unknown coding", with("\r\n\r\n", "\r\nTransfer-Encoding: x\r\n\r\n"), false},
+		{"a trailer", with("\r\n\r\n", "\r\nTrailer: X-A\r\n\r\n"), false},
+		{"an expectation", with("\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n"), false},
+		{"another expectation", with("\r\n\r\n", "\r\nExpect: x\r\n\r\n"), false},
+		{"a large header", with("\r\n\r\n", "\r\nX-A: "+strings.Repeat("x", 7<<10)+"\r\n\r\n"), true},
+		{"a larger one", with("\r\n\r\n", "\r\nX-A: "+strings.Repeat("x", maxFrontHead)+"\r\n\r\n"), false},
+		{"a huge one", with("\r\n\r\n", "\r\nX-A: "+strings.Repeat("x", 70<<10)+"\r\n\r\n"), false},
+		{"a huge target", with("EIO=4", "EIO=4&x="+strings.Repeat("x", 70<<10)), false},
+		{"what begins with bytes behind it", openHead + "\x81\x80abcd", false},
+		{"a page", "GET / HTTP/1.1\r\nHost: app.test\r\n\r\n", false},
+		{"a page under the path", "GET /socket.io/ HTTP/1.1\r\nHost: app.test\r\n\r\n", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := r.answeredInFront(tt.head); got != tt.front {
+				t.Errorf("answered in front: %v, want %v", got, tt.front)
+			}
+			method, _, _ := strings.Cut(tt.head, " ")
+			ask := func(ln net.Listener) string {
+				k := newTalk(t, ln)
+				_, _ = io.WriteString(k.conn, tt.head) // it may be refused before it is read
+				return k.answer(method)
+			}
+			got, want := ask(front), ask(plain)
+			if tt.front && !strings.HasPrefix(want, "HTTP/1.1 101") { // a refused upgrade ends the connection, here always
+				want = strings.Replace(want, "Connection: close\n", "", 1)
+				got = strings.Replace(got, "Connection: close\n", "", 1)
+			}
+			if got != want {
+				t.Errorf("answer\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+	client.Close()
+}
+
+// awaitNoConnections waits until none is counted any more.
+func (r *rig) awaitNoConnections(ln net.Listener) {
+	r.t.Helper()
+	r.await("all connections to be counted off", func() bool {
+		l := ln.(*front).counted
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.total == 0 && len(l.perAddress) == 0
+	})
+}
+
+// Heads may come in any pieces; where they end is found without looking at all again.
+func TestHeadsInPieces(t *testing.T) {
+	r := newRig(t, func(c *config.Config) { c.Limits.ReadHeaderTimeout = time.Minute })
+	ln := r.listen("tcp", "127.0.0.1:0", true)
+	for _, head := range []string{openHead, with("\r\n\r\n", "\r\nX-A: "+strings.Repeat("x", 4<<10)+"\r\n\r\n"), "GET /x HTTP/1.1\r\nHost: a\r\n\r\n", "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"} {
+		k := newTalk(t, ln)
+		for i := range len(head) {
+			k.say(head[i : i+1])
+		}
+		if got := k.answer("GET"); !strings.HasPrefix(got, "HTTP/1.1 101") && !strings.HasPrefix(got, "HTTP/1.1 404") {
+			t.Errorf("%.30q got %s", head, got)
+		}
+		k.conn.Close()
+	}
+	r.awaitNoConnections(ln)
+	for _, head := range []string{openHead, "GET / HTTP/1.1\n\n", "GET / HTTP/1.1\r\n\n", "GET / HTTP/1.1\n\r\n", "GET /\r\r\n\r\r\n\r\n", "\n\n"} {
+		for cut := range len(head) {
+			whole, first := endOfHead([]byte(head), 0), endOfHead([]byte(head[:cut]), 0)
+			if got := endOfHead([]byte(head), cut); first == 0 && got != whole || first > 0 && first != whole {
+				t.Errorf("the end of %q, cut at %d, is %d, then %d; want %d", head, cut, first, got, whole)
+			}
+		}
+	}
+}
+
+// The time for a head is the same, whoever reads it, and not longer where both do.
+func TestHeadsThatDoNotCome(t *testing.T) {
+	const limit = 2 * time.Second
+	r := newRig(t, func(c *config.Config) { c.Limits.ReadHeaderTimeout = limit })
+	var wg sync.WaitGroup
+	for _, ln := range []net.Listener{r.listen("tcp", "127.0.0.1:0", true), r.listen("unix", filepath.Join(t.TempDir(), "s"), true)} {
+		for _, pieces := range [][]string{
+			{""},
+			{"G"},
+			{openHead[:len(openHead)-2]},
+			{"", "POST"}, // for net/http, late
+			{"GE", "X"},
+			{"GET /", strings.Repeat("x", maxFrontHead)},
+		} {
+			wg.Go(func() {
+				start := time.Now()
+				k := newTalk(t, ln)
+				for i, p := range pieces {
+					time.Sleep(time.Until(start.Add(time.Duration(i) * limit * 8 / 10))) // what takes time is what is tested
+					k.say(p)
+				}
+				k.wantEnd()
+				if took := time.Since(start); took < limit || took > limit*17/10 {
+					t.Errorf("%s, %.10q: ended after %v, want %v", ln.Addr().Network(), pieces, took, limit)
+				}
+			})
+		}
+	}
+	wg.Wait()
+}
+
+// Who says nothing takes a little memory, and no goroutine.
+func TestWaitingConnectionsTakeLittle(t *testing.T) {
+	const n = 400
+	r := newRig(t, func(c *config.Config) { c.Limits.ReadHeaderTimeout = time.Minute })
+	ln := r.listen("tcp", "127.0.0.1:0", true)
+	counted := ln.(*front).counted
+	total := func() int {
+		counted.mu.Lock()
+		defer counted.mu.Unlock()
+		return counted.total
+	}
+	newTalk(t, ln).conn.Close()
+	r.await("the first to be gone", func() bool { return total() == 0 })
+	heap := func() int {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int(m.HeapAlloc)
+	}
+	memory, goroutines := heap(), runtime.NumGoroutine()
+	for range n {
+		conn, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		if _, err := conn.Write([]byte("GET /")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.await("the connections", func() bool { return total() == n })
+	if got := (heap() - memory) / n; got > 3<<10 { // with the test's own ends
+		t.Errorf("a connection takes %d bytes", got)
+	} else {
+		t.Logf("a connection takes %d bytes", got)
+	}
+	if got := runtime.NumGoroutine() - goroutines; got > n/10 {
+		t.Errorf("%d connections have %d goroutines", n, got)
+	}
+}
+
+// Each connection counts while it is open, and once, whatever becomes of it.
+func TestConnectionsAreCountedOff(t *testing.T) {
+	r := newRig(t, func(c *config.Config) {
+		c.Limits.ReadHeaderTimeout = 300 * time.Millisecond
+		c.Limits.MaxConnections = 5
+	})
+	ln := r.listen("tcp", "127.0.0.1:0", true)
+	end := func(k *talk) { k.conn.Close() }
+	for _, tt := range []struct {
+		name string
+		do   func(k *talk)
+	}{
+		{"gone at once", end},
+		{"gone amid a head", func(k *talk) { k.say("GET /"); end(k) }},
+		{"gone with a head", func(k *talk) { k.say(openHead); end(k) }},
+		{"gone with another head", func(k *talk) { k.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n"); end(k) }},
+		{"silent", (*talk).wantEnd},
+		{"a WebSocket", func(k *talk) { k.say(openHead); k.answer("GET"); end(k) }},
+		{"a WebSocket that is refused", func(k *talk) { k.say(with("Version: 13", "Version: 1")); k.answer("GET"); k.wantEnd() }},
+		{"a page", func(k *talk) { k.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n"); k.answer("GET"); end(k) }},
+		{"a bad request", func(k *talk) { k.say("x\r\n\r\n"); k.answer("GET"); k.wantEnd() }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for range 6 { // more than there may be at a time
+				tt.do(newTalk(t, ln))
+				r.awaitNoConnections(ln)
+			}
+		})
+	}
+	for range 5 {
+		newTalk(t, ln)
+	}
+	newTalk(t, ln).wantEnd()
+	if !strings.Contains(r.logs.String(), "limit reached") {
+		t.Error("the log does not say so")
+	}
+	r.awaitNoConnections(ln)
+}
+
+// slowUpstream is a server that answers no handshake before it is told to.
+func slowUpstream(t *testing.T) (url string, s *script, asked chan context.Context, answer chan struct{}) {
+	t.Helper()
+	s = newScript(t)
+	asked, answer = make(chan context.Context, 10), make(chan struct{})
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.Context()
+		select {
+		case <-answer:
+			s.ServeHTTP(w, r)
+		case <-r.Context().Done():
+		}
+	}))
+	t.Cleanup(up.Close)
+	return up.URL, s, asked, answer
+}
+
+// Nobody is asked any longer for a client that has gone, or whose bytes nobody takes.
+func TestClientGoesWhileTheUpstreamIsAsked(t *testing.T) {
+	url, _, asked, _ := slowUpstream(t)
+	r := newRig(t, func(c *config.Config) { c.Upstream.URL = url })
+	ln := r.listen("tcp", "127.0.0.1:0", true)
+	for _, end := range []func(k *talk){
+		func(k *talk) { k.conn.Close() },
+		func(k *talk) { _ = k.conn.(*net.TCPConn).CloseWrite() },
+		func(k *talk) {
+			_ = k.conn.(*net.TCPConn).SetLinger(0)
+			k.conn.Close()
+		},
+	} {
+		k := newTalk(t, ln)
+		k.say(openHead)
+		upstream := <-asked
+		end(k)
+		select {
+		case <-upstream.Done():
+		case <-time.After(5 * time.Second): // the handshake's time is 10 s
+			t.Error("the upstream is still asked")
+		}
+		k.wantEnd()
+		r.awaitNoConnections(ln)
+	}
+}
+
+// What comes behind a handshake while that waits is the WebSocket's.
+func TestBytesBehindAHandshakeThatWaits(t *testing.T) {
+	url, s, asked, answer := slowUpstream(t)
+	r := newRig(t, func(c *config.Config) { c.Upstream.URL = url })
+	ln := r.listen("tcp", "127.0.0.1:0", true)
+	k := newTalk(t, ln)
+	k.say(openHead)
+	<-asked
+	w := newPeer(t, k.conn, k.br, ws.StateClientSide)
+	w.send("40")
+	answer <- struct{}{}
+	if got := k.answer("GET"); !strings.HasPrefix(got, "HTTP/1.1 101") {
+		t.Fatal(got)
+	}
+	w.want("0{")
+	s.accept().want("40")
+	k.conn.Close()
+	r.awaitNoConnections(ln)
+}
+
+// Shutdown lets handshakes end that have begun, and those who are only now asking are told.
+func TestShutdownAwaitsHandshakes(t *testing.T) {
+	url, _, asked, answer := slowUpstream(t)
+	r := newRig(t, func(c *config.Config) { c.Upstream.URL = url })
+	ln := r.listen("tcp", "127.0.0.1:0", true)
+	k := newTalk(t, ln)
+	k.say(openHead)
+	<-asked
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		r.proxy.Shutdown(ctx)
+	}()
+	r.await("draining", func() bool { return r.proxy.Ready() != nil })
+	late := newTalk(t, ln)
+	late.say(openHead)
+	if got := late.answer("GET"); !strings.HasPrefix(got, "HTTP/1.1 503") || !strings.Contains(got, "close") {
+		t.Errorf("a late one got %s", got)
+	}
+	late.wantEnd()
+	late.conn.Close()
+	select {
+	case <-stopped:
+		t.Error("Shutdown did not wait")
+	default:
+	}
+	answer <- struct{}{}
+	if got := k.answer("GET"); !strings.HasPrefix(got, "HTTP/1.1 101") {
+		t.Errorf("the one under way got %s", got)
+	}
+	cancel()
+	<-stopped
+	k.conn.Close()
+	r.awaitNoConnections(ln)
+}
+
+// Refusals say in front what they say behind net/http.
+func TestRefusalsInFront(t *testing.T) {
+	refusing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Why", "because")
+		w.Header().Add("Set-Cookie", "a=1")
+		w.Header().Add("Set-Cookie", "b=2")
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = io.WriteString(w, "no")
+	}))
+	t.Cleanup(refusing.Close)
+	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	t.Cleanup(silent.Close)
+	nobody := httptest.NewServer(nil)
+	nobody.Close()
+	for _, tt := range []struct {
+		name, upstream, want string
+		change               func(c *config.Config)
+	}{
+		{"by the server", refusing.URL, "403", nil},
+		{"nobody listens", nobody.URL, "502", nil},
+		{"the server is silent", silent.URL, "503", func(c *config.Config) { c.Upstream.HandshakeTimeout = 50 * time.Millisecond }},
+		{"too many handshakes", refusing.URL, "429", func(c *config.Config) { c.Limits.HandshakesPerSecondPerAddress = 1 }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, func(c *config.Config) {
+				c.Upstream.URL = tt.upstream
+				if tt.change != nil {
+					tt.change(c)
+				}
+			})
+			ask := func(ln net.Listener) string {
+				k := newTalk(t, ln)
+				k.say(openHead)
+				return k.answer("GET")
+			}
+			front, plain := r.listen("tcp", "127.0.0.1:0", true), r.listen("tcp", "127.0.0.1:0", false)
+			for range burstSeconds { // the rate's, for the last case
+				ask(plain)
+			}
+			got, want := ask(front), ask(plain)
+			unclosed := func(s string) string { return strings.Replace(s, "Connection: close\n", "", 1) } // here always
+			if unclosed(got) != unclosed(want) || !strings.HasPrefix(got, "HTTP/1.1 "+tt.want) {
+				t.Errorf("answer\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+}
+
+// A panic in the loop, or in a handshake, ends its connection only.
+func TestPanicsInFront(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		broken func(s settings) *settings
+		begin  string
+	}{
+		{"when a connection is accepted", func(settings) *settings { return nil }, ""},
+		{"when something has come", func(settings) *settings { return nil }, "GET /"},
+		{"when a handshake is answered", func(s settings) *settings {
+			s.handshakeRate = &addressRate{perSecond: 1}
+			return &s
+		}, openHead},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, nil)
+			ln := r.listen("tcp", "127.0.0.1:0", true)
+			connected := func(n int) {
+				r.await("connections", func() bool {
+					l := ln.(*front).counted
+					l.mu.Lock()
+					defer l.mu.Unlock()
+					return l.total == n
+				})
+			}
+			other := newTalk(t, ln)
+			connected(1)
+			well := r.proxy.current.Load()
+			var k *talk
+			if tt.begin != "" {
+				k = newTalk(t, ln)
+				connected(2)
+			}
+			r.proxy.current.Store(tt.broken(*well))
+			if k == nil {
+				k = newTalk(t, ln)
+			} else {
+				k.say(tt.begin)
+			}
+			k.wantEnd()
+			r.proxy.current.Store(well)
+			if got := testutil.ToFloat64(r.metrics.Panics); got != 1 {
+				t.Errorf("%v panics were counted", got)
+			}
+			other.say(openHead)
+			if got := other.answer("GET"); !strings.HasPrefix(got, "HTTP/1.1 101") {
+				t.Errorf("another got %s", got)
+			}
+			other.conn.Close()
+			r.awaitNoConnections(ln)
+		})
+	}
+}
+
+// What is handed over is read whole, from its first byte, whatever is done with the connection then.
+func TestHandedOver(t *testing.T) {
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/ws": // another protocol's WebSocket: an echo
+			conn, rw, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+			_, _ = io.Copy(conn, rw)
+		case "/events":
+			w.Header().Set("Content-Type", "text/event-stream")
+			_, _ = io.WriteString(w, "data: 1\n\n")
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		default:
+			body, err := io.ReadAll(r.Body)
+			_, _ = fmt.Fprintf(w, "%s %s: %d, %x, %v", r.Method, r.URL, len(body), sha256.Sum256(body), err)
+		}
+	}))
+	t.Cleanup(up.Close)
+	r := newRig(t, func(c *config.Config) { c.Upstream.URL = up.URL })
+	for _, ln := range []net.Listener{r.listen("tcp", "127.0.0.1:0", true), r.listen("unix", filepath.Join(t.TempDir(), "s"), true)} {
+		t.Run(ln.Addr().Network(), func(t *testing.T) {
+			body := strings.Repeat("0123456789abcdef", 1<<18)
+			sum := fmt.Sprintf("%x", sha256.Sum256([]byte(body)))
+			t.Run("an upload", func(t *testing.T) {
+				k := newTalk(t, ln)
+				k.say(fmt.Sprintf("POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
+				if got := k.answer("POST"); !strings.Contains(got, sum) {
+					t.Error(got)
+				}
+			})
+			t.Run("an expectation", func(t *testing.T) {
+				k := newTalk(t, ln)
+				k.say(fmt.Sprintf("POST /up HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", len(body)))
+				if got := k.answer("POST"); got != "continue" {
+					t.Fatal(got)
+				}
+				k.say(body)
+				got := "continue"
+				for got == "continue" { // the upstream's, too
+					got = k.answer("POST")
+				}
+				if !strings.Contains(got, sum) {
+					t.Error(got)
+				}
+			})
+			t.Run("requests in a row, and one that follows", func(t *testing.T) {
+				k := newTalk(t, ln)
+				const get, head = "GET /%d HTTP/1.1\r\nHost: a\r\n\r\n", "HEAD /%d HTTP/1.1\r\nHost: a\r\n\r\n"
+				k.say(fmt.Sprintf(get+head+get, 1, 2, 3))
+				for i, method := range []string{"GET", "HEAD", "GET"} {
+					if got := k.answer(method); !strings.HasPrefix(got, "HTTP/1.1 200") || method == "GET" && !strings.Contains(got, fmt.Sprintf("GET /%d: 0", i+1)) {
+						t.Errorf("%d: %s", i, got)
+					}
+				}
+				k.say(fmt.Sprintf(get, 4))
+				if got := k.answer("GET"); !strings.Contains(got, "GET /4") {
+					t.Error(got)
+				}
+			})
+			t.Run("a handshake on a connection with requests before", func(t *testing.T) {
+				k := newTalk(t, ln)
+				k.say("GET /1 HTTP/1.1\r\nHost: a\r\n\r\n")
+				k.answer("GET")
+				k.say(with("EIO=4", "EIO=3"))
+				if got := k.answer("GET"); !strings.Contains(got, "EIO=3") {
+					t.Error(got)
+				}
+			})
+			t.Run("events", func(t *testing.T) {
+				k := newTalk(t, ln)
+				k.say("GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
+				resp, err := http.ReadResponse(k.br, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close()
+				event := make([]byte, len("data: 1\n\n"))
+				if _, err := io.ReadFull(resp.Body, event); err != nil || string(event) != "data: 1\n\n" {
+					t.Errorf("got %q, %v", event, err)
+				}
+			})
+			t.Run("another WebSocket", func(t *testing.T) {
+				k := newTalk(t, ln)
+				k.say("GET /ws HTTP/1.1\r\nHost: a\r\n" + upgradeLines + "\r\n")
+				if got := k.answer("GET"); !strings.HasPrefix(got, "HTTP/1.1 101") {
+					t.Fatal(got)
+				}
+				k.say("hello")
+				echo := make([]byte, 5)
+				if _, err := io.ReadFull(k.br, echo); err != nil || string(echo) != "hello" {
+					t.Errorf("got %q, %v", echo, err)
+				}
+			})
+		})
+		r.awaitNoConnections(ln)
+	}
+}
+
+// The client of a connection that bytes were read of reads them first, by whichever way.
+func TestBegun(t *testing.T) {
+	read := func(c net.Conn) string {
+		got, err := io.ReadAll(struct{ io.Reader }{c})
+		return fmt.Sprint(string(got), err)
+	}
+	writeTo := func(c net.Conn) string {
+		var b bytes.Buffer
+		_, err := io.Copy(&b, c)
+		return fmt.Sprint(b.String(), err)
+	}
+	inSteps := func(c net.Conn) string {
+		p := make([]byte, 3)
+		n, _ := c.Read(p)
+		u := string(c.(interface{ Unread() []byte }).Unread())
+		return string(p[:n]) + u + read(c)
+	}
+	for _, network := range []string{"tcp", "unix"} {
+		for i, way := range []func(c net.Conn) string{read, writeTo, inSteps} {
+			address := "127.0.0.1:0"
+			if network == "unix" {
+				address = filepath.Join(t.TempDir(), "s")
+			}
+			ln, err := net.Listen(network, address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			peer, err := net.Dial(network, ln.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn, err := ln.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			left := 0
+			c := countedConn(conn, func() { left++ }, begun{unread: []byte("before, ")})
+			_, _ = io.WriteString(peer, "after")
+			peer.Close()
+			if got := way(c); got != "before, after<nil>" {
+				t.Errorf("%s, way %d: read %s", network, i, got)
+			}
+			c.Close()
+			ln.Close()
+			if left != 1 {
+				t.Errorf("counted off %d times", left)
+			}
+		}
+	}
+}
+
+// pipes is a listener of pipes.
+type pipes struct {
+	conns chan net.Conn
+	once  sync.Once
+	done  chan struct{}
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error {
+	p.once.Do(func() { close(p.done) })
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return pipeAddr{} }
+
+type pipeAddr struct{}
+
+func (pipeAddr) Network() string { return "pipe" }
+func (pipeAddr) String() string  { return "pipe" }
+
+// Whatever is answered in front, net/http's server accepts too, and understands it in the same way.
+func FuzzFront(f *testing.F) {
+	for _, head := range []string{
+		openHead,
+		with("EIO=4", "EIO=4&sid=known"),
+		with("Connection: Upgrade", "Connection: keep-alive, Upgrade"),
+		with("app.test", "[::1]:8080"),
+		with("\r\n\r\n", "\r\nOrigin: https://app.test\r\nCookie: a=b; c=\"d\"\r\nX_A:\r\n\r\n"),
+		with("\r\n\r\n", "\r\nContent-Length : 5\r\n\r\n"),
+		with("\r\n\r\n", "\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+		with("app.test", "app.test\r\n x"),
+		with("HTTP/1.1", "HTTP/2.0"),
+		with("/socket.io/", "//h/socket.io/"),
+		with("Host: app.test", "Host: app.test\nHost: b"),
+	} {
+		f.Add([]byte(head))
+	}
+	set, err := newSettings(config.Default(), nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	s := &Server{clients: map[string]*client{"known": {}}}
+	s.current.Store(set)
+	type seen struct {
+		method, target, host, proto string
+		header                      http.Header
+		query                       url.Values
+		length                      int64
+		encoding                    []string
+	}
+	of := func(r *http.Request) seen {
+		return seen{r.Method, r.RequestURI, r.Host, r.Proto, r.Header, r.URL.Query(), r.ContentLength, r.TransferEncoding}
+	}
+	requests := make(chan seen, 1)
+	ln := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
+	srv := &http.Server{MaxHeaderBytes: int(set.Limits.HeaderBytes), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests <- of(r)
+		w.Header().Set("Connection", "close")
+	})}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = srv.Serve(ln) // until Close
+	}()
+	f.Cleanup(func() {
+		_ = srv.Close() // it is stopped in any case
+		<-served
+	})
+	r := &rig{proxy: s}
+	f.Fuzz(func(t *testing.T, head []byte) {
+		if !r.answeredInFront(string(head)) {
+			return
+		}
+		h, _ := s.frontHandshake(head, len(head))
+		ours, theirs := net.Pipe()
+		ln.conns <- theirs
+		go func() { _, _ = ours.Write(head) }() // until it is read, or refused
+		answer, err := io.ReadAll(ours)
+		ours.Close()
+		select {
+		case got := <-requests:
+			if want := of(h.r); !reflect.DeepEqual(got, want) {
+				t.Errorf("net/http sees\n%+v\nand the front\n%+v\nin %q", got, want, head)
+			}
+		default:
+			t.Errorf("net/http answers %q, %v, to %q", answer, err, head)
+		}
+	})
+}
