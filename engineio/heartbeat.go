@@ -67,7 +67,11 @@ func (s *Socket) pong() bool {
 	if s.state == stateOpen && s.timerAt.After(s.nextPing) {
 		s.armLocked(s.opts.PingInterval)
 	}
-	if s.ws != nil { // by polling the next poll says so, and cannot be mistaken for another's
+	switch {
+	case s.ws == nil && !s.opts.ConfirmByPong: // the next poll says so, and cannot be mistaken for another's
+	case s.polling.pingUnproven:
+		s.polling.ponged = true
+	default:
 		s.h.Confirm(s.pingMark)
 	}
 	s.flushLocked()

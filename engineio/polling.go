@@ -21,6 +21,9 @@ type pollingState struct {
 	lastBody []byte
 	mark     uint64 // what the last answer carried
 	unproven bool   // mark is not confirmed
+	// With Options.ConfirmByPong: the ping in flight went with the last answer, and its pong came before any poll said that this
+	// has arrived. It may be another's pong, come late.
+	pingUnproven, ponged bool
 
 	posting  bool
 	lastPost postID
@@ -156,7 +159,9 @@ func (s *Socket) beginPoll(id string) (*poll, Answer) {
 	if ps.unproven {
 		ps.unproven = false
 		ps.lastBody = nil
-		if !s.opts.ConfirmByPong {
+		if s.opts.ConfirmByPong {
+			s.pingProvenLocked()
+		} else {
 			s.h.Confirm(ps.mark)
 		}
 	}
@@ -216,6 +221,7 @@ func (s *Socket) answerPollLocked() {
 	}
 	if s.pingQueued && s.state == stateOpen {
 		s.pingLocked(e, s.pingSent)
+		ps.pingUnproven = s.opts.ConfirmByPong
 	}
 	if s.furtherQueue && s.state == stateOpen {
 		s.furtherQueue = false
@@ -232,6 +238,16 @@ func (s *Socket) answerPollLocked() {
 	}
 	ps.unproven = true
 	s.endPollLocked(ps.lastBody)
+}
+
+// pingProvenLocked says that the answer which the last ping went with has arrived.
+func (s *Socket) pingProvenLocked() {
+	ps := &s.polling
+	ponged := ps.ponged
+	ps.pingUnproven, ps.ponged = false, false
+	if ponged {
+		s.h.Confirm(s.pingMark)
+	}
 }
 
 func (s *Socket) endPollLocked(body []byte) {

@@ -105,6 +105,16 @@ func TestConfirmByPong(t *testing.T) {
 		wantPost(t, s, "p", "41\x1e3", okAnswer)
 		h.wantLog(t, "message 41", "confirm 2")
 
+		waiting = startPoll(t, s, "d")
+		h.askForConfirmations()
+		h.add("v")
+		s.Wake()
+		waiting.want(t, "200 4v\x1e2")
+		wantPost(t, s, "q", "3", okAnswer)
+		h.wantLog(t, "confirm ping") // a pong alone may be another's: the answer need not have arrived
+		startPoll(t, s, "e")
+		h.wantLog(t, "confirm 4")
+
 		p := startProbe(t, s)
 		p.send(t, "2probe")
 		p.want(t, "3probe")
@@ -115,7 +125,7 @@ func TestConfirmByPong(t *testing.T) {
 		p.want(t, "4w")
 		p.want(t, "2")
 		p.send(t, "3")
-		h.wantLog(t, "confirm ping", "confirm 4")
+		h.wantLog(t, "confirm ping", "confirm 5")
 	})
 }
 

@@ -223,7 +223,9 @@ func (s *Socket) upgradeLocked() {
 	}
 	s.endPollingLocked()
 	s.h.Upgraded()
-	if !s.opts.ConfirmByPong {
+	if s.opts.ConfirmByPong {
+		s.pingProvenLocked()
+	} else {
 		s.h.Confirm(s.h.Mark())
 	}
 	if s.pingQueued { // no poll took it
