@@ -701,7 +701,10 @@ func TestHandedOver(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer resp.Body.Close()
+				defer func() {
+					k.conn.Close() // or Close would read on
+					resp.Body.Close()
+				}()
 				event := make([]byte, len("data: 1\n\n"))
 				if _, err := io.ReadFull(resp.Body, event); err != nil || string(event) != "data: 1\n\n" {
 					t.Errorf("got %q, %v", event, err)

@@ -326,8 +326,11 @@ func (s *loopStream) hold(full bool) {
 func (s *loopStream) startHeld(h Handler, initial []byte, ended error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.h, s.held, s.initial, s.full, s.ended = h, nil, initial, false, ended
-	if len(initial) > 0 || s.unread || ended != nil {
+	s.h, s.held, s.initial, s.full = h, nil, initial, false
+	switch {
+	case ended != nil:
+		s.endedLocked(ended)
+	case len(initial) > 0, s.unread:
 		s.loop.schedule(s) // no event will come for that
 	}
 }
@@ -336,7 +339,11 @@ func (s *loopStream) startHeld(h Handler, initial []byte, ended error) {
 func (s *loopStream) endFor(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ended = err
+	s.endedLocked(err)
+}
+
+func (s *loopStream) endedLocked(err error) {
+	s.ended, s.werr = true, err
 	s.loop.schedule(s)
 }
 

@@ -24,11 +24,11 @@ type loopStream struct {
 	h        Handler
 	held     *Conn  // which the stream is as yet, or nil
 	initial  []byte // to be given to the Handler before what is read
-	ended    error  // how the connection ended before it had the Handler, which is still to be told
 	fd       int    // -1 when closed
 	started  bool
 	paused   bool
 	full     bool // held has enough for now
+	ended    bool // the connection ended, as werr says, before it had the Handler, which is still to be told
 	unread   bool // an event came while paused, or full
 	closed   bool // Close was called
 	shutdown bool // no more is to be written; the writing side is ended when the queue is empty
@@ -180,7 +180,7 @@ func (s *loopStream) turn(buf []byte) (t turn, ok bool) {
 	}
 	defer s.mu.Unlock()
 	switch {
-	case s.fd < 0 && s.ended == nil:
+	case s.fd < 0 && !s.ended:
 		return t, false
 	case s.paused, s.full:
 		s.unread = true
@@ -240,8 +240,8 @@ func (s *loopStream) outlasts() bool {
 func (s *loopStream) finish(err error) {
 	s.mu.Lock()
 	switch {
-	case s.ended != nil:
-		err, s.ended = s.ended, nil
+	case s.ended:
+		err, s.ended, s.werr = s.werr, false, nil
 	case s.fd < 0:
 		s.mu.Unlock()
 		return
@@ -259,8 +259,7 @@ func (s *loopStream) finish(err error) {
 	case s.closed:
 		err = ErrClosed
 	case len(s.initial) > 0: // a Conn's until just now, when the end was read
-		s.ended = err
-		s.loop.schedule(s)
+		s.endedLocked(err)
 		s.mu.Unlock()
 		return
 	}
@@ -312,7 +311,7 @@ func (s *loopStream) hangUpLocked() {
 
 // noteEndLocked has the Handler told, even if it has paused the stream, that the connection had ended before it had the Handler.
 func (s *loopStream) noteEndLocked() {
-	if s.ended != nil {
+	if s.ended {
 		s.paused = false
 		s.loop.schedule(s)
 	}
