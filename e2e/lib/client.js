@@ -15,9 +15,10 @@ export const TRANSPORTS = {
 
 export class Client {
   /** options are socket.io-client's; nsp is the first namespace's name. */
-  constructor(version, url, { nsp = "/", ...options } = {}) {
+  constructor(version, url, { nsp = "/", retries, ackTimeout, ...options } = {}) {
     const lib = require(`socket.io-client-${version}`);
     this.version = version;
+    this.ofSockets = { retries, ackTimeout }; // the Manager passes on none of its own
     this.manager = new lib.Manager(url, {
       forceNew: true,
       reconnectionDelay: 20,
@@ -46,7 +47,7 @@ export class Client {
   }
 
   namespace(name, auth) {
-    return new Namespace(this, this.manager.socket(name, { auth }));
+    return new Namespace(this, this.manager.socket(name, { ...this.ofSockets, auth }));
   }
 
   /** The transport's WebSocket or null. */
