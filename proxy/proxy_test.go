@@ -30,6 +30,7 @@ func TestMain(m *testing.M) {
 		goleak.IgnoreAnyFunction("github.com/holdfast/holdfast/stream.(*loop).run"), // for the life of the process
 		goleak.IgnoreTopFunction("internal/poll.runtime_pollWait"),                  // keep-alive connections of http.DefaultClient
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
+		goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"), // half a second after a refusal
 	)
 }
 

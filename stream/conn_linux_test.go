@@ -187,11 +187,13 @@ func TestConnReadsAndWrites(t *testing.T) {
 		}
 		write(t, peer, []byte("last"))
 		closeWrite(t, peer)
+		await(t, "the peer's end", func() bool { _, err := ours.Received(); return err != nil })
+		// A server may answer, and end, before all of a request is written: the answer counts.
+		if _, err := ours.Write([]byte("x")); err != nil {
+			t.Errorf("Write after the end, which was not read yet: %v", err)
+		}
 		wantRead(t, ours, "last")
 		wantEnd(t, ours, io.EOF)
-		if _, err := ours.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
-			t.Errorf("Write after the end: %v, want %v", err, net.ErrClosed)
-		}
 	})
 }
 
