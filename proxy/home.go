@@ -1,0 +1,149 @@
+package proxy
+
+import (
+	"context"
+	"slices"
+
+	"github.com/holdfast/holdfast/metrics"
+)
+
+// A client's home is the link of its own handshake: fresh namespaces are connected there. It is given up when the client resumes
+// instead, and dialled again when it is needed after all.
+
+// connecting reports whether a CONNECT of this client's waits for its reply.
+func (c *client) connecting(namespace string) bool {
+	c.mu.Lock()
+	home := c.home
+	c.mu.Unlock()
+	return home != nil && home.connecting(namespace)
+}
+
+// releaseHome closes the client's home if nothing is on it: the client resumed instead.
+func (c *client) releaseHome() {
+	c.mu.Lock()
+	home := c.home
+	if home == nil || !home.unused() {
+		c.mu.Unlock()
+		return
+	}
+	c.home = nil
+	c.mu.Unlock()
+	home.release(c, false)
+}
+
+// connectHome connects a fresh namespace on the client's home, which is dialled again if there is none that will do.
+func (c *client) connectHome(namespace string, data []byte) {
+	c.mu.Lock()
+	home := c.home
+	c.mu.Unlock()
+	if home != nil && home.connect(c, namespace, data) {
+		c.touch(home)
+		return
+	}
+	if !c.in.lazy && !c.srv.settings().handshakeRate.take(c.address) { // a lazy one has been counted
+		c.srv.refused(metrics.HandshakesPerAddress, c.address)
+		c.dropFor(metrics.Limit, "too many handshakes")
+		return
+	}
+	data = slices.Clone(data)
+	c.homeFor(func(home *link) {
+		if !home.connect(c, namespace, data) {
+			c.dropFor(metrics.TransportClose, "the further connection to the upstream ended")
+			return
+		}
+		c.touch(home)
+	})
+}
+
+// homeFor calls then, in the client's input, with a further home that is dialled for it. Meanwhile the client is not read, so
+// that nothing overtakes what it is for.
+func (c *client) homeFor(then func(home *link)) {
+	c.in.dialing, c.in.lazy = true, false
+	c.redialing.Store(true)
+	c.sock.Pause()
+	go c.redial(then) // ends within the handshake timeout
+}
+
+// redial repeats the client's handshake upstream.
+func (c *client) redial(then func(home *link)) {
+	defer c.contain()
+	home, err := c.dialHome()
+	c.sock.Input(func() {
+		c.in.dialing = false
+		if err != nil {
+			c.srv.log.Warn("further upstream handshake failed", "client", c.order, "error", err)
+			c.dropFor(metrics.TransportClose, "no further connection to the upstream")
+			return
+		}
+		then(home)
+		defer func() { c.redialing.Store(c.in.dialing) }()
+		waiting := c.in.waiting
+		c.in.waiting, c.in.waitingBytes = nil, 0
+		for i, m := range waiting {
+			if c.in.dialing { // for one more
+				c.in.waiting = append(c.in.waiting, waiting[i:]...)
+				return
+			}
+			c.Message(m.data, m.binary)
+		}
+	})
+	if !c.redialing.Load() {
+		c.sock.Resume()
+	}
+}
+
+func (c *client) dialHome() (*link, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), c.srv.settings().Upstream.HandshakeTimeout)
+	defer cancel()
+	req, err := c.request.restore(c.byWebSocket)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := c.srv.dial(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	old := c.home
+	c.home = nil
+	c.mu.Unlock()
+	if old != nil {
+		old.release(c, false)
+	}
+	l := newLink(c.srv, conn, c)
+	if !c.takeHome(l) {
+		l.abandon()
+		return nil, errClientGone
+	}
+	l.start()
+	return l, nil
+}
+
+// packetHome sends a packet that belongs to no session to the client's home.
+func (c *client) packetHome(p packet) {
+	c.toHome(p.data, false)
+	for _, a := range p.attachments {
+		c.toHome(a, true)
+	}
+}
+
+// toHome relays a message to the client's home; the upstream judges it. A client without a home is judged here.
+func (c *client) toHome(data []byte, binary bool) {
+	c.mu.Lock()
+	home := c.home
+	c.mu.Unlock()
+	if home == nil {
+		if c.in.lazy || c.in.dialing {
+			c.relayLazily(data, binary)
+		} else {
+			c.drop("a packet that belongs to no session")
+		}
+		return
+	}
+	if binary {
+		home.conn.SendBinary(data)
+	} else {
+		home.conn.Send(data, nil, nil, nil)
+	}
+	c.touch(home)
+}
