@@ -21,7 +21,7 @@ import (
 // This file is the way in for clients on Linux. net/http's server has a goroutine, two buffers and a good deal of work for each
 // connection, of which nothing is left to use once that is a WebSocket: half of what opening one costs. So connections are
 // accepted by the event loop, which reads the head of their first request. If that is the handshake of an Engine.IO WebSocket, in
-// the form in which all clients write it, ServeHTTP answers it here. Anything else, and be it a blank too many, goes to net/http
+// the form in which all clients write it, it is answered here. Anything else, and be it a blank too many, goes to net/http
 // with all that was read: what is not understood here is refused there.
 
 // front is a listener whose connections are accepted by an event loop. It is the http.Server's listener for those that
@@ -216,79 +216,6 @@ func (s *Server) serveHandshake(conn *stream.Conn, h frontHandshake, done func()
 	s.serveEngineIO(w, h.r, h.q)
 }
 
-// answerWriter is the http.ResponseWriter of a WebSocket's handshake. What is not hijacked is answered as a whole, and the
-// connection closed.
-type answerWriter struct {
-	conn     *stream.Conn
-	header   http.Header
-	status   int // 0 until it is written
-	body     bytes.Buffer
-	rw       *bufio.ReadWriter // once hijacked
-	hijacked bool
-}
-
-// Header implements http.ResponseWriter.
-func (w *answerWriter) Header() http.Header { return w.header }
-
-// WriteHeader implements http.ResponseWriter.
-func (w *answerWriter) WriteHeader(status int) {
-	if w.status == 0 && status >= http.StatusOK { // nobody waits for interim answers
-		w.status = status
-	}
-}
-
-// Write implements http.ResponseWriter.
-func (w *answerWriter) Write(p []byte) (int, error) {
-	w.WriteHeader(http.StatusOK)
-	return w.body.Write(p)
-}
-
-// readWriters are what Hijack gives, for as long as the handshake is being answered.
-var readWriters = sync.Pool{New: func() any {
-	return bufio.NewReadWriter(bufio.NewReaderSize(nil, 16), bufio.NewWriterSize(nil, 1<<10))
-}}
-
-// Hijack implements http.Hijacker.
-func (w *answerWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	w.hijacked = true
-	w.rw = readWriters.Get().(*bufio.ReadWriter)
-	w.rw.Reader.Reset(w.conn)
-	w.rw.Writer.Reset(w.conn)
-	return w.conn, w.rw, nil
-}
-
-// answerLinger is how long a client may take to read why it was refused.
-const answerLinger = 5 * time.Second
-
-// finish is deferred around what writes the answer.
-func (w *answerWriter) finish() {
-	if v := recover(); v != nil { // what containRequest goes on with: it has told of it
-		_ = w.conn.Close()
-		return
-	}
-	if w.rw != nil {
-		w.rw.Reader.Reset(nil)
-		w.rw.Writer.Reset(nil)
-		readWriters.Put(w.rw)
-	}
-	switch {
-	case w.hijacked:
-		return
-	case w.status == 0: // nobody is there to be answered
-		_ = w.conn.Close()
-		return
-	}
-	w.header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
-	resp := http.Response{
-		StatusCode: w.status, ProtoMajor: 1, ProtoMinor: 1, Header: w.header, Close: true,
-		ContentLength: int64(w.body.Len()), Body: io.NopCloser(&w.body),
-	}
-	var b bytes.Buffer
-	_ = resp.Write(&b) // a Buffer takes all
-	_, _ = w.conn.Write(b.Bytes())
-	w.conn.Shutdown(answerLinger)
-}
-
 // heads are readers of heads.
 var heads = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 4<<10) }}
 
@@ -381,5 +308,31 @@ func (s *Server) containNewcomer(conn io.Closer) {
 	if v := recover(); v != nil {
 		s.panicked(v)
 		_ = conn.Close()
+	}
+}
+
+// opensWebSocket reports whether a request is a WebSocket's handshake that is answered here: a new client's, or the upgrade
+// of c.
+func (s *Server) opensWebSocket(r *http.Request, q url.Values) (c *client, ok bool) {
+	switch {
+	case q.Get("transport") != "websocket", !isUpgrade(r), r.Method != http.MethodGet, !s.isEngineIO(r):
+		return nil, false
+	case q.Get("sid") != "":
+		c = s.client(q.Get("sid"))
+		return c, c != nil
+	}
+	return nil, q.Get("EIO") == "4" && !q.Has("j")
+}
+
+// beginHandshake has Shutdown wait until end is called.
+func (s *Server) beginHandshake() (end func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.openings++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.openings--
+		s.idleLocked()
 	}
 }

@@ -166,19 +166,6 @@ func (s *Server) serveEngineIO(w http.ResponseWriter, r *http.Request, q url.Val
 	}
 }
 
-// opensWebSocket reports whether a request is a WebSocket's handshake that is answered here: a new client's, or the upgrade
-// of c.
-func (s *Server) opensWebSocket(r *http.Request, q url.Values) (c *client, ok bool) {
-	switch {
-	case q.Get("transport") != "websocket", !isUpgrade(r), r.Method != http.MethodGet, !s.isEngineIO(r):
-		return nil, false
-	case q.Get("sid") != "":
-		c = s.client(q.Get("sid"))
-		return c, c != nil
-	}
-	return nil, q.Get("EIO") == "4" && !q.Has("j")
-}
-
 // isEngineIO reports whether a request is Engine.IO traffic. The client bundle under the path, for
 // one, is not.
 func (s *Server) isEngineIO(r *http.Request) bool {
@@ -267,19 +254,6 @@ func (s *Server) idleLocked() {
 	if len(s.allLink) == 0 && s.openings == 0 && s.idle != nil {
 		close(s.idle)
 		s.idle = nil
-	}
-}
-
-// beginHandshake has Shutdown wait until end is called.
-func (s *Server) beginHandshake() (end func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.openings++
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.openings--
-		s.idleLocked()
 	}
 }
 

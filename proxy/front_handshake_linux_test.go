@@ -1,0 +1,221 @@
+package proxy
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gobwas/ws"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/holdfast/holdfast/config"
+)
+
+// slowUpstream is a server that answers no handshake before it is told to.
+func slowUpstream(t *testing.T) (url string, s *script, asked chan context.Context, answer chan struct{}) {
+	t.Helper()
+	s = newScript(t)
+	asked, answer = make(chan context.Context, 10), make(chan struct{})
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.Context()
+		select {
+		case <-answer:
+			s.ServeHTTP(w, r)
+		case <-r.Context().Done():
+		}
+	}))
+	t.Cleanup(up.Close)
+	return up.URL, s, asked, answer
+}
+
+// Nobody is asked any longer for a client that has gone, or whose bytes nobody takes.
+func TestClientGoesWhileTheUpstreamIsAsked(t *testing.T) {
+	url, _, asked, _ := slowUpstream(t)
+	r := newRig(t, func(c *config.Config) { c.Upstream.URL = url })
+	ln := r.listen("tcp", "127.0.0.1:0", true)
+	for _, end := range []func(k *talk){
+		func(k *talk) { k.conn.Close() },
+		func(k *talk) { _ = k.conn.(*net.TCPConn).CloseWrite() },
+		func(k *talk) {
+			_ = k.conn.(*net.TCPConn).SetLinger(0)
+			k.conn.Close()
+		},
+	} {
+		k := newTalk(t, ln)
+		k.say(openHead)
+		upstream := <-asked
+		end(k)
+		select {
+		case <-upstream.Done():
+		case <-time.After(5 * time.Second): // the handshake's time is 10 s
+			t.Error("the upstream is still asked")
+		}
+		k.wantEnd()
+		r.awaitNoConnections(ln)
+	}
+}
+
+// What comes behind a handshake while that waits is the WebSocket's.
+func TestBytesBehindAHandshakeThatWaits(t *testing.T) {
+	url, s, asked, answer := slowUpstream(t)
+	r := newRig(t, func(c *config.Config) { c.Upstream.URL = url })
+	ln := r.listen("tcp", "127.0.0.1:0", true)
+	k := newTalk(t, ln)
+	k.say(openHead)
+	<-asked
+	w := newPeer(t, k.conn, k.br, ws.StateClientSide)
+	w.send("40")
+	answer <- struct{}{}
+	if got := k.answer("GET"); !strings.HasPrefix(got, "HTTP/1.1 101") {
+		t.Fatal(got)
+	}
+	w.want("0{")
+	s.accept().want("40")
+	k.conn.Close()
+	r.awaitNoConnections(ln)
+}
+
+// Shutdown lets handshakes end that have begun, and those who are only now asking are told.
+func TestShutdownAwaitsHandshakes(t *testing.T) {
+	url, _, asked, answer := slowUpstream(t)
+	r := newRig(t, func(c *config.Config) { c.Upstream.URL = url })
+	ln := r.listen("tcp", "127.0.0.1:0", true)
+	k := newTalk(t, ln)
+	k.say(openHead)
+	<-asked
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		r.proxy.Shutdown(ctx)
+	}()
+	r.await("draining", func() bool { return r.proxy.Ready() != nil })
+	late := newTalk(t, ln)
+	late.say(openHead)
+	if got := late.answer("GET"); !strings.HasPrefix(got, "HTTP/1.1 503") || !strings.Contains(got, "close") {
+		t.Errorf("a late one got %s", got)
+	}
+	late.wantEnd()
+	late.conn.Close()
+	select {
+	case <-stopped:
+		t.Error("Shutdown did not wait")
+	default:
+	}
+	answer <- struct{}{}
+	if got := k.answer("GET"); !strings.HasPrefix(got, "HTTP/1.1 101") {
+		t.Errorf("the one under way got %s", got)
+	}
+	cancel()
+	<-stopped
+	k.conn.Close()
+	r.awaitNoConnections(ln)
+}
+
+// Refusals say in front what they say behind net/http.
+func TestRefusalsInFront(t *testing.T) {
+	refusing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Why", "because")
+		w.Header().Add("Set-Cookie", "a=1")
+		w.Header().Add("Set-Cookie", "b=2")
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = io.WriteString(w, "no")
+	}))
+	t.Cleanup(refusing.Close)
+	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	t.Cleanup(silent.Close)
+	nobody := httptest.NewServer(nil)
+	nobody.Close()
+	for _, tt := range []struct {
+		name, upstream, want string
+		change               func(c *config.Config)
+	}{
+		{"by the server", refusing.URL, "403", nil},
+		{"nobody listens", nobody.URL, "502", nil},
+		{"the server is silent", silent.URL, "503", func(c *config.Config) { c.Upstream.HandshakeTimeout = 50 * time.Millisecond }},
+		{"too many handshakes", refusing.URL, "429", func(c *config.Config) { c.Limits.HandshakesPerSecondPerAddress = 1 }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, func(c *config.Config) {
+				c.Upstream.URL = tt.upstream
+				if tt.change != nil {
+					tt.change(c)
+				}
+			})
+			ask := func(ln net.Listener) string {
+				k := newTalk(t, ln)
+				k.say(openHead)
+				return k.answer("GET")
+			}
+			front, plain := r.listen("tcp", "127.0.0.1:0", true), r.listen("tcp", "127.0.0.1:0", false)
+			for range burstSeconds { // the rate's, for the last case
+				ask(plain)
+			}
+			got, want := ask(front), ask(plain)
+			unclosed := func(s string) string { return strings.Replace(s, "Connection: close\n", "", 1) } // here always
+			if unclosed(got) != unclosed(want) || !strings.HasPrefix(got, "HTTP/1.1 "+tt.want) {
+				t.Errorf("answer\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+}
+
+// A panic in the loop, or in a handshake, ends its connection only.
+func TestPanicsInFront(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		broken func(s settings) *settings
+		begin  string
+	}{
+		{"when a connection is accepted", func(settings) *settings { return nil }, ""},
+		{"when something has come", func(settings) *settings { return nil }, "GET /"},
+		{"when a handshake is answered", func(s settings) *settings {
+			s.handshakeRate = &addressRate{perSecond: 1}
+			return &s
+		}, openHead},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, nil)
+			ln := r.listen("tcp", "127.0.0.1:0", true)
+			connected := func(n int) {
+				r.await("connections", func() bool {
+					l := ln.(*front).counted
+					l.mu.Lock()
+					defer l.mu.Unlock()
+					return l.total == n
+				})
+			}
+			other := newTalk(t, ln)
+			connected(1)
+			well := r.proxy.current.Load()
+			var k *talk
+			if tt.begin != "" {
+				k = newTalk(t, ln)
+				connected(2)
+			}
+			r.proxy.current.Store(tt.broken(*well))
+			if k == nil {
+				k = newTalk(t, ln)
+			} else {
+				k.say(tt.begin)
+			}
+			k.wantEnd()
+			r.proxy.current.Store(well)
+			if got := testutil.ToFloat64(r.metrics.Panics); got != 1 {
+				t.Errorf("%v panics were counted", got)
+			}
+			other.say(openHead)
+			if got := other.answer("GET"); !strings.HasPrefix(got, "HTTP/1.1 101") {
+				t.Errorf("another got %s", got)
+			}
+			other.conn.Close()
+			r.awaitNoConnections(ln)
+		})
+	}
+}
