@@ -17,7 +17,7 @@ func BenchmarkAppendTrim(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
 					for range burst {
-						l.Append(p)
+						l.Append(&p)
 					}
 					l.Trim(l.Last())
 				}
@@ -34,7 +34,7 @@ func BenchmarkAppendTrimBehind(b *testing.B) {
 			p := Packet{Kind: Stamped, Data: bytes.Repeat([]byte("x"), 50)}
 			b.ReportAllocs()
 			for b.Loop() {
-				if seq := l.Append(p); seq > behind {
+				if seq := l.Append(&p); seq > behind {
 					l.Trim(seq - behind)
 				}
 			}
@@ -47,6 +47,6 @@ func BenchmarkAppendBinary(b *testing.B) {
 	p := Packet{Kind: Stamped, Data: bytes.Repeat([]byte("x"), 50), Attachments: [][]byte{make([]byte, 100)}}
 	b.ReportAllocs()
 	for b.Loop() {
-		l.Trim(l.Append(p))
+		l.Trim(l.Append(&p))
 	}
 }

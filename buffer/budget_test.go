@@ -34,7 +34,7 @@ func TestBudgetExceeded(t *testing.T) {
 
 func TestNilBudget(t *testing.T) {
 	l := NewLog(nil)
-	l.Append(Packet{Data: []byte("a")})
+	l.Append(&Packet{Data: []byte("a")})
 	l.Release()
 	if b := l.budget; b.Exceeded() || b.Bytes() != 0 || b.Packets() != 0 || b.Limit() != 0 {
 		t.Error("a nil Budget counts something")
@@ -49,7 +49,7 @@ func TestBudgetIsShared(t *testing.T) {
 		wg.Go(func() {
 			logs[i] = NewLog(b)
 			for n := range 1000 {
-				logs[i].Append(Packet{Data: make([]byte, n%100)})
+				logs[i].Append(&Packet{Data: make([]byte, n%100)})
 				if n%10 == 9 {
 					logs[i].Trim(logs[i].Last() - 5)
 				}

@@ -8,7 +8,7 @@ import "slices"
 // Drop takes packet seq out of the log, which it must be in: Trimmed() < seq <= Last(). Its number stays, as that of
 // a packet of the Kind Dropped.
 func (l *Log) Drop(seq uint64) {
-	e := l.at(seq)
+	e := l.At(seq)
 	if e.kind == Dropped {
 		return
 	}
@@ -16,19 +16,19 @@ func (l *Log) Drop(seq uint64) {
 	l.bytes -= all - packetOverhead
 	l.budget.add(packetOverhead-own, -1)
 	e.eachShared(l.budget.unshare)
-	*e = entry{kind: Dropped}
+	*e = Entry{kind: Dropped}
 	l.dropped++
 }
 
 // Sift drops the packets that drop chooses; it is asked for each of them, the newest first, with how many numbers there
 // are going to be behind it. The numbers of dropped packets go to those behind them, and Last goes
 // down, but for numbers up to fixed, which stay: somebody knows them.
-func (l *Log) Sift(fixed uint64, drop func(p Packet, behind uint64) bool) {
+func (l *Log) Sift(fixed uint64, drop func(e *Entry, behind uint64) bool) {
 	scattered := false // other packets' chunks have the bytes of some that were dropped
 	behind := uint64(0)
 	for seq := l.Last(); seq > l.trimmed; seq-- {
-		e := l.at(seq)
-		if e.kind != Dropped && drop(e.packet(), behind) {
+		e := l.At(seq)
+		if e.kind != Dropped && drop(e, behind) {
 			scattered = scattered || !e.brief
 			l.Drop(seq)
 		}
@@ -45,7 +45,7 @@ func (l *Log) Sift(fixed uint64, drop func(p Packet, behind uint64) bool) {
 // closeGaps takes the numbers of dropped packets away that are greater than fixed.
 func (l *Log) closeGaps(fixed uint64) {
 	first := l.head + int(min(max(fixed, l.trimmed), l.Last())-l.trimmed)
-	kept := slices.DeleteFunc(l.entries[first:], func(e entry) bool { return e.kind == Dropped })
+	kept := slices.DeleteFunc(l.entries[first:], func(e Entry) bool { return e.kind == Dropped })
 	n := len(l.entries) - first - len(kept)
 	l.entries = l.entries[:first+len(kept)]
 	l.dropped -= n
@@ -60,7 +60,7 @@ func (l *Log) closeGaps(fixed uint64) {
 // repack moves small packets to chunks without gaps.
 func (l *Log) repack() {
 	l.chunk, l.full = nil, nil // the garbage collector's, for the packets are still in them
-	move := func(e *entry, b []byte) []byte {
+	move := func(e *Entry, b []byte) []byte {
 		if e.brief || len(b) >= largeBytes || e.shares(b) {
 			return b // it has its own memory
 		}
@@ -69,7 +69,7 @@ func (l *Log) repack() {
 	for i := l.head; i < len(l.entries); i++ {
 		e := &l.entries[i]
 		e.data = move(e, e.data)
-		for j, a := range e.attachments() {
+		for j, a := range e.Attachments() {
 			e.rare.attachments[j] = move(e, a)
 		}
 	}

@@ -17,7 +17,7 @@ func TestDrop(t *testing.T) {
 	}
 	l.Drop(2)
 	l.Drop(2)
-	if l.At(2).Kind != Dropped || l.Last() != 3 || l.Len() != 3 || l.Packets() != 2 || b.Packets() != 2 {
+	if l.At(2).Kind() != Dropped || l.Last() != 3 || l.Len() != 3 || l.Packets() != 2 || b.Packets() != 2 {
 		t.Errorf("packet 2 is %+v; Last %d, Len %d, Packets %d, budget %d", l.At(2), l.Last(), l.Len(), l.Packets(), b.Packets())
 	}
 	if got := contents(&l); !slices.Equal(got, []string{"a", "", "c"}) {
@@ -48,15 +48,15 @@ func TestSift(t *testing.T) {
 				l.Append(text(s))
 			}
 			numbers := map[string]uint64{}
-			l.Sift(tt.fixed, func(p Packet, behind uint64) bool {
-				numbers[string(p.Data)] = behind
-				return p.Data[0] < 'a'
+			l.Sift(tt.fixed, func(e *Entry, behind uint64) bool {
+				numbers[string(e.Data())] = behind
+				return e.Data()[0] < 'a'
 			})
 			if got := contents(&l); !slices.Equal(got, tt.want) {
 				t.Errorf("%q, want %q", got, tt.want)
 			}
 			for s, behind := range numbers {
-				if s >= "a" && string(l.At(l.Last()-behind).Data) != s {
+				if s >= "a" && string(l.At(l.Last()-behind).Data()) != s {
 					t.Errorf("%q is not where Sift said, %d from the end", s, behind)
 				}
 			}
@@ -70,8 +70,8 @@ func TestSiftFreesMemory(t *testing.T) {
 	for i := range 10_000 {
 		l.Append(text(fmt.Sprint(i, " some fifty bytes of a packet that comes often")))
 	}
-	l.Sift(0, func(p Packet, _ uint64) bool { return !strings.HasPrefix(string(p.Data), "5000 ") })
-	if cap(l.entries) > keptEntries || cap(l.chunk) > maxChunkBytes || &l.At(1).Data[0] != &l.chunk[0] {
+	l.Sift(0, func(e *Entry, _ uint64) bool { return !strings.HasPrefix(string(e.Data()), "5000 ") })
+	if cap(l.entries) > keptEntries || cap(l.chunk) > maxChunkBytes || &l.At(1).Data()[0] != &l.chunk[0] {
 		t.Errorf("one packet has room for %d, in %d bytes", cap(l.entries), cap(l.chunk))
 	}
 	if got := contents(&l); len(got) != 1 || !strings.HasPrefix(got[0], "5000 ") {
@@ -127,7 +127,7 @@ func TestLogModel(t *testing.T) {
 					}
 				}
 				model = kept
-				l.Sift(uint64(fixed), func(p Packet, _ uint64) bool { return p.Data[0] == every })
+				l.Sift(uint64(fixed), func(e *Entry, _ uint64) bool { return e.Data()[0] == every })
 			},
 			"": func(t *rapid.T) {
 				if got := contents(&l); !slices.Equal(got, model) {

@@ -20,7 +20,7 @@ const (
 	Dropped
 )
 
-// Packet is one Socket.IO packet with its binary attachments.
+// Packet is one Socket.IO packet with its binary attachments, to be appended to a log.
 type Packet struct {
 	Data        []byte
 	Attachments [][]byte
@@ -31,8 +31,9 @@ type Packet struct {
 	Brief bool
 }
 
-// entry is a Packet as a log keeps it: there may be many, so what few packets have stands apart.
-type entry struct {
+// Entry is a Packet as a log keeps it: there may be many, so what few packets have stands apart. It belongs to the log,
+// as do its bytes, and is valid until the next call of Trim, Append, Drop, Sift or Release.
+type Entry struct {
 	data       []byte
 	rare       *rare // nil for most
 	sharedFrom uint16
@@ -40,26 +41,32 @@ type entry struct {
 	brief      bool
 }
 
-// rare is what an entry may have beside its data.
+// rare is what an Entry may have beside its data.
 type rare struct {
 	attachments [][]byte
 	ackID       int64
 }
 
-func (e *entry) attachments() [][]byte {
+// Data is the packet without its attachments.
+func (e *Entry) Data() []byte { return e.data }
+
+// Kind is the packet's, or Dropped.
+func (e *Entry) Kind() Kind { return e.kind }
+
+// Attachments are the packet's.
+func (e *Entry) Attachments() [][]byte {
 	if e.rare == nil {
 		return nil
 	}
 	return e.rare.attachments
 }
 
-// packet is the entry as its log's user knows it.
-func (e *entry) packet() Packet {
-	p := Packet{Data: e.data, Kind: e.kind, Brief: e.brief}
-	if e.rare != nil {
-		p.Attachments, p.AckID = e.rare.attachments, e.rare.ackID
+// AckID is the acknowledgement id of an Asking packet.
+func (e *Entry) AckID() int64 {
+	if e.rare == nil {
+		return 0
 	}
-	return p
+	return e.rare.ackID
 }
 
 // packetOverhead is about what a packet costs in memory beside its bytes: its entry, and room for further ones.
@@ -70,13 +77,13 @@ const attachmentOverhead = 24
 
 // sizes are what the entry counts for its log, and what of that counts for the Budget: not what is counted where it is
 // shared.
-func (e *entry) sizes() (all, own int) {
+func (e *Entry) sizes() (all, own int) {
 	all = len(e.data) + packetOverhead
 	own = all
 	if e.shares(e.data) {
 		own -= len(e.data)
 	}
-	for _, a := range e.attachments() {
+	for _, a := range e.Attachments() {
 		all += len(a) + attachmentOverhead
 		own += attachmentOverhead
 		if !e.shares(a) {
@@ -100,7 +107,7 @@ const (
 // Log is the packet log of one session. The zero value is an empty log that counts for no Budget.
 type Log struct {
 	budget  *Budget
-	entries []entry // entries[head:] are packets trimmed+1 to Last
+	entries []Entry // entries[head:] are packets trimmed+1 to Last
 	head    int
 	most    int // that Len was since the log was last empty, as Trim saw it
 	trimmed uint64
@@ -120,30 +127,34 @@ type fullChunk struct {
 func NewLog(b *Budget) Log { return Log{budget: b} }
 
 // Append copies p to the end of the log and returns its sequence number.
-func (l *Log) Append(p Packet) (seq uint64) { return l.append(p, largeBytes) }
+func (l *Log) Append(p *Packet) (seq uint64) { return l.append(p, largeBytes) }
 
 // append shares parts of at least sharedFrom bytes with other logs.
-func (l *Log) append(p Packet, sharedFrom uint16) (seq uint64) {
-	e := entry{kind: p.Kind, brief: p.Brief}
+func (l *Log) append(p *Packet, sharedFrom uint16) (seq uint64) {
+	e := l.grow()
+	e.kind, e.brief = p.Kind, p.Brief
 	if l.budget != nil {
 		e.sharedFrom = sharedFrom
 	}
-	e.data = l.keep(&e, p.Data)
+	e.data = l.keep(e, p.Data)
 	if len(p.Attachments) > 0 || p.Kind == Asking {
 		e.rare = &rare{ackID: p.AckID}
 	}
 	if len(p.Attachments) > 0 {
 		kept := make([][]byte, len(p.Attachments))
 		for i, a := range p.Attachments {
-			kept[i] = l.keep(&e, a)
+			kept[i] = l.keep(e, a)
 		}
 		e.rare.attachments = kept
 	}
-	return l.add(e)
+	all, own := e.sizes()
+	l.bytes += all
+	l.budget.add(own, 1)
+	return l.Last()
 }
 
-// keep copies b, which is one of the parts of the entry that is to be added.
-func (l *Log) keep(e *entry, b []byte) []byte {
+// keep copies b, which is one of the parts of the last entry.
+func (l *Log) keep(e *Entry, b []byte) []byte {
 	switch {
 	case e.shares(b):
 		return l.budget.share(b)
@@ -153,18 +164,20 @@ func (l *Log) keep(e *entry, b []byte) []byte {
 	return l.copyToChunk(b)
 }
 
-// add puts an entry, whose bytes are the log's, at the end.
-func (l *Log) add(e entry) (seq uint64) {
-	if l.head > 0 && len(l.entries) == cap(l.entries) && l.head >= len(l.entries)/2 {
-		n := copy(l.entries, l.entries[l.head:])
+// grow puts an empty entry at the end, to be filled where it stands.
+func (l *Log) grow() *Entry {
+	n := len(l.entries)
+	if n < cap(l.entries) { // what is beyond the length is clear
+		l.entries = l.entries[:n+1]
+		return &l.entries[n]
+	}
+	if l.head > 0 && l.head >= n/2 {
+		n = copy(l.entries, l.entries[l.head:])
 		clear(l.entries[n:])
 		l.entries, l.head = l.entries[:n], 0
 	}
-	l.entries = append(l.entries, e)
-	all, own := e.sizes()
-	l.bytes += all
-	l.budget.add(own, 1)
-	return l.Last()
+	l.entries = append(l.entries, Entry{})
+	return &l.entries[n]
 }
 
 // copyToChunk copies b to the chunk, which many small packets have in common.
@@ -180,7 +193,7 @@ func (l *Log) copyToChunk(b []byte) []byte {
 // nextChunk replaces a chunk that has no room for size bytes.
 func (l *Log) nextChunk(size int) {
 	if len(l.chunk) > 0 {
-		l.full = append(l.full, fullChunk{l.chunk, l.Last() + 1}) // the packet at hand may have parts in both
+		l.full = append(l.full, fullChunk{l.chunk, l.Last()}) // the last packet may have parts in both
 	}
 	if next := max(size, 2*cap(l.chunk), minChunkBytes); next < maxChunkBytes {
 		l.chunk = make([]byte, 0, next)
@@ -224,11 +237,8 @@ func (l *Log) Packets() int { return l.Len() - l.dropped }
 // Bytes is about how much memory the log's packets take.
 func (l *Log) Bytes() int { return l.bytes }
 
-// At returns packet seq, which must be in the log: Trimmed() < seq <= Last(). Its
-// bytes belong to the log, and are valid until the next call of Trim, Append or Release.
-func (l *Log) At(seq uint64) Packet { return l.at(seq).packet() }
-
-func (l *Log) at(seq uint64) *entry {
+// At returns packet seq, which must be in the log: Trimmed() < seq <= Last().
+func (l *Log) At(seq uint64) *Entry {
 	return &l.entries[l.head+int(seq-l.trimmed-1)]
 }
 

@@ -8,15 +8,15 @@ import (
 	"testing"
 )
 
-func text(s string) Packet { return Packet{Kind: Stamped, Data: []byte(s)} }
+func text(s string) *Packet { return &Packet{Kind: Stamped, Data: []byte(s)} }
 
 // contents are the packets of a log as text, attachments behind a +.
 func contents(l *Log) []string {
 	var all []string
 	for seq := l.Trimmed() + 1; seq <= l.Last(); seq++ {
 		p := l.At(seq)
-		s := string(p.Data)
-		for _, a := range p.Attachments {
+		s := string(p.Data())
+		for _, a := range p.Attachments() {
 			s += "+" + string(a)
 		}
 		all = append(all, s)
@@ -93,15 +93,15 @@ func TestAppendCopies(t *testing.T) {
 			data, att := bytes.Repeat([]byte("x"), size), bytes.Repeat([]byte("y"), size)
 			atts := [][]byte{att, nil}
 			want := Packet{Kind: Asking, AckID: 7, Data: slices.Clone(data), Attachments: [][]byte{slices.Clone(att), nil}}
-			l.Append(Packet{Kind: Asking, AckID: 7, Data: data, Attachments: atts})
+			l.Append(&Packet{Kind: Asking, AckID: 7, Data: data, Attachments: atts})
 			clear(data)
 			clear(att)
 			clear(atts)
 			got := l.At(1)
-			if !bytes.Equal(got.Data, want.Data) || got.Kind != Asking || got.AckID != 7 {
+			if !bytes.Equal(got.Data(), want.Data) || got.Kind() != Asking || got.AckID() != 7 {
 				t.Errorf("the packet changed with the caller's bytes")
 			}
-			if len(got.Attachments) != 2 || !bytes.Equal(got.Attachments[0], want.Attachments[0]) || len(got.Attachments[1]) != 0 {
+			if atts := got.Attachments(); len(atts) != 2 || !bytes.Equal(atts[0], want.Attachments[0]) || len(atts[1]) != 0 {
 				t.Errorf("the attachments changed with the caller's bytes")
 			}
 		})
@@ -113,8 +113,8 @@ func TestPacketsDoNotOverlap(t *testing.T) {
 	l := NewLog(nil)
 	l.Append(text("first"))
 	l.Append(text("second"))
-	_ = append(l.At(1).Data, "xxxxxx"...)
-	if got := string(l.At(2).Data); got != "second" {
+	_ = append(l.At(1).Data(), "xxxxxx"...)
+	if got := string(l.At(2).Data()); got != "second" {
 		t.Errorf("the second packet is %q", got)
 	}
 }
@@ -157,7 +157,7 @@ func TestChunkReuseKeepsPackets(t *testing.T) {
 
 func TestBytesCountsAttachments(t *testing.T) {
 	l := NewLog(nil)
-	l.Append(Packet{Data: make([]byte, 10), Attachments: [][]byte{make([]byte, 1000), make([]byte, 5)}})
+	l.Append(&Packet{Data: make([]byte, 10), Attachments: [][]byte{make([]byte, 1000), make([]byte, 5)}})
 	if least, most := 1015, 1015+packetOverhead+2*24; l.Bytes() < least || l.Bytes() > most {
 		t.Errorf("%d bytes, want %d to %d", l.Bytes(), least, most)
 	}
@@ -166,7 +166,7 @@ func TestBytesCountsAttachments(t *testing.T) {
 // Packets without a byte cost memory as well: they must not come for free.
 func TestEmptyPacketsCount(t *testing.T) {
 	l := NewLog(nil)
-	l.Append(Packet{})
+	l.Append(&Packet{})
 	if l.Bytes() < packetOverhead {
 		t.Errorf("%d bytes", l.Bytes())
 	}

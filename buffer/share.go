@@ -70,17 +70,17 @@ func (b *Budget) unshare(data []byte) {
 
 // AppendShared is Append for a session without a client: its packets stay for long, and the log keeps all but the smallest
 // only once with other logs.
-func (l *Log) AppendShared(p Packet) (seq uint64) { return l.append(p, minSharedBytes) }
+func (l *Log) AppendShared(p *Packet) (seq uint64) { return l.append(p, minSharedBytes) }
 
 // shares reports whether a part of the entry is to be had, or was had, from Budget.share.
-func (e *entry) shares(part []byte) bool { return e.sharedFrom > 0 && len(part) >= int(e.sharedFrom) }
+func (e *Entry) shares(part []byte) bool { return e.sharedFrom > 0 && len(part) >= int(e.sharedFrom) }
 
 // eachShared calls fn for those of the entry's bytes that are shared.
-func (e *entry) eachShared(fn func([]byte)) {
+func (e *Entry) eachShared(fn func([]byte)) {
 	if e.shares(e.data) {
 		fn(e.data)
 	}
-	for _, a := range e.attachments() {
+	for _, a := range e.Attachments() {
 		if e.shares(a) {
 			fn(a)
 		}

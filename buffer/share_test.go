@@ -13,18 +13,18 @@ func TestEqualBytesAreKeptOnce(t *testing.T) {
 	attachment := bytes.Repeat([]byte{7}, 500)
 	for i := range logs {
 		logs[i] = NewLog(b)
-		logs[i].AppendShared(Packet{Data: payload, Attachments: [][]byte{attachment, {1, 2}}})
-		logs[i].AppendShared(Packet{Data: []byte("short")})
-		logs[i].Append(Packet{Data: payload})
+		logs[i].AppendShared(&Packet{Data: payload, Attachments: [][]byte{attachment, {1, 2}}})
+		logs[i].AppendShared(&Packet{Data: []byte("short")})
+		logs[i].Append(&Packet{Data: payload})
 	}
 	payload[0], attachment[0] = 'X', 0 // the logs have copies
 	for i := range logs {
 		p := logs[i].At(1)
-		if !bytes.HasPrefix(p.Data, []byte("broadcast ")) || p.Attachments[0][0] != 7 || p.Attachments[1][1] != 2 {
-			t.Fatalf("log %d has %q", i, p.Data[:10])
+		if !bytes.HasPrefix(p.Data(), []byte("broadcast ")) || p.Attachments()[0][0] != 7 || p.Attachments()[1][1] != 2 {
+			t.Fatalf("log %d has %q", i, p.Data()[:10])
 		}
 	}
-	if &logs[0].At(1).Data[0] != &logs[99].At(1).Data[0] {
+	if &logs[0].At(1).Data()[0] != &logs[99].At(1).Data()[0] {
 		t.Error("equal payloads are kept twice")
 	}
 	const once = 1000 + 500
@@ -47,13 +47,13 @@ func TestEqualBytesAreKeptOnce(t *testing.T) {
 func TestAHashOfTwoIsNotShared(t *testing.T) {
 	b := NewBudget(0)
 	l := NewLog(b)
-	l.AppendShared(Packet{Data: bytes.Repeat([]byte{1}, 100)})
+	l.AppendShared(&Packet{Data: bytes.Repeat([]byte{1}, 100)})
 	for _, blob := range b.shares.blobs { // as if the next packet's hash were this one's
 		blob.data = bytes.Clone(blob.data)
 		blob.data[0] = 9
 	}
-	l.AppendShared(Packet{Data: bytes.Repeat([]byte{1}, 100)})
-	if got := l.At(2).Data; !bytes.Equal(got, bytes.Repeat([]byte{1}, 100)) {
+	l.AppendShared(&Packet{Data: bytes.Repeat([]byte{1}, 100)})
+	if got := l.At(2).Data(); !bytes.Equal(got, bytes.Repeat([]byte{1}, 100)) {
 		t.Errorf("got %v", got)
 	}
 }

@@ -43,9 +43,10 @@ type frameReader struct {
 // The payload is valid, and may be changed, during the call only; p is changed by unmasking.
 // Errors are *frameError, or what fn returned; rest is what was not read then.
 func (r *frameReader) feed(p []byte, fn func(op ws.OpCode, payload []byte) error) (rest []byte, err error) {
+	var h ws.Header
 	for len(r.partial) > 0 && len(p) > 0 {
 		// Complete the frame at hand, and no more: what follows is read from p itself.
-		h, n, whole, err := r.header(r.partial)
+		n, whole, err := r.header(&h, r.partial)
 		if err != nil {
 			return p, err
 		}
@@ -56,7 +57,7 @@ func (r *frameReader) feed(p []byte, fn func(op ws.OpCode, payload []byte) error
 		take := min(need, int64(len(p)))
 		r.partial = append(r.partial, p[:take]...)
 		p = p[take:]
-		if h, n, whole, err = r.header(r.partial); err != nil {
+		if n, whole, err = r.header(&h, r.partial); err != nil {
 			return p, err
 		}
 		if !whole || int64(len(r.partial)) < int64(n)+h.Length {
@@ -64,12 +65,12 @@ func (r *frameReader) feed(p []byte, fn func(op ws.OpCode, payload []byte) error
 		}
 		frame := r.partial
 		r.partial = nil
-		if err := r.frame(h, frame[n:], fn); err != nil {
+		if err := r.frame(&h, frame[n:], fn); err != nil {
 			return p, err
 		}
 	}
 	for len(p) > 0 {
-		h, n, whole, err := r.header(p)
+		n, whole, err := r.header(&h, p)
 		if err != nil {
 			return p, err
 		}
@@ -80,7 +81,7 @@ func (r *frameReader) feed(p []byte, fn func(op ws.OpCode, payload []byte) error
 		end := n + int(h.Length)
 		payload := p[n:end:end]
 		p = p[end:]
-		if err := r.frame(h, payload, fn); err != nil {
+		if err := r.frame(&h, payload, fn); err != nil {
 			return p, err
 		}
 	}
@@ -91,9 +92,9 @@ func (r *frameReader) feed(p []byte, fn func(op ws.OpCode, payload []byte) error
 const maxHeaderBytes = 14
 
 // header parses and checks a frame's header; n is its length. whole is false if more bytes are needed.
-func (r *frameReader) header(p []byte) (h ws.Header, n int, whole bool, err error) {
+func (r *frameReader) header(h *ws.Header, p []byte) (n int, whole bool, err error) {
 	if len(p) < 2 {
-		return h, 0, false, nil
+		return 0, false, nil
 	}
 	h.Fin = p[0]&0x80 != 0
 	h.Rsv = p[0] >> 4 & 7
@@ -101,41 +102,41 @@ func (r *frameReader) header(p []byte) (h ws.Header, n int, whole bool, err erro
 	h.Masked = p[1]&0x80 != 0
 	h.Length = int64(p[1] & 0x7f)
 	if err := r.check(h); err != nil {
-		return h, 0, false, err
+		return 0, false, err
 	}
 	n = 2
 	switch h.Length {
 	case 126:
 		n += 2
 		if len(p) < n {
-			return h, 0, false, nil
+			return 0, false, nil
 		}
 		h.Length = int64(binary.BigEndian.Uint16(p[2:]))
 	case 127:
 		n += 8
 		if len(p) < n {
-			return h, 0, false, nil
+			return 0, false, nil
 		}
 		h.Length = int64(binary.BigEndian.Uint64(p[2:]))
 	}
 	if err := r.checkLength(h); err != nil {
-		return h, 0, false, err
+		return 0, false, err
 	}
 	if h.Masked {
 		if len(p) < n+4 {
-			return h, 0, false, nil
+			return 0, false, nil
 		}
 		copy(h.Mask[:], p[n:])
 		n += 4
 	}
-	return h, n, true, nil
+	return n, true, nil
 }
 
 func protocolError(text string) error { return &frameError{ws.StatusProtocolError, text} }
 
 // check holds a frame's first two bytes against RFC 6455, 5.2 to 5.5. The length may still be 126 or 127,
 // which stand for longer ones.
-func (r *frameReader) check(h ws.Header) error {
+func (r *frameReader) check(h *ws.Header) error {
 	switch {
 	case h.Rsv != 0:
 		return protocolError("reserved bits set")
@@ -158,7 +159,7 @@ func (r *frameReader) check(h ws.Header) error {
 
 // checkLength holds a data frame's length against the limit. One that is written in more bytes than it needs is taken, as
 // servers' libraries do: the frame is not passed on as it is.
-func (r *frameReader) checkLength(h ws.Header) error {
+func (r *frameReader) checkLength(h *ws.Header) error {
 	limit := r.maxBytes
 	if limit <= 0 {
 		limit = math.MaxInt64 - maxHeaderBytes // so that a frame's whole length is an int64
@@ -172,7 +173,7 @@ func (r *frameReader) checkLength(h ws.Header) error {
 	return nil
 }
 
-func (r *frameReader) frame(h ws.Header, payload []byte, fn func(ws.OpCode, []byte) error) error {
+func (r *frameReader) frame(h *ws.Header, payload []byte, fn func(ws.OpCode, []byte) error) error {
 	if h.Masked {
 		ws.Cipher(payload, h.Mask, 0)
 	}

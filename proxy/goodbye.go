@@ -79,7 +79,7 @@ func (c *client) goodbye(namespace string) *goodbye {
 }
 
 // afterGoodbye handles a packet for a session that the client left, and reports whether it was one.
-func (c *client) afterGoodbye(p packet) bool {
+func (c *client) afterGoodbye(p *packet) bool {
 	g := c.goodbye(string(p.h.Namespace))
 	switch {
 	case g == nil:

@@ -120,7 +120,7 @@ func (c *client) dialHome() (*link, error) {
 }
 
 // packetHome sends a packet that belongs to no session to the client's home.
-func (c *client) packetHome(p packet) {
+func (c *client) packetHome(p *packet) {
 	c.toHome(p.data, false)
 	for _, a := range p.attachments {
 		c.toHome(a, true)

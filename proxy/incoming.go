@@ -62,7 +62,7 @@ type packet struct {
 }
 
 // size is how many bytes the packet has.
-func (p packet) size() int {
+func (p *packet) size() int {
 	n := len(p.data)
 	for _, a := range p.attachments {
 		n += len(a)
@@ -178,7 +178,8 @@ func (c *client) Flush() {
 }
 
 func (c *client) text(data []byte) {
-	h, err := socketio.ParseHeader(data)
+	p := packet{data: data}
+	err := p.h.Parse(data)
 	if err != nil && c.srv.notify.suspect(data) {
 		c.refuseForged()
 		c.drop("what may be a forged event")
@@ -188,15 +189,15 @@ func (c *client) text(data []byte) {
 		c.toHome(data, false) // the upstream judges it
 		return
 	}
-	if h.IsBinary() && h.Attachments > 0 {
-		if h.Attachments > maxAttachments {
+	if p.h.IsBinary() && p.h.Attachments > 0 {
+		if p.h.Attachments > maxAttachments {
 			c.drop("too many attachments")
 			return
 		}
-		c.in.partial = &partial{data: slices.Clone(data), need: h.Attachments}
+		c.in.partial = &partial{data: slices.Clone(data), need: p.h.Attachments}
 		return
 	}
-	c.dispatch(packet{h: h, data: data})
+	c.dispatch(&p)
 }
 
 func (c *client) attachment(data []byte) {
@@ -218,15 +219,15 @@ func (c *client) attachment(data []byte) {
 	}
 	c.in.partial = nil
 	c.freePartial()
-	h, err := socketio.ParseHeader(p.data)
-	if err != nil {
+	whole := packet{data: p.data, attachments: p.attachments}
+	if err := whole.h.Parse(p.data); err != nil {
 		return // it parsed before
 	}
-	c.dispatch(packet{h, p.data, p.attachments})
+	c.dispatch(&whole)
 }
 
 // dispatch handles a whole packet.
-func (c *client) dispatch(p packet) {
+func (c *client) dispatch(p *packet) {
 	if p.h.Type == socketio.Connect {
 		c.connect(p)
 		return
@@ -251,7 +252,7 @@ func (c *client) dispatch(p packet) {
 }
 
 // forward sends a packet to the link of its session, unless that is another client's by now.
-func (c *client) forward(cur *session.Cursor, p packet) {
+func (c *client) forward(cur *session.Cursor, p *packet) {
 	if p.h.IsAck() {
 		cur.Acknowledged(p.h.AckID)
 	}
@@ -290,20 +291,18 @@ func (c *client) touch(l *link) {
 
 // hold keeps an acknowledgement for a namespace that the client has yet to connect to: socket.io-client
 // sends those that became due while its engine opened ahead of the CONNECT.
-func (c *client) hold(p packet) {
+func (c *client) hold(p *packet) {
 	in := &c.in
 	in.earlyBytes += p.size()
 	if len(in.early) >= maxEarly || in.earlyBytes > maxEarlyBytes {
 		c.drop("too many acknowledgements before CONNECT")
 		return
 	}
-	p.data = slices.Clone(p.data)
-	h, err := socketio.ParseHeader(p.data)
-	if err != nil {
+	kept := packet{data: slices.Clone(p.data), attachments: p.attachments}
+	if err := kept.h.Parse(kept.data); err != nil {
 		return // it parsed before
 	}
-	p.h = h
-	in.early = append(in.early, p)
+	in.early = append(in.early, kept)
 }
 
 // takeEarly removes and returns what is held for a namespace.
@@ -348,7 +347,7 @@ func (c *client) dropLater(why string) {
 }
 
 // connect handles a CONNECT: the client resumes its session, or connects a fresh one on its home.
-func (c *client) connect(p packet) {
+func (c *client) connect(p *packet) {
 	start := time.Now()
 	in := &c.in
 	namespace := string(p.h.Namespace)
@@ -440,7 +439,7 @@ func (c *client) resume(claim session.Claim, start time.Time) bool {
 		c.in.wake = true
 		c.touch(r.Cursor.Session().Upstream().(*link)) // it may have been told
 		for _, p := range c.takeEarly(namespace) {
-			c.forward(r.Cursor, p)
+			c.forward(r.Cursor, &p)
 		}
 		c.in.resumed = true
 		return true

@@ -154,21 +154,21 @@ func (l *link) Message(data []byte, binary bool) {
 		l.attachment(data)
 		return
 	}
-	h, err := socketio.ParseHeader(data)
-	if err != nil {
+	p := packet{data: data}
+	if err := p.h.Parse(data); err != nil {
 		l.relay(data, false)
 		return
 	}
 	l.mu.Lock()
-	raw, s := l.raw, l.sessions.get(string(h.Namespace))
+	raw, s := l.raw, l.sessions.get(string(p.h.Namespace))
 	l.mu.Unlock()
 	switch {
 	case raw:
 		l.relay(data, false)
-	case h.IsBinary() && h.Attachments > 0:
-		l.partial = &partial{data: slices.Clone(data), need: h.Attachments}
+	case p.h.IsBinary() && p.h.Attachments > 0:
+		l.partial = &partial{data: slices.Clone(data), need: p.h.Attachments}
 	default:
-		l.dispatch(packet{h: h, data: data}, s)
+		l.dispatch(&p, s)
 	}
 }
 
@@ -190,11 +190,12 @@ func (l *link) attachment(data []byte) {
 		return
 	}
 	l.freePartial()
-	if h, err := socketio.ParseHeader(p.data); err == nil {
+	whole := packet{data: p.data, attachments: p.attachments}
+	if err := whole.h.Parse(p.data); err == nil {
 		l.mu.Lock()
-		s := l.sessions.get(string(h.Namespace))
+		s := l.sessions.get(string(whole.h.Namespace))
 		l.mu.Unlock()
-		l.dispatch(packet{h, p.data, p.attachments}, s)
+		l.dispatch(&whole, s)
 	}
 }
 
@@ -215,7 +216,7 @@ func (l *link) touch(c *client) {
 }
 
 // dispatch handles a whole packet from the server, and of its namespace's session, if there is one.
-func (l *link) dispatch(p packet, s *session.Session) {
+func (l *link) dispatch(p *packet, s *session.Session) {
 	switch p.h.Type { //nolint:exhaustive // the others belong to a session
 	case socketio.Connect:
 		l.connected(p)
@@ -250,7 +251,7 @@ func (l *link) dispatch(p packet, s *session.Session) {
 // late reports whether a packet without a session is of one that has ended: the server sent it before it knew, or a client
 // that has left and connects again would take it for the new session's. An event would bear no offset there, and spoil the
 // one that the client has; a DISCONNECT would end it for good. The answer to what the client asked is for who asked.
-func (l *link) late(p packet) bool {
+func (l *link) late(p *packet) bool {
 	if !p.h.IsEvent() && p.h.Type != socketio.Disconnect {
 		return false
 	}
@@ -260,8 +261,8 @@ func (l *link) late(p packet) bool {
 	return ok
 }
 
-func (l *link) append(s *session.Session, p packet) {
-	cur, err := s.Append(buffer.Packet{
+func (l *link) append(s *session.Session, p *packet) {
+	cur, err := s.Append(&buffer.Packet{
 		Data: p.data, Attachments: p.attachments, AckID: p.h.AckID, Kind: kindOf(p, s),
 	})
 	switch {
@@ -278,7 +279,7 @@ func (l *link) append(s *session.Session, p packet) {
 }
 
 // kindOf says how a packet is to be written.
-func kindOf(p packet, s *session.Session) buffer.Kind {
+func kindOf(p *packet, s *session.Session) buffer.Kind {
 	switch {
 	case !p.h.IsEvent() || s.PID() == "":
 		return buffer.Plain
@@ -302,7 +303,7 @@ func (l *link) answeredLocked(namespace string) (asked connecting, ok bool) {
 }
 
 // connected handles a CONNECT reply.
-func (l *link) connected(p packet) {
+func (l *link) connected(p *packet) {
 	namespace := string(p.h.Namespace)
 	l.mu.Lock()
 	asked, ok := l.answeredLocked(namespace)

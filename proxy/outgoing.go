@@ -86,10 +86,12 @@ func (o *outgoing) push(cur *session.Cursor, n int) {
 		o.pending[last].n += n
 		return
 	}
-	o.add(item{cur: cur, n: n})
+	it := o.add()
+	it.cur, it.n = cur, n
 }
 
-func (o *outgoing) add(it item) {
+// add puts an empty item behind those that wait, to be filled where it stands.
+func (o *outgoing) add() *item {
 	if o.head > 0 && o.head == len(o.pending) {
 		o.pending, o.head = o.pending[:0], 0
 	}
@@ -98,12 +100,14 @@ func (o *outgoing) add(it item) {
 		clear(o.pending[n:])
 		o.pending, o.head = o.pending[:n], 0
 	}
-	o.pending = append(o.pending, it)
+	o.pending = append(o.pending, item{})
+	return &o.pending[len(o.pending)-1]
 }
 
 // pushRaw adds a message of no session, which is not copied. Past the window, its link is held.
 func (o *outgoing) pushRaw(data []byte, binary bool, from *link) {
-	o.add(item{data: data, binary: binary})
+	it := o.add()
+	it.data, it.binary = data, binary
 	o.rawBytes += len(data)
 	if o.rawHeld == nil && o.rawBytes >= o.window {
 		o.rawHeld = from
@@ -222,8 +226,7 @@ func (o *outgoing) writeRaw(it *item) {
 func (c *client) writeSession(it *item) (whole bool) {
 	o := &c.out
 	o.emitted = 0
-	var scratch [32]byte
-	passed, last, replayDone := it.cur.Read(it.n, scratch[:], c)
+	passed, last, replayDone := it.cur.Read(it.n, c)
 	if passed == 0 {
 		return true // the session is another client's by now
 	}
@@ -244,25 +247,26 @@ func (c *client) writeSession(it *item) (whole bool) {
 }
 
 // Emit implements session.Emitter.
-func (c *client) Emit(p buffer.Packet, offset []byte, replayed bool) bool {
+func (c *client) Emit(p *buffer.Entry, offset session.Offset, replayed bool) bool {
 	o := &c.out
-	n := len(p.Data)
-	if len(offset) > 0 {
-		head, tail, _ := socketio.SplitArray(p.Data) // it was Stamped because it can be split
+	data := p.Data()
+	n := len(data)
+	if p.Kind() == buffer.Stamped {
+		head, tail, _ := socketio.SplitArray(data) // it was Stamped because it can be split
 		var stamp [40]byte
 		s := append(stamp[:0], `,"`...)
-		s = append(s, offset...)
+		s = offset.AppendTo(s)
 		s = append(s, '"')
 		o.enc.Text(head, s, tail)
 		n += len(s)
 	} else {
-		o.enc.Text(p.Data, nil, nil)
+		o.enc.Text(data, nil, nil)
 	}
-	for _, a := range p.Attachments {
+	for _, a := range p.Attachments() {
 		o.enc.Binary(a)
 		n += len(a)
 	}
-	if p.Kind == buffer.Asking {
+	if p.Kind() == buffer.Asking {
 		o.asked = true
 	}
 	if replayed {

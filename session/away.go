@@ -48,8 +48,8 @@ func (s *Session) siftLocked() {
 	a := &away{latest: make(map[string]*uint64)}
 	s.away = a
 	dropped := [Latest + 1]int{}
-	s.log.Sift(s.sent, func(p buffer.Packet, behind uint64) bool {
-		f, name := s.fateOf(p)
+	s.log.Sift(s.sent, func(p *buffer.Entry, behind uint64) bool {
+		f, name := s.fateOf(p.Kind(), p.Data())
 		if f == Latest && a.latest[string(name)] == nil {
 			a.latest[string(name)] = &behind // from the end, as yet
 			return false
@@ -70,15 +70,15 @@ func (s *Session) siftLocked() {
 	}
 }
 
-func (s *Session) fateOf(p buffer.Packet) (f Fate, name []byte) {
-	if s.registry.limits().Fates == nil || p.Kind != buffer.Stamped {
+func (s *Session) fateOf(kind buffer.Kind, data []byte) (f Fate, name []byte) {
+	if s.registry.limits().Fates == nil || kind != buffer.Stamped {
 		return Kept, nil
 	}
-	return s.registry.limits().Fates(s.namespace, p.Data)
+	return s.registry.limits().Fates(s.namespace, data)
 }
 
 // appendAwayLocked adds a packet to a parked session's log, if its client is to have it. s.mu is held.
-func (s *Session) appendAwayLocked(p buffer.Packet) {
+func (s *Session) appendAwayLocked(p *buffer.Packet) {
 	if s.registry.limits().Fates == nil {
 		s.log.AppendShared(p)
 		return
@@ -86,13 +86,14 @@ func (s *Session) appendAwayLocked(p buffer.Packet) {
 	if s.away == nil {
 		s.siftLocked()
 	}
-	f, name := s.fateOf(p)
+	f, name := s.fateOf(p.Kind, p.Data)
 	if f == Volatile {
 		s.registry.observer.Dropped(Volatile, 1)
 		return
 	}
-	p.Brief = f == Latest
-	seq := s.log.AppendShared(p)
+	brief := *p
+	brief.Brief = f == Latest
+	seq := s.log.AppendShared(&brief)
 	if f == Latest {
 		s.supersedeLocked(name, seq)
 	}

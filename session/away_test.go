@@ -207,25 +207,25 @@ func (m *awayMachine) Append(t *rapid.T) {
 }
 
 // Emit implements Emitter.
-func (m *awayMachine) Emit(p buffer.Packet, offset []byte, _ bool) bool {
-	for _, a := range p.Attachments {
-		if string(a) != "attachment of "+string(p.Data) {
-			m.t.Errorf("%.20q has the attachment %.20q", p.Data, a)
+func (m *awayMachine) Emit(p *buffer.Entry, offset Offset, _ bool) bool {
+	for _, a := range p.Attachments() {
+		if string(a) != "attachment of "+string(p.Data()) {
+			m.t.Errorf("%.20q has the attachment %.20q", p.Data(), a)
 		}
 	}
-	_, seq, ok := parseOffset(string(offset))
+	_, seq, ok := parseOffset(string(offset.AppendTo(nil)))
 	if !ok || seq <= m.seq {
-		m.t.Errorf("offset %q comes after number %d", offset, m.seq)
+		m.t.Errorf("offset %v comes after number %d", offset, m.seq)
 	}
 	m.seq = seq
-	m.wire = append(m.wire, sent{string(p.Data), string(offset)})
+	m.wire = append(m.wire, sent{string(p.Data()), string(offset.AppendTo(nil))})
 	return true
 }
 
 // Read writes to the client's connection.
 func (m *awayMachine) Read(t *rapid.T) {
 	if m.live {
-		m.cur.Read(rapid.IntRange(0, 30).Draw(t, "packets"), nil, m)
+		m.cur.Read(rapid.IntRange(0, 30).Draw(t, "packets"), m)
 	}
 }
 
@@ -290,7 +290,7 @@ func (m *awayMachine) drain(t *rapid.T) {
 	if !m.live {
 		m.Resume(t)
 	}
-	m.cur.Read(1<<20, nil, m)
+	m.cur.Read(1<<20, m)
 	m.arrive(t, len(m.wire))
 	if len(m.missing) > 0 {
 		t.Errorf("never came: %.20q", m.missing)

@@ -18,13 +18,12 @@ func (silent) Parked(*Session, string)                       {}
 func (silent) Ended(*Session, Reason, State, int)            {}
 func (silent) Panicked(any, []*Session)                      {}
 func (silent) Dropped(Fate, int)                             {}
-func (silent) Emit(buffer.Packet, []byte, bool) bool         { return true }
 func (silent) Handshake() uint64                             { return 1 }
 func quiet(maxParked int) *Registry {
 	return NewRegistry(roomy, maxParked, buffer.NewBudget(1<<30), silent{})
 }
 
-func event() buffer.Packet { return stamped(`2["msg","a message of some fifty bytes, or so"]`) }
+func event() *buffer.Packet { return stamped(`2["msg","a message of some fifty bytes, or so"]`) }
 
 // What every packet costs: appended, read, confirmed.
 func BenchmarkDelivery(b *testing.B) {
@@ -32,7 +31,7 @@ func BenchmarkDelivery(b *testing.B) {
 		b.Run(fmt.Sprintf("burst=%d", burst), func(b *testing.B) {
 			c := quiet(1).New(silent{}, "/", silent{}, true)
 			p := event()
-			scratch := make([]byte, 0, 32)
+			e := &stamps{}
 			b.ReportAllocs()
 			for b.Loop() {
 				for range burst {
@@ -40,7 +39,7 @@ func BenchmarkDelivery(b *testing.B) {
 						b.Fatal(err)
 					}
 				}
-				_, last, _ := c.Read(burst, scratch, silent{})
+				_, last, _ := c.Read(burst, e)
 				c.Confirm(last)
 			}
 		})

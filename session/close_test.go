@@ -197,7 +197,7 @@ func TestRelieve(t *testing.T) {
 		w := newWorld(t, roomy, 10)
 		w.Registry = NewRegistry(roomy, 10, buffer.NewBudget(3000), w)
 		bigs := 0
-		big := func() buffer.Packet { // no two are equal, or they would be kept once
+		big := func() *buffer.Packet { // no two are equal, or they would be kept once
 			bigs++
 			return stamped(strings.Repeat("x", 900) + fmt.Sprint(100+bigs))
 		}

@@ -32,9 +32,9 @@ type client struct {
 
 func (c *client) Handshake() uint64 { return c.handshake }
 
-func (c *client) Emit(p buffer.Packet, offset []byte, replayed bool) bool {
-	fmt.Printf("client %d: %s, replayed %v\n", c.handshake, p.Data, replayed)
-	c.offset = string(offset)
+func (c *client) Emit(p *buffer.Entry, offset session.Offset, replayed bool) bool {
+	fmt.Printf("client %d: %s, replayed %v\n", c.handshake, p.Data(), replayed)
+	c.offset = string(offset.AppendTo(nil))
 	return true
 }
 
@@ -47,12 +47,12 @@ func ExampleRegistry_Resume() {
 	cursor := registry.New(link{}, "/", first, true)
 	s := cursor.Session()
 	send := func(event string) {
-		if _, err := s.Append(buffer.Packet{Kind: buffer.Stamped, Data: []byte(event)}); err != nil {
+		if _, err := s.Append(&buffer.Packet{Kind: buffer.Stamped, Data: []byte(event)}); err != nil {
 			fmt.Println(err)
 		}
 	}
 	send(`2["a"]`)
-	cursor.Read(1, nil, first)
+	cursor.Read(1, first)
 
 	registry.Park([]*session.Cursor{cursor}, time.Minute, "transport_close")
 	send(`2["b"]`)
@@ -60,7 +60,7 @@ func ExampleRegistry_Resume() {
 	second := &client{handshake: 2}
 	r := registry.Resume(session.Claim{PID: s.PID(), Namespace: "/", Offset: first.offset}, second)
 	fmt.Println("missed", r.Missed)
-	r.Cursor.Read(r.Missed, nil, second)
+	r.Cursor.Read(r.Missed, second)
 	registry.Close(s, session.ClientDisconnect)
 	// Output:
 	// client 1: 2["a"], replayed false

@@ -166,7 +166,7 @@ func (w *world) parked(packets int) *Session {
 	return c.s
 }
 
-func (w *world) append(s *Session, p buffer.Packet) *Cursor {
+func (w *world) append(s *Session, p *buffer.Packet) *Cursor {
 	w.t.Helper()
 	cur, err := s.Append(p)
 	if err != nil {
@@ -229,14 +229,14 @@ func (w *world) mustResumeAs(s *Session, owner Owner) *Cursor {
 	return r.Cursor
 }
 
-func stamped(data string) buffer.Packet {
-	return buffer.Packet{Kind: buffer.Stamped, Data: []byte(data)}
+func stamped(data string) *buffer.Packet {
+	return &buffer.Packet{Kind: buffer.Stamped, Data: []byte(data)}
 }
 
-func plain(data string) buffer.Packet { return buffer.Packet{Kind: buffer.Plain, Data: []byte(data)} }
+func plain(data string) *buffer.Packet { return &buffer.Packet{Kind: buffer.Plain, Data: []byte(data)} }
 
-func asking(id int64, data string) buffer.Packet {
-	return buffer.Packet{Kind: buffer.Asking, AckID: id, Data: []byte(data)}
+func asking(id int64, data string) *buffer.Packet {
+	return &buffer.Packet{Kind: buffer.Asking, AckID: id, Data: []byte(data)}
 }
 
 // received is what a client got: packets as text, and their offsets.
@@ -247,9 +247,9 @@ type received struct {
 	stop    int // Emit returns false after so many, if not 0
 }
 
-func (r *received) Emit(p buffer.Packet, offset []byte, replayed bool) bool {
-	r.data = append(r.data, string(p.Data))
-	r.offsets = append(r.offsets, string(offset))
+func (r *received) Emit(p *buffer.Entry, offset Offset, replayed bool) bool {
+	r.data = append(r.data, string(p.Data()))
+	r.offsets = append(r.offsets, string(offset.AppendTo(nil)))
 	if replayed {
 		r.replays++
 	}
@@ -259,7 +259,7 @@ func (r *received) Emit(p buffer.Packet, offset []byte, replayed bool) bool {
 // read reads n packets, or what there is.
 func read(c *Cursor, n int) *received {
 	var r received
-	c.Read(n, nil, &r)
+	c.Read(n, &r)
 	return &r
 }
 

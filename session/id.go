@@ -68,8 +68,31 @@ func parseOffset(s string) (tag string, seq uint64, ok bool) {
 	return tag, seq, true
 }
 
-func appendOffset(dst []byte, tag string, seq uint64) []byte {
+// Offset is a packet's place in its session, which the client keeps and presents when it is back. The zero Offset is none.
+type Offset struct {
+	tag string
+	seq uint64
+}
+
+// AppendTo appends the offset as IsOffset knows it; nothing for the zero Offset.
+func (o Offset) AppendTo(dst []byte) []byte {
+	if o.seq == 0 {
+		return dst
+	}
 	dst = append(dst, idPrefix...)
-	dst = append(dst, tag...)
-	return strconv.AppendUint(dst, seq, 36)
+	dst = append(dst, o.tag...)
+	return appendBase36(dst, o.seq)
+}
+
+// appendBase36 is strconv.AppendUint for the base 36, of which every event has one, and with a divisor that is known here.
+func appendBase36(dst []byte, n uint64) []byte {
+	const digits = "0123456789abcdefghijklmnopqrstuvwxyz"
+	var b [13]byte // 36^13 > 2^64
+	i := len(b)
+	for n > 0 || i == len(b) {
+		i--
+		b[i] = digits[n%36]
+		n /= 36
+	}
+	return append(dst, b[i:]...)
 }

@@ -1,8 +1,12 @@
 package session
 
 import (
+	"math"
+	"strconv"
 	"strings"
 	"testing"
+
+	"pgregory.net/rapid"
 )
 
 func TestPID(t *testing.T) {
@@ -78,7 +82,7 @@ func FuzzParseOffset(f *testing.F) {
 		if seq == 0 || len(tag) != tagLen {
 			t.Fatalf("%q: tag %q, number %d", s, tag, seq)
 		}
-		if again := string(appendOffset(nil, tag, seq)); again != s {
+		if again := string(Offset{tag, seq}.AppendTo(nil)); again != s {
 			t.Fatalf("%q is written %q", s, again)
 		}
 	})
@@ -104,9 +108,23 @@ func FuzzOffsetRoundTrip(f *testing.F) {
 	f.Add(uint64(1<<63 - 1))
 	f.Fuzz(func(t *testing.T, n uint64) {
 		tag, want := newTag(), n>>1|1
-		s := string(appendOffset(nil, tag, want))
+		s := string(Offset{tag, want}.AppendTo(nil))
 		if got, seq, ok := parseOffset(s); !ok || got != tag || seq != want {
 			t.Fatalf("%q = %q, %d, %v; want %q, %d", s, got, seq, ok, tag, want)
+		}
+	})
+}
+
+func TestAppendBase36(t *testing.T) {
+	for _, n := range []uint64{0, 1, 9, 10, 35, 36, 1295, 1296, 1 << 32, math.MaxUint64} {
+		if got, want := string(appendBase36([]byte("x"), n)), "x"+strconv.FormatUint(n, 36); got != want {
+			t.Errorf("%d is %q, want %q", n, got, want)
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.Uint64().Draw(t, "n")
+		if got, want := string(appendBase36(nil, n)), strconv.FormatUint(n, 36); got != want {
+			t.Errorf("%d is %q, want %q", n, got, want)
 		}
 	})
 }

@@ -155,7 +155,7 @@ func (s *model) dropped() int {
 func size(packets []buffer.Packet) int {
 	l := buffer.NewLog(nil)
 	for _, p := range packets {
-		l.Append(p)
+		l.Append(&p)
 	}
 	return l.Bytes()
 }
@@ -287,7 +287,7 @@ func (m *machine) Append(t *rapid.T) {
 			m.ackID++
 			p.AckID = m.ackID
 		}
-		cur, err := s.s.Append(p)
+		cur, err := s.s.Append(&p)
 		if !s.open() {
 			if !errors.Is(err, ErrClosed) {
 				t.Fatalf("Append to a closed session: %v", err)
@@ -328,7 +328,7 @@ func (m *machine) Read(t *rapid.T) {
 
 func (m *machine) read(t tester, s *model, n, stop int) {
 	got := received{stop: stop}
-	passed, last, done := s.cur.Read(n, nil, &got)
+	passed, last, done := s.cur.Read(n, &got)
 	var want, offsets []string
 	replays, wantPassed := 0, 0
 	wantDone := s.at < s.replayTo

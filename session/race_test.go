@@ -20,12 +20,12 @@ type numbers struct {
 	offset string
 }
 
-func (n *numbers) Emit(p buffer.Packet, offset []byte, _ bool) bool {
-	if got := string(p.Data); got != strconv.Itoa(n.next) {
+func (n *numbers) Emit(p *buffer.Entry, offset Offset, _ bool) bool {
+	if got := string(p.Data()); got != strconv.Itoa(n.next) {
 		n.t.Errorf("got event %s, want %d", got, n.next)
 	}
 	n.next++
-	n.offset = string(offset)
+	n.offset = string(offset.AppendTo(nil))
 	return true
 }
 
@@ -48,7 +48,7 @@ func TestConcurrentUse(t *testing.T) {
 			got := &numbers{t: t}
 			for handshake := uint64(2); got.next < events && !t.Failed(); handshake++ {
 				for range rng.IntN(20) {
-					_, last, _ := c.Read(rng.IntN(30), nil, got)
+					_, last, _ := c.Read(rng.IntN(30), got)
 					if rng.IntN(3) == 0 {
 						c.Confirm(last)
 					}

@@ -210,7 +210,7 @@ func (s *Session) unsureLocked(from uint64, owner Owner, soon bool) bool {
 		return false
 	}
 	for i := from + 1; i <= min(s.leftAt, s.log.Last()); i++ {
-		if s.log.At(i).Kind == buffer.Stamped {
+		if s.log.At(i).Kind() == buffer.Stamped {
 			return true
 		}
 	}

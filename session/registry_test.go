@@ -436,7 +436,7 @@ func TestResumeOffsets(t *testing.T) {
 			}
 			w.append(s, stamped("new"))
 			var got received
-			passed, last, done := r.Cursor.Read(10, nil, &got)
+			passed, last, done := r.Cursor.Read(10, &got)
 			equal(t, "the client reads", got.data, append(tt.want, "new"))
 			if passed != len(got.data) || last != 5 || !done || got.replays != len(tt.want) {
 				t.Errorf("passed %d, last %d, replay done %v, %d replays", passed, last, done, got.replays)
@@ -477,7 +477,7 @@ func TestReplayDone(t *testing.T) {
 		if i == 3 {
 			w.append(s, stamped("new"))
 		}
-		if _, _, done := c.Read(1, nil, &r); done != want {
+		if _, _, done := c.Read(1, &r); done != want {
 			t.Errorf("after %d packets: replay done %v, want %v", i+1, done, want)
 		}
 	}
@@ -489,7 +489,7 @@ func TestReplayDone(t *testing.T) {
 
 func TestAskingPackets(t *testing.T) {
 	// Sent: stamped 1, asking 2, plain 3, asking 4. Not sent: asking 5, stamped 6.
-	packets := []buffer.Packet{stamped("1"), asking(1, "2"), plain("3"), asking(2, "4"), asking(3, "5"), stamped("6")}
+	packets := []*buffer.Packet{stamped("1"), asking(1, "2"), plain("3"), asking(2, "4"), asking(3, "5"), stamped("6")}
 	tests := []struct {
 		name        string
 		atLeastOnce bool
@@ -525,7 +525,7 @@ func TestAskingPackets(t *testing.T) {
 			w.Park([]*Cursor{c}, maxAway, "cut")
 			r := w.resume(c.s, offset)
 			var got received
-			passed, last, done := r.Cursor.Read(r.Missed, nil, &got)
+			passed, last, done := r.Cursor.Read(r.Missed, &got)
 			equal(t, "the client reads", got.data, tt.want)
 			if passed != r.Missed || last != 6 || !done {
 				t.Errorf("passed %d of %d, last %d, replay done %v", passed, r.Missed, last, done)
@@ -554,7 +554,7 @@ func TestAskingPacketSentDuringReplay(t *testing.T) {
 func TestAskingPacketAfterCutReplay(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	c := w.open("/")
-	for _, p := range []buffer.Packet{stamped("1"), stamped("2"), asking(1, "3"), stamped("4")} {
+	for _, p := range []*buffer.Packet{stamped("1"), stamped("2"), asking(1, "3"), stamped("4")} {
 		w.append(c.s, p)
 	}
 	read(c, 4)

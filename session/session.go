@@ -190,7 +190,7 @@ func (s *Session) Bind(b Binding) {
 
 // Append adds a packet that the server sent. It returns the cursor of the client that is to be woken, if one is
 // attached. Errors are ErrClosed and ErrFull; after ErrFull the caller closes the session.
-func (s *Session) Append(p buffer.Packet) (*Cursor, error) {
+func (s *Session) Append(p *buffer.Packet) (*Cursor, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state == Closed {
@@ -245,13 +245,13 @@ func (s *Session) trimLocked(seq uint64) {
 	seq = min(seq, s.log.Last())
 	if s.asking > 0 {
 		for i := s.log.Trimmed() + 1; i <= seq; i++ {
-			if s.log.At(i).Kind == buffer.Asking {
+			if s.log.At(i).Kind() == buffer.Asking {
 				s.asking--
 			}
 		}
 	}
 	for i := seq; i > s.log.Trimmed(); i-- {
-		if s.log.At(i).Kind == buffer.Stamped {
+		if s.log.At(i).Kind() == buffer.Stamped {
 			s.stamped = i
 			break
 		}
@@ -310,16 +310,15 @@ func (c *Cursor) Held() bool {
 
 // Emitter gets the packets that Cursor.Read reads.
 type Emitter interface {
-	// Emit gets a packet, valid during the call only. offset is empty unless the packet is Stamped. replayed
+	// Emit gets a packet, valid during the call only. The offset is zero unless the packet is Stamped. replayed
 	// says that the packet was there before the client. It returns false to read no further. It is called with
 	// the session's lock held, and must not call back.
-	Emit(p buffer.Packet, offset []byte, replayed bool) bool
+	Emit(p *buffer.Entry, offset Offset, replayed bool) bool
 }
 
-// Read gives the next packets, n at most, to e. scratch is room for an offset. It returns how many packets it has
-// passed, with those left out because they were dropped, or have or may have arrived before; the number of the last; and whether the
-// replay is complete with this.
-func (c *Cursor) Read(n int, scratch []byte, e Emitter) (passed int, last uint64, replayDone bool) {
+// Read gives the next packets, n at most, to e. It returns how many packets it has passed, with those left out because they
+// were dropped, or have or may have arrived before; the number of the last; and whether the replay is complete with this.
+func (c *Cursor) Read(n int, e Emitter) (passed int, last uint64, replayDone bool) {
 	s := c.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -335,12 +334,12 @@ func (c *Cursor) Read(n int, scratch []byte, e Emitter) (passed int, last uint64
 			continue // the client answered an event that it had from before the reconnection
 		}
 		p := s.log.At(c.sent)
-		if p.Kind == buffer.Dropped || p.Kind == buffer.Asking && c.sent <= c.skipTo {
+		if p.Kind() == buffer.Dropped || p.Kind() == buffer.Asking && c.sent <= c.skipTo {
 			continue
 		}
-		offset := scratch[:0]
-		if p.Kind == buffer.Stamped {
-			offset = appendOffset(offset, s.tag, c.sent)
+		var offset Offset
+		if p.Kind() == buffer.Stamped {
+			offset = Offset{s.tag, c.sent}
 		}
 		if !e.Emit(p, offset, c.sent <= c.replayTo) {
 			break
@@ -374,7 +373,7 @@ func (c *Cursor) Acknowledged(id int64) {
 		return
 	}
 	for i := s.log.Trimmed() + 1; i <= s.sent; i++ {
-		if p := s.log.At(i); p.Kind == buffer.Asking && p.AckID == id {
+		if p := s.log.At(i); p.Kind() == buffer.Asking && p.AckID() == id {
 			s.trimLocked(i)
 			return
 		}

@@ -41,37 +41,44 @@ type Header struct {
 }
 
 // HasAck reports whether the packet asks for an acknowledgement or is one.
-func (h Header) HasAck() bool { return h.AckID >= 0 }
+func (h *Header) HasAck() bool { return h.AckID >= 0 }
 
 // IsEvent reports whether the packet is an EVENT or a BINARY_EVENT.
-func (h Header) IsEvent() bool { return h.Type == Event || h.Type == BinaryEvent }
+func (h *Header) IsEvent() bool { return h.Type == Event || h.Type == BinaryEvent }
 
 // IsAck reports whether the packet is an ACK or a BINARY_ACK.
-func (h Header) IsAck() bool { return h.Type == Ack || h.Type == BinaryAck }
+func (h *Header) IsAck() bool { return h.Type == Ack || h.Type == BinaryAck }
 
 // IsBinary reports whether the packet is of a type that has attachments.
-func (h Header) IsBinary() bool { return h.Type == BinaryEvent || h.Type == BinaryAck }
+func (h *Header) IsBinary() bool { return h.Type == BinaryEvent || h.Type == BinaryAck }
 
 var rootNamespace = []byte(Root)
 
-// ParseHeader scans a packet up to its payload: type, number of
-// attachments, namespace, acknowledgement id. It checks the payload's first character
-// where the protocol fixes it (an array for events and acks), not the JSON.
+// ParseHeader is Header.Parse for a new Header.
 func ParseHeader(p []byte) (Header, error) {
-	h := Header{AckID: -1, Namespace: rootNamespace}
+	var h Header
+	err := h.Parse(p)
+	return h, err
+}
+
+// Parse scans a packet up to its payload: type, number of attachments, namespace, acknowledgement id. It checks the
+// payload's first character where the protocol fixes it (an array for events and acks), not the JSON. After an error, which
+// wraps ErrMalformed, the Header has what came before it.
+func (h *Header) Parse(p []byte) error {
+	h.Type, h.Attachments, h.Namespace, h.AckID, h.Data = 0, 0, rootNamespace, -1, 0
 	if len(p) > 2 && p[0] == byte(Event) && p[1] == '[' { // nearly all are such
 		h.Type, h.Data = Event, 1
-		return h, nil
+		return nil
 	}
 	if len(p) == 0 || p[0] < '0' || p[0] > '6' {
-		return h, fmt.Errorf("%w: unknown type", ErrMalformed)
+		return fmt.Errorf("%w: unknown type", ErrMalformed)
 	}
 	h.Type = Type(p[0])
 	i := 1
 	if h.IsBinary() {
 		n, end, ok := scanInt(p, i)
 		if !ok || end == i || end == len(p) || p[end] != '-' || n > math.MaxInt32 {
-			return h, fmt.Errorf("%w: no attachment count", ErrMalformed)
+			return fmt.Errorf("%w: no attachment count", ErrMalformed)
 		}
 		h.Attachments = int(n)
 		i = end + 1
@@ -89,18 +96,18 @@ func ParseHeader(p []byte) (Header, error) {
 	if i < len(p) && isDigit(p[i]) {
 		n, end, ok := scanInt(p, i)
 		if !ok {
-			return h, fmt.Errorf("%w: acknowledgement id too large", ErrMalformed)
+			return fmt.Errorf("%w: acknowledgement id too large", ErrMalformed)
 		}
 		h.AckID = n
 		i = end
 	}
 	h.Data = i
-	return h, checkPayload(h, p[i:])
+	return h.checkPayload(p[i:])
 }
 
 // checkPayload holds a payload's first character against the packet's type, as the reference
 // parser's isPayloadValid does after decoding.
-func checkPayload(h Header, data []byte) error {
+func (h *Header) checkPayload(data []byte) error {
 	switch h.Type {
 	case Event, BinaryEvent, Ack, BinaryAck:
 		if len(data) < 2 || data[0] != '[' {
