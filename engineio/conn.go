@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -64,9 +65,10 @@ type Conn struct {
 
 	input sync.Mutex // serialises calls to the handler but for Drained
 
+	closed atomic.Bool // set with mu held
+
 	mu     sync.Mutex // guards the fields below
-	closed bool
-	unused bool // it need not be closed in order
+	unused bool       // it need not be closed in order
 	err    error
 	told   bool         // of the end: the handler
 	ws     *wsLink      // nil while the transport is polling
@@ -115,7 +117,7 @@ func (c *Conn) Start(h ConnHandler) {
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
+	if c.closed.Load() {
 		c.tellClosedLocked() // end had nobody to tell
 		return
 	}
@@ -151,24 +153,23 @@ func (c *Conn) silence() time.Duration {
 	return c.handshake.interval() + c.handshake.timeout()
 }
 
-// Send adds a message to the next Flush: text in up to three parts, then its binary attachments, with
-// nothing in between. Arguments are copied.
-func (c *Conn) Send(text1, text2, text3 []byte, attachments [][]byte) {
+// Send adds a message to the next Flush: text, then its binary attachments, with nothing in between. Arguments are copied.
+func (c *Conn) Send(text []byte, attachments [][]byte) {
 	defer c.contain()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
+	if c.closed.Load() {
 		return
 	}
 	if c.ws == nil {
-		c.poll.queueText(text1, text2, text3, c.maxPost())
+		c.poll.queueText(text, c.maxPost())
 		for _, a := range attachments {
 			c.poll.queueBinary(a, c.maxPost())
 		}
 		return
 	}
 	e := c.encoderLocked()
-	e.packet(Message, text1, text2, text3)
+	e.packet(Message, text, nil, nil)
 	for _, a := range attachments {
 		e.Binary(a)
 	}
@@ -180,7 +181,7 @@ func (c *Conn) SendBinary(data []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.closed:
+	case c.closed.Load():
 	case c.ws == nil:
 		c.poll.queueBinary(data, c.maxPost())
 	default:
@@ -200,7 +201,7 @@ func (c *Conn) Flush() (queued int) {
 	defer c.contain()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
+	if c.closed.Load() {
 		return 0
 	}
 	if c.ws == nil {
@@ -227,7 +228,7 @@ func (c *Conn) Pause() {
 	defer c.contain()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.paused || c.closed {
+	if c.paused || c.closed.Load() {
 		return
 	}
 	c.paused = true
@@ -255,7 +256,7 @@ func (c *Conn) onUnseenPong() {
 	defer c.contain()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || !c.behind {
+	if c.closed.Load() || !c.behind {
 		return
 	}
 	if time.Until(c.lastPong.Add(c.handshake.interval())) <= 0 {
@@ -301,10 +302,10 @@ func (c *Conn) end(err error) {
 	defer c.contain()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
+	if c.closed.Load() {
 		return
 	}
-	c.closed = true
+	c.closed.Store(true)
 	c.err = err
 	defer c.tellClosedLocked() // whatever happens
 	if c.timer != nil {
@@ -357,7 +358,7 @@ func (c *Conn) onSilence() {
 func (c *Conn) silent() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
+	if c.closed.Load() {
 		return false
 	}
 	left := c.silence() - time.Since(c.lastPing)
@@ -389,17 +390,11 @@ func (c *Conn) progressLocked() (queued int, taken int64) {
 	return c.poll.bytes, c.poll.taken
 }
 
-func (c *Conn) isClosed() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.closed
-}
-
 // packet handles one packet from the server; input is held. It reports whether more are wanted.
 func (c *Conn) packet(p Packet) bool {
 	switch p.Type {
 	case Message:
-		if c.isClosed() {
+		if c.closed.Load() {
 			return false
 		}
 		c.h.Message(p.Data, p.Binary)
@@ -422,12 +417,12 @@ func (c *Conn) packet(p Packet) bool {
 }
 
 func (c *Conn) sendPongLocked() {
-	if c.closed {
+	if c.closed.Load() {
 		return
 	}
 	c.lastPong = time.Now()
 	if c.ws == nil {
-		c.poll.queue(appendPacket(nil, Pong, nil, nil, nil), c.maxPost())
+		c.poll.queue(appendPacket(nil, Pong, nil), c.maxPost())
 		c.startPostLocked()
 		return
 	}
@@ -459,7 +454,7 @@ func (l *wsLink) Read(p []byte) {
 	c := l.conn
 	c.input.Lock()
 	defer c.input.Unlock()
-	if c.isClosed() {
+	if c.closed.Load() {
 		return
 	}
 	_, err := l.frames.feed(p, l.frame)
@@ -511,11 +506,8 @@ func (l *wsLink) end(inOrder bool) {
 	l.stream.Shutdown(lingerTimeout)
 }
 
-func appendPacket(dst []byte, t PacketType, a, b, c []byte) []byte {
-	dst = append(dst, byte(t))
-	dst = append(dst, a...)
-	dst = append(dst, b...)
-	return append(dst, c...)
+func appendPacket(dst []byte, t PacketType, data []byte) []byte {
+	return append(append(dst, byte(t)), data...)
 }
 
 // laterQuery is the query of the requests that follow a handshake: the handshake's own, with the transport, the sid

@@ -65,8 +65,8 @@ func (p *pollingLink) queue(packet []byte, maxBytes int) {
 	p.last = 1
 }
 
-func (p *pollingLink) queueText(a, b, c []byte, maxBytes int) {
-	p.queue(appendPacket(nil, Message, a, b, c), maxBytes)
+func (p *pollingLink) queueText(text []byte, maxBytes int) {
+	p.queue(appendPacket(nil, Message, text), maxBytes)
 }
 
 func (p *pollingLink) queueBinary(data []byte, maxBytes int) {
@@ -115,10 +115,10 @@ func (c *Conn) pollLoop() {
 func (c *Conn) nextPoll() (query string, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for c.paused && !c.closed && !c.poll.upgrading {
+	for c.paused && !c.closed.Load() && !c.poll.upgrading {
 		c.poll.changed.Wait()
 	}
-	if c.closed || c.poll.upgrading {
+	if c.closed.Load() || c.poll.upgrading {
 		c.poll.polling = false
 		c.poll.changedLocked()
 		return "", false
@@ -141,7 +141,7 @@ func (c *Conn) pollOnce(query string) error {
 	}
 	c.input.Lock()
 	defer c.input.Unlock()
-	if c.isClosed() {
+	if c.closed.Load() {
 		return nil
 	}
 	err = DecodePayload(body, c.packet)
@@ -179,10 +179,10 @@ func (c *Conn) postLoop() {
 func (c *Conn) nextPost() (query string, body []byte, idle bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || c.poll.sealed || len(c.poll.posts) == 0 {
+	if c.closed.Load() || c.poll.sealed || len(c.poll.posts) == 0 {
 		c.poll.posting = false
 		c.poll.changedLocked()
-		return "", nil, !c.closed && len(c.poll.posts) == 0
+		return "", nil, !c.closed.Load() && len(c.poll.posts) == 0
 	}
 	body = c.poll.posts[0]
 	c.poll.posts[0] = nil
@@ -256,16 +256,16 @@ func (c *Conn) moveTo(p *probed) bool {
 	defer time.AfterFunc(c.dialer.Timeout, c.giveUpUpgrade).Stop()
 	c.poll.upgrading = true
 	c.poll.changedLocked()
-	for !c.closed && !c.poll.givenUp && c.poll.polling {
+	for !c.closed.Load() && !c.poll.givenUp && c.poll.polling {
 		c.poll.changed.Wait()
 	}
 	c.poll.sealed = true // only now: a POST may bring the answer that ends the poll
-	for !c.closed && !c.poll.givenUp && c.poll.posting {
+	for !c.closed.Load() && !c.poll.givenUp && c.poll.posting {
 		c.poll.changed.Wait()
 	}
 	alive := false
 	c.unlocked(func() { alive = p.alive() })
-	if c.closed {
+	if c.closed.Load() {
 		return false
 	}
 	if c.poll.givenUp || !alive {

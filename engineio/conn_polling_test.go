@@ -37,7 +37,7 @@ func TestPosts(t *testing.T) {
 	s := newServer(t, false)
 	c := dialPolling(t, s, nil) // maxPayload is 100
 	l := begin(t, c)
-	c.Send([]byte("first"), nil, nil, nil)
+	c.Send([]byte("first"), nil)
 	if queued := c.Flush(); queued != len("4first") {
 		t.Errorf("%d bytes wait, want %d", queued, len("4first"))
 	}
@@ -46,12 +46,12 @@ func TestPosts(t *testing.T) {
 		t.Errorf("POST %q, header %v", first.body, first.Header)
 	}
 
-	c.Send([]byte("51-"), []byte(`["x",{"_placeholder":true`), []byte(`,"num":0}]`), [][]byte{{1, 2}})
+	c.Send([]byte(`51-["x",{"_placeholder":true,"num":0}]`), [][]byte{{1, 2}})
 	c.SendBinary([]byte{3})
-	c.Send([]byte(strings.Repeat("y", 60)), nil, nil, nil)
-	c.Send([]byte(strings.Repeat("z", 38)), nil, nil, nil)
-	c.Send([]byte(strings.Repeat("w", 300)), nil, nil, nil)
-	c.Send([]byte("last"), nil, nil, nil)
+	c.Send([]byte(strings.Repeat("y", 60)), nil)
+	c.Send([]byte(strings.Repeat("z", 38)), nil)
+	c.Send([]byte(strings.Repeat("w", 300)), nil)
+	c.Send([]byte("last"), nil)
 	c.Flush()
 	select {
 	case x := <-s.posts:
@@ -78,7 +78,7 @@ func TestQueuedOfPosts(t *testing.T) {
 	for range 3 {
 		total := 0
 		for range 10 {
-			c.Send([]byte("abcdefgh"), nil, nil, nil)
+			c.Send([]byte("abcdefgh"), nil)
 			total += 9
 		}
 		if queued := c.Flush(); queued < total || queued > total+10 {
@@ -105,7 +105,7 @@ func TestPostsOfManyPackets(t *testing.T) {
 	c := dialPolling(t, s, func(h *Handshake) { h.MaxPayload = 0 }) // the Dialer's counts
 	begin(t, c)
 	for range 40 {
-		c.Send(nil, nil, nil, nil)
+		c.Send(nil, nil)
 	}
 	c.Flush()
 	for _, n := range []int{16, 16, 8} {
@@ -116,7 +116,7 @@ func TestPostsOfManyPackets(t *testing.T) {
 func TestSendBeforeStartPolling(t *testing.T) {
 	s := newServer(t, false)
 	c := dialPolling(t, s, nil)
-	c.Send([]byte("a"), nil, nil, nil)
+	c.Send([]byte("a"), nil)
 	c.Flush()
 	begin(t, c)
 	s.wantPost(t, "4a")
@@ -150,14 +150,14 @@ func TestPollingEnds(t *testing.T) {
 		{"POST refused", func(t *testing.T, s *server, c *Conn) {
 			s.poll(t).answer(http.StatusOK, "4last")
 			s.poll(t) // which shows that the former was handled
-			c.Send([]byte("x"), nil, nil, nil)
+			c.Send([]byte("x"), nil)
 			c.Flush()
 			s.post(t).answer(http.StatusRequestEntityTooLarge, "")
 		}, anything},
 		{"POST dropped", func(t *testing.T, s *server, c *Conn) {
 			s.poll(t).answer(http.StatusOK, "4last")
 			s.poll(t) // which shows that the former was handled
-			c.Send([]byte("x"), nil, nil, nil)
+			c.Send([]byte("x"), nil)
 			c.Flush()
 			s.post(t).drop(t)
 		}, anything},
@@ -186,14 +186,14 @@ func TestClosePolling(t *testing.T) {
 	l := newConnLog()
 	c.Start(l)
 	waiting := s.poll(t)
-	c.Send([]byte("a"), nil, nil, nil)
+	c.Send([]byte("a"), nil)
 	c.Flush()
 	first := s.post(t)
-	c.Send([]byte("b"), nil, nil, nil)
-	c.Send([]byte(strings.Repeat("c", 99)), nil, nil, nil)
+	c.Send([]byte("b"), nil)
+	c.Send([]byte(strings.Repeat("c", 99)), nil)
 	c.Close()
 	c.Close()
-	c.Send([]byte("late"), nil, nil, nil)
+	c.Send([]byte("late"), nil)
 	c.Flush()
 	l.wantClosed(t, ErrClosed)
 	<-waiting.Context().Done() // the poll is given up
@@ -224,7 +224,7 @@ func TestClosePollingIsBounded(t *testing.T) {
 		c.Start(l)
 		var x *exchange
 		if posting {
-			c.Send([]byte("a"), nil, nil, nil)
+			c.Send([]byte("a"), nil)
 			c.Flush()
 			x = s.post(t)
 		}
@@ -250,7 +250,7 @@ func TestPausePolling(t *testing.T) {
 		t.Fatal("polled while paused")
 	case <-time.After(20 * time.Millisecond):
 	}
-	c.Send([]byte("b"), nil, nil, nil)
+	c.Send([]byte("b"), nil)
 	c.Flush()
 	s.wantPost(t, "4b")
 	c.Resume()

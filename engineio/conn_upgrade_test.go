@@ -47,7 +47,7 @@ func TestConnUpgrade(t *testing.T) {
 	p.send(t, "4hello")
 	l.want(t, "4hello")
 	wantTransport(t, c, "websocket")
-	c.Send([]byte("x"), nil, nil, nil)
+	c.Send([]byte("x"), nil)
 	c.Flush()
 	p.want(t, "4x")
 	l.wantDrained(t)
@@ -58,19 +58,19 @@ func TestConnUpgradeWithPacketsInFlight(t *testing.T) {
 	s := newServer(t, false)
 	c := dialUpgradable(t, s)
 	l := begin(t, c)
-	c.Send([]byte("1"), nil, nil, nil)
+	c.Send([]byte("1"), nil)
 	c.Flush()
 	posting := s.post(t)
 	waiting := s.poll(t)
 	p := s.socket(t).upgrade(t, nil, nil)
 	p.want(t, "2probe")
-	c.Send([]byte("2"), nil, nil, [][]byte{{2}})
+	c.Send([]byte("2"), [][]byte{{2}})
 	c.Flush()
 	p.send(t, "3probe")
 	waiting.answer(http.StatusOK, "4a\x1e4b\x1e2")
 	s.endPolls(t)
 	l.want(t, "4a", "4b")
-	c.Send([]byte("3"), nil, nil, nil)
+	c.Send([]byte("3"), nil)
 	c.Flush()
 	select {
 	case f := <-p.frames:
@@ -79,7 +79,7 @@ func TestConnUpgradeWithPacketsInFlight(t *testing.T) {
 	}
 	posting.answer(http.StatusOK, "ok")
 	p.want(t, "5", "42", "b02", "3", "43")
-	c.Send([]byte("4"), nil, nil, nil)
+	c.Send([]byte("4"), nil)
 	c.Flush()
 	p.want(t, "44")
 	p.send(t, "4c")
@@ -99,7 +99,7 @@ func TestConnUpgradePostsUntilThePollEnds(t *testing.T) {
 	p.want(t, "2probe")
 	p.send(t, "3probe")
 	for _, m := range []string{"1", "2", "3"} {
-		c.Send([]byte(m), nil, nil, nil)
+		c.Send([]byte(m), nil)
 		c.Flush()
 		s.wantPost(t, "4"+m)
 	}
@@ -121,7 +121,7 @@ func TestConnUpgradeFramesAroundTheProbe(t *testing.T) {
 	s.endPolls(t)
 	p.want(t, "5", "pong:b")
 	l.want(t, "4x")
-	c.Send([]byte("y"), nil, nil, nil)
+	c.Send([]byte("y"), nil)
 	c.Flush()
 	p.want(t, "4y")
 }
@@ -180,7 +180,7 @@ func TestConnUpgradeFails(t *testing.T) {
 				waiting.answer(http.StatusOK, "4a")
 				s.poll(t).answer(http.StatusOK, "4b")
 				l.want(t, "4a", "4b")
-				c.Send([]byte("x"), nil, nil, nil)
+				c.Send([]byte("x"), nil)
 				c.Flush()
 				s.wantPost(t, "4x")
 				if c.Transport() != "polling" {
@@ -204,13 +204,13 @@ func TestConnUpgradeGivenUp(t *testing.T) {
 			s.poll(t).answer(http.StatusOK, "4b")
 		}, []string{"4a", "4b"}},
 		{"the POST does not end", func(t *testing.T, s *server, p *wsPeer, c *Conn, waiting *exchange) {
-			c.Send([]byte("x"), nil, nil, nil)
+			c.Send([]byte("x"), nil)
 			c.Flush()
 			x := s.post(t)
 			waiting.answer(http.StatusOK, "6")
 			p.want(t, "EOF")
 			x.answer(http.StatusOK, "ok")
-			c.Send([]byte("y"), nil, nil, nil)
+			c.Send([]byte("y"), nil)
 			c.Flush()
 			s.wantPost(t, "4y")
 			s.poll(t).answer(http.StatusOK, "4a")
@@ -234,7 +234,7 @@ func TestConnUpgradeGivenUp(t *testing.T) {
 				p.send(t, "3probe")
 				tt.stall(t, s, p, c, waiting)
 				l.want(t, tt.want...)
-				c.Send([]byte("last"), nil, nil, nil)
+				c.Send([]byte("last"), nil)
 				c.Flush()
 				s.wantPost(t, "4last")
 				if c.Transport() != "polling" {
@@ -285,14 +285,14 @@ func TestConnEndsWhileUpgrading(t *testing.T) {
 					p.send(t, "3probe")
 				}
 				if i >= 3 {
-					c.Send([]byte("x"), nil, nil, nil)
+					c.Send([]byte("x"), nil)
 					c.Flush()
 					posting = s.post(t)
 					waiting.answer(http.StatusOK, "6")
 					s.endPolls(t)
 				}
 				if closed {
-					c.Send([]byte("last"), nil, nil, nil)
+					c.Send([]byte("last"), nil)
 					c.Close()
 					l.wantClosed(t, ErrClosed)
 					if posting != nil {

@@ -19,9 +19,9 @@ func TestSend(t *testing.T) {
 	s := newServer(t, false)
 	c, p := dialSocket(t, s)
 	begin(t, c)
-	c.Send([]byte("51-"), []byte(`["x",`), []byte(`{"_placeholder":true,"num":0}]`), [][]byte{{1, 2}, {3}})
+	c.Send([]byte(`51-["x",{"_placeholder":true,"num":0}]`), [][]byte{{1, 2}, {3}})
 	c.SendBinary([]byte{4})
-	c.Send([]byte("a"), nil, nil, nil)
+	c.Send([]byte("a"), nil)
 	select {
 	case f := <-p.frames:
 		t.Fatalf("the server got %q before Flush", f)
@@ -45,7 +45,7 @@ func TestSendersDoNotMix(t *testing.T) {
 	for i := range senders {
 		wg.Go(func() {
 			for range each {
-				c.Send(fmt.Append(nil, i), []byte("-"), nil, [][]byte{{byte(i)}, {byte(i)}})
+				c.Send(fmt.Append(nil, i, "-"), [][]byte{{byte(i)}, {byte(i)}})
 				c.Flush()
 			}
 		})
@@ -88,7 +88,7 @@ func TestPongBehindWhatWasSent(t *testing.T) {
 	s := newServer(t, false)
 	c, p := dialSocket(t, s)
 	begin(t, c)
-	c.Send([]byte("a"), nil, nil, nil)
+	c.Send([]byte("a"), nil)
 	p.send(t, "2")
 	p.want(t, "4a", "3")
 }
@@ -130,7 +130,7 @@ func TestConnEnds(t *testing.T) {
 			if slices.Contains(l.log, "4late") {
 				t.Error("a message came after the end")
 			}
-			c.Send([]byte("x"), nil, nil, nil)
+			c.Send([]byte("x"), nil)
 			c.SendBinary([]byte("x"))
 			if queued := c.Flush(); queued != 0 {
 				t.Errorf("%d bytes wait for nobody", queued)
@@ -149,12 +149,12 @@ func TestCloseFlushes(t *testing.T) {
 	c, p := dialSocket(t, s)
 	l := newConnLog()
 	c.Start(l)
-	c.Send([]byte("a"), nil, nil, nil)
+	c.Send([]byte("a"), nil)
 	c.Flush()
-	c.Send([]byte("b"), nil, nil, nil)
+	c.Send([]byte("b"), nil)
 	c.Close()
 	c.Close()
-	c.Send([]byte("c"), nil, nil, nil)
+	c.Send([]byte("c"), nil)
 	c.Flush()
 	p.want(t, "4a", "4b", "close:", "EOF")
 	l.wantClosed(t, ErrClosed)
@@ -165,7 +165,7 @@ func TestCloseBeforeStart(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		s := newServer(t, secure)
 		c, p := dialSocket(t, s)
-		c.Send([]byte("a"), nil, nil, nil)
+		c.Send([]byte("a"), nil)
 		c.Close()
 		p.want(t, "4a", "close:", "EOF")
 		p.conn.Close()
@@ -241,7 +241,7 @@ func TestSlowServer(t *testing.T) {
 			message := strings.Repeat("x", 64<<10)
 			queued := 0
 			for i := range messages {
-				c.Send(fmt.Appendf(nil, "%06d", i), []byte(message), nil, nil)
+				c.Send(fmt.Appendf(nil, "%06d%s", i, message), nil)
 				queued = c.Flush()
 			}
 			if queued == 0 || c.Flush() == 0 {
@@ -268,7 +268,7 @@ func TestConnConcurrentUse(t *testing.T) {
 		c, p := dialSocket(t, s)
 		l := newConnLog()
 		l.onMessage = func(string) {
-			c.Send([]byte("echo"), nil, nil, nil)
+			c.Send([]byte("echo"), nil)
 			c.Flush()
 		}
 		var wg sync.WaitGroup
@@ -276,7 +276,7 @@ func TestConnConcurrentUse(t *testing.T) {
 		for range 3 {
 			wg.Go(func() {
 				for range 100 {
-					c.Send([]byte("x"), nil, nil, [][]byte{{1}})
+					c.Send([]byte("x"), [][]byte{{1}})
 					c.Flush()
 					c.Pause()
 					c.Resume()

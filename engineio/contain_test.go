@@ -139,7 +139,7 @@ func TestPanicsEndTheirSocketOnly(t *testing.T) {
 			f.armed.Store(true)
 			tt.strike(t, f, p)
 			f.await(t, "panicked: broken "+tt.method)
-			f.awaitThat(t, "Closed", func() bool { return s.currentState() == stateClosed })
+			f.awaitThat(t, "Closed", func() bool { return s.state.get() == stateClosed })
 			if p != nil {
 				awaitEnd(t, p)
 			}
@@ -230,7 +230,7 @@ func TestPanicsEndTheirConnOnly(t *testing.T) {
 			f.wantPanic(t)
 			hp.send(t, "4hello")
 			l.want(t, "4hello")
-			healthy.Send([]byte("hello"), nil, nil, nil)
+			healthy.Send([]byte("hello"), nil)
 			healthy.Flush()
 			hp.want(t, "4hello")
 		})
@@ -243,7 +243,7 @@ func TestPanicsEndTheirConnOnly(t *testing.T) {
 			c.Start(f)
 			switch method {
 			case "Drained":
-				c.Send([]byte("x"), nil, nil, nil)
+				c.Send([]byte("x"), nil)
 				c.Flush()
 				s.wantPost(t, "4x")
 			case "Closed":
@@ -261,7 +261,7 @@ func (f *fragileLog) wantPanic(t *testing.T) {
 	t.Helper()
 	want := fmt.Sprint("panicked: broken ", f.breakAt)
 	f.awaitThat(t, want, func() bool { return slices.Contains(f.log, want) && slices.Contains(f.log, "closed") })
-	f.conn.Send([]byte("y"), nil, nil, nil) // no lock was left behind
+	f.conn.Send([]byte("y"), nil) // no lock was left behind
 	if n := f.conn.Flush(); n != 0 {
 		t.Errorf("%d bytes wait on a Conn that has ended", n)
 	}

@@ -134,13 +134,13 @@ func TestEarlyClose(t *testing.T) {
 func TestDialTLS(t *testing.T) {
 	s := newServer(t, true)
 	c, p := dialSocket(t, s)
-	c.Send([]byte("before Start"), nil, nil, nil)
+	c.Send([]byte("before Start"), nil)
 	c.Flush() // written by another goroutine, which has nobody to tell yet
 	p.want(t, "4before Start")
 	l := begin(t, c)
 	p.send(t, "4hello")
 	l.want(t, "4hello")
-	c.Send([]byte("x"), nil, nil, nil)
+	c.Send([]byte("x"), nil)
 	c.Flush()
 	p.want(t, "4x")
 	l.wantDrained(t)
@@ -335,7 +335,7 @@ func TestCookiesAreKept(t *testing.T) {
 	if got := s.poll(t).Header.Get("Cookie"); got != want {
 		t.Errorf("polled with cookies %q, want %q", got, want)
 	}
-	c.Send([]byte("x"), nil, nil, nil)
+	c.Send([]byte("x"), nil)
 	c.Flush()
 	if got := s.post(t).Header.Get("Cookie"); got != want {
 		t.Errorf("posted with cookies %q, want %q", got, want)

@@ -10,7 +10,7 @@ func (s *Socket) Start() {
 	defer s.contain()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.state == stateOpen {
+	if s.state.get() == stateOpen {
 		s.startHeartbeatLocked()
 	}
 }
@@ -52,7 +52,7 @@ func (s *Socket) pong() bool {
 	s.mu.Lock()
 	defer s.unlock()
 	switch {
-	case s.state == stateClosed:
+	case s.state.get() == stateClosed:
 		return false
 	case s.unheeded > 0:
 		s.unheeded--
@@ -64,7 +64,7 @@ func (s *Socket) pong() bool {
 	s.unheeded, s.further = s.further, 0
 	s.furtherQueue = false // no poll took it, and its pong would be one too many
 	s.nextPing = time.Now().Add(s.opts.PingInterval)
-	if s.state == stateOpen && s.timerAt.After(s.nextPing) {
+	if s.state.get() == stateOpen && s.timerAt.After(s.nextPing) {
 		s.armLocked(s.opts.PingInterval)
 	}
 	switch {
@@ -75,7 +75,7 @@ func (s *Socket) pong() bool {
 		s.h.Confirm(s.pingMark)
 	}
 	s.flushLocked()
-	return s.state != stateClosed
+	return s.state.get() != stateClosed
 }
 
 func (s *Socket) onTimer() {
@@ -84,8 +84,8 @@ func (s *Socket) onTimer() {
 	defer s.unlock()
 	now := time.Now()
 	switch {
-	case s.state == stateClosed:
-	case s.state == stateClosing:
+	case s.state.get() == stateClosed:
+	case s.state.get() == stateClosing:
 		s.closeLocked(s.reason)
 	case s.pingInFlight:
 		if s.pongWaitsLocked() && now.Sub(s.lastPing) >= s.opts.PingInterval {
@@ -186,7 +186,7 @@ func (s *Socket) observeLocked(now time.Time) (behind bool) {
 // overdueLocked reports whether the client's time to answer a ping is over, though the timer, which has many of its
 // kind to see to, has not said so yet.
 func (s *Socket) overdueLocked() bool {
-	if s.paused || s.state != stateOpen || s.nextPing.IsZero() {
+	if s.paused || s.state.get() != stateOpen || s.nextPing.IsZero() {
 		return false
 	}
 	last := s.nextPing

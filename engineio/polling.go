@@ -138,7 +138,7 @@ func (s *Socket) beginPoll(id string) (*poll, Answer) {
 	defer s.unlock()
 	ps := &s.polling
 	switch {
-	case s.state == stateClosed:
+	case s.state.get() == stateClosed:
 		return nil, ErrorAnswer(CodeUnknownSID)
 	case s.ws != nil:
 		return nil, ErrorAnswer(CodeBadRequest)
@@ -167,7 +167,7 @@ func (s *Socket) beginPoll(id string) (*poll, Answer) {
 	}
 	p := &poll{id: id, answer: make(chan pollAnswer, 1)}
 	ps.waiting = p
-	wasClosing := s.state == stateClosing
+	wasClosing := s.state.get() == stateClosing
 	s.flushPollLocked()
 	if ps.waiting == p && wasClosing {
 		// All is delivered, and no poll was waiting when the end came.
@@ -187,8 +187,8 @@ func (s *Socket) beginPoll(id string) (*poll, Answer) {
 func (s *Socket) flushPollLocked() {
 	ps := &s.polling
 	switch {
-	case ps.waiting == nil || s.state == stateClosed:
-	case s.state == stateClosing:
+	case ps.waiting == nil || s.state.get() == stateClosed:
+	case s.state.get() == stateClosing:
 		s.answerPollLocked()
 	case ps.linger == nil && (s.pingQueued || s.furtherQueue || s.h.Pending()):
 		ps.linger = time.AfterFunc(pollLinger, s.onLinger)
@@ -208,22 +208,22 @@ func (s *Socket) onLinger() {
 // answerPollLocked answers the waiting poll with what there is to send, if anything.
 func (s *Socket) answerPollLocked() {
 	ps := &s.polling
-	if ps.waiting == nil || s.state == stateClosed {
+	if ps.waiting == nil || s.state.get() == stateClosed {
 		return
 	}
 	e := newEncoder(payloadFormat)
 	defer e.free()
 	r := s.h.Fill(e, batchBytes)
-	if s.opts.ConfirmByPong && r.Confirm && !s.pingInFlight && s.state == stateOpen {
+	if s.opts.ConfirmByPong && r.Confirm && !s.pingInFlight && s.state.get() == stateOpen {
 		s.pingInFlight, s.pingQueued = true, true
 		s.pingSent = time.Now()
 		s.h.ConfirmPing()
 	}
-	if s.pingQueued && s.state == stateOpen {
+	if s.pingQueued && s.state.get() == stateOpen {
 		s.pingLocked(e, s.pingSent)
 		ps.pingUnproven = s.opts.ConfirmByPong
 	}
-	if s.furtherQueue && s.state == stateOpen {
+	if s.furtherQueue && s.state.get() == stateOpen {
 		s.furtherQueue = false
 		s.further++
 		e.packet(Ping, nil, nil, nil)
@@ -285,7 +285,7 @@ func (s *Socket) onNoop() {
 	s.mu.Lock()
 	defer s.unlock()
 	switch {
-	case s.polling.noop == nil || s.polling.waiting == nil || s.state == stateClosed:
+	case s.polling.noop == nil || s.polling.waiting == nil || s.state.get() == stateClosed:
 		return
 	case s.polling.linger != nil: // there is something better to answer with
 		s.polling.noop.Reset(noopDelay)
@@ -378,7 +378,7 @@ func (s *Socket) beginPost(contentType string) (Answer, bool) {
 	s.mu.Lock()
 	defer s.unlock()
 	switch {
-	case s.state == stateClosed:
+	case s.state.get() == stateClosed:
 		return ErrorAnswer(CodeUnknownSID), false
 	case s.ws != nil:
 		return ErrorAnswer(CodeBadRequest), false
@@ -426,13 +426,13 @@ func (s *Socket) repeatedPost(id string, data []byte) bool {
 func (s *Socket) handlePayload(data []byte) {
 	s.input.Lock()
 	defer s.input.Unlock()
-	s.endInput(DecodePayload(data, func(p Packet) bool { return s.packet(p, s.currentState()) }))
+	s.endInput(DecodePayload(data, s.packet))
 }
 
 // finishPost answers, once the Handler takes more.
 func (s *Socket) finishPost(ctx context.Context) (Answer, bool) {
 	s.mu.Lock()
-	for s.paused && s.state != stateClosed {
+	for s.paused && s.state.get() != stateClosed {
 		if s.resumed == nil {
 			s.resumed = make(chan struct{})
 		}

@@ -217,7 +217,7 @@ func TestPollCancelledWhileAnswered(t *testing.T) {
 	cancel()
 	h.add("x")
 	s.mu.Lock()
-	s.state = stateClosing // answers without lingering
+	s.state.set(stateClosing) // answers without lingering
 	s.mu.Unlock()
 	if got := answerText(s.Poll(ctx, "a")); got != "200 4x" {
 		t.Errorf("the poll got %q, want 200 4x", got)

@@ -3,6 +3,7 @@ package engineio
 import (
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -35,6 +36,8 @@ func (r Reason) String() string {
 
 // FillResult is what a Handler says about the batch it filled.
 type FillResult struct {
+	// More says that Fill would add more to another batch.
+	More bool
 	// Confirm asks for a ping behind the batch, ahead of the interval, so that its
 	// arrival is known soon. Heeded over WebSocket, and with Options.ConfirmByPong by polling, with one ping in flight at most.
 	Confirm bool
@@ -120,6 +123,12 @@ const (
 	stateClosed
 )
 
+// atomicState is a socketState that is read, for each message, without a lock.
+type atomicState struct{ v atomic.Uint32 }
+
+func (a *atomicState) get() socketState  { return socketState(a.v.Load()) }
+func (a *atomicState) set(s socketState) { a.v.Store(uint32(s)) }
+
 // Socket is the server's side of one client's Engine.IO connection.
 // It implements Engine.IO protocol v4. It is safe for concurrent use.
 type Socket struct {
@@ -131,8 +140,9 @@ type Socket struct {
 	input  sync.Mutex // serialises calls to Handler.Message and Handler.Flush, and guards ending
 	ending Reason     // what the client said to end the connection, which is done after Flush; or 0
 
+	state atomicState // set with mu held
+
 	mu       sync.Mutex // guards the fields below
-	state    socketState
 	reason   Reason
 	notified bool // Handler.Closed was called
 
@@ -185,12 +195,12 @@ func (s *Socket) StartWebSocket(conn net.Conn, initial, answer []byte, h Handsha
 func (s *Socket) openWebSocket(t *wsTransport, answer []byte, h Handshake) {
 	s.mu.Lock()
 	defer s.unlock()
-	s.ws = t
+	s.ws, t.current = t, true
 	e := newEncoder(serverFrames)
 	e.buf = append(e.buf, answer...)
 	e.packet(Open, h.Encode(), nil, nil)
 	t.write(e)
-	switch s.state {
+	switch s.state.get() {
 	case stateOpen:
 		s.startHeartbeatLocked()
 	case stateClosing: // Close came first
@@ -223,14 +233,14 @@ func (s *Socket) Pause() {
 	defer s.contain()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.paused || s.state == stateClosed {
+	if s.paused || s.state.get() == stateClosed {
 		return
 	}
 	s.paused = true
 	if s.ws != nil {
 		s.ws.stream.Pause()
 	}
-	if s.pingInFlight && s.state == stateOpen {
+	if s.pingInFlight && s.state.get() == stateOpen {
 		s.awaitPongLocked(time.Now()) // which ends it no more: another ping may be due sooner
 	}
 }
@@ -263,10 +273,10 @@ func (s *Socket) Close() {
 	defer s.contain()
 	s.mu.Lock()
 	defer s.unlock()
-	if s.state != stateOpen {
+	if s.state.get() != stateOpen {
 		return
 	}
-	s.state = stateClosing
+	s.state.set(stateClosing)
 	s.reason = ForcedClose
 	s.resumeLocked()
 	wait := lingerTimeout
@@ -290,21 +300,21 @@ func (s *Socket) Abort() {
 
 // flushLocked moves what the Handler has to the transport, as far as that takes it.
 func (s *Socket) flushLocked() {
-	if s.state == stateClosed {
+	if s.state.get() == stateClosed {
 		return
 	}
 	if s.ws == nil {
 		s.flushPollLocked()
 		return
 	}
-	for !s.blocked && s.state != stateClosed {
+	for !s.blocked && s.state.get() != stateClosed {
 		e := newEncoder(serverFrames)
 		r := s.h.Fill(e, batchBytes)
 		early := r.Confirm && !s.pingInFlight
 		if e.packets == 0 && !early {
 			e.free()
 			// While a ping is in flight the Handler may hold back more until it hears of the pong.
-			if s.state == stateClosing && !s.pingInFlight {
+			if s.state.get() == stateClosing && !s.pingInFlight {
 				s.closeLocked(s.reason)
 			}
 			return
@@ -314,15 +324,18 @@ func (s *Socket) flushLocked() {
 			s.h.ConfirmPing()
 		}
 		s.blocked = s.ws.write(e) > 0
+		if !r.More && s.state.get() == stateOpen {
+			return
+		}
 	}
 }
 
 // closeLocked ends the Socket; unlock then calls Handler.Closed.
 func (s *Socket) closeLocked(reason Reason) {
-	if s.state == stateClosed {
+	if s.state.get() == stateClosed {
 		return
 	}
-	s.state = stateClosed
+	s.state.set(stateClosed)
 	s.reason = reason
 	s.resumeLocked()
 	if s.timer != nil {
@@ -340,7 +353,7 @@ func (s *Socket) closeLocked(reason Reason) {
 
 // unlock unlocks mu, and tells the Handler of the end if that has just come.
 func (s *Socket) unlock() {
-	if s.state != stateClosed || s.notified {
+	if s.state.get() != stateClosed || s.notified {
 		s.mu.Unlock()
 		return
 	}
@@ -350,11 +363,11 @@ func (s *Socket) unlock() {
 	s.h.Closed(reason)
 }
 
-// packet handles one packet from the client, in whose state the Socket was just now; input is held. It reports whether more
-// are wanted.
-func (s *Socket) packet(p Packet, state socketState) bool {
+// packet handles one packet from the client; input is held. It reports whether more are wanted.
+func (s *Socket) packet(p Packet) bool {
 	switch p.Type {
 	case Message:
+		state := s.state.get()
 		if state == stateOpen {
 			s.h.Message(p.Data, p.Binary)
 		}
@@ -370,12 +383,6 @@ func (s *Socket) packet(p Packet, state socketState) bool {
 	case Open, Upgrade, Noop: // ignored, as engine.io does
 	}
 	return true
-}
-
-func (s *Socket) currentState() socketState {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.state
 }
 
 // endInput ends a batch of packets, and the connection if the client or err say so; input is held.

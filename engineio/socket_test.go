@@ -72,7 +72,7 @@ func (h *fakeHandler) Fill(e *Encoder, maxBytes int) FillResult {
 		n++
 	}
 	h.out = h.out[n:]
-	return FillResult{Confirm: h.confirm && n > 0}
+	return FillResult{More: len(h.out) > 0 && !h.fullLocked(), Confirm: h.confirm && n > 0}
 }
 
 func (h *fakeHandler) fullLocked() bool { return h.window > 0 && h.filled-h.confirmed >= h.window }

@@ -20,7 +20,8 @@ type wsTransport struct {
 	stream stream.Stream
 	// Owned by the stream's reader.
 	frames  frameReader
-	counted int // bytes in frames, as Options.Incomplete knows
+	counted int  // bytes in frames, as Options.Incomplete knows
+	current bool // it is the Socket's transport
 
 	// Guarded by socket.mu.
 	ended       bool // end was called
@@ -67,10 +68,7 @@ func (t *wsTransport) Read(p []byte) {
 	if err != nil {
 		t.broken(err)
 	}
-	s.mu.Lock()
-	current := s.ws == t
-	s.mu.Unlock()
-	if current {
+	if t.current {
 		s.endInput(err)
 	}
 }
@@ -112,10 +110,7 @@ func (t *wsTransport) frame(op ws.OpCode, payload []byte) error {
 	if op.IsControl() {
 		return t.control(op, payload)
 	}
-	s.mu.Lock()
-	current, state := s.ws == t, s.state
-	s.mu.Unlock()
-	if !current {
+	if !t.current {
 		return t.probing(op, payload)
 	}
 	p := Packet{Type: Message, Binary: true, Data: payload}
@@ -125,7 +120,7 @@ func (t *wsTransport) frame(op ws.OpCode, payload []byte) error {
 			return err
 		}
 	}
-	if !s.packet(p, state) {
+	if !s.packet(p) {
 		return errStop
 	}
 	return nil
@@ -198,7 +193,7 @@ func (t *wsTransport) probing(op ws.OpCode, payload []byte) error {
 			t.probed = true
 			s.polling.noop = time.AfterFunc(noopDelay, s.onNoop)
 		}
-	case op == ws.OpText && len(text) > 0 && text[0] == byte(Upgrade) && s.state != stateClosed:
+	case op == ws.OpText && len(text) > 0 && text[0] == byte(Upgrade) && s.state.get() != stateClosed:
 		s.upgradeLocked()
 	default:
 		t.end(0)
@@ -214,7 +209,7 @@ func (s *Socket) upgradeLocked() {
 	t := s.probe
 	t.timer.Stop()
 	s.probe = nil
-	s.ws = t
+	s.ws, t.current = t, true
 	s.blocked = false
 	s.pingBehind = 0 // a ping that was polled is behind nothing here
 	s.furtherQueue = false
@@ -307,7 +302,7 @@ func (s *Socket) ServeProbe(conn net.Conn, initial, answer []byte) {
 func (s *Socket) beginProbe(t *wsTransport) {
 	s.mu.Lock()
 	defer s.unlock()
-	if s.state != stateOpen || s.ws != nil || s.probe != nil || !s.opts.Upgrades {
+	if s.state.get() != stateOpen || s.ws != nil || s.probe != nil || !s.opts.Upgrades {
 		t.end(0)
 		return
 	}

@@ -37,11 +37,12 @@ type client struct {
 
 	in incoming // owned by the Socket's input
 
+	sessions snapshot[*session.Cursor] // changed with mu held
+
 	mu       sync.Mutex // guards the fields below
 	closed   bool
-	closing  *time.Timer // nil for most
-	home     *link       // of its own handshake; nil while none is needed
-	sessions byNamespace[*session.Cursor]
+	closing  *time.Timer           // nil for most
+	home     *link                 // of its own handshake; nil while none is needed
 	goodbyes byNamespace[*goodbye] // to sessions that it left
 	out      outgoing
 }
@@ -68,9 +69,7 @@ func (c *client) Upgraded() { c.websocket.Store(true) }
 
 // attached is the client's cursor on the open session of a namespace, or nil.
 func (c *client) attached(namespace string) *session.Cursor {
-	c.mu.Lock()
 	cur := c.sessions.get(namespace)
-	c.mu.Unlock()
 	if cur == nil || !cur.Attached() {
 		return nil
 	}
@@ -134,9 +133,10 @@ func (c *client) letGo() (cursors []*session.Cursor, home *link) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
-	cursors = c.sessions.values()
+	cursors = c.sessions.all().values()
 	home = c.home
-	c.home, c.sessions = nil, nil
+	c.home = nil
+	c.sessions.clear()
 	if c.closing != nil {
 		c.closing.Stop()
 	}
@@ -198,9 +198,7 @@ func (c *client) dropHome(l *link) bool {
 }
 
 func (c *client) attachedAnywhere() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return slices.ContainsFunc(c.sessions.values(), (*session.Cursor).Attached)
+	return slices.ContainsFunc(c.sessions.all().values(), (*session.Cursor).Attached)
 }
 
 // connected attaches the client to a fresh session, whose CONNECT reply has come. It returns false if the client has gone.
@@ -229,12 +227,12 @@ func (c *client) attach(l *link, namespace string, reply connectReply, binding s
 	return true
 }
 
-// deliver says that a session's log has a packet for the client; the Socket is woken later, by its link.
-func (c *client) deliver(cur *session.Cursor) {
+// deliver says that a session's log has n packets for the client; the Socket is woken later, by its link.
+func (c *client) deliver(cur *session.Cursor, n int) {
 	defer c.contain()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.out.push(cur, 1)
+	c.out.push(cur, n)
 }
 
 // relay sends the client a message that belongs to no session.

@@ -54,7 +54,7 @@ func (c *client) leave(cur *session.Cursor) bool {
 // removeLocked takes a session off the client that has left it; c.mu is held.
 func (c *client) removeLocked(namespace string) {
 	c.sessions.remove(namespace)
-	if len(c.goodbyes) == 0 || slices.ContainsFunc(c.sessions.values(), (*session.Cursor).Attached) {
+	if len(c.goodbyes) == 0 || slices.ContainsFunc(c.sessions.all().values(), (*session.Cursor).Attached) {
 		return
 	}
 	for _, e := range c.goodbyes {
@@ -87,7 +87,7 @@ func (c *client) afterGoodbye(p *packet) bool {
 	case !p.h.IsAck():
 		c.drop("a packet for a namespace that it left")
 	case g.session.LeftBy(c): // the server still waits for the answer
-		g.link().conn.Send(p.data, nil, nil, p.attachments)
+		g.link().conn.Send(p.data, p.attachments)
 		c.touch(g.link())
 	}
 	return true

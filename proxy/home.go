@@ -143,7 +143,7 @@ func (c *client) toHome(data []byte, binary bool) {
 	if binary {
 		home.conn.SendBinary(data)
 	} else {
-		home.conn.Send(data, nil, nil, nil)
+		home.conn.Send(data, nil)
 	}
 	c.touch(home)
 }

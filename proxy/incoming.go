@@ -93,7 +93,6 @@ func (p *partial) add(data []byte) bool {
 
 // Message implements engineio.Handler.
 func (c *client) Message(data []byte, binary bool) {
-	defer c.contain()
 	in := &c.in
 	switch {
 	case in.dropped:
@@ -236,8 +235,11 @@ func (c *client) dispatch(p *packet) {
 		c.refuseForged()
 		return
 	}
-	cur := c.attached(string(p.h.Namespace))
-	if cur == nil {
+	cur := c.sessions.get(string(p.h.Namespace))
+	if p.h.IsEvent() && cur != nil && c.send(cur, p) {
+		return
+	}
+	if cur == nil || !cur.Attached() {
 		if c.afterGoodbye(p) || c.hadSession(string(p.h.Namespace)) {
 			return
 		}
@@ -251,7 +253,17 @@ func (c *client) dispatch(p *packet) {
 	c.forward(cur, p)
 }
 
-// forward sends a packet to the link of its session, unless that is another client's by now.
+// send sends a packet to the link of its session. It returns false if that is not the client's any more.
+func (c *client) send(cur *session.Cursor, p *packet) bool {
+	l := cur.Session().Upstream().(*link)
+	if !cur.Forward(func() { l.conn.Send(p.data, p.attachments) }) {
+		return false
+	}
+	c.touch(l)
+	return true
+}
+
+// forward is send for all kinds of packets, with what they mean for the session.
 func (c *client) forward(cur *session.Cursor, p *packet) {
 	if p.h.IsAck() {
 		cur.Acknowledged(p.h.AckID)
@@ -259,12 +271,11 @@ func (c *client) forward(cur *session.Cursor, p *packet) {
 	if p.h.Type == socketio.Disconnect && c.leave(cur) {
 		return
 	}
-	l := cur.Session().Upstream().(*link)
-	if !cur.Forward(func() { l.conn.Send(p.data, nil, nil, p.attachments) }) {
+	if !c.send(cur, p) {
 		return
 	}
-	c.touch(l)
 	if p.h.Type == socketio.Disconnect {
+		l := cur.Session().Upstream().(*link)
 		c.srv.registry.Close(cur.Session(), session.ClientDisconnect)
 		c.mu.Lock()
 		c.removeLocked(cur.Session().Namespace())
@@ -277,8 +288,6 @@ func (c *client) forward(cur *session.Cursor, p *packet) {
 // hadSession reports whether the client's session of a namespace has ended, which it need not know yet. What it sends for it
 // is for nobody then: the server, which ended it, would close the link for that, and other namespaces' sockets with it.
 func (c *client) hadSession(namespace string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	return c.sessions.get(namespace) != nil
 }
 

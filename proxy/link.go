@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/holdfast/holdfast/buffer"
 	"github.com/holdfast/holdfast/engineio"
@@ -31,12 +32,14 @@ type link struct {
 	partialBytes   int       // of partial
 	partialCounted int       // of them, in Server.incomplete
 	touched        []*client // to be woken after this batch
+	arrived        arrivals
 
-	mu        sync.Mutex // guards the fields below
-	client    *client    // whose home this is, or nil
-	raw       bool       // everything passes between client and upstream as it is
-	used      bool       // a namespace was connected on it, or everything passes
-	sessions  byNamespace[*session.Session]
+	raw      atomic.Bool                // everything passes between client and upstream as it is
+	sessions snapshot[*session.Session] // changed with mu held
+
+	mu        sync.Mutex            // guards the fields below
+	client    *client               // whose home this is, or nil
+	used      bool                  // a namespace was connected on it, or everything passes
 	pending   map[string]connecting // by the namespaces whose CONNECT reply is awaited
 	opening   int                   // sessions whose CONNECT reply has come, and which are not in sessions yet
 	spent     map[string]struct{}   // namespaces that a DISCONNECT was sent for: never connected here again
@@ -47,6 +50,12 @@ type link struct {
 
 	holdMu sync.Mutex // guards holds; taken with other locks held
 	holds  int        // sessions over their window
+}
+
+// arrivals are packets in a row for one cursor, of which its client is to hear.
+type arrivals struct {
+	cur *session.Cursor
+	n   int
 }
 
 // connecting is a CONNECT whose reply is awaited.
@@ -91,7 +100,7 @@ func (l *link) connect(c *client, namespace string, data []byte) bool {
 	l.pending[namespace] = connecting{c, binding}
 	l.used = true
 	l.mu.Unlock()
-	l.conn.Send(data, nil, nil, nil)
+	l.conn.Send(data, nil)
 	return true
 }
 
@@ -106,13 +115,14 @@ func (l *link) connecting(namespace string) bool {
 func (l *link) unused() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.sessions) == 0 && len(l.pending) == 0 && l.opening == 0 && !l.raw
+	return len(l.sessions.all()) == 0 && len(l.pending) == 0 && l.opening == 0 && !l.raw.Load()
 }
 
 // relayRaw makes the link pass everything as it is.
 func (l *link) relayRaw() {
 	l.mu.Lock()
-	l.raw, l.used = true, true
+	l.used = true
+	l.raw.Store(true)
 	l.mu.Unlock()
 }
 
@@ -149,7 +159,6 @@ func (l *link) Drained() {
 
 // Message implements engineio.ConnHandler.
 func (l *link) Message(data []byte, binary bool) {
-	defer l.contain()
 	if binary {
 		l.attachment(data)
 		return
@@ -159,16 +168,13 @@ func (l *link) Message(data []byte, binary bool) {
 		l.relay(data, false)
 		return
 	}
-	l.mu.Lock()
-	raw, s := l.raw, l.sessions.get(string(p.h.Namespace))
-	l.mu.Unlock()
 	switch {
-	case raw:
+	case l.raw.Load():
 		l.relay(data, false)
 	case p.h.IsBinary() && p.h.Attachments > 0:
 		l.partial = &partial{data: slices.Clone(data), need: p.h.Attachments}
 	default:
-		l.dispatch(&p, s)
+		l.dispatch(&p)
 	}
 }
 
@@ -192,16 +198,14 @@ func (l *link) attachment(data []byte) {
 	l.freePartial()
 	whole := packet{data: p.data, attachments: p.attachments}
 	if err := whole.h.Parse(p.data); err == nil {
-		l.mu.Lock()
-		s := l.sessions.get(string(whole.h.Namespace))
-		l.mu.Unlock()
-		l.dispatch(&whole, s)
+		l.dispatch(&whole)
 	}
 }
 
 // Flush implements engineio.ConnHandler: it wakes the clients that a batch of messages was for.
 func (l *link) Flush() {
 	defer l.contain()
+	l.deliver()
 	for i, c := range l.touched {
 		l.touched[i] = nil
 		c.sock.Wake()
@@ -215,8 +219,20 @@ func (l *link) touch(c *client) {
 	}
 }
 
-// dispatch handles a whole packet from the server, and of its namespace's session, if there is one.
-func (l *link) dispatch(p *packet, s *session.Session) {
+// deliver tells a client of what has arrived for it. It comes ahead of whatever else that client is told.
+func (l *link) deliver() {
+	a := l.arrived
+	if a.cur == nil {
+		return
+	}
+	l.arrived = arrivals{}
+	c := a.cur.Owner().(*client)
+	c.deliver(a.cur, a.n)
+	l.touch(c)
+}
+
+// dispatch handles a whole packet from the server.
+func (l *link) dispatch(p *packet) {
 	switch p.h.Type { //nolint:exhaustive // the others belong to a session
 	case socketio.Connect:
 		l.connected(p)
@@ -229,6 +245,7 @@ func (l *link) dispatch(p *packet, s *session.Session) {
 		l.closeIfUnused()
 		return
 	}
+	s := l.sessions.get(string(p.h.Namespace))
 	switch {
 	case s != nil:
 	case l.late(p):
@@ -242,6 +259,7 @@ func (l *link) dispatch(p *packet, s *session.Session) {
 	}
 	l.append(s, p)
 	if p.h.Type == socketio.Disconnect {
+		l.deliver()
 		l.forget(s)
 		l.srv.registry.Close(s, session.ServerDisconnect)
 		l.closeIfUnused()
@@ -266,12 +284,14 @@ func (l *link) append(s *session.Session, p *packet) {
 		Data: p.data, Attachments: p.attachments, AckID: p.h.AckID, Kind: kindOf(p, s),
 	})
 	switch {
+	case cur != nil:
+		if l.arrived.cur != cur {
+			l.deliver()
+			l.arrived.cur = cur
+		}
+		l.arrived.n++
 	case errors.Is(err, session.ErrFull):
 		l.srv.registry.Close(s, session.BufferFull)
-	case cur != nil:
-		c := cur.Owner().(*client)
-		c.deliver(cur)
-		l.touch(c)
 	}
 	if l.srv.budget.Exceeded() {
 		l.srv.registry.Relieve()
@@ -321,6 +341,7 @@ func (l *link) connected(p *packet) {
 			l.srv.log.Info("the upstream recovers connections itself: its sessions pass as they are (logged once)")
 		})
 	}
+	l.deliver()
 	c := asked.client
 	resumable := plain && c.recoverable && l.srv.settings().recoverable(namespace)
 	attached := c.connected(l, namespace, connectReply{slices.Clone(p.data), place}, asked.binding, resumable)
@@ -357,7 +378,7 @@ func (l *link) disconnect(namespace string) {
 	note(&l.spent, namespace)
 	note(&l.former, namespace) // without a client that is to have more of it
 	l.mu.Unlock()
-	l.conn.Send(socketio.AppendDisconnect(nil, namespace), nil, nil, nil)
+	l.conn.Send(socketio.AppendDisconnect(nil, namespace), nil)
 	l.conn.Flush()
 }
 
@@ -373,6 +394,7 @@ func (l *link) relayTo(c *client, data []byte, binary bool) {
 	if c == nil {
 		return
 	}
+	l.deliver()
 	c.relay(data, binary, l)
 	l.touch(c)
 }
@@ -459,7 +481,7 @@ func (l *link) release(c *client, gone bool) {
 // closeIfUnused closes a link that is no client's home and has no sessions. It reports whether the link is closed.
 func (l *link) closeIfUnused() bool {
 	l.mu.Lock()
-	unused := l.client == nil && len(l.sessions) == 0 && (len(l.pending) == 0 && l.opening == 0 || l.gone)
+	unused := l.client == nil && len(l.sessions.all()) == 0 && (len(l.pending) == 0 && l.opening == 0 || l.gone)
 	closed, used := l.ended, l.used
 	l.mu.Unlock()
 	switch {
@@ -479,6 +501,7 @@ func (l *link) Closed(err error) {
 	defer l.srv.removeLink(l)
 	defer l.contain()
 	l.freePartial()
+	l.srv.guard(l.deliver) // of a batch that panicked
 	left := l.endAll()
 	l.Drained()
 
@@ -521,10 +544,10 @@ func (l *link) endAll() remains {
 	defer l.mu.Unlock()
 	l.ended = true
 	r := remains{
-		home: l.client, needed: len(l.pending) > 0 || l.raw,
-		sessions: l.sessions.values(), waiting: slices.Collect(maps.Values(l.pending)),
+		home: l.client, needed: len(l.pending) > 0 || l.raw.Load(),
+		sessions: l.sessions.all().values(), waiting: slices.Collect(maps.Values(l.pending)),
 	}
-	l.sessions = nil
+	l.sessions.clear()
 	return r
 }
 

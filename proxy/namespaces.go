@@ -1,6 +1,9 @@
 package proxy
 
-import "slices"
+import (
+	"slices"
+	"sync/atomic"
+)
 
 // byNamespace holds a value for each namespace. There is nearly always one in all, for which a map would be large. Its order is
 // that in which they came.
@@ -46,3 +49,33 @@ func (m byNamespace[T]) values() []T {
 	}
 	return values
 }
+
+// snapshot is a byNamespace that is read without a lock, for every message has to look there. Changes, which are rare,
+// are made with a lock of the owner's held, and make a new one.
+type snapshot[T comparable] struct {
+	p atomic.Pointer[byNamespace[T]]
+}
+
+// all is what there is now. It must not be changed.
+func (s *snapshot[T]) all() byNamespace[T] {
+	if m := s.p.Load(); m != nil {
+		return *m
+	}
+	return nil
+}
+
+func (s *snapshot[T]) get(namespace string) T { return s.all().get(namespace) }
+
+func (s *snapshot[T]) set(namespace string, value T) {
+	m := slices.Clone(s.all())
+	m.set(namespace, value)
+	s.p.Store(&m)
+}
+
+func (s *snapshot[T]) remove(namespace string) {
+	m := slices.Clone(s.all())
+	m.remove(namespace)
+	s.p.Store(&m)
+}
+
+func (s *snapshot[T]) clear() { s.p.Store(nil) }

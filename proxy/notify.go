@@ -54,7 +54,7 @@ func notification(namespace string, name []byte, argument string) []byte {
 func (l *link) SessionParked(s *session.Session, reason string, d time.Duration) {
 	defer l.contain()
 	if n := l.srv.notify; n != nil && n.parked != nil {
-		l.conn.Send(notification(s.Namespace(), n.parked, fmt.Sprintf(`{"reason":%q,"expires_in":%s}`, reason, seconds(d))), nil, nil, nil)
+		l.conn.Send(notification(s.Namespace(), n.parked, fmt.Sprintf(`{"reason":%q,"expires_in":%s}`, reason, seconds(d))), nil)
 	}
 }
 
@@ -62,7 +62,7 @@ func (l *link) SessionParked(s *session.Session, reason string, d time.Duration)
 func (l *link) SessionResumed(s *session.Session, away time.Duration, missed int) {
 	defer l.contain()
 	if n := l.srv.notify; n != nil && n.resumed != nil {
-		l.conn.Send(notification(s.Namespace(), n.resumed, fmt.Sprintf(`{"away":%s,"missed":%d}`, seconds(away), missed)), nil, nil, nil)
+		l.conn.Send(notification(s.Namespace(), n.resumed, fmt.Sprintf(`{"away":%s,"missed":%d}`, seconds(away), missed)), nil)
 	}
 }
 

@@ -173,7 +173,7 @@ func (c *client) Fill(e *engineio.Encoder, maxBytes int) engineio.FillResult {
 	if o.replayed > 0 {
 		c.srv.metrics.ReplayedPackets.Add(float64(o.replayed))
 	}
-	return engineio.FillResult{Confirm: c.wantsConfirm()}
+	return engineio.FillResult{More: o.waits(), Confirm: c.wantsConfirm()}
 }
 
 // wantsConfirm says whether a ping is to be sent ahead of the interval; c.mu is held.
@@ -183,7 +183,7 @@ func (c *client) wantsConfirm() bool {
 
 // holdsLink: c.mu is held.
 func (c *client) holdsLink() bool {
-	for _, e := range c.sessions {
+	for _, e := range c.sessions.all() {
 		if e.value.Held() {
 			return true
 		}
@@ -195,8 +195,11 @@ func (c *client) holdsLink() bool {
 func (c *client) Pending() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.out.head < len(c.out.pending) && !c.out.full() || c.parks && c.wantsConfirm()
+	return c.out.waits() || c.parks && c.wantsConfirm()
 }
+
+// waits reports whether there is something that may be sent now.
+func (o *outgoing) waits() bool { return o.head < len(o.pending) && !o.full() }
 
 func (o *outgoing) full() bool { return o.bytes >= o.limit && !o.ending }
 
@@ -316,7 +319,7 @@ func (c *client) Confirm(mark uint64) {
 	}
 	if o.idleMark && len(o.written) == 0 && o.head == len(o.pending) {
 		o.written, o.pending, o.head = nil, nil, 0
-		for _, e := range c.sessions {
+		for _, e := range c.sessions.all() {
 			e.value.Idle()
 		}
 	}

@@ -380,13 +380,13 @@ func (c *Cursor) Acknowledged(id int64) {
 	}
 }
 
-// Forward calls send, which hands something of the client's to the link, unless the client has lost the session. The
-// session cannot be another client's before send returns: so nothing of a former client's comes behind what a later one
+// Forward calls send, which hands something of the client's to the link, unless the session is not Attached. It
+// cannot be another client's before send returns: so nothing of a former client's comes behind what a later one
 // sends. send must not call back.
 func (c *Cursor) Forward(send func()) bool {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
-	if c.s.cursor != c {
+	if c.s.cursor != c || c.s.state != Live {
 		return false
 	}
 	send()
