@@ -452,6 +452,7 @@ type wsLink struct {
 // Read implements stream.Handler.
 func (l *wsLink) Read(p []byte) {
 	c := l.conn
+	defer c.contain()
 	c.input.Lock()
 	defer c.input.Unlock()
 	if c.closed.Load() {

@@ -1,8 +1,9 @@
 package engineio
 
 // A panic while one connection is handled is a defect, and ends that connection. Every way in leads past a contain: the
-// exported methods, that others call with locks of their own held; timers; goroutines; and what a stream reads, for which
-// package stream recovers. It is deferred before a lock is taken, so that the lock is free when the Handler is told.
+// exported methods, that others call with locks of their own held; timers; goroutines; and what a stream reads. (Package stream
+// recovers too, but ends the stream before it tells of it: a Handler would hear of that end first.) It is deferred before a
+// lock is taken, so that the lock is free when the Handler is told.
 
 // contain is deferred where a panic of the Socket's, or of its Handler's, is not to go on.
 func (s *Socket) contain() {

@@ -48,6 +48,7 @@ func (t *wsTransport) write(e *Encoder) (queued int) {
 // Read implements stream.Handler.
 func (t *wsTransport) Read(p []byte) {
 	s := t.socket
+	defer s.contain()
 	s.input.Lock()
 	defer s.input.Unlock()
 	s.mu.Lock()

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -202,8 +203,21 @@ func (s *Server) frontHandshake(head []byte, end int) (h frontHandshake, ok bool
 	return frontHandshake{r, q, c}, ok
 }
 
+// handshakeStack is more than a handshake takes of a goroutine's stack.
+const handshakeStack = 14 << 10
+
+// growStack has the stack of a goroutine grow at once, while there is nothing in it to be moved. It would double from 2 KiB
+// several times otherwise, each time with all that is in it.
+//
+//go:noinline
+func growStack() {
+	var room [handshakeStack]byte
+	runtime.KeepAlive(&room)
+}
+
 // serveHandshake answers a WebSocket's handshake.
 func (s *Server) serveHandshake(conn *stream.Conn, h frontHandshake, done func()) {
+	growStack()
 	defer done()
 	defer s.beginHandshake()()
 	w := &answerWriter{conn: conn, header: make(http.Header)}

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -20,18 +21,21 @@ var notRelayed = []string{
 	"Upgrade", "Sec-Websocket-Accept", "Sec-Websocket-Extensions", "Content-Length", "Date",
 }
 
-// without returns a copy of h without the named headers, and those that Connection names.
+// without returns the headers of h but those that are named here, in their canonical form, and those that Connection names. The
+// values are h's.
 func without(h http.Header, names []string) http.Header {
-	h = h.Clone()
-	for _, v := range h.Values("Connection") {
-		for name := range strings.SplitSeq(v, ",") {
-			h.Del(strings.TrimSpace(name))
+	rest := make(http.Header, len(h))
+	for name, values := range h {
+		if !slices.Contains(names, name) {
+			rest[name] = values
 		}
 	}
-	for _, name := range names {
-		h.Del(name)
+	for _, v := range h.Values("Connection") {
+		for name := range strings.SplitSeq(v, ",") {
+			rest.Del(strings.TrimSpace(name))
+		}
 	}
-	return h
+	return rest
 }
 
 // isForwarding reports whether a header says for whom a proxy has forwarded the request.

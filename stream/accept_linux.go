@@ -22,11 +22,10 @@ type Acceptor interface {
 
 // acceptor is a listener that a loop serves.
 type acceptor struct {
-	loop   *loop
-	slot   uint32 // guarded by loop.mu
-	family int
-	addr   net.Addr
-	a      Acceptor
+	loop *loop
+	slot uint32 // guarded by loop.mu
+	addr net.Addr
+	a    Acceptor
 
 	mu    sync.Mutex // guards fd
 	fd    int        // -1 when closed
@@ -48,7 +47,8 @@ func Accept(ln net.Listener, a Acceptor) (stop func()) {
 	if err != nil {
 		return nil
 	}
-	ac := &acceptor{loop: l, fd: fd, family: family, addr: ln.Addr(), a: a}
+	noDelay(fd, family) // which its connections inherit
+	ac := &acceptor{loop: l, fd: fd, addr: ln.Addr(), a: a}
 	ac.mu.Lock()
 	defer ac.mu.Unlock()
 	if err := l.add(ac, fd, &ac.slot, syscall.EPOLLIN); err != nil {
@@ -117,7 +117,6 @@ func (ac *acceptor) guardedEvent(uint32, []byte) {
 			ac.wait()
 			return
 		}
-		noDelay(fd, ac.family)
 		ac.a.Accepted(newConn(pickLoop(), fd, netAddr(sa)))
 	}
 }

@@ -77,6 +77,22 @@ func TestAcceptMany(t *testing.T) {
 	}
 }
 
+func TestAcceptedConnectionsDoNotDelay(t *testing.T) {
+	ln := tcpListener(t)
+	a := newArrivals()
+	defer stream.Accept(ln, a)()
+	peer, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	c := a.next(t)
+	defer c.Close()
+	if !c.NoDelay() {
+		t.Error("small writes wait")
+	}
+}
+
 // A listener can be stopped at any time; none of its connections stays open unless it was handed out.
 func TestAcceptIsStoppedWhileConnectionsCome(t *testing.T) {
 	before := descriptors(t)

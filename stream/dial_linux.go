@@ -74,7 +74,7 @@ func beginToConnect(family int, sa syscall.Sockaddr, addr net.Addr) (*Conn, erro
 		return nil, os.NewSyscallError("socket", err)
 	}
 	noDelay(fd, family)
-	err = syscall.Connect(fd, sa)
+	err = connectFD(fd, sa)
 	if err != nil && !errors.Is(err, syscall.EINPROGRESS) && !errors.Is(err, syscall.EINTR) {
 		closeFD(fd)
 		return nil, os.NewSyscallError("connect", err)

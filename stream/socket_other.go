@@ -9,3 +9,5 @@ import "syscall"
 func recvFD(fd int, p []byte) (int, error) { return syscall.Read(fd, p) }
 
 func sendFD(fd int, p []byte) (int, error) { return syscall.Write(fd, p) }
+
+func connectFD(fd int, sa syscall.Sockaddr) error { return syscall.Connect(fd, sa) }
