@@ -1,7 +1,6 @@
 package engineio
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"net/url"
@@ -45,47 +44,50 @@ type ConnHandler interface {
 // Conn is the client's side of an Engine.IO connection. It implements Engine.IO
 // protocol v4: it answers pings, and a polling connection upgrades itself to
 // WebSocket if the server offers that. It is safe for concurrent use.
+//
+// What each message needs stands first in it, as in a Socket.
 type Conn struct {
-	// Immutable after Dial.
-	dialer    *Dialer
-	request   Request // of the handshake; repeated by polling requests
-	handshake Handshake
-	response  http.Header
-	// The contexts are a polling Conn's only. ctx is that of polls and the upgrade, and ends with the Conn.
-	ctx    context.Context
-	cancel context.CancelFunc
-	// postCtx lives a little longer than the Conn: what was sent before Close still goes out.
-	postCtx    context.Context
-	cancelPost context.CancelFunc
-	h          ConnHandler // set by Start
-
-	// What came together with the handshake; owned by Dial, then Start.
-	early   []Packet // by polling
-	initial []byte   // by WebSocket, not yet read as frames
-
-	input sync.Mutex // serialises calls to the handler but for Drained
+	h ConnHandler // set by Start
 
 	closed atomic.Bool // set with mu held
 
-	mu     sync.Mutex // guards the fields below
-	unused bool       // it need not be closed in order
-	err    error
-	told   bool         // of the end: the handler
-	ws     *wsLink      // nil while the transport is polling
-	out    *Encoder     // collects frames until Flush; nil if there are none
-	poll   *pollingLink // nil if the Conn began as a WebSocket
-	paused bool
+	input sync.Mutex // serialises calls to the handler but for Drained
 
-	// Heartbeat.
-	timer    *time.Timer
-	lastPing time.Time // or when reading was resumed
-	lastPong time.Time // the server's next ping is due an interval after it
+	mu     sync.Mutex // guards the fields below, up to those that are immutable
+	unused bool       // it need not be closed in order
+	told   bool       // of the end: the handler
+	paused bool
 	// A ping may wait for us behind data that we did not read while paused. It is answered when it must be
 	// due; as many are left unanswered when they are read.
-	behind     bool // paused since lastPong
+	behind bool // paused since lastPong
+
+	ws   *wsLink      // nil while the transport is polling
+	out  *Encoder     // collects frames until Flush; nil if there are none
+	poll *pollingLink // nil if the Conn began as a WebSocket
+	err  error
+
+	// Heartbeat.
+	timer      *time.Timer
+	lastPing   time.Time // or when reading was resumed
+	lastPong   time.Time // the server's next ping is due an interval after it
 	unseenPong *time.Timer
 	surplus    int
 	stuckAt    int64 // bytes that the server had taken when onSilence last looked, while others waited; or unknown
+
+	// Immutable after Dial.
+	dialer    *Dialer
+	handshake Handshake
+
+	begun *beginning // nil after the Start of a WebSocket
+}
+
+// beginning is what there is of the handshake, until Start.
+type beginning struct {
+	request  Request     // repeated by polling requests, and kept for them
+	response http.Header // to it
+	// What came together with it.
+	early   []Packet // by polling
+	initial []byte   // by WebSocket, not yet read as frames
 }
 
 // Handshake is the server's OPEN packet.
@@ -93,7 +95,12 @@ func (c *Conn) Handshake() Handshake { return c.handshake }
 
 // ResponseHeader is the header of the server's answer to the handshake. It must not be changed, and is
 // gone after Start.
-func (c *Conn) ResponseHeader() http.Header { return c.response }
+func (c *Conn) ResponseHeader() http.Header {
+	if c.begun == nil {
+		return nil
+	}
+	return c.begun.response
+}
 
 // Transport is "websocket" or "polling".
 func (c *Conn) Transport() string {
@@ -124,11 +131,11 @@ func (c *Conn) Start(h ConnHandler) {
 	c.lastPing = time.Now()
 	c.stuckAt = unknown
 	c.timer = time.AfterFunc(c.silence(), c.onSilence)
-	c.response = nil // has been read; an idle connection keeps little
+	c.begun.response = nil // has been read; an idle connection keeps little
 	if c.ws != nil {
-		c.request = Request{}
-		c.ws.stream.Start(c.initial)
-		c.initial = nil
+		initial := c.begun.initial
+		c.begun = nil
+		c.ws.stream.Start(initial)
 		return
 	}
 	c.startPolling()
@@ -136,8 +143,8 @@ func (c *Conn) Start(h ConnHandler) {
 
 // deliverEarly handles what came with the handshake; input is held.
 func (c *Conn) deliverEarly() {
-	early := c.early
-	c.early = nil
+	early := c.begun.early
+	c.begun.early = nil
 	for _, p := range early {
 		if !c.packet(p) {
 			break
@@ -324,11 +331,11 @@ func (c *Conn) end(err error) {
 	case errors.Is(err, ErrClosed):
 		go c.sayClose() // ends with its requests, or when their time is up
 	default:
-		c.cancelPost()
+		c.poll.cancelPost()
 	}
 	c.poll.changedLocked()
-	if c.cancel != nil {
-		c.cancel()
+	if c.poll != nil {
+		c.poll.cancel()
 	}
 }
 

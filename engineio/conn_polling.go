@@ -24,7 +24,14 @@ const maxPostPackets = 16
 
 // pollingLink is what a Conn keeps while its transport is polling; guarded by the Conn's mu.
 type pollingLink struct {
-	conn      *Conn
+	// Immutable. ctx is that of polls and the upgrade, and ends with the Conn; postCtx lives a little longer: what was sent
+	// before Close still goes out.
+	conn       *Conn
+	ctx        context.Context
+	cancel     context.CancelFunc
+	postCtx    context.Context
+	cancelPost context.CancelFunc
+
 	posts     [][]byte // bodies that wait, each within the server's maxPayload and maxPostPackets
 	last      int      // packets in the last of them
 	bytes     int      // of posts, and of the one under way
@@ -40,6 +47,8 @@ type pollingLink struct {
 
 func newPollingLink(c *Conn) *pollingLink {
 	p := &pollingLink{conn: c}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.postCtx, p.cancelPost = context.WithCancel(context.Background())
 	p.changed.L = &c.mu
 	return p
 }
@@ -95,7 +104,7 @@ func (c *Conn) startPollLoop() {
 
 func (c *Conn) nextQueryLocked() string {
 	c.poll.requests++
-	return laterQuery(c.request.RawQuery, "polling", c.handshake.SID, "hf"+strconv.FormatUint(c.poll.requests, 36))
+	return laterQuery(c.begun.request.RawQuery, "polling", c.handshake.SID, "hf"+strconv.FormatUint(c.poll.requests, 36))
 }
 
 func (c *Conn) pollLoop() {
@@ -127,7 +136,7 @@ func (c *Conn) nextPoll() (query string, ok bool) {
 }
 
 func (c *Conn) pollOnce(query string) error {
-	resp, err := c.roundTrip(c.ctx, http.MethodGet, query, nil)
+	resp, err := c.roundTrip(c.poll.ctx, http.MethodGet, query, nil)
 	if err != nil {
 		return err
 	}
@@ -199,7 +208,7 @@ func (c *Conn) posted(body []byte) {
 }
 
 func (c *Conn) post(query string, body []byte) error {
-	resp, err := c.roundTrip(c.postCtx, http.MethodPost, query, body)
+	resp, err := c.roundTrip(c.poll.postCtx, http.MethodPost, query, body)
 	if err != nil {
 		return err
 	}
@@ -216,8 +225,8 @@ func (c *Conn) post(query string, body []byte) error {
 // sayClose tells the server that the connection ends, and what was still to be posted before.
 func (c *Conn) sayClose() {
 	defer c.contain()
-	defer c.cancelPost()
-	defer time.AfterFunc(c.dialer.Timeout, c.cancelPost).Stop()
+	defer c.poll.cancelPost()
+	defer time.AfterFunc(c.dialer.Timeout, c.poll.cancelPost).Stop()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.poll.posting {
@@ -352,9 +361,9 @@ func (p *probed) alive() bool {
 
 // probe opens a WebSocket to upgrade to, and sees a probe answered on it.
 func (c *Conn) probe() (*probed, error) {
-	ctx, cancel := context.WithTimeout(c.ctx, c.dialer.Timeout)
+	ctx, cancel := context.WithTimeout(c.poll.ctx, c.dialer.Timeout)
 	defer cancel()
-	query := laterQuery(c.request.RawQuery, "websocket", c.handshake.SID, "")
+	query := laterQuery(c.begun.request.RawQuery, "websocket", c.handshake.SID, "")
 	o, err := c.openWebSocket(ctx, query)
 	if err != nil {
 		return nil, err

@@ -94,28 +94,26 @@ func (d *Dialer) Dial(ctx context.Context, r Request) (*Conn, error) {
 		ctx, cancel = context.WithTimeout(ctx, d.Timeout)
 		defer cancel()
 	}
-	c := &Conn{dialer: d, request: r}
+	c := &Conn{dialer: d, begun: &beginning{request: r}}
 	if r.WebSocket {
 		if err := c.dialWebSocket(ctx); err != nil {
 			return nil, err
 		}
 		return c, nil
 	}
-	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.postCtx, c.cancelPost = context.WithCancel(context.Background())
 	c.poll = newPollingLink(c)
 	if err := c.dialPolling(ctx); err != nil {
-		c.cancel()
-		c.cancelPost()
+		c.poll.cancel()
+		c.poll.cancelPost()
 		return nil, err
 	}
 	// Later requests go to the server that answered this one, behind a balancer which uses cookies.
-	c.request.Header, c.request.head = withCookies(r.Header, c.response), ""
+	c.begun.request.Header, c.begun.request.head = withCookies(r.Header, c.begun.response), ""
 	return c, nil
 }
 
 func (c *Conn) dialPolling(ctx context.Context) error {
-	resp, err := c.roundTrip(ctx, http.MethodGet, c.request.RawQuery, nil)
+	resp, err := c.roundTrip(ctx, http.MethodGet, c.begun.request.RawQuery, nil)
 	if err != nil {
 		return err
 	}
@@ -127,7 +125,7 @@ func (c *Conn) dialPolling(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.response = resp.Header
+	c.begun.response = resp.Header
 	var packets []Packet
 	if err := DecodePayload(body, func(p Packet) bool {
 		packets = append(packets, p)
@@ -135,7 +133,7 @@ func (c *Conn) dialPolling(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	c.early = packets[1:]
+	c.begun.early = packets[1:]
 	return c.opened(packets[0])
 }
 
@@ -164,14 +162,14 @@ func (c *Conn) opened(p Packet) error {
 func (c *Conn) roundTrip(ctx context.Context, method, query string, body []byte) (*http.Response, error) {
 	u := *c.dialer.URL
 	u.RawQuery = query
-	u.Opaque = c.request.Path // as the client wrote it
+	u.Opaque = c.begun.request.Path // as the client wrote it
 	req, err := http.NewRequestWithContext(ctx, method, c.dialer.URL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
 	req.URL = &u
-	req.Host = c.request.Host
-	req.Header = c.request.Header.Clone()
+	req.Host = c.begun.request.Host
+	req.Header = c.begun.request.Header.Clone()
 	if req.Header.Get("User-Agent") == "" {
 		req.Header["User-Agent"] = []string{""} // else net/http adds its own
 	}
@@ -185,13 +183,13 @@ func (c *Conn) roundTrip(ctx context.Context, method, query string, body []byte)
 }
 
 func (c *Conn) dialWebSocket(ctx context.Context) error {
-	o, err := c.openWebSocket(ctx, c.request.RawQuery)
+	o, err := c.openWebSocket(ctx, c.begun.request.RawQuery)
 	if err != nil {
 		return err
 	}
 	l := &wsLink{conn: c}
-	c.response = o.header
-	c.initial, err = o.readUntil(l, func(p Packet) (bool, error) { return true, c.opened(p) })
+	c.begun.response = o.header
+	c.begun.initial, err = o.readUntil(l, func(p Packet) (bool, error) { return true, c.opened(p) })
 	if err = o.end(err); err != nil {
 		return err
 	}
@@ -312,7 +310,7 @@ func (c *Conn) webSocketHandshake(conn net.Conn, br *bufio.Reader, query string)
 		return nil, err
 	}
 	key := base64.StdEncoding.EncodeToString(nonce[:])
-	r := c.request
+	r := c.begun.request
 	if query != r.RawQuery {
 		r.RawQuery, r.head = query, ""
 	}

@@ -95,7 +95,7 @@ type Options struct {
 const smallBytes = 16 << 10
 
 func (o *Options) takeIncomplete(bytes int) bool {
-	return o.Incomplete == nil || bytes == 0 || o.Incomplete(bytes)
+	return bytes == 0 || o.Incomplete == nil || o.Incomplete(bytes)
 }
 
 const (
@@ -131,48 +131,51 @@ func (a *atomicState) set(s socketState) { a.v.Store(uint32(s)) }
 
 // Socket is the server's side of one client's Engine.IO connection.
 // It implements Engine.IO protocol v4. It is safe for concurrent use.
+//
+// What each message needs stands first in it, in as few lines of the processor's cache as may be: with many clients it is not
+// in the cache when a message comes.
 type Socket struct {
-	// Immutable.
-	sid  string
-	opts Options
-	h    Handler
+	h Handler // immutable
 
 	input  sync.Mutex // serialises calls to Handler.Message and Handler.Flush, and guards ending
-	ending Reason     // what the client said to end the connection, which is done after Flush; or 0
+	mu     sync.Mutex // guards the fields below, but for ending
+	state  atomicState
+	ending Reason // what the client said to end the connection, which is done after Flush; or 0
 
-	state atomicState // set with mu held
+	reason       Reason
+	notified     bool // Handler.Closed was called
+	blocked      bool // the WebSocket's kernel buffer is full
+	paused       bool // the Handler takes no more for now
+	pingInFlight bool
+	pingQueued   bool // in flight, but no poll has taken it yet
+	furtherQueue bool // a further ping is to go with the next answer to a poll
+	furtherWaits bool // a further ping is all that waits for the client's kernel: that it takes it is no sign of life
 
-	mu       sync.Mutex // guards the fields below
-	reason   Reason
-	notified bool // Handler.Closed was called
+	ws       *wsTransport // nil while the transport is polling
+	progress time.Time    // the last sign of life: anything received, or all that waited taken by the kernel
+	heard    time.Time    // when anything came last, but polls
+	pingMark uint64
 
-	ws      *wsTransport // nil while the transport is polling
-	blocked bool         // the WebSocket's kernel buffer is full
 	probe   *wsTransport // a WebSocket that may become the transport
 	polling pollingState
-
-	paused  bool          // the Handler takes no more for now
 	resumed chan struct{} // closed by Resume; nil unless a POST waits
 
 	// Heartbeat. The timer fires at nextPing or later; it is not moved for pings ahead of the interval.
-	timer        *time.Timer
-	timerAt      time.Time // when the timer fires
-	nextPing     time.Time
-	pingInFlight bool
-	pingQueued   bool // in flight, but no poll has taken it yet
-	pingSent     time.Time
-	pingMark     uint64
+	timer    *time.Timer
+	timerAt  time.Time // when the timer fires
+	nextPing time.Time
+	pingSent time.Time
+	lastPing time.Time // of any kind
 	// A client whose pong is not read while the Socket is paused, or comes behind much else that it sends, gets further
 	// pings, for its own heartbeat. Their pongs are left unheeded.
-	heard        time.Time // when anything came last, but polls
-	lastPing     time.Time // of any kind
-	furtherQueue bool      // one is to go with the next answer to a poll
-	further      int       // sent after the one in flight
-	unheeded     int       // pongs that come before the next that counts
-	furtherWaits bool      // one of them is all that waits for the client's kernel: that it takes it is no sign of life
-	progress     time.Time // the last sign of life: anything received, or all that waited taken by the kernel
+	further  int // sent after the one in flight
+	unheeded int // pongs that come before the next that counts
 	// Bytes of the WebSocket's: those in front of the ping, and those that the client's kernel has taken.
 	pingBehind, delivered int64
+
+	// Immutable.
+	sid  string
+	opts Options
 }
 
 // NewSocket returns an open Socket whose transport is polling. Start starts its heartbeat.

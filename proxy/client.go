@@ -14,37 +14,38 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// client is one Engine.IO connection from outside. It implements engineio.Handler and session.Owner.
+// client is one Engine.IO connection from outside. It implements engineio.Handler and session.Owner. What each message needs
+// stands first, as in an engineio.Socket.
 type client struct {
-	// Immutable.
-	srv         *Server
-	sock        *engineio.Socket
-	order       uint64        // of its handshake
-	address     netip.Addr    // where it comes from
-	request     savedRequest  // its handshake, to be repeated if a further home is needed
-	byWebSocket bool          // the handshake was
-	later       http.Header   // for its polling responses
-	bound       []byte        // digest of what its handshake has of recovery.bind
-	recoverable bool          // sessions of its are, in namespaces that have recovery
-	parks       bool          // its sessions are parked when it says goodbye to them
-	done        chan struct{} // closed when the client is gone and its sessions are parked
-
-	websocket atomic.Bool
-	redialing atomic.Bool // its input is paused until a further home is there
-	detached  sync.Once
-
-	partialBytes atomic.Int64 // of in.partial, as counted in Server.incomplete
+	srv  *Server          // immutable
+	sock *engineio.Socket // immutable
 
 	in incoming // owned by the Socket's input
 
 	sessions snapshot[*session.Cursor] // changed with mu held
 
-	mu       sync.Mutex // guards the fields below
+	mu       sync.Mutex // guards the fields below, up to those that are immutable
 	closed   bool
+	out      outgoing
 	closing  *time.Timer           // nil for most
 	home     *link                 // of its own handshake; nil while none is needed
 	goodbyes byNamespace[*goodbye] // to sessions that it left
-	out      outgoing
+
+	partialBytes atomic.Int64 // of in.partial, as counted in Server.incomplete
+	websocket    atomic.Bool
+	redialing    atomic.Bool // its input is paused until a further home is there
+	detached     sync.Once
+
+	// Immutable.
+	byWebSocket bool          // the handshake was
+	recoverable bool          // sessions of its are, in namespaces that have recovery
+	parks       bool          // its sessions are parked when it says goodbye to them
+	order       uint64        // of its handshake
+	address     netip.Addr    // where it comes from
+	request     savedRequest  // its handshake, to be repeated if a further home is needed
+	later       http.Header   // for its polling responses
+	bound       []byte        // digest of what its handshake has of recovery.bind
+	done        chan struct{} // closed when the client is gone and its sessions are parked
 }
 
 func newClient(s *Server, order uint64, req engineio.Request, sid string, opts engineio.Options, recoverable bool) *client {

@@ -32,19 +32,19 @@ type incoming struct {
 	lazy    bool // the client's handshake was not repeated upstream yet
 	raw     bool // the client does not speak the default parser: everything passes as it is
 	decided bool // raw is
-	limits  limits
+	wake    bool // the Socket is to be woken
+	resumed bool // the home may be needed no more
+	dropped bool // the client was closed: what follows is not handled
+	dialing bool
+	packets int     // handled since the last Flush
+	dirty   []*link // to be flushed
 	partial *partial
+	limits  limits
 	early   []packet
 	// earlyBytes counts early's.
 	earlyBytes   int
-	dirty        []*link   // to be flushed
-	packets      int       // handled since the last Flush
-	wake         bool      // the Socket is to be woken
-	resumed      bool      // the home may be needed no more
-	dropped      bool      // the client was closed: what follows is not handled
 	waiting      []message // what came while a further home was dialled
 	waitingBytes int
-	dialing      bool
 	namespaces   []string // that a CONNECT came for
 }
 
