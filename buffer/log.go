@@ -32,7 +32,7 @@ type Packet struct {
 }
 
 // Entry is a Packet as a log keeps it: there may be many, so what few packets have stands apart. It belongs to the log,
-// as do its bytes, and is valid until the next call of Trim, Append, Drop, Sift or Release.
+// as do its bytes, and is valid until the next call of Trim, Append, AppendShared, Drop, Sift or Release.
 type Entry struct {
 	data       []byte
 	rare       *rare // nil for most

@@ -61,8 +61,9 @@ type Conn struct {
 	// due; as many are left unanswered when they are read.
 	behind bool // paused since lastPong
 
-	ws   *wsLink      // nil while the transport is polling
-	out  *Encoder     // collects frames until Flush; nil if there are none
+	ws   *wsLink  // nil while the transport is polling, else &link
+	out  *Encoder // collects frames until Flush; nil if there are none
+	link wsLink
 	poll *pollingLink // nil if the Conn began as a WebSocket
 	err  error
 
@@ -449,11 +450,17 @@ func (c *Conn) deliverText(payload []byte) error {
 	return nil
 }
 
-// wsLink is the WebSocket of a Conn.
+// wsLink is the WebSocket of a Conn. It is a part of that, which every message needs as well.
 type wsLink struct {
 	conn   *Conn
 	stream stream.Stream
 	frames frameReader // owned by the stream's reader, and by Dial before
+}
+
+// newLink is the Conn's WebSocket, of which nothing has been read yet.
+func (c *Conn) newLink() *wsLink {
+	c.link = wsLink{conn: c}
+	return &c.link
 }
 
 // Read implements stream.Handler.

@@ -1,7 +1,8 @@
 package engineio
 
 // A panic while one connection is handled is a defect, and ends that connection. Every way in leads past a contain: the
-// exported methods, that others call with locks of their own held; timers; goroutines; and what a stream reads. (Package stream
+// exported methods, that others call with locks of their own held (Poll and Post, which are called from HTTP handlers that contain
+// panics, have none); timers; goroutines; and what a stream reads. (Package stream
 // recovers too, but ends the stream before it tells of it: a Handler would hear of that end first.) It is deferred before a
 // lock is taken, so that the lock is free when the Handler is told.
 

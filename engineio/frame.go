@@ -32,6 +32,7 @@ const maxFragments = 1 << 16
 // message is incomplete.
 type frameReader struct {
 	masked    bool  // frames must be masked: they come from a client
+	lost      bool  // what fn got made it panic: where the next frame begins is not known
 	maxBytes  int64 // of one message; 0 is no limit
 	partial   []byte
 	message   []byte
@@ -41,8 +42,18 @@ type frameReader struct {
 
 // feed handles p and calls fn with each whole message (OpText, OpBinary) and control frame.
 // The payload is valid, and may be changed, during the call only; p is changed by unmasking.
-// Errors are *frameError, or what fn returned; rest is what was not read then.
+// Errors are *frameError, or what fn returned; rest is what was not read then. After a panic of fn's nothing more is read.
 func (r *frameReader) feed(p []byte, fn func(op ws.OpCode, payload []byte) error) (rest []byte, err error) {
+	if r.lost {
+		return nil, errStop
+	}
+	r.lost = true
+	rest, err = r.take(p, fn)
+	r.lost = false
+	return rest, err
+}
+
+func (r *frameReader) take(p []byte, fn func(op ws.OpCode, payload []byte) error) (rest []byte, err error) {
 	var h ws.Header
 	for len(r.partial) > 0 && len(p) > 0 {
 		// Complete the frame at hand, and no more: what follows is read from p itself.

@@ -385,3 +385,26 @@ func BenchmarkFrameReader(b *testing.B) {
 		})
 	}
 }
+
+// After a panic in the middle of a batch nobody knows where the next frame begins: what a frame holds must not be read as one.
+func TestFrameReaderReadsNothingAfterAPanic(t *testing.T) {
+	var r frameReader
+	inner := newEncoder(serverFrames)
+	inner.Text([]byte("forged"), nil, nil)
+	e := newEncoder(serverFrames)
+	e.Text([]byte("boom"), nil, nil)
+	first := e.Len()
+	e.Text(inner.buf, nil, nil)
+	split := first + 3 // behind the second frame's header and the packet's type
+	func() {
+		defer func() { _ = recover() }()
+		_, _ = r.feed(e.buf[:split], func(ws.OpCode, []byte) error { panic("boom") })
+	}()
+	_, err := r.feed(e.buf[split:], func(_ ws.OpCode, payload []byte) error {
+		t.Errorf("read %q", payload)
+		return nil
+	})
+	if !errors.Is(err, errStop) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -137,10 +137,10 @@ func (a *atomicState) set(s socketState) { a.v.Store(uint32(s)) }
 type Socket struct {
 	h Handler // immutable
 
-	input  sync.Mutex // serialises calls to Handler.Message and Handler.Flush, and guards ending
-	mu     sync.Mutex // guards the fields below, but for ending
-	state  atomicState
-	ending Reason // what the client said to end the connection, which is done after Flush; or 0
+	input  sync.Mutex  // serialises calls to Handler.Message and Handler.Flush, and guards ending
+	mu     sync.Mutex  // guards the fields below, but for ending, up to those that are immutable
+	state  atomicState // set with mu held
+	ending Reason      // what the client said to end the connection, which is done after Flush; or 0
 
 	reason       Reason
 	notified     bool // Handler.Closed was called

@@ -16,18 +16,19 @@ const maxQueuedPongBytes = 4 << 10
 
 // wsTransport is one WebSocket of a Socket: its transport, or one that probes.
 type wsTransport struct {
-	socket *Socket
-	stream stream.Stream
+	socket  *Socket
+	stream  stream.Stream
+	written int64 // guarded by socket.mu
+
 	// Owned by the stream's reader.
-	frames  frameReader
-	counted int  // bytes in frames, as Options.Incomplete knows
 	current bool // it is the Socket's transport
+	frames  frameReader
+	counted int // bytes in frames, as Options.Incomplete knows
 
 	// Guarded by socket.mu.
 	ended       bool // end was called
 	probed      bool // answered a probe
 	queuedPongs int  // bytes of pongs that had to wait, since the last time that nothing waited
-	written     int64
 	timer       *time.Timer
 }
 

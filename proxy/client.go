@@ -20,20 +20,21 @@ type client struct {
 	srv  *Server          // immutable
 	sock *engineio.Socket // immutable
 
-	in incoming // owned by the Socket's input
-
 	sessions snapshot[*session.Cursor] // changed with mu held
 
-	mu       sync.Mutex // guards the fields below, up to those that are immutable
+	mu       sync.Mutex // guards the fields below, up to goodbyes
 	closed   bool
 	out      outgoing
 	closing  *time.Timer           // nil for most
 	home     *link                 // of its own handshake; nil while none is needed
 	goodbyes byNamespace[*goodbye] // to sessions that it left
 
+	in incoming // owned by the Socket's input
+
 	partialBytes atomic.Int64 // of in.partial, as counted in Server.incomplete
 	websocket    atomic.Bool
 	redialing    atomic.Bool // its input is paused until a further home is there
+	failed       atomic.Bool // by a panic
 	detached     sync.Once
 
 	// Immutable.
@@ -106,6 +107,10 @@ func (c *client) park(reason metrics.Reason, goingAway bool) {
 		if home != nil { // first, for a link whose sessions all end now is to be closed, not only disconnected
 			home.release(c, true)
 		}
+		if c.failed.Load() { // its end was heard of before fail was called
+			c.failSessions(cursors, home)
+			return
+		}
 		c.srv.registry.Park(cursors, c.parkFor(goingAway), string(reason))
 	})
 }
@@ -134,7 +139,7 @@ func (c *client) letGo() (cursors []*session.Cursor, home *link) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
-	cursors = c.sessions.all().values()
+	cursors = c.sessions.all()
 	home = c.home
 	c.home = nil
 	c.sessions.clear()
@@ -199,7 +204,7 @@ func (c *client) dropHome(l *link) bool {
 }
 
 func (c *client) attachedAnywhere() bool {
-	return slices.ContainsFunc(c.sessions.all().values(), (*session.Cursor).Attached)
+	return slices.ContainsFunc(c.sessions.all(), (*session.Cursor).Attached)
 }
 
 // connected attaches the client to a fresh session, whose CONNECT reply has come. It returns false if the client has gone.

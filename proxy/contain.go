@@ -8,10 +8,11 @@ import (
 )
 
 // A panic while one connection is handled is a defect, and ends that connection with its sessions: not the process, with
-// everybody else's. So every way into this package leads past a contain, and locks are given up by defer wherever
-// something could go wrong under them.
+// everybody else's. So every way into this package leads past a contain, or past engineio's, and locks are given up by defer
+// wherever something could go wrong under them.
 
-// contain is deferred by the client's methods that others call.
+// contain is deferred by the client's methods that others call, but for Message: whoever reads a connection contains what its
+// messages do.
 func (c *client) contain() {
 	if v := recover(); v != nil {
 		c.Panicked(v)
@@ -20,6 +21,7 @@ func (c *client) contain() {
 
 // Panicked implements engineio.Handler.
 func (c *client) Panicked(v any) {
+	c.failed.Store(true)
 	c.srv.panicked(v)
 	go c.fail() // not from here: the caller may hold the Socket's lock, or ours
 }
@@ -46,7 +48,7 @@ func (c *client) failSessions(cursors []*session.Cursor, home *link) {
 	}
 }
 
-// contain is deferred by the link's methods that others call.
+// contain is deferred by the link's methods that others call, but for Message.
 func (l *link) contain() {
 	if v := recover(); v != nil {
 		l.Panicked(v)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gobwas/ws"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/holdfast/holdfast/internal/legacy"
@@ -66,6 +67,15 @@ func (r *rig) wantContained(victim *client, other *counter) {
 	}
 }
 
+// clientFrame is a text message as a client sends it.
+func clientFrame(text string) []byte {
+	frame, err := ws.CompileFrame(ws.MaskFrameInPlace(ws.NewTextFrame([]byte(text))))
+	if err != nil {
+		panic(err) // a Buffer takes all
+	}
+	return frame
+}
+
 func TestPanicsEndOneConnection(t *testing.T) {
 	tests := []struct {
 		name string
@@ -77,6 +87,16 @@ func TestPanicsEndOneConnection(t *testing.T) {
 			c.sessions.set("/bad", &session.Cursor{})
 			c.mu.Unlock()
 			p.send(`42/bad,["x"]`)
+		}},
+		{"while a message is handled, with more behind it than one read takes", func(_ *rig, c *client, p *peer) {
+			c.mu.Lock()
+			c.goodbyes.set("/bad", &goodbye{})
+			c.mu.Unlock()
+			burst := clientFrame(`43/bad,1["x"]`)
+			for range 300 {
+				burst = append(burst, clientFrame(`42["`+strings.Repeat("a", 997)+`"]`)...)
+			}
+			_, _ = p.conn.Write(burst) // or it is closed already
 		}},
 		{"while a batch of the client's messages is flushed", func(_ *rig, c *client, p *peer) {
 			c.sock.Input(func() { c.in.dirty = append(c.in.dirty, nil) })

@@ -54,7 +54,7 @@ func (c *client) leave(cur *session.Cursor) bool {
 // removeLocked takes a session off the client that has left it; c.mu is held.
 func (c *client) removeLocked(namespace string) {
 	c.sessions.remove(namespace)
-	if len(c.goodbyes) == 0 || slices.ContainsFunc(c.sessions.all().values(), (*session.Cursor).Attached) {
+	if len(c.goodbyes) == 0 || slices.ContainsFunc(c.sessions.all(), (*session.Cursor).Attached) {
 		return
 	}
 	for _, e := range c.goodbyes {

@@ -235,7 +235,7 @@ func (c *client) dispatch(p *packet) {
 		c.refuseForged()
 		return
 	}
-	cur := c.sessions.get(string(p.h.Namespace))
+	cur := c.sessions.find(p.h.Namespace)
 	if p.h.IsEvent() && cur != nil && c.send(cur, p) {
 		return
 	}

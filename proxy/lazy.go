@@ -81,7 +81,7 @@ func (c *client) closeUnlessConnected(timeout time.Duration) {
 	defer c.mu.Unlock()
 	c.closeAfterLocked(timeout, func() {
 		c.mu.Lock()
-		unused := c.home == nil && len(c.sessions.all()) == 0
+		unused := c.home == nil && c.sessions.empty()
 		c.mu.Unlock()
 		if unused && !c.redialing.Load() {
 			c.sock.Close()

@@ -115,7 +115,7 @@ func (l *link) connecting(namespace string) bool {
 func (l *link) unused() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.sessions.all()) == 0 && len(l.pending) == 0 && l.opening == 0 && !l.raw.Load()
+	return l.sessions.empty() && len(l.pending) == 0 && l.opening == 0 && !l.raw.Load()
 }
 
 // relayRaw makes the link pass everything as it is.
@@ -219,7 +219,7 @@ func (l *link) touch(c *client) {
 	}
 }
 
-// deliver tells a client of what has arrived for it. It comes ahead of whatever else that client is told.
+// deliver tells a client of what has arrived for it. It comes ahead of whatever else the link has for a client.
 func (l *link) deliver() {
 	a := l.arrived
 	if a.cur == nil {
@@ -245,7 +245,7 @@ func (l *link) dispatch(p *packet) {
 		l.closeIfUnused()
 		return
 	}
-	s := l.sessions.get(string(p.h.Namespace))
+	s := l.sessions.find(p.h.Namespace)
 	switch {
 	case s != nil:
 	case l.late(p):
@@ -481,7 +481,7 @@ func (l *link) release(c *client, gone bool) {
 // closeIfUnused closes a link that is no client's home and has no sessions. It reports whether the link is closed.
 func (l *link) closeIfUnused() bool {
 	l.mu.Lock()
-	unused := l.client == nil && len(l.sessions.all()) == 0 && (len(l.pending) == 0 && l.opening == 0 || l.gone)
+	unused := l.client == nil && l.sessions.empty() && (len(l.pending) == 0 && l.opening == 0 || l.gone)
 	closed, used := l.ended, l.used
 	l.mu.Unlock()
 	switch {
@@ -501,7 +501,7 @@ func (l *link) Closed(err error) {
 	defer l.srv.removeLink(l)
 	defer l.contain()
 	l.freePartial()
-	l.srv.guard(l.deliver) // of a batch that panicked
+	l.srv.guard(l.Flush) // of a batch that panicked
 	left := l.endAll()
 	l.Drained()
 
@@ -545,7 +545,7 @@ func (l *link) endAll() remains {
 	l.ended = true
 	r := remains{
 		home: l.client, needed: len(l.pending) > 0 || l.raw.Load(),
-		sessions: l.sessions.all().values(), waiting: slices.Collect(maps.Values(l.pending)),
+		sessions: l.sessions.all(), waiting: slices.Collect(maps.Values(l.pending)),
 	}
 	l.sessions.clear()
 	return r

@@ -50,32 +50,69 @@ func (m byNamespace[T]) values() []T {
 	return values
 }
 
-// snapshot is a byNamespace that is read without a lock, for every message has to look there. Changes, which are rare,
-// are made with a lock of the owner's held, and make a new one.
+// snapshot holds a value for each namespace that is read without a lock, for every message has to look there. Changes, which are
+// rare, are made with a lock of the owner's held, and make a new list.
 type snapshot[T comparable] struct {
-	p atomic.Pointer[byNamespace[T]]
+	first atomic.Pointer[snapshotEntry[T]]
 }
 
-// all is what there is now. It must not be changed.
-func (s *snapshot[T]) all() byNamespace[T] {
-	if m := s.p.Load(); m != nil {
-		return *m
+// snapshotEntry is immutable.
+type snapshotEntry[T comparable] struct {
+	namespace string
+	value     T
+	next      *snapshotEntry[T]
+}
+
+// get returns the zero value for a namespace without one.
+func (s *snapshot[T]) get(namespace string) (value T) {
+	for e := s.first.Load(); e != nil; e = e.next {
+		if e.namespace == namespace {
+			return e.value
+		}
 	}
-	return nil
+	return value
 }
 
-func (s *snapshot[T]) get(namespace string) T { return s.all().get(namespace) }
+// find is get for a part of a message.
+func (s *snapshot[T]) find(namespace []byte) (value T) {
+	for e := s.first.Load(); e != nil; e = e.next {
+		if e.namespace == string(namespace) {
+			return e.value
+		}
+	}
+	return value
+}
 
 func (s *snapshot[T]) set(namespace string, value T) {
-	m := slices.Clone(s.all())
-	m.set(namespace, value)
-	s.p.Store(&m)
+	s.change(func(m *byNamespace[T]) { m.set(namespace, value) })
 }
 
 func (s *snapshot[T]) remove(namespace string) {
-	m := slices.Clone(s.all())
-	m.remove(namespace)
-	s.p.Store(&m)
+	s.change(func(m *byNamespace[T]) { m.remove(namespace) })
 }
 
-func (s *snapshot[T]) clear() { s.p.Store(nil) }
+func (s *snapshot[T]) change(fn func(m *byNamespace[T])) {
+	var m byNamespace[T]
+	for e := s.first.Load(); e != nil; e = e.next {
+		m = append(m, namespaceEntry[T]{e.namespace, e.value})
+	}
+	fn(&m)
+	var first *snapshotEntry[T]
+	for _, e := range slices.Backward(m) {
+		first = &snapshotEntry[T]{e.namespace, e.value, first}
+	}
+	s.first.Store(first)
+}
+
+func (s *snapshot[T]) clear() { s.first.Store(nil) }
+
+func (s *snapshot[T]) empty() bool { return s.first.Load() == nil }
+
+// all are the values, in a slice of their own.
+func (s *snapshot[T]) all() []T {
+	var values []T
+	for e := s.first.Load(); e != nil; e = e.next {
+		values = append(values, e.value)
+	}
+	return values
+}

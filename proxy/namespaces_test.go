@@ -5,18 +5,45 @@ import (
 	"testing"
 )
 
+// namespaced is what a byNamespace and a snapshot have in common.
+type namespaced interface {
+	get(namespace string) int
+	set(namespace string, value int)
+	remove(namespace string)
+}
+
 func TestByNamespace(t *testing.T) {
 	var m byNamespace[int]
+	testNamespaced(t, &m, func() []int { return m.values() })
+}
+
+func TestSnapshot(t *testing.T) {
+	var s snapshot[int]
+	testNamespaced(t, &s, s.all)
+	if got := s.find([]byte("/chat")); got != 4 || s.find([]byte("/none")) != 0 {
+		t.Errorf("find got %d", got)
+	}
+	if s.empty() {
+		t.Error("it is empty")
+	}
+	s.clear()
+	if !s.empty() || s.get("/chat") != 0 || len(s.all()) != 0 {
+		t.Error("it is not empty")
+	}
+}
+
+func testNamespaced(t *testing.T, m namespaced, values func() []int) {
+	t.Helper()
 	m.remove("/") // is no error
 	m.set("/", 1)
 	m.set("/chat", 2)
 	m.set("", 3)
 	m.set("/chat", 4)
 	if m.get("/") != 1 || m.get("/chat") != 4 || m.get("") != 3 || m.get("/none") != 0 {
-		t.Errorf("got %v", m)
+		t.Errorf("got %v", values())
 	}
 	m.remove("/")
-	if got := m.values(); m.get("/") != 0 || !slices.Equal(got, []int{4, 3}) {
+	if got := values(); m.get("/") != 0 || !slices.Equal(got, []int{4, 3}) {
 		t.Errorf("got %v", got)
 	}
 }

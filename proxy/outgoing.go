@@ -33,30 +33,31 @@ type outgoing struct {
 	pending []item // pending[head:] waits
 	head    int
 
-	rawBytes int   // of the pending items without a session
-	rawHeld  *link // held because rawBytes passed the window
-	window   int
-
-	written   []written     // sent, and not confirmed
-	count     uint64        // of packets ever sent
-	confirmed uint64        // of them; count's value then
-	bytes     int           // of them, unconfirmed
-	limit     int           // of bytes
-	within    time.Duration // in which they should arrive
-	mark      uint64        // the newest mark
-	markTime  time.Time
-	sinceMark int // bytes sent since
+	written   []written // sent, and not confirmed
+	count     uint64    // of packets ever sent
+	bytes     int       // of them, unconfirmed
+	limit     int       // of bytes
+	mark      uint64    // the newest mark
+	sinceMark int       // bytes sent since
 	ending    bool
 	asked     bool // an event with an acknowledgement was sent since
 	idleMark  bool // nothing was sent between the last two marks
-
-	replays []replay // sessions just resumed
 
 	// For Emit, while Fill runs.
 	enc      *engineio.Encoder
 	maxBytes int
 	emitted  int // bytes
 	replayed int
+
+	markTime  time.Time
+	within    time.Duration // in which the bytes should arrive
+	confirmed uint64        // of the packets sent; count's value then
+
+	rawBytes int   // of the pending items without a session
+	rawHeld  *link // held because rawBytes passed the window
+	window   int
+
+	replays []replay // sessions just resumed
 }
 
 // item is some packets of a session, or one message without a session.
@@ -183,7 +184,7 @@ func (c *client) wantsConfirm() bool {
 
 // holdsLink: c.mu is held.
 func (c *client) holdsLink() bool {
-	for _, e := range c.sessions.all() {
+	for e := c.sessions.first.Load(); e != nil; e = e.next {
 		if e.value.Held() {
 			return true
 		}
@@ -319,7 +320,7 @@ func (c *client) Confirm(mark uint64) {
 	}
 	if o.idleMark && len(o.written) == 0 && o.head == len(o.pending) {
 		o.written, o.pending, o.head = nil, nil, 0
-		for _, e := range c.sessions.all() {
+		for e := c.sessions.first.Load(); e != nil; e = e.next {
 			e.value.Idle()
 		}
 	}

@@ -3,6 +3,7 @@ package session
 import (
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/binary"
 	"strconv"
 	"strings"
 )
@@ -30,7 +31,14 @@ func newPID() string { return idPrefix + randomText(pidBytes) }
 
 // newTag returns what makes a session's offsets its own. It is not derived from the pid: offsets are seen
 // by event handlers and logs.
-func newTag() string { return randomText(tagBytes) }
+func newTag() tag { return tagOf(randomText(tagBytes)) }
+
+// tag is its tagLen characters, the first one in the lowest byte: every event needs it, so it is kept where it is at hand.
+type tag uint64
+
+func tagOf(s string) tag { return tag(binary.LittleEndian.Uint64([]byte(s))) }
+
+func (t tag) String() string { return string(binary.LittleEndian.AppendUint64(nil, uint64(t))) }
 
 func isBase64URL(s string) bool {
 	for i := range len(s) {
@@ -56,21 +64,21 @@ func IsOffset(s string) bool {
 }
 
 // parseOffset takes an offset apart: the prefix, the session's tag, and the sequence number in base 36.
-func parseOffset(s string) (tag string, seq uint64, ok bool) {
+func parseOffset(s string) (t tag, seq uint64, ok bool) {
 	if len(s) < offsetMin || !strings.HasPrefix(s, idPrefix) {
-		return "", 0, false
+		return 0, 0, false
 	}
-	tag, digits := s[len(idPrefix):len(idPrefix)+tagLen], s[len(idPrefix)+tagLen:]
+	text, digits := s[len(idPrefix):len(idPrefix)+tagLen], s[len(idPrefix)+tagLen:]
 	seq, err := strconv.ParseUint(digits, 36, 63)
-	if err != nil || seq == 0 || strconv.FormatUint(seq, 36) != digits || !isBase64URL(tag) {
-		return "", 0, false
+	if err != nil || seq == 0 || strconv.FormatUint(seq, 36) != digits || !isBase64URL(text) {
+		return 0, 0, false
 	}
-	return tag, seq, true
+	return tagOf(text), seq, true
 }
 
 // Offset is a packet's place in its session, which the client keeps and presents when it is back. The zero Offset is none.
 type Offset struct {
-	tag string
+	tag tag
 	seq uint64
 }
 
@@ -80,7 +88,7 @@ func (o Offset) AppendTo(dst []byte) []byte {
 		return dst
 	}
 	dst = append(dst, idPrefix...)
-	dst = append(dst, o.tag...)
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(o.tag))
 	return appendBase36(dst, o.seq)
 }
 

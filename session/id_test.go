@@ -59,7 +59,7 @@ func TestParseOffset(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			got, seq, ok := parseOffset(tt.in)
-			if ok != (tt.seq != 0) || seq != tt.seq || ok && got != tag {
+			if ok != (tt.seq != 0) || seq != tt.seq || ok && got.String() != tag {
 				t.Errorf("parseOffset(%q) = %q, %d, %v; want %d", tt.in, got, seq, ok, tt.seq)
 			}
 			if IsOffset(tt.in) != ok {
@@ -79,7 +79,7 @@ func FuzzParseOffset(f *testing.F) {
 		if !ok {
 			return
 		}
-		if seq == 0 || len(tag) != tagLen {
+		if seq == 0 || len(tag.String()) != tagLen {
 			t.Fatalf("%q: tag %q, number %d", s, tag, seq)
 		}
 		if again := string(Offset{tag, seq}.AppendTo(nil)); again != s {

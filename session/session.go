@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/holdfast/holdfast/buffer"
@@ -108,33 +109,35 @@ type Limits struct {
 	Fates Fates
 }
 
-// Session is safe for concurrent use.
+// Session is safe for concurrent use. What each packet needs stands first in it, in few lines of the processor's cache.
 type Session struct {
 	// Immutable.
-	registry  *Registry
-	upstream  Upstream
-	pid       string // empty if it cannot be resumed
-	tag       string
-	namespace string
+	registry *Registry
+	pid      string // empty if it cannot be resumed
+	tag      tag
 
-	mu       sync.Mutex // guards the fields below; never held during I/O
-	state    State
-	reply    []byte // the CONNECT reply, with the pid
-	binding  Binding
-	log      buffer.Log
-	sent     uint64 // what any client was ever sent
-	cursor   *Cursor
-	owned    uint64 // the latest handshake of a client that had the session
-	held     bool   // SessionHeld(true) was called
-	asking   int    // Asking packets in the log
-	parkedAt time.Time
-	away     *away // nil until the log is sifted
+	mu     sync.Mutex // guards the fields below, up to those that are immutable; never held during I/O
+	state  State
+	held   atomic.Bool // SessionHeld(true) was called; set with mu held
+	sent   uint64      // what any client was ever sent
+	cursor *Cursor
+	log    buffer.Log
+	asking int    // Asking packets in the log
+	reply  []byte // the CONNECT reply, with the pid
+	away   *away  // nil until the log is sifted
 	// left is set while it is parked because its client said goodbye. What that was sent about then it may have ignored: leftAt
 	// is what it was sent in all. stamped is the last Stamped packet that was confirmed.
 	left            *Goodbye
 	leftAt, stamped uint64
+	owned           uint64 // the latest handshake of a client that had the session
+	parkedAt        time.Time
 	// takenUntil is when the takeovers of late no longer count: each counts for its part of a minute.
 	takenUntil time.Time
+	binding    Binding
+
+	// Immutable.
+	upstream  Upstream
+	namespace string
 
 	// Set while parked; guarded by registry.mu.
 	parking *parking
@@ -225,7 +228,7 @@ func (s *Session) updateHoldLocked() {
 	if s.registry.budget.Exceeded() {
 		window = min(window, scarceWindowBytes)
 	}
-	held := s.held
+	held := s.held.Load()
 	switch n := s.log.Bytes(); {
 	case s.state != Live:
 		held = false
@@ -234,8 +237,8 @@ func (s *Session) updateHoldLocked() {
 	case n < window/2:
 		held = false
 	}
-	if held != s.held {
-		s.held = held
+	if held != s.held.Load() {
+		s.held.Store(held)
 		s.upstream.SessionHeld(held)
 	}
 }
@@ -303,9 +306,12 @@ func (c *Cursor) Attached() bool {
 
 // Held reports whether the link is not read because of what this client has not confirmed.
 func (c *Cursor) Held() bool {
+	if !c.s.held.Load() {
+		return false
+	}
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
-	return c.s.cursor == c && c.s.held
+	return c.s.cursor == c && c.s.held.Load()
 }
 
 // Emitter gets the packets that Cursor.Read reads.

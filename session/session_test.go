@@ -24,13 +24,13 @@ func TestReadGivesPacketsOnceInOrder(t *testing.T) {
 	var got received
 	passed, last, _ := c.Read(3, &got)
 	equal(t, "the first three", got.data, []string{"a", "b", "c"})
-	equal(t, "their offsets", got.offsets, []string{"hf" + s.tag + "1", "", ""})
+	equal(t, "their offsets", got.offsets, []string{"hf" + s.tag.String() + "1", "", ""})
 	if passed != 3 || last != 3 || got.replays != 0 {
 		t.Errorf("passed %d, last %d, replays %d; want 3, 3, 0", passed, last, got.replays)
 	}
 	rest := read(c, 10)
 	equal(t, "the rest", rest.data, []string{"d"})
-	equal(t, "its offset", rest.offsets, []string{"hf" + s.tag + "4"})
+	equal(t, "its offset", rest.offsets, []string{"hf" + s.tag.String() + "4"})
 	equal(t, "nothing is left", read(c, 10).data, nil)
 	w.finish()
 }

@@ -24,8 +24,10 @@ type Acceptor interface {
 type acceptor struct {
 	loop *loop
 	slot uint32 // guarded by loop.mu
-	addr net.Addr
-	a    Acceptor
+	// The option that its family may have is set for each connection: not all kernels let connections inherit it.
+	family int
+	addr   net.Addr
+	a      Acceptor
 
 	mu    sync.Mutex // guards fd
 	fd    int        // -1 when closed
@@ -47,8 +49,7 @@ func Accept(ln net.Listener, a Acceptor) (stop func()) {
 	if err != nil {
 		return nil
 	}
-	noDelay(fd, family) // which its connections inherit
-	ac := &acceptor{loop: l, fd: fd, addr: ln.Addr(), a: a}
+	ac := &acceptor{loop: l, fd: fd, family: family, addr: ln.Addr(), a: a}
 	ac.mu.Lock()
 	defer ac.mu.Unlock()
 	if err := l.add(ac, fd, &ac.slot, syscall.EPOLLIN); err != nil {
@@ -102,6 +103,8 @@ func (ac *acceptor) stop() {
 	}
 }
 
+func (ac *acceptor) watchedBy() *loop { return ac.loop }
+
 // guardedEvent implements target.
 func (ac *acceptor) guardedEvent(uint32, []byte) {
 	for range eventBatch { // others have their turn then; what is left is told of again
@@ -117,6 +120,7 @@ func (ac *acceptor) guardedEvent(uint32, []byte) {
 			ac.wait()
 			return
 		}
+		noDelay(fd, ac.family)
 		ac.a.Accepted(newConn(pickLoop(), fd, netAddr(sa)))
 	}
 }

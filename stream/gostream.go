@@ -239,7 +239,7 @@ func (s *goStream) readSocket() error {
 func readFD(fd int, p []byte) (int, error) {
 	for {
 		n, err := recvFD(fd, p)
-		if !errors.Is(err, syscall.EINTR) {
+		if err == nil || !errors.Is(err, syscall.EINTR) {
 			return n, err
 		}
 	}

@@ -51,8 +51,10 @@ type slot struct {
 
 // target is a descriptor that a loop watches: a connection, or a listener.
 type target interface {
-	// guardedEvent handles what epoll told, in the loop. buf is room for a read.
+	// guardedEvent handles what epoll told, in the loop. buf is room for a read. It may come late, when the target has ended.
 	guardedEvent(events uint32, buf []byte)
+	// watchedBy is the loop that watches the target.
+	watchedBy() *loop
 }
 
 var (
@@ -89,6 +91,7 @@ func newLoop() (*loop, error) {
 		return nil, err
 	}
 	l := &loop{epfd: epfd, wakeFD: fd, slots: make([]slot, 1)} // slot 0 is wakeFD's
+	l.slots[0].t = (*waker)(l)
 	ev := (&slot{}).event(0, syscall.EPOLLIN|epollET)
 	if err := syscall.EpollCtl(epfd, syscall.EPOLL_CTL_ADD, l.wakeFD, &ev); err != nil {
 		closeFD(epfd)
@@ -115,27 +118,33 @@ func closeFD(fd int) { _ = syscall.Close(fd) }
 // run never ends.
 func (l *loop) run() {
 	events := make([]syscall.EpollEvent, eventBatch)
+	targets := make([]target, eventBatch)
 	buf := make([]byte, readBufferBytes)
 	for {
 		n, err := syscall.EpollWait(l.epfd, events, -1)
 		if err != nil && !errors.Is(err, syscall.EINTR) {
 			panic(os.NewSyscallError("epoll_wait", err)) // a descriptor of ours is gone: nothing can go on
 		}
-		for i := range max(n, 0) {
-			ev := &events[i]
-			if ev.Fd == 0 {
-				l.drainWake()
-				continue
-			}
-			if t := l.find(uint32(ev.Fd), uint32(ev.Pad)); t != nil {
-				t.guardedEvent(ev.Events, buf)
+		n = max(n, 0)
+		l.find(events[:n], targets)
+		for i := range n {
+			if t := targets[i]; t != nil {
+				targets[i] = nil
+				t.guardedEvent(events[i].Events, buf)
 			}
 		}
 		l.runTasks(buf)
 	}
 }
 
-func (l *loop) drainWake() {
+// waker is a loop as the target of its wakeFD.
+type waker loop
+
+func (w *waker) watchedBy() *loop { return (*loop)(w) }
+
+// guardedEvent implements target.
+func (w *waker) guardedEvent(uint32, []byte) {
+	l := (*loop)(w)
 	var b [8]byte
 	_, _ = syscall.Read(l.wakeFD, b[:]) // only resets it
 	l.mu.Lock()
@@ -173,13 +182,22 @@ func (l *loop) schedule(s *loopStream) {
 	}
 }
 
-func (l *loop) find(index, generation uint32) target {
+// find sets the targets that events are for, nil where there is none any more. With many connections each has to be fetched from
+// memory first. Here the processor fetches them at the same time, as none has to wait for another's.
+func (l *loop) find(events []syscall.EpollEvent, targets []target) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if int(index) >= len(l.slots) || l.slots[index].generation != generation {
-		return nil
+	for i := range events {
+		index, generation := uint32(events[i].Fd), uint32(events[i].Pad)
+		if int(index) < len(l.slots) && l.slots[index].generation == generation {
+			targets[i] = l.slots[index].t
+		}
 	}
-	return l.slots[index].t
+	l.mu.Unlock()
+	for i := range events {
+		if t := targets[i]; t != nil && t.watchedBy() != l {
+			targets[i] = nil // is never so, but to know it the target has to be there
+		}
+	}
 }
 
 // add registers a target for what its descriptor, which must be open, is to be watched for. Its slot is what

@@ -1,7 +1,6 @@
 package stream
 
 import (
-	"errors"
 	"io"
 	"net"
 	"os"
@@ -132,6 +131,8 @@ func (s *loopStream) Resume() {
 	}
 }
 
+func (s *loopStream) watchedBy() *loop { return s.loop }
+
 // guardedEvent keeps a panic of the Handler's from ending the loop.
 func (s *loopStream) guardedEvent(events uint32, buf []byte) {
 	defer s.recover()
@@ -150,65 +151,87 @@ func (s *loopStream) recover() {
 
 // onEvent runs in the loop.
 func (s *loopStream) onEvent(events uint32, buf []byte) {
-	const broken = syscall.EPOLLHUP | syscall.EPOLLERR
-	if events&syscall.EPOLLOUT != 0 {
-		s.drain(events&broken == 0)
-	}
-	if events&(syscall.EPOLLRDHUP|broken) != 0 {
+	if events&(syscall.EPOLLRDHUP|brokenEvents) != 0 {
 		s.hungUp = true
 	}
 	if s.hungUp || events&syscall.EPOLLIN != 0 {
-		s.read(buf)
+		s.read(buf, events)
+	} else if events&syscall.EPOLLOUT != 0 {
+		s.drain(events&brokenEvents == 0)
 	}
 }
 
-// turn is what a stream that is to be read is read with.
-type turn struct {
-	h       Handler
-	initial []byte // to be given to it first
-	fd      int    // -1 if the connection has ended, and the Handler is still to be told
-	buf     []byte
-}
+// brokenEvents say that the connection has failed.
+const brokenEvents = syscall.EPOLLHUP | syscall.EPOLLERR
 
-// turn reports whether the stream is to be read now.
-func (s *loopStream) turn(buf []byte) (t turn, ok bool) {
+// turn is what is to be done for a stream.
+type turn uint8
+
+const (
+	turnNone    turn = iota
+	turnDrain        // more of what waits may be written
+	turnInitial      // the Handler is to be given what is there already
+	turnRead
+	turnEnd // the connection has ended, and the Handler is still to be told
+)
+
+// turn says what is to be done next, and with what: the Handler, its bytes, or a descriptor and how much to read from it. An
+// event for a connection that can be written, too, has every event that comes for another reason.
+func (s *loopStream) turn(out bool) (what turn, h Handler, initial []byte, fd, size int) {
 	s.mu.Lock()
+	if out && (len(s.queue) > 0 || s.held != nil) {
+		s.mu.Unlock()
+		return turnDrain, nil, nil, -1, 0
+	}
 	if s.closed {
 		s.mu.Unlock()
 		s.finish(ErrClosed)
-		return t, false
+		return turnNone, nil, nil, -1, 0
 	}
 	defer s.mu.Unlock()
 	switch {
 	case s.fd < 0 && !s.ended:
-		return t, false
+		return turnNone, nil, nil, -1, 0
 	case s.paused, s.full:
 		s.unread = true
-		return t, false
-	case s.held != nil:
-		buf = buf[:heldBytes]
+		return turnNone, nil, nil, -1, 0
+	case len(s.initial) > 0:
+		initial, s.initial = s.initial, nil
+		return turnInitial, s.h, initial, -1, 0
+	case s.fd < 0:
+		return turnEnd, nil, nil, -1, 0
 	}
-	t = turn{s.h, s.initial, s.fd, buf}
 	s.initial = nil
-	return t, true
+	size = readBufferBytes
+	if s.held != nil {
+		size = heldBytes
+	}
+	return turnRead, s.h, nil, s.fd, size
 }
 
-func (s *loopStream) read(buf []byte) {
+// read handles events that tell of something to be read, and perhaps that more may be written.
+func (s *loopStream) read(buf []byte, events uint32) {
 	for range maxReadsPerEvent {
-		t, ok := s.turn(buf)
-		switch {
-		case !ok:
+		what, h, initial, fd, size := s.turn(events&syscall.EPOLLOUT != 0)
+		if what == turnDrain {
+			s.drain(events&brokenEvents == 0)
+			what, h, initial, fd, size = s.turn(false)
+		}
+		events = 0
+		switch what {
+		case turnNone, turnDrain:
 			return
-		case len(t.initial) > 0:
-			t.h.Read(t.initial)
+		case turnInitial:
+			h.Read(initial)
 			continue
-		case t.fd < 0:
+		case turnEnd:
 			s.finish(nil)
 			return
+		case turnRead:
 		}
-		n, err := readFD(t.fd, t.buf)
+		n, err := readFD(fd, buf[:size])
 		switch {
-		case errors.Is(err, syscall.EAGAIN):
+		case err == syscall.EAGAIN: //nolint:errorlint // it is what the system says, and nothing around it
 			return
 		case err != nil:
 			s.finish(os.NewSyscallError("read", err))
@@ -219,8 +242,8 @@ func (s *loopStream) read(buf []byte) {
 			}
 			return
 		}
-		t.h.Read(t.buf[:n])
-		if n < len(t.buf) && !s.hungUp {
+		h.Read(buf[:n])
+		if n < size && !s.hungUp {
 			return
 		}
 	}

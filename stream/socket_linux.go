@@ -32,7 +32,8 @@ func sendFD(fd int, p []byte) (int, error) {
 	return int(n), nil
 }
 
-// connectFD begins to connect a socket that does not block.
+// connectFD begins to connect a socket that does not block. (The one thing that may take the kernel long is to find a local port
+// where nearly all are in use.)
 func connectFD(fd int, sa syscall.Sockaddr) error {
 	switch sa := sa.(type) {
 	case *syscall.SockaddrInet4:
