@@ -57,6 +57,8 @@ type Conn struct {
 	unused bool       // it need not be closed in order
 	told   bool       // of the end: the handler
 	paused bool
+	// unflushed is set when the handler has got messages and is still to Flush; guarded by input.
+	unflushed bool
 	// A ping may wait for us behind data that we did not read while paused. It is answered when it must be
 	// due; as many are left unanswered when they are read.
 	behind bool // paused since lastPong
@@ -352,6 +354,7 @@ func (c *Conn) tellClosed(h ConnHandler, err error) {
 	defer c.contain()
 	c.input.Lock()
 	defer c.input.Unlock()
+	c.flushInput()
 	h.Closed(err)
 }
 
@@ -472,10 +475,27 @@ func (l *wsLink) Read(p []byte) {
 	if c.closed.Load() {
 		return
 	}
+	c.unflushed = true
 	_, err := l.frames.feed(p, l.frame)
-	c.h.Flush()
 	if err != nil && !errors.Is(err, errStop) {
 		c.end(err)
+	}
+}
+
+// Flush implements stream.Handler.
+func (l *wsLink) Flush() {
+	c := l.conn
+	defer c.contain()
+	c.input.Lock()
+	defer c.input.Unlock()
+	c.flushInput()
+}
+
+// flushInput ends a batch of messages; input is held.
+func (c *Conn) flushInput() {
+	if c.unflushed {
+		c.unflushed = false
+		c.h.Flush()
 	}
 }
 

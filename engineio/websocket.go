@@ -21,9 +21,10 @@ type wsTransport struct {
 	written int64 // guarded by socket.mu
 
 	// Owned by the stream's reader.
-	current bool // it is the Socket's transport
-	frames  frameReader
-	counted int // bytes in frames, as Options.Incomplete knows
+	current   bool // it is the Socket's transport
+	unflushed bool // what came is not flushed yet
+	frames    frameReader
+	counted   int // bytes in frames, as Options.Incomplete knows
 
 	// Guarded by socket.mu.
 	ended       bool // end was called
@@ -70,8 +71,26 @@ func (t *wsTransport) Read(p []byte) {
 	if err != nil {
 		t.broken(err)
 	}
-	if t.current {
-		s.endInput(err)
+	t.unflushed = t.current
+	if err != nil || s.ending != 0 {
+		t.flushInput(err)
+	}
+}
+
+// Flush implements stream.Handler.
+func (t *wsTransport) Flush() {
+	s := t.socket
+	defer s.contain()
+	s.input.Lock()
+	defer s.input.Unlock()
+	t.flushInput(nil)
+}
+
+// flushInput ends a batch; input is held.
+func (t *wsTransport) flushInput(err error) {
+	if t.unflushed {
+		t.unflushed = false
+		t.socket.endInput(err)
 	}
 }
 

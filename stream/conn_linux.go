@@ -253,6 +253,17 @@ func (r heldReader) Read(p []byte) {
 	}
 }
 
+// Flush implements Handler.
+func (r heldReader) Flush() {
+	c := r.c
+	c.mu.Lock()
+	given := c.given
+	c.mu.Unlock()
+	if given { // since it was read
+		c.next.Flush()
+	}
+}
+
 // Drained implements Handler.
 func (r heldReader) Drained() {
 	c := r.c

@@ -167,12 +167,17 @@ func (s *goStream) endWriting(orderly bool) error {
 func (s *goStream) read(initial []byte) error {
 	defer recoverFor(s.h, s.Close)
 	if len(initial) > 0 && s.waitResumed() {
-		s.h.Read(initial)
+		s.handOver(initial)
 	}
 	if s.raw != nil {
 		return s.readSocket()
 	}
 	return s.readConn()
+}
+
+func (s *goStream) handOver(p []byte) {
+	s.h.Read(p)
+	s.h.Flush()
 }
 
 // waitResumed waits while the stream is paused. It returns false if it was closed.
@@ -224,7 +229,7 @@ func (s *goStream) readSocket() error {
 			continue
 		}
 		if rerr == nil && n > 0 {
-			s.h.Read((*bufp)[:n])
+			s.handOver((*bufp)[:n])
 		}
 		readBuffers.Put(bufp)
 		switch {
@@ -257,7 +262,7 @@ func (s *goStream) readConn() error {
 			if !s.waitResumed() { // paused while it read
 				return ErrClosed
 			}
-			s.h.Read(small[:n])
+			s.handOver(small[:n])
 		}
 		if err != nil {
 			return err

@@ -24,6 +24,11 @@ const (
 	eventBatch = 256
 	// maxReadsPerEvent bounds how much one busy connection is read before others have their turn.
 	maxReadsPerEvent = 4
+	// flushStreams and flushBytes bound what is read before it is flushed: neither is it to wait for long, nor to be out of
+	// the processor's cache by then. What has largeBytes is flushed at once.
+	flushStreams = 64
+	flushBytes   = 128 << 10
+	largeBytes   = 8 << 10
 
 	// epollET is syscall.EPOLLET, which is negative there.
 	epollET = 1 << 31
@@ -31,9 +36,12 @@ const (
 
 // loop is one epoll instance and the goroutine that serves it, for the life of the process.
 type loop struct {
-	epfd    int
-	wakeFD  int // an eventfd
-	spareFD int // for netConn, or -1; owned by the loop's goroutine
+	epfd   int
+	wakeFD int // an eventfd
+	// Owned by the loop's goroutine.
+	spareFD   int           // for netConn, or -1
+	unflushed []*loopStream // whose Handlers have read something and are still to Flush
+	readBytes int           // that they have read
 
 	mu    sync.Mutex // guards the fields below
 	slots []slot
@@ -131,10 +139,38 @@ func (l *loop) run() {
 			if t := targets[i]; t != nil {
 				targets[i] = nil
 				t.guardedEvent(events[i].Events, buf)
+				l.flushIfDue()
 			}
 		}
 		l.runTasks(buf)
+		l.flush()
 	}
+}
+
+// noteRead has a stream's Handler, which has read n bytes, flush a little later.
+func (l *loop) noteRead(s *loopStream, h Handler, n int) {
+	if s.unflushed == nil {
+		s.unflushed = h
+		l.unflushed = append(l.unflushed, s)
+	}
+	l.readBytes += n
+	if n >= largeBytes {
+		l.readBytes = flushBytes
+	}
+}
+
+func (l *loop) flushIfDue() {
+	if len(l.unflushed) >= flushStreams || l.readBytes >= flushBytes {
+		l.flush()
+	}
+}
+
+func (l *loop) flush() {
+	for i, s := range l.unflushed {
+		l.unflushed[i] = nil
+		s.guardedFlush()
+	}
+	l.unflushed, l.readBytes = l.unflushed[:0], 0
 }
 
 // waker is a loop as the target of its wakeFD.
@@ -162,6 +198,7 @@ func (l *loop) runTasks(buf []byte) {
 	l.mu.Unlock()
 	for _, s := range tasks {
 		s.guardedEvent(syscall.EPOLLIN, buf)
+		l.flushIfDue()
 	}
 }
 

@@ -17,7 +17,9 @@ type loopStream struct {
 	slot      uint32 // guarded by loop.mu, as is scheduled
 	scheduled bool
 
-	hungUp bool // the peer's end is announced: read until it comes; owned by the loop once started
+	// Owned by the loop once started.
+	hungUp    bool    // the peer's end is announced: read until it comes
+	unflushed Handler // who has read something and is still to Flush, or nil
 
 	mu       sync.Mutex // guards the fields below; fd is closed with it held, and by the loop only
 	h        Handler
@@ -223,6 +225,7 @@ func (s *loopStream) read(buf []byte, events uint32) {
 			return
 		case turnInitial:
 			h.Read(initial)
+			s.loop.noteRead(s, h, len(initial))
 			continue
 		case turnEnd:
 			s.finish(nil)
@@ -243,9 +246,11 @@ func (s *loopStream) read(buf []byte, events uint32) {
 			return
 		}
 		h.Read(buf[:n])
+		s.loop.noteRead(s, h, n)
 		if n < size && !s.hungUp {
 			return
 		}
+		s.loop.flushIfDue()
 	}
 	s.loop.schedule(s) // there may be more; others first
 }
@@ -259,8 +264,23 @@ func (s *loopStream) outlasts() bool {
 	return s.eof
 }
 
+// flush has the Handler flush what it has read.
+func (s *loopStream) flush() {
+	if h := s.unflushed; h != nil {
+		s.unflushed = nil
+		h.Flush()
+	}
+}
+
+// guardedFlush is for flush what guardedEvent is for onEvent.
+func (s *loopStream) guardedFlush() {
+	defer s.recover()
+	s.flush()
+}
+
 // finish closes the descriptor and tells the Handler. It runs in the loop, or instead of it.
 func (s *loopStream) finish(err error) {
+	s.flush()
 	s.mu.Lock()
 	switch {
 	case s.ended:

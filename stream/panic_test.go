@@ -29,6 +29,11 @@ func (f *fragile) Read(p []byte) {
 	f.recorder.Read(p)
 }
 
+func (f *fragile) Flush() {
+	f.recorder.Flush()
+	f.hit("Flush")
+}
+
 func (f *fragile) Drained() {
 	f.hit("Drained")
 	f.recorder.Drained()
@@ -43,7 +48,7 @@ func (f *fragile) Panicked(v any) { f.change(func() { f.panicked = append(f.pani
 
 func TestPanicsAreConfined(t *testing.T) {
 	everywhere(t, func(t *testing.T, n network) {
-		for _, method := range []string{"Read", "Drained", "Closed"} {
+		for _, method := range []string{"Read", "Flush", "Drained", "Closed"} {
 			t.Run(method, func(t *testing.T) {
 				healthy, r, healthyPeer := open(t, n)
 				ours, peer := n.pair(t)
@@ -51,7 +56,7 @@ func TestPanicsAreConfined(t *testing.T) {
 				s := n.new(ours, f)
 				s.Start(nil)
 				switch method {
-				case "Read":
+				case "Read", "Flush":
 					write(t, peer, []byte("x"))
 				case "Drained":
 					if n.plain {

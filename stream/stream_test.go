@@ -37,8 +37,10 @@ type recorder struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed, and replaced, at every change
 	got     []byte
-	drained int
-	closed  []error
+	// unflushed is set from Read to Flush; early, if Closed came in between.
+	unflushed, early bool
+	drained          int
+	closed           []error
 }
 
 func newRecorder() *recorder { return &recorder{changed: make(chan struct{})} }
@@ -55,12 +57,16 @@ func (r *recorder) Read(p []byte) {
 	if r.onRead != nil {
 		r.onRead(p)
 	}
-	r.change(func() { r.got = append(r.got, p...) })
+	r.change(func() { r.got, r.unflushed = append(r.got, p...), true })
 }
+
+func (r *recorder) Flush() { r.change(func() { r.unflushed = false }) }
 
 func (r *recorder) Drained() { r.change(func() { r.drained++ }) }
 
-func (r *recorder) Closed(err error) { r.change(func() { r.closed = append(r.closed, err) }) }
+func (r *recorder) Closed(err error) {
+	r.change(func() { r.closed, r.early = append(r.closed, err), r.early || r.unflushed })
+}
 
 // await waits until cond holds; cond may look at the recorder's fields.
 func (r *recorder) await(t testing.TB, what string, cond func() bool) {
@@ -83,7 +89,7 @@ func (r *recorder) await(t testing.TB, what string, cond func() bool) {
 
 func (r *recorder) awaitBytes(t testing.TB, want []byte) {
 	t.Helper()
-	r.await(t, "bytes to be read", func() bool { return len(r.got) >= len(want) })
+	r.await(t, "bytes to be read, and flushed", func() bool { return len(r.got) >= len(want) && !r.unflushed })
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !bytes.Equal(r.got, want) {
@@ -94,6 +100,11 @@ func (r *recorder) awaitBytes(t testing.TB, want []byte) {
 func (r *recorder) awaitClosed(t testing.TB) {
 	t.Helper()
 	r.await(t, "Closed", func() bool { return len(r.closed) > 0 })
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.early {
+		t.Error("Closed came ahead of Flush")
+	}
 }
 
 func (r *recorder) counts() (read, drained, closed int) {
