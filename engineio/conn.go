@@ -354,8 +354,8 @@ func (c *Conn) tellClosed(h ConnHandler, err error) {
 	defer c.contain()
 	c.input.Lock()
 	defer c.input.Unlock()
+	defer h.Closed(err) // whatever becomes of the Flush
 	c.flushInput()
-	h.Closed(err)
 }
 
 func (c *Conn) onSilence() {

@@ -256,6 +256,18 @@ func TestPanicsEndTheirConnOnly(t *testing.T) {
 	}
 }
 
+// The Flush that is made up for when a Conn is closed by another goroutine must not take Closed with it.
+func TestClosedFollowsAFlushThatPanics(t *testing.T) {
+	c, _ := dialSocket(t, newServer(t, false))
+	f := &fragileLog{newConnLog(), "Flush", c}
+	c.Start(f)
+	c.input.Lock()
+	c.unflushed = true
+	c.input.Unlock()
+	c.Close()
+	f.wantPanic(t)
+}
+
 // wantPanic waits for the panic, and for the end of the Conn.
 func (f *fragileLog) wantPanic(t *testing.T) {
 	t.Helper()

@@ -64,7 +64,7 @@ type Handler interface {
 	// Upgraded says that the client moved to WebSocket.
 	Upgraded()
 	// Closed comes once. If the client ended the connection, it follows the Flush of all that the client sent; if
-	// this side did, a Message under way may outlast it, and its Flush still comes.
+	// this side did, or a timeout, a Message under way may outlast it, and the Flush of a batch still comes.
 	Closed(reason Reason)
 	// Panicked says that a method of the Handler's panicked, or the Socket itself, and with what. It is called from where
 	// that happened, with the Socket's locks free unless a method that is called with one panicked. The Handler is to

@@ -61,6 +61,7 @@ func (t *wsTransport) Read(p []byte) {
 	if ended {
 		return // only waiting for the client's end of the closing handshake
 	}
+	t.unflushed = t.current // whatever becomes of the messages
 	_, err := t.frames.feed(p, t.frame)
 	if errors.Is(err, errStop) {
 		err = nil
@@ -71,7 +72,7 @@ func (t *wsTransport) Read(p []byte) {
 	if err != nil {
 		t.broken(err)
 	}
-	t.unflushed = t.current
+	t.unflushed = t.current // or since just now
 	if err != nil || s.ending != 0 {
 		t.flushInput(err)
 	}

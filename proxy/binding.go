@@ -35,9 +35,9 @@ func newBinder(cfg config.Bind) *binder {
 }
 
 // handshake digests what a client's handshake has, as the upstream sees it.
-func (b *binder) handshake(r engineio.Request) []byte {
+func (b *binder) handshake(r engineio.Request) string {
 	if b == nil {
-		return nil
+		return ""
 	}
 	d := hmac.New(sha256.New, b.key[:])
 	for _, name := range b.Headers {
@@ -50,16 +50,16 @@ func (b *binder) handshake(r engineio.Request) []byte {
 	for _, name := range b.Cookies {
 		writeValues(d, cookies(r.Header, name)...)
 	}
-	return d.Sum(nil)
+	return string(d.Sum(nil))
 }
 
 // session adds what a CONNECT packet has to the digest of its client's handshake.
-func (b *binder) session(handshake, connect []byte) session.Binding {
+func (b *binder) session(handshake string, connect []byte) session.Binding {
 	if b == nil {
 		return ""
 	}
 	d := hmac.New(sha256.New, b.key[:])
-	writeValues(d, string(handshake))
+	writeValues(d, handshake)
 	for _, v := range socketio.AuthValues(connect, b.Auth) {
 		if v == nil {
 			writeValues(d)

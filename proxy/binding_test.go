@@ -57,7 +57,7 @@ func TestBinder(t *testing.T) {
 	if other := newBinder(b.Bind); other.session(other.handshake(engineio.Request{}), nil) == binding("", "") {
 		t.Error("two processes make the same digest")
 	}
-	if newBinder(config.Bind{}).session(nil, []byte(auth)) != "" {
+	if newBinder(config.Bind{}).session("", []byte(auth)) != "" {
 		t.Error("bound, though nothing is configured")
 	}
 }

@@ -36,24 +36,23 @@ type client struct {
 	redialing    atomic.Bool // its input is paused until a further home is there
 	failed       atomic.Bool // by a panic
 	detached     sync.Once
+	done         ending // the client is gone and its sessions are parked
 
 	// Immutable.
-	byWebSocket bool          // the handshake was
-	recoverable bool          // sessions of its are, in namespaces that have recovery
-	parks       bool          // its sessions are parked when it says goodbye to them
-	order       uint64        // of its handshake
-	address     netip.Addr    // where it comes from
-	request     savedRequest  // its handshake, to be repeated if a further home is needed
-	later       http.Header   // for its polling responses
-	bound       []byte        // digest of what its handshake has of recovery.bind
-	done        chan struct{} // closed when the client is gone and its sessions are parked
+	byWebSocket bool         // the handshake was
+	recoverable bool         // sessions of its are, in namespaces that have recovery
+	parks       bool         // its sessions are parked when it says goodbye to them
+	order       uint64       // of its handshake
+	address     netip.Addr   // where it comes from
+	request     savedRequest // its handshake, to be repeated if a further home is needed
+	later       http.Header  // for its polling responses
+	bound       string       // digest of what its handshake has of recovery.bind
 }
 
 func newClient(s *Server, order uint64, req engineio.Request, sid string, opts engineio.Options, recoverable bool) *client {
 	c := &client{
 		srv: s, order: order, request: saveRequest(req), byWebSocket: req.WebSocket, recoverable: recoverable,
 		bound: s.binder.handshake(req),
-		done:  make(chan struct{}),
 	}
 	c.parks = recoverable && s.settings().Recovery.OnClientDisconnect == config.ParkSession
 	opts.Incomplete, opts.ConfirmByPong = c.takeIncomplete, c.parks
@@ -120,7 +119,7 @@ func (c *client) park(reason metrics.Reason, goingAway bool) {
 func (c *client) detach(leave func(cursors []*session.Cursor, home *link)) {
 	c.detached.Do(func() {
 		defer func() {
-			close(c.done)
+			c.done.happen()
 			c.freePartial()
 		}()
 		cursors, home := c.letGo()

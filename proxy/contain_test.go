@@ -42,12 +42,7 @@ func homeOf(c *client) *link {
 func (r *rig) wantContained(victim *client, other *counter) {
 	r.t.Helper()
 	r.await("the client's end", func() bool {
-		select {
-		case <-victim.done:
-			return r.proxy.client(victim.sock.SID()) == nil
-		default:
-			return false
-		}
+		return victim.done.happened() && r.proxy.client(victim.sock.SID()) == nil
 	})
 	r.await("one session, on one link, to be left", func() bool {
 		live, parked := r.proxy.registry.Counts()

@@ -83,7 +83,7 @@ func (f *front) Accepted(conn *stream.Conn) {
 		_ = conn.Close()
 		return
 	}
-	conn.OnRelease(sync.OnceFunc(func() { f.counted.leave(addr) }))
+	conn.OnRelease(func() { f.counted.leave(addr) })
 	timeout := f.srv.settings().Limits.ReadHeaderTimeout
 	n := &newcomer{f: f, conn: conn, headBy: time.Now().Add(timeout)}
 	n.timeout = time.AfterFunc(timeout, func() { _ = conn.Close() })
@@ -304,7 +304,7 @@ func (n *newcomer) handOver(read []byte) {
 		}
 		return
 	}
-	c := countedConn(conn, release, begun{read, n.headBy})
+	c := countedConn(conn, sync.OnceFunc(release), begun{read, n.headBy})
 	go n.f.pass(c) // ends as soon as net/http takes it, or the listener is closed
 }
 

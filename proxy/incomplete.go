@@ -44,10 +44,8 @@ func (c *client) countPartial(n int) bool {
 		return false
 	}
 	c.partialBytes.Add(int64(n))
-	select {
-	case <-c.done: // detach may have been here before
+	if c.done.happened() { // detach may have been here before
 		c.freePartial()
-	default:
 	}
 	return true
 }

@@ -25,7 +25,8 @@ type link struct {
 	// Immutable.
 	srv  *Server
 	conn *engineio.Conn
-	done chan struct{} // closed when the link has ended
+
+	done ending // of the link
 
 	// Owned by the Conn's input.
 	partial        *partial
@@ -66,7 +67,7 @@ type connecting struct {
 
 func newLink(s *Server, conn *engineio.Conn, c *client) *link {
 	l := &link{
-		srv: s, conn: conn, client: c, done: make(chan struct{}),
+		srv: s, conn: conn, client: c,
 	}
 	c.takeHome(l)
 	return l
@@ -80,7 +81,7 @@ func (l *link) start() {
 
 // abandon closes a link that was not started.
 func (l *link) abandon() {
-	close(l.done)
+	l.done.happen()
 	l.conn.Close()
 }
 
@@ -497,11 +498,11 @@ func (l *link) closeIfUnused() bool {
 // Closed implements engineio.ConnHandler: the link's sessions end, and their clients are told by the
 // end of their transports, after what the server had sent before.
 func (l *link) Closed(err error) {
-	defer close(l.done)
+	defer l.done.happen()
 	defer l.srv.removeLink(l)
 	defer l.contain()
 	l.freePartial()
-	l.srv.guard(l.Flush) // of a batch that panicked
+	l.Flush() // where a batch panicked
 	left := l.endAll()
 	l.Drained()
 

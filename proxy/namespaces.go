@@ -41,15 +41,6 @@ func (m *byNamespace[T]) remove(namespace string) {
 	*m = slices.DeleteFunc(*m, func(e namespaceEntry[T]) bool { return e.namespace == namespace })
 }
 
-// values are all, in a slice of their own.
-func (m byNamespace[T]) values() []T {
-	values := make([]T, len(m))
-	for i := range m {
-		values[i] = m[i].value
-	}
-	return values
-}
-
 // snapshot holds a value for each namespace that is read without a lock, for every message has to look there. Changes, which are
 // rare, are made with a lock of the owner's held, and make a new list.
 type snapshot[T comparable] struct {

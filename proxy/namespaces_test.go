@@ -14,7 +14,12 @@ type namespaced interface {
 
 func TestByNamespace(t *testing.T) {
 	var m byNamespace[int]
-	testNamespaced(t, &m, func() []int { return m.values() })
+	testNamespaced(t, &m, func() (values []int) {
+		for _, e := range m {
+			values = append(values, e.value)
+		}
+		return values
+	})
 }
 
 func TestSnapshot(t *testing.T) {

@@ -291,7 +291,7 @@ func (s *Server) closeAll() {
 	deadline := time.Now().Add(closeTimeout)
 	for _, c := range clients {
 		select {
-		case <-c.done:
+		case <-c.done.wait():
 		case <-time.After(time.Until(deadline)):
 			c.sock.Abort()
 		}
@@ -308,7 +308,7 @@ func (s *Server) closeAll() {
 	deadline = time.Now().Add(closeTimeout)
 	for _, l := range links {
 		select {
-		case <-l.done:
+		case <-l.done.wait():
 		case <-time.After(time.Until(deadline)):
 		}
 	}

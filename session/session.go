@@ -113,6 +113,7 @@ type Limits struct {
 type Session struct {
 	// Immutable.
 	registry *Registry
+	upstream Upstream
 	pid      string // empty if it cannot be resumed
 	tag      tag
 
@@ -135,9 +136,7 @@ type Session struct {
 	takenUntil time.Time
 	binding    Binding
 
-	// Immutable.
-	upstream  Upstream
-	namespace string
+	namespace string // immutable
 
 	// Set while parked; guarded by registry.mu.
 	parking *parking

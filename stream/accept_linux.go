@@ -107,6 +107,7 @@ func (ac *acceptor) watchedBy() *loop { return ac.loop }
 
 // guardedEvent implements target.
 func (ac *acceptor) guardedEvent(uint32, []byte) {
+	ac.loop.flush()        // there may be many connections
 	for range eventBatch { // others have their turn then; what is left is told of again
 		fd, sa, err := ac.accept()
 		switch {

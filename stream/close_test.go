@@ -369,3 +369,36 @@ func TestConcurrentUse(t *testing.T) {
 		}
 	})
 }
+
+// What a handler writes in Flush, and shuts down after, a peer gets that has said its last word with what was read.
+func TestShutdownInFlushAtThePeersEnd(t *testing.T) {
+	for _, n := range []network{
+		{"tcp", true, tcpPair, stream.New},
+		{"unix", true, unixPair, stream.New},
+		{"tcp by goroutines", true, tcpPair, goroutines},
+	} {
+		t.Run(n.name, func(t *testing.T) {
+			ours, peer := n.pair(t)
+			r := newRecorder()
+			s := n.new(ours, r)
+			want := bytes.Repeat([]byte("x"), more)
+			var once sync.Once
+			r.onFlush = func() {
+				once.Do(func() {
+					s.Write(want)
+					s.Shutdown(patience)
+				})
+			}
+			write(t, peer, []byte("bye"))
+			if err := peer.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			s.Start(nil)
+			got, err := io.ReadAll(peer)
+			if err != nil || len(got) != len(want) {
+				t.Errorf("the peer got %d bytes, %v; want %d", len(got), err, len(want))
+			}
+			r.awaitClosed(t)
+		})
+	}
+}

@@ -58,7 +58,7 @@ func (c *Conn) Start() error {
 // it. fn must not wait. It is to be called before Start.
 func (c *Conn) Notify(fn func()) { c.notify = fn }
 
-// OnRelease has fn called when the connection's descriptor is closed, unless it was detached. It is to be called before Start.
+// OnRelease has fn called once, when the connection's descriptor is closed, unless it was detached. It is to be called before Start.
 func (c *Conn) OnRelease(fn func()) { c.s.release = fn }
 
 // Received is what has come and was not read, and why no more will come, if so. It is valid until the next Read, or until

@@ -25,7 +25,7 @@ const (
 	// maxReadsPerEvent bounds how much one busy connection is read before others have their turn.
 	maxReadsPerEvent = 4
 	// flushStreams and flushBytes bound what is read before it is flushed: neither is it to wait for long, nor to be out of
-	// the processor's cache by then. What has largeBytes is flushed at once.
+	// the processor's cache by then. Where largeBytes were read, that is as soon as the stream has been read.
 	flushStreams = 64
 	flushBytes   = 128 << 10
 	largeBytes   = 8 << 10
@@ -39,15 +39,21 @@ type loop struct {
 	epfd   int
 	wakeFD int // an eventfd
 	// Owned by the loop's goroutine.
-	spareFD   int           // for netConn, or -1
-	unflushed []*loopStream // whose Handlers have read something and are still to Flush
-	readBytes int           // that they have read
+	spareFD   int         // for netConn, or -1
+	unflushed []unflushed // whose Handlers have read something and are still to Flush
+	readBytes int         // that they have read
 
 	mu    sync.Mutex // guards the fields below
 	slots []slot
 	free  []uint32
 	tasks []*loopStream // to be looked at although no event came
 	awake bool          // wakeFD is written to, and not read yet
+}
+
+// unflushed is a stream that was read, and by whom.
+type unflushed struct {
+	s *loopStream
+	h Handler
 }
 
 // slot is where an event finds whom it is for. The generation tells a late event for a closed
@@ -149,9 +155,9 @@ func (l *loop) run() {
 
 // noteRead has a stream's Handler, which has read n bytes, flush a little later.
 func (l *loop) noteRead(s *loopStream, h Handler, n int) {
-	if s.unflushed == nil {
-		s.unflushed = h
-		l.unflushed = append(l.unflushed, s)
+	if !s.unflushed {
+		s.unflushed = true
+		l.unflushed = append(l.unflushed, unflushed{s, h})
 	}
 	l.readBytes += n
 	if n >= largeBytes {
@@ -166,9 +172,9 @@ func (l *loop) flushIfDue() {
 }
 
 func (l *loop) flush() {
-	for i, s := range l.unflushed {
-		l.unflushed[i] = nil
-		s.guardedFlush()
+	for i, u := range l.unflushed {
+		l.unflushed[i] = unflushed{}
+		u.s.guardedFlush(u.h)
 	}
 	l.unflushed, l.readBytes = l.unflushed[:0], 0
 }

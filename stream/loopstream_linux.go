@@ -18,8 +18,8 @@ type loopStream struct {
 	scheduled bool
 
 	// Owned by the loop once started.
-	hungUp    bool    // the peer's end is announced: read until it comes
-	unflushed Handler // who has read something and is still to Flush, or nil
+	hungUp    bool // the peer's end is announced: read until it comes
+	unflushed bool // the Handler has read something and is still to Flush
 
 	mu       sync.Mutex // guards the fields below; fd is closed with it held, and by the loop only
 	h        Handler
@@ -240,6 +240,7 @@ func (s *loopStream) read(buf []byte, events uint32) {
 			s.finish(os.NewSyscallError("read", err))
 			return
 		case n == 0:
+			s.flush(h) // it may Shutdown
 			if !s.outlasts() {
 				s.finish(io.EOF)
 			}
@@ -264,23 +265,28 @@ func (s *loopStream) outlasts() bool {
 	return s.eof
 }
 
-// flush has the Handler flush what it has read.
-func (s *loopStream) flush() {
-	if h := s.unflushed; h != nil {
-		s.unflushed = nil
+// flush has h flush what it has read.
+func (s *loopStream) flush(h Handler) {
+	if s.unflushed {
+		s.unflushed = false
 		h.Flush()
 	}
 }
 
 // guardedFlush is for flush what guardedEvent is for onEvent.
-func (s *loopStream) guardedFlush() {
+func (s *loopStream) guardedFlush(h Handler) {
 	defer s.recover()
-	s.flush()
+	s.flush(h)
 }
 
-// finish closes the descriptor and tells the Handler. It runs in the loop, or instead of it.
+// finish has the Handler flush, closes the descriptor and tells the Handler. It runs in the loop.
 func (s *loopStream) finish(err error) {
-	s.flush()
+	if s.unflushed {
+		s.mu.Lock()
+		h := s.h
+		s.mu.Unlock()
+		s.guardedFlush(h)
+	}
 	s.mu.Lock()
 	switch {
 	case s.ended:

@@ -24,7 +24,8 @@ var ErrClosed = errors.New("stream: closed by this side")
 type Handler interface {
 	// Read gets bytes as they arrive. p is valid, and may be changed, during the call only.
 	Read(p []byte)
-	// Flush follows Read, once for one or several in a row, and before Closed. What others are to have of what was read, they
+	// Flush follows Read, once for one or several in a row, and before Closed; it may come while the stream is paused, or when
+	// nothing was read. What others are to have of what was read, they
 	// are to have then: where many streams are read in turn, it goes out in larger pieces, and to receivers that are awake.
 	Flush()
 	// Drained says that bytes which had to wait are all written. Others may wait by now.

@@ -32,7 +32,8 @@ const patience = 20 * time.Second
 
 // recorder is a Handler that remembers what it got.
 type recorder struct {
-	onRead func(p []byte) // called first, without the lock
+	onRead  func(p []byte) // called first, without the lock
+	onFlush func()         // the same
 
 	mu      sync.Mutex
 	changed chan struct{} // closed, and replaced, at every change
@@ -60,7 +61,12 @@ func (r *recorder) Read(p []byte) {
 	r.change(func() { r.got, r.unflushed = append(r.got, p...), true })
 }
 
-func (r *recorder) Flush() { r.change(func() { r.unflushed = false }) }
+func (r *recorder) Flush() {
+	if r.onFlush != nil {
+		r.onFlush()
+	}
+	r.change(func() { r.unflushed = false })
+}
 
 func (r *recorder) Drained() { r.change(func() { r.drained++ }) }
 
