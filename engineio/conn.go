@@ -63,9 +63,13 @@ type Conn struct {
 	// due; as many are left unanswered when they are read.
 	behind bool // paused since lastPong
 
-	ws   *wsLink  // nil while the transport is polling, else &link
-	out  *Encoder // collects frames until Flush; nil if there are none
-	link wsLink
+	ws  *wsLink  // the Conn itself; nil while the transport is polling
+	out *Encoder // collects frames until Flush; nil if there are none
+
+	// Of the WebSocket.
+	stream stream.Stream // not changed once ws is set
+	frames frameReader   // owned by the stream's reader, and by Dial before
+
 	poll *pollingLink // nil if the Conn began as a WebSocket
 	err  error
 
@@ -453,22 +457,12 @@ func (c *Conn) deliverText(payload []byte) error {
 	return nil
 }
 
-// wsLink is the WebSocket of a Conn. It is a part of that, which every message needs as well.
-type wsLink struct {
-	conn   *Conn
-	stream stream.Stream
-	frames frameReader // owned by the stream's reader, and by Dial before
-}
-
-// newLink is the Conn's WebSocket, of which nothing has been read yet.
-func (c *Conn) newLink() *wsLink {
-	c.link = wsLink{conn: c}
-	return &c.link
-}
+// wsLink is a Conn as the Handler of its WebSocket's stream.
+type wsLink Conn
 
 // Read implements stream.Handler.
 func (l *wsLink) Read(p []byte) {
-	c := l.conn
+	c := (*Conn)(l)
 	defer c.contain()
 	c.input.Lock()
 	defer c.input.Unlock()
@@ -484,7 +478,7 @@ func (l *wsLink) Read(p []byte) {
 
 // Flush implements stream.Handler.
 func (l *wsLink) Flush() {
-	c := l.conn
+	c := (*Conn)(l)
 	defer c.contain()
 	c.input.Lock()
 	defer c.input.Unlock()
@@ -500,7 +494,7 @@ func (c *Conn) flushInput() {
 }
 
 func (l *wsLink) frame(op ws.OpCode, payload []byte) error {
-	c := l.conn
+	c := (*Conn)(l)
 	switch op { //nolint:exhaustive // the others mean nothing here
 	case ws.OpText:
 		return c.deliverText(payload)
@@ -522,13 +516,13 @@ func (l *wsLink) frame(op ws.OpCode, payload []byte) error {
 
 // Drained implements stream.Handler.
 func (l *wsLink) Drained() {
-	if h := l.conn.handler(); h != nil { // else the Conn was not started: TLS writes from a goroutine
+	if h := (*Conn)(l).handler(); h != nil { // else the Conn was not started: TLS writes from a goroutine
 		h.Drained()
 	}
 }
 
 // Closed implements stream.Handler.
-func (l *wsLink) Closed(err error) { l.conn.end(err) }
+func (l *wsLink) Closed(err error) { (*Conn)(l).end(err) }
 
 // end closes the WebSocket, in order with a CLOSE frame.
 func (l *wsLink) end(inOrder bool) {

@@ -368,7 +368,8 @@ func (c *Conn) probe() (*probed, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &probed{conn: o.conn, link: c.newLink()}
+	c.frames = frameReader{}
+	p := &probed{conn: o.conn, link: (*wsLink)(c)}
 	e := newEncoder(clientFrames)
 	e.packet(Ping, []byte("probe"), nil, nil)
 	_, err = o.conn.Write(e.buf) // a few bytes on a fresh connection

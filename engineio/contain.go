@@ -36,7 +36,7 @@ func (c *Conn) handler() ConnHandler {
 }
 
 // Panicked implements stream.PanicHandler.
-func (l *wsLink) Panicked(v any) { l.conn.panicked(v) }
+func (l *wsLink) Panicked(v any) { (*Conn)(l).panicked(v) }
 
 // unlocked runs fn without the lock that its caller holds, and goes on to hold.
 func (c *Conn) unlocked(fn func()) {

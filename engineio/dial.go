@@ -187,7 +187,7 @@ func (c *Conn) dialWebSocket(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l := c.newLink()
+	l := (*wsLink)(c)
 	c.begun.response = o.header
 	c.begun.initial, err = o.readUntil(l, func(p Packet) (bool, error) { return true, c.opened(p) })
 	if err = o.end(err); err != nil {

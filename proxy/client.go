@@ -17,14 +17,14 @@ import (
 // client is one Engine.IO connection from outside. It implements engineio.Handler and session.Owner. What each message needs
 // stands first, as in an engineio.Socket.
 type client struct {
-	srv  *Server          // immutable
 	sock *engineio.Socket // immutable
+	mu   sync.Mutex       // guards the fields below, up to goodbyes, but for those that say otherwise
+	out  outgoing
 
+	srv      *Server                   // immutable
 	sessions snapshot[*session.Cursor] // changed with mu held
 
-	mu       sync.Mutex // guards the fields below, up to goodbyes
 	closed   bool
-	out      outgoing
 	closing  *time.Timer           // nil for most
 	home     *link                 // of its own handshake; nil while none is needed
 	goodbyes byNamespace[*goodbye] // to sessions that it left
