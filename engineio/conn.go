@@ -88,8 +88,7 @@ type Conn struct {
 	begun *beginning // nil after the Start of a WebSocket
 }
 
-// beginning is what there is of the handshake, until Start. It is owned by Dial, then Start; what polling keeps of it is immutable
-// from then on.
+// beginning is what there is of the handshake, until Start.
 type beginning struct {
 	request  Request     // repeated by polling requests, and kept for them
 	response http.Header // to it
@@ -438,7 +437,7 @@ func (c *Conn) sendPongLocked() {
 	}
 	c.lastPong = time.Now()
 	if c.ws == nil {
-		c.poll.queue(encodePacket(Pong, nil), c.maxPost())
+		c.poll.queue(appendPacket(nil, Pong, nil), c.maxPost())
 		c.startPostLocked()
 		return
 	}
@@ -536,9 +535,8 @@ func (l *wsLink) end(inOrder bool) {
 	l.stream.Shutdown(lingerTimeout)
 }
 
-// encodePacket is a packet as it stands in a polling payload.
-func encodePacket(t PacketType, data []byte) []byte {
-	return append([]byte{byte(t)}, data...)
+func appendPacket(dst []byte, t PacketType, data []byte) []byte {
+	return append(append(dst, byte(t)), data...)
 }
 
 // laterQuery is the query of the requests that follow a handshake: the handshake's own, with the transport, the sid

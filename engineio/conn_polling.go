@@ -75,7 +75,7 @@ func (p *pollingLink) queue(packet []byte, maxBytes int) {
 }
 
 func (p *pollingLink) queueText(text []byte, maxBytes int) {
-	p.queue(encodePacket(Message, text), maxBytes)
+	p.queue(appendPacket(nil, Message, text), maxBytes)
 }
 
 func (p *pollingLink) queueBinary(data []byte, maxBytes int) {

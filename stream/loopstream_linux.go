@@ -174,35 +174,41 @@ const (
 	turnDrain        // more of what waits may be written
 	turnInitial      // the Handler is to be given what is there already
 	turnRead
-	turnEnd   // the connection has ended, and the Handler is still to be told
-	turnClose // Close was called
+	turnEnd // the connection has ended, and the Handler is still to be told
 )
 
-// turn says what is to be done next, and with what: the Handler, its bytes, or a descriptor and how much to read from it. out
-// is whether the kernel takes more: every event says that of a connection that takes any, whatever else it came for.
+// turn says what is to be done next, and with what: the Handler, its bytes, or a descriptor and how much to read from it. An
+// event for a connection that can be written, too, has every event that comes for another reason.
 func (s *loopStream) turn(out bool) (what turn, h Handler, initial []byte, fd, size int) {
 	s.mu.Lock()
+	if out && (len(s.queue) > 0 || s.held != nil) {
+		s.mu.Unlock()
+		return turnDrain, nil, nil, -1, 0
+	}
+	if s.closed {
+		s.mu.Unlock()
+		s.finish(ErrClosed)
+		return turnNone, nil, nil, -1, 0
+	}
 	defer s.mu.Unlock()
-	h, fd, size = s.h, s.fd, readBufferBytes
+	switch {
+	case s.fd < 0 && !s.ended:
+		return turnNone, nil, nil, -1, 0
+	case s.paused, s.full:
+		s.unread = true
+		return turnNone, nil, nil, -1, 0
+	case len(s.initial) > 0:
+		initial, s.initial = s.initial, nil
+		return turnInitial, s.h, initial, -1, 0
+	case s.fd < 0:
+		return turnEnd, nil, nil, -1, 0
+	}
+	s.initial = nil
+	size = readBufferBytes
 	if s.held != nil {
 		size = heldBytes
 	}
-	switch {
-	case out && (len(s.queue) > 0 || s.held != nil):
-		what = turnDrain
-	case s.closed:
-		what = turnClose
-	case s.fd < 0 && !s.ended:
-	case s.paused, s.full:
-		s.unread = true
-	case len(s.initial) > 0:
-		what, initial, s.initial = turnInitial, s.initial, nil
-	case s.fd < 0:
-		what = turnEnd
-	default:
-		what, s.initial = turnRead, nil
-	}
-	return what, h, initial, fd, size
+	return turnRead, s.h, nil, s.fd, size
 }
 
 // read handles events that tell of something to be read, and perhaps that more may be written.
@@ -223,9 +229,6 @@ func (s *loopStream) read(buf []byte, events uint32) {
 			continue
 		case turnEnd:
 			s.finish(nil)
-			return
-		case turnClose:
-			s.finish(ErrClosed)
 			return
 		case turnRead:
 		}
