@@ -88,7 +88,8 @@ type Conn struct {
 	begun *beginning // nil after the Start of a WebSocket
 }
 
-// beginning is what there is of the handshake, until Start.
+// beginning is what there is of the handshake, until Start. It is owned by Dial, then Start; what polling keeps of it is immutable
+// from then on.
 type beginning struct {
 	request  Request     // repeated by polling requests, and kept for them
 	response http.Header // to it

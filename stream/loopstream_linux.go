@@ -177,8 +177,8 @@ const (
 	turnEnd // the connection has ended, and the Handler is still to be told
 )
 
-// turn says what is to be done next, and with what: the Handler, its bytes, or a descriptor and how much to read from it. An
-// event for a connection that can be written, too, has every event that comes for another reason.
+// turn says what is to be done next, and with what: the Handler, its bytes, or a descriptor and how much to read from it. out
+// is whether the kernel takes more: every event says that of a connection that takes any, whatever else it came for.
 func (s *loopStream) turn(out bool) (what turn, h Handler, initial []byte, fd, size int) {
 	s.mu.Lock()
 	if out && (len(s.queue) > 0 || s.held != nil) {

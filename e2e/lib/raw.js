@@ -28,15 +28,18 @@ export function request(url, { method = "GET", headers = {}, body, agent = false
   return result;
 }
 
-/** Writes bytes on a TCP connection and gives all that comes back until its end (or `ms` of silence). */
-export function exchange(url, text, { ms = 3000 } = {}) {
+/** Writes bytes on a TCP connection and gives all that comes back until its end, or `ms` of silence; the first answer may take `patience`. */
+export function exchange(url, text, { ms = 3000, patience = ms } = {}) {
   const { hostname, port } = new URL(url);
   return new Promise((resolve, reject) => {
     const socket = net.connect(port, hostname, () => socket.write(text));
     let got = "";
     let ended = false;
-    socket.setTimeout(ms, () => socket.destroy());
-    socket.on("data", (d) => (got += d.toString("latin1")));
+    socket.setTimeout(patience, () => socket.destroy()); // for the first answer, and then for silence
+    socket.on("data", (d) => {
+      got += d.toString("latin1");
+      socket.setTimeout(ms);
+    });
     socket.on("end", () => (ended = true));
     socket.on("error", reject);
     socket.on("close", () => resolve({ text: got, ended }));
