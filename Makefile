@@ -28,11 +28,11 @@ test: deps race e2e ## Install what tests need, and run all of them
 	$(MAKE) soak MINUTES=2 RACE=0 # the race detector's own memory grows
 
 .PHONY: deps
-deps: e2e/node_modules/.package-lock.json
-	tools/deps.sh
+deps: test/e2e/node_modules/.package-lock.json
+	scripts/deps.sh
 
-e2e/node_modules/.package-lock.json: e2e/package-lock.json
-	cd e2e && npm ci --no-audit --no-fund
+test/e2e/node_modules/.package-lock.json: test/e2e/package-lock.json
+	cd test/e2e && npm ci --no-audit --no-fund
 	@touch $@
 
 .PHONY: unit
@@ -48,12 +48,12 @@ RACE ?= 1
 TESTS ?=
 
 .PHONY: e2e
-e2e: e2e/node_modules/.package-lock.json ## Run the end-to-end tests: TESTS=recovery RACE=0
-	cd e2e && HOLDFAST_E2E_RACE=$(RACE) node run.js $(TESTS)
+e2e: test/e2e/node_modules/.package-lock.json ## Run the end-to-end tests: TESTS=recovery RACE=0
+	cd test/e2e && HOLDFAST_E2E_RACE=$(RACE) node run.js $(TESTS)
 
 .PHONY: screenshot
-screenshot: e2e/node_modules/.package-lock.json ## Take the status page's picture for the README, in two minutes
-	cd e2e && HOLDFAST_E2E_SCREENSHOT='$(CURDIR)/docs/images/status.png' node run.js status -- --test-name-pattern='real clients'
+screenshot: test/e2e/node_modules/.package-lock.json ## Take the status page's picture for the README, in two minutes
+	cd test/e2e && HOLDFAST_E2E_SCREENSHOT='$(CURDIR)/docs/images/status.png' node run.js status -- --test-name-pattern='real clients'
 
 # SEED repeats a run's faults; JSON names a file for all that was found.
 MINUTES ?= 10
@@ -62,28 +62,28 @@ JSON ?=
 SOAK_FLAGS = $(if $(SEED),--seed $(SEED)) $(if $(JSON),--json $(abspath $(JSON)))
 
 .PHONY: soak
-soak: e2e/node_modules/.package-lock.json ## Clients under random faults, and a report: MINUTES=10 SEED=1 JSON=file RACE=0
-	cd e2e && HOLDFAST_E2E_RACE=$(RACE) node soak/run.js --minutes $(MINUTES) $(SOAK_FLAGS)
+soak: test/e2e/node_modules/.package-lock.json ## Clients under random faults, and a report: MINUTES=10 SEED=1 JSON=file RACE=0
+	cd test/e2e && HOLDFAST_E2E_RACE=$(RACE) node soak/run.js --minutes $(MINUTES) $(SOAK_FLAGS)
 
 # For each of three servers.
 JITTER_SECONDS ?= 60
 
 .PHONY: jitter
-jitter: e2e/node_modules/.package-lock.json ## What arrives on a bad network, side by side: JITTER_SECONDS=60 SEED=1 JSON=file
-	cd e2e && node soak/jitter.js --seconds $(JITTER_SECONDS) $(SOAK_FLAGS)
+jitter: test/e2e/node_modules/.package-lock.json ## What arrives on a bad network, side by side: JITTER_SECONDS=60 SEED=1 JSON=file
+	cd test/e2e && node soak/jitter.js --seconds $(JITTER_SECONDS) $(SOAK_FLAGS)
 
 .PHONY: conformance
-conformance: e2e/node_modules/.package-lock.json ## Run the protocols' own suites: SUITES=dir, a clone of socketio/socket.io
+conformance: test/e2e/node_modules/.package-lock.json ## Run the protocols' own suites: SUITES=dir, a clone of socketio/socket.io
 	@test -n "$(SUITES)" || { echo "make conformance SUITES=dir: dir is a clone of github.com/socketio/socket.io" >&2; exit 2; }
-	cd e2e && SUITES="$(abspath $(SUITES))" node conformance.js
+	cd test/e2e && SUITES="$(abspath $(SUITES))" node conformance.js
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME=30s
-	FUZZTIME=$(FUZZTIME) tools/fuzz.sh
+	FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
 
 .PHONY: bench
-bench: e2e/node_modules/.package-lock.json ## Measure
-	go run ./bench -short
+bench: test/e2e/node_modules/.package-lock.json ## Measure
+	go run ./test/bench -short
 
 # ---- Code
 
@@ -93,7 +93,7 @@ lint: $(LINT) ## Check the code without running it
 	go vet ./...
 	$(LINT) run
 	go mod tidy -diff
-	tools/check-docs.sh
+	scripts/check-docs.sh
 
 .PHONY: fmt
 fmt: $(LINT) ## Format the code
@@ -106,4 +106,4 @@ $(LINT):
 
 .PHONY: clean
 clean: ## Remove what was built and installed here
-	rm -rf bin dist e2e/.bin e2e/node_modules
+	rm -rf bin dist test/e2e/.bin test/e2e/node_modules

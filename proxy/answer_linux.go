@@ -9,13 +9,13 @@ import (
 	"sync"
 	"time"
 
-	"github.com/holdfast/holdfast/stream"
+	"github.com/holdfast/holdfast/internal/netpoll"
 )
 
 // answerWriter is the http.ResponseWriter of a WebSocket's handshake. What is not hijacked is answered as a whole, and the
 // connection closed.
 type answerWriter struct {
-	conn     *stream.Conn
+	conn     *netpoll.Conn
 	header   http.Header
 	status   int // 0 until it is written
 	body     bytes.Buffer

@@ -9,10 +9,10 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/holdfast/holdfast/config"
-	"github.com/holdfast/holdfast/engineio"
+	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/session"
-	"github.com/holdfast/holdfast/socketio"
 )
 
 // binder makes a session's binding of what recovery.bind names. A nil binder makes empty ones, which bind to nothing.

@@ -10,7 +10,7 @@ import (
 	"github.com/gobwas/ws"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"github.com/holdfast/holdfast/internal/legacy"
+	"github.com/holdfast/holdfast/internal/siotest/sioserver"
 	"github.com/holdfast/holdfast/session"
 )
 
@@ -116,9 +116,9 @@ func TestPanicsEndOneConnection(t *testing.T) {
 			r.socket(1).Emit("n", 1)
 		}},
 		{"while the server's packet is appended", func(r *rig, c *client, p *peer) {
-			var admin *legacy.Socket
+			var admin *sioserver.Socket
 			connected := make(chan struct{})
-			r.server.OnConnect("/chat", func(s *legacy.Socket) error {
+			r.server.OnConnect("/chat", func(s *sioserver.Socket) error {
 				admin = s
 				close(connected)
 				return nil

@@ -1,9 +1,9 @@
 package proxy
 
 import (
-	"github.com/holdfast/holdfast/config"
+	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/session"
-	"github.com/holdfast/holdfast/socketio"
 )
 
 // newFates returns what tells the events that are not for clients which were away, or nil where all are.

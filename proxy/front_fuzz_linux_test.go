@@ -9,7 +9,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/holdfast/holdfast/config"
+	"github.com/holdfast/holdfast/internal/config"
 )
 
 // pipes is a listener of pipes.

@@ -13,7 +13,7 @@ import (
 	"github.com/gobwas/ws"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"github.com/holdfast/holdfast/config"
+	"github.com/holdfast/holdfast/internal/config"
 )
 
 // slowUpstream is a server that answers no handshake before it is told to.

@@ -16,7 +16,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/holdfast/holdfast/stream"
+	"github.com/holdfast/holdfast/internal/netpoll"
 )
 
 // This file is the way in for clients on Linux. net/http's server has a goroutine, two buffers and a good deal of work for each
@@ -40,7 +40,7 @@ type front struct {
 // newFront returns nil if connections of the listener cannot be accepted by a loop.
 func newFront(s *Server, ln net.Listener, counted *limitedListener) net.Listener {
 	f := &front{Listener: ln, srv: s, counted: counted, conns: make(chan net.Conn), closed: make(chan struct{})}
-	if f.stop = stream.Accept(ln, f); f.stop == nil {
+	if f.stop = netpoll.Accept(ln, f); f.stop == nil {
 		return nil
 	}
 	return f
@@ -65,7 +65,7 @@ func (f *front) Close() error {
 	return f.Listener.Close()
 }
 
-// AcceptFailed implements stream.Acceptor.
+// AcceptFailed implements netpoll.Acceptor.
 func (f *front) AcceptFailed(err error) {
 	if isOutOfDescriptors(err) {
 		f.srv.outOfDescriptors(err)
@@ -74,8 +74,8 @@ func (f *front) AcceptFailed(err error) {
 	f.srv.logSpaced(slog.LevelWarn, "", "a connection could not be accepted", "error", err)
 }
 
-// Accepted implements stream.Acceptor.
-func (f *front) Accepted(conn *stream.Conn) {
+// Accepted implements netpoll.Acceptor.
+func (f *front) Accepted(conn *netpoll.Conn) {
 	defer f.srv.containNewcomer(conn)
 	addr := addrOf(conn.RemoteAddr())
 	if reached := f.counted.admit(addr); reached != "" {
@@ -105,7 +105,7 @@ func addrOf(a net.Addr) netip.Addr {
 // newcomer is a connection whose first request is being read. Its methods are called in the loop.
 type newcomer struct {
 	f       *front
-	conn    *stream.Conn
+	conn    *netpoll.Conn
 	headBy  time.Time   // when the request's head has to be there
 	timeout *time.Timer // closes the connection then
 	looked  int         // bytes that have no end of a head in them
@@ -113,7 +113,7 @@ type newcomer struct {
 	gone    context.CancelFunc // of the request's context; nil before there is one
 }
 
-// maxFrontHead is how long a head may be that is looked at here: less than a stream.Conn holds. Few browsers have so many cookies.
+// maxFrontHead is how long a head may be that is looked at here: less than a netpoll.Conn holds. Few browsers have so many cookies.
 const maxFrontHead = 8 << 10
 
 // read looks at what has come.
@@ -216,7 +216,7 @@ func growStack() {
 }
 
 // serveHandshake answers a WebSocket's handshake.
-func (s *Server) serveHandshake(conn *stream.Conn, h frontHandshake, done func()) {
+func (s *Server) serveHandshake(conn *netpoll.Conn, h frontHandshake, done func()) {
 	growStack()
 	defer done()
 	defer s.beginHandshake()()

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/holdfast/holdfast/config"
+	"github.com/holdfast/holdfast/internal/config"
 )
 
 const (

@@ -16,8 +16,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"github.com/holdfast/holdfast/config"
-	"github.com/holdfast/holdfast/internal/legacy"
+	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/siotest/sioserver"
 )
 
 var errDown = errors.New("down")
@@ -143,8 +143,8 @@ func TestGatePassesATrialOn(t *testing.T) {
 func TestStormWhileTheUpstreamIsDown(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "s")
 	var up atomic.Pointer[httptest.Server]
-	app := legacy.New(legacy.Options{})
-	app.OnConnect("/", func(*legacy.Socket) error { return nil })
+	app := sioserver.New(sioserver.Options{})
+	app.OnConnect("/", func(*sioserver.Socket) error { return nil })
 	listen := func() {
 		ln, err := net.Listen("unix", socket)
 		if err != nil {
@@ -207,8 +207,8 @@ func TestStormWhileTheUpstreamIsDown(t *testing.T) {
 // A server that takes connections and says nothing, as a stopped process does: its kernel takes them.
 func TestStormWhileTheUpstreamIsStopped(t *testing.T) {
 	const dials, clients = 8, 200
-	app := legacy.New(legacy.Options{})
-	app.OnConnect("/", func(*legacy.Socket) error { return nil })
+	app := sioserver.New(sioserver.Options{})
+	app.OnConnect("/", func(*sioserver.Socket) error { return nil })
 	t.Cleanup(app.Close)
 	resumed := make(chan struct{})
 	var stopped atomic.Bool

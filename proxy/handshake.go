@@ -21,8 +21,8 @@ import (
 
 	"github.com/gobwas/ws"
 
-	"github.com/holdfast/holdfast/config"
-	"github.com/holdfast/holdfast/engineio"
+	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/engineio"
 )
 
 // newSID returns an Engine.IO session id of the length that engine.io gives.

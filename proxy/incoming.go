@@ -6,10 +6,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/holdfast/holdfast/engineio"
+	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/metrics"
 	"github.com/holdfast/holdfast/session"
-	"github.com/holdfast/holdfast/socketio"
 )
 
 const (

@@ -7,7 +7,7 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
-	"github.com/holdfast/holdfast/engineio"
+	"github.com/holdfast/holdfast/internal/engineio"
 )
 
 // A lazy handshake is answered here, and repeated upstream only when the client sends something that needs a home: a

@@ -11,9 +11,9 @@ import (
 	"sync/atomic"
 
 	"github.com/holdfast/holdfast/buffer"
-	"github.com/holdfast/holdfast/engineio"
+	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/session"
-	"github.com/holdfast/holdfast/socketio"
 )
 
 // congestedBytes is how much may wait for the upstream before its clients are not read any more.

@@ -10,9 +10,9 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/holdfast/holdfast/config"
+	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/session"
-	"github.com/holdfast/holdfast/socketio"
 )
 
 // notifier tells the server when a client is away and when it is back, by events that look like the client's own. A nil

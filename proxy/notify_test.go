@@ -3,7 +3,7 @@ package proxy
 import (
 	"testing"
 
-	"github.com/holdfast/holdfast/config"
+	"github.com/holdfast/holdfast/internal/config"
 )
 
 func TestSuspect(t *testing.T) {

@@ -7,10 +7,10 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/holdfast/holdfast/engineio"
+	"github.com/holdfast/holdfast/internal/admin/status"
+	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/metrics"
 	"github.com/holdfast/holdfast/session"
-	"github.com/holdfast/holdfast/status"
 )
 
 // What happens to sessions is told in three places: metrics, log and status page. Each kind of event has one function

@@ -12,11 +12,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/holdfast/holdfast/config"
-	"github.com/holdfast/holdfast/engineio"
+	"github.com/holdfast/holdfast/internal/admin/status"
+	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/metrics"
 	"github.com/holdfast/holdfast/session"
-	"github.com/holdfast/holdfast/status"
 )
 
 // sessionReasons are the words of session's constants of type Reason, as its source has them.

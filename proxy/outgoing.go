@@ -5,9 +5,9 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/buffer"
-	"github.com/holdfast/holdfast/engineio"
+	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/session"
-	"github.com/holdfast/holdfast/socketio"
 )
 
 const (

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/holdfast/holdfast/engineio"
+	"github.com/holdfast/holdfast/internal/engineio"
 )
 
 const (

@@ -13,9 +13,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/holdfast/holdfast/config"
-	"github.com/holdfast/holdfast/engineio"
-	"github.com/holdfast/holdfast/internal/legacy"
+	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/siotest/sioserver"
 )
 
 // paced is an upstream behind a pace, in a bubble, that answers what it is told to.
@@ -174,8 +174,8 @@ func TestStormWhileABalancerAnswersForTheUpstream(t *testing.T) {
 		{"with 503", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }, http.StatusServiceUnavailable},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			app := legacy.New(legacy.Options{})
-			app.OnConnect("/", func(*legacy.Socket) error { return nil })
+			app := sioserver.New(sioserver.Options{})
+			app.OnConnect("/", func(*sioserver.Socket) error { return nil })
 			t.Cleanup(app.Close)
 			var up atomic.Bool
 			var seen atomic.Int64

@@ -19,16 +19,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 
-	"github.com/holdfast/holdfast/config"
-	"github.com/holdfast/holdfast/internal/legacy"
-	"github.com/holdfast/holdfast/internal/sioclient"
+	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/siotest/sioclient"
+	"github.com/holdfast/holdfast/internal/siotest/sioserver"
 	"github.com/holdfast/holdfast/metrics"
 )
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
-		goleak.IgnoreAnyFunction("github.com/holdfast/holdfast/stream.(*loop).run"), // for the life of the process
-		goleak.IgnoreTopFunction("internal/poll.runtime_pollWait"),                  // keep-alive connections of http.DefaultClient
+		goleak.IgnoreAnyFunction("github.com/holdfast/holdfast/internal/netpoll.(*loop).run"), // for the life of the process
+		goleak.IgnoreTopFunction("internal/poll.runtime_pollWait"),                            // keep-alive connections of http.DefaultClient
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
 		goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"), // half a second after a refusal
 	)
@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 // rig is a legacy server, a proxy in front of it, and what they saw.
 type rig struct {
 	t       *testing.T
-	server  *legacy.Server
+	server  *sioserver.Server
 	proxy   *Server
 	metrics *metrics.Metrics
 	series  *prometheus.Registry // of metrics
@@ -45,7 +45,7 @@ type rig struct {
 	logs    *syncBuffer
 
 	mu          sync.Mutex
-	connections []*legacy.Socket
+	connections []*sioserver.Socket
 	disconnects []string
 }
 
@@ -68,8 +68,8 @@ func (s *syncBuffer) String() string {
 
 func newRig(t *testing.T, change func(*config.Config)) *rig {
 	t.Helper()
-	r := &rig{t: t, server: legacy.New(legacy.Options{}), logs: &syncBuffer{}}
-	r.server.OnConnect("/", func(s *legacy.Socket) error {
+	r := &rig{t: t, server: sioserver.New(sioserver.Options{}), logs: &syncBuffer{}}
+	r.server.OnConnect("/", func(s *sioserver.Socket) error {
 		r.mu.Lock()
 		r.connections = append(r.connections, s)
 		r.mu.Unlock()
@@ -81,7 +81,7 @@ func newRig(t *testing.T, change func(*config.Config)) *rig {
 		s.On("echo", func(args []json.RawMessage, ack func(...any)) { ack(args[0]) })
 		return nil
 	})
-	r.server.OnConnect("/admin", func(*legacy.Socket) error { return nil })
+	r.server.OnConnect("/admin", func(*sioserver.Socket) error { return nil })
 	up := httptest.NewServer(r.server)
 	cfg := config.Default()
 	cfg.Upstream.URL = up.URL
@@ -136,7 +136,7 @@ func (r *rig) await(what string, ok func() bool) {
 	}
 }
 
-func (r *rig) socket(i int) *legacy.Socket {
+func (r *rig) socket(i int) *sioserver.Socket {
 	r.t.Helper()
 	r.await("a connection", func() bool {
 		r.mu.Lock()

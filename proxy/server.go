@@ -14,12 +14,12 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/buffer"
-	"github.com/holdfast/holdfast/bundle"
-	"github.com/holdfast/holdfast/config"
-	"github.com/holdfast/holdfast/engineio"
+	"github.com/holdfast/holdfast/internal/admin/status"
+	"github.com/holdfast/holdfast/internal/clientjs"
+	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/metrics"
 	"github.com/holdfast/holdfast/session"
-	"github.com/holdfast/holdfast/status"
 )
 
 // ErrDraining is what Ready returns during Shutdown.
@@ -41,7 +41,7 @@ type Server struct {
 	answers  *answers // nil unless handshakes are lazy
 	passed   *httputil.ReverseProxy
 	notify   *notifier
-	bundle   *bundle.Bundle // nil where the upstream's client is left
+	bundle   *clientjs.Bundle // nil where the upstream's client is left
 
 	current    atomic.Pointer[settings] // changed by Reload
 	incomplete incomplete
@@ -87,7 +87,7 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 	s.passed = s.newPassthrough(up)
 	s.notify = newNotifier(cfg.Notify)
 	if dir := cfg.ClientBundle.Dir; dir != "" {
-		if s.bundle, err = bundle.Open(dir); err != nil {
+		if s.bundle, err = clientjs.Open(dir); err != nil {
 			return nil, fmt.Errorf("proxy: client bundle %s: %w", dir, err)
 		}
 		log.Info("serving the client in place of the upstream's", "version", s.bundle.Version(), "dir", dir)

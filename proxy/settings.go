@@ -4,7 +4,7 @@ import (
 	"net/netip"
 	"net/url"
 
-	"github.com/holdfast/holdfast/config"
+	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/session"
 )
 

@@ -7,8 +7,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"github.com/holdfast/holdfast/config"
-	"github.com/holdfast/holdfast/internal/sioclient"
+	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/siotest/sioclient"
 )
 
 func TestReload(t *testing.T) {

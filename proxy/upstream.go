@@ -12,8 +12,8 @@ import (
 	"os"
 	"time"
 
-	"github.com/holdfast/holdfast/config"
-	"github.com/holdfast/holdfast/stream"
+	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/netpoll"
 )
 
 // upstream is how the server behind is reached.
@@ -107,7 +107,7 @@ func (u *upstream) dialWebSocket(ctx context.Context) (net.Conn, error) {
 	if u.tls != nil || u.addr == nil {
 		return u.dial(ctx)
 	}
-	conn, err := stream.Dial(ctx, u.addr, u.timeout)
+	conn, err := netpoll.Dial(ctx, u.addr, u.timeout)
 	return conn, u.tell(ctx, err)
 }
 

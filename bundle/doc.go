@@ -1,5 +1,0 @@
-// Package bundle serves the browser's client, as a Socket.IO server does at /socket.io/socket.io.js.
-//
-// A page that loads the client from its server gets the server's version of it. Before 4.6 that cannot recover. A Bundle
-// is the dist folder of a later socket.io-client, served in its place.
-package bundle

@@ -1,0 +1,96 @@
+package admin
+
+import (
+	"bytes"
+	"embed"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/holdfast/holdfast/internal/admin/status"
+)
+
+//go:embed page
+var page embed.FS
+
+// pagePolicy lets the page load its own files and ask its own listener, and nothing else.
+const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+
+var assetTypes = map[string]string{
+	".css": "text/css; charset=utf-8",
+	".js":  "text/javascript; charset=utf-8",
+	".svg": "image/svg+xml",
+}
+
+// handlePage serves the status page, its parts, and its data.
+func handlePage(mux *http.ServeMux, report func() status.Report) {
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Vary", "Accept")
+		if !wantsHTML(r) {
+			reply(w, http.StatusOK, "text/plain; charset=utf-8", summary(report()))
+			return
+		}
+		index, err := page.ReadFile("page/index.html")
+		if err != nil {
+			panic(err) // it is in the binary
+		}
+		reply(w, http.StatusOK, "text/html; charset=utf-8", index)
+	})
+	mux.HandleFunc("GET /assets/{name}", func(w http.ResponseWriter, r *http.Request) {
+		name := r.PathValue("name")
+		data, err := page.ReadFile("page/" + name)
+		kind := assetTypes[path.Ext(name)]
+		if err != nil || kind == "" {
+			http.NotFound(w, r)
+			return
+		}
+		reply(w, http.StatusOK, kind, data)
+	})
+	mux.HandleFunc("GET /api/status", func(w http.ResponseWriter, _ *http.Request) {
+		data, err := json.Marshal(report())
+		if err != nil {
+			panic(err) // strings, numbers and times always encode
+		}
+		reply(w, http.StatusOK, "application/json", append(data, '\n'))
+	})
+}
+
+// wantsHTML tells a browser from curl and the like.
+func wantsHTML(r *http.Request) bool {
+	return strings.Contains(strings.Join(r.Header.Values("Accept"), ","), "text/html")
+}
+
+// summary is the report in a few lines, for a terminal.
+func summary(s status.Report) []byte {
+	var b bytes.Buffer
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(&b, "%-11s "+format+"\n", append([]any{name}, args...)...)
+	}
+	line("holdfast", "%s, %s, up %v", s.Holdfast.Version, s.Holdfast.State,
+		time.Duration(s.Holdfast.UptimeSeconds*float64(time.Second)).Round(time.Second))
+	line("sessions", "%d live, %d parked of at most %d", s.Sessions.Live, s.Sessions.Parked, s.Sessions.MaxParked)
+	line("clients", "%d WebSocket, %d polling", s.Clients.WebSocket, s.Clients.Polling)
+	line("recoveries", "%d recovered, %d failed%s", s.Recoveries.Recovered, s.Recoveries.Failed, failures(s))
+	line("buffer", "%d packets, %d of %d bytes", s.Buffer.Packets, s.Buffer.Bytes, s.Buffer.BudgetBytes)
+	line("upstream", "%s, %s", s.Upstream.Health, s.Upstream.URL)
+	line("see", "/api/status /metrics /healthz /readyz, and this page in a browser")
+	return b.Bytes()
+}
+
+// failures are the reasons that there were.
+func failures(s status.Report) string {
+	var parts []string
+	for _, r := range s.Recoveries.Reasons {
+		if r.Result == "failed" && r.Count > 0 {
+			parts = append(parts, fmt.Sprintf("%s %d", r.Reason, r.Count))
+		}
+	}
+	if parts == nil {
+		return ""
+	}
+	return ": " + strings.Join(parts, ", ")
+}

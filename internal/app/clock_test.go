@@ -1,0 +1,58 @@
+package app
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Deadlines and durations are reckoned by the monotonic clock, which time.Now reads too, so that a jump of the wall clock
+// ends no session. Whatever strips that reading, or makes a time without it, is a fault unless it is listed here.
+func TestNothingReliesOnTheWallClock(t *testing.T) {
+	stripped := regexp.MustCompile(`\.(Unix|UnixMilli|UnixMicro|UnixNano|Round|Truncate|UTC|Local|In|AddDate|GobDecode|UnmarshalText|UnmarshalJSON)\(|time\.(Unix|UnixMilli|UnixMicro|Date|Parse|ParseInLocation)\(`)
+	onTimes := regexp.MustCompile(`(?i)time\.(Unix|Date|Parse)\w*\(|time\.Now\(\)\.\w+\(|(now|start|started|since|last\w*|next|until|deadline|expires|parkedAt|\bt)\.(Unix\w*|Round|Truncate|UTC|Local|In|AddDate)\(`)
+	allowed := map[string]string{
+		"internal/engineio/dial.go":         "time.Unix(1, 0)", // a deadline that is long over, whatever the time is
+		"proxy/answer_linux.go":             "http.TimeFormat", // to be shown
+		"internal/admin/status/recorder.go": ".UTC()",          // to be shown
+	}
+	root := filepath.Join("..", "..")
+	skipped := []string{"test", "examples", "siotest", "demo", "probe", "scripts", "jsonscan", "docs", "deploy"} // they serve no clients
+	rel := func(path string) string { r, _ := filepath.Rel(root, path); return filepath.ToSlash(r) }
+	seen := 0
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && slices.Contains(skipped, d.Name()):
+			return fs.SkipDir
+		case !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		seen++
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for n, line := range strings.Split(string(text), "\n") {
+			line, _, _ = strings.Cut(line, "//")
+			if !stripped.MatchString(line) || !onTimes.MatchString(line) {
+				continue
+			}
+			if ok := allowed[rel(path)]; ok == "" || !strings.Contains(line, ok) {
+				t.Errorf("%s:%d: %s", path, n+1, strings.TrimSpace(line))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seen < 30 {
+		t.Errorf("looked at %d files only", seen)
+	}
+}

@@ -1,0 +1,110 @@
+package config
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+
+	"github.com/holdfast/holdfast/internal/clientjs"
+)
+
+// loader collects a Config from its sources, and what is wrong with them.
+type loader struct {
+	config   Config
+	sources  Sources
+	bad      map[string]bool // keys whose last value could not be parsed
+	problems []Problem
+}
+
+func newLoader() *loader {
+	return &loader{config: Default(), sources: Sources{}, bad: map[string]bool{}}
+}
+
+// Load builds the configuration from the defaults, the file named by the
+// command line or by HOLDFAST_CONFIG, the variables in environ ("NAME=value",
+// as os.Environ gives them) and the command line, and validates it. It may be
+// called again, to reload.
+//
+// The files of certificates are read, to say early what is wrong with them,
+// and the memory that there is is compared with what may be kept.
+// The error is an *Error.
+func Load(c CommandLine, environ []string) (Config, Sources, error) {
+	l := newLoader()
+	switch file := lookup(environ, envFile); {
+	case c.File != "":
+		l.applyFile(c.File, "-config")
+	case file != "":
+		l.applyFile(file, envFile)
+	}
+	l.applyEnviron(environ)
+	byKey := make(map[string]setting)
+	for _, s := range settings(&l.config) {
+		byKey[s.key] = s
+	}
+	for _, f := range c.set {
+		l.apply(f.name, byKey[f.key], f.value)
+	}
+	l.problems = append(l.problems, l.config.validate(l.sources, l.bad)...)
+	if len(l.problems) == 0 {
+		l.checkFiles()
+		l.checkBudget(l.config.Recovery.Buffer.Budget())
+	}
+	if err := asError(l.problems); err != nil {
+		return Config{}, nil, err
+	}
+	return l.config, l.sources, nil
+}
+
+func (l *loader) fail(source, key, message string) {
+	l.problems = append(l.problems, Problem{Source: source, Key: key, Message: message})
+}
+
+// apply sets one setting from text.
+func (l *loader) apply(source string, s setting, text string) {
+	if err := s.parse(text); err != nil {
+		l.fail(source, s.key, "found "+strconv.Quote(text)+"; "+err.Error())
+		l.bad[s.key] = true
+		return
+	}
+	delete(l.bad, s.key)
+	l.sources[s.key] = source
+}
+
+// checkFiles reads the files that the settings name.
+func (l *loader) checkFiles() {
+	if t := l.config.TLS; t.CertFile != "" {
+		if _, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile); err != nil {
+			l.problems = append(l.problems, l.sources.problem("tls.cert_file", t.CertFile,
+				fmt.Sprintf("PEM files of a certificate and its key (%v)", err)))
+		}
+	}
+	if dir := l.config.ClientBundle.Dir; dir != "" {
+		if _, err := clientjs.Open(dir); err != nil {
+			l.problems = append(l.problems, l.sources.problem("client_bundle.dir", dir,
+				fmt.Sprintf("the dist folder of socket.io-client 4.6 or later, such as node_modules/socket.io-client/dist (%v)", err)))
+		}
+	}
+	if file := l.config.Upstream.TLS.CAFile; file != "" {
+		pem, err := os.ReadFile(file)
+		if err == nil && !x509.NewCertPool().AppendCertsFromPEM(pem) {
+			err = errors.New("no certificate in it")
+		}
+		if err != nil {
+			l.problems = append(l.problems, l.sources.problem("upstream.tls.ca_file", file,
+				fmt.Sprintf("a PEM file of certificates (%v)", err)))
+		}
+	}
+}
+
+// checkBudget compares the window with a budget that nobody set; validate does
+// so with one that somebody did.
+func (l *loader) checkBudget(total Size, reason string) {
+	const key = "recovery.buffer.window"
+	if window := l.config.Recovery.Buffer.Window; window > total {
+		l.problems = append(l.problems, l.sources.problem(key, window.String(),
+			fmt.Sprintf("at most %v, which is recovery.buffer.total_bytes while that is 0 (%s)", total, reason)))
+	}
+}

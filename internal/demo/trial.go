@@ -1,0 +1,213 @@
+package demo
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/holdfast/holdfast/internal/siotest/sioclient"
+)
+
+// patience is how long a trial waits for what must come at once.
+const patience = 5 * time.Second
+
+// trial is the story of one client that loses its connection.
+type trial struct {
+	srv     *backend
+	url     string // where the client connects
+	visitor string // what the server calls the client
+	opts    Options
+	n       *narrator // nil: in silence
+}
+
+// outcome is what came of it.
+type outcome struct {
+	firstID, secondID string
+	recovered         bool
+	received          []int // numbers of the messages, in the order of arrival
+	visits            visits
+}
+
+// run returns an error only if the story could not be told to its end.
+func (t trial) run(ctx context.Context) (outcome, error) {
+	var o outcome
+	numbers := make(chan int, 4*(before+missed)) // room for doubled ones
+	c := sioclient.New(sioclient.Options{URL: t.url + "?visitor=" + t.visitor})
+	c.On("message", func(args []json.RawMessage, _ func(...any)) {
+		var n int
+		if len(args) > 0 && json.Unmarshal(args[0], &n) == nil {
+			select {
+			case numbers <- n:
+			default: // far too many: the outcome is bad enough
+			}
+		}
+	})
+	if err := t.connect(ctx, c); err != nil {
+		return o, err
+	}
+	defer c.Close()
+	o.firstID = c.ID()
+	t.n.say("client", "connected, id %s", o.firstID)
+
+	next := 1
+	for ; next <= before; next++ {
+		t.n.say("server", "sends message %d", next)
+		if err := t.deliver(ctx, &o, numbers, next); err != nil {
+			return o, err
+		}
+		if err := sleep(ctx, t.opts.Pause); err != nil {
+			return o, err
+		}
+	}
+
+	t.n.say("network", "the client's TCP connection is cut")
+	c.Cut()
+	away := time.Now()
+	for ; next <= before+missed; next++ {
+		if err := sleep(ctx, t.opts.Away/(missed+1)); err != nil {
+			return o, err
+		}
+		t.n.say("server", "sends message %d, while the client is away", next)
+		t.srv.message(t.visitor, next)
+	}
+	if err := sleep(ctx, t.opts.Away-time.Since(away)); err != nil {
+		return o, err
+	}
+
+	if err := t.connect(ctx, c); err != nil {
+		return o, err
+	}
+	o.secondID, o.recovered = c.ID(), c.Recovered()
+	same := "a new one"
+	if o.secondID == o.firstID {
+		same = "the same"
+	}
+	t.n.say("client", "is back, id %s (%s), recovered: %v", o.secondID, same, o.recovered)
+
+	if o.recovered {
+		t.collect(ctx, &o, numbers, before+missed)
+	}
+	t.n.say("server", "sends message %d", next)
+	if err := t.deliver(ctx, &o, numbers, next); err != nil {
+		return o, err
+	}
+	// Order is kept: what was to come twice has come before this answer.
+	timeout, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if _, err := c.EmitAck(timeout, "echo", "done"); err != nil {
+		return o, fmt.Errorf("asking for an echo: %w", err)
+	}
+	for len(numbers) > 0 {
+		t.receive(&o, <-numbers)
+	}
+	o.visits = t.srv.visits(t.visitor)
+	t.n.say("server", "its connection handler ran %s; it saw %s",
+		times(o.visits.connections), count(o.visits.disconnects, "disconnect"))
+	return o, nil
+}
+
+func (t trial) connect(ctx context.Context, c *sioclient.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := c.Connect(ctx); err != nil {
+		return fmt.Errorf("connecting to %s: %w", t.url, err)
+	}
+	return nil
+}
+
+// deliver sends a message and waits for it.
+func (t trial) deliver(ctx context.Context, o *outcome, numbers <-chan int, n int) error {
+	t.srv.message(t.visitor, n)
+	if !t.collect(ctx, o, numbers, n) {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return fmt.Errorf("message %d did not arrive", n)
+	}
+	return nil
+}
+
+// collect notes what arrives, up to the message with a number. It reports
+// whether that came.
+func (t trial) collect(ctx context.Context, o *outcome, numbers <-chan int, last int) bool {
+	timeout := time.NewTimer(patience)
+	defer timeout.Stop()
+	for {
+		select {
+		case n := <-numbers:
+			t.receive(o, n)
+			if n == last {
+				return true
+			}
+		case <-timeout.C:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+func (t trial) receive(o *outcome, n int) {
+	remark := ""
+	switch {
+	case slices.Contains(o.received, n):
+		remark = ", once more"
+	case isMissed(n):
+		remark = ", which it had missed"
+	}
+	o.received = append(o.received, n)
+	t.n.say("client", "receives message %d%s", n, remark)
+}
+
+func isMissed(n int) bool { return n > before && n <= before+missed }
+
+// lateCount is how many of the missed messages came after all.
+func (o outcome) lateCount() int {
+	late := 0
+	for n := before + 1; n <= before+missed; n++ {
+		if slices.Contains(o.received, n) {
+			late++
+		}
+	}
+	return late
+}
+
+// check returns an error that wraps ErrNotRecovered and says why, or nil.
+func (o outcome) check() error {
+	var faults []string
+	if !o.recovered {
+		faults = append(faults, "the client was told of a new session")
+	}
+	if o.firstID != o.secondID {
+		faults = append(faults, "its id changed")
+	}
+	want := make([]int, before+missed+1)
+	for i := range want {
+		want[i] = i + 1
+	}
+	if !slices.Equal(o.received, want) {
+		faults = append(faults, fmt.Sprintf("it received messages %v, not %v", o.received, want))
+	}
+	if o.visits.connections != 1 || o.visits.disconnects != 0 {
+		faults = append(faults, fmt.Sprintf("the server saw %s and %s",
+			count(o.visits.connections, "connection"), count(o.visits.disconnects, "disconnect")))
+	}
+	if faults == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", ErrNotRecovered, strings.Join(faults, "; "))
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,4 @@
+package netpoll
+
+// NewGoStream makes a Stream that no event loop serves.
+var NewGoStream = newGoStream

@@ -1,0 +1,87 @@
+package probe
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/holdfast/holdfast/metrics"
+)
+
+func page(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("..", "..", "docs", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// docs/probe.md has a row for every code, and for no other.
+func TestCodesOnProbePage(t *testing.T) {
+	_, section, _ := strings.Cut(page(t, "probe.md"), "\n## Codes\n")
+	var documented []Code
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\|").FindAllStringSubmatch(section, -1) {
+		documented = append(documented, Code(m[1]))
+	}
+	slices.Sort(documented)
+	if want := slices.Sorted(slices.Values(Codes())); !slices.Equal(documented, want) {
+		t.Errorf("got  %v\nwant %v", documented, want)
+	}
+}
+
+// Codes has every constant.
+func TestCodesAreComplete(t *testing.T) {
+	source, err := os.ReadFile("report.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	constants := regexp.MustCompile(`(?m)^\tCode\w+\s+Code = "(\w+)"`).FindAllStringSubmatch(string(source), -1)
+	for _, m := range constants {
+		if !slices.Contains(Codes(), Code(m[1])) {
+			t.Errorf("Codes() lacks %s", m[1])
+		}
+	}
+	if len(constants) != len(Codes()) {
+		t.Errorf("%d constants, %d codes", len(constants), len(Codes()))
+	}
+}
+
+// docs/troubleshooting.md says what to do about every code of a failure, and every reason why a client is not recovered.
+func TestTroubleshootingPage(t *testing.T) {
+	text := page(t, "troubleshooting.md")
+	harmless := []Code{CodeRecovered, CodeAllowed, CodeNotAsked, CodeNotOffered}
+	for _, c := range Codes() {
+		if !slices.Contains(harmless, c) && !strings.Contains(text, "`"+string(c)+"`") {
+			t.Errorf("no word of the probe's %s", c)
+		}
+	}
+	_, section, _ := strings.Cut(text, "\n## Not recovered\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	for _, r := range metrics.FailedReasons() {
+		if !strings.Contains(section, "\n| `"+string(r)+"` |") {
+			t.Errorf("no row for the reason %s", r)
+		}
+	}
+}
+
+// Every flag is on the page and in the help.
+func TestFlagsOnProbePage(t *testing.T) {
+	var help strings.Builder
+	if err := Usage(&help); err != nil {
+		t.Fatal(err)
+	}
+	text := page(t, "probe.md")
+	source, err := os.ReadFile("options.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`flags\.\w+(?:Var)?\((?:&[\w.]+, )?"(\w+)"`).FindAllStringSubmatch(string(source), -1) {
+		if !strings.Contains(text, "`-"+m[1]) || !strings.Contains(help.String(), "  -"+m[1]) {
+			t.Errorf("-%s is not on the page, or not in the help", m[1])
+		}
+	}
+}

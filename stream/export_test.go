@@ -1,4 +1,0 @@
-package stream
-
-// NewGoStream makes a Stream that no event loop serves.
-var NewGoStream = newGoStream

@@ -1,8 +1,0 @@
-//go:build !linux
-
-package stream
-
-import "net"
-
-// newLoopStream returns nil: there is an event loop for Linux only.
-func newLoopStream(net.Conn, Handler) Stream { return nil }

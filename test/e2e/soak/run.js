@@ -1,0 +1,101 @@
+// `node soak/run.js [--minutes 10] [--seed N] [--clients 18] [--simulated 60] [--json FILE]`: see README.md, The soak.
+import { execFile } from "node:child_process";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import os from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs, promisify } from "node:util";
+import { binary } from "../lib/holdfast.js";
+import { sleep } from "../lib/wait.js";
+import { Lane } from "./lane.js";
+import { summarise, text } from "./report.js";
+
+const usage = "node soak/run.js [--minutes 10] [--seed N] [--clients 18] [--simulated 60] [--json FILE]";
+
+/** A lane is a holdfast of its own before a server of its own. */
+const LANES = [
+  { server: "4.5.4", ackEvents: "at-most-once", buffer: {} },
+  // Small buffers, so that links are paused and sessions overflow.
+  { server: "4.0.2", ackEvents: "at-least-once", buffer: { window: "64KiB", max_bytes: "512KiB" } },
+];
+
+function options() {
+  const { values } = parseArgs({
+    options: {
+      minutes: { type: "string", default: "10" },
+      seed: { type: "string" },
+      clients: { type: "string", default: "18" },
+      simulated: { type: "string", default: "60" },
+      json: { type: "string" },
+    },
+  });
+  const number = (name, min) => {
+    const n = Number(values[name]);
+    if (!(n >= min)) throw new Error(`--${name} ${values[name]}: a number from ${min} on is wanted`);
+    return n;
+  };
+  return {
+    minutes: number("minutes", 0.1),
+    seed: values.seed ? number("seed", 0) : Math.floor(Math.random() * 1e6),
+    clients: number("clients", 1),
+    simulated: number("simulated", 0),
+    json: values.json,
+  };
+}
+
+async function soak({ minutes, seed, clients, simulated }) {
+  const dir = await mkdtemp(path.join(os.tmpdir(), "holdfast-soak-"));
+  const lanes = [];
+  try {
+    const sim = path.join(dir, "sim");
+    await promisify(execFile)("go", ["build", "-o", sim, "./test/e2e/soak/sim"], { cwd: fileURLToPath(new URL("../../..", import.meta.url)) });
+    process.env.HOLDFAST_BIN = await binary();
+    lanes.push(...(await Promise.all(LANES.map((l) => Lane.start({ ...l, seed, clients, simulated, sim })))));
+    console.log(`Soak of ${minutes} min, seed ${seed}: ${lanes.map((l) => l.name).join(" and ")}, ${clients} real and ${simulated} simulated clients each.`);
+    for (const lane of lanes) lane.strike();
+    await patience(minutes, lanes);
+    const results = await Promise.all(lanes.map((lane) => lane.finish()));
+    const breaches = await Promise.all(lanes.map((lane) => lane.sim.call("breaches")));
+    const grown = await Promise.all(lanes.map((lane) => lane.leave()));
+    await Promise.all(lanes.map((lane) => lane.close()));
+    return { minutes, seed, lanes: lanes.map((lane, i) => summarise(lane, results[i], grown[i], breaches[i])) };
+  } finally {
+    await Promise.all(lanes.map((lane) => lane.abort()));
+    await rm(dir, { recursive: true, force: true });
+  }
+}
+
+/** Waits, and says every minute that all is well; ends early if a process has. */
+async function patience(minutes, lanes) {
+  const start = Date.now();
+  const end = start + minutes * 60_000;
+  let told = 0;
+  while (Date.now() < end) {
+    await sleep(Math.min(1000, Math.max(0, end - Date.now())));
+    for (const lane of lanes) lane.check();
+    const minute = Math.floor((Date.now() - start) / 60_000);
+    if (minute > told && Date.now() < end) {
+      told = minute;
+      const recovered = lanes.map((l) => l.recovered);
+      console.log(`  ${minute} min: ${recovered.join(" and ")} sessions recovered`);
+    }
+  }
+}
+
+let opts;
+try {
+  opts = options();
+} catch (err) {
+  console.error(`${err.message}\nusage: ${usage}`);
+  process.exit(2);
+}
+try {
+  const run = await soak(opts);
+  console.log(`\n${text(run)}`);
+  if (opts.json) await writeFile(opts.json, `${JSON.stringify(run, null, 2)}\n`);
+  process.exitCode = run.lanes.some((l) => l.broken.length > 0) ? 1 : 0;
+} catch (err) {
+  console.error(`The soak failed (seed ${opts.seed}):\n${err.stack}`);
+  process.exitCode = 1;
+}
+process.exit(); // all processes have ended; a socket that a fault left half open must not hold this one
