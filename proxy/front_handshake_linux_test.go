@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/limit"
 )
 
 // slowUpstream is a server that answers no handshake before it is told to.
@@ -154,7 +155,7 @@ func TestRefusalsInFront(t *testing.T) {
 				return k.answer("GET")
 			}
 			front, plain := r.listen("tcp", "127.0.0.1:0", true), r.listen("tcp", "127.0.0.1:0", false)
-			for range burstSeconds { // the rate's, for the last case
+			for range limit.BurstSeconds { // the rate's, for the last case
 				ask(plain)
 			}
 			got, want := ask(front), ask(plain)
@@ -176,7 +177,7 @@ func TestPanicsInFront(t *testing.T) {
 		{"when a connection is accepted", func(settings) *settings { return nil }, ""},
 		{"when something has come", func(settings) *settings { return nil }, "GET /"},
 		{"when a handshake is answered", func(s settings) *settings {
-			s.handshakeRate = &addressRate{perSecond: 1}
+			s.handshakeRate = new(limit.AddressRate) // panics
 			return &s
 		}, openHead},
 	} {

@@ -71,7 +71,7 @@ func (f *front) AcceptFailed(err error) {
 		f.srv.outOfDescriptors(err)
 		return
 	}
-	f.srv.logSpaced(slog.LevelWarn, "", "a connection could not be accepted", "error", err)
+	f.srv.limitedLog.Log(slog.LevelWarn, "", "a connection could not be accepted", "error", err)
 }
 
 // Accepted implements netpoll.Acceptor.

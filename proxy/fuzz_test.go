@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -18,7 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/holdfast/holdfast/internal/config"
-	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/upstream"
 	"github.com/holdfast/holdfast/metrics"
 )
 
@@ -99,9 +98,9 @@ func newModel(t *testing.T, parks bool) *model {
 	if m.proxy, err = New(cfg, slog.New(slog.DiscardHandler), m.metrics); err != nil {
 		t.Fatal(err)
 	}
-	m.proxy.dialer = &engineio.Dialer{
-		URL: &url.URL{Scheme: "http", Host: "upstream"}, DialContext: m.dialUpstream, Client: http.DefaultClient,
-		Timeout: time.Second, MaxPayload: 1 << 20,
+	cfg.Upstream.HandshakeTimeout = time.Second
+	if m.proxy.upstream, err = upstream.New(cfg.Upstream, upstream.Options{DialContext: m.dialUpstream}); err != nil {
+		t.Fatal(err)
 	}
 	m.front = &http.Server{Handler: m.proxy}
 	go m.front.Serve(modelListener{m}) //nolint:errcheck // until drain closes it

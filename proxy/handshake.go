@@ -45,51 +45,6 @@ func (s *Server) upstreamRequest(r *http.Request, websocket bool) engineio.Reque
 	return req
 }
 
-// dial makes a handshake with the upstream, when it is this one's turn.
-func (s *Server) dial(ctx context.Context, req engineio.Request) (*engineio.Conn, error) {
-	done, err := s.awaitDial(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	start := time.Now()
-	conn, err := s.dialer.Dial(ctx, req)
-	if err == nil {
-		s.gate.connected() // perhaps by a connection from before
-	}
-	s.pace.done(err)
-	s.dialled(err, time.Since(start))
-	return conn, err
-}
-
-// awaitDial returns when a handshake may be made; done is to be called after it.
-func (s *Server) awaitDial(ctx context.Context) (done func(), err error) {
-	for {
-		byTurn, err := s.pace.pass(ctx)
-		if err != nil {
-			return nil, err
-		}
-		leave, err := s.gate.pass(ctx)
-		if err != nil {
-			return nil, err
-		}
-		select {
-		case s.dials <- struct{}{}:
-		case <-ctx.Done():
-			leave()
-			return nil, ctx.Err()
-		}
-		done = func() {
-			<-s.dials
-			leave()
-		}
-		if byTurn || !s.pace.slow() {
-			return done, nil
-		}
-		done() // while it waited for a slot, many had no answer
-	}
-}
-
 // handshake opens a client. The upstream decides: its answer is the client's, the last one to such a handshake where
 // upstream.handshake is lazy.
 func (s *Server) handshake(w http.ResponseWriter, r *http.Request, q url.Values, websocket bool) {
@@ -110,7 +65,7 @@ func (s *Server) handshake(w http.ResponseWriter, r *http.Request, q url.Values,
 		ctx, cancel = context.WithTimeout(ctx, s.settings().Upstream.HandshakeTimeout)
 		defer cancel()
 	}
-	conn, err := s.dial(ctx, req)
+	conn, err := s.upstream.Dial(ctx, req)
 	if err != nil {
 		s.refuse(w, r, err)
 		return
@@ -215,13 +170,13 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		_, _ = w.Write(rejected.Body) // the client may have gone
 	case errors.Is(r.Context().Err(), context.Canceled): // the client has gone
 	case errors.Is(err, context.DeadlineExceeded):
-		s.logSpaced(slog.LevelWarn, "", "upstream handshake timed out", "error", err)
+		s.limitedLog.Log(slog.LevelWarn, "", "upstream handshake timed out", "error", err)
 		refuseForNow(w, http.StatusServiceUnavailable, "the upstream server did not answer in time")
 	case isOutOfDescriptors(err):
 		s.outOfDescriptors(err)
 		refuseForNow(w, http.StatusServiceUnavailable, "holdfast is out of file descriptors")
 	default:
-		s.logSpaced(slog.LevelWarn, "", "upstream handshake failed", "error", err)
+		s.limitedLog.Log(slog.LevelWarn, "", "upstream handshake failed", "error", err)
 		refuseForNow(w, http.StatusBadGateway, "holdfast cannot reach the upstream server")
 	}
 }

@@ -40,7 +40,7 @@ func (c *client) connectHome(namespace string, data []byte) {
 		c.touch(home)
 		return
 	}
-	if !c.in.lazy && !c.srv.settings().handshakeRate.take(c.address) { // a lazy one has been counted
+	if !c.in.lazy && !c.srv.settings().handshakeRate.Allow(c.address) { // a lazy one has been counted
 		c.srv.refused(metrics.HandshakesPerAddress, c.address)
 		c.dropFor(metrics.Limit, "too many handshakes")
 		return
@@ -99,7 +99,7 @@ func (c *client) dialHome() (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := c.srv.dial(ctx, req)
+	conn, err := c.srv.upstream.Dial(ctx, req)
 	if err != nil {
 		return nil, err
 	}

@@ -335,7 +335,7 @@ func (c *client) drop(why string) { c.dropFor(metrics.ParseError, why) }
 func (c *client) dropFor(reason metrics.Reason, why string) {
 	c.in.dropped = true
 	c.in.partial = nil
-	c.srv.logSpaced(slog.LevelInfo, why, "client closed for what it sent", "client", c.order, "why", why)
+	c.srv.limitedLog.Log(slog.LevelInfo, why, "client closed for what it sent", "client", c.order, "why", why)
 	c.giveUp(reason)
 }
 
@@ -346,7 +346,7 @@ const refusalDelay = 3 * time.Second
 func (c *client) dropLater(why string) {
 	c.in.dropped = true
 	c.in.partial = nil
-	c.srv.logSpaced(slog.LevelInfo, why, "client refused, and closed after a while", "client", c.order, "why", why)
+	c.srv.limitedLog.Log(slog.LevelInfo, why, "client refused, and closed after a while", "client", c.order, "why", why)
 	c.releaseHome()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -400,7 +400,7 @@ func (c *client) mayResume(namespace string) bool {
 	case !c.recoverable, !c.srv.settings().recoverable(namespace):
 		c.srv.notRecovered(c, namespace, metrics.Excluded)
 		return false
-	case c.srv.settings().failedResumeRate.exhausted(c.address):
+	case c.srv.settings().failedResumeRate.Exhausted(c.address):
 		c.srv.notRecovered(c, namespace, metrics.Limit)
 		return false
 	}
@@ -438,7 +438,7 @@ func (c *client) resume(claim session.Claim, start time.Time) bool {
 				s.refused(metrics.TakeoversPerSession, c.address)
 				c.dropLater("its session was taken over too often")
 			case session.UnknownPID, session.WrongNamespace, session.Mismatch: // somebody may be guessing
-				s.settings().failedResumeRate.take(c.address)
+				s.settings().failedResumeRate.Allow(c.address)
 			case session.BadOffset, session.ClientDisconnect:
 				s.registry.Abandon(claim.PID, namespace, r.Refused)
 			}

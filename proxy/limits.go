@@ -10,70 +10,9 @@ import (
 	"sync"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
-	"golang.org/x/time/rate"
-
+	"github.com/holdfast/holdfast/internal/limit"
 	"github.com/holdfast/holdfast/metrics"
 )
-
-const (
-	// rememberedAddresses bounds the addresses whose rates are known; the one not seen for longest is forgotten.
-	rememberedAddresses = 65536
-	// burstSeconds is how many seconds' worth of a rate may come at once.
-	burstSeconds = 10
-)
-
-// addressRate limits the rate of something for each client address. A nil addressRate limits nothing, and none
-// limits a client without an address, behind a Unix socket.
-type addressRate struct {
-	perSecond int
-	buckets   *lru.Cache[netip.Addr, *rate.Limiter]
-}
-
-func newAddressRate(perSecond int) *addressRate {
-	if perSecond <= 0 {
-		return nil
-	}
-	buckets, err := lru.New[netip.Addr, *rate.Limiter](rememberedAddresses)
-	if err != nil {
-		panic(err) // only for a size below 1
-	}
-	return &addressRate{perSecond, buckets}
-}
-
-func (a *addressRate) bucket(addr netip.Addr) *rate.Limiter {
-	addr = limitedAs(addr)
-	if b, ok := a.buckets.Get(addr); ok {
-		return b
-	}
-	b := rate.NewLimiter(rate.Limit(a.perSecond), a.perSecond*burstSeconds)
-	if old, ok, _ := a.buckets.PeekOrAdd(addr, b); ok {
-		return old
-	}
-	return b
-}
-
-// take counts one, and reports whether it is within the rate.
-func (a *addressRate) take(addr netip.Addr) bool {
-	return a == nil || !addr.IsValid() || a.bucket(addr).Allow()
-}
-
-// exhausted reports whether one more would be too many, without counting it.
-func (a *addressRate) exhausted(addr netip.Addr) bool {
-	return a != nil && addr.IsValid() && a.bucket(addr).Tokens() < 1
-}
-
-// networkBits is how much of an IPv6 address tells one client from another: a customer has at least a /64, and all the
-// addresses in it.
-const networkBits = 64
-
-// limitedAs is what limits count for an address: an IPv6 address's /64.
-func limitedAs(addr netip.Addr) netip.Addr {
-	if !addr.Is6() {
-		return addr
-	}
-	return netip.PrefixFrom(addr.WithZone(""), networkBits).Masked().Addr()
-}
 
 // clientAddress is where a request comes from: the peer or, where that is trusted, the last address that is not among those
 // which X-Forwarded-For names. What stands before it, the client may have made up. It is the zero Addr on a Unix socket.
@@ -231,7 +170,7 @@ func (b *begun) readDeadline(t time.Time) time.Time {
 func (l *limitedListener) admit(addr netip.Addr) metrics.RefusalLimit {
 	limits := l.srv.settings().Limits
 	counted := addr.IsValid() && limits.MaxConnectionsPerAddress > 0 && !l.srv.trustsAddr(addr)
-	addr = limitedAs(addr)
+	addr = limit.Network(addr)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -246,7 +185,7 @@ func (l *limitedListener) admit(addr netip.Addr) metrics.RefusalLimit {
 }
 
 func (l *limitedListener) leave(addr netip.Addr) {
-	addr = limitedAs(addr)
+	addr = limit.Network(addr)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.total--

@@ -7,42 +7,9 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/holdfast/holdfast/internal/config"
 )
-
-func TestIPv6AddressesCountByTheirNetwork(t *testing.T) {
-	tests := []struct {
-		a, b string
-		same bool
-	}{
-		{"192.0.2.1", "192.0.2.1", true},
-		{"192.0.2.1", "192.0.2.2", false},
-		{"2001:db8:0:1::1", "2001:db8:0:1:ffff::2", true},
-		{"2001:db8:0:1::1", "2001:db8:0:2::1", false},
-		{"fe80::1%eth0", "fe80::2%eth1", true},
-	}
-	for _, tt := range tests {
-		rate := newAddressRate(1)
-		a, b := netip.MustParseAddr(tt.a), netip.MustParseAddr(tt.b)
-		for rate.take(a) { // until it is used up
-		}
-		if same := rate.exhausted(b) && !rate.take(b); same != tt.same {
-			t.Errorf("%s counts for %s: %v, want %v", tt.a, tt.b, same, tt.same)
-		}
-	}
-}
-
-func TestRatesDoNotLimitWhoHasNoAddress(t *testing.T) {
-	rate := newAddressRate(1)
-	for range 100 {
-		if !rate.take(netip.Addr{}) || rate.exhausted(netip.Addr{}) {
-			t.Fatal("limited")
-		}
-	}
-}
 
 // trusting is a Server behind these proxies, good for looking at headers.
 func trusting(prefixes ...string) *Server {
@@ -123,26 +90,6 @@ func FuzzForwarded(f *testing.F) {
 		if !fromProxy && (all[0] != peer.String() || out.Get("X-Forwarded-Host") != "app.test" || out.Get("X-Forwarded-Proto") != "http") {
 			t.Errorf("claims pass: %v", out)
 		}
-	})
-}
-
-func TestSpacedLines(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var s spacing
-		due := func(kind string, wantTimes int) {
-			t.Helper()
-			if times, ok := s.due(kind); times != wantTimes || ok != (wantTimes > 0) {
-				t.Errorf("%s: due(%q) = %d, %v; want %d", time.Now(), kind, times, ok, wantTimes)
-			}
-		}
-		due("a", 1)
-		due("a", 0)
-		due("b", 1)
-		time.Sleep(logSpacing - time.Nanosecond)
-		due("a", 0)
-		time.Sleep(time.Nanosecond)
-		due("a", 3)
-		due("a", 0)
 	})
 }
 

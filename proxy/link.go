@@ -187,7 +187,7 @@ func (l *link) attachment(data []byte) {
 	}
 	last := len(p.attachments)+1 == p.need
 	if !last && !l.countPartial(len(data)+attachmentOverhead) {
-		l.srv.logSpaced(slog.LevelWarn, "", "link closed: no memory for a binary packet of the server's that is not complete",
+		l.srv.limitedLog.Log(slog.LevelWarn, "", "link closed: no memory for a binary packet of the server's that is not complete",
 			"attachments", len(p.attachments), "announced", p.need, "bytes", p.bytes)
 		l.freePartial()
 		l.conn.Close()
@@ -513,7 +513,7 @@ func (l *link) Closed(err error) {
 	if errors.Is(err, engineio.ErrSilent) {
 		level = slog.LevelWarn
 		l.srv.metrics.HeartbeatTimeouts.Upstream.Inc()
-		l.srv.dialer.Client.CloseIdleConnections() // they may lead to nowhere as well: no handshake is to try that
+		l.srv.upstream.CloseIdleConnections() // they may lead to nowhere as well: no handshake is to try that
 	}
 	l.srv.log.Log(context.Background(), level, "link closed", "error", err, "sessions", len(left.sessions))
 	reason := session.UpstreamLost

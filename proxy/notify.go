@@ -103,5 +103,5 @@ func (n *notifier) suspect(data []byte) bool {
 func (c *client) refuseForged() {
 	c.srv.metrics.EventsDropped.Forged.Inc()
 	const what = "an event with a name of holdfast's own, or none that can be read, was dropped"
-	c.srv.logSpaced(slog.LevelInfo, what, what, "client", c.order)
+	c.srv.limitedLog.Log(slog.LevelInfo, what, what, "client", c.order)
 }

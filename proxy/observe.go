@@ -33,7 +33,7 @@ func (s *Server) notRecovered(c *client, namespace string, why metrics.Reason) {
 	s.recorder.Failed(status.Failure{Client: c.order, Namespace: namespace, Reason: why})
 	attrs := []any{"client", c.order, "namespace", namespace, "reason", string(why)}
 	if why == metrics.Limit { // as often as the client likes
-		s.logSpaced(slog.LevelWarn, "", "not recovered", append(attrs, "address", c.address.String())...)
+		s.limitedLog.Log(slog.LevelWarn, "", "not recovered", append(attrs, "address", c.address.String())...)
 		return
 	}
 	s.log.Info("not recovered", attrs...)

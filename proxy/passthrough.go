@@ -8,11 +8,11 @@ import (
 )
 
 // newPassthrough returns the handler of what is not ours to understand.
-func (s *Server) newPassthrough(up *upstream) *httputil.ReverseProxy {
+func (s *Server) newPassthrough() *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
-		Transport: up.transport,
+		Transport: s.upstream.RoundTripper(),
 		Rewrite: func(r *httputil.ProxyRequest) {
-			r.Out.URL.Scheme, r.Out.URL.Host = up.base.Scheme, up.base.Host
+			r.Out.URL.Scheme, r.Out.URL.Host = s.upstream.Base().Scheme, s.upstream.Base().Host
 			r.Out.Host = r.In.Host
 			r.Out.Trailer = nil // of the client's connection; ReverseProxy would only announce it
 			if !isUpgrade(r.In) {

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/limit"
 	"github.com/holdfast/holdfast/internal/siotest/sioclient"
 	"github.com/holdfast/holdfast/internal/siotest/sioserver"
 	"github.com/holdfast/holdfast/metrics"
@@ -291,7 +292,7 @@ func TestParkedSessionsGiveWayToTheBudget(t *testing.T) {
 func TestHandshakeRateIsLimitedPerAddress(t *testing.T) {
 	r := newRig(t, func(c *config.Config) { c.Limits.HandshakesPerSecondPerAddress = 1 })
 	var statuses []int
-	for range burstSeconds + 1 {
+	for range limit.BurstSeconds + 1 {
 		resp, err := http.Get(r.url + "/socket.io/?EIO=4&transport=polling")
 		if err != nil {
 			t.Fatal(err)
@@ -300,7 +301,7 @@ func TestHandshakeRateIsLimitedPerAddress(t *testing.T) {
 		resp.Body.Close()
 		statuses = append(statuses, resp.StatusCode)
 	}
-	want := append(slices.Repeat([]int{200}, burstSeconds), http.StatusTooManyRequests)
+	want := append(slices.Repeat([]int{200}, limit.BurstSeconds), http.StatusTooManyRequests)
 	if !slices.Equal(statuses, want) {
 		t.Errorf("statuses %v, want %v", statuses, want)
 	}

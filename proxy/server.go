@@ -17,7 +17,8 @@ import (
 	"github.com/holdfast/holdfast/internal/admin/status"
 	"github.com/holdfast/holdfast/internal/clientjs"
 	"github.com/holdfast/holdfast/internal/config"
-	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/limit"
+	"github.com/holdfast/holdfast/internal/upstream"
 	"github.com/holdfast/holdfast/metrics"
 	"github.com/holdfast/holdfast/session"
 )
@@ -30,10 +31,7 @@ type Server struct {
 	// Immutable.
 	log      *slog.Logger
 	metrics  *metrics.Metrics
-	dialer   *engineio.Dialer
-	gate     *gate         // before handshakes with the upstream
-	pace     pace          // before the gate
-	dials    chan struct{} // one token per handshake under way with the upstream
+	upstream *upstream.Upstream
 	registry *session.Registry
 	budget   *buffer.Budget
 	recorder *status.Recorder
@@ -45,7 +43,7 @@ type Server struct {
 
 	current    atomic.Pointer[settings] // changed by Reload
 	incomplete incomplete
-	spaced     spacing // lines of the log
+	limitedLog *limit.Logger
 
 	handshakes atomic.Uint64 // numbers the clients by their handshakes
 	draining   atomic.Bool
@@ -62,8 +60,7 @@ type Server struct {
 // New returns a Server for a valid configuration.
 func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, error) {
 	s := &Server{
-		log: log, metrics: m, recorder: status.NewRecorder(),
-		dials:   make(chan struct{}, cfg.Upstream.MaxConcurrentDials),
+		log: log, limitedLog: limit.NewLogger(log), metrics: m, recorder: status.NewRecorder(),
 		binder:  newBinder(cfg.Recovery.Bind),
 		clients: make(map[string]*client), allLink: make(map[*link]struct{}),
 	}
@@ -75,16 +72,10 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 		return nil, err
 	}
 	s.current.Store(set)
-	up, err := newUpstream(cfg.Upstream)
-	if err != nil {
+	if s.upstream, err = upstream.New(cfg.Upstream, upstream.Options{Observe: s.dialled}); err != nil {
 		return nil, err
 	}
-	s.dialer = &engineio.Dialer{
-		URL: up.base, DialContext: up.dialWebSocket, Client: up.client, Timeout: cfg.Upstream.HandshakeTimeout,
-		MaxPayload: int64(config.DefaultMaxPayload),
-	}
-	s.gate = up.gate
-	s.passed = s.newPassthrough(up)
+	s.passed = s.newPassthrough()
 	s.notify = newNotifier(cfg.Notify)
 	if dir := cfg.ClientBundle.Dir; dir != "" {
 		if s.bundle, err = clientjs.Open(dir); err != nil {
@@ -150,7 +141,7 @@ func (s *Server) serveEngineIO(w http.ResponseWriter, r *http.Request, q url.Val
 	transport, upgrade := q.Get("transport"), isUpgrade(r)
 	websocket := transport == "websocket" && upgrade
 	switch {
-	case r.Method == http.MethodGet && !s.settings().handshakeRate.take(s.clientAddress(r)):
+	case r.Method == http.MethodGet && !s.settings().handshakeRate.Allow(s.clientAddress(r)):
 		s.refused(metrics.HandshakesPerAddress, s.clientAddress(r))
 		w.Header().Set("Retry-After", "1")
 		writeError(w, http.StatusTooManyRequests, "too many handshakes from this address")

@@ -5,6 +5,7 @@ import (
 	"net/url"
 
 	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/limit"
 	"github.com/holdfast/holdfast/session"
 )
 
@@ -15,8 +16,8 @@ type settings struct {
 	trusted          []netip.Prefix
 	chosen           func(query url.Values, userAgent string) bool
 	recoverable      func(namespace string) bool
-	handshakeRate    *addressRate
-	failedResumeRate *addressRate
+	handshakeRate    *limit.AddressRate
+	failedResumeRate *limit.AddressRate
 }
 
 // newSettings makes the settings of a valid configuration. Rates that old, which may be nil, has too go on counting.
@@ -26,8 +27,8 @@ func newSettings(cfg config.Config, old *settings) (*settings, error) {
 	if set.chosen, err = cfg.Recovery.Clients.Filter(); err != nil {
 		return nil, err
 	}
-	set.handshakeRate = newAddressRate(cfg.Limits.HandshakesPerSecondPerAddress)
-	set.failedResumeRate = newAddressRate(cfg.Limits.FailedResumesPerSecondPerAddress)
+	set.handshakeRate = limit.NewAddressRate(cfg.Limits.HandshakesPerSecondPerAddress)
+	set.failedResumeRate = limit.NewAddressRate(cfg.Limits.FailedResumesPerSecondPerAddress)
 	if old != nil && old.Limits.HandshakesPerSecondPerAddress == cfg.Limits.HandshakesPerSecondPerAddress {
 		set.handshakeRate = old.handshakeRate
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/limit"
 	"github.com/holdfast/holdfast/internal/siotest/sioclient"
 )
 
@@ -26,11 +27,11 @@ func TestReload(t *testing.T) {
 	// A rate goes on counting over a reload that does not change it.
 	reload(func(c *config.Config) { c.Limits.HandshakesPerSecondPerAddress = 1 })
 	rate, local := r.proxy.settings().handshakeRate, netip.MustParseAddr("127.0.0.1")
-	for range burstSeconds {
-		rate.take(local)
+	for range limit.BurstSeconds {
+		rate.Allow(local)
 	}
 	reload(func(c *config.Config) { c.Recovery.MaxParkedSessions = 7 })
-	if !r.proxy.settings().handshakeRate.exhausted(local) {
+	if !r.proxy.settings().handshakeRate.Exhausted(local) {
 		t.Error("the rate began anew")
 	}
 	if got := testutil.ToFloat64(r.metrics.ParkedLimit); got != 7 {

@@ -281,7 +281,7 @@ func TestUnansweredConnectKeepsNoLinkWithoutClient(t *testing.T) {
 func TestClientThatClosesAtOnceLeavesNoLink(t *testing.T) {
 	r, s := newScriptedRig(t, nil)
 	req := engineio.Request{WebSocket: true, Path: "/socket.io/", RawQuery: "EIO=4&transport=websocket", Host: "app"}
-	conn, err := r.proxy.dial(t.Context(), req)
+	conn, err := r.proxy.upstream.Dial(t.Context(), req)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -11,133 +10,21 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/limit"
 	"github.com/holdfast/holdfast/internal/siotest/sioserver"
 )
 
-var errDown = errors.New("down")
-
-// gated is an upstream behind a gate, in a bubble.
-type gated struct {
-	*gate
-	up       atomic.Bool
-	attempts atomic.Int64 // that failed
-}
-
-// handshake passes the gate and tries to connect, which takes a millisecond.
-func (g *gated) handshake(ctx context.Context) error {
-	leave, err := g.pass(ctx)
-	if err != nil {
-		return err
-	}
-	defer leave()
-	time.Sleep(time.Millisecond)
-	if !g.up.Load() {
-		g.attempts.Add(1)
-		g.unreachable(errDown)
-		return errDown
-	}
-	g.connected()
-	return nil
-}
-
-func TestGateLetsASingleClientTryAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		g := &gated{gate: newGate()}
-		for i := range int64(10) {
-			if err := g.handshake(t.Context()); !errors.Is(err, errDown) {
-				t.Fatal(err)
-			}
-			if got := g.attempts.Load(); got != i+1 {
-				t.Fatalf("%d attempts after %d handshakes", got, i+1)
-			}
-			time.Sleep(mostTrialPause)
-		}
-		g.up.Store(true)
-		start := time.Now()
-		if err := g.handshake(t.Context()); err != nil || time.Since(start) != time.Millisecond {
-			t.Errorf("got %v after %v, want success at once", err, time.Since(start))
-		}
-	})
-}
-
-func TestGateBoundsAStorm(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		g := &gated{gate: newGate()}
-		_ = g.handshake(t.Context()) // the first finds that it is down
-		// 2,000 clients, each of which tries again after 100 ms, for 5 s.
-		var wg sync.WaitGroup
-		var slowest atomic.Int64
-		end := time.Now().Add(5 * time.Second)
-		for i := range 2000 {
-			wg.Go(func() {
-				time.Sleep(time.Duration(i) * 50 * time.Microsecond)
-				for time.Now().Before(end) {
-					start, before := time.Now(), g.attempts.Load()
-					if err := g.handshake(t.Context()); !errors.Is(err, errDown) {
-						t.Errorf("got %v", err)
-					}
-					if g.attempts.Load() == before {
-						t.Error("refused, and no attempt has failed since it came")
-					}
-					if took := int64(time.Since(start)); took > slowest.Load() {
-						slowest.Store(took)
-					}
-					time.Sleep(100 * time.Millisecond)
-				}
-			})
-		}
-		wg.Wait()
-		if got := g.attempts.Load(); got > 5*int64(time.Second/leastTrialPause)+3 {
-			t.Errorf("%d attempts in 5 s", got)
-		}
-		if took := time.Duration(slowest.Load()); took > 2*mostTrialPause {
-			t.Errorf("a handshake waited %v", took)
-		}
-
-		// Back up, everybody is let in with the first trial.
-		g.up.Store(true)
-		start := time.Now()
-		for range 2000 {
-			wg.Go(func() {
-				if err := g.handshake(t.Context()); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		wg.Wait()
-		if took := time.Since(start); took > mostTrialPause+10*time.Millisecond {
-			t.Errorf("it took %v until all were in", took)
-		}
-	})
-}
-
-func TestGatePassesATrialOn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		g := &gated{gate: newGate()}
-		_ = g.handshake(t.Context())
-		_ = g.handshake(t.Context()) // from now on there is a pause
-		ctx, cancel := context.WithCancel(t.Context())
-		first, second := make(chan error, 1), make(chan error, 1)
-		go func() { first <- g.handshake(ctx) }()
-		synctest.Wait()
-		go func() { second <- g.handshake(t.Context()) }()
-		synctest.Wait()
-		cancel() // who was to try has gone
-		g.up.Store(true)
-		if err := <-first; !errors.Is(err, context.Canceled) {
-			t.Errorf("the first got %v", err)
-		}
-		if err := <-second; err != nil {
-			t.Errorf("the second got %v", err)
-		}
-	})
-}
+// What package upstream promises of its breaker and throttle.
+const (
+	minProbePause  = 100 * time.Millisecond
+	ticketInterval = 50 * time.Millisecond
+	maxUnanswered  = 16
+)
 
 // Thousands of clients come back while the upstream is down, and it comes back too.
 func TestStormWhileTheUpstreamIsDown(t *testing.T) {
@@ -190,8 +77,8 @@ func TestStormWhileTheUpstreamIsDown(t *testing.T) {
 	took := time.Since(start)
 	attempts := testutil.ToFloat64(r.metrics.Dials.Error)
 	t.Logf("%d handshakes refused in %v, for %v attempts to connect", refused.Load(), took, attempts)
-	// Those under way when the first one failed, and then one at a time.
-	if most := float64(cap(r.proxy.dials)) + took.Seconds()/leastTrialPause.Seconds() + 2; attempts > most {
+	// Those under way when the first one failed, and then one probe per pause of the breaker.
+	if most := float64(config.Default().Upstream.MaxConcurrentDials) + took.Seconds()/minProbePause.Seconds() + 2; attempts > most {
 		t.Errorf("%v attempts to connect in %v, want %v at most", attempts, took, most)
 	}
 	listen()
@@ -199,7 +86,7 @@ func TestStormWhileTheUpstreamIsDown(t *testing.T) {
 	if in.Load() != clients {
 		t.Errorf("%d of %d are in", in.Load(), clients)
 	}
-	if lines := strings.Count(r.logs.String(), "upstream handshake failed"); lines > 1+int(time.Since(start)/logSpacing) {
+	if lines := strings.Count(r.logs.String(), "upstream handshake failed"); lines > 1+int(time.Since(start)/limit.LogInterval) {
 		t.Errorf("%d lines in the log about it", lines)
 	}
 }
@@ -264,5 +151,76 @@ func TestStormWhileTheUpstreamIsStopped(t *testing.T) {
 	wg.Wait()
 	if in.Load() != clients {
 		t.Errorf("%d of %d are in", in.Load(), clients)
+	}
+}
+
+// Thousands of clients come back while a balancer takes connections for a server that is down, and it comes back too.
+func TestStormWhileABalancerAnswersForTheUpstream(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		serve http.HandlerFunc
+		want  int // status
+	}{
+		{"by ending connections", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, http.StatusBadGateway},
+		{"with 503", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }, http.StatusServiceUnavailable},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			app := sioserver.New(sioserver.Options{})
+			app.OnConnect("/", func(*sioserver.Socket) error { return nil })
+			t.Cleanup(app.Close)
+			var up atomic.Bool
+			var seen atomic.Int64
+			balancer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if up.Load() {
+					app.ServeHTTP(w, r)
+					return
+				}
+				seen.Add(1)
+				tt.serve(w, r)
+			}))
+			t.Cleanup(balancer.Close)
+			const dials, clients = 8, 200
+			r := newRig(t, func(c *config.Config) {
+				c.Upstream.URL = balancer.URL
+				c.Upstream.MaxConcurrentDials = dials
+			})
+			var refused, in atomic.Int64
+			var wg sync.WaitGroup
+			for range clients {
+				wg.Go(func() {
+					for {
+						ctx, cancel := context.WithTimeout(t.Context(), time.Second) // the client's own timeout
+						w := httptest.NewRecorder()
+						req := httptest.NewRequestWithContext(ctx, http.MethodGet, "/socket.io/?EIO=4&transport=polling", nil)
+						r.proxy.ServeHTTP(w, req)
+						gone := ctx.Err() != nil
+						cancel()
+						switch {
+						case gone:
+						case w.Code == http.StatusOK:
+							in.Add(1)
+							return
+						case w.Code == tt.want:
+							refused.Add(1)
+						default:
+							t.Errorf("refused with %d", w.Code)
+							return
+						}
+					}
+				})
+			}
+			start := time.Now()
+			time.Sleep(2 * time.Second) // how long the outage is
+			took := time.Since(start)
+			t.Logf("%d handshakes refused, the balancer saw %d", refused.Load(), seen.Load())
+			if most := maxUnanswered + 2*dials + int64(took/ticketInterval) + 1; seen.Load() > most {
+				t.Errorf("the balancer saw %d handshakes in %v, want %d at most", seen.Load(), took, most)
+			}
+			up.Store(true)
+			wg.Wait()
+			if in.Load() != clients {
+				t.Errorf("%d of %d are in", in.Load(), clients)
+			}
+		})
 	}
 }
