@@ -41,7 +41,7 @@ func (c *client) leave(cur *session.Cursor) bool {
 	o.replays = slices.DeleteFunc(o.replays, func(r replay) bool { return r.cur == cur })
 	g := &goodbye{session: s, time: time.Now(), count: o.count}
 	c.goodbyes.set(s.Namespace(), g)
-	o.asked = o.asked || len(o.written) > 0
+	o.farewell = o.farewell || len(o.written) > 0
 	c.settleLocked()
 	c.removeLocked(s.Namespace())
 	c.mu.Unlock()

@@ -40,7 +40,8 @@ type outgoing struct {
 	mark      uint64    // the newest mark
 	sinceMark int       // bytes sent since
 	ending    bool
-	asked     bool // an event with an acknowledgement was sent since
+	farewell  bool // the client left a session since, and is to confirm what it was sent
+	asked     bool // an event with an acknowledgement was sent in this Fill
 	idleMark  bool // nothing was sent between the last two marks
 
 	// For Emit, while Fill runs.
@@ -146,7 +147,7 @@ func (c *client) Fill(e *engineio.Encoder, maxBytes int) engineio.FillResult {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	o := &c.out
-	o.enc, o.maxBytes, o.replayed = e, maxBytes, 0
+	o.enc, o.maxBytes, o.replayed, o.asked = e, maxBytes, 0, false
 	before := e.Packets()
 	for o.head < len(o.pending) && e.Len() < maxBytes && !o.full() {
 		it := &o.pending[o.head]
@@ -174,7 +175,17 @@ func (c *client) Fill(e *engineio.Encoder, maxBytes int) engineio.FillResult {
 	if o.replayed > 0 {
 		c.srv.metrics.ReplayedPackets.Add(float64(o.replayed))
 	}
-	return engineio.FillResult{More: o.waits(), Confirm: c.wantsConfirm()}
+	return engineio.FillResult{More: o.waits(), Confirm: c.wantsConfirm(), ConfirmLater: o.asked}
+}
+
+// Unconfirmed implements engineio.Handler. Events that ask for an acknowledgement bear no offset: only their answer, or a ping,
+// tells that they have arrived.
+func (c *client) Unconfirmed() (pending, overdue bool) {
+	for e := c.sessions.first.Load(); e != nil; e = e.next {
+		p, o := e.value.Unanswered()
+		pending, overdue = pending || p, overdue || o
+	}
+	return pending, overdue
 }
 
 // wantsConfirm says whether a ping is to be sent ahead of the interval; c.mu is held.
@@ -207,7 +218,7 @@ func (o *outgoing) full() bool { return o.bytes >= o.limit && !o.ending }
 // wantConfirm says whether it should be known soon what has arrived.
 func (o *outgoing) wantConfirm() bool {
 	switch {
-	case o.asked:
+	case o.farewell:
 		return true
 	case o.sinceMark >= min(o.limit/2, maxUnconfirmedBytes):
 		return true
@@ -289,7 +300,7 @@ func (c *client) Mark() uint64 {
 	o.mark = o.count
 	o.markTime = time.Now()
 	o.sinceMark = 0
-	o.asked = false
+	o.farewell = false
 	return o.mark
 }
 

@@ -288,6 +288,7 @@ type Cursor struct {
 	sent     uint64
 	skipTo   uint64 // Asking packets up to here may have arrived, and are not sent again
 	replayTo uint64 // what was in the log when the client resumed
+	checked  uint64 // sent, at the last Unanswered
 }
 
 // Session is the session that the cursor is on.
@@ -383,6 +384,25 @@ func (c *Cursor) Acknowledged(id int64) {
 			return
 		}
 	}
+}
+
+// Unanswered looks for a packet that asks for an acknowledgement, was sent to the client, and is not confirmed. pending reports
+// whether there is one, and overdue whether one was there at the last call already.
+func (c *Cursor) Unanswered() (pending, overdue bool) {
+	s := c.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cursor != c || s.asking == 0 {
+		return false, false
+	}
+	checked := c.checked
+	c.checked = c.sent
+	for i := max(s.log.Trimmed(), c.skipTo) + 1; i <= c.sent; i++ {
+		if s.log.At(i).Kind() == buffer.Asking {
+			return true, i <= checked
+		}
+	}
+	return false, false
 }
 
 // Forward calls send, which hands something of the client's to the link, unless the session is not Attached. It

@@ -464,6 +464,39 @@ func TestStaleCursor(t *testing.T) {
 	w.finish()
 }
 
+// A question is overdue at the second look that finds it sent and unanswered.
+func TestUnanswered(t *testing.T) {
+	w := newWorld(t, roomy, 10)
+	c := w.open("/")
+	look := func(what string, pending, overdue bool) {
+		t.Helper()
+		if p, o := c.Unanswered(); p != pending || o != overdue {
+			t.Errorf("%s: pending %v, overdue %v; want %v, %v", what, p, o, pending, overdue)
+		}
+	}
+	w.append(c.Session(), stamped("1"))
+	w.append(c.Session(), asking(5, "2"))
+	read(c, 1)
+	look("before it is sent", false, false)
+	read(c, 1)
+	look("just sent", true, false)
+	look("for a while", true, true)
+	c.Acknowledged(5)
+	look("answered", false, false)
+	w.append(c.Session(), asking(6, "3"))
+	read(c, 1)
+	look("the next one", true, false)
+	c.Confirm(3)
+	look("confirmed", false, false)
+	w.append(c.Session(), asking(7, "4"))
+	read(c, 1)
+	w.Park([]*Cursor{c}, time.Minute, "cut")
+	look("parked", false, false)
+	c = w.mustResume(c.Session(), "")
+	look("resumed, and not sent again", false, false)
+	w.finish()
+}
+
 func TestIdle(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	c := w.open("/")

@@ -53,6 +53,11 @@ func (f *fragile) ConfirmPing() {
 	f.fakeHandler.ConfirmPing()
 }
 
+func (f *fragile) Unconfirmed() (pending, overdue bool) {
+	f.hit("Unconfirmed")
+	return f.fakeHandler.Unconfirmed()
+}
+
 func (f *fragile) Confirm(mark uint64) {
 	f.hit("Confirm")
 	f.fakeHandler.Confirm(mark)
@@ -120,6 +125,11 @@ func TestPanicsEndTheirSocketOnly(t *testing.T) {
 		{"Fill", "a caller", webSocket, wake},
 		{"ConfirmPing", "a caller", webSocket, wake},
 		{"Mark", "the heartbeat's timer", webSocket, byItself},
+		{"Unconfirmed", "the heartbeat's timer", webSocket, func(_ *testing.T, f *fragile, _ *wsPeer) {
+			f.askToConfirmLater()
+			f.add("x")
+			f.socket.Wake()
+		}},
 		{"Confirm", "the stream", webSocket, func(t *testing.T, _ *fragile, p *wsPeer) {
 			p.want(t, openText, "2")
 			p.send(t, "3")

@@ -22,9 +22,13 @@ func (s *Socket) startHeartbeatLocked() {
 	s.armLocked(s.opts.PingInterval)
 }
 
-// armLocked lets the timer fire after d.
+// armLocked lets the timer fire after d, or when there is something to check before.
 func (s *Socket) armLocked(d time.Duration) {
-	s.timerAt = time.Now().Add(d)
+	now := time.Now()
+	if !s.checkAt.IsZero() {
+		d = min(d, max(0, s.checkAt.Sub(now)))
+	}
+	s.timerAt = now.Add(d)
 	if s.timer == nil {
 		s.timer = time.AfterFunc(d, s.onTimer)
 	} else {
@@ -83,6 +87,9 @@ func (s *Socket) onTimer() {
 	s.mu.Lock()
 	defer s.unlock()
 	now := time.Now()
+	if s.state.get() == stateOpen && !s.checkAt.IsZero() && !now.Before(s.checkAt) {
+		s.checkConfirmedLocked(now)
+	}
 	switch {
 	case s.state.get() == stateClosed:
 	case s.state.get() == stateClosing:
@@ -97,14 +104,45 @@ func (s *Socket) onTimer() {
 	case now.Before(s.nextPing):
 		s.armLocked(s.nextPing.Sub(now))
 	default:
-		s.pingInFlight, s.pingQueued = true, true
-		s.pingSent = now
-		if s.ws == nil {
-			s.flushPollLocked()
-		} else {
-			s.pingNowLocked()
-		}
+		s.pingDueLocked(now)
 		s.awaitPongLocked(now)
+	}
+}
+
+func (s *Socket) pingDueLocked(now time.Time) {
+	s.pingInFlight, s.pingQueued = true, true
+	s.pingSent = now
+	if s.ws == nil {
+		s.flushPollLocked()
+	} else {
+		s.pingNowLocked()
+	}
+}
+
+// confirmLaterLocked has the heartbeat's timer ask the Handler what is unconfirmed. While the client confirms by itself, a
+// packet costs nothing here: the timer fires every confirmDelay until nothing is pending.
+func (s *Socket) confirmLaterLocked() {
+	if !s.checkAt.IsZero() || s.state.get() != stateOpen {
+		return
+	}
+	s.checkAt = time.Now().Add(confirmDelay)
+	if s.timer != nil && s.timerAt.After(s.checkAt) {
+		s.armLocked(confirmDelay)
+	}
+}
+
+// checkConfirmedLocked pings the client if it has not confirmed by itself what Fill asked to confirm later.
+func (s *Socket) checkConfirmedLocked(now time.Time) {
+	s.checkAt = time.Time{}
+	pending, overdue := s.h.Unconfirmed()
+	switch {
+	case !pending:
+	case s.ws == nil && !s.opts.ConfirmByPong: // each poll confirms, and the upgrade does
+	case overdue && !s.pingInFlight && !s.blocked:
+		s.h.ConfirmPing()
+		s.pingDueLocked(now)
+	default:
+		s.checkAt = now.Add(confirmDelay)
 	}
 }
 

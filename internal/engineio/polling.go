@@ -219,6 +219,9 @@ func (s *Socket) answerPollLocked() {
 		s.pingSent = time.Now()
 		s.h.ConfirmPing()
 	}
+	if s.opts.ConfirmByPong && r.ConfirmLater {
+		s.confirmLaterLocked()
+	}
 	if s.pingQueued && s.state.get() == stateOpen {
 		s.pingLocked(e, s.pingSent)
 		ps.pingUnproven = s.opts.ConfirmByPong

@@ -41,6 +41,8 @@ type FillResult struct {
 	// Confirm asks for a ping behind the batch, ahead of the interval, so that its
 	// arrival is known soon. Heeded over WebSocket, and with Options.ConfirmByPong by polling, with one ping in flight at most.
 	Confirm bool
+	// ConfirmLater asks for such a ping only if the client does not confirm by itself: see Handler.Unconfirmed.
+	ConfirmLater bool
 }
 
 // Handler is what a Socket carries messages for. Its methods must not wait, neither for the client nor for
@@ -59,6 +61,9 @@ type Handler interface {
 	Mark() uint64
 	// ConfirmPing says that a ping was sent because Fill asked for it.
 	ConfirmPing()
+	// Unconfirmed is called every confirmDelay after Fill asked to confirm later. pending reports whether anything of that kind
+	// is still unconfirmed, and overdue whether it was already at the last call.
+	Unconfirmed() (pending, overdue bool)
 	// Confirm says that all up to the mark has arrived at the client.
 	Confirm(mark uint64)
 	// Upgraded says that the client moved to WebSocket.
@@ -107,6 +112,8 @@ const (
 	lingerTimeout = 5 * time.Second
 	// noopDelay is how long a poll waits during a probe, as in engine.io.
 	noopDelay = 100 * time.Millisecond
+	// confirmDelay is how long the client has, and at most twice as long, to confirm by itself what FillResult.ConfirmLater is for.
+	confirmDelay = 250 * time.Millisecond
 	// pollLinger is how long a poll waits for more once there is something to answer it with.
 	pollLinger = 10 * time.Millisecond
 )
@@ -163,6 +170,7 @@ type Socket struct {
 	// Heartbeat. The timer fires at nextPing or later; it is not moved for pings ahead of the interval.
 	timer    *time.Timer
 	timerAt  time.Time // when the timer fires
+	checkAt  time.Time // when to ask Handler.Unconfirmed; zero if nothing is to be confirmed later
 	nextPing time.Time
 	pingSent time.Time
 	lastPing time.Time // of any kind
@@ -282,6 +290,7 @@ func (s *Socket) Close() {
 	s.state.set(stateClosing)
 	s.reason = ForcedClose
 	s.resumeLocked()
+	s.checkAt = time.Time{}
 	wait := lingerTimeout
 	if s.ws == nil {
 		wait = closeTimeout
@@ -325,6 +334,9 @@ func (s *Socket) flushLocked() {
 		if early {
 			s.pingLocked(e, time.Now())
 			s.h.ConfirmPing()
+		}
+		if r.ConfirmLater {
+			s.confirmLaterLocked()
 		}
 		s.blocked = s.ws.write(e) > 0
 		if !r.More && s.state.get() == stateOpen {

@@ -30,6 +30,8 @@ type fakeHandler struct {
 	confirmed uint64
 	window    uint64 // packets that may be unconfirmed; 0 is no limit
 	confirm   bool   // ask for a confirmation when packets were filled
+	later     bool   // ask for one later
+	checked   uint64 // filled at the last Unconfirmed
 	log       []string
 	changed   chan struct{} // closed, and replaced, at every change
 }
@@ -72,7 +74,7 @@ func (h *fakeHandler) Fill(e *Encoder, maxBytes int) FillResult {
 		n++
 	}
 	h.out = h.out[n:]
-	return FillResult{More: len(h.out) > 0 && !h.fullLocked(), Confirm: h.confirm && n > 0}
+	return FillResult{More: len(h.out) > 0 && !h.fullLocked(), Confirm: h.confirm && n > 0, ConfirmLater: h.later && n > 0}
 }
 
 func (h *fakeHandler) fullLocked() bool { return h.window > 0 && h.filled-h.confirmed >= h.window }
@@ -90,6 +92,14 @@ func (h *fakeHandler) Mark() uint64 {
 }
 
 func (h *fakeHandler) ConfirmPing() { h.note("confirm ping") }
+
+func (h *fakeHandler) Unconfirmed() (pending, overdue bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	pending, overdue = h.confirmed < h.filled, h.confirmed < h.checked
+	h.checked = h.filled
+	return pending, overdue
+}
 
 func (h *fakeHandler) Confirm(mark uint64) {
 	h.mu.Lock()
@@ -122,6 +132,13 @@ func (h *fakeHandler) askForConfirmations() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.confirm = true
+}
+
+// askToConfirmLater makes Fill ask for a ping that may come later.
+func (h *fakeHandler) askToConfirmLater() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.later = true
 }
 
 // took returns the log since the last call, without the flushes.

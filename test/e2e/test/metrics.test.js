@@ -190,6 +190,31 @@ describe("metrics", { concurrency: 2, skip }, () => {
     raw.close();
   });
 
+  it("events that ask for an acknowledgement have a ping only if none comes", async (t) => {
+    const s = await stack(t, { io: { pingInterval: 25_000 } });
+    const raw = await Raw.open(s.direct, { pings: true });
+    const { sid } = await raw.connect();
+    for (let i = 0; i < 20; i++) { // for longer than a ping would take to come
+      const answered = new Promise((resolve) => s.app.socket(sid).emit("question", i, resolve));
+      const [, id] = /^42(\d+)\["question",\d+\]$/.exec(await raw.next());
+      await sleep(40);
+      raw.send(`43${id}["answer"]`);
+      assert.equal(await answered, "answer");
+    }
+    await never(() => raw.got.length > 0, "a ping", 1000);
+
+    const asked = Date.now();
+    s.app.socket(sid).emit("question", "never answered", () => {});
+    assert.match(await raw.next(), /never answered/);
+    assert.equal(await raw.next(), "2");
+    assert.ok(Date.now() - asked >= 250, `a ping after ${Date.now() - asked} ms`);
+    raw.send("3");
+    await until(async () => (await s.hf.metrics()).sum("holdfast_buffered_packets") === 0, "the log to be empty");
+    await never(() => raw.got.length > 0, "a further ping", 1000);
+    assert.equal((await s.hf.metrics()).sum("holdfast_confirm_pings_total"), 1);
+    raw.close();
+  });
+
   it("a heartbeat has no more pings than its interval", async (t) => {
     const interval = 300;
     const s = await stack(t, { io: { pingInterval: interval } });
