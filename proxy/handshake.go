@@ -21,6 +21,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/holdfast/holdfast/internal/accept"
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/engineio"
 )
@@ -172,7 +173,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(err, context.DeadlineExceeded):
 		s.limitedLog.Log(slog.LevelWarn, "", "upstream handshake timed out", "error", err)
 		refuseForNow(w, http.StatusServiceUnavailable, "the upstream server did not answer in time")
-	case isOutOfDescriptors(err):
+	case accept.IsOutOfDescriptors(err):
 		s.outOfDescriptors(err)
 		refuseForNow(w, http.StatusServiceUnavailable, "holdfast is out of file descriptors")
 	default:

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httputil"
+
+	"github.com/holdfast/holdfast/internal/accept"
 )
 
 // newPassthrough returns the handler of what is not ours to understand.
@@ -48,7 +50,7 @@ func (s *Server) newPassthrough() *httputil.ReverseProxy {
 			case ok && b.failed.Load():
 				w.Header().Set("Connection", "close")
 				writeError(w, http.StatusBadRequest, "the request's body is malformed, or did not come")
-			case isOutOfDescriptors(err):
+			case accept.IsOutOfDescriptors(err):
 				s.outOfDescriptors(err)
 				refuseForNow(w, http.StatusServiceUnavailable, "holdfast is out of file descriptors")
 			case errors.Is(err, context.DeadlineExceeded):

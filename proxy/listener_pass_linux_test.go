@@ -1,11 +1,9 @@
 package proxy
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -15,8 +13,8 @@ import (
 	"github.com/holdfast/holdfast/internal/config"
 )
 
-// What is handed over is read whole, from its first byte, whatever is done with the connection then.
-func TestHandedOver(t *testing.T) {
+// A connection that is passed to net/http is read whole, from its first byte, whatever it is used for.
+func TestListenerPassesConnectionsWhole(t *testing.T) {
 	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/ws": // another protocol's WebSocket: an echo
@@ -40,7 +38,7 @@ func TestHandedOver(t *testing.T) {
 	}))
 	t.Cleanup(up.Close)
 	r := newRig(t, func(c *config.Config) { c.Upstream.URL = up.URL })
-	for _, ln := range []net.Listener{r.listen("tcp", "127.0.0.1:0", true), r.listen("unix", filepath.Join(t.TempDir(), "s"), true)} {
+	for _, ln := range []*watchedListener{r.listen("tcp", "127.0.0.1:0", true), r.listen("unix", filepath.Join(t.TempDir(), "s"), true)} {
 		t.Run(ln.Addr().Network(), func(t *testing.T) {
 			body := strings.Repeat("0123456789abcdef", 1<<18)
 			sum := fmt.Sprintf("%x", sha256.Sum256([]byte(body)))
@@ -119,56 +117,5 @@ func TestHandedOver(t *testing.T) {
 			})
 		})
 		r.awaitNoConnections(ln)
-	}
-}
-
-// The client of a connection that bytes were read of reads them first, by whichever way.
-func TestBegun(t *testing.T) {
-	read := func(c net.Conn) string {
-		got, err := io.ReadAll(struct{ io.Reader }{c})
-		return fmt.Sprint(string(got), err)
-	}
-	writeTo := func(c net.Conn) string {
-		var b bytes.Buffer
-		_, err := io.Copy(&b, c)
-		return fmt.Sprint(b.String(), err)
-	}
-	inSteps := func(c net.Conn) string {
-		p := make([]byte, 3)
-		n, _ := c.Read(p)
-		u := string(c.(interface{ Unread() []byte }).Unread())
-		return string(p[:n]) + u + read(c)
-	}
-	for _, network := range []string{"tcp", "unix"} {
-		for i, way := range []func(c net.Conn) string{read, writeTo, inSteps} {
-			address := "127.0.0.1:0"
-			if network == "unix" {
-				address = filepath.Join(t.TempDir(), "s")
-			}
-			ln, err := net.Listen(network, address)
-			if err != nil {
-				t.Fatal(err)
-			}
-			peer, err := net.Dial(network, ln.Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			conn, err := ln.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
-			left := 0
-			c := countedConn(conn, func() { left++ }, begun{unread: []byte("before, ")})
-			_, _ = io.WriteString(peer, "after")
-			peer.Close()
-			if got := way(c); got != "before, after<nil>" {
-				t.Errorf("%s, way %d: read %s", network, i, got)
-			}
-			c.Close()
-			ln.Close()
-			if left != 1 {
-				t.Errorf("counted off %d times", left)
-			}
-		}
 	}
 }

@@ -11,9 +11,11 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/holdfast/holdfast/internal/accept"
 	"github.com/holdfast/holdfast/internal/config"
 )
 
@@ -32,8 +34,25 @@ func with(old, text string) string {
 	return strings.Replace(openHead, old, text, 1)
 }
 
-// listen serves the rig's proxy once more, as main does: with the front, or by net/http alone.
-func (r *rig) listen(network, address string, front bool) net.Listener {
+// maxHeadBytes is the size of a head that package accept reads.
+const maxHeadBytes = 8 << 10
+
+// watchedListener counts the connections that package accept passes to net/http.
+type watchedListener struct {
+	*accept.Listener
+	passed atomic.Int64
+}
+
+func (l *watchedListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		l.passed.Add(1)
+	}
+	return c, err
+}
+
+// listen serves the rig's proxy once more, as the command does: with an event loop, or by net/http alone.
+func (r *rig) listen(network, address string, loop bool) *watchedListener {
 	r.t.Helper()
 	ln, err := net.Listen(network, address)
 	if err != nil {
@@ -45,16 +64,16 @@ func (r *rig) listen(network, address string, front bool) net.Listener {
 		MaxHeaderBytes: int(limits.HeaderBytes),
 	}
 	served := make(chan struct{})
-	ln = r.proxy.Listener(ln, !front)
+	watched := &watchedListener{Listener: r.proxy.Listener(ln, !loop).(*accept.Listener)}
 	go func() {
 		defer close(served)
-		_ = srv.Serve(ln) // until Close
+		_ = srv.Serve(watched) // until Close
 	}()
 	r.t.Cleanup(func() {
 		_ = srv.Close() // it is stopped in any case
 		<-served
 	})
-	return ln
+	return watched
 }
 
 // talk is a connection to a listener, that the test speaks for.
@@ -122,26 +141,17 @@ func (k *talk) wantEnd() {
 	}
 }
 
-// answeredInFront reports whether a connection that begins with head is answered without net/http.
-func (r *rig) answeredInFront(head string) bool {
-	if !strings.HasPrefix(head, getPath) || len(head) >= r.proxy.longestHead() {
-		return false
-	}
-	_, ok := r.proxy.frontHandshake([]byte(head), endOfHead([]byte(head), 0))
-	return ok
-}
-
-// Requests get the answers that net/http has for them, whoever gives them: handshakes as clients write them are answered in front, and
-// whatever is odd goes to net/http, which knows what to make of it.
-func TestFront(t *testing.T) {
+// Requests get the answers that net/http gives, whoever serves them. Handshakes as clients write them are served without
+// net/http, and whatever is odd goes to net/http.
+func TestListenerAnswersLikeNetHTTP(t *testing.T) {
 	r := newRig(t, nil)
-	front, plain := r.listen("tcp", "127.0.0.1:0", true), r.listen("tcp", "127.0.0.1:0", false)
+	loop, plain := r.listen("tcp", "127.0.0.1:0", true), r.listen("tcp", "127.0.0.1:0", false)
 	client := r.client() // by WebSocket
 	sid := r.byOrder(1).sock.SID()
 	r.socket(0)
 	for _, tt := range []struct {
 		name, head string
-		front      bool
+		simple     bool // served without net/http
 	}{
 		{"a handshake", openHead, true},
 		{"in lower case", strings.NewReplacer("Host:", "host:", "Connection: Upgrade", "connection: upgrade", "Sec-WebSocket", "sec-websocket", "Upgrade:", "upgrade:").Replace(openHead), true},
@@ -230,7 +240,7 @@ func TestFront(t *testing.T) {
 		{"an expectation", with("\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n"), false},
 		{"another expectation", with("\r\n\r\n", "\r\nExpect: x\r\n\r\n"), false},
 		{"a large header", with("\r\n\r\n", "\r\nX-A: "+strings.Repeat("x", 7<<10)+"\r\n\r\n"), true},
-		{"a larger one", with("\r\n\r\n", "\r\nX-A: "+strings.Repeat("x", maxFrontHead)+"\r\n\r\n"), false},
+		{"a larger one", with("\r\n\r\n", "\r\nX-A: "+strings.Repeat("x", maxHeadBytes)+"\r\n\r\n"), false},
 		{"a huge one", with("\r\n\r\n", "\r\nX-A: "+strings.Repeat("x", 70<<10)+"\r\n\r\n"), false},
 		{"a huge target", with("EIO=4", "EIO=4&x="+strings.Repeat("x", 70<<10)), false},
 		{"what begins with bytes behind it", openHead + "\x81\x80abcd", false},
@@ -238,17 +248,19 @@ func TestFront(t *testing.T) {
 		{"a page under the path", "GET /socket.io/ HTTP/1.1\r\nHost: app.test\r\n\r\n", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := r.answeredInFront(tt.head); got != tt.front {
-				t.Errorf("answered in front: %v, want %v", got, tt.front)
-			}
 			method, _, _ := strings.Cut(tt.head, " ")
 			ask := func(ln net.Listener) string {
 				k := newTalk(t, ln)
 				_, _ = io.WriteString(k.conn, tt.head) // it may be refused before it is read
 				return k.answer(method)
 			}
-			got, want := ask(front), ask(plain)
-			if tt.front && !strings.HasPrefix(want, "HTTP/1.1 101") { // a refused upgrade ends the connection, here always
+			passed := loop.passed.Load()
+			got := ask(loop)
+			if simple := loop.passed.Load() == passed; simple != tt.simple {
+				t.Errorf("served without net/http: %v, want %v", simple, tt.simple)
+			}
+			want := ask(plain)
+			if tt.simple && !strings.HasPrefix(want, "HTTP/1.1 101") { // a refused upgrade ends the connection, here always
 				want = strings.Replace(want, "Connection: close\n", "", 1)
 				got = strings.Replace(got, "Connection: close\n", "", 1)
 			}
@@ -261,14 +273,9 @@ func TestFront(t *testing.T) {
 }
 
 // awaitNoConnections waits until none is counted any more.
-func (r *rig) awaitNoConnections(ln net.Listener) {
+func (r *rig) awaitNoConnections(ln *watchedListener) {
 	r.t.Helper()
-	r.await("all connections to be counted off", func() bool {
-		l := ln.(*front).counted
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		return l.total == 0 && len(l.perAddress) == 0
-	})
+	r.await("no connections to be counted", func() bool { return ln.Connections() == 0 })
 }
 
 // Heads may come in any pieces; where they end is found without looking at all again.
@@ -286,14 +293,6 @@ func TestHeadsInPieces(t *testing.T) {
 		k.conn.Close()
 	}
 	r.awaitNoConnections(ln)
-	for _, head := range []string{openHead, "GET / HTTP/1.1\n\n", "GET / HTTP/1.1\r\n\n", "GET / HTTP/1.1\n\r\n", "GET /\r\r\n\r\r\n\r\n", "\n\n"} {
-		for cut := range len(head) {
-			whole, first := endOfHead([]byte(head), 0), endOfHead([]byte(head[:cut]), 0)
-			if got := endOfHead([]byte(head), cut); first == 0 && got != whole || first > 0 && first != whole {
-				t.Errorf("the end of %q, cut at %d, is %d, then %d; want %d", head, cut, first, got, whole)
-			}
-		}
-	}
 }
 
 // The time for a head is the same, whoever reads it, and not longer where both do.
@@ -301,14 +300,14 @@ func TestHeadsThatDoNotCome(t *testing.T) {
 	const limit = 2 * time.Second
 	r := newRig(t, func(c *config.Config) { c.Limits.ReadHeaderTimeout = limit })
 	var wg sync.WaitGroup
-	for _, ln := range []net.Listener{r.listen("tcp", "127.0.0.1:0", true), r.listen("unix", filepath.Join(t.TempDir(), "s"), true)} {
+	for _, ln := range []*watchedListener{r.listen("tcp", "127.0.0.1:0", true), r.listen("unix", filepath.Join(t.TempDir(), "s"), true)} {
 		for _, pieces := range [][]string{
 			{""},
 			{"G"},
 			{openHead[:len(openHead)-2]},
 			{"", "POST"}, // for net/http, late
 			{"GE", "X"},
-			{"GET /", strings.Repeat("x", maxFrontHead)},
+			{"GET /", strings.Repeat("x", maxHeadBytes)},
 		} {
 			wg.Go(func() {
 				start := time.Now()
@@ -332,14 +331,8 @@ func TestWaitingConnectionsTakeLittle(t *testing.T) {
 	const n = 400
 	r := newRig(t, func(c *config.Config) { c.Limits.ReadHeaderTimeout = time.Minute })
 	ln := r.listen("tcp", "127.0.0.1:0", true)
-	counted := ln.(*front).counted
-	total := func() int {
-		counted.mu.Lock()
-		defer counted.mu.Unlock()
-		return counted.total
-	}
 	newTalk(t, ln).conn.Close()
-	r.await("the first to be gone", func() bool { return total() == 0 })
+	r.await("the first to be gone", func() bool { return ln.Connections() == 0 })
 	heap := func() int {
 		var m runtime.MemStats
 		runtime.GC()
@@ -357,7 +350,7 @@ func TestWaitingConnectionsTakeLittle(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r.await("the connections", func() bool { return total() == n })
+	r.await("the connections", func() bool { return ln.Connections() == n })
 	if got := (heap() - memory) / n; got > 3<<10 { // with the test's own ends
 		t.Errorf("a connection takes %d bytes", got)
 	} else {

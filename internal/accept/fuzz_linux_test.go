@@ -1,4 +1,4 @@
-package proxy
+package accept
 
 import (
 	"io"
@@ -6,10 +6,9 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"strings"
 	"sync"
 	"testing"
-
-	"github.com/holdfast/holdfast/internal/config"
 )
 
 // pipes is a listener of pipes.
@@ -40,10 +39,21 @@ type pipeAddr struct{}
 func (pipeAddr) Network() string { return "pipe" }
 func (pipeAddr) String() string  { return "pipe" }
 
-// Whatever is answered in front, net/http's server accepts too, and understands it in the same way.
-func FuzzFront(f *testing.F) {
+const upgradeHead = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade\r\n" +
+	"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+
+// with is upgradeHead with another text in place of one.
+func with(old, text string) string {
+	if !strings.Contains(upgradeHead, old) {
+		panic(old)
+	}
+	return strings.Replace(upgradeHead, old, text, 1)
+}
+
+// Whatever parseUpgrade accepts, net/http's server accepts too, and understands in the same way.
+func FuzzUpgrade(f *testing.F) {
 	for _, head := range []string{
-		openHead,
+		upgradeHead,
 		with("EIO=4", "EIO=4&sid=known"),
 		with("Connection: Upgrade", "Connection: keep-alive, Upgrade"),
 		with("app.test", "[::1]:8080"),
@@ -57,12 +67,6 @@ func FuzzFront(f *testing.F) {
 	} {
 		f.Add([]byte(head))
 	}
-	set, err := newSettings(config.Default(), nil)
-	if err != nil {
-		f.Fatal(err)
-	}
-	s := &Server{clients: map[string]*client{"known": {}}}
-	s.current.Store(set)
 	type seen struct {
 		method, target, host, proto string
 		header                      http.Header
@@ -75,7 +79,7 @@ func FuzzFront(f *testing.F) {
 	}
 	requests := make(chan seen, 1)
 	ln := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
-	srv := &http.Server{MaxHeaderBytes: int(set.Limits.HeaderBytes), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	srv := &http.Server{MaxHeaderBytes: 64 << 10, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		requests <- of(r)
 		w.Header().Set("Connection", "close")
 	})}
@@ -88,12 +92,14 @@ func FuzzFront(f *testing.F) {
 		_ = srv.Close() // it is stopped in any case
 		<-served
 	})
-	r := &rig{proxy: s}
 	f.Fuzz(func(t *testing.T, head []byte) {
-		if !r.answeredInFront(string(head)) {
+		if !mayBeUpgrade(head) || len(head) >= maxHeadBytes {
 			return
 		}
-		h, _ := s.frontHandshake(head, len(head))
+		r := parseUpgrade(head, endOfHead(head, 0))
+		if r == nil {
+			return
+		}
 		ours, theirs := net.Pipe()
 		ln.conns <- theirs
 		go func() { _, _ = ours.Write(head) }() // until it is read, or refused
@@ -101,8 +107,8 @@ func FuzzFront(f *testing.F) {
 		ours.Close()
 		select {
 		case got := <-requests:
-			if want := of(h.r); !reflect.DeepEqual(got, want) {
-				t.Errorf("net/http sees\n%+v\nand the front\n%+v\nin %q", got, want, head)
+			if want := of(r); !reflect.DeepEqual(got, want) {
+				t.Errorf("net/http sees\n%+v\nand parseUpgrade\n%+v\nin %q", got, want, head)
 			}
 		default:
 			t.Errorf("net/http answers %q, %v, to %q", answer, err, head)

@@ -119,8 +119,8 @@ func TestShutdownAwaitsHandshakes(t *testing.T) {
 	r.awaitNoConnections(ln)
 }
 
-// Refusals say in front what they say behind net/http.
-func TestRefusalsInFront(t *testing.T) {
+// Refusals without net/http say what they say with it.
+func TestListenerRefusesLikeNetHTTP(t *testing.T) {
 	refusing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("X-Why", "because")
 		w.Header().Add("Set-Cookie", "a=1")
@@ -154,11 +154,11 @@ func TestRefusalsInFront(t *testing.T) {
 				k.say(openHead)
 				return k.answer("GET")
 			}
-			front, plain := r.listen("tcp", "127.0.0.1:0", true), r.listen("tcp", "127.0.0.1:0", false)
+			loop, plain := r.listen("tcp", "127.0.0.1:0", true), r.listen("tcp", "127.0.0.1:0", false)
 			for range limit.BurstSeconds { // the rate's, for the last case
 				ask(plain)
 			}
-			got, want := ask(front), ask(plain)
+			got, want := ask(loop), ask(plain)
 			unclosed := func(s string) string { return strings.Replace(s, "Connection: close\n", "", 1) } // here always
 			if unclosed(got) != unclosed(want) || !strings.HasPrefix(got, "HTTP/1.1 "+tt.want) {
 				t.Errorf("answer\n%s\nwant\n%s", got, want)
@@ -168,7 +168,7 @@ func TestRefusalsInFront(t *testing.T) {
 }
 
 // A panic in the loop, or in a handshake, ends its connection only.
-func TestPanicsInFront(t *testing.T) {
+func TestListenerConfinesPanics(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		broken func(s settings) *settings
@@ -185,12 +185,7 @@ func TestPanicsInFront(t *testing.T) {
 			r := newRig(t, nil)
 			ln := r.listen("tcp", "127.0.0.1:0", true)
 			connected := func(n int) {
-				r.await("connections", func() bool {
-					l := ln.(*front).counted
-					l.mu.Lock()
-					defer l.mu.Unlock()
-					return l.total == n
-				})
+				r.await("connections", func() bool { return ln.Connections() == n })
 			}
 			other := newTalk(t, ln)
 			connected(1)

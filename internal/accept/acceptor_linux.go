@@ -1,0 +1,206 @@
+package accept
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/holdfast/holdfast/internal/netpoll"
+)
+
+// acceptor accepts a Listener's connections in an event loop.
+type acceptor struct {
+	l      *Listener
+	stop   func()
+	conns  chan net.Conn // for net/http; unbuffered, because a sender is a goroutine of its own
+	closed chan struct{}
+	once   sync.Once
+}
+
+// newAcceptor returns nil if a loop cannot accept from the Listener's socket.
+func newAcceptor(l *Listener) *acceptor {
+	a := &acceptor{l: l, conns: make(chan net.Conn), closed: make(chan struct{})}
+	if a.stop = netpoll.Accept(l.Listener, a); a.stop == nil {
+		return nil
+	}
+	return a
+}
+
+// next returns the next connection for net/http.
+func (a *acceptor) next() (net.Conn, error) {
+	select {
+	case c := <-a.conns:
+		return c, nil
+	case <-a.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (a *acceptor) close() {
+	a.once.Do(func() {
+		a.stop()
+		close(a.closed)
+	})
+}
+
+// AcceptFailed implements netpoll.Acceptor.
+func (a *acceptor) AcceptFailed(err error) { a.l.opts.Failed(err) }
+
+// Accepted implements netpoll.Acceptor.
+func (a *acceptor) Accepted(conn *netpoll.Conn) {
+	defer a.recoverPanic(conn)
+	addr := addrOf(conn.RemoteAddr())
+	if !a.l.admit(addr) {
+		_ = conn.Close()
+		return
+	}
+	conn.OnRelease(func() { a.l.leave(addr) })
+	timeout := a.l.opts.Limits().HeadTimeout
+	p := &pendingConn{a: a, conn: conn, headBy: time.Now().Add(timeout)}
+	p.timeout = time.AfterFunc(timeout, func() { _ = conn.Close() })
+	conn.Notify(p.read)
+	if err := conn.Start(); err != nil {
+		p.timeout.Stop()
+		a.AcceptFailed(err)
+	}
+}
+
+// recoverPanic is deferred by the functions that the loop calls for a connection.
+func (a *acceptor) recoverPanic(conn io.Closer) {
+	if v := recover(); v != nil {
+		a.l.opts.Panicked(v)
+		_ = conn.Close()
+	}
+}
+
+// pendingState is how far a pendingConn has come:
+//
+//	reading -> passed    the connection is net/http's
+//	reading -> matched   a goroutine serves the handshake
+//	reading -> gone      the connection ended first
+type pendingState uint8
+
+const (
+	pendingReading pendingState = iota
+	pendingPassed
+	pendingMatched
+	pendingGone
+)
+
+func (s pendingState) String() string {
+	return [...]string{"reading", "passed", "matched", "gone"}[s]
+}
+
+// pendingConn is a connection whose first request's head is being read. Its methods run in the loop.
+type pendingConn struct {
+	a       *acceptor
+	conn    *netpoll.Conn
+	headBy  time.Time   // deadline for the head
+	timeout *time.Timer // closes the connection then
+	scanned int         // bytes known to contain no end of a head
+	state   pendingState
+	cancel  context.CancelFunc // of the matched request's context
+}
+
+// maxHeadBytes is the size of a head that is read here, less than a netpoll.Conn holds. Few browsers send so many
+// cookies.
+const maxHeadBytes = 8 << 10
+
+// read looks at what has arrived.
+func (p *pendingConn) read() {
+	defer p.a.recoverPanic(p.conn)
+	head, err := p.conn.Received()
+	switch {
+	case err != nil:
+		p.timeout.Stop()
+		switch p.state {
+		case pendingReading:
+			p.state = pendingGone
+		case pendingMatched:
+			p.cancel()
+		case pendingPassed, pendingGone:
+		}
+	case p.state != pendingReading:
+	case !mayBeUpgrade(head), len(head) >= min(maxHeadBytes, p.a.l.opts.Limits().HeadBytes):
+		p.passToHTTP(head)
+	default:
+		end := endOfHead(head, p.scanned)
+		if p.scanned = len(head); end > 0 {
+			p.decide(head, end)
+		}
+	}
+}
+
+// decide serves the request if it is a handshake that Match wants, and passes it to net/http otherwise.
+func (p *pendingConn) decide(head []byte, end int) {
+	r := parseUpgrade(head, end)
+	if r == nil {
+		p.passToHTTP(head)
+		return
+	}
+	handler := p.a.l.opts.Match(r)
+	if handler == nil {
+		p.passToHTTP(head)
+		return
+	}
+	p.state = pendingMatched
+	p.timeout.Stop()
+	p.conn.Discard(end)
+	if a := p.conn.RemoteAddr(); a != nil {
+		r.RemoteAddr = a.String()
+	}
+	var ctx context.Context
+	ctx, p.cancel = context.WithTimeout(context.Background(), p.a.l.opts.Limits().HandshakeTimeout)
+	go p.a.serveUpgrade(p.conn, r.WithContext(ctx), handler, p.cancel) // ends within HandshakeTimeout
+}
+
+// passToHTTP gives the connection to net/http, with what was read of it.
+func (p *pendingConn) passToHTTP(read []byte) {
+	p.state = pendingPassed
+	p.timeout.Stop()
+	read = bytes.Clone(read)
+	conn, release, err := p.conn.Detach()
+	if err != nil {
+		if !errors.Is(err, net.ErrClosed) { // its time was up just now
+			p.a.AcceptFailed(err)
+		}
+		return
+	}
+	go p.a.pass(track(conn, sync.OnceFunc(release), bufferedBytes{read, p.headBy})) // ends when net/http accepts it, or with close
+}
+
+func (a *acceptor) pass(c net.Conn) {
+	select {
+	case a.conns <- c:
+	case <-a.closed:
+		c.Close()
+	}
+}
+
+// handshakeStack is more than a handshake takes of a goroutine's stack.
+const handshakeStack = 14 << 10
+
+// growStack grows the goroutine's stack in one step, while it holds nothing to move. It would otherwise double from
+// 2 KiB several times, each time copying what is in it.
+//
+//go:noinline
+func growStack() {
+	var room [handshakeStack]byte
+	runtime.KeepAlive(&room)
+}
+
+// serveUpgrade serves a WebSocket handshake.
+func (a *acceptor) serveUpgrade(conn *netpoll.Conn, r *http.Request, handler http.HandlerFunc, cancel context.CancelFunc) {
+	growStack()
+	defer cancel()
+	defer a.l.opts.Begin()()
+	w := &responseWriter{conn: conn, header: make(http.Header)}
+	defer w.finish()
+	handler(w, r)
+}

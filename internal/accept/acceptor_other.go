@@ -1,0 +1,14 @@
+//go:build !linux
+
+package accept
+
+import "net"
+
+// acceptor is never made: only Linux has an event loop.
+type acceptor struct{}
+
+func newAcceptor(*Listener) *acceptor { return nil }
+
+func (*acceptor) next() (net.Conn, error) { return nil, net.ErrClosed }
+
+func (*acceptor) close() {}

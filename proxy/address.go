@@ -1,0 +1,56 @@
+package proxy
+
+import (
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// clientAddress is where a request comes from: the peer or, if that is a trusted proxy, the last address in
+// X-Forwarded-For that is not a trusted proxy itself. Whatever precedes it the client may have made up. It is the zero
+// Addr on a Unix socket.
+func (s *Server) clientAddress(r *http.Request) netip.Addr {
+	peer := hostAddr(r.RemoteAddr)
+	if !s.trustsAddr(peer) {
+		return peer
+	}
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for _, hop := range slices.Backward(hops) {
+		addr, ok := parseHop(strings.TrimSpace(hop))
+		if !ok {
+			break
+		}
+		peer = addr
+		if !s.trustsAddr(peer) {
+			break
+		}
+	}
+	return peer
+}
+
+// parseHop parses an address as proxies write it: some add the port, and some put an IPv6 address in brackets.
+func parseHop(hop string) (addr netip.Addr, ok bool) {
+	if addr := hostAddr(hop); addr.IsValid() {
+		return addr, true
+	}
+	addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(hop, "["), "]"))
+	return addr.Unmap(), err == nil
+}
+
+func hostAddr(hostPort string) netip.Addr {
+	ap, err := netip.ParseAddrPort(hostPort)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return ap.Addr().Unmap()
+}
+
+func (s *Server) trustsAddr(addr netip.Addr) bool {
+	for _, p := range s.settings().trusted {
+		if p.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,83 @@
+package proxy
+
+import (
+	"log/slog"
+	"net"
+	"net/http"
+
+	"github.com/holdfast/holdfast/internal/accept"
+)
+
+// Listener returns a listener for an http.Server that serves s. It counts the connections of ln and closes those over a
+// limit. Where it can, it serves WebSocket handshakes without the http.Server. tls says that the connections will be
+// wrapped in TLS.
+func (s *Server) Listener(ln net.Listener, tls bool) net.Listener {
+	return accept.Listen(ln, accept.Options{
+		TLS:      tls,
+		Limits:   s.connectionLimits,
+		Match:    s.matchUpgrade,
+		Begin:    s.beginHandshake,
+		Refused:  s.refused,
+		Failed:   s.acceptFailed,
+		Panicked: s.panicked,
+	})
+}
+
+func (s *Server) connectionLimits() accept.Limits {
+	set := s.settings()
+	return accept.Limits{
+		MaxConnections:           set.Limits.MaxConnections,
+		MaxConnectionsPerAddress: set.Limits.MaxConnectionsPerAddress,
+		Exempt:                   s.trustsAddr,
+		HeadTimeout:              set.Limits.ReadHeaderTimeout,
+		HeadBytes:                int(set.Limits.HeaderBytes),
+		HandshakeTimeout:         set.Upstream.HandshakeTimeout,
+	}
+}
+
+func (s *Server) acceptFailed(err error) {
+	if accept.IsOutOfDescriptors(err) {
+		s.outOfDescriptors(err)
+		return
+	}
+	s.limitedLog.Log(slog.LevelWarn, "", "a connection could not be accepted", "error", err)
+}
+
+// matchUpgrade returns the handler of a WebSocket handshake that needs no net/http: that of a new client, or the upgrade
+// of a known one. It returns nil for other requests.
+func (s *Server) matchUpgrade(r *http.Request) http.HandlerFunc {
+	if !isUpgrade(r) || r.Method != http.MethodGet || !s.isEngineIO(r) {
+		return nil
+	}
+	q := r.URL.Query()
+	if q.Get("transport") != "websocket" {
+		return nil
+	}
+	serve := func(w http.ResponseWriter, r *http.Request) { s.serveEngineIO(w, r, q) }
+	if sid := q.Get("sid"); sid != "" {
+		c := s.client(sid)
+		if c == nil {
+			return nil
+		}
+		serve = func(w http.ResponseWriter, r *http.Request) { s.serveClient(w, r, c, q) }
+	} else if q.Get("EIO") != "4" || q.Has("j") {
+		return nil
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		defer s.containRequest()
+		serve(w, r)
+	}
+}
+
+// beginHandshake makes Shutdown wait until end is called.
+func (s *Server) beginHandshake() (end func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.openings++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.openings--
+		s.idleLocked()
+	}
+}
