@@ -17,6 +17,8 @@ const (
 	rememberedEnds = 8192
 	// relieveEvery is how often Relieve looks at all parked sessions while they hold nothing that it could free.
 	relieveEvery = 100 * time.Millisecond
+	// lockedSteps is how many sessions are looked at, or evicted, before the registry's lock is given up for a moment.
+	lockedSteps = 256
 )
 
 // Observer is told what happens to sessions, for metrics and logs. No lock is held.
@@ -38,13 +40,16 @@ type Registry struct {
 
 	current atomic.Pointer[Limits]
 
-	mu          sync.Mutex // guards the fields below, and every change of a session's state
+	relieving sync.Mutex // held by Relieve; taken before mu
+
+	mu          sync.Mutex // guards the fields below, and every change of a session's state; never held while a log is walked
 	byPID       map[string]*Session
 	parked      list.List // of *Session, oldest parked first; kept to maxParked by Park
 	maxParked   int
 	live        int
 	ends        *lru.Cache[string, Reason] // by pid
 	relieveNext time.Time                  // when Relieve is worth its while again
+	relieveAt   *list.Element              // of parked: what Relieve looks at next; nil at the end
 }
 
 // parking is sessions that were parked together, and expire together.
@@ -138,6 +143,7 @@ type Claim struct {
 // what docs/design.md says under "Resuming". Nothing about a session is told, and nothing done to it, before the
 // claim has its binding.
 func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
+	r.prepare(claim, owner)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.byPID[claim.PID]
@@ -162,22 +168,9 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 	case s.state == Live:
 		return Resumption{Takeover: s.cursor.owner}
 	}
-	var has uint64 // the last event that the client has handled
-	if tag, seq, ok := parseOffset(claim.Offset); ok && tag == s.tag {
-		if seq > s.sent {
-			return Resumption{Refused: BadOffset}
-		}
-		has = seq
-	} else if claim.ForeignOffset {
-		return Resumption{Refused: BadOffset}
-	}
-	if s.left != nil && has < s.stamped { // it has ignored some that are not there any more
-		return Resumption{Refused: ClientDisconnect}
-	}
-	from := max(s.log.Trimmed(), has)
-	s.trimLocked(from)
-	if r.limits().Fates != nil && s.away == nil {
-		s.siftLocked()
+	from, refused := s.resumeFromLocked(&claim)
+	if refused != "" {
+		return Resumption{Refused: refused}
 	}
 	if s.unsureLocked(from, owner, claim.Soon) {
 		return Resumption{Refused: ClientDisconnect}
@@ -192,6 +185,45 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 	away, missed := time.Since(s.parkedAt), s.log.Packets()
 	s.upstream.SessionResumed(s, away, missed)
 	return Resumption{Cursor: c, Reply: s.reply, ToRead: s.log.Len(), Missed: missed, Away: away}
+}
+
+// prepare does what Resume would do to the log of a parked session, without the registry's lock: the log may be long. Resume
+// finds little left to do.
+func (r *Registry) prepare(claim Claim, owner Owner) {
+	r.mu.Lock()
+	s := r.byPID[claim.PID]
+	r.mu.Unlock()
+	if s == nil || s.namespace != claim.Namespace {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == Parked && s.binding.equal(claim.Binding) && s.owned <= owner.Handshake() {
+		s.resumeFromLocked(&claim)
+	}
+}
+
+// resumeFromLocked returns the number of the last packet that a client with this claim has, or why it cannot resume. The log of the
+// session, which is parked, is left without what this client need not have. s.mu is held.
+func (s *Session) resumeFromLocked(claim *Claim) (from uint64, refused Reason) {
+	var has uint64 // the last event that the client has handled
+	if tag, seq, ok := parseOffset(claim.Offset); ok && tag == s.tag {
+		if seq > s.sent {
+			return 0, BadOffset
+		}
+		has = seq
+	} else if claim.ForeignOffset {
+		return 0, BadOffset
+	}
+	if s.left != nil && has < s.stamped { // it has ignored some that are not there any more
+		return 0, ClientDisconnect
+	}
+	from = max(s.log.Trimmed(), has)
+	s.trimLocked(from)
+	if s.registry.limits().Fates != nil && s.away == nil {
+		s.siftLocked()
+	}
+	return from, ""
 }
 
 // unsureLocked reports whether it cannot be known which events after from the client has, because it left the session while
@@ -287,14 +319,29 @@ func (g *Goodbye) Arrived() { g.arrived.Store(true) }
 func (g *Goodbye) Last() { g.last.Store(true) }
 
 func (r *Registry) parkAll(cursors []*Cursor, d time.Duration, p *parking) {
-	parked, gone := r.park(cursors, d, p)
+	parked, gone, surplus := r.park(cursors, d, p)
 	for _, s := range parked {
 		r.observer.Parked(s, p.reason)
 	}
 	r.finish(gone, true)
+	for surplus {
+		surplus = r.evictSurplus()
+	}
 }
 
-func (r *Registry) park(cursors []*Cursor, d time.Duration, p *parking) (parked []*Session, gone []ended) {
+// evictSurplus closes the sessions parked longest until there are no more parked than may be. It returns true if there still are:
+// after SetLimits there may be many.
+func (r *Registry) evictSurplus() (more bool) {
+	r.end(true, func(end func(*Session, Reason)) {
+		for n := 0; n < lockedSteps && r.parked.Len() > r.maxParked; n++ {
+			end(parkedIn(r.parked.Front()), Evicted)
+		}
+		more = r.parked.Len() > r.maxParked
+	})
+	return more
+}
+
+func (r *Registry) park(cursors []*Cursor, d time.Duration, p *parking) (parked []*Session, gone []ended, surplus bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p.expires = time.Now().Add(d)
@@ -308,10 +355,7 @@ func (r *Registry) park(cursors []*Cursor, d time.Duration, p *parking) (parked 
 	if len(parked) == 0 {
 		p.timer.Stop()
 	}
-	for r.parked.Len() > r.maxParked {
-		gone = append(gone, r.closeLocked(parkedIn(r.parked.Front()), Evicted))
-	}
-	return parked, gone
+	return parked, gone, r.parked.Len() > r.maxParked
 }
 
 // Fail closes a client's session, of which nothing is to be relied on any more, for this reason. A cursor that is no
@@ -336,7 +380,7 @@ func (c *Cursor) leave() bool {
 }
 
 // leaveLocked takes a session's client away, and parks the session with those of p, or closes it. What it
-// returns has no session unless it was closed by this. r.mu is held.
+// returns has no session unless it is closed now. r.mu is held.
 func (r *Registry) leaveLocked(c *Cursor, d time.Duration, p *parking) ended {
 	s := c.s
 	s.mu.Lock()
@@ -347,8 +391,7 @@ func (r *Registry) leaveLocked(c *Cursor, d time.Duration, p *parking) ended {
 	s.cursor = nil
 	switch {
 	case s.state == Closed:
-		s.dropSentLocked()
-		return ended{}
+		return ended{s: s, was: Closed} // to be released
 	case s.pid == "":
 		return r.endLocked(s, Unrecoverable)
 	case d <= 0:
@@ -381,6 +424,9 @@ func (r *Registry) moveLocked(s *Session, to State) {
 
 // unparkLocked takes a session out of what parked ones are in; r.mu and s.mu are held.
 func (r *Registry) unparkLocked(s *Session) {
+	if r.relieveAt == s.place {
+		r.relieveAt = s.place.Next()
+	}
 	r.parked.Remove(s.place)
 	p := s.parking
 	s.place, s.parking = nil, nil
@@ -421,22 +467,55 @@ func (r *Registry) Close(s *Session, reason Reason) {
 
 // Relieve closes parked sessions that hold packets, the one parked longest first, until the budget is kept again or
 // none is left. What live clients have not confirmed is never dropped; their links are held instead.
+//
+// One call at a time does this; others return at once, for what it closes is counted only when it is released.
 func (r *Registry) Relieve() {
-	r.end(true, func(end func(*Session, Reason)) {
-		if !r.budget.Exceeded() || time.Now().Before(r.relieveNext) {
+	if !r.budget.Exceeded() || !r.relieving.TryLock() {
+		return
+	}
+	defer r.relieving.Unlock()
+	if !r.beginRelief() {
+		return
+	}
+	for r.budget.Exceeded() {
+		if !r.relieveSome() {
+			r.endRelief()
 			return
 		}
-		for e := r.parked.Front(); e != nil && r.budget.Exceeded(); {
-			s := parkedIn(e)
-			e = e.Next() // closing takes the session's out of the list
-			if s.buffered() > 0 {
+	}
+}
+
+// beginRelief makes relieveSome begin with the session parked longest, unless that was in vain a moment ago.
+func (r *Registry) beginRelief() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.relieveAt = r.parked.Front()
+	return !time.Now().Before(r.relieveNext)
+}
+
+// endRelief notes that all parked sessions have been looked at, and the budget is still exceeded.
+func (r *Registry) endRelief() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.relieveNext = time.Now().Add(relieveEvery)
+}
+
+// relieveSome looks at the next parked sessions, and closes those that hold packets until enough would be free if they shared
+// nothing. It returns false if there are none.
+func (r *Registry) relieveSome() (more bool) {
+	r.end(true, func(end func(*Session, Reason)) {
+		more = r.relieveAt != nil
+		excess := r.budget.Bytes() - r.budget.Limit()
+		for n := 0; n < lockedSteps && r.relieveAt != nil && excess > 0; n++ {
+			s := parkedIn(r.relieveAt)
+			r.relieveAt = r.relieveAt.Next()
+			if packets, bytes := s.buffered(); packets > 0 {
 				end(s, Evicted)
+				excess -= int64(bytes)
 			}
 		}
-		if r.budget.Exceeded() {
-			r.relieveNext = time.Now().Add(relieveEvery)
-		}
 	})
+	return more
 }
 
 // ended is a session that has just been closed.
@@ -468,12 +547,22 @@ func (r *Registry) endLocked(s *Session, reason Reason) ended {
 	if reason == ClientDisconnect {
 		s.cursor = nil
 	}
-	s.dropSentLocked()
 	return e
 }
 
-// finish tells of ended sessions, and their links if those do not know. No lock is held.
+// finish tells of ended sessions, and their links if those do not know. Then it drops their packets, which may take a while.
+// No lock is held.
 func (r *Registry) finish(gone []ended, tellUpstream bool) {
+	r.tell(gone, tellUpstream)
+	for _, e := range gone {
+		e.s.release()
+	}
+}
+
+func (r *Registry) tell(gone []ended, tellUpstream bool) {
+	if len(gone) == 0 {
+		return
+	}
 	type group struct {
 		up     Upstream
 		reason Reason

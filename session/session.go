@@ -272,11 +272,29 @@ func (s *Session) dropSentLocked() {
 	s.log.Idle()
 }
 
-// buffered is how many packets the session's log holds.
-func (s *Session) buffered() int {
+// release does that for a session that has just been closed. A log that nobody reads is emptied without the session's lock:
+// whoever waits for that may hold the registry's.
+func (s *Session) release() {
+	rest := s.takeUnread()
+	rest.Release()
+}
+
+// takeUnread takes the log of a closed session without a client out of it. What another session's client has been sent is dropped.
+func (s *Session) takeUnread() buffer.Log {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.log.Packets()
+	if s.cursor == nil {
+		return s.log.Detach()
+	}
+	s.dropSentLocked()
+	return buffer.Log{}
+}
+
+// buffered is how many packets the session's log holds, and about how many bytes.
+func (s *Session) buffered() (packets, bytes int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.log.Packets(), s.log.Bytes()
 }
 
 // Cursor is a client's place in a session's log. All but the session's present
