@@ -3,13 +3,10 @@ package proxy
 import (
 	"bufio"
 	"bytes"
-	"compress/gzip"
-	"compress/zlib"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -310,18 +307,6 @@ func acceptedEncoding(h http.Header) string {
 		}
 	}
 	return ""
-}
-
-func compress(encoding string, body []byte) []byte {
-	var b bytes.Buffer
-	var zw io.WriteCloser = zlib.NewWriter(&b) // which is what HTTP calls deflate
-	if encoding == "gzip" {
-		zw = gzip.NewWriter(&b)
-	}
-	// Writes to a bytes.Buffer do not fail.
-	_, _ = zw.Write(body)
-	_ = zw.Close()
-	return b.Bytes()
 }
 
 // savedRequest is a client's handshake for the upstream as text: few clients ever need theirs again, and a
