@@ -41,7 +41,11 @@ func (s *Server) newPassthrough() *httputil.ReverseProxy {
 		},
 		FlushInterval: -1, // server-sent events and other streams are not held back
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			if r.Context().Err() != nil {
+			switch {
+			case s.drained.Err() != nil:
+				refuseDraining(w)
+				return
+			case r.Context().Err() != nil:
 				return // the client has gone
 			}
 			s.log.Debug("passthrough failed", "error", err)
@@ -62,12 +66,34 @@ func (s *Server) newPassthrough() *httputil.ReverseProxy {
 	}
 }
 
+// refuseDraining refuses what may go to another replica.
+func refuseDraining(w http.ResponseWriter) {
+	w.Header().Set("Connection", "close")
+	w.Header().Set("Retry-After", "1")
+	writeError(w, http.StatusServiceUnavailable, "holdfast is shutting down")
+}
+
+// passThrough passes a request on to the upstream, and its answer or WebSocket back. A shutdown waits for it, and cuts it when the
+// time is over.
 func (s *Server) passThrough(w http.ResponseWriter, r *http.Request) {
-	if isUpgrade(r) {
+	websocket := isUpgrade(r)
+	if websocket && s.draining.Load() && !hasKey(r.URL.RawQuery, "sid") { // with a sid it is a known session's upgrade
+		refuseDraining(w)
+		return
+	}
+	if websocket {
 		s.metrics.Passthrough.WebSocket.Inc()
 	} else {
 		s.metrics.Passthrough.HTTP.Inc()
 	}
+	s.addPassing(1)
+	defer s.addPassing(-1)
+	if s.draining.Load() && !websocket {
+		w.Header().Set("Connection", "close") // the next request may go to another replica
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(s.drained, cancel)()
 	w.Header()["Content-Type"] = nil // the server's, or none: net/http is not to guess
-	s.passed.ServeHTTP(w, r)
+	s.passed.ServeHTTP(w, r.WithContext(ctx))
 }

@@ -38,6 +38,8 @@ type Server struct {
 	binder   *binder
 	answers  *answers // nil unless handshakes are lazy
 	passed   *httputil.ReverseProxy
+	drained  context.Context    // what passes through is cut when it ends
+	cut      context.CancelFunc // ends drained
 	notify   *notifier
 	bundle   *clientjs.Bundle // nil where the upstream's client is left
 
@@ -54,7 +56,8 @@ type Server struct {
 	clients  map[string]*client
 	allLink  map[*link]struct{}
 	openings int           // handshakes of WebSockets that are being answered without net/http, which would wait for them
-	idle     chan struct{} // closed when the last link and opening ends, while Shutdown waits
+	passing  int           // requests and WebSockets that pass through, and downloads of the bundle
+	idle     chan struct{} // closed when the last link, opening and passing ends, while Shutdown waits
 }
 
 // New returns a Server for a valid configuration.
@@ -76,6 +79,7 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 		return nil, err
 	}
 	s.passed = s.newPassthrough()
+	s.drained, s.cut = context.WithCancel(context.Background())
 	s.notify = newNotifier(cfg.Notify)
 	if dir := cfg.ClientBundle.Dir; dir != "" {
 		if s.bundle, err = clientjs.Open(dir); err != nil {
@@ -149,9 +153,7 @@ func (s *Server) serveEngineIO(w http.ResponseWriter, r *http.Request, q url.Val
 		// What we do not speak (EIO=3, JSONP), preflights, and what the upstream will refuse in its own words.
 		s.passThrough(w, r)
 	case s.draining.Load():
-		w.Header().Set("Connection", "close")
-		w.Header().Set("Retry-After", "1")
-		writeError(w, http.StatusServiceUnavailable, "holdfast is shutting down")
+		refuseDraining(w)
 	default:
 		s.handshake(w, r, q, websocket)
 	}
@@ -172,6 +174,8 @@ func (s *Server) isEngineIO(r *http.Request) bool {
 func (s *Server) serveBundle(w http.ResponseWriter, r *http.Request) bool {
 	for _, p := range s.settings().EngineIO.Paths {
 		if name, ok := strings.CutPrefix(r.URL.Path, p); ok {
+			s.addPassing(1)
+			defer s.addPassing(-1)
 			return s.bundle.Serve(w, r, name)
 		}
 	}
@@ -242,14 +246,22 @@ func (s *Server) removeLink(l *link) {
 
 // idleLocked tells Shutdown if there is nothing left to wait for.
 func (s *Server) idleLocked() {
-	if len(s.allLink) == 0 && s.openings == 0 && s.idle != nil {
+	if len(s.allLink) == 0 && s.openings == 0 && s.passing == 0 && s.idle != nil {
 		close(s.idle)
 		s.idle = nil
 	}
 }
 
+// addPassing counts what passes through, for Shutdown.
+func (s *Server) addPassing(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.passing += n
+	s.idleLocked()
+}
+
 // Shutdown refuses new handshakes and waits until the upstream has closed all its
-// connections or ctx ends. Then it closes what is left.
+// connections, and all that passes through has ended, or ctx ends. Then it closes what is left.
 func (s *Server) Shutdown(ctx context.Context) {
 	s.mu.Lock()
 	s.draining.Store(true)
@@ -267,9 +279,10 @@ func (s *Server) Shutdown(ctx context.Context) {
 // closeTimeout bounds how long closeAll waits for clients to take what is still theirs.
 const closeTimeout = 2 * time.Second
 
-// closeAll ends all clients, then all links. Clients are told by the end of their transports, so they
+// closeAll ends what passes through, all clients, then all links. Clients are told by the end of their transports, so they
 // come back to whatever listens then.
 func (s *Server) closeAll() {
+	s.cut()
 	s.mu.Lock()
 	clients := make([]*client, 0, len(s.clients))
 	for _, c := range s.clients {

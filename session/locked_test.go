@@ -210,7 +210,7 @@ func longestWait(mu *sync.Mutex, stop <-chan struct{}) (longest time.Duration) {
 		default:
 			start := time.Now()
 			mu.Lock()
-			mu.Unlock() //nolint:staticcheck // waiting is all
+			mu.Unlock()
 			longest = max(longest, time.Since(start))
 			time.Sleep(10 * time.Microsecond)
 		}

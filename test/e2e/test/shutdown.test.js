@@ -1,6 +1,7 @@
 // SIGTERM: no new clients, but those that are there go on until the server lets go or the time is over.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
+import { WebSocketServer } from "ws";
 import { combos } from "../lib/combos.js";
 import { Holdfast, accepts, onlyHoldfast } from "../lib/holdfast.js";
 import { Polling, Raw, request } from "../lib/raw.js";
@@ -174,6 +175,91 @@ describe("SIGTERM", { concurrency: 4, skip }, () => {
     s.hf.signal("SIGTERM");
     assert.deepEqual(await within(s.hf.exited, "the exit", 4000), { code: 0, signal: null });
     await until(() => s.app.disconnects.length === 1, "the server to see it");
+  });
+
+  describe("what passes through", { concurrency: 4 }, () => {
+    /** A server of slow answers, and of WebSockets at /echo. `release()` ends the answers. */
+    async function slow(t, drainTimeout) {
+      const waiting = [];
+      const s = await stack(t, {
+        config: { shutdown: { drain_timeout: drainTimeout } },
+        http: (req, res) => {
+          if (req.url !== "/silent") {
+            res.writeHead(200);
+            res.write("begin ");
+          }
+          if (req.url === "/quick") res.end("end");
+          else waiting.push(() => res.end("end"));
+        },
+      });
+      const sockets = new WebSocketServer({ noServer: true });
+      s.app.http.on("upgrade", (req, socket, head) => {
+        if (!req.url.startsWith("/echo")) return;
+        sockets.handleUpgrade(req, socket, head, (ws) => ws.on("message", (m) => ws.send(`${m}`)));
+      });
+      s.release = () => waiting.splice(0).forEach((end) => end());
+      s.waiting = waiting;
+      s.echo = () => new Raw(s.direct, { path: "/echo", eio: "", transport: "" });
+      return s;
+    }
+
+    it("a download may go on for longer than a second, and ends the drain when it ends", async (t) => {
+      const s = await slow(t, "20s");
+      const res = request(`${s.direct}/download`);
+      await until(() => s.waiting.length === 1, "the request");
+      await draining(s);
+      await never(() => s.hf.exit, "an exit while it goes on", 1500);
+      s.release();
+      assert.equal((await res).body, "begin end");
+      assert.deepEqual(await within(s.hf.exited, "the exit", 3000), { code: 0, signal: null });
+    });
+
+    it("a WebSocket stays until it ends by itself", async (t) => {
+      const s = await slow(t, "20s");
+      const raw = s.echo();
+      await raw.opened();
+      await draining(s);
+      await never(() => s.hf.exit || raw.closed, "an end", 1500);
+      raw.send("still there?");
+      assert.equal(await raw.next(), "still there?");
+      raw.close();
+      assert.deepEqual(await within(s.hf.exited, "the exit", 3000), { code: 0, signal: null });
+    });
+
+    it("is cut when the drain time is over; what has no answer yet gets 503", async (t) => {
+      const s = await slow(t, "1500ms");
+      const raw = s.echo();
+      await raw.opened();
+      const cut = request(`${s.direct}/download`).then(
+        () => "complete",
+        () => "cut",
+      );
+      const silent = request(`${s.direct}/silent`);
+      await until(() => s.waiting.length === 2, "the requests");
+      const since = Date.now();
+      await draining(s);
+      await until(() => raw.closed, "the WebSocket's end");
+      assert.ok(Date.now() - since > 1300, `cut after ${Date.now() - since} ms`);
+      assert.equal((await silent).status, 503);
+      assert.equal(await cut, "cut");
+      assert.deepEqual(await within(s.hf.exited, "the exit", 3000), { code: 0, signal: null });
+    });
+
+    it("while it drains: requests are answered, with Connection: close, and WebSockets refused", async (t) => {
+      const s = await slow(t, "20s");
+      const res = request(`${s.direct}/download`);
+      await until(() => s.waiting.length === 1, "the request");
+      await draining(s);
+      const quick = await request(`${s.direct}/quick`);
+      assert.equal(quick.body, "begin end");
+      assert.equal(quick.headers.connection, "close");
+      const raw = s.echo();
+      await until(() => raw.refused, "the refusal");
+      assert.equal(raw.refused.status, 503);
+      s.release();
+      assert.equal((await res).body, "begin end");
+      assert.deepEqual(await within(s.hf.exited, "the exit", 3000), { code: 0, signal: null });
+    });
   });
 
   it("a download in progress may finish", async (t) => {
