@@ -15,7 +15,19 @@ const (
 // put into every container for a service whose name begins with "holdfast".
 // They are not ours, and must not keep us from starting.
 var serviceLink = regexp.MustCompile(
-	`^HOLDFAST_([A-Z0-9_]+_)?(SERVICE_HOST=|SERVICE_PORT(_[A-Z0-9_]+)?=[0-9]+$|PORT(_[0-9]+_(TCP|UDP|SCTP))?=(tcp|udp|sctp)://|PORT_[0-9]+_(TCP|UDP|SCTP)_(ADDR|PORT|PROTO)=)`)
+	`^HOLDFAST_([A-Z0-9_]+_)?(SERVICE_HOST=|SERVICE_PORT(_[A-Z0-9_]+)?=[0-9]+$|PORT(_[0-9]+_(TCP|UDP|SCTP))?=(tcp|udp|sctp)://|PORT_[0-9]+_(TCP|UDP|SCTP)_(ADDR|PORT|PROTO)=|NAME=/[^/]+/|ENV_[A-Za-z0-9_]+=)`)
+
+// likeServiceLink matches the names of such variables, whatever their value.
+var likeServiceLink = regexp.MustCompile(`_(HOST|PORT|SERVICE_PORT_[A-Z0-9_]+|PORT_[0-9]+_[A-Z0-9_]+|NAME)$`)
+
+// notOurs says how to get rid of a variable that is not meant for holdfast.
+func notOurs(name string) string {
+	if likeServiceLink.MatchString(name) {
+		return " If Kubernetes sets it for a service of that name, set enableServiceLinks: false in the pod's spec; " +
+			"if it is meant for something else, unset it for holdfast or rename it"
+	}
+	return " If it is meant for something else, unset it for holdfast or rename it"
+}
 
 // applyEnviron sets what the variables in environ ("NAME=value") set.
 func (l *loader) applyEnviron(environ []string) {
@@ -35,7 +47,7 @@ func (l *loader) applyEnviron(environ []string) {
 			// Whoever runs us may have variables of that prefix for purposes of their own. A slip of the pen is
 			// near to one of ours.
 			if hint := didYouMean(name, allowed); hint != "" {
-				l.fail(name, "", "unknown variable"+hint)
+				l.fail(name, "", "unknown variable"+hint+notOurs(name))
 			}
 			continue
 		}

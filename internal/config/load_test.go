@@ -367,6 +367,29 @@ func TestEnvironment(t *testing.T) {
 			},
 			nil,
 		},
+		{
+			"Kubernetes' variables for services whose names are like settings",
+			[]string{
+				"HOLDFAST_ADMIN_LISTEN_SERVICE_HOST=10.0.0.1", "HOLDFAST_LOG_SERVICE_PORT=80", "HOLDFAST_UPSTREAM_PORT=tcp://[fd00::1]:80",
+				"HOLDFAST_LISTEN_PORT_80_TCP_ADDR=fd00::1", "HOLDFAST_TLS_SERVICE_PORT_HTTPS_ALT=443",
+			},
+			nil,
+		},
+		{
+			"Docker's variables for a linked container",
+			[]string{"HOLDFAST_NAME=/web/holdfast", "HOLDFAST_ENV_LISTEN=x", "HOLDFAST_PORT_80_TCP=tcp://172.17.0.2:80", "HOLDFAST_LOG_ENV_PATH=/bin"},
+			nil,
+		},
+		{
+			"somebody else's, but near to one of ours",
+			[]string{"HOLDFAST_VERSION=1.2"},
+			[]string{"HOLDFAST_VERSION: unknown variable; did you mean HOLDFAST_LISTEN? If it is meant for something else, unset it for holdfast or rename it"},
+		},
+		{
+			"named as Kubernetes' are, with another value",
+			[]string{"HOLDFAST_ADMIN_PORT=9090"},
+			[]string{"HOLDFAST_ADMIN_PORT: unknown variable; did you mean HOLDFAST_ADMIN_LISTEN? If Kubernetes sets it for a service of that name, set enableServiceLinks: false in the pod's spec;"},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
