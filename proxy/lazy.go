@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -59,11 +61,24 @@ func (a *answers) get(r engineio.Request) (answer, bool) {
 	return answer{}, false
 }
 
-// put remembers an answer, without the cookies: they were for one client.
+// replayedHeaders are response headers that are the same for all clients of one origin. Others may be for one client only:
+// cookies, tokens, ids of requests. Browsers need these to read the answer; caches, to keep it for nobody else. Beside them
+// stand all that begin with Access-Control-.
+var replayedHeaders = []string{
+	"Cache-Control", "Cross-Origin-Embedder-Policy", "Cross-Origin-Opener-Policy", "Cross-Origin-Resource-Policy", "Expires",
+	"Pragma", "Referrer-Policy", "Server", "Strict-Transport-Security", "Timing-Allow-Origin", "Vary", "X-Content-Type-Options",
+	"X-Frame-Options", "X-Powered-By",
+}
+
+func isReplayed(name string) bool {
+	return strings.HasPrefix(name, "Access-Control-") || slices.Contains(replayedHeaders, name)
+}
+
+// put remembers an answer, with those headers only that are not for one client.
 func (a *answers) put(r engineio.Request, given answer) {
 	if k, ok := a.kindOf(r); ok {
 		given.header = given.header.Clone()
-		given.header.Del("Set-Cookie")
+		maps.DeleteFunc(given.header, func(name string, _ []string) bool { return !isReplayed(name) })
 		a.last.Add(k, given)
 	}
 }
