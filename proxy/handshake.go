@@ -36,9 +36,8 @@ func newSID() string {
 func (s *Server) upstreamRequest(r *http.Request, websocket bool) engineio.Request {
 	h := without(r.Header, notForwarded)
 	s.setForwarded(h, r)
-	req := engineio.Request{
-		WebSocket: websocket, Path: r.URL.EscapedPath(), RawQuery: r.URL.RawQuery, Host: r.Host, Header: h,
-	}
+	path, query, _ := target(r)
+	req := engineio.Request{WebSocket: websocket, Path: path, RawQuery: query, Host: r.Host, Header: h}
 	req.Head() // once for all that use it
 	return req
 }
@@ -159,6 +158,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	var rejected *engineio.RejectedError
 	switch {
 	case errors.As(err, &rejected):
+		w.Header()["Content-Type"] = nil // the server's, or none: net/http is not to guess
 		copyHeader(w.Header(), without(rejected.Header, notRelayed))
 		w.Header().Set("Content-Length", strconv.Itoa(len(rejected.Body)))
 		if isUpgrade(r) {
@@ -236,13 +236,21 @@ func upgrade(w http.ResponseWriter, r *http.Request, header http.Header) (*hijac
 	return h, nil
 }
 
-// serveClient handles a request that bears a client's sid.
+// handles reports whether a request with the sid of a client is one that serveClient handles. The others go to the upstream:
+// preflights above all, to which it knows the answer without the sid.
+func handles(r *http.Request, q url.Values) bool {
+	switch q.Get("transport") {
+	case "polling", "websocket":
+		return r.Method == http.MethodGet || r.Method == http.MethodPost && !isUpgrade(r)
+	}
+	return false
+}
+
+// serveClient handles a request that bears a client's sid. What handles says no to does not come here.
 func (s *Server) serveClient(w http.ResponseWriter, r *http.Request, c *client, q url.Values) {
 	defer c.containRequest()
 	transport, upgrading := q.Get("transport"), isUpgrade(r)
 	switch {
-	case transport != "polling" && transport != "websocket":
-		s.answer(w, r, c, engineio.ErrorAnswer(engineio.CodeUnknownTransport))
 	case transport == "websocket" && upgrading:
 		upgraded, err := upgrade(w, r, nil)
 		if err != nil {
@@ -256,14 +264,12 @@ func (s *Server) serveClient(w http.ResponseWriter, r *http.Request, c *client, 
 		if a, ok := c.sock.Poll(r.Context(), q.Get("t")); ok {
 			s.answer(w, r, c, a)
 		}
-	case r.Method == http.MethodPost:
+	default: // a POST
 		a, ok := c.sock.Post(r.Context(), q.Get("t"), r.Header.Get("Content-Type"), r.ContentLength, r.Body)
 		if !ok {
 			panic(http.ErrAbortHandler) // the connection ends without an answer
 		}
 		s.answer(w, r, c, a)
-	default:
-		s.answer(w, r, c, engineio.Answer{Status: http.StatusInternalServerError, Code: -1})
 	}
 }
 
@@ -321,7 +327,6 @@ func (s savedRequest) restore(websocket bool) (engineio.Request, error) {
 	if err != nil {
 		return engineio.Request{}, err
 	}
-	return engineio.Request{
-		WebSocket: websocket, Path: r.URL.EscapedPath(), RawQuery: r.URL.RawQuery, Host: r.Host, Header: r.Header,
-	}, nil
+	path, query, _ := target(r)
+	return engineio.Request{WebSocket: websocket, Path: path, RawQuery: query, Host: r.Host, Header: r.Header}, nil
 }

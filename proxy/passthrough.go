@@ -1,20 +1,26 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httputil"
+	"net/url"
+	"strconv"
+	"strings"
 
 	"github.com/holdfast/holdfast/internal/accept"
+	"github.com/holdfast/holdfast/internal/engineio"
 )
 
 // newPassthrough returns the handler of what is not ours to understand.
-func (s *Server) newPassthrough() *httputil.ReverseProxy {
+func (s *Server) newPassthrough(transport http.RoundTripper) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
-		Transport: s.upstream.RoundTripper(),
+		Transport: transport,
 		Rewrite: func(r *httputil.ProxyRequest) {
-			r.Out.URL.Scheme, r.Out.URL.Host = s.upstream.Base().Scheme, s.upstream.Base().Host
+			r.Out.URL = urlAt(s.upstream.Base(), r.In)
 			r.Out.Host = r.In.Host
 			r.Out.Trailer = nil // of the client's connection; ReverseProxy would only announce it
 			if !isUpgrade(r.In) {
@@ -36,6 +42,9 @@ func (s *Server) newPassthrough() *httputil.ReverseProxy {
 		ModifyResponse: func(resp *http.Response) error {
 			if resp.StatusCode != http.StatusSwitchingProtocols && isUpgrade(resp.Request) {
 				resp.Header.Set("Connection", "close") // as servers end a connection whose upgrade they refuse
+			}
+			if a, ok := resp.Request.Context().Value(ownSIDKey{}).(engineio.Answer); ok {
+				return hideUnknownSID(resp, a)
 			}
 			return nil
 		},
@@ -95,5 +104,94 @@ func (s *Server) passThrough(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	defer context.AfterFunc(s.drained, cancel)()
 	w.Header()["Content-Type"] = nil // the server's, or none: net/http is not to guess
-	s.passed.ServeHTTP(w, r.WithContext(ctx))
+	handler := s.passed
+	if hasKey(r.URL.RawQuery, "sid") && hasKey(r.URL.RawQuery, "transport") {
+		handler = s.passedBySID
+	}
+	handler.ServeHTTP(w, r.WithContext(ctx))
+}
+
+// target is the path and the query of a request as the client wrote them. url.URL escapes what RFC 3986 does not allow, and
+// ReverseProxy drops parameters that it cannot read.
+func target(r *http.Request) (path, query string, hasQuery bool) {
+	uri := r.RequestURI
+	if !strings.HasPrefix(uri, "/") && uri != "*" { // the absolute form
+		_, rest, _ := strings.Cut(uri, "://")
+		uri = "/"
+		if i := strings.IndexAny(rest, "/?"); i >= 0 {
+			uri = rest[i:]
+		}
+		if strings.HasPrefix(uri, "?") {
+			uri = "/" + uri
+		}
+	}
+	return strings.Cut(uri, "?")
+}
+
+// urlAt is the URL, at a server, for which http.Transport writes the target of r byte for byte.
+func urlAt(base *url.URL, r *http.Request) *url.URL {
+	path, query, hasQuery := target(r)
+	to := &url.URL{Scheme: base.Scheme, Host: base.Host, Opaque: path, RawQuery: query, ForceQuery: hasQuery}
+	if strings.HasPrefix(path, "//") { // Opaque would be taken for a host
+		to.Opaque, to.Path, to.RawPath = "", r.URL.Path, r.URL.RawPath
+	}
+	return to
+}
+
+// ownSIDKey is the key, in the context of a request with the sid of a client, of the engineio.Answer that a server gives which
+// knows the sid.
+type ownSIDKey struct{}
+
+// knownBySID returns the request with what to answer if the upstream says that it does not know the sid, which only holdfast does.
+func (c *client) knownBySID(r *http.Request, transport string) *http.Request {
+	a := engineio.ErrorAnswer(engineio.CodeBadRequest) // not the transport that the client uses
+	current := "polling"
+	if c.websocket.Load() {
+		current = "websocket"
+	}
+	switch {
+	case isUpgrade(r):
+		a = engineio.Answer{Status: http.StatusBadRequest, Body: []byte("Bad Request"), Type: "text/html"}
+	case transport == current:
+		a = engineio.Answer{Status: http.StatusInternalServerError}
+	case transport != "polling" && transport != "websocket" && r.Method == http.MethodHead:
+		return r // the refusal, without a body, is of the transport
+	}
+	return r.WithContext(context.WithValue(r.Context(), ownSIDKey{}, a))
+}
+
+// maxUnknownSID is more than a server's refusal of an unknown sid is long.
+const maxUnknownSID = 256
+
+// hideUnknownSID replaces the upstream's refusal of a sid that only holdfast knows.
+func hideUnknownSID(resp *http.Response, a engineio.Answer) error {
+	if resp.StatusCode != http.StatusBadRequest {
+		return nil
+	}
+	head := resp.Request.Method == http.MethodHead
+	if !head {
+		begin, err := io.ReadAll(io.LimitReader(resp.Body, maxUnknownSID))
+		if err != nil {
+			return err
+		}
+		if !bytes.HasPrefix(begin, []byte(`{"code":1,`)) && string(begin) != "Session ID unknown" { // the latter to an upgrade
+			resp.Body = replayed{io.MultiReader(bytes.NewReader(begin), resp.Body), resp.Body}
+			return nil
+		}
+	}
+	_ = resp.Body.Close() // nobody reads it
+	resp.Body = io.NopCloser(bytes.NewReader(a.Body))
+	resp.StatusCode, resp.Status = a.Status, ""
+	resp.Header.Set("Content-Length", strconv.Itoa(len(a.Body)))
+	resp.Header.Del("Content-Type")
+	if a.Type != "" {
+		resp.Header.Set("Content-Type", a.Type)
+	}
+	return nil
+}
+
+// replayed is a body of which some has been read.
+type replayed struct {
+	io.Reader
+	io.Closer
 }

@@ -104,7 +104,7 @@ func newRig(t *testing.T, change func(*config.Config)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	front := &http.Server{Handler: r.proxy, ReadHeaderTimeout: time.Minute}
+	front := &http.Server{Handler: r.proxy, ReadHeaderTimeout: time.Minute, DisableGeneralOptionsHandler: true}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)

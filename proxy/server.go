@@ -29,19 +29,20 @@ var ErrDraining = errors.New("proxy: shutting down")
 // Server is the proxy. It is an http.Handler and safe for concurrent use.
 type Server struct {
 	// Immutable.
-	log      *slog.Logger
-	metrics  *metrics.Metrics
-	upstream *upstream.Upstream
-	registry *session.Registry
-	budget   *buffer.Budget
-	recorder *status.Recorder
-	binder   *binder
-	answers  *answers // nil unless handshakes are lazy
-	passed   *httputil.ReverseProxy
-	drained  context.Context    // what passes through is cut when it ends
-	cut      context.CancelFunc // ends drained
-	notify   *notifier
-	bundle   *clientjs.Bundle // nil where the upstream's client is left
+	log         *slog.Logger
+	metrics     *metrics.Metrics
+	upstream    *upstream.Upstream
+	registry    *session.Registry
+	budget      *buffer.Budget
+	recorder    *status.Recorder
+	binder      *binder
+	answers     *answers // nil unless handshakes are lazy
+	passed      *httputil.ReverseProxy
+	passedBySID *httputil.ReverseProxy // each request on a connection of its own
+	drained     context.Context        // what passes through is cut when it ends
+	cut         context.CancelFunc     // ends drained
+	notify      *notifier
+	bundle      *clientjs.Bundle // nil where the upstream's client is left
 
 	current    atomic.Pointer[settings] // changed by Reload
 	incomplete incomplete
@@ -78,7 +79,8 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 	if s.upstream, err = upstream.New(cfg.Upstream, upstream.Options{Observe: s.dialled}); err != nil {
 		return nil, err
 	}
-	s.passed = s.newPassthrough()
+	s.passed = s.newPassthrough(s.upstream.RoundTripper())
+	s.passedBySID = s.newPassthrough(s.upstream.UnsharedRoundTripper())
 	s.drained, s.cut = context.WithCancel(context.Background())
 	s.notify = newNotifier(cfg.Notify)
 	if dir := cfg.ClientBundle.Dir; dir != "" {
@@ -135,11 +137,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serveEngineIO handles a request that is Engine.IO traffic; q is its query.
 func (s *Server) serveEngineIO(w http.ResponseWriter, r *http.Request, q url.Values) {
 	if sid := q.Get("sid"); sid != "" {
-		if c := s.client(sid); c != nil {
+		c := s.client(sid)
+		switch {
+		case c == nil:
+			s.passThrough(w, r) // the upstream's, or one that it does not know either, and says so
+		case !handles(r, q):
+			s.passThrough(w, c.knownBySID(r, q.Get("transport")))
+		default:
 			s.serveClient(w, r, c, q)
-			return
 		}
-		s.passThrough(w, r) // the upstream does not know it either, and says so
 		return
 	}
 	transport, upgrade := q.Get("transport"), isUpgrade(r)
@@ -162,24 +168,19 @@ func (s *Server) serveEngineIO(w http.ResponseWriter, r *http.Request, q url.Val
 // isEngineIO reports whether a request is Engine.IO traffic. The client bundle under the path, for
 // one, is not.
 func (s *Server) isEngineIO(r *http.Request) bool {
-	for _, p := range s.settings().EngineIO.Paths {
-		if strings.HasPrefix(r.URL.Path, p) {
-			return hasKey(r.URL.RawQuery, "EIO") || hasKey(r.URL.RawQuery, "transport")
-		}
-	}
-	return false
+	_, ok := s.settings().belowPaths(r.URL.Path)
+	return ok && (hasKey(r.URL.RawQuery, "EIO") || hasKey(r.URL.RawQuery, "transport"))
 }
 
 // serveBundle answers requests for files of the client under the Engine.IO paths, if we have them.
 func (s *Server) serveBundle(w http.ResponseWriter, r *http.Request) bool {
-	for _, p := range s.settings().EngineIO.Paths {
-		if name, ok := strings.CutPrefix(r.URL.Path, p); ok {
-			s.addPassing(1)
-			defer s.addPassing(-1)
-			return s.bundle.Serve(w, r, name)
-		}
+	name, ok := s.settings().belowPaths(r.URL.Path)
+	if !ok {
+		return false
 	}
-	return false
+	s.addPassing(1)
+	defer s.addPassing(-1)
+	return s.bundle.Serve(w, r, name)
 }
 
 func hasKey(query, key string) bool {

@@ -3,6 +3,7 @@ package proxy
 import (
 	"net/netip"
 	"net/url"
+	"strings"
 
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/limit"
@@ -14,6 +15,7 @@ import (
 type settings struct {
 	config.Config
 	trusted          []netip.Prefix
+	paths            []string // EngineIO.Paths without the slash at the end
 	chosen           func(query url.Values, userAgent string) bool
 	recoverable      func(namespace string) bool
 	handshakeRate    *limit.AddressRate
@@ -27,6 +29,9 @@ func newSettings(cfg config.Config, old *settings) (*settings, error) {
 	if set.chosen, err = cfg.Recovery.Clients.Filter(); err != nil {
 		return nil, err
 	}
+	for _, p := range cfg.EngineIO.Paths {
+		set.paths = append(set.paths, strings.TrimSuffix(p, "/"))
+	}
 	set.handshakeRate = limit.NewAddressRate(cfg.Limits.HandshakesPerSecondPerAddress)
 	set.failedResumeRate = limit.NewAddressRate(cfg.Limits.FailedResumesPerSecondPerAddress)
 	if old != nil && old.Limits.HandshakesPerSecondPerAddress == cfg.Limits.HandshakesPerSecondPerAddress {
@@ -36,6 +41,21 @@ func newSettings(cfg config.Config, old *settings) (*settings, error) {
 		set.failedResumeRate = old.failedResumeRate
 	}
 	return set, nil
+}
+
+// belowPaths returns what follows one of the Engine.IO paths and its slash. The slash may be missing at the end of a request's
+// path, as it is with the clients' option addTrailingSlash: false; the upstream decides which form it serves.
+func (set *settings) belowPaths(path string) (rest string, ok bool) {
+	for _, p := range set.paths {
+		rest, ok := strings.CutPrefix(path, p)
+		if ok && rest == "" {
+			return "", true
+		}
+		if rest, slash := strings.CutPrefix(rest, "/"); ok && slash {
+			return rest, true
+		}
+	}
+	return "", false
 }
 
 // sessionLimits are the limits for package session.

@@ -158,11 +158,13 @@ func serve(ctx context.Context, cfg config.Config, sources config.Sources, reloa
 func serveClients(ctx context.Context, log *slog.Logger, ln net.Listener, p *proxy.Server) error {
 	cfg := p.Config()
 	srv := &http.Server{
-		Handler:           p,
-		ReadHeaderTimeout: cfg.Limits.ReadHeaderTimeout,
-		IdleTimeout:       cfg.Limits.IdleTimeout,
-		MaxHeaderBytes:    int(cfg.Limits.HeaderBytes),
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		Handler: p,
+		// OPTIONS * is the upstream's to answer.
+		DisableGeneralOptionsHandler: true,
+		ReadHeaderTimeout:            cfg.Limits.ReadHeaderTimeout,
+		IdleTimeout:                  cfg.Limits.IdleTimeout,
+		MaxHeaderBytes:               int(cfg.Limits.HeaderBytes),
+		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	tidying, stopTidying := context.WithCancel(context.Background())
 	defer stopTidying()

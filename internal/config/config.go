@@ -116,8 +116,8 @@ type TLS struct {
 
 // EngineIO is the transport protocol towards clients.
 type EngineIO struct {
-	// Paths are the Engine.IO paths of the server, each with a slash at both
-	// ends, none inside another. Default /socket.io/.
+	// Paths are the Engine.IO paths of the server, none inside another. A
+	// slash at the end makes no difference. Default /socket.io/.
 	Paths []string `yaml:"paths"`
 	// PingInterval is the time between two heartbeats to a client. 0, the
 	// default, takes the upstream's.

@@ -145,9 +145,10 @@ func (v *validator) upstream(u *Upstream) {
 func (v *validator) engineIO(e *EngineIO) {
 	v.need(len(e.Paths) > 0, &e.Paths, "at least one path, such as /socket.io/")
 	for i, p := range e.Paths {
-		v.needItem(validPath(p), &e.Paths, p, "a path such as /socket.io/, with a slash at both ends, without . or .. segments, escapes and blanks")
+		v.needItem(validPath(p), &e.Paths, p, "a path such as /socket.io/, with a slash at the beginning, without . or .. segments, escapes and blanks")
 		for _, former := range e.Paths[:i] {
-			v.needItem(!strings.HasPrefix(p, former) && !strings.HasPrefix(former, p), &e.Paths, p,
+			a, b := strings.TrimSuffix(p, "/")+"/", strings.TrimSuffix(former, "/")+"/"
+			v.needItem(!strings.HasPrefix(a, b) && !strings.HasPrefix(b, a), &e.Paths, p,
 				fmt.Sprintf("paths that differ and are not inside one another (there is %s)", former))
 		}
 	}
@@ -300,8 +301,7 @@ func validHost(host string) bool {
 
 // validPath accepts what can stand in a request as it is.
 func validPath(p string) bool {
-	return strings.HasPrefix(p, "/") && strings.HasSuffix(p, "/") &&
-		(p == "/" || path.Clean(p)+"/" == p) &&
+	return strings.HasPrefix(p, "/") && (p == "/" || path.Clean(p) == strings.TrimSuffix(p, "/")) &&
 		(&url.URL{Path: p}).EscapedPath() == p
 }
 

@@ -30,6 +30,7 @@ type Upstream struct {
 	timeout   time.Duration
 	addr      net.Addr // the address if it needs no name lookup, or nil
 	transport *http.Transport
+	unshared  *http.Transport // uses each connection once
 	dialer    *engineio.Dialer
 	observe   func(err error, took time.Duration)
 
@@ -78,6 +79,8 @@ func New(cfg config.Upstream, opts Options) (*Upstream, error) {
 		MaxIdleConnsPerHost: 256,
 		IdleConnTimeout:     idleTimeout,
 	}
+	u.unshared = u.transport.Clone()
+	u.unshared.MaxIdleConnsPerHost = -1
 	u.dialer = &engineio.Dialer{
 		URL: u.base, DialContext: u.dialWebSocket, Timeout: cfg.HandshakeTimeout, MaxPayload: int64(config.DefaultMaxPayload),
 		Client: &http.Client{
@@ -96,6 +99,10 @@ func (u *Upstream) Base() *url.URL { return u.base }
 
 // RoundTripper makes HTTP requests to the server.
 func (u *Upstream) RoundTripper() http.RoundTripper { return u.transport }
+
+// UnsharedRoundTripper makes each HTTP request over a connection of its own. Balancers that look at the first request of a
+// connection only (@socket.io/sticky) then see every sid.
+func (u *Upstream) UnsharedRoundTripper() http.RoundTripper { return u.unshared }
 
 // CloseIdleConnections closes connections that carry no request, because they may be dead.
 func (u *Upstream) CloseIdleConnections() { u.transport.CloseIdleConnections() }
