@@ -1,109 +1,120 @@
-# Targets for everyday work; .ci/run calls the same. CONTRIBUTING.md says more.
+# Targets for everyday work. CI calls the same ones. CONTRIBUTING.md says more.
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 GOLANGCI_LINT_VERSION := v2.15.0
 LINT := bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
-FUZZTIME ?= 30s
+NODE_MODULES := test/e2e/node_modules/.package-lock.json
+
+##@ Everyday
 
 .PHONY: all
-all: lint test build
+all: lint test build ## Lint, test and build
 
 .PHONY: help
 help: ## Show this list
-	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@ / { printf "%s%s\n", n++ ? "\n" : "", substr($$0, 5) } \
+	  /^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+##@ Build
 
 .PHONY: build
 build: ## Build the static binary bin/holdfast
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/holdfast .
 
+.PHONY: clean
+clean: ## Remove everything that was built or installed here
+	rm -rf bin dist test/e2e/.bin test/e2e/node_modules
+
 .PHONY: demo
-demo: ## Watch a client being cut and recovered
+demo: ## Watch a client lose its connection and recover
 	go run . -demo
 
-# ---- Tests
-
-.PHONY: test
-test: deps race e2e ## Install what tests need, and run all of them
-	$(MAKE) soak MINUTES=2 RACE=0 # the race detector's own memory grows
-
-.PHONY: deps
-deps: test/e2e/node_modules/.package-lock.json
-	scripts/deps.sh
-
-test/e2e/node_modules/.package-lock.json: test/e2e/package-lock.json
-	cd test/e2e && npm ci --no-audit --no-fund
-	@touch $@
-
-.PHONY: unit
-unit: ## Run the Go tests
-	go test ./...
-
-.PHONY: race
-race: ## Run the Go tests with the race detector
-	go test -race ./...
-
-# RACE=0 runs them on a plain binary; TESTS names files, or how their names begin.
-RACE ?= 1
-TESTS ?=
-
-.PHONY: e2e
-e2e: test/e2e/node_modules/.package-lock.json ## Run the end-to-end tests: TESTS=recovery RACE=0
-	cd test/e2e && HOLDFAST_E2E_RACE=$(RACE) node run.js $(TESTS)
-
-.PHONY: screenshot
-screenshot: test/e2e/node_modules/.package-lock.json ## Take the status page's picture for the README, in two minutes
-	cd test/e2e && HOLDFAST_E2E_SCREENSHOT='$(CURDIR)/docs/images/status.png' node run.js status -- --test-name-pattern='real clients'
-
-# SEED repeats a run's faults; JSON names a file for all that was found.
-MINUTES ?= 10
-SEED ?=
-JSON ?=
-SOAK_FLAGS = $(if $(SEED),--seed $(SEED)) $(if $(JSON),--json $(abspath $(JSON)))
-
-.PHONY: soak
-soak: test/e2e/node_modules/.package-lock.json ## Clients under random faults, and a report: MINUTES=10 SEED=1 JSON=file RACE=0
-	cd test/e2e && HOLDFAST_E2E_RACE=$(RACE) node soak/run.js --minutes $(MINUTES) $(SOAK_FLAGS)
-
-# For each of three servers.
-JITTER_SECONDS ?= 60
-
-.PHONY: jitter
-jitter: test/e2e/node_modules/.package-lock.json ## What arrives on a bad network, side by side: JITTER_SECONDS=60 SEED=1 JSON=file
-	cd test/e2e && node soak/jitter.js --seconds $(JITTER_SECONDS) $(SOAK_FLAGS)
-
-.PHONY: conformance
-conformance: test/e2e/node_modules/.package-lock.json ## Run the protocols' own suites: SUITES=dir, a clone of socketio/socket.io
-	@test -n "$(SUITES)" || { echo "make conformance SUITES=dir: dir is a clone of github.com/socketio/socket.io" >&2; exit 2; }
-	cd test/e2e && SUITES="$(abspath $(SUITES))" node conformance.js
-
-.PHONY: fuzz
-fuzz: ## Run every fuzz target for FUZZTIME=30s
-	FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
-
-.PHONY: bench
-bench: test/e2e/node_modules/.package-lock.json ## Measure
-	go run ./test/bench -short
-
-# ---- Code
-
-.PHONY: lint
-lint: $(LINT) ## Check the code without running it
-	$(LINT) fmt --diff
-	go vet ./...
-	$(LINT) run
-	go mod tidy -diff
-	scripts/check-docs.sh
+##@ Code
 
 .PHONY: fmt
 fmt: $(LINT) ## Format the code
 	$(LINT) fmt
 	go mod tidy
 
+.PHONY: lint
+lint: $(LINT) ## Check the code, its imports and the documents without running anything
+	$(LINT) fmt --diff
+	go vet ./...
+	$(LINT) run
+	go mod tidy -diff
+	scripts/check-imports.sh
+	scripts/check-docs.sh
+
 $(LINT):
 	GOBIN='$(CURDIR)/bin' go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
 	mv bin/golangci-lint $@
 
-.PHONY: clean
-clean: ## Remove what was built and installed here
-	rm -rf bin dist test/e2e/.bin test/e2e/node_modules
+##@ Test
+
+.PHONY: conformance
+conformance: $(NODE_MODULES) ## Run the protocols' own suites: SUITES=dir, a clone of socketio/socket.io
+	@test -n "$(SUITES)" || { echo "make conformance SUITES=dir: dir is a clone of github.com/socketio/socket.io" >&2; exit 2; }
+	cd test/e2e && SUITES="$(abspath $(SUITES))" node conformance.js
+
+.PHONY: deps
+deps: $(NODE_MODULES) ## Install what the tests need: npm packages and, as root on Debian, Debian packages
+	scripts/deps.sh
+
+$(NODE_MODULES): test/e2e/package-lock.json
+	cd test/e2e && npm ci --no-audit --no-fund
+	@touch $@
+
+# RACE=0 tests a binary without the race detector. TESTS lists files, or how their names begin.
+RACE ?= 1
+TESTS ?=
+
+.PHONY: e2e
+e2e: $(NODE_MODULES) ## Run the end-to-end tests: TESTS=recovery RACE=0
+	cd test/e2e && HOLDFAST_E2E_RACE=$(RACE) node run.js $(TESTS)
+
+FUZZTIME ?= 30s
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME=30s
+	FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
+
+.PHONY: race
+race: ## Run the Go tests with the race detector
+	go test -race ./...
+
+# SEED repeats a run's faults. JSON names a file for the full result.
+MINUTES ?= 10
+SEED ?=
+JSON ?=
+SOAK_FLAGS = $(if $(SEED),--seed $(SEED)) $(if $(JSON),--json $(abspath $(JSON)))
+
+.PHONY: soak
+soak: $(NODE_MODULES) ## Run clients under random faults and report: MINUTES=10 SEED=1 JSON=file RACE=0
+	cd test/e2e && HOLDFAST_E2E_RACE=$(RACE) node soak/run.js --minutes $(MINUTES) $(SOAK_FLAGS)
+
+.PHONY: test
+test: deps race e2e ## Install what the tests need, and run all of them
+	$(MAKE) soak MINUTES=2 RACE=0 # the race detector's own memory grows
+
+.PHONY: unit
+unit: ## Run the Go tests
+	go test ./...
+
+##@ Measure
+
+.PHONY: bench
+bench: $(NODE_MODULES) ## Run the benchmarks beside HAProxy and nginx, in a short form
+	go run ./test/bench -short
+
+# The duration for each of the three servers.
+JITTER_SECONDS ?= 60
+
+.PHONY: jitter
+jitter: $(NODE_MODULES) ## Compare what arrives on a bad network: JITTER_SECONDS=60 SEED=1 JSON=file
+	cd test/e2e && node soak/jitter.js --seconds $(JITTER_SECONDS) $(SOAK_FLAGS)
+
+.PHONY: screenshot
+screenshot: $(NODE_MODULES) ## Take the README's picture of the status page, in two minutes
+	cd test/e2e && HOLDFAST_E2E_SCREENSHOT='$(CURDIR)/docs/images/status.png' node run.js status -- --test-name-pattern='real clients'
