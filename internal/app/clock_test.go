@@ -10,18 +10,19 @@ import (
 	"testing"
 )
 
-// Deadlines and durations are reckoned by the monotonic clock, which time.Now reads too, so that a jump of the wall clock
-// ends no session. Whatever strips that reading, or makes a time without it, is a fault unless it is listed here.
+// Deadlines and durations use the monotonic clock, which time.Now reads too, so that a jump of the
+// wall clock ends no session. Code that strips that reading, or makes a time without it, is a bug
+// unless it is listed here.
 func TestNothingReliesOnTheWallClock(t *testing.T) {
 	stripped := regexp.MustCompile(`\.(Unix|UnixMilli|UnixMicro|UnixNano|Round|Truncate|UTC|Local|In|AddDate|GobDecode|UnmarshalText|UnmarshalJSON)\(|time\.(Unix|UnixMilli|UnixMicro|Date|Parse|ParseInLocation)\(`)
 	onTimes := regexp.MustCompile(`(?i)time\.(Unix|Date|Parse)\w*\(|time\.Now\(\)\.\w+\(|(now|start|started|since|last\w*|next|until|deadline|expires|parkedAt|\bt)\.(Unix\w*|Round|Truncate|UTC|Local|In|AddDate)\(`)
 	allowed := map[string]string{
-		"internal/engineio/dial.go":         "time.Unix(1, 0)", // a deadline that is long over, whatever the time is
-		"internal/accept/response_linux.go": "http.TimeFormat", // to be shown
-		"internal/admin/status/recorder.go": ".UTC()",          // to be shown
+		"internal/engineio/dial.go":         "time.Unix(1, 0)", // a deadline in the past, whatever the time is
+		"internal/accept/response_linux.go": "http.TimeFormat", // for display
+		"internal/admin/status/recorder.go": ".UTC()",          // for display
 	}
 	root := filepath.Join("..", "..")
-	skipped := []string{"test", "examples", "siotest", "demo", "probe", "scripts", "jsonscan", "docs", "deploy"} // they serve no clients
+	skipped := []string{"test", "examples", "siotest", "demo", "probe", "scripts", "jsonscan", "docs", "deploy"} // they serve no client
 	rel := func(path string) string { r, _ := filepath.Rel(root, path); return filepath.ToSlash(r) }
 	seen := 0
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
@@ -53,6 +54,6 @@ func TestNothingReliesOnTheWallClock(t *testing.T) {
 		t.Fatal(err)
 	}
 	if seen < 30 {
-		t.Errorf("looked at %d files only", seen)
+		t.Errorf("looked at only %d files", seen)
 	}
 }

@@ -9,22 +9,18 @@ import (
 	"strconv"
 	"syscall"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/demo"
 	"github.com/holdfast/holdfast/internal/logging"
-	"github.com/holdfast/holdfast/metrics"
-	"github.com/holdfast/holdfast/proxy"
 )
 
-// demoListen is where the demonstration's proxy listens unless told otherwise.
+// demoListen is where the demo's proxy listens by default.
 const demoListen = "127.0.0.1:8080"
 
-// runDemo runs the demonstration until ctx is done. Of the configuration only listen and log count, where they
-// were set; all else is at its default.
-func runDemo(ctx context.Context, cfg config.Config, sources config.Sources, stdout, stderr io.Writer) error {
-	level := "warn" // the story is not to be interrupted
+// runDemo runs the demo until ctx is done. It uses listen and log from the configuration if they are
+// set, and the defaults for everything else.
+func (c command) runDemo(ctx context.Context, cfg config.Config, sources config.Sources) error {
+	level := "warn" // so that the log does not interrupt the story
 	if sources["log.level"] != "" {
 		level = cfg.Log.Level
 	}
@@ -32,11 +28,11 @@ func runDemo(ctx context.Context, cfg config.Config, sources config.Sources, std
 	if err != nil {
 		return err
 	}
-	log, err := logging.New(stderr, least, cfg.Log.Format)
+	log, err := logging.New(c.stderr, least, cfg.Log.Format)
 	if err != nil {
 		return err
 	}
-	ln, err := listenDemo(cfg, sources, stdout)
+	ln, err := listenDemo(cfg, sources, c.stdout)
 	if err != nil {
 		return err
 	}
@@ -45,7 +41,7 @@ func runDemo(ctx context.Context, cfg config.Config, sources config.Sources, std
 		cfg := config.Default()
 		cfg.Upstream.URL = upstreamURL
 		cfg.Shutdown.DrainTimeout = 0
-		p, err := proxy.New(cfg, log, metrics.New(prometheus.NewRegistry()))
+		in, err := newInstance(c.version, cfg, nil, log)
 		if err != nil {
 			return "", nil, err
 		}
@@ -53,35 +49,36 @@ func runDemo(ctx context.Context, cfg config.Config, sources config.Sources, std
 		done := make(chan struct{})
 		go func() { // ends with stop or ctx
 			defer close(done)
-			if err := serveClients(ctx, log, ln, p); err != nil {
-				log.Error("the demonstration's proxy failed", "error", err)
+			if err := in.serveClients(ctx, ln); err != nil {
+				log.Error("the demo's proxy failed", "error", err)
 			}
 		}()
 		return reachable(ln.Addr()), func() { cancel(); <-done }, nil
 	}
-	err = demo.Run(ctx, stdout, demo.Options{StartProxy: start})
+	err = demo.Run(ctx, c.stdout, demo.Options{StartProxy: start})
 	if errors.Is(err, context.Canceled) {
 		return nil // stopped in the middle of the story
 	}
 	return err
 }
 
-// listenDemo listens where -listen says, else on demoListen or, if that is taken, on a free port.
+// listenDemo listens on the configured address if there is one. Otherwise it listens on demoListen
+// or, if that is in use, on a free port.
 func listenDemo(cfg config.Config, sources config.Sources, stdout io.Writer) (net.Listener, error) {
 	if sources["listen"] != "" {
 		network, address := config.SplitListen(cfg.Listen)
 		if network != "tcp" {
-			return nil, sources.Invalid("listen", cfg.Listen, "host:port or :port, for the demonstration")
+			return nil, sources.Invalid("listen", cfg.Listen, "host:port or :port for the demo")
 		}
 		ln, err := net.Listen(network, address)
 		if err != nil {
-			return nil, sources.Invalid("listen", err.Error(), "an address of this machine that is free")
+			return nil, sources.Invalid("listen", err.Error(), "a free address of this machine")
 		}
 		return ln, nil
 	}
 	ln, err := net.Listen("tcp", demoListen)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		_, err := fmt.Fprintf(stdout, "%s is taken, so holdfast listens on a free port. (-listen chooses one.)\n\n", demoListen)
+		_, err := fmt.Fprintf(stdout, "%s is in use, so holdfast listens on a free port. (-listen sets one.)\n\n", demoListen)
 		if err != nil {
 			return nil, err
 		}
@@ -90,7 +87,7 @@ func listenDemo(cfg config.Config, sources config.Sources, stdout io.Writer) (ne
 	return ln, err
 }
 
-// reachable is an address at which a client on this machine finds a listener.
+// reachable is the address at which a client on this machine reaches a listener.
 func reachable(addr net.Addr) string {
 	tcp, ok := addr.(*net.TCPAddr)
 	if !ok || !tcp.IP.IsUnspecified() {

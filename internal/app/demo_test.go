@@ -31,15 +31,17 @@ func (o *output) String() string {
 	return o.buf.String()
 }
 
-func TestDemoRecoversAndGoesOnServing(t *testing.T) {
+func TestDemoRecoversAndKeepsServing(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var stdout, stderr output
 	done := make(chan error, 1)
-	go func() { done <- run(ctx, []string{"-demo", "-listen", "127.0.0.1:0"}, nil, &stdout, &stderr) }()
+	go func() {
+		done <- command{"dev", &stdout, &stderr}.run(ctx, []string{"-demo", "-listen", "127.0.0.1:0"}, nil)
+	}()
 	for end := time.Now().Add(30 * time.Second); !strings.Contains(stdout.String(), "Ctrl-C ends it."); {
 		if time.Now().After(end) {
-			t.Fatalf("the demonstration does not come to its end:\n%s\n%s", stdout.String(), stderr.String())
+			t.Fatalf("the demo does not finish:\n%s\n%s", stdout.String(), stderr.String())
 		}
 		select {
 		case err := <-done:
@@ -63,7 +65,8 @@ func TestDemoIsStoppedEarly(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var stdout, stderr output
-	if err := run(ctx, []string{"-demo", "-listen", "127.0.0.1:0"}, nil, &stdout, &stderr); err != nil {
+	c := command{"dev", &stdout, &stderr}
+	if err := c.run(ctx, []string{"-demo", "-listen", "127.0.0.1:0"}, nil); err != nil {
 		t.Errorf("run = %v", err)
 	}
 }
@@ -76,12 +79,12 @@ func TestDemoCannotListen(t *testing.T) {
 	defer taken.Close()
 	tests := []struct{ name, listen, want string }{
 		{"taken", taken.Addr().String(), "address already in use"},
-		{"no TCP", "unix:///tmp/holdfast-demo.sock", "host:port or :port"},
+		{"not TCP", "unix:///tmp/holdfast-demo.sock", "host:port or :port"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var stdout, stderr output
-			err := run(t.Context(), []string{"-demo", "-listen", tt.listen}, nil, &stdout, &stderr)
+			err := command{"dev", &stdout, &stderr}.run(t.Context(), []string{"-demo", "-listen", tt.listen}, nil)
 			if !errors.Is(err, config.ErrInvalid) || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("run = %v, want ErrInvalid with %q", err, tt.want)
 			}

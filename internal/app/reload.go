@@ -11,12 +11,15 @@ import (
 	"github.com/holdfast/holdfast/proxy"
 )
 
-// reloader puts the configuration into force again, as far as that goes without a restart.
+// loader reads the configuration from where the command line says.
+type loader func() (config.Config, config.Sources, error)
+
+// reloader applies a changed configuration, as far as that is possible without a restart.
 type reloader struct {
-	load    func() (config.Config, config.Sources, error)
-	proxy   *proxy.Server
+	load    loader
 	log     *slog.Logger
-	level   *slog.LevelVar
+	level   *slog.LevelVar // log's
+	proxy   *proxy.Server
 	metrics *metrics.Metrics
 }
 
@@ -32,7 +35,7 @@ func (r *reloader) run(ctx context.Context, signals <-chan os.Signal) {
 	}
 }
 
-// report sets the metrics for a configuration that was loaded, or not.
+// report logs a failed load, and sets the metrics for either outcome.
 func (r *reloader) report(err error) {
 	if err != nil {
 		r.metrics.ConfigReloaded.Set(0)
@@ -59,11 +62,11 @@ func (r *reloader) reload() error {
 	if err := r.proxy.Reload(merged); err != nil {
 		return err
 	}
-	r.level.Set(min(level, r.level.Level())) // the next line is for who has just set another level
+	r.level.Set(min(level, r.level.Level())) // so that whoever raises the level still sees the next line
 	r.log.Info("configuration reloaded", "changed", live)
 	r.level.Set(level)
 	if len(restart) > 0 {
-		r.log.Warn("some changes of the configuration need a restart: the former values stay in force", "keys", restart)
+		r.log.Warn("some configuration changes need a restart: the old values stay in force", "keys", restart)
 	}
 	return nil
 }

@@ -1,0 +1,116 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/logging"
+	"github.com/holdfast/holdfast/internal/probe"
+)
+
+// Main runs the command with the process's arguments, environment and standard streams, and returns
+// its exit status: 0 on success, 2 for a usage or configuration error, 1 for any other error. A
+// probe has exit statuses of its own. version is the version of the release, or "dev".
+func Main(version string) int {
+	signal.Ignore(syscall.SIGPIPE) // a closed log pipe must not end the process
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process immediately
+	c := command{version: buildVersion(version), stdout: os.Stdout, stderr: os.Stderr}
+	err := c.run(ctx, os.Args[1:], os.Environ())
+	var probed *probe.ExitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &probed): // its report has said why
+		return probed.Code
+	case errors.Is(err, config.ErrInvalid), errors.Is(err, probe.ErrUsage):
+		fmt.Fprintln(os.Stderr, "holdfast:", err)
+		return 2
+	default:
+		fmt.Fprintln(os.Stderr, "holdfast:", err)
+		return 1
+	}
+}
+
+// command is one invocation of holdfast.
+type command struct {
+	version        string
+	stdout, stderr io.Writer
+}
+
+// run does what the arguments ask for. A proxy runs until ctx is done, then drains, and run returns
+// nil. Errors that wrap config.ErrInvalid or probe.ErrUsage are the user's to fix.
+func (c command) run(ctx context.Context, args, environ []string) error {
+	if len(args) > 0 && args[0] == "probe" {
+		return probe.Command(ctx, args[1:], c.stdout)
+	}
+	line, err := config.ParseArgs(args)
+	if errors.Is(err, flag.ErrHelp) {
+		config.Usage(c.stdout)
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if line.Version {
+		_, err := fmt.Fprintln(c.stdout, "holdfast", c.version)
+		return err
+	}
+	load := func() (config.Config, config.Sources, error) { return config.Load(line, environ) }
+	cfg, sources, err := load()
+	if err != nil {
+		return err
+	}
+	switch {
+	case line.Check:
+		_, err := c.stdout.Write(cfg.YAML(sources))
+		return err
+	case line.Demo:
+		return c.runDemo(ctx, cfg, sources)
+	default:
+		return c.runProxy(ctx, cfg, sources, load)
+	}
+}
+
+// runProxy serves until ctx is done, then drains. load reads the configuration again, for SIGHUP.
+func (c command) runProxy(ctx context.Context, cfg config.Config, sources config.Sources, load loader) error {
+	hangups := make(chan os.Signal, 1) // one pending reload covers all signals before it
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	level := new(slog.LevelVar)
+	least, err := logging.ParseLevel(cfg.Log.Level)
+	if err != nil {
+		return err
+	}
+	level.Set(least)
+	log, err := logging.New(c.stderr, level, cfg.Log.Format)
+	if err != nil {
+		return err
+	}
+	in, err := newInstance(c.version, cfg, sources, log)
+	if err != nil {
+		return err
+	}
+	reload := &reloader{load: load, log: log, level: level, proxy: in.proxy, metrics: in.metrics}
+	return in.run(ctx, reload, hangups)
+}
+
+// buildVersion is the release's version or, for "dev", the one that the Go tool recorded, if any.
+func buildVersion(version string) string {
+	if version != "dev" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return version
+}

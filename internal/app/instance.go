@@ -1,0 +1,136 @@
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/tlscert"
+	"github.com/holdfast/holdfast/metrics"
+	"github.com/holdfast/holdfast/proxy"
+)
+
+// instance is a running holdfast: the proxy and what surrounds it. Its fields are immutable.
+type instance struct {
+	version  string
+	cfg      config.Config  // as it was at the start; proxy.Config includes reloads
+	sources  config.Sources // where cfg's values came from, for errors
+	log      *slog.Logger
+	registry *prometheus.Registry
+	metrics  *metrics.Metrics
+	proxy    *proxy.Server
+}
+
+// newInstance makes an instance that does not listen yet.
+func newInstance(version string, cfg config.Config, sources config.Sources, log *slog.Logger) (*instance, error) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m := metrics.New(registry)
+	p, err := proxy.New(cfg, log, m)
+	if err != nil {
+		return nil, err
+	}
+	return &instance{
+		version: version, cfg: cfg, sources: sources, log: log, registry: registry, metrics: m, proxy: p,
+	}, nil
+}
+
+// run serves clients and the admin listener until ctx is done, and then drains. Meanwhile it
+// reloads the configuration for each signal on hangups.
+func (in *instance) run(ctx context.Context, reload *reloader, hangups <-chan os.Signal) error {
+	background, stop := context.WithCancel(context.Background()) // draining needs certificates, too
+	defer stop()
+	ln, err := in.listen(background)
+	if err != nil {
+		return err
+	}
+	defer ln.Close()
+	reload.report(nil)
+	go reload.run(background, hangups) // ends with background
+	if in.cfg.Admin.Listen != "" {
+		stopAdmin, err := in.serveAdmin()
+		if err != nil {
+			return err
+		}
+		defer stopAdmin()
+	}
+	return in.serveClients(ctx, ln)
+}
+
+// listen opens the clients' listener. With TLS it watches the certificate's files until ctx is done.
+func (in *instance) listen(ctx context.Context) (net.Listener, error) {
+	ln, err := listen(in.cfg.Listen)
+	if err != nil {
+		return nil, in.sources.Invalid("listen", err.Error(), "a free address of this machine")
+	}
+	withTLS := in.cfg.TLS.CertFile != ""
+	ln = in.proxy.Listener(ln, withTLS)
+	if !withTLS {
+		return ln, nil
+	}
+	files, err := tlscert.Load(in.cfg.TLS.CertFile, in.cfg.TLS.KeyFile, in.log, in.metrics)
+	if err != nil {
+		ln.Close()
+		return nil, fmt.Errorf("tls: %w", err)
+	}
+	go files.Watch(ctx) // ends with ctx
+	return tls.NewListener(ln, &tls.Config{
+		GetCertificate: files.Get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
+	}), nil
+}
+
+// listen opens an address as the configuration writes it: host:port, :port or unix://path.
+func listen(addr string) (net.Listener, error) {
+	network, address := config.SplitListen(addr)
+	return net.Listen(network, address)
+}
+
+// serveClients serves the proxy on ln until ctx is done, and then drains.
+func (in *instance) serveClients(ctx context.Context, ln net.Listener) error {
+	limits := in.cfg.Limits
+	srv := &http.Server{
+		Handler:                      in.proxy,
+		DisableGeneralOptionsHandler: true, // the upstream answers OPTIONS *
+		ReadHeaderTimeout:            limits.ReadHeaderTimeout,
+		IdleTimeout:                  limits.IdleTimeout,
+		MaxHeaderBytes:               int(limits.HeaderBytes),
+		ErrorLog:                     slog.NewLogLogger(in.log.Handler(), slog.LevelDebug),
+	}
+	releasing, stopReleasing := context.WithCancel(context.Background())
+	defer stopReleasing()
+	go releaseIdleMemory(releasing) // ends with releasing
+	failed := make(chan error, 1)   // Serve returns once
+	go func() { failed <- srv.Serve(ln) }()
+	in.log.Info("holdfast is ready", "listen", ln.Addr().String(), "upstream", in.cfg.Upstream.URL, "version", in.version)
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	in.drain(srv)
+	return nil
+}
+
+// drain gives clients the configured time, and closes what is left.
+func (in *instance) drain(srv *http.Server) {
+	timeout := in.proxy.Config().Shutdown.DrainTimeout // a reload may have changed it
+	in.log.Info("draining", "timeout", timeout)
+	draining, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	in.proxy.Shutdown(draining)
+	closing, cancelClosing := context.WithTimeout(context.Background(), time.Second)
+	defer cancelClosing()
+	if srv.Shutdown(closing) != nil {
+		_ = srv.Close() // its only error is the listener's, which is of no use now
+	}
+	in.log.Info("stopped")
+}
