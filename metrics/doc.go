@@ -1,13 +1,12 @@
 // Package metrics defines every series that holdfast exports to Prometheus.
 //
-// A Metrics belongs to the Registerer it was made for; there is no registry of
-// the package's own, so that tests and several instances do not mix. All
-// series exist from the start, at 0: an alert can rely on them.
+// A Metrics belongs to the Registerer it was made for. There is no
+// package-level registry, so tests and several instances do not mix. All series
+// exist from the start, at 0, so that alerts can rely on them.
 //
-// What is counted for every packet is a field that holds the counter itself,
-// ready to Add to. Rarer events are counted by a method that takes a Reason.
-// The methods and fields are safe for concurrent use.
+// Counters that change with every packet are exported fields. Rarer events are
+// counted by methods that take a Reason. All are safe for concurrent use.
 //
-// docs/metrics.md lists the series for operators; a test holds it and the code
-// together.
+// docs/metrics.md lists the series for operators. A test compares it with the
+// code.
 package metrics

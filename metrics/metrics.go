@@ -10,8 +10,8 @@ import (
 
 const namespace = "holdfast"
 
-// Metrics is every series holdfast exports, safe for concurrent use. Make it
-// with New.
+// Metrics is every series holdfast exports. New makes one. It is safe for
+// concurrent use.
 type Metrics struct {
 	Clients       TransportGauges    // holdfast_clients
 	ClientsOpened prometheus.Counter // holdfast_clients_opened_total
@@ -34,11 +34,12 @@ type Metrics struct {
 
 	Dials        DialResults          // holdfast_upstream_dials_total
 	DialDuration prometheus.Histogram // holdfast_upstream_dial_duration_seconds
-	// LazyHandshakes counts clients' handshakes that the upstream was not asked for: holdfast_lazy_handshakes_total.
+	// LazyHandshakes counts client handshakes answered without asking the
+	// upstream: holdfast_lazy_handshakes_total.
 	LazyHandshakes prometheus.Counter
 
 	// RecoveryDuration observes seconds from a resuming CONNECT to the last
-	// missed packet written: holdfast_recovery_duration_seconds.
+	// missed packet was written: holdfast_recovery_duration_seconds.
 	RecoveryDuration prometheus.Histogram
 	// DisconnectionDuration observes the seconds a recovered session was
 	// parked: holdfast_disconnection_duration_seconds.
@@ -47,8 +48,9 @@ type Metrics struct {
 	Passthrough  PassthroughKinds   // holdfast_passthrough_requests_total
 	RawRelays    prometheus.Counter // holdfast_raw_relays_total
 	ConfirmPings prometheus.Counter // holdfast_confirm_pings_total
-	// ConfirmDuration observes seconds from a ping, or the answer to a poll,
-	// until the client confirmed packets sent before it: holdfast_confirm_duration_seconds.
+	// ConfirmDuration observes seconds from a ping, or the response to a poll,
+	// until the client confirmed the packets sent before it:
+	// holdfast_confirm_duration_seconds.
 	ConfirmDuration   prometheus.Histogram
 	HeartbeatTimeouts Sides              // holdfast_heartbeat_timeouts_total
 	Panics            prometheus.Counter // holdfast_panics_total
@@ -72,22 +74,23 @@ type TransportGauges struct{ Polling, WebSocket prometheus.Gauge }
 // StateGauges counts sessions by their state.
 type StateGauges struct{ Live, Parked prometheus.Gauge }
 
-// Directions counts Socket.IO packets by where they go: In from clients to the
-// upstream, Out to clients. A binary packet and its attachments are one.
+// Directions counts Socket.IO packets by direction: In from clients to the
+// upstream, Out to clients. A binary packet counts once, attachments included.
 type Directions struct{ In, Out prometheus.Counter }
 
-// DialResults counts Engine.IO handshakes with the upstream by how they ended:
-// Rejected is the upstream's own refusal (an HTTP status), Error everything
-// that kept it from answering, Timeout excepted.
+// DialResults counts Engine.IO handshakes with the upstream by result. Rejected
+// means that the upstream answered with an HTTP error status. Error means that
+// it did not answer, for any reason other than Timeout.
 type DialResults struct{ OK, Rejected, Error, Timeout prometheus.Counter }
 
-// PassthroughKinds counts what is no Engine.IO traffic.
+// PassthroughKinds counts requests that are not Engine.IO traffic.
 type PassthroughKinds struct{ HTTP, WebSocket prometheus.Counter }
 
-// RefusalLimit is a limit that turns away what comes beyond it, as the metric's label has it.
+// RefusalLimit is a limit that refuses what exceeds it. Its value is the
+// metric's label.
 type RefusalLimit string
 
-// What can be refused.
+// The limits that can refuse something.
 const (
 	// Connections: limits.max_connections.
 	Connections RefusalLimit = "connections"
@@ -99,67 +102,69 @@ const (
 	Namespaces RefusalLimit = "namespaces"
 	// TakeoversPerSession: limits.takeovers_per_minute_per_session.
 	TakeoversPerSession RefusalLimit = "takeovers_per_session"
-	// IncompleteBytes: the memory for messages that have come in part.
+	// IncompleteBytes: the memory for partly received messages.
 	IncompleteBytes RefusalLimit = "incomplete_bytes"
 )
 
-// RefusalLimits are all of them.
+// RefusalLimits returns every RefusalLimit.
 func RefusalLimits() []RefusalLimit {
 	return []RefusalLimit{
 		Connections, ConnectionsPerAddress, HandshakesPerAddress, Namespaces, TakeoversPerSession, IncompleteBytes,
 	}
 }
 
-// DroppedEvents counts events that were not passed on, by why. Volatile and Superseded are the server's, for a client
-// that was away: of events.volatile, and of events.latest when a newer one came. Forged are clients', with a name that
-// is holdfast's own by notify.parked or notify.resumed.
+// DroppedEvents counts events that were not delivered, by reason. Volatile and
+// Superseded events were sent by the server while the client was away:
+// Volatile ones match events.volatile, Superseded ones match events.latest and
+// were followed by a newer one. Forged events were sent by a client under a
+// name that notify.parked or notify.resumed reserves.
 type DroppedEvents struct{ Volatile, Superseded, Forged prometheus.Counter }
 
-// Reloads counts by how they went.
+// Reloads counts reloads by result.
 type Reloads struct{ OK, Failed prometheus.Counter }
 
-// Sides counts by the side that fell silent.
+// Sides counts timeouts by the side that was silent.
 type Sides struct{ Client, Upstream prometheus.Counter }
 
-// New registers all series with reg. It panics if some are there already.
+// New registers all series with reg. It panics if one is registered already.
 func New(reg prometheus.Registerer) *Metrics {
 	f := factory{promauto.With(reg)}
 
-	clients := f.gauges("clients", "Clients connected now, by Engine.IO transport.", "transport")
-	links := f.gauges("links", "Connections to the upstream now, by Engine.IO transport.", "transport")
-	sessions := f.gauges("sessions", "Sessions now, by state: live with a client, parked without one.", "state")
+	clients := f.gauges("clients", "Clients currently connected, by Engine.IO transport.", "transport")
+	links := f.gauges("links", "Current connections to the upstream, by Engine.IO transport.", "transport")
+	sessions := f.gauges("sessions", "Current sessions, by state: live (a client is attached) or parked (waiting for its client).", "state")
 	packets := f.counters("packets_total", "Socket.IO packets, by direction: in from clients, out to clients.", "direction")
 	dials := f.counters("upstream_dials_total", "Engine.IO handshakes with the upstream, by result.", "result")
-	passthrough := f.counters("passthrough_requests_total", "Requests passed through that are no Engine.IO traffic, by kind.", "kind")
-	heartbeats := f.counters("heartbeat_timeouts_total", "Connections given up for silence, by the side that was silent.", "side")
+	passthrough := f.counters("passthrough_requests_total", "Requests passed through because they are not Engine.IO traffic, by kind.", "kind")
+	heartbeats := f.counters("heartbeat_timeouts_total", "Connections closed because no heartbeat arrived, by the side that was silent.", "side")
 
-	eventsDropped := f.counters("events_dropped_total", "Events not passed on, by reason: volatile and superseded for clients that were away, forged by clients.", "reason")
+	eventsDropped := f.counters("events_dropped_total", "Events dropped, by reason: volatile or superseded while the client was away, or forged by a client.", "reason")
 
-	certificates := f.counters("tls_certificate_reloads_total", "Changes of the listener's certificate files, by result: failed leaves the former one in use.", "result")
+	certificates := f.counters("tls_certificate_reloads_total", "Reloads of the listener's certificate files, by result. After a failed one the old certificate stays in use.", "result")
 
 	m := &Metrics{
 		Clients:       TransportGauges{clients.WithLabelValues("polling"), clients.WithLabelValues("websocket")},
 		ClientsOpened: f.counter("clients_opened_total", "Clients that completed the Engine.IO handshake."),
 		Links:         TransportGauges{links.WithLabelValues("polling"), links.WithLabelValues("websocket")},
-		LinkPauses:    f.counter("link_pauses_total", "Times that an upstream connection was not read because its client was behind."),
+		LinkPauses:    f.counter("link_pauses_total", "Times that reading from the upstream was paused because the client was too slow."),
 
 		Sessions:        StateGauges{sessions.WithLabelValues("live"), sessions.WithLabelValues("parked")},
-		ParkedLimit:     f.gauge("parked_sessions_limit", "Sessions that may be parked at a time."),
+		ParkedLimit:     f.gauge("parked_sessions_limit", "Maximum number of parked sessions."),
 		SessionsCreated: f.counter("sessions_created_total", "Sessions created."),
-		Takeovers:       f.counter("takeovers_total", "Sessions moved from a live client to the same one's newer connection."),
-		Evictions:       f.counter("evictions_total", "Parked sessions closed to make room."),
-		Expirations:     f.counter("expirations_total", "Parked sessions closed because their client stayed away."),
+		Takeovers:       f.counter("takeovers_total", "Live sessions moved to a newer connection of the same client."),
+		Evictions:       f.counter("evictions_total", "Parked sessions closed to make room for others."),
+		Expirations:     f.counter("expirations_total", "Parked sessions closed because their client did not return in time."),
 
 		Packets:         Directions{packets.WithLabelValues("in"), packets.WithLabelValues("out")},
-		ReplayedPackets: f.counter("replayed_packets_total", "Socket.IO packets that a recovered client had missed, sent to it."),
+		ReplayedPackets: f.counter("replayed_packets_total", "Missed Socket.IO packets sent to recovered clients."),
 		EventsDropped: DroppedEvents{
 			Volatile:   eventsDropped.WithLabelValues("volatile"),
 			Superseded: eventsDropped.WithLabelValues("superseded"),
 			Forged:     eventsDropped.WithLabelValues("forged"),
 		},
-		BufferedPackets: f.gauge("buffered_packets", "Socket.IO packets kept in memory now."),
-		BufferedBytes:   f.gauge("buffered_bytes", "Bytes of the packets kept in memory now."),
-		BufferBudget:    f.gauge("buffer_budget_bytes", "Bytes that may be kept in memory, for all sessions."),
+		BufferedPackets: f.gauge("buffered_packets", "Socket.IO packets currently kept in memory."),
+		BufferedBytes:   f.gauge("buffered_bytes", "Size of the packets currently kept in memory."),
+		BufferBudget:    f.gauge("buffer_budget_bytes", "Memory budget for the packets of all sessions."),
 
 		Dials: DialResults{
 			OK:       dials.WithLabelValues("ok"),
@@ -167,34 +172,34 @@ func New(reg prometheus.Registerer) *Metrics {
 			Error:    dials.WithLabelValues("error"),
 			Timeout:  dials.WithLabelValues("timeout"),
 		},
-		DialDuration: f.histogram("upstream_dial_duration_seconds", "Duration of Engine.IO handshakes with the upstream that it answered.",
+		DialDuration: f.histogram("upstream_dial_duration_seconds", "Duration of the Engine.IO handshakes that the upstream answered.",
 			.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30),
 
-		LazyHandshakes: f.counter("lazy_handshakes_total", "Handshakes of clients that the upstream was not asked for."),
+		LazyHandshakes: f.counter("lazy_handshakes_total", "Client handshakes answered without asking the upstream."),
 
-		RecoveryDuration: f.histogram("recovery_duration_seconds", "Time from a resuming CONNECT to the last missed packet written.",
+		RecoveryDuration: f.histogram("recovery_duration_seconds", "Time from a resuming CONNECT until the last missed packet was written.",
 			.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30),
-		DisconnectionDuration: f.histogram("disconnection_duration_seconds", "Time for which recovered sessions had been parked.",
+		DisconnectionDuration: f.histogram("disconnection_duration_seconds", "How long recovered sessions had been parked.",
 			.1, .25, .5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600),
 
 		Passthrough: PassthroughKinds{passthrough.WithLabelValues("http"), passthrough.WithLabelValues("websocket")},
-		RawRelays:   f.counter("raw_relays_total", "Connections relayed as they are, without recovery, for their parser is not Socket.IO's default."),
-		ConfirmDuration: f.histogram("confirm_duration_seconds", "Time from a ping, or the answer to a poll, until the client confirmed the packets sent before it.",
+		RawRelays:   f.counter("raw_relays_total", "Connections relayed without recovery because they do not use the default parser."),
+		ConfirmDuration: f.histogram("confirm_duration_seconds", "Time from a ping, or the response to a poll, until the client confirmed the packets sent before it.",
 			.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30),
-		ConfirmPings:      f.counter("confirm_pings_total", "Pings sent to clients between heartbeats, to learn what has arrived."),
+		ConfirmPings:      f.counter("confirm_pings_total", "Extra pings sent to clients between heartbeats to learn what has arrived."),
 		HeartbeatTimeouts: Sides{heartbeats.WithLabelValues("client"), heartbeats.WithLabelValues("upstream")},
-		Panics:            f.counter("panics_total", "Panics confined to one connection. Each is a defect: see the log."),
+		Panics:            f.counter("panics_total", "Panics recovered, each of which closed one connection. Every panic is a bug: see the log."),
 
-		ConfigReloaded:   f.gauge("config_last_reload_successful", "Whether the configuration was good when it was loaded last: 1 or 0."),
-		ConfigReloadTime: f.gauge("config_last_reload_success_timestamp_seconds", "When a good configuration was loaded last, in seconds since 1970."),
+		ConfigReloaded:   f.gauge("config_last_reload_successful", "Whether the last attempt to load the configuration succeeded: 1 or 0."),
+		ConfigReloadTime: f.gauge("config_last_reload_success_timestamp_seconds", "Unix time of the last successful load of the configuration."),
 
-		CertificateExpiry:  f.gauge("tls_certificate_expiry_timestamp_seconds", "When the listener's certificate expires, in seconds since 1970; 0 without TLS."),
+		CertificateExpiry:  f.gauge("tls_certificate_expiry_timestamp_seconds", "Unix time when the listener's certificate expires; 0 without TLS."),
 		CertificateReloads: Reloads{certificates.WithLabelValues("ok"), certificates.WithLabelValues("failed")},
 
 		recoveries:     f.counters("recoveries_total", "Reconnections that presented a pid, by result and reason.", "result", "reason"),
-		parkings:       f.counters("parkings_total", "Sessions parked, by how their client went away.", "reason"),
+		parkings:       f.counters("parkings_total", "Sessions parked, by how their client's connection ended.", "reason"),
 		sessionsClosed: f.counters("sessions_closed_total", "Sessions closed, by reason.", "reason"),
-		refused:        f.counters("refused_total", "Connections, handshakes, takeovers and clients turned away, by the limit that was reached.", "limit"),
+		refused:        f.counters("refused_total", "Connections, handshakes, takeovers and clients refused, by the limit that was reached.", "limit"),
 	}
 	for _, r := range RecoveredReasons() {
 		m.recoveries.WithLabelValues("recovered", string(r))
@@ -214,13 +219,13 @@ func New(reg prometheus.Registerer) *Metrics {
 	}
 
 	version, revision := build()
-	f.gauges("build_info", "Always 1; the labels say what is running.", "version", "revision", "go_version").
+	f.gauges("build_info", "Always 1; the labels describe the running binary.", "version", "revision", "go_version").
 		WithLabelValues(version, revision, runtime.Version()).Set(1)
 	return m
 }
 
-// Recovered counts a session that its client has again. A Takeover counts in
-// Takeovers too.
+// Recovered counts a session that its client resumed. A Takeover also counts in
+// Takeovers.
 func (m *Metrics) Recovered(why Reason) {
 	m.recoveries.WithLabelValues("recovered", string(why)).Inc()
 	if why == Takeover {
@@ -228,20 +233,20 @@ func (m *Metrics) Recovered(why Reason) {
 	}
 }
 
-// RecoveryFailed counts a client that presented a pid and did not get its
+// RecoveryFailed counts a client that presented a pid but did not get its
 // session.
 func (m *Metrics) RecoveryFailed(why Reason) {
 	m.recoveries.WithLabelValues("failed", string(why)).Inc()
 }
 
-// Parked counts a session that lost its client. The Sessions gauges are the
-// caller's to move.
+// Parked counts a session that lost its client. The caller updates the Sessions
+// gauges.
 func (m *Metrics) Parked(why Reason) {
 	m.parkings.WithLabelValues(string(why)).Inc()
 }
 
-// SessionClosed counts the end of a session; Expired and Evicted count in
-// Expirations and Evictions too. The Sessions gauges are the caller's to move.
+// SessionClosed counts the end of a session. Expired and Evicted also count in
+// Expirations and Evictions. The caller updates the Sessions gauges.
 func (m *Metrics) SessionClosed(why Reason) {
 	m.sessionsClosed.WithLabelValues(string(why)).Inc()
 	switch why {
@@ -253,10 +258,10 @@ func (m *Metrics) SessionClosed(why Reason) {
 	}
 }
 
-// Refused counts what a limit turned away.
+// Refused counts something that a limit refused.
 func (m *Metrics) Refused(limit RefusalLimit) { m.refused.WithLabelValues(string(limit)).Inc() }
 
-// build says what this binary was made from, as far as the Go tool knows.
+// build returns the version and the revision that the Go tool recorded in this binary.
 func build() (version, revision string) {
 	version, revision = "unknown", "unknown"
 	info, ok := debug.ReadBuildInfo()
@@ -274,7 +279,7 @@ func build() (version, revision string) {
 	return version, revision
 }
 
-// factory makes metrics of our namespace.
+// factory makes metrics in holdfast's namespace.
 type factory struct{ promauto.Factory }
 
 func (f factory) counter(name, help string) prometheus.Counter {

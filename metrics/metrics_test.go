@@ -20,7 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// scrape gives what a Prometheus that asks for accept would read.
+// scrape returns what Prometheus reads if it accepts the format accept.
 func scrape(t *testing.T, reg *prometheus.Registry, accept string) []byte {
 	t.Helper()
 	r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
@@ -156,7 +156,7 @@ func TestReasons(t *testing.T) {
 	}
 }
 
-// A listed reason is a series from the start; counting one adds none.
+// Every listed reason is a series from the start, so that counting one adds none.
 func TestEveryReasonExistsFromTheStart(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
 	m := New(reg)
@@ -181,8 +181,8 @@ func TestEveryReasonExistsFromTheStart(t *testing.T) {
 	}
 }
 
-// Whatever closes a session is also an answer to a client that returns for it,
-// unless there was nothing to return for.
+// Every reason that closes a session is also a reason for a failed recovery,
+// unless the session could not be recovered anyway.
 func TestCloseReasonsAreFailures(t *testing.T) {
 	neverReturned := []Reason{NotParked}
 	for _, r := range CloseReasons() {
@@ -192,7 +192,7 @@ func TestCloseReasonsAreFailures(t *testing.T) {
 	}
 }
 
-// rows gives each family's row in docs/metrics.md, by its name.
+// rows returns each family's row in docs/metrics.md by the family's name.
 func rows(t *testing.T) map[string]string {
 	t.Helper()
 	reg := prometheus.NewPedanticRegistry()
@@ -226,7 +226,7 @@ func rows(t *testing.T) map[string]string {
 	return rows
 }
 
-// docs/metrics.md has the row of every family, word for word, and no other.
+// docs/metrics.md has exactly the rows that the families make.
 func TestMetricsPage(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join("..", "docs", "metrics.md"))
 	if err != nil {
@@ -250,7 +250,7 @@ func TestMetricsPage(t *testing.T) {
 			t.Errorf("%s is documented, but does not exist", name)
 		}
 	}
-	// Names in examples exist too.
+	// Names in examples exist, too.
 	for _, name := range regexp.MustCompile(`holdfast_[a-z0-9_]+`).FindAllString(string(page), -1) {
 		base := regexp.MustCompile(`_(bucket|sum|count)$`).ReplaceAllString(name, "")
 		if want[name] == "" && want[base] == "" {
@@ -259,7 +259,7 @@ func TestMetricsPage(t *testing.T) {
 	}
 }
 
-// docs/metrics.md says of every reason where it can occur, and lists no other.
+// docs/metrics.md says where every reason can occur, and lists no other reason.
 func TestReasonsOnMetricsPage(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join("..", "docs", "metrics.md"))
 	if err != nil {

@@ -21,23 +21,24 @@ const (
 	Lazy  Handshake = "lazy"  // when the client needs a connection to the upstream
 )
 
-// AckEvents says what becomes of an event that asks for an ack, when the
-// connection died after it was written and before the client answered.
+// AckEvents says what happens to an event that asks for an ack if the
+// connection ended after it was written and before the client answered.
 type AckEvents string
 
 // The choices for AckEvents.
 const (
-	AtMostOnce  AckEvents = "at-most-once"  // never sent again: may be lost
+	AtMostOnce  AckEvents = "at-most-once"  // never sent again: it may be lost
 	AtLeastOnce AckEvents = "at-least-once" // sent again: handlers may run twice
 )
 
-// ClientDisconnect says what becomes of a session whose client says goodbye, by a Socket.IO DISCONNECT packet.
+// ClientDisconnect says what happens to a session whose client sends a
+// Socket.IO DISCONNECT.
 type ClientDisconnect string
 
 // The choices for ClientDisconnect.
 const (
-	CloseSession ClientDisconnect = "close" // it ends, for the server too
-	ParkSession  ClientDisconnect = "park"  // it waits for its client, as after a drop
+	CloseSession ClientDisconnect = "close" // it ends, and the server is told
+	ParkSession  ClientDisconnect = "park"  // it waits for its client, as after a lost connection
 )
 
 // Limits that Validate enforces and other packages may rely on.
@@ -50,14 +51,14 @@ const (
 	MinHeader     = 4 * KiB
 	MaxHeader     = 16 * MiB
 
-	// DefaultMaxPayload is used where neither the configuration nor the
-	// upstream's handshake names a maximum.
+	// DefaultMaxPayload applies if neither the configuration nor the
+	// upstream's handshake sets a maximum.
 	DefaultMaxPayload = 1 * MB
 )
 
-// Config is everything that can be set. Default gives its initial values; a
-// zero Config is not valid. What is tagged reload:"live" can change while
-// holdfast runs, see Reload.
+// Config holds all settings. Default returns their initial values; a zero
+// Config is not valid. Fields tagged reload:"live" can change while holdfast
+// runs, see Reload.
 type Config struct {
 	// Listen is the address for clients: host:port, :port or
 	// unix:///path.sock. Default 0.0.0.0:8080. See SplitListen.
@@ -71,7 +72,7 @@ type Config struct {
 	ClientBundle ClientBundle `yaml:"client_bundle"`
 	Limits       Limits       `yaml:"limits"`
 	// TrustedProxies are IP addresses and CIDR prefixes of peers whose
-	// X-Forwarded- headers are believed. Default none. See TrustedPrefixes.
+	// X-Forwarded- headers are trusted. Default none. See TrustedPrefixes.
 	TrustedProxies []string `yaml:"trusted_proxies" reload:"live"`
 	Shutdown       Shutdown `yaml:"shutdown"`
 	Admin          Admin    `yaml:"admin"`
@@ -86,19 +87,19 @@ type Upstream struct {
 	// DialTimeout bounds one connection attempt, TLS included. Default 5s.
 	DialTimeout time.Duration `yaml:"dial_timeout"`
 	// HandshakeTimeout bounds a whole Engine.IO handshake with the upstream,
-	// from waiting for a dial slot to its answer. Default 10s.
+	// including the wait for a dial slot. Default 10s.
 	HandshakeTimeout time.Duration `yaml:"handshake_timeout"`
-	// MaxConcurrentDials bounds the handshakes under way at a time; more
-	// wait. Default 256.
+	// MaxConcurrentDials bounds the concurrent handshakes with the upstream;
+	// others wait. Default 256.
 	MaxConcurrentDials int `yaml:"max_concurrent_dials"`
-	// Handshake is when the upstream is asked for a client. Default Eager.
+	// Handshake says when a client's handshake is repeated upstream. Default Eager.
 	Handshake Handshake   `yaml:"handshake"`
 	TLS       UpstreamTLS `yaml:"tls"`
 }
 
-// UpstreamTLS applies where Upstream.URL is https.
+// UpstreamTLS applies if Upstream.URL is https.
 type UpstreamTLS struct {
-	// CAFile is a PEM file of the authorities to trust instead of the
+	// CAFile is a PEM file of certificate authorities to trust instead of the
 	// system's. Default "", the system's.
 	CAFile string `yaml:"ca_file"`
 	// ServerName is the name expected in the upstream's certificate. Default
@@ -116,19 +117,19 @@ type TLS struct {
 
 // EngineIO is the transport protocol towards clients.
 type EngineIO struct {
-	// Paths are the Engine.IO paths of the server, none inside another. A
-	// slash at the end makes no difference. Default /socket.io/.
+	// Paths are the server's Engine.IO paths, none inside another. A trailing
+	// slash makes no difference. Default /socket.io/.
 	Paths []string `yaml:"paths"`
 	// PingInterval is the time between two heartbeats to a client. 0, the
-	// default, takes the upstream's.
+	// default, uses the upstream's.
 	PingInterval time.Duration `yaml:"ping_interval" reload:"live"`
 	// PingTimeout is how long a client may take to answer one. 0, the default,
-	// takes the upstream's.
+	// uses the upstream's.
 	PingTimeout time.Duration `yaml:"ping_timeout" reload:"live"`
 	// MaxPayload bounds one message or polling body from a client, in bytes.
-	// 0, the default, takes the upstream's, or DefaultMaxPayload.
+	// 0, the default, uses the upstream's, or DefaultMaxPayload.
 	MaxPayload Size `yaml:"max_payload" reload:"live"`
-	// UpgradeTimeout bounds the change from polling to WebSocket. Default 10s.
+	// UpgradeTimeout bounds the upgrade from polling to WebSocket. Default 10s.
 	UpgradeTimeout time.Duration `yaml:"upgrade_timeout" reload:"live"`
 }
 
@@ -137,16 +138,16 @@ type Recovery struct {
 	// MaxDisconnectionDuration is how long a session stays parked. Default 2m;
 	// 0 turns recovery off.
 	MaxDisconnectionDuration time.Duration `yaml:"max_disconnection_duration" reload:"live"`
-	// GoingAwayDuration replaces it, where shorter, for a client whose page is
-	// going away (WebSocket close code 1001). Default 10s; 0 closes at once.
+	// GoingAwayDuration replaces it, if shorter, when the user leaves the page
+	// (WebSocket close code 1001). Default 10s; 0 closes the session immediately.
 	GoingAwayDuration time.Duration `yaml:"going_away_duration" reload:"live"`
-	// MaxParkedSessions bounds the parked sessions; the one parked longest
-	// gives way. Default 10000.
+	// MaxParkedSessions bounds the parked sessions; the one parked longest is
+	// evicted. Default 10000.
 	MaxParkedSessions int `yaml:"max_parked_sessions" reload:"live"`
-	// AckEvents is for events with an ack that were in flight. Default
+	// AckEvents applies to events in flight that ask for an ack. Default
 	// AtMostOnce.
 	AckEvents AckEvents `yaml:"ack_events" reload:"live"`
-	// OnClientDisconnect is for a client that says goodbye. Default CloseSession.
+	// OnClientDisconnect applies when a client sends a DISCONNECT. Default CloseSession.
 	OnClientDisconnect ClientDisconnect `yaml:"on_client_disconnect" reload:"live"`
 
 	Bind       Bind       `yaml:"bind"`
@@ -155,106 +156,110 @@ type Recovery struct {
 	Buffer     Buffer     `yaml:"buffer"`
 }
 
-// Bind names what a client must present, beside the pid, as it was when the session was opened. All that is named
-// counts; what was absent must be absent. Default nothing.
+// Bind names what a client must present besides the pid, unchanged since the
+// session was opened. What was absent then must still be absent. Default nothing.
 type Bind struct {
-	// Headers are names of headers of the Engine.IO handshake request.
+	// Headers are the names of headers of the Engine.IO handshake request.
 	Headers []string `yaml:"headers"`
-	// Cookies are names of cookies of the same request.
+	// Cookies are the names of cookies of the same request.
 	Cookies []string `yaml:"cookies"`
-	// Auth are keys of the Socket.IO CONNECT packet's auth payload; their values may be of any kind.
+	// Auth are keys of the auth object in the Socket.IO CONNECT packet. Their
+	// values may have any type.
 	Auth []string `yaml:"auth"`
 }
 
-// Clients chooses the clients that get recovery. With OptIn or OptOut a client
-// is chosen by Query or by UserAgent, of which at least one must be set; with
-// AllClients neither may be. See Filter.
+// Clients selects the clients that get recovery. OptIn and OptOut select by
+// Query or UserAgent, and at least one of them must be set. With AllClients
+// neither may be set. See Filter.
 type Clients struct {
 	Mode ClientMode `yaml:"mode" reload:"live"` // Default AllClients.
-	// Query is the name of a query parameter of the handshake. It chooses the
+	// Query is the name of a query parameter of the handshake. It selects the
 	// client unless it is absent or its value is 0 or false. Default "".
 	Query string `yaml:"query" reload:"live"`
-	// UserAgent is a regular expression (RE2) that chooses the clients whose
+	// UserAgent is a regular expression (RE2). It selects the clients whose
 	// User-Agent header it matches. Default "".
 	UserAgent string `yaml:"user_agent" reload:"live"`
 }
 
-// Namespaces chooses the namespaces that get recovery: those that a pattern of Include matches and none of Exclude. In a
-// pattern * stands for any text. See Filter.
+// Namespaces selects the namespaces that get recovery: those that match a
+// pattern of Include and none of Exclude. In a pattern, * stands for any text.
+// See Filter.
 type Namespaces struct {
 	Include []string `yaml:"include" reload:"live"` // At least one. Default *, all.
 	Exclude []string `yaml:"exclude" reload:"live"` // Default none.
 }
 
-// Buffer bounds what is kept of the upstream's packets.
+// Buffer bounds the packets that are kept for clients.
 type Buffer struct {
-	// MaxPackets closes a parked session that has more. Default 100000.
+	// MaxPackets is how many packets a parked session may keep; beyond that it is
+	// closed. Default 100000.
 	MaxPackets int `yaml:"max_packets" reload:"live"`
-	// MaxBytes closes a parked session that has more bytes. More than Window.
-	// Default 16MiB.
+	// MaxBytes is the same in bytes. It must be more than Window. Default 16MiB.
 	MaxBytes Size `yaml:"max_bytes" reload:"live"`
-	// Window is how many bytes may be unconfirmed by a live client before its
-	// link is not read any more. At least MinWindow. Default 1MiB.
+	// Window is how many unconfirmed bytes a live client may have before holdfast
+	// stops reading its link. At least MinWindow. Default 1MiB.
 	Window Size `yaml:"window" reload:"live"`
-	// TotalBytes is the budget of the whole process. 0, the default, chooses
-	// it from the memory that there is; see Budget.
+	// TotalBytes is the budget of the whole process. 0, the default, derives it
+	// from the available memory; see Budget.
 	TotalBytes Size `yaml:"total_bytes"`
 }
 
-// Events says which of the server's events a client need not have that was away when they came. Each item is "EVENT" or
-// "NAMESPACE EVENT", in which * stands for any text. Events that ask for an acknowledgement are always kept. See
-// ParseEventPatterns.
+// Events lists server events that a client may miss while it is away. Each item
+// is "EVENT" or "NAMESPACE EVENT", in which * stands for any text. Events that
+// ask for an acknowledgement are always kept. See ParseEventPatterns.
 type Events struct {
 	// Volatile events are dropped. Default none.
 	Volatile []string `yaml:"volatile"`
-	// Latest events are dropped when another one of the same name comes after them in their namespace. What matches
-	// Volatile too is dropped. Default none.
+	// Latest events are dropped when a newer one with the same name arrives in
+	// their namespace. An event that also matches Volatile is dropped. Default none.
 	Latest []string `yaml:"latest"`
 }
 
-// Notify names the events by which the server is told, on the client's own socket, that the client is away or back. A
-// client cannot send events of these names.
+// Notify names the events that tell the server, on the client's own socket, that
+// the client is away or back. Clients cannot send events with these names.
 type Notify struct {
-	// Parked is for a session that was parked. Its argument has reason, one of metrics.ParkingReasons, and expires_in,
-	// in seconds. Default "", none.
+	// Parked is sent when a session is parked. Its argument contains reason, one of
+	// metrics.ParkingReasons, and expires_in, in seconds. Default "", none.
 	Parked string `yaml:"parked"`
-	// Resumed is for one that its client has again. Its argument has away, in seconds, and missed, how many packets.
-	// Default "", none.
+	// Resumed is sent when a session is resumed. Its argument contains away, in
+	// seconds, and missed, a number of packets. Default "", none.
 	Resumed string `yaml:"resumed"`
 }
 
-// ClientBundle is the browser's client, for pages that load it from the server.
+// ClientBundle is the browser client, for pages that load it from the server.
 type ClientBundle struct {
-	// Dir is the dist folder of a socket.io-client that can recover, served in place of the upstream's at
-	// EngineIO.Paths. Load checks that it is one. Default "", the upstream's client.
+	// Dir is the dist folder of a socket.io-client that supports recovery. It is
+	// served under EngineIO.Paths instead of the upstream's. Load checks it.
+	// Default "", the upstream's client.
 	Dir string `yaml:"dir"`
 }
 
-// Limits protects holdfast and the upstream from too much.
+// Limits protects holdfast and the upstream from overload.
 type Limits struct {
-	// MaxConnections bounds the clients' TCP connections. 0, the default, is
+	// MaxConnections bounds the clients' TCP connections. 0, the default, means
 	// no limit.
 	MaxConnections int `yaml:"max_connections" reload:"live"`
 	// MaxConnectionsPerAddress bounds those of one client address; trusted
-	// proxies are not counted. 0, the default, is no limit.
+	// proxies are not counted. 0, the default, means no limit.
 	MaxConnectionsPerAddress int `yaml:"max_connections_per_address" reload:"live"`
-	// HandshakesPerSecondPerAddress bounds the handshakes of one client
-	// address, in the long run; ten seconds' worth may come at once. 0, the
-	// default, is no limit.
+	// HandshakesPerSecondPerAddress bounds the rate of handshakes from one client
+	// address. Bursts of ten seconds' worth are allowed. 0, the default, means no
+	// limit.
 	HandshakesPerSecondPerAddress int `yaml:"handshakes_per_second_per_address" reload:"live"`
-	// FailedResumesPerSecondPerAddress bounds the CONNECTs of one client
-	// address that present a pid nobody has; ten seconds' worth may come at
-	// once. Beyond it pids are not looked up. Default 100; 0 is no limit.
+	// FailedResumesPerSecondPerAddress bounds the rate of CONNECTs from one client
+	// address that present an unknown pid. Bursts of ten seconds' worth are
+	// allowed. Beyond that pids are not looked up. Default 100; 0 means no limit.
 	FailedResumesPerSecondPerAddress int `yaml:"failed_resumes_per_second_per_address" reload:"live"`
-	// TakeoversPerMinutePerSession bounds how often one session moves from a live client to a newer one, in the
-	// long run; a minute's worth may come at once. Beyond it the newer client is closed after some seconds, and the
-	// session stays. Default 30; 0 is no limit.
+	// TakeoversPerMinutePerSession bounds how often one session moves from a live
+	// client to a newer one. Bursts of a minute's worth are allowed. Beyond that the
+	// newer client is closed after some seconds, and the session stays. Default 30;
+	// 0 means no limit.
 	TakeoversPerMinutePerSession int `yaml:"takeovers_per_minute_per_session" reload:"live"`
-	// HeaderBytes bounds a request's line and header, in bytes. Default 64KiB.
+	// HeaderBytes bounds a request's line and headers, in bytes. Default 64KiB.
 	HeaderBytes Size `yaml:"header_bytes"`
-	// ReadHeaderTimeout bounds the reading of them. Default 10s.
+	// ReadHeaderTimeout bounds the time to read them. Default 10s.
 	ReadHeaderTimeout time.Duration `yaml:"read_header_timeout"`
-	// BodyTimeout bounds the reading of a POST's body. Default 30s.
+	// BodyTimeout bounds the time to read a POST's body. Default 30s.
 	BodyTimeout time.Duration `yaml:"body_timeout" reload:"live"`
 	// IdleTimeout closes a keep-alive connection without requests. Default 2m.
 	IdleTimeout time.Duration `yaml:"idle_timeout"`
@@ -265,14 +270,14 @@ type Limits struct {
 
 // Shutdown is the behaviour on SIGTERM.
 type Shutdown struct {
-	// DrainTimeout is how long known sessions may go on. Default 30s; 0 ends
-	// at once.
+	// DrainTimeout is how long existing sessions may continue. Default 30s; 0
+	// ends them immediately.
 	DrainTimeout time.Duration `yaml:"drain_timeout" reload:"live"`
 }
 
-// Admin is the operator's listener.
+// Admin is the admin listener.
 type Admin struct {
-	// Listen takes the forms of Config.Listen, or "" for no such listener.
+	// Listen is like Config.Listen, or "" for no admin listener.
 	// Default 127.0.0.1:9090.
 	Listen string `yaml:"listen"`
 	// Profiling adds the Go runtime's profiles under /debug/pprof/. Default false.
@@ -285,8 +290,8 @@ type Log struct {
 	Format string `yaml:"format"`              // text or json. Default text.
 }
 
-// Default returns the configuration of a holdfast that was told nothing. The
-// caller owns its slices.
+// Default returns the configuration that applies if nothing is set. The caller
+// owns its slices.
 func Default() Config {
 	return Config{
 		Listen: "0.0.0.0:8080",

@@ -6,8 +6,8 @@
 // of its environment variable and its place in the printed configuration are
 // all derived from that field by reflection, so none can be forgotten.
 //
-// A mistake is never guessed around. Unknown keys, duplicates, values of the
-// wrong form or out of range are all collected and reported together, each
-// with its key, the place it was found in, what was found and what is allowed.
-// docs/configuration.md is the user's view of the same settings.
+// Load never guesses. It collects unknown keys, duplicates, malformed values and
+// values out of range, and reports them together: each with its key, where it
+// was found, what was found and what is allowed. docs/configuration.md is the
+// user's view of the same settings.
 package config

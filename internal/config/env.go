@@ -8,20 +8,20 @@ import (
 
 const (
 	envPrefix = "HOLDFAST_"
-	envFile   = "HOLDFAST_CONFIG" // the file, as -config
+	envFile   = "HOLDFAST_CONFIG" // like -config
 )
 
-// serviceLink matches the variables that Kubernetes (and Docker's old links)
-// put into every container for a service whose name begins with "holdfast".
-// They are not ours, and must not keep us from starting.
+// serviceLink matches the variables that Kubernetes (and Docker's legacy links)
+// set in every container for a service whose name begins with "holdfast". They
+// are not settings and must not keep holdfast from starting.
 var serviceLink = regexp.MustCompile(
 	`^HOLDFAST_([A-Z0-9_]+_)?(SERVICE_HOST=|SERVICE_PORT(_[A-Z0-9_]+)?=[0-9]+$|PORT(_[0-9]+_(TCP|UDP|SCTP))?=(tcp|udp|sctp)://|PORT_[0-9]+_(TCP|UDP|SCTP)_(ADDR|PORT|PROTO)=|NAME=/[^/]+/|ENV_[A-Za-z0-9_]+=)`)
 
-// likeServiceLink matches the names of such variables, whatever their value.
+// likeServiceLink matches the names of such variables, with any value.
 var likeServiceLink = regexp.MustCompile(`_(HOST|PORT|SERVICE_PORT_[A-Z0-9_]+|PORT_[0-9]+_[A-Z0-9_]+|NAME)$`)
 
-// notOurs says how to get rid of a variable that is not meant for holdfast.
-func notOurs(name string) string {
+// hintNotOurs says what to do about a variable that is not meant for holdfast.
+func hintNotOurs(name string) string {
 	if likeServiceLink.MatchString(name) {
 		return " If Kubernetes sets it for a service of that name, set enableServiceLinks: false in the pod's spec; " +
 			"if it is meant for something else, unset it for holdfast or rename it"
@@ -29,7 +29,7 @@ func notOurs(name string) string {
 	return " If it is meant for something else, unset it for holdfast or rename it"
 }
 
-// applyEnviron sets what the variables in environ ("NAME=value") set.
+// applyEnviron applies the variables in environ ("NAME=value").
 func (l *loader) applyEnviron(environ []string) {
 	byName := make(map[string]setting)
 	allowed := []string{envFile}
@@ -44,10 +44,10 @@ func (l *loader) applyEnviron(environ []string) {
 		}
 		s, ok := byName[name]
 		if !ok {
-			// Whoever runs us may have variables of that prefix for purposes of their own. A slip of the pen is
-			// near to one of ours.
+			// Users may have variables with this prefix for their own purposes, so
+			// only one that looks like a typo of a setting is an error.
 			if hint := didYouMean(name, allowed); hint != "" {
-				l.fail(name, "", "unknown variable"+hint+notOurs(name))
+				l.fail(name, "", "unknown variable"+hint+hintNotOurs(name))
 			}
 			continue
 		}

@@ -15,14 +15,14 @@ type Problem struct {
 	// Source is where the value came from: "holdfast.yaml:12",
 	// "HOLDFAST_LISTEN", "-listen", or "" for a default.
 	Source string
-	// Key is the setting's dotted path, such as recovery.buffer.window; ""
-	// where no single setting is meant.
+	// Key is the setting's dotted path, such as recovery.buffer.window, or "" if
+	// the problem is not about one setting.
 	Key string
 	// Message says what was found and what is allowed.
 	Message string
 }
 
-// String gives the problem in one line.
+// String returns the problem as one line.
 func (p Problem) String() string {
 	parts := make([]string, 0, 3)
 	for _, s := range []string{p.Source, p.Key, p.Message} {
@@ -37,7 +37,7 @@ func (p Problem) String() string {
 // ErrInvalid.
 type Error struct{ Problems []Problem }
 
-// Error gives one line for each problem, after a heading if there are several.
+// Error returns one line per problem, after a heading if there are several.
 func (e *Error) Error() string {
 	if len(e.Problems) == 1 {
 		return "invalid configuration: " + e.Problems[0].String()
@@ -53,7 +53,7 @@ func (e *Error) Error() string {
 // Unwrap returns ErrInvalid.
 func (e *Error) Unwrap() error { return ErrInvalid }
 
-// asError is nil for no problems.
+// asError returns nil if there are no problems.
 func asError(problems []Problem) error {
 	if len(problems) == 0 {
 		return nil
@@ -61,13 +61,12 @@ func asError(problems []Problem) error {
 	return &Error{Problems: problems}
 }
 
-// Sources says where each setting that is not a default came from: its dotted
-// key to "holdfast.yaml:12", "HOLDFAST_LISTEN" or "-listen".
+// Sources maps the dotted key of each setting that is not a default to where it
+// came from: "holdfast.yaml:12", "HOLDFAST_LISTEN" or "-listen".
 type Sources map[string]string
 
-// Invalid reports that a setting's value turned out to be unusable after it
-// was loaded (a port in use, say) in the words of Load's own errors. The
-// result is an *Error.
+// Invalid returns an *Error for a setting whose value turned out to be unusable
+// after it was loaded, such as a port in use. It reads like Load's own errors.
 func (s Sources) Invalid(key, found, allowed string) error {
 	return &Error{Problems: []Problem{s.problem(key, found, allowed)}}
 }

@@ -7,10 +7,10 @@ import (
 	"unicode/utf8"
 )
 
-// EventPattern is an item of Events.Volatile or Events.Latest, taken apart.
+// EventPattern is a parsed item of Events.Volatile or Events.Latest.
 type EventPattern struct{ namespace, event string }
 
-// ParseEventPatterns takes patterns apart that are valid.
+// ParseEventPatterns parses patterns, and skips invalid ones.
 func ParseEventPatterns(texts []string) []EventPattern {
 	patterns := make([]EventPattern, 0, len(texts))
 	for _, text := range texts {
@@ -21,12 +21,13 @@ func ParseEventPatterns(texts []string) []EventPattern {
 	return patterns
 }
 
-// Match reports whether an event of this name in this namespace is meant.
+// Match reports whether the pattern matches an event in a namespace.
 func (p EventPattern) Match(namespace string, event []byte) bool {
 	return matchGlob(p.event, event) && matchGlob(p.namespace, namespace)
 }
 
-// parseEventPattern reads "EVENT" or "NAMESPACE EVENT"; problem says what is allowed if it is neither.
+// parseEventPattern parses "EVENT" or "NAMESPACE EVENT". If text is neither,
+// problem says what is allowed.
 func parseEventPattern(text string) (p EventPattern, problem string) {
 	first, rest, two := strings.Cut(text, " ")
 	switch {
@@ -44,15 +45,17 @@ func parseEventPattern(text string) (p EventPattern, problem string) {
 	return p, ""
 }
 
-// printableName reports whether an application may have something of this name, and its author meant to write it.
+// printableName reports whether s can be the name of an event or a namespace,
+// and is not an obvious mistake such as one with spaces around it.
 func printableName(s string) bool {
 	return s != "" && utf8.ValidString(s) && strings.TrimSpace(s) == s &&
 		!strings.ContainsFunc(s, func(r rune) bool { return r == utf8.RuneError || unicode.IsControl(r) })
 }
 
-// matchGlob reports whether s is of the pattern's form, in which * stands for any text, also none.
+// matchGlob reports whether s matches pattern, in which * stands for any text,
+// including none.
 func matchGlob[T string | []byte](pattern string, s T) bool {
-	star, resume := -1, 0 // the last star, and what of s it has not been tried on
+	star, resume := -1, 0 // the last star, and where in s it was last tried
 	p, i := 0, 0
 	for i < len(s) {
 		switch {
@@ -72,9 +75,10 @@ func matchGlob[T string | []byte](pattern string, s T) bool {
 	return strings.Trim(pattern[p:], "*") == ""
 }
 
-// validEventName reports whether holdfast may give an event this name: one that nothing else can be read as. Names that
-// socket.io has for its own events would be refused by clients, but servers would call handlers for them; and a number
-// has many spellings.
+// validEventName reports whether holdfast may give an event this name. Reserved
+// names are excluded: clients refuse to send socket.io's own events, but servers
+// would call handlers for them. Numbers are excluded because they have many
+// spellings, and a client could forge the event with another one.
 func validEventName(name string) bool {
 	_, notNumber := strconv.ParseFloat(name, 64)
 	switch name {

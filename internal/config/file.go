@@ -14,12 +14,12 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// maxFileBytes is far above any real file: a wrong path (a device, a log) is
-// not read into memory.
+// maxFileBytes is far more than any real file needs. It keeps a wrong path, such
+// as a device or a log, from filling the memory.
 const maxFileBytes = 1 << 20
 
-// applyFile sets what the file at path sets. source names the file's own
-// source: the flag or the variable.
+// applyFile applies the file at path. source is the flag or the variable that
+// named the file.
 func (l *loader) applyFile(path, source string) {
 	data, err := readFile(path)
 	if err != nil {
@@ -32,7 +32,7 @@ func (l *loader) applyFile(path, source string) {
 func readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		// The message has the path already.
+		// The caller's message contains the path.
 		if pathError, ok := errors.AsType[*os.PathError](err); ok {
 			err = pathError.Err
 		}
@@ -49,11 +49,11 @@ func readFile(path string) ([]byte, error) {
 	return data, nil
 }
 
-// yamlErrorLine finds the line in an error of package yaml, which has no type
-// for it.
+// yamlErrorLine finds the line number in an error of package yaml, which has no
+// field for it.
 var yamlErrorLine = regexp.MustCompile(`^yaml: line (\d+): (.*)`)
 
-// applyYAML sets what the text of a file sets; name is the file's.
+// applyYAML applies data, the content of the file name.
 func (l *loader) applyYAML(name string, data []byte) {
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	var document, second yaml.Node
@@ -73,7 +73,7 @@ func (l *loader) applyYAML(name string, data []byte) {
 		if m := yamlErrorLine.FindStringSubmatch(err.Error()); m != nil {
 			source, message = name+":"+m[1], m[2]
 		}
-		l.fail(source, "", "not YAML: "+message)
+		l.fail(source, "", "invalid YAML: "+message)
 		return
 	}
 	l.applyMapping(name, document.Content[0], "", reflect.ValueOf(&l.config).Elem())
@@ -82,7 +82,7 @@ func (l *loader) applyYAML(name string, data []byte) {
 func at(name string, line int) string { return name + ":" + strconv.Itoa(line) }
 
 // applyMapping sets the fields of section, a struct, from a YAML mapping.
-// prefix is the section's key with a dot at its end, or "" for the whole file.
+// prefix is the section's key and a dot, or "" for the whole file.
 func (l *loader) applyMapping(name string, node *yaml.Node, prefix string, section reflect.Value) {
 	node = resolved(node)
 	if isNull(node) {
@@ -93,7 +93,7 @@ func (l *loader) applyMapping(name string, node *yaml.Node, prefix string, secti
 			fmt.Sprintf("found %s; allowed: a section with the keys %s", found(node), strings.Join(names(section), ", ")))
 		return
 	}
-	lines := make(map[string]int, len(node.Content)/2) // where each key was first
+	lines := make(map[string]int, len(node.Content)/2) // where each key came first
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		k, value := resolved(node.Content[i]), resolved(node.Content[i+1])
 		source, key := at(name, node.Content[i].Line), prefix+printable(k.Value)
@@ -102,7 +102,7 @@ func (l *loader) applyMapping(name string, node *yaml.Node, prefix string, secti
 			continue
 		}
 		if first, ok := lines[k.Value]; ok {
-			l.fail(source, key, fmt.Sprintf("found twice, first in line %d; allowed: once", first))
+			l.fail(source, key, fmt.Sprintf("found twice, first on line %d; allowed: once", first))
 			continue
 		}
 		lines[k.Value] = node.Content[i].Line
@@ -145,7 +145,7 @@ func (l *loader) applyNode(name string, s setting, node *yaml.Node) {
 	l.apply(source, s, node.Value)
 }
 
-// printable quotes a key that would not stay in its line.
+// printable quotes a key that would not print as one plain line.
 func printable(key string) string {
 	if quoted := strconv.Quote(key); key == "" || quoted[1:len(quoted)-1] != key {
 		return quoted
@@ -196,8 +196,8 @@ func fieldByName(section reflect.Value, name string) (reflect.Value, bool) {
 	return reflect.Value{}, false
 }
 
-// hint says what may have been meant by an unknown key: a neighbour that is
-// spelled alike, or the same name in another section.
+// hint suggests what an unknown key may mean: a neighbour with a similar
+// spelling, or the same name in another section.
 func (l *loader) hint(prefix, name string, section reflect.Value) string {
 	if hint := didYouMean(name, names(section)); hint != "" {
 		return hint
@@ -210,8 +210,8 @@ func (l *loader) hint(prefix, name string, section reflect.Value) string {
 	return "; allowed: " + strings.Join(names(section), ", ")
 }
 
-// YAML gives the configuration as a file that loads to the same. Settings in
-// sources, which may be nil, have theirs as a comment.
+// YAML returns the configuration as a file that loads to the same settings.
+// Settings in sources, which may be nil, have their source as a comment.
 func (c Config) YAML(sources Sources) []byte {
 	root := mapping("", reflect.ValueOf(&c).Elem(), sources)
 	var b bytes.Buffer
@@ -219,7 +219,7 @@ func (c Config) YAML(sources Sources) []byte {
 	encoder.SetIndent(2)
 	err := errors.Join(encoder.Encode(root), encoder.Close())
 	if err != nil {
-		panic("config: " + err.Error()) // a Buffer takes all, and the nodes are our own
+		panic("config: " + err.Error()) // impossible: a Buffer does not fail, and the nodes are valid
 	}
 	return b.Bytes()
 }
@@ -255,7 +255,7 @@ func leaf(s setting) *yaml.Node {
 	return &yaml.Node{Kind: yaml.ScalarNode, Value: s.format()}
 }
 
-// scalar is a text, quoted where YAML would take it for something else.
+// scalar is a string, which the encoder quotes if YAML would read it as another type.
 func scalar(text string) *yaml.Node {
 	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text}
 }

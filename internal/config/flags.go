@@ -13,7 +13,7 @@ type CommandLine struct {
 	File    string // -config; "" for none
 	Check   bool   // -check: validate, print, exit
 	Version bool   // -version: print, exit
-	Demo    bool   // -demo: run the demonstration
+	Demo    bool   // -demo: run the demo
 
 	set []flagValue // settings, in the order given
 }
@@ -29,9 +29,8 @@ var settingFlags = []struct{ name, key, arg, usage string }{
 	{"log-format", "log.format", "FORMAT", "text or json"},
 }
 
-// ParseArgs reads the command line, without the program's name. The values of
-// settings are not looked at before Load. The error is flag.ErrHelp for -h and
-// -help, or an *Error.
+// ParseArgs parses the command line without the program's name. Load checks the
+// values of settings. The error is flag.ErrHelp for -h and -help, or an *Error.
 func ParseArgs(args []string) (CommandLine, error) {
 	var c CommandLine
 	flags := flag.NewFlagSet("holdfast", flag.ContinueOnError)
@@ -63,7 +62,7 @@ func ParseArgs(args []string) (CommandLine, error) {
 	return c, nil
 }
 
-// flagHint suggests a flag for the one that package flag does not know.
+// flagHint suggests a flag in place of an unknown one.
 func flagHint(flags *flag.FlagSet, message string) string {
 	name, ok := strings.CutPrefix(message, "flag provided but not defined: -")
 	if !ok {
@@ -80,15 +79,15 @@ func flagHint(flags *flag.FlagSet, message string) string {
 // Usage writes the help text.
 func Usage(w io.Writer) {
 	var b strings.Builder
-	b.WriteString(`holdfast gives a Socket.IO server connection state recovery: start it in front
-of the server, and point the clients at it.
+	b.WriteString(`holdfast adds connection state recovery to a Socket.IO server: run it in front of
+the server, and point clients at it.
 
 Usage:
 
   holdfast -upstream http://127.0.0.1:3000 -listen :8080
   holdfast -config holdfast.yaml
   holdfast -demo
-  holdfast probe URL     act as a client: is it recovered, and if not, why?
+  holdfast probe URL     check as a client whether recovery works, and if not, why
 
 Settings:
 
@@ -96,7 +95,7 @@ Settings:
 	line := func(name, arg, text string) {
 		fmt.Fprintf(&b, "  %-22s %s\n", strings.TrimSpace("-"+name+" "+arg), text)
 	}
-	line("config", "FILE", "settings in YAML; config.example.yaml has all of them")
+	line("config", "FILE", "settings in YAML; config.example.yaml lists all of them")
 	defaults := Default()
 	all := settings(&defaults)
 	for _, f := range settingFlags {
@@ -106,17 +105,17 @@ Settings:
 			}
 		}
 	}
-	b.WriteString("\nInstead of serving:\n\n")
-	line("check", "", "check the settings, print those in force, and exit")
+	b.WriteString("\nOther commands:\n\n")
+	line("check", "", "check the settings, print the effective ones, and exit")
 	line("version", "", "print the version, and exit")
-	line("demo", "", "run a small server and client of our own, and watch a recovery")
+	line("demo", "", "run a small server and client, and show a recovery")
 	b.WriteString(`
-Flags win over environment variables, these over the file. Every setting has a
-variable: recovery.max_disconnection_duration in the file is
-HOLDFAST_RECOVERY_MAX_DISCONNECTION_DURATION; lists are comma-separated. The
-file itself can be named by HOLDFAST_CONFIG.
+Flags override environment variables, which override the file. Every setting has
+a variable: recovery.max_disconnection_duration in the file is
+HOLDFAST_RECOVERY_MAX_DISCONNECTION_DURATION; lists are comma-separated.
+HOLDFAST_CONFIG can name the file.
 
-Exit status: 0 after a normal end, 1 after a failure, 2 for bad settings.
+Exit status: 0 after a normal shutdown, 1 after a failure, 2 for bad settings.
 `)
-	io.WriteString(w, b.String()) //nolint:errcheck // there is nowhere else to say it
+	io.WriteString(w, b.String()) //nolint:errcheck // there is nowhere else to report it
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/holdfast/holdfast/internal/clientjs"
 )
 
-// loader collects a Config from its sources, and what is wrong with them.
+// loader collects a Config from its sources, and the problems it finds.
 type loader struct {
 	config   Config
 	sources  Sources
@@ -25,12 +25,11 @@ func newLoader() *loader {
 
 // Load builds the configuration from the defaults, the file named by the
 // command line or by HOLDFAST_CONFIG, the variables in environ ("NAME=value",
-// as os.Environ gives them) and the command line, and validates it. It may be
-// called again, to reload.
+// as os.Environ returns them) and the command line, and validates it. It may be
+// called again to reload.
 //
-// The files of certificates are read, to say early what is wrong with them,
-// and the memory that there is is compared with what may be kept.
-// The error is an *Error.
+// Load also reads the certificate files, to report their problems early, and
+// compares the window with the memory budget. The error is an *Error.
 func Load(c CommandLine, environ []string) (Config, Sources, error) {
 	l := newLoader()
 	switch file := lookup(environ, envFile); {
@@ -90,7 +89,7 @@ func (l *loader) checkFiles() {
 	if file := l.config.Upstream.TLS.CAFile; file != "" {
 		pem, err := os.ReadFile(file)
 		if err == nil && !x509.NewCertPool().AppendCertsFromPEM(pem) {
-			err = errors.New("no certificate in it")
+			err = errors.New("it contains no certificate")
 		}
 		if err != nil {
 			l.problems = append(l.problems, l.sources.problem("upstream.tls.ca_file", file,
@@ -99,12 +98,12 @@ func (l *loader) checkFiles() {
 	}
 }
 
-// checkBudget compares the window with a budget that nobody set; validate does
-// so with one that somebody did.
+// checkBudget compares the window with a budget that was derived from the
+// available memory. validate does so if the budget is configured.
 func (l *loader) checkBudget(total Size, reason string) {
 	const key = "recovery.buffer.window"
 	if window := l.config.Recovery.Buffer.Window; window > total {
 		l.problems = append(l.problems, l.sources.problem(key, window.String(),
-			fmt.Sprintf("at most %v, which is recovery.buffer.total_bytes while that is 0 (%s)", total, reason)))
+			fmt.Sprintf("at most %v, the automatic value of recovery.buffer.total_bytes (%s)", total, reason)))
 	}
 }

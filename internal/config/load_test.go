@@ -236,8 +236,8 @@ func TestFileProblems(t *testing.T) {
 			"key like no other", "shutdown:\n  colour: red\n",
 			[]string{"h.yaml:2: shutdown.colour: unknown key; allowed: drain_timeout"},
 		},
-		{"duplicate key", "listen: :1\nlog: {level: info}\nlisten: :2\n", []string{"h.yaml:3: listen: found twice, first in line 1; allowed: once"}},
-		{"duplicate section", "log: {level: info}\nlog: {format: text}\n", []string{"h.yaml:2: log: found twice, first in line 1; allowed: once"}},
+		{"duplicate key", "listen: :1\nlog: {level: info}\nlisten: :2\n", []string{"h.yaml:3: listen: found twice, first on line 1; allowed: once"}},
+		{"duplicate section", "log: {level: info}\nlog: {format: text}\n", []string{"h.yaml:2: log: found twice, first on line 1; allowed: once"}},
 		{
 			"bad duration", "recovery:\n  max_disconnection_duration: 2 minutes\n",
 			[]string{`h.yaml:2: recovery.max_disconnection_duration: found "2 minutes"; allowed: a duration with a unit, such as 500ms, 90s or 1h30m`},
@@ -253,9 +253,9 @@ func TestFileProblems(t *testing.T) {
 		{"bad number", "limits: {max_connections: many}\n", []string{`h.yaml:1: limits.max_connections: found "many"; allowed: a whole number`}},
 		{"number too large", "limits: {max_connections: 99999999999}\n", []string{`h.yaml:1: limits.max_connections: found "99999999999"; allowed: a whole number`}},
 		{"bad bool", "upstream: {tls: {insecure_skip_verify: yes}}\n", []string{`h.yaml:1: upstream.tls.insecure_skip_verify: found "yes"; allowed: true or false`}},
-		{"no value", "listen:\n", []string{"h.yaml:1: listen: found no value; allowed: a text"}},
-		{"list for a text", "listen: [':1', ':2']\n", []string{"h.yaml:1: listen: found a list; allowed: a text"}},
-		{"section for a text", "listen: {port: 1}\n", []string{"h.yaml:1: listen: found a section; allowed: a text"}},
+		{"no value", "listen:\n", []string{"h.yaml:1: listen: found no value; allowed: a string"}},
+		{"list for a text", "listen: [':1', ':2']\n", []string{"h.yaml:1: listen: found a list; allowed: a string"}},
+		{"section for a text", "listen: {port: 1}\n", []string{"h.yaml:1: listen: found a section; allowed: a string"}},
 		{"text for a section", "recovery: off\n", []string{`h.yaml:1: recovery: found "off"; allowed: a section with the keys max_disconnection_duration, going_away_duration,`}},
 		{"text for a list", "trusted_proxies: 10.0.0.0/8\n", []string{`h.yaml:1: trusted_proxies: found "10.0.0.0/8"; allowed: a list`}},
 		{"no value for a list", "trusted_proxies:\n", []string{`h.yaml:1: trusted_proxies: found no value; allowed: a list`}},
@@ -266,9 +266,9 @@ func TestFileProblems(t *testing.T) {
 		{"a list as key", "? [a, b]\n: 1\n", []string{"h.yaml:1: found a list in place of a key"}},
 		{"a key with a line break", "\"lis\\nten\": 1\n", []string{`h.yaml:1: "lis\nten": unknown key; did you mean listen?`}},
 		{"two documents", "listen: :1\n---\nlisten: :2\n", []string{"h.yaml:2: found a second YAML document; allowed: one"}},
-		{"tabs", "upstream:\n\turl: http://a:1\n", []string{"h.yaml:2: not YAML: found character that cannot start any token"}},
+		{"tabs", "upstream:\n\turl: http://a:1\n", []string{"h.yaml:2: invalid YAML: found character that cannot start any token"}},
 		{"unclosed", "engineio: {paths: [/a/\n", []string{"h.yaml:"}},
-		{"unknown anchor", "listen: *nowhere\n", []string{"h.yaml: not YAML: unknown anchor 'nowhere' referenced"}},
+		{"unknown anchor", "listen: *nowhere\n", []string{"h.yaml: invalid YAML: unknown anchor 'nowhere' referenced"}},
 		{
 			"out of range, with its line", "listen: :1\nrecovery:\n  buffer:\n    window: 32KiB\n",
 			[]string{`h.yaml:4: recovery.buffer.window: found "32KiB"; allowed: 64KiB or more`},
@@ -527,7 +527,7 @@ func TestCertificateFiles(t *testing.T) {
 		{
 			"no authority",
 			[]string{"HOLDFAST_UPSTREAM_TLS_CA_FILE=text.pem"},
-			`HOLDFAST_UPSTREAM_TLS_CA_FILE: upstream.tls.ca_file: found "text.pem"; allowed: a PEM file of certificates (no certificate in it)`,
+			`HOLDFAST_UPSTREAM_TLS_CA_FILE: upstream.tls.ca_file: found "text.pem"; allowed: a PEM file of certificates (it contains no certificate)`,
 		},
 	}
 	for _, tt := range tests {
@@ -582,7 +582,7 @@ func TestWindowLargerThanTheAutomaticBudget(t *testing.T) {
 		t.Errorf("all of the budget: %v", err)
 	}
 	_, _, err := load(t, nil, environ("33MiB"))
-	want := `HOLDFAST_RECOVERY_BUFFER_WINDOW: recovery.buffer.window: found "33MiB"; allowed: at most 32MiB, which is recovery.buffer.total_bytes while that is 0 (half of GOMEMLIMIT)`
+	want := `HOLDFAST_RECOVERY_BUFFER_WINDOW: recovery.buffer.window: found "33MiB"; allowed: at most 32MiB, the automatic value of recovery.buffer.total_bytes (half of GOMEMLIMIT)`
 	if got := problems(t, err); len(got) != 1 || got[0] != want {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}

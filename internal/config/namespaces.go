@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// Filter returns what reports whether sessions of a namespace can be recovered, for valid patterns.
+// Filter returns a function that reports whether sessions of a namespace can be
+// recovered. The patterns must be valid.
 func (n Namespaces) Filter() func(namespace string) bool {
 	include, exclude := slices.Clone(n.Include), slices.Clone(n.Exclude)
 	return func(namespace string) bool {
@@ -15,16 +16,16 @@ func (n Namespaces) Filter() func(namespace string) bool {
 	}
 }
 
-// checkNamespacePattern says what is allowed, if not this.
+// checkNamespacePattern returns "" for a valid pattern, and otherwise what is allowed.
 func checkNamespacePattern(text string) (allowed string) {
 	const forms = "a namespace, such as / or /admin, or a pattern, such as /game-* or *"
 	switch {
 	case strings.Contains(text, ","):
-		return forms + "; no namespace has a comma in its name, and each pattern is an item of the list"
+		return forms + "; a namespace cannot contain a comma, and each pattern is a separate list item"
 	case !printableName(text):
 		return forms
 	case !strings.HasPrefix(text, "/") && !strings.HasPrefix(text, "*"):
-		return forms + "; it begins with a slash: " + strconv.Quote("/"+text)
+		return forms + "; it must begin with a slash: " + strconv.Quote("/"+text)
 	}
 	return ""
 }

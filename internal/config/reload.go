@@ -5,11 +5,12 @@ import (
 	"strings"
 )
 
-// Reload is what becomes of a running configuration, c, when fresh was loaded. merged has the values of fresh that
-// can change while holdfast runs, and the others of c. live are the keys of the changes that merged has,
-// restart those that it lacks.
+// Reload merges fresh, a newly loaded configuration, into c, the running one.
+// merged takes the settings that can change while holdfast runs from fresh, and
+// the others from c. live lists the changed keys that merged includes, restart
+// those that need a restart.
 //
-// The error is an *Error: what can change does not go with what cannot, and merged is c.
+// If the merged settings conflict, Reload returns c and an *Error.
 func (c Config) Reload(fresh Config) (merged Config, live, restart []string, err error) {
 	merged = fresh
 	running, to := settings(&c), settings(&merged)
@@ -24,7 +25,7 @@ func (c Config) Reload(fresh Config) (merged Config, live, restart []string, err
 		}
 	}
 	if err := merged.Validate(); err != nil {
-		return c, nil, restart, fmt.Errorf("what needs a restart, %s, stands in the way of the rest: %w", strings.Join(restart, ", "), err)
+		return c, nil, restart, fmt.Errorf("the other changes conflict with settings that need a restart (%s): %w", strings.Join(restart, ", "), err)
 	}
 	return merged, live, restart, nil
 }

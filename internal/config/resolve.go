@@ -16,8 +16,8 @@ import (
 	"strings"
 )
 
-// SplitListen gives the arguments of net.Listen for an address of Config.Listen
-// or Admin.Listen.
+// SplitListen returns the arguments of net.Listen for Config.Listen or
+// Admin.Listen.
 func SplitListen(addr string) (network, address string) {
 	if p, ok := strings.CutPrefix(addr, "unix://"); ok {
 		return "unix", p
@@ -25,8 +25,8 @@ func SplitListen(addr string) (network, address string) {
 	return "tcp", addr
 }
 
-// Endpoint gives the arguments of net.Dial for the upstream, and whether TLS
-// comes on top. The URL must be valid.
+// Endpoint returns the arguments of net.Dial for the upstream, and whether it
+// uses TLS. The URL must be valid.
 func (u Upstream) Endpoint() (network, address string, secure bool) {
 	parsed, err := url.Parse(u.URL)
 	if err != nil {
@@ -44,8 +44,9 @@ func (u Upstream) Endpoint() (network, address string, secure bool) {
 	return "tcp", net.JoinHostPort(parsed.Hostname(), port), parsed.Scheme == "https"
 }
 
-// TrustedPrefixes parses TrustedProxies; an address is a prefix of its full
-// length. IPv4 addresses are plain: unmap a peer's address before comparing.
+// TrustedPrefixes parses TrustedProxies. A single address becomes a prefix of
+// full length. IPv4 prefixes are not mapped to IPv6: unmap a peer's address
+// before you compare it.
 func (c Config) TrustedPrefixes() []netip.Prefix {
 	prefixes := make([]netip.Prefix, 0, len(c.TrustedProxies))
 	for _, text := range c.TrustedProxies {
@@ -56,9 +57,9 @@ func (c Config) TrustedPrefixes() []netip.Prefix {
 	return prefixes
 }
 
-// Filter returns a function that tells whether the client of a handshake gets
-// recovery, safe for concurrent use. The error is that of the expression in
-// UserAgent.
+// Filter returns a function that reports whether the client of a handshake gets
+// recovery. It is safe for concurrent use. Filter fails if UserAgent is not a
+// regular expression.
 func (c Clients) Filter() (func(query url.Values, userAgent string) bool, error) {
 	if c.Mode == AllClients {
 		return func(url.Values, string) bool { return true }, nil
@@ -77,12 +78,12 @@ func (c Clients) Filter() (func(query url.Values, userAgent string) bool, error)
 	}, nil
 }
 
-// fallbackBudget is for a process whose memory nobody limits.
+// fallbackBudget is the budget if the process has no memory limit.
 const fallbackBudget = 512 * MiB
 
-// Budget is TotalBytes, or where that is 0 half of what GOMEMLIMIT or the
-// container's memory limit gives, whichever is less, else 512MiB. The reason
-// says which, for a log line.
+// Budget returns TotalBytes. If that is 0, it returns half of GOMEMLIMIT or of
+// the container's memory limit, whichever is less, or 512MiB if there is
+// neither. The reason says which, for a log line.
 func (b Buffer) Budget() (total Size, reason string) {
 	return b.budget(debug.SetMemoryLimit(-1), os.DirFS("/"))
 }
@@ -106,8 +107,8 @@ func (b Buffer) budget(memoryLimit int64, root fs.FS) (total Size, reason string
 	return limit / 2, reason
 }
 
-// containerLimit is the least memory limit of the process's control groups, v2
-// or v1, and of the groups around them.
+// containerLimit returns the lowest memory limit of the process's control
+// groups, v2 or v1, and of their ancestors.
 func containerLimit(root fs.FS) (Size, bool) {
 	groups, err := fs.ReadFile(root, "proc/self/cgroup")
 	if err != nil {
@@ -129,8 +130,8 @@ func containerLimit(root fs.FS) (Size, bool) {
 		default:
 			continue
 		}
-		// In a container the path may be the host's, which is not there: go
-		// up to the root of the mount, which is the container's own group.
+		// In a container the path may be the host's and not exist. Go up to the
+		// root of the mount, which is the container's own group.
 		for group := path.Clean("/" + fields[2]); ; group = path.Dir(group) {
 			for _, file := range files {
 				n, err := readLimit(root, path.Join(dir, group, file))
@@ -154,7 +155,7 @@ func readLimit(root fs.FS, file string) (Size, error) {
 		return 0, err
 	}
 	n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
-	// v2 says "max"; v1 a number that no machine has.
+	// No limit is "max" in v2, and an impossibly high number in v1.
 	if err != nil || n <= 0 || n >= 1<<60 {
 		return 0, errNoLimit
 	}

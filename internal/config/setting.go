@@ -22,8 +22,8 @@ func (s setting) env() string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(s.key, ".", "_"))
 }
 
-// settings lists the leaves of c, in the order of its fields. Their values are
-// addressable: setting one sets c.
+// settings lists the leaves of c in the order of its fields. Setting a value
+// changes c.
 func settings(c *Config) []setting {
 	return appendSettings(nil, "", reflect.ValueOf(c).Elem())
 }
@@ -47,10 +47,10 @@ const (
 	allowedNumber   = "a whole number"
 	allowedBool     = "true or false"
 	allowedList     = "a list"
-	allowedText     = "a text"
+	allowedText     = "a string"
 )
 
-// allowedFor says in words what a setting of this type takes.
+// allowedFor describes what a setting of v's type accepts.
 func allowedFor(v reflect.Value) string {
 	switch v.Interface().(type) {
 	case Size:
@@ -67,8 +67,8 @@ func allowedFor(v reflect.Value) string {
 	return allowedText
 }
 
-// parse sets the value from text; a list from its comma-separated form. Its
-// error says what is allowed, and leaves the value as it was.
+// parse sets the value from text. Lists are comma-separated. On an error, which
+// says what is allowed, the value does not change.
 func (s setting) parse(text string) error {
 	switch s.value.Interface().(type) {
 	case Size:
@@ -127,8 +127,8 @@ func (s setting) format() string {
 	}
 }
 
-// parseDuration is time.ParseDuration without signs. A number without a unit
-// is refused, 0 excepted: is it seconds, or milliseconds as in Socket.IO?
+// parseDuration is time.ParseDuration without signs. It refuses a number without
+// a unit, except 0: it could mean seconds, or milliseconds as in Socket.IO.
 func parseDuration(text string) (time.Duration, error) {
 	d, err := time.ParseDuration(text)
 	switch {
@@ -141,8 +141,7 @@ func parseDuration(text string) (time.Duration, error) {
 	}
 }
 
-// formatDuration drops the zero units that Duration.String ends in: 2m, not
-// 2m0s.
+// formatDuration is Duration.String without trailing zero units: 2m, not 2m0s.
 func formatDuration(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
@@ -160,7 +159,7 @@ func formatDuration(d time.Duration) string {
 // didYouMean returns a hint for a name that is not one of the candidates, or
 // "" if none is close.
 func didYouMean(name string, candidates []string) string {
-	// Letters count, not the style: maxPayload is max_payload.
+	// Only letters count, not the style: maxPayload is max_payload.
 	plain := func(s string) string {
 		return strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(s))
 	}
@@ -176,7 +175,7 @@ func didYouMean(name string, candidates []string) string {
 	return fmt.Sprintf("; did you mean %s?", best)
 }
 
-// editDistance is Levenshtein's, in bytes.
+// editDistance returns the Levenshtein distance in bytes.
 func editDistance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -12,7 +12,7 @@ import (
 // Size is a number of bytes, never negative in a valid configuration.
 type Size int64
 
-// The units that Size is written in: powers of 1024 and of 1000.
+// The units of a Size: powers of 1024 and of 1000.
 const (
 	KiB Size = 1 << 10
 	MiB Size = 1 << 20
@@ -22,7 +22,7 @@ const (
 	GB  Size = 1e9
 )
 
-// sizeUnits is in the order in which String tries them.
+// sizeUnits is ordered as String tries them.
 var sizeUnits = []struct {
 	name string
 	size Size
@@ -40,9 +40,9 @@ const allowedSize = "a size in bytes, such as 4096, 64KiB or 16MB (units: B, KB,
 
 var errSize = errors.New("allowed: " + allowedSize)
 
-// ParseSize reads a whole number of bytes, or one with a unit: B, KB, MB, GB
-// (powers of 1000), KiB, MiB, GiB (powers of 1024), in any case. The error
-// says what is allowed.
+// ParseSize parses a whole number of bytes, optionally with a unit: B, KB, MB,
+// GB (powers of 1000), KiB, MiB, GiB (powers of 1024), in upper or lower case.
+// The error says what is allowed.
 func ParseSize(text string) (Size, error) {
 	digits := strings.TrimRight(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 	unit := text[len(digits):]
@@ -65,7 +65,7 @@ func ParseSize(text string) (Size, error) {
 	return Size(n) * factor, nil
 }
 
-// String gives the shortest exact form that ParseSize reads: 16MiB, 1MB, 4097.
+// String returns the shortest exact form that ParseSize accepts: 16MiB, 1MB, 4097.
 func (s Size) String() string {
 	for _, u := range sizeUnits[:len(sizeUnits)-1] {
 		if s != 0 && s%u.size == 0 {

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// Validate checks every setting. The error is an *Error with all that is
-// wrong. Files are not looked at: Load does that.
+// Validate checks every setting. The error is an *Error with all problems. It
+// does not read files: Load does that.
 func (c Config) Validate() error { return asError(c.validate(nil, nil)) }
 
 // validator names settings by the address of their field, so that no key is
@@ -23,11 +23,11 @@ func (c Config) Validate() error { return asError(c.validate(nil, nil)) }
 type validator struct {
 	byField  map[any]setting // pointer to the field
 	sources  Sources
-	bad      map[string]bool // keys to leave out: they keep a value nobody chose
+	bad      map[string]bool // keys to skip: their value could not be parsed
 	problems []Problem
 }
 
-// need reports the setting at field unless ok.
+// need adds a problem for the setting at field unless ok.
 func (v *validator) need(ok bool, field any, allowed string) {
 	s := v.byField[field]
 	if ok || v.bad[s.key] {
@@ -36,7 +36,7 @@ func (v *validator) need(ok bool, field any, allowed string) {
 	v.problems = append(v.problems, v.sources.problem(s.key, s.format(), allowed))
 }
 
-// needItem reports one item of the list at field unless ok.
+// needItem adds a problem for an item of the list at field unless ok.
 func (v *validator) needItem(ok bool, field *[]string, item, allowed string) {
 	s := v.byField[field]
 	if ok || v.bad[s.key] {
@@ -45,9 +45,8 @@ func (v *validator) needItem(ok bool, field *[]string, item, allowed string) {
 	v.problems = append(v.problems, v.sources.problem(s.key, item, allowed))
 }
 
-// blame picks, of two settings that contradict each other, the one to report:
-// the first that is not a default. It is false if one of them has a problem of
-// its own.
+// blame picks which of two conflicting settings to report: the first that is not
+// a default. It returns false if one of them could not be parsed.
 func (v *validator) blame(a, b any) (field any, ok bool) {
 	if v.bad[v.byField[a].key] || v.bad[v.byField[b].key] {
 		return nil, false
@@ -60,10 +59,10 @@ func (v *validator) blame(a, b any) (field any, ok bool) {
 
 func (v *validator) key(field any) string { return v.byField[field].key }
 
-// is says "KEY (which is VALUE)", to name the other side of a contradiction.
+// is returns "KEY (VALUE)", to name the other side of a conflict.
 func (v *validator) is(field any) string {
 	s := v.byField[field]
-	return fmt.Sprintf("%s (which is %s)", s.key, s.format())
+	return fmt.Sprintf("%s (%s)", s.key, s.format())
 }
 
 func (c Config) validate(sources Sources, bad map[string]bool) []Problem {
@@ -83,14 +82,14 @@ func (c Config) validate(sources Sources, bad map[string]bool) []Problem {
 	}
 	for _, name := range []*string{&c.Notify.Parked, &c.Notify.Resumed} {
 		v.need(*name == "" || validEventName(*name), name,
-			`an event's name, such as client_parked; no number, and none that Socket.IO itself uses, such as disconnect; or "" for none`)
+			`an event name, such as client_parked, but not a number or a name that Socket.IO reserves, such as disconnect; or "" for none`)
 	}
 	if field, ok := v.blame(&c.Notify.Resumed, &c.Notify.Parked); ok && c.Notify.Parked != "" && c.Notify.Parked == c.Notify.Resumed {
 		other := any(&c.Notify.Parked)
 		if field == other {
 			other = &c.Notify.Resumed
 		}
-		v.need(false, field, "another name than "+v.is(other))
+		v.need(false, field, "a different name than "+v.is(other))
 	}
 	v.limits(&c.Limits)
 	for _, p := range c.TrustedProxies {
@@ -124,7 +123,7 @@ func (v *validator) listeners(c *Config) {
 		if field == other {
 			other = &c.Admin.Listen
 		}
-		v.need(false, field, "another address than "+v.is(other))
+		v.need(false, field, "a different address than "+v.is(other))
 	}
 	if field, ok := v.blame(&c.TLS.CertFile, &c.TLS.KeyFile); ok && (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
 		v.need(false, field, fmt.Sprintf("both %s and %s, or neither", v.key(&c.TLS.CertFile), v.key(&c.TLS.KeyFile)))
@@ -145,19 +144,19 @@ func (v *validator) upstream(u *Upstream) {
 func (v *validator) engineIO(e *EngineIO) {
 	v.need(len(e.Paths) > 0, &e.Paths, "at least one path, such as /socket.io/")
 	for i, p := range e.Paths {
-		v.needItem(validPath(p), &e.Paths, p, "a path such as /socket.io/, with a slash at the beginning, without . or .. segments, escapes and blanks")
-		for _, former := range e.Paths[:i] {
-			a, b := strings.TrimSuffix(p, "/")+"/", strings.TrimSuffix(former, "/")+"/"
+		v.needItem(validPath(p), &e.Paths, p, "a path such as /socket.io/, with a leading slash and without . or .. segments, escapes or spaces")
+		for _, other := range e.Paths[:i] {
+			a, b := strings.TrimSuffix(p, "/")+"/", strings.TrimSuffix(other, "/")+"/"
 			v.needItem(!strings.HasPrefix(a, b) && !strings.HasPrefix(b, a), &e.Paths, p,
-				fmt.Sprintf("paths that differ and are not inside one another (there is %s)", former))
+				fmt.Sprintf("distinct paths, none inside another (%s is configured, too)", other))
 		}
 	}
 	for _, field := range []*time.Duration{&e.PingInterval, &e.PingTimeout} {
 		v.need(*field == 0 || MinPing <= *field && *field <= MaxPing, field,
-			fmt.Sprintf("0 for the upstream's, or %v to %v", formatDuration(MinPing), formatDuration(MaxPing)))
+			fmt.Sprintf("0 to use the upstream's, or %v to %v", formatDuration(MinPing), formatDuration(MaxPing)))
 	}
 	v.need(e.MaxPayload == 0 || MinMaxPayload <= e.MaxPayload && e.MaxPayload <= MaxMaxPayload, &e.MaxPayload,
-		fmt.Sprintf("0 for the upstream's, or %v to %v", MinMaxPayload, MaxMaxPayload))
+		fmt.Sprintf("0 to use the upstream's, or %v to %v", MinMaxPayload, MaxMaxPayload))
 	v.positive(&e.UpgradeTimeout)
 }
 
@@ -191,11 +190,11 @@ func (v *validator) recovery(r *Recovery) {
 	}
 }
 
-// token is what headers and cookies can be called.
+// token matches the names of headers and cookies.
 var token = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
 
-// perConnection are headers that say something about one connection or request, not about a client, or do not get past
-// holdfast.
+// perConnection are headers that describe one connection or request instead of
+// a client, or that holdfast does not forward.
 var perConnection = []string{
 	"Accept-Encoding", "Connection", "Content-Length", "Content-Type", "Expect", "Keep-Alive", "Proxy-Authenticate",
 	"Proxy-Authorization", "Proxy-Connection", "Sec-Websocket-Accept", "Sec-Websocket-Extensions", "Sec-Websocket-Key",
@@ -205,7 +204,7 @@ var perConnection = []string{
 func (v *validator) bind(b *Bind) {
 	for _, name := range b.Headers {
 		v.needItem(token.MatchString(name) && !slices.Contains(perConnection, textproto.CanonicalMIMEHeaderKey(name)), &b.Headers, name,
-			"names of headers that say something about the client, such as Authorization; not those of one connection, such as Upgrade")
+			"names of headers that identify the client, such as Authorization, but not of a connection's headers, such as Upgrade")
 	}
 	for _, name := range b.Cookies {
 		v.needItem(token.MatchString(name), &b.Cookies, name, "names of cookies, without their values")
@@ -215,8 +214,8 @@ func (v *validator) bind(b *Bind) {
 	}
 }
 
-// queryName is what a parameter can be called without escaping; the names of
-// Engine.IO's own parameters are taken.
+// queryName matches parameter names that need no escaping. The names of
+// Engine.IO's own parameters are reserved.
 var queryName = regexp.MustCompile(`^[A-Za-z0-9_.~-]+$`)
 
 var engineIOQuery = []string{"EIO", "transport", "sid", "t", "j", "b64"}
@@ -224,15 +223,15 @@ var engineIOQuery = []string{"EIO", "transport", "sid", "t", "j", "b64"}
 func (v *validator) clients(c *Clients) {
 	v.oneOf(&c.Mode, string(c.Mode), string(AllClients), string(OptIn), string(OptOut))
 	v.need(c.Query == "" || queryName.MatchString(c.Query) && !slices.Contains(engineIOQuery, c.Query), &c.Query,
-		"a query parameter's name of letters, digits and _ . ~ -, other than "+strings.Join(engineIOQuery, ", "))
+		"a query parameter's name, of letters, digits and _ . ~ -, other than "+strings.Join(engineIOQuery, ", "))
 	_, err := regexp.Compile(c.UserAgent)
-	v.need(err == nil, &c.UserAgent, fmt.Sprintf("a regular expression of Go's syntax (%v)", err))
+	v.need(err == nil, &c.UserAgent, fmt.Sprintf("a regular expression in Go's syntax (%v)", err))
 	switch c.Mode {
 	case OptIn, OptOut:
 		v.need(c.Query != "" || c.UserAgent != "", &c.Mode,
-			fmt.Sprintf("this mode with %s or %s set, which say whom it is about", v.key(&c.Query), v.key(&c.UserAgent)))
+			fmt.Sprintf("this mode only together with %s or %s, which select clients", v.key(&c.Query), v.key(&c.UserAgent)))
 	case AllClients:
-		allowed := fmt.Sprintf(`"" while %s is %s: every client is chosen; for a choice, set it to %s or %s`,
+		allowed := fmt.Sprintf(`"" while %s is %s, which selects every client; to select some, set it to %s or %s`,
 			v.key(&c.Mode), AllClients, OptIn, OptOut)
 		v.need(c.Query == "", &c.Query, allowed)
 		v.need(c.UserAgent == "", &c.UserAgent, allowed)
@@ -249,19 +248,19 @@ func (v *validator) namespaces(n *Namespaces, r *Recovery) {
 		}
 	}
 	for _, text := range n.Exclude {
-		v.needItem(text != "*" && text != "/*", &n.Exclude, text, "patterns that leave some namespaces"+off)
+		v.needItem(text != "*" && text != "/*", &n.Exclude, text, "patterns that do not exclude every namespace"+off)
 	}
 }
 
 func (v *validator) limits(l *Limits) {
-	v.need(l.MaxConnections >= 0, &l.MaxConnections, "0 for no limit, or more")
+	v.need(l.MaxConnections >= 0, &l.MaxConnections, "0 for no limit, or a positive number")
 	v.need(MinHeader <= l.HeaderBytes && l.HeaderBytes <= MaxHeader, &l.HeaderBytes,
 		fmt.Sprintf("%v to %v", MinHeader, MaxHeader))
 	for _, n := range []*int{
 		&l.MaxConnectionsPerAddress, &l.HandshakesPerSecondPerAddress, &l.FailedResumesPerSecondPerAddress,
 		&l.TakeoversPerMinutePerSession,
 	} {
-		v.need(*n >= 0, n, "0 for no limit, or more")
+		v.need(*n >= 0, n, "0 for no limit, or a positive number")
 	}
 	v.positive(&l.ReadHeaderTimeout)
 	v.positive(&l.BodyTimeout)
@@ -269,7 +268,7 @@ func (v *validator) limits(l *Limits) {
 	v.atLeastOne(&l.MaxNamespacesPerConnection)
 }
 
-// maxUnixPath is the longest path of a Unix socket that Linux takes.
+// maxUnixPath is the longest path of a Unix socket that Linux accepts.
 const maxUnixPath = 107
 
 func validListen(addr string) bool {
@@ -295,17 +294,17 @@ func validHost(host string) bool {
 	if _, err := netip.ParseAddr(host); err == nil {
 		return true
 	}
-	// What has only digits and dots is an address with a mistake in it.
+	// Only digits and dots: a mistyped address.
 	return hostName.MatchString(host) && strings.Trim(host, "0123456789.") != ""
 }
 
-// validPath accepts what can stand in a request as it is.
+// validPath reports whether p can appear in a request without escaping.
 func validPath(p string) bool {
 	return strings.HasPrefix(p, "/") && (p == "/" || path.Clean(p) == strings.TrimSuffix(p, "/")) &&
 		(&url.URL{Path: p}).EscapedPath() == p
 }
 
-// sameAddress reports whether two listeners would get in each other's way.
+// sameAddress reports whether two listeners would conflict.
 func sameAddress(a, b string) bool {
 	networkA, addressA := SplitListen(a)
 	networkB, addressB := SplitListen(b)
@@ -325,7 +324,7 @@ func unspecified(host string) bool {
 	return host == "" || err == nil && addr.IsUnspecified()
 }
 
-// checkURL says what is allowed, if not this.
+// checkURL returns "" for a valid URL, and otherwise what is allowed.
 func checkURL(text string) (allowed string) {
 	const forms = "http://host:port, https://host:port or unix:///path.sock"
 	u, err := url.Parse(text)
@@ -344,16 +343,16 @@ func checkURL(text string) (allowed string) {
 		case !validHost(u.Hostname()), u.Port() == "0", u.Port() != "" && portErr != nil, u.Port() == "" && strings.HasSuffix(u.Host, ":"):
 			return forms
 		case u.User != nil:
-			return "a URL without user name and password"
+			return "a URL without a user name and password"
 		case u.Path != "" && u.Path != "/", u.RawQuery != "", u.ForceQuery, u.Fragment != "":
-			return "a URL without path, query and fragment: requests keep their own"
+			return "a URL without a path, query or fragment: requests keep their own"
 		}
 		return ""
 	}
 	return forms
 }
 
-// redacted hides a password in a URL, however broken the rest of it is.
+// redacted hides a password in a URL, even if the URL is malformed.
 func redacted(text string) string {
 	if i := strings.LastIndexByte(text, '@'); i >= 0 {
 		scheme := ""
@@ -365,8 +364,8 @@ func redacted(text string) string {
 	return text
 }
 
-// parsePrefix reads an IP address or a CIDR prefix; allowed says what would
-// have been one.
+// parsePrefix parses an IP address or a CIDR prefix. If text is neither, allowed
+// says what is.
 func parsePrefix(text string) (prefix netip.Prefix, allowed string) {
 	const forms = "IP addresses and CIDR prefixes, such as 10.0.0.0/8 or 2001:db8::1"
 	if addr, err := netip.ParseAddr(text); err == nil {
@@ -381,7 +380,7 @@ func parsePrefix(text string) (prefix netip.Prefix, allowed string) {
 		return netip.Prefix{}, forms
 	}
 	if prefix != prefix.Masked() {
-		return netip.Prefix{}, fmt.Sprintf("a prefix without host bits: %v, or the one address %v?", prefix.Masked(), prefix.Addr())
+		return netip.Prefix{}, fmt.Sprintf("a prefix without host bits: %v, or the single address %v?", prefix.Masked(), prefix.Addr())
 	}
 	return prefix, ""
 }

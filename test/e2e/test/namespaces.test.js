@@ -187,7 +187,7 @@ describe("recovery.namespaces", parallel, () => {
     const file = "recovery:\n  namespaces:\n    include: [admin]\n    exclude:\n      - /a\n      - '*'\n";
     const { code, stderr } = await runHoldfast(["-check", "-config", "c.yaml"], { files: { "c.yaml": file } });
     assert.equal(code, 2);
-    assert.match(stderr, /c\.yaml:3: recovery\.namespaces\.include: found "admin"; allowed: a namespace, .*; it begins with a slash: "\/admin"/);
-    assert.match(stderr, /c\.yaml:5: recovery\.namespaces\.exclude: found "\*"; allowed: patterns that leave some namespaces; to turn recovery off/);
+    assert.match(stderr, /c\.yaml:3: recovery\.namespaces\.include: found "admin"; allowed: a namespace, .*; it must begin with a slash: "\/admin"/);
+    assert.match(stderr, /c\.yaml:5: recovery\.namespaces\.exclude: found "\*"; allowed: patterns that do not exclude every namespace; to turn recovery off/);
   });
 });
