@@ -18,50 +18,51 @@ import (
 	"github.com/holdfast/holdfast/internal/engineio"
 )
 
-// The transports, as they stand in a query.
+// The transports, as a query names them.
 const (
 	polling   = "polling"
 	webSocket = "websocket"
 )
 
-// maxAnswer bounds what is read of an answer.
-const maxAnswer = 8 << 20
+// maxResponse bounds the size of a response.
+const maxResponse = 8 << 20
 
-// prober makes connections that have their cookies in common, as those of one browser.
+// prober makes connections that share their cookies, like those of one browser.
 type prober struct {
-	o    Options
-	jar  *cookiejar.Jar
-	tls  *tls.Config
-	seen atomic.Uint64 // requests made, to tell them apart
+	o        Options
+	jar      *cookiejar.Jar
+	tls      *tls.Config
+	requests atomic.Uint64 // made so far; distinguishes polls of the same millisecond
 }
 
-// conn is an Engine.IO connection. Its methods are for one goroutine, but for those that say otherwise.
+// conn is an Engine.IO connection. Unless they say otherwise, its methods must be called from one
+// goroutine.
 type conn struct {
 	// Immutable after the handshake.
 	p         *prober
-	client    *http.Client // of polling
+	client    *http.Client // for polling
 	handshake engineio.Handshake
-	header    http.Header // of the answer to a polling handshake
+	header    http.Header // of the response to a polling handshake
 	ctx       context.Context
 	cancel    context.CancelCauseFunc // ends the connection
 
-	in        chan []byte   // Socket.IO packets that came
-	pausing   atomic.Bool   // no further poll is to be made
+	in        chan []byte   // received Socket.IO packets
+	pausing   atomic.Bool   // tells pollLoop to make no more polls
 	pollEnded chan struct{} // closed when pollLoop has ended
 
-	wsMu sync.Mutex // one frame at a time; guards ws
+	wsMu sync.Mutex // guards ws
 	ws   *webSocketConn
 
 	netMu sync.Mutex // guards nets
-	nets  []net.Conn // all TCP connections made
+	nets  []net.Conn // every TCP connection
 }
 
 func (p *prober) newConn() *conn {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	c := &conn{p: p, ctx: ctx, cancel: cancel, in: make(chan []byte, 64), pollEnded: make(chan struct{})} // 64: none but events wait
+	c := &conn{p: p, ctx: ctx, cancel: cancel, in: make(chan []byte, 64), pollEnded: make(chan struct{})} // 64: room for some events
 	c.client = &http.Client{
 		Jar: p.jar,
-		Transport: &http.Transport{ // HTTP/1.1, and no proxy of the environment's: as socket.io-client in Node.js
+		Transport: &http.Transport{ // HTTP/1.1 and no proxy from the environment, like socket.io-client in Node.js
 			DialContext: c.dial, TLSClientConfig: p.tls, TLSHandshakeTimeout: p.o.Timeout,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -69,7 +70,7 @@ func (p *prober) newConn() *conn {
 	return c
 }
 
-// open makes the handshake by the transport.
+// open makes the handshake over the transport.
 func (p *prober) open(ctx context.Context, transport string) (*conn, error) {
 	c := p.newConn()
 	var err error
@@ -98,14 +99,14 @@ func (c *conn) dial(ctx context.Context, network, addr string) (net.Conn, error)
 	return nc, nil
 }
 
-// query is that of a request.
+// query returns the query of the next request.
 func (c *conn) query(transport string) string {
 	parts := []string{"EIO=4", "transport=" + transport}
 	if c.p.o.Query != "" {
 		parts = append([]string{c.p.o.Query}, parts...)
 	}
 	if transport == polling {
-		now := time.Now().UnixMilli()<<8 | int64(c.p.seen.Add(1)&0xff)
+		now := time.Now().UnixMilli()<<8 | int64(c.p.requests.Add(1)&0xff)
 		parts = append(parts, "t="+strconv.FormatInt(now, 36))
 	}
 	if c.handshake.SID != "" {
@@ -114,7 +115,7 @@ func (c *conn) query(transport string) string {
 	return strings.Join(parts, "&")
 }
 
-// requestHeader is what the user wants in each request.
+// requestHeader returns the headers of each request.
 func (c *conn) requestHeader() http.Header {
 	h := c.p.o.Header.Clone()
 	if h.Get("User-Agent") == "" {
@@ -126,7 +127,7 @@ func (c *conn) requestHeader() http.Header {
 	return h
 }
 
-// request makes one polling request, and returns its body.
+// request makes one polling request, and returns the response's body and headers.
 func (c *conn) request(ctx context.Context, what, method string, body []byte) ([]byte, http.Header, error) {
 	u := *c.p.o.URL
 	u.Path, u.RawQuery = c.p.o.Path, c.query(polling)
@@ -146,7 +147,7 @@ func (c *conn) request(ctx context.Context, what, method string, body []byte) ([
 		return nil, nil, err
 	}
 	defer resp.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxResponse))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -175,7 +176,7 @@ func (c *conn) openPolling(ctx context.Context) error {
 	return nil
 }
 
-// pollLoop has a poll under way all the time.
+// pollLoop keeps one poll pending at all times.
 func (c *conn) pollLoop(packets []engineio.Packet) {
 	defer close(c.pollEnded)
 	for {
@@ -200,21 +201,21 @@ func (c *conn) pollLoop(packets []engineio.Packet) {
 	}
 }
 
-// errClosedByServer means that the server closed the connection in order.
+// errClosedByServer means that the server closed the connection properly.
 var errClosedByServer = &problem{
-	CodeLost, "the server closed the connection", "Its log may say why; a server closes clients that do not connect a namespace in time.",
+	CodeLost, "the server closed the connection", "Its log may say why. Servers close clients that do not connect a namespace in time.",
 }
 
-// handle takes one packet from the server. It is for the goroutine that reads.
+// handle handles one packet from the server. Only the reading goroutine calls it.
 func (c *conn) handle(p engineio.Packet) error {
-	switch p.Type { //nolint:exhaustive // the others say nothing
+	switch p.Type { //nolint:exhaustive // the other types need no answer
 	case engineio.Ping:
 		return c.write(c.ctx, string(engineio.Pong))
 	case engineio.Close:
 		return errClosedByServer
 	case engineio.Message:
 		if p.Binary {
-			return nil // an attachment: only the events' text is looked at
+			return nil // an attachment: the probe only looks at the text of events
 		}
 		select {
 		case c.in <- bytes.Clone(p.Data):
@@ -224,7 +225,7 @@ func (c *conn) handle(p engineio.Packet) error {
 	return nil
 }
 
-// write sends one Engine.IO packet over the present transport. It is safe for concurrent use.
+// write sends one Engine.IO packet over the current transport. It is safe for concurrent use.
 func (c *conn) write(ctx context.Context, packet string) error {
 	c.wsMu.Lock()
 	w := c.ws
@@ -241,7 +242,7 @@ func (c *conn) send(ctx context.Context, packet []byte) error {
 	return c.write(ctx, string(engineio.Message)+string(packet))
 }
 
-// receive returns the next Socket.IO packet, or why there is none.
+// receive returns the next Socket.IO packet. It fails if ctx is done or the connection has ended.
 func (c *conn) receive(ctx context.Context) ([]byte, error) {
 	select {
 	case p := <-c.in:
@@ -258,10 +259,10 @@ func (c *conn) receive(ctx context.Context) ([]byte, error) {
 	}
 }
 
-// errCut ends a conn that this side has cut.
+// errCut is the cause of a connection's end after cut.
 var errCut = errors.New("probe: cut")
 
-// cut resets all TCP connections: nothing is said to the server.
+// cut resets all TCP connections, without a word of the protocol.
 func (c *conn) cut() {
 	c.netMu.Lock()
 	nets := c.nets
@@ -269,7 +270,7 @@ func (c *conn) cut() {
 	c.netMu.Unlock()
 	for _, nc := range nets {
 		if t, ok := nc.(*net.TCPConn); ok {
-			_ = t.SetLinger(0) // fails only if it is closed
+			_ = t.SetLinger(0) // fails only on a closed connection
 		}
 		nc.Close()
 	}
@@ -277,12 +278,13 @@ func (c *conn) cut() {
 	c.client.CloseIdleConnections()
 }
 
-// leave ends the connection in order, as far as that is possible: the server is not to keep what the probe left behind.
-func (c *conn) leave(goodbye []byte) {
+// leave sends a DISCONNECT and closes the connection properly if possible, so that the server keeps
+// nothing of the probe.
+func (c *conn) leave(disconnect []byte) {
 	ctx, cancel := context.WithTimeout(c.ctx, time.Second)
 	defer cancel()
-	if c.send(ctx, goodbye) == nil {
-		_ = c.write(ctx, string(engineio.Close)) // it is cut in any case
+	if c.send(ctx, disconnect) == nil {
+		_ = c.write(ctx, string(engineio.Close)) // cut follows in any case
 	}
 	c.cut()
 }

@@ -20,7 +20,7 @@ func page(t *testing.T, name string) string {
 	return string(data)
 }
 
-// docs/probe.md has a row for every code, and for no other.
+// docs/probe.md has exactly one row for every code.
 func TestCodesOnProbePage(t *testing.T) {
 	_, section, _ := strings.Cut(page(t, "probe.md"), "\n## Codes\n")
 	var documented []Code
@@ -33,7 +33,7 @@ func TestCodesOnProbePage(t *testing.T) {
 	}
 }
 
-// Codes has every constant.
+// Codes returns every constant.
 func TestCodesAreComplete(t *testing.T) {
 	source, err := os.ReadFile("report.go")
 	if err != nil {
@@ -50,13 +50,14 @@ func TestCodesAreComplete(t *testing.T) {
 	}
 }
 
-// docs/troubleshooting.md says what to do about every code of a failure, and every reason why a client is not recovered.
+// docs/troubleshooting.md says what to do about every failure's code, and every reason for a failed
+// recovery.
 func TestTroubleshootingPage(t *testing.T) {
 	text := page(t, "troubleshooting.md")
 	harmless := []Code{CodeRecovered, CodeAllowed, CodeNotAsked, CodeNotOffered}
 	for _, c := range Codes() {
 		if !slices.Contains(harmless, c) && !strings.Contains(text, "`"+string(c)+"`") {
-			t.Errorf("no word of the probe's %s", c)
+			t.Errorf("the page does not mention the probe's %s", c)
 		}
 	}
 	_, section, _ := strings.Cut(text, "\n## Not recovered\n")

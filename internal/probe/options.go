@@ -16,23 +16,24 @@ import (
 // ErrUsage is wrapped by errors about the command line.
 var ErrUsage = errors.New("probe: bad usage")
 
-// Options say what to probe, as a client's options would.
+// Options say what to probe. They resemble a client's options.
 type Options struct {
 	URL       *url.URL // scheme http or https, and host
-	Path      string   // of the Engine.IO requests, with a slash at both ends
+	Path      string   // of Engine.IO requests, with a slash at both ends
 	Namespace string
 	Query     string // added to each request
 	Header    http.Header
 	Auth      json.RawMessage // a JSON object, or nil
-	Origin    string          // of the page that the clients are on; "" checks no CORS
+	Origin    string          // of the clients' page; "" skips the CORS check
 	Transport string          // "polling", "websocket", or "" for both and the upgrade
 	Timeout   time.Duration   // of each step
-	Away      time.Duration   // between the cut and the return
-	Insecure  bool            // any certificate will do
-	JSON      bool            // the report is written so
+	Away      time.Duration   // between the cut and the reconnection
+	Insecure  bool            // accept any certificate
+	JSON      bool            // write the report as JSON
 }
 
-// ParseArgs reads the command line, without "probe". The error is flag.ErrHelp for -h, or wraps ErrUsage.
+// ParseArgs parses the command line without "probe". The error is flag.ErrHelp for -h, or wraps
+// ErrUsage.
 func ParseArgs(args []string) (Options, error) {
 	o := Options{Header: http.Header{}}
 	query := []string{}
@@ -51,7 +52,7 @@ func ParseArgs(args []string) (Options, error) {
 	flags.BoolVar(&o.Insecure, "insecure", false, "")
 	flags.BoolVar(&o.JSON, "json", false, "")
 
-	// Flags may stand before and after the URL.
+	// Flags may come before and after the URL.
 	var targets []string
 	for len(args) > 0 {
 		if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
@@ -64,12 +65,12 @@ func ParseArgs(args []string) (Options, error) {
 		}
 	}
 	if len(targets) != 1 {
-		return o, usage("found %d addresses; wanted: one, as in holdfast probe https://chat.example.com", len(targets))
+		return o, usage("found %d addresses, want one, such as holdfast probe https://chat.example.com", len(targets))
 	}
 	return o, o.resolve(targets[0], namespace, auth, query)
 }
 
-// resolve checks what was given, and fills in the rest as socket.io-client does.
+// resolve checks the arguments, and fills in the rest as socket.io-client does.
 func (o *Options) resolve(target, namespace, auth string, query []string) error {
 	u, err := url.Parse(target)
 	if err != nil {
@@ -82,7 +83,7 @@ func (o *Options) resolve(target, namespace, auth string, query []string) error 
 		u.Scheme = "https"
 	case "http", "https":
 	default:
-		return usage("the address %q begins with none of http://, https://, ws://, wss://", target)
+		return usage("the address %q must begin with http://, https://, ws:// or wss://", target)
 	}
 	if u.Host == "" {
 		return usage("the address %q has no host", target)
@@ -97,9 +98,9 @@ func (o *Options) resolve(target, namespace, auth string, query []string) error 
 	}
 	switch {
 	case inURL != "" && strings.HasPrefix(inURL+"/", o.Path):
-		return usage("%s in the address would be the namespace for a client; say -path for the path, and leave it out of the address", inURL)
+		return usage("clients would take %s in the address for the namespace; set the path with -path instead", inURL)
 	case inURL != "" && namespace != "" && inURL != namespace:
-		return usage("the address names the namespace %s, and -namespace %s", inURL, namespace)
+		return usage("the address names the namespace %s, but -namespace is %s", inURL, namespace)
 	case namespace != "" && !strings.HasPrefix(namespace, "/"):
 		return usage("-namespace %q does not begin with a slash", namespace)
 	}
@@ -122,13 +123,14 @@ func (o *Options) resolve(target, namespace, auth string, query []string) error 
 		return usage("-transport %q is neither polling nor websocket", o.Transport)
 	}
 	if o.Timeout <= 0 || o.Away < 0 {
-		return usage("-timeout and -away are durations such as 10s, and -timeout is more than 0")
+		return usage("-timeout must be more than 0, such as 10s, and -away must not be negative")
 	}
 	o.URL = &url.URL{Scheme: u.Scheme, User: u.User, Host: u.Host}
 	return nil
 }
 
-// readAuth reads a JSON object, given as it is or, so that it is in no list of processes, as @FILE.
+// readAuth returns a JSON object: s itself or, for @FILE, the file's content. A file keeps secrets
+// out of the process list.
 func readAuth(s string) (json.RawMessage, error) {
 	if s == "" {
 		return nil, nil
@@ -142,7 +144,7 @@ func readAuth(s string) (json.RawMessage, error) {
 	}
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal([]byte(s), &object); err != nil || object == nil {
-		return nil, usage(`-auth is no JSON object; wanted: '{"token":"..."}' or @FILE`)
+		return nil, usage(`-auth is not a JSON object; want '{"token":"..."}' or @FILE`)
 	}
 	return json.RawMessage(s), nil
 }
@@ -150,7 +152,7 @@ func readAuth(s string) (json.RawMessage, error) {
 func addHeader(h http.Header, line string) error {
 	name, value, ok := strings.Cut(line, ":")
 	if name = strings.TrimSpace(name); !ok || name == "" {
-		return fmt.Errorf("wanted: 'Name: value'")
+		return fmt.Errorf("want 'Name: value'")
 	}
 	h.Add(name, strings.TrimSpace(value))
 	return nil
@@ -162,31 +164,31 @@ func usage(format string, args ...any) error {
 
 // Usage writes the help text.
 func Usage(w io.Writer) error {
-	_, err := io.WriteString(w, `holdfast probe acts as a client: it connects, cuts its own connection, comes back, and
-says whether it was recovered, and if not, why.
+	_, err := io.WriteString(w, `holdfast probe acts as a client: it connects, cuts its own connection, reconnects, and
+reports whether it was recovered, and if not, why.
 
 Usage:
 
   holdfast probe https://chat.example.com
   holdfast probe -auth @auth.json -path /realtime/ https://chat.example.com/admin
 
-The address is that which clients connect to; a path in it is the namespace, as
-for socket.io-client.
+The address is the one that clients connect to. As in socket.io-client, a path in
+it is the namespace.
 
-  -path PATH             of the Engine.IO requests (default /socket.io/)
-  -namespace NAME        if it is not in the address (default /)
-  -auth JSON             the auth object; @FILE reads it from there
+  -path PATH             path of Engine.IO requests (default /socket.io/)
+  -namespace NAME        namespace, if it is not in the address (default /)
+  -auth JSON             the auth object; @FILE reads it from a file
   -header 'NAME: VALUE'  added to each request; may be repeated
   -query A=B             added to each request; may be repeated
-  -origin ORIGIN         of the page that clients are on: checks CORS
-  -transport NAME        only polling, or only websocket
-  -timeout DURATION      for each step (default 10s)
-  -away DURATION         between the cut and the return (default 500ms)
+  -origin ORIGIN         origin of the clients' page; also checks CORS
+  -transport NAME        polling or websocket only
+  -timeout DURATION      limit for each step (default 10s)
+  -away DURATION         time between the cut and the reconnection (default 500ms)
   -insecure              accept any certificate
   -json                  write the report as JSON
 
-Exit status: 0 recovered, 1 connected but not recovered, or not over every
-transport, 2 bad usage, 3 could not connect. docs/probe.md has the details.
+Exit status: 0 recovered, 1 connected but not recovered over every transport,
+2 bad usage, 3 could not connect. See docs/probe.md for details.
 `)
 	return err
 }

@@ -18,21 +18,22 @@ import (
 )
 
 const (
-	// attempts is how often the probe comes back for one session before it gives up: behind so many replicas one
-	// of them is likely the right one.
+	// attempts is how often the probe reconnects for one session. With a few replicas, one of the
+	// attempts is likely to reach the right one.
 	attempts = 6
-	// quiet is how long no event must have come before the probe goes on.
+	// quiet is how long no event must arrive before the probe continues.
 	quiet = 150 * time.Millisecond
-	// maxListen bounds that where the server never is quiet.
+	// maxListen bounds the wait for quiet, for servers that never stop sending.
 	maxListen = time.Second
 )
 
-// ExitError is a report that is not ExitOK; the report is written already.
+// ExitError is returned for a report that is not ExitOK, after it was written.
 type ExitError struct{ Code int }
 
 func (e *ExitError) Error() string { return fmt.Sprintf("probe: exit status %d", e.Code) }
 
-// Command runs `holdfast probe` with its arguments, and writes the report to stdout. Errors are *ExitError, or wrap ErrUsage.
+// Command runs `holdfast probe` with its arguments, and writes the report to stdout. Errors are an
+// *ExitError, or wrap ErrUsage.
 func Command(ctx context.Context, args []string, stdout io.Writer) error {
 	o, err := ParseArgs(args)
 	if errors.Is(err, flag.ErrHelp) {
@@ -54,18 +55,18 @@ func Command(ctx context.Context, args []string, stdout io.Writer) error {
 	return nil
 }
 
-// Run probes what o names. It ends within some multiples of o.Timeout, or soon after ctx.
+// Run probes the address in o. It returns within a few multiples of o.Timeout, or soon after ctx is done.
 func Run(ctx context.Context, o Options) Report {
 	jar, err := cookiejar.New(nil)
 	if err != nil {
-		panic(err) // it takes no options that could be wrong
+		panic(err) // impossible without options
 	}
 	p := &prober{o: o, jar: jar, tls: &tls.Config{
 		MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
 		InsecureSkipVerify: o.Insecure, //nolint:gosec // the user's choice, off by default
 	}}
 	r := Report{Version: 1, URL: o.URL.Redacted(), Path: o.Path, Namespace: o.Namespace}
-	var first *conn // for its answer's headers
+	var first *conn // kept for its handshake and response headers
 	add := func(name string, fn func() (detail string, err error)) {
 		start := time.Now()
 		detail, err := fn()
@@ -85,8 +86,8 @@ func Run(ctx context.Context, o Options) Report {
 	add("upgrade", func() (string, error) { return p.checkUpgrade(ctx, r.Checks, first) })
 	if c := &r.Checks[0]; r.Checks[1].Result == OK && (c.Code == CodeUnanswered || c.Code == CodeTimeout) {
 		c.Code = CodePollingHeld
-		c.Detail += "; WebSocket works, so a proxy in between holds polling back"
-		c.Remedy = "Turn the buffering and caching of requests and responses off in the proxy for this path, and let it wait for an answer for at least a minute."
+		c.Detail += "; WebSocket works, so a proxy in between probably holds polling responses back"
+		c.Remedy = "Turn off the proxy's buffering and caching of requests and responses for this path, and let it wait at least a minute for a response."
 	}
 	if o.Origin != "" && first != nil {
 		r.Checks = append(r.Checks, p.checkCORS(first))
@@ -98,7 +99,7 @@ func Run(ctx context.Context, o Options) Report {
 	return r
 }
 
-// skipped is why a check was not made.
+// skipped says why a check was not made.
 type skipped struct {
 	code Code
 	why  string
@@ -106,10 +107,10 @@ type skipped struct {
 
 func (s *skipped) Error() string { return s.why }
 
-// checkPolling leaves the conn of its first handshake in first, for what the server said there.
+// checkPolling stores the conn of its first handshake in first, for later checks.
 func (p *prober) checkPolling(ctx context.Context, first **conn) (string, error) {
 	if p.o.Transport == webSocket {
-		return "", &skipped{CodeNotAsked, "left out by -transport websocket"}
+		return "", &skipped{CodeNotAsked, "excluded by -transport websocket"}
 	}
 	c, err := p.openIn(ctx, polling)
 	if err != nil {
@@ -125,10 +126,10 @@ func (p *prober) checkPolling(ctx context.Context, first **conn) (string, error)
 
 func (p *prober) checkWebSocket(ctx context.Context, before Check, first *conn) (string, error) {
 	if p.o.Transport == polling {
-		return "", &skipped{CodeNotAsked, "left out by -transport polling"}
+		return "", &skipped{CodeNotAsked, "excluded by -transport polling"}
 	}
 	if slices.Contains([]Code{CodeDNS, CodeUnreachable, CodeTLS}, before.Code) {
-		return "", &skipped{CodeNotAsked, "it would end in the same way"}
+		return "", &skipped{CodeNotAsked, "it would fail in the same way"}
 	}
 	c, err := p.openIn(ctx, webSocket)
 	if err == nil {
@@ -145,15 +146,15 @@ func (p *prober) checkWebSocket(ctx context.Context, before Check, first *conn) 
 		w.code, w.remedy = before.Code, before.Remedy
 		return "", w
 	case before.Code == CodeNotFound:
-		return "", &skipped{CodeNotAsked, "nothing of Socket.IO is at this path"}
+		return "", &skipped{CodeNotAsked, "there is no Socket.IO server at this path"}
 	case first != nil, refused && status.engineCode() == engineBadRequest:
 		w := explain(err)
 		w.code = CodeWebSocketBlocked
 		if first != nil {
 			w.detail = "polling works, WebSocket does not: " + w.detail
 		}
-		w.remedy = "A proxy in between does not pass WebSockets. Let it speak HTTP/1.1 to holdfast and hand on the headers Upgrade and Connection, " +
-			"or let clients use polling only. docs/troubleshooting.md has the lines for nginx."
+		w.remedy = "A proxy in between does not forward WebSockets. Make it use HTTP/1.1 towards holdfast and forward the headers Upgrade and Connection, " +
+			"or let clients use polling only. docs/troubleshooting.md has the configuration for nginx."
 		return "", w
 	}
 	return "", err
@@ -162,9 +163,9 @@ func (p *prober) checkWebSocket(ctx context.Context, before Check, first *conn) 
 func (p *prober) checkUpgrade(ctx context.Context, before []Check, first *conn) (string, error) {
 	switch {
 	case p.o.Transport != "":
-		return "", &skipped{CodeNotAsked, "left out by -transport " + p.o.Transport}
+		return "", &skipped{CodeNotAsked, "excluded by -transport " + p.o.Transport}
 	case before[0].Result != OK || before[1].Result == Fail:
-		return "", &skipped{CodeNotAsked, "it needs polling and WebSocket"}
+		return "", &skipped{CodeNotAsked, "it needs both polling and WebSocket"}
 	case !slices.Contains(first.handshake.Upgrades, webSocket):
 		return "", &skipped{CodeNotOffered, "the server does not offer an upgrade"}
 	}
@@ -193,8 +194,8 @@ func (p *prober) connectIn(ctx context.Context, s *socket, c *conn) (reply, erro
 	return r, err
 }
 
-// recover connects the namespace on c, cuts c, comes back, and says whether it got the same session. way is the transport, or
-// "upgrade": then c is upgraded first.
+// recover connects the namespace on c, cuts c, reconnects, and reports whether it got the same
+// session. way is the transport, or "upgrade" to upgrade c first.
 func (p *prober) recover(ctx context.Context, c *conn, way string) (string, error) {
 	start := time.Now()
 	s := &socket{namespace: p.o.Namespace}
@@ -207,14 +208,14 @@ func (p *prober) recover(ctx context.Context, c *conn, way string) (string, erro
 	}
 	took := time.Since(start)
 	s.sid, s.pid = r.SID, r.PID
-	goodbye := s.packet(socketio.Disconnect, nil)
+	disconnect := s.packet(socketio.Disconnect, nil)
 	if err := checkPID(s.pid, p.o.Namespace); err != nil {
-		c.leave(goodbye)
+		c.leave(disconnect)
 		return "", err
 	}
 	if way == "upgrade" {
 		if err := p.upgradeIn(ctx, c); err != nil {
-			c.leave(goodbye)
+			c.leave(disconnect)
 			return "", err
 		}
 	}
@@ -228,7 +229,7 @@ func (p *prober) recover(ctx context.Context, c *conn, way string) (string, erro
 
 	transport := way
 	if way == "upgrade" {
-		transport = polling // where every client begins
+		transport = polling // every client begins there
 	}
 	for attempt := 1; attempt <= attempts; attempt++ {
 		if attempt == 1 {
@@ -236,29 +237,29 @@ func (p *prober) recover(ctx context.Context, c *conn, way string) (string, erro
 		}
 		again, err := p.openIn(ctx, transport)
 		if err != nil {
-			return "", fmt.Errorf("coming back: %w", err)
+			return "", fmt.Errorf("reconnecting: %w", err)
 		}
 		r, err := p.connectIn(ctx, s, again)
 		if err != nil {
-			return "", fmt.Errorf("coming back: %w", err)
+			return "", fmt.Errorf("reconnecting: %w", err)
 		}
 		if r.PID != s.pid || r.SID != s.sid {
-			again.leave(goodbye)
+			again.leave(disconnect)
 			continue
 		}
 		heard, cancel := context.WithTimeout(ctx, maxListen)
 		events := s.listen(heard, again, quiet)
 		cancel()
-		again.leave(goodbye)
+		again.leave(disconnect)
 		if attempt > 1 {
 			return "", otherReplica(attempt)
 		}
 		return recovered(way, took, p.o.Away, s.sid, events), nil
 	}
 	return "", &problem{
-		CodeNotRecovered, fmt.Sprintf("came back %d times with the pid of its session, and got a fresh one each time", attempts),
-		"Its reason is on holdfast's status page and in its log (\"not recovered\"): unknown_pid, if there are several replicas or it restarted; " +
-			"evicted, if recovery.max_parked_sessions is too small; limit, binding, and others in docs/troubleshooting.md.",
+		CodeNotRecovered, fmt.Sprintf("reconnected %d times with the pid of its session, and got a new session each time", attempts),
+		"holdfast's status page and log (\"not recovered\") show the reason: unknown_pid if there are several replicas or holdfast restarted, " +
+			"evicted if recovery.max_parked_sessions is too small. docs/troubleshooting.md explains all reasons.",
 	}
 }
 
@@ -268,19 +269,19 @@ func (p *prober) upgradeIn(ctx context.Context, c *conn) error {
 	return c.upgrade(ctx)
 }
 
-// checkPID says what it means that a CONNECT reply has such a pid.
+// checkPID returns an error if a CONNECT reply's pid is missing or not holdfast's.
 func checkPID(pid, namespace string) error {
 	switch {
 	case pid == "":
 		return &problem{
-			CodeNoPID, "connected, but the server gave no pid, so nothing can be recovered",
-			"This connection does not go through holdfast: route this address and path to it. Or holdfast leaves this client (recovery.clients) " +
-				"or the namespace " + namespace + " (recovery.namespaces) out, or recovery is off (recovery.max_disconnection_duration: 0).",
+			CodeNoPID, "connected, but the reply has no pid, so nothing can be recovered",
+			"Either this connection does not go through holdfast: route this address and path to it. Or holdfast excludes this client (recovery.clients) " +
+				"or the namespace " + namespace + " (recovery.namespaces), or recovery is off (recovery.max_disconnection_duration: 0).",
 		}
 	case !session.IsPID(pid):
 		return &problem{
 			CodeOwnRecovery, "connected, but the pid is not holdfast's: the server recovers connections itself",
-			"Nothing is wrong if that is wanted: holdfast lets such sessions pass as they are. Else turn connectionStateRecovery off in the server.",
+			"This is fine if it is intended: holdfast passes such sessions through unchanged. Otherwise turn off connectionStateRecovery in the server.",
 		}
 	}
 	return nil
@@ -289,22 +290,22 @@ func checkPID(pid, namespace string) error {
 func otherReplica(attempt int) error {
 	return &problem{
 		CodeOtherReplica,
-		fmt.Sprintf("another replica answered: the session was there only at attempt %d, the ones before got fresh sessions", attempt),
-		"Several replicas of holdfast stand behind the balancer, and do not know each other's sessions. Balance by a cookie or by the client's address, " +
-			"so that a new connection finds the same replica.",
+		fmt.Sprintf("another replica answered: only attempt %d found the session, earlier ones got new sessions", attempt),
+		"The load balancer has several replicas of holdfast, which do not share sessions. Balance by a cookie or by the client's address, " +
+			"so that a new connection reaches the same replica.",
 	}
 }
 
-// recovered is what a check says that went well.
+// recovered describes a check that succeeded.
 func recovered(way string, took, away time.Duration, sid string, events int) string {
 	over := map[string]string{polling: "over polling", webSocket: "over WebSocket", "upgrade": "over polling, upgraded to WebSocket"}[way]
-	text := fmt.Sprintf("connected %s in %v, cut, and back after %v: recovered, the same session (sid %s)",
+	text := fmt.Sprintf("connected %s in %v, cut, reconnected after %v: recovered the same session (sid %s)",
 		over, took.Round(time.Millisecond), away, sid)
 	switch {
 	case events == 1:
-		text += "; an event came right behind"
+		text += "; one event followed"
 	case events > 1:
-		text += fmt.Sprintf("; %d events came right behind", events)
+		text += fmt.Sprintf("; %d events followed", events)
 	}
 	return text
 }
@@ -316,31 +317,31 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// checkCORS looks at the answer to a polling handshake as a browser would.
+// checkCORS judges the response to a polling handshake as a browser would.
 func (p *prober) checkCORS(c *conn) Check {
 	allowed := c.header.Get("Access-Control-Allow-Origin")
 	own := url.URL{Scheme: p.o.URL.Scheme, Host: p.o.URL.Host}
-	check := Check{Name: "cors", Result: OK, Code: CodeAllowed, Detail: "pages of " + p.o.Origin + " may connect"}
+	check := Check{Name: "cors", Result: OK, Code: CodeAllowed, Detail: "pages on " + p.o.Origin + " may connect"}
 	switch {
 	case strings.EqualFold(p.o.Origin, own.String()):
 		check.Detail = p.o.Origin + " is the address's own origin"
 	case allowed == "*", allowed == p.o.Origin:
 	default:
 		check.Result, check.Code = Fail, CodeCORS
-		check.Detail = "a browser keeps the answers from pages of " + p.o.Origin + ": Access-Control-Allow-Origin is " + orNone(allowed)
-		check.Remedy = "Allow the origin in the server (its cors option); holdfast passes the server's headers on. A proxy in between must not add its own."
+		check.Detail = "browsers hide the responses from pages on " + p.o.Origin + ": Access-Control-Allow-Origin is " + orMissing(allowed)
+		check.Remedy = "Allow the origin in the server (its cors option); holdfast forwards the server's headers. A proxy in between must not add its own."
 	}
 	return check
 }
 
-func orNone(s string) string {
+func orMissing(s string) string {
 	if s == "" {
 		return "missing"
 	}
 	return s
 }
 
-// checkCookies notes the cookies that were set: their names only.
+// checkCookies reports the names of cookies that responses set, but not their values.
 func (p *prober) checkCookies() (Check, bool) {
 	var names []string
 	u := *p.o.URL
@@ -353,7 +354,7 @@ func (p *prober) checkCookies() (Check, bool) {
 	}
 	return Check{
 		Name: "cookies", Result: Note, Code: CodeCookies,
-		Detail: "the answers set " + strings.Join(names, ", ") + ". The probe sends cookies back, as browsers do. " +
-			"If a balancer finds the replica by one, clients that keep none (Node.js, native apps) find another.",
+		Detail: "the responses set " + strings.Join(names, ", ") + ". The probe sends cookies back, as browsers do. " +
+			"If a load balancer picks the replica by cookie, clients without cookies (Node.js, native apps) may reach another one.",
 	}, true
 }

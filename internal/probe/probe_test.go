@@ -27,7 +27,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/holdfast/holdfast/internal/netpoll.(*loop).run")) // for the life of the process
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/holdfast/holdfast/internal/netpoll.(*loop).run")) // lives as long as the process
 }
 
 // newServer starts a legacy server; options may be changed.
@@ -94,12 +94,12 @@ func probed(t *testing.T, args ...string) (int, Report) {
 		t.Errorf("exit status %d, but the report says %d, ok %v", exit.Code, r.Exit, r.OK)
 	}
 	if strings.Contains(out.String(), `"hf`) || strings.Contains(out.String(), "hunter2") {
-		t.Errorf("a secret is in the report:\n%s", out.String())
+		t.Errorf("the report contains a secret:\n%s", out.String())
 	}
 	return exit.Code, r
 }
 
-// codes are the results and codes of a report's checks, as "polling ok recovered".
+// codes returns the results and codes of a report's checks, such as "polling ok recovered".
 func codes(r Report) string {
 	lines := make([]string, 0, len(r.Checks))
 	for _, c := range r.Checks {
@@ -109,7 +109,7 @@ func codes(r Report) string {
 }
 
 func TestProbe(t *testing.T) {
-	const allWell = "polling ok recovered, websocket ok recovered, upgrade ok recovered"
+	const allPassed = "polling ok recovered, websocket ok recovered, upgrade ok recovered"
 	server := newServer(t, sioserver.Options{CORSOrigin: "https://chat.example.com"})
 	holdfast := serve(t, newHoldfast(t, server.URL, nil))
 	pollingOnly := newServer(t, sioserver.Options{Transports: []string{sioserver.Polling}})
@@ -131,27 +131,27 @@ func TestProbe(t *testing.T) {
 		exit int
 		want string
 	}{
-		{"through holdfast", []string{holdfast}, 0, allWell},
-		{"by ws://, and flags behind the address", []string{strings.Replace(holdfast, "http", "ws", 1), "-timeout", "20s"}, 0, allWell},
+		{"through holdfast", []string{holdfast}, 0, allPassed},
+		{"by ws://, and flags behind the address", []string{strings.Replace(holdfast, "http", "ws", 1), "-timeout", "20s"}, 0, allPassed},
 		{"only polling", []string{"-transport", "polling", holdfast}, 0, "polling ok recovered, websocket skip not_asked, upgrade skip not_asked"},
 		{"only WebSocket", []string{"-transport", "websocket", holdfast}, 0, "polling skip not_asked, websocket ok recovered, upgrade skip not_asked"},
 		{"a server without WebSocket", []string{before(pollingOnly.URL, nil)}, 0, "polling ok recovered, websocket skip not_offered, upgrade skip not_offered"},
-		{"another path", []string{"-path", "/realtime", before(other.URL, func(c *config.Config) { c.EngineIO.Paths = []string{"/realtime/"} })}, 0, allWell},
-		{"a page that may", []string{"-origin", "https://chat.example.com", holdfast}, 0, allWell + ", cors ok allowed"},
-		{"a page that may not", []string{"-origin", "https://evil.example.com", holdfast}, 1, allWell + ", cors fail cors"},
-		{"the address's own page", []string{"-origin", guardedHoldfast, "-query", "token=hunter2", guardedHoldfast}, 0, allWell + ", cors ok allowed"},
+		{"another path", []string{"-path", "/realtime", before(other.URL, func(c *config.Config) { c.EngineIO.Paths = []string{"/realtime/"} })}, 0, allPassed},
+		{"an allowed origin", []string{"-origin", "https://chat.example.com", holdfast}, 0, allPassed + ", cors ok allowed"},
+		{"a forbidden origin", []string{"-origin", "https://evil.example.com", holdfast}, 1, allPassed + ", cors fail cors"},
+		{"the address's own page", []string{"-origin", guardedHoldfast, "-query", "token=hunter2", guardedHoldfast}, 0, allPassed + ", cors ok allowed"},
 
 		{"without holdfast", []string{server.URL}, 1, "polling fail no_pid, websocket fail no_pid, upgrade skip not_asked"},
 		{"recovery is off", []string{before(server.URL, func(c *config.Config) { c.Recovery.MaxDisconnectionDuration = 0 })}, 1, "polling fail no_pid, websocket fail no_pid, upgrade skip not_asked"},
-		{"too late", []string{
+		{"away too long", []string{
 			"-away", "500ms", "-transport", "websocket",
 			before(server.URL, func(c *config.Config) { c.Recovery.MaxDisconnectionDuration = time.Millisecond }),
 		}, 1, "polling skip not_asked, websocket fail not_recovered, upgrade skip not_asked"},
 
-		{"a namespace with auth", []string{"-auth", `{"token":"x"}`, holdfast + "/private"}, 0, allWell},
+		{"a namespace with auth", []string{"-auth", `{"token":"x"}`, holdfast + "/private"}, 0, allPassed},
 		{"a namespace without auth", []string{"-namespace", "/private", holdfast}, 3, "polling fail connect_refused, websocket fail connect_refused, upgrade skip not_asked"},
 		{"no such namespace", []string{holdfast + "/nowhere"}, 3, "polling fail connect_refused, websocket fail connect_refused, upgrade skip not_asked"},
-		{"a header at the handshake", []string{"-header", "Authorization: Bearer hunter2", guardedHoldfast}, 0, allWell},
+		{"a header at the handshake", []string{"-header", "Authorization: Bearer hunter2", guardedHoldfast}, 0, allPassed},
 		{"without it", []string{guardedHoldfast + "?token=no"}, 3, "polling fail handshake_auth, websocket fail handshake_auth, upgrade skip not_asked"},
 		{"a wrong path", []string{"-path", "/nope/", holdfast}, 3, "polling fail not_found, websocket skip not_asked, upgrade skip not_asked"},
 		{"a server that is down", []string{before("http://127.0.0.1:9", nil)}, 3, "polling fail upstream_down, websocket fail upstream_down, upgrade skip not_asked"},
@@ -180,7 +180,7 @@ func TestTLS(t *testing.T) {
 	secure.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	defer func() { secure.CloseClientConnections(); secure.Close() }()
 	if exit, r := probed(t, secure.URL); exit != ExitNoReply || r.Checks[0].Code != CodeTLS {
-		t.Errorf("with a certificate that nobody knows: %d, %s", exit, codes(r))
+		t.Errorf("with an unknown certificate authority: %d, %s", exit, codes(r))
 	}
 	if exit, r := probed(t, "-insecure", secure.URL); exit != ExitOK {
 		t.Errorf("-insecure: %d, %+v", exit, r.Checks)
@@ -226,7 +226,7 @@ func TestProxiesInBetween(t *testing.T) {
 			}
 			through.ServeHTTP(w, r)
 		}, 1, "polling ok recovered, websocket fail websocket_blocked, upgrade skip not_asked"},
-		{"answers are held back", []string{"-timeout", "1s"}, func(w http.ResponseWriter, r *http.Request) {
+		{"responses are held back", []string{"-timeout", "1s"}, func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("Upgrade") == "" && r.Method == http.MethodGet && r.URL.Query().Has("sid") {
 				<-r.Context().Done()
 				return
@@ -324,18 +324,18 @@ func TestParseArgs(t *testing.T) {
 		{"an address", []string{u}, ""},
 		{"none", nil, "found 0 addresses"},
 		{"two", []string{u, u}, "found 2 addresses"},
-		{"no scheme", []string{"localhost:3000"}, "begins with none of http://"},
+		{"no scheme", []string{"localhost:3000"}, "must begin with http://"},
 		{"no host", []string{"http:///x"}, "has no host"},
-		{"the path in it", []string{u + "/socket.io/"}, "would be the namespace"},
+		{"the path in it", []string{u + "/socket.io/"}, "for the namespace"},
 		{"two namespaces", []string{u + "/a", "-namespace", "/b"}, "names the namespace /a"},
 		{"a namespace without a slash", []string{u, "-namespace", "b"}, "does not begin with a slash"},
 		{"a path without a slash", []string{u, "-path", "b"}, "does not begin with a slash"},
-		{"auth that is no object", []string{u, "-auth", "[1]"}, "no JSON object"},
-		{"auth that is null", []string{u, "-auth", "null"}, "no JSON object"},
-		{"auth in no file", []string{u, "-auth", "@/nowhere"}, "no such file"},
+		{"auth that is no object", []string{u, "-auth", "[1]"}, "not a JSON object"},
+		{"auth that is null", []string{u, "-auth", "null"}, "not a JSON object"},
+		{"auth in a missing file", []string{u, "-auth", "@/nowhere"}, "no such file"},
 		{"a header without a value", []string{u, "-header", "x"}, "Name: value"},
 		{"an unknown transport", []string{u, "-transport", "webtransport"}, "neither polling nor websocket"},
-		{"no time", []string{u, "-timeout", "0s"}, "more than 0"},
+		{"no time", []string{u, "-timeout", "0s"}, "must be more than 0"},
 		{"an unknown flag", []string{u, "-colour"}, "not defined: -colour"},
 	}
 	for _, tt := range tests {
@@ -381,7 +381,7 @@ FAIL  polling    no pid
 FAIL  websocket  no pid
 skip  upgrade    it needs both
 
-Not all is well: 2 of 3 checks failed.
+2 of 3 checks failed.
 `
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)

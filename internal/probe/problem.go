@@ -15,7 +15,7 @@ import (
 	"syscall"
 )
 
-// problem is what is wrong, in words.
+// problem is a failure in words for the user.
 type problem struct {
 	code   Code
 	detail string
@@ -24,19 +24,19 @@ type problem struct {
 
 func (p *problem) Error() string { return p.detail }
 
-// statusError is an HTTP answer that was not wanted.
+// statusError is an unexpected HTTP response.
 type statusError struct {
-	what   string // was asked for
+	what   string // the request
 	status int
 	header http.Header
 	body   []byte
 }
 
 func (e *statusError) Error() string {
-	return fmt.Sprintf("%s was answered with %d %s%s", e.what, e.status, http.StatusText(e.status), e.said())
+	return fmt.Sprintf("%s was answered with %d %s%s", e.what, e.status, http.StatusText(e.status), e.message())
 }
 
-// engineCode is the code of an Engine.IO refusal, or -1.
+// engineCode returns the code of an Engine.IO refusal, or -1.
 func (e *statusError) engineCode() int {
 	var refusal struct {
 		Code    *int    `json:"code"`
@@ -48,8 +48,8 @@ func (e *statusError) engineCode() int {
 	return *refusal.Code
 }
 
-// said is the answer's own words, if they are few.
-func (e *statusError) said() string {
+// message returns the response's own message if it is short, in parentheses.
+func (e *statusError) message() string {
 	var refusal struct{ Message string }
 	text := strings.TrimSpace(string(e.body))
 	if json.Unmarshal(e.body, &refusal) == nil && refusal.Message != "" {
@@ -61,7 +61,7 @@ func (e *statusError) said() string {
 	return fmt.Sprintf(" (%q)", text)
 }
 
-// Engine.IO's refusals.
+// The codes of Engine.IO's refusals.
 const (
 	engineUnknownTransport = 0
 	engineUnknownSession   = 1
@@ -70,7 +70,7 @@ const (
 	engineOldVersion       = 5
 )
 
-// explain puts an error from connecting into words. What it does not know it tells as it is.
+// explain turns an error from connecting into a problem. The detail of an unknown error is its text.
 func explain(err error) *problem {
 	var p *problem
 	if errors.As(err, &p) {
@@ -86,7 +86,7 @@ func explain(err error) *problem {
 	return p
 }
 
-// plain is an error's text without the request's URL, which may have secrets in its query.
+// plain returns an error's text without the request's URL, whose query may contain secrets.
 func plain(err error) string {
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err
@@ -105,64 +105,64 @@ func explainNetwork(err error) *problem {
 		alert     tls.AlertError
 		timeout   net.Error
 	)
-	const certificate = "Browsers will refuse it too. Mend the certificate (its chain, names, dates); -insecure goes on without."
+	const certificate = "Browsers will refuse it, too. Fix the certificate (its chain, names or dates); -insecure skips the check."
 	switch {
 	case errors.As(err, &dns):
-		return &problem{CodeDNS, "the host's name is not known: " + dns.Error(), "Check the address, and the name server."}
+		return &problem{CodeDNS, "the host name cannot be resolved: " + dns.Error(), "Check the address and the name server."}
 	case errors.As(err, &unknownCA), errors.As(err, &wrongName), errors.As(err, &invalid), errors.As(err, &verify), errors.As(err, &alert):
 		return &problem{CodeTLS, "TLS: " + plain(err), certificate}
 	case errors.As(err, &noTLS), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
-		return &problem{CodeTLS, "what answers there does not speak TLS", "Try http:// instead of https://, or the port that serves TLS."}
+		return &problem{CodeTLS, "the server does not use TLS", "Try http:// instead of https://, or the port that serves TLS."}
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return &problem{CodeTimeout, "there was no answer in time", "Is a firewall in between? Does holdfast's upstream answer? -timeout waits longer."}
+		return &problem{CodeTimeout, "there was no response in time", "Is there a firewall in between? Does holdfast's upstream respond? -timeout allows more time."}
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		return &problem{CodeUnreachable, "nothing listens there: " + plain(err), "Is it running, and is this the address that clients use?"}
+		return &problem{CodeUnreachable, "cannot connect: " + plain(err), "Is holdfast running, and is this the address that clients use?"}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
-		return &problem{CodeLost, "the connection was ended by the other side: " + plain(err), "A proxy in between or the server closed it; their logs may say why. An http:// address of a TLS port does that too."}
+		return &problem{CodeLost, "the other side closed the connection: " + plain(err), "The server or a proxy in between closed it; their logs may say why. An http:// address with a TLS port also causes this."}
 	}
 	return &problem{code: CodeProtocol, remedy: "Is a Socket.IO server behind this address and path?"}
 }
 
-// explain says what a status means that answers a handshake or a request of a session.
+// explain interprets the status of a response to a handshake or to a later polling request.
 func (e *statusError) explain() *problem {
 	p := &problem{detail: e.Error()}
 	engine := e.engineCode()
 	switch {
 	case engine == engineUnknownSession:
 		p.code = CodeSessionUnknown
-		p.detail += ": the requests of one connection do not reach one server"
-		p.remedy = "Several replicas of holdfast are balanced request by request. Make the balancer sticky, by a cookie or by the client's address."
+		p.detail += ": requests of one connection reach different servers"
+		p.remedy = "The load balancer spreads the requests of one connection over several replicas. Make it sticky, by a cookie or by the client's address."
 	case engine == engineOldVersion:
 		p.code = CodeOldServer
-		p.remedy = "The server speaks Engine.IO 3 only (Socket.IO 2). holdfast passes that through; recovery needs Socket.IO 3 or later."
+		p.remedy = "The server supports only Engine.IO 3 (Socket.IO 2). holdfast passes that through, but recovery needs Socket.IO 3 or later."
 	case engine == engineForbidden, e.status == http.StatusUnauthorized, e.status == http.StatusForbidden:
 		p.code = CodeHandshakeAuth
-		p.remedy = "The server, or a proxy in between, wants credentials at the handshake: give them with -header (Authorization, Cookie) or -query. An origin may be wanted too: -origin."
+		p.remedy = "The server or a proxy in between requires credentials at the handshake: pass them with -header (Authorization, Cookie) or -query. It may also require an origin: -origin."
 	case e.status == http.StatusNotFound:
 		p.code = CodeNotFound
-		p.remedy = "No Socket.IO is at this path: give the server's with -path, and see that engineio.paths of holdfast and the routes of proxies in between have it."
+		p.remedy = "There is no Socket.IO server at this path: set the server's path with -path, and check that engineio.paths of holdfast and the routes of proxies in between include it."
 	case e.status == http.StatusTooManyRequests:
 		p.code = CodeRateLimited
-		p.remedy = "A limit is reached: with holdfast, limits.handshakes_per_second_per_address. If all clients seem to have one address, set trusted_proxies."
+		p.remedy = "A rate limit was reached. In holdfast that is limits.handshakes_per_second_per_address. If all clients appear to have one address, set trusted_proxies."
 	case e.status == http.StatusBadGateway, e.status == http.StatusServiceUnavailable, e.status == http.StatusGatewayTimeout:
 		p.code = CodeUpstreamDown
-		p.remedy = "Whoever answers cannot reach what is behind it. If it is holdfast, its log and status page say why (upstream.url); if it is a proxy in between, holdfast is not ready or not where it looks."
+		p.remedy = "A proxy cannot reach its backend. If it is holdfast, its log and status page say why (upstream.url). If it is a proxy in between, holdfast is not ready, or the proxy has the wrong address."
 	case e.status >= 300 && e.status < 400:
 		p.code = CodeRedirected
 		p.detail += ", to " + e.location()
-		p.remedy = "Clients follow no redirection over WebSocket: use the address that it leads to."
+		p.remedy = "Clients do not follow redirects over WebSocket: use the address that it points to."
 	case e.status == http.StatusOK:
 		p.code = CodeNotSocketIO
 		p.detail = e.what + " was answered, but not by a Socket.IO server"
-		p.remedy = "A web server answers at this path: give the right one with -path, and route it to holdfast."
+		p.remedy = "A web server answers at this path: set the right path with -path, and route it to holdfast."
 	default:
 		p.code = CodeHTTPError
-		p.remedy = "Not an answer of holdfast's own: look into the logs of the server and of the proxies in between."
+		p.remedy = "holdfast does not send this status itself: check the logs of the server and of the proxies in between."
 	}
 	return p
 }
 
-// location is where a redirection leads, without a query.
+// location returns a redirect's target without its query.
 func (e *statusError) location() string {
 	u, err := url.Parse(e.header.Get("Location"))
 	if err != nil {

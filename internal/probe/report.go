@@ -9,10 +9,10 @@ import (
 
 // Exit statuses of the command. 2 is main's, for bad usage.
 const (
-	ExitOK      = 0 // recovered over every transport that is offered
-	ExitFailed  = 1 // connected, but not recovered, or not over every transport
+	ExitOK      = 0 // recovered over every transport that the server offers
+	ExitFailed  = 1 // connected, but not recovered over every transport
 	ExitUsage   = 2
-	ExitNoReply = 3 // no namespace could be connected at all
+	ExitNoReply = 3 // no check could connect the namespace
 )
 
 // Result is how a check ended.
@@ -22,21 +22,21 @@ type Result string
 const (
 	OK   Result = "ok"
 	Fail Result = "fail"
-	Skip Result = "skip" // it does not apply here, and says why
-	Note Result = "note" // worth knowing, not wrong
+	Skip Result = "skip" // does not apply; the detail says why
+	Note Result = "note" // worth knowing, but not a failure
 )
 
-// Code is what a check found, as one word of a closed list.
+// Code is what a check found. The constants below are the only codes.
 type Code string
 
 // What keeps a client from connecting.
 const (
-	CodeDNS            Code = "dns"             // the host's name is not known
+	CodeDNS            Code = "dns"             // the host name cannot be resolved
 	CodeUnreachable    Code = "unreachable"     // nothing listens there
-	CodeTimeout        Code = "timeout"         // no answer in time
-	CodeTLS            Code = "tls"             // the certificate, or no TLS at all
-	CodeNotFound       Code = "not_found"       // 404: the path leads elsewhere
-	CodeNotSocketIO    Code = "not_socketio"    // an answer, but not Engine.IO's
+	CodeTimeout        Code = "timeout"         // no response in time
+	CodeTLS            Code = "tls"             // a bad certificate, or no TLS at all
+	CodeNotFound       Code = "not_found"       // 404: a wrong path
+	CodeNotSocketIO    Code = "not_socketio"    // a response, but not Engine.IO
 	CodeRedirected     Code = "redirected"      // to another address
 	CodeOldServer      Code = "old_server"      // it does not speak Engine.IO v4
 	CodeHandshakeAuth  Code = "handshake_auth"  // 401 or 403
@@ -46,28 +46,28 @@ const (
 	CodeConnectRefused Code = "connect_refused" // CONNECT_ERROR: auth, or the namespace
 	CodeUnanswered     Code = "unanswered"      // the handshake is answered, CONNECT is not
 	CodePollingHeld    Code = "polling_held"    // the same over polling, while WebSocket works
-	CodeLost           Code = "connection_lost" // the connection ended by itself
-	CodeProtocol       Code = "protocol"        // an answer that makes no sense
+	CodeLost           Code = "connection_lost" // the other side closed the connection
+	CodeProtocol       Code = "protocol"        // an invalid response
 )
 
-// What keeps a connected client from being recovered, and what else there is to say.
+// What keeps a connected client from being recovered, and other findings.
 const (
-	CodeNoPID            Code = "no_pid"            // holdfast is not in the way, or excludes this client
+	CodeNoPID            Code = "no_pid"            // not through holdfast, or holdfast excludes this client
 	CodeOwnRecovery      Code = "own_recovery"      // the pid is the server's own
-	CodeOtherReplica     Code = "other_replica"     // recovered only after further attempts
+	CodeOtherReplica     Code = "other_replica"     // recovered only after more attempts
 	CodeNotRecovered     Code = "not_recovered"     // never recovered
 	CodeSessionUnknown   Code = "session_unknown"   // requests of one connection reach several servers
 	CodeWebSocketBlocked Code = "websocket_blocked" // polling works, WebSocket does not
-	CodeUpgradeFailed    Code = "upgrade_failed"    // both work, the step between does not
+	CodeUpgradeFailed    Code = "upgrade_failed"    // both work, the upgrade does not
 	CodeNotOffered       Code = "not_offered"       // the server does not offer this transport
-	CodeNotAsked         Code = "not_asked"         // left out by -transport, or since the check before failed
-	CodeCORS             Code = "cors"              // the origin may not read the answers
-	CodeCookies          Code = "cookies"           // a cookie decides where a client gets to
+	CodeNotAsked         Code = "not_asked"         // excluded by -transport, or because an earlier check failed
+	CodeCORS             Code = "cors"              // the origin may not read the responses
+	CodeCookies          Code = "cookies"           // a cookie may decide which replica a client reaches
 	CodeRecovered        Code = "recovered"
-	CodeAllowed          Code = "allowed" // the origin may
+	CodeAllowed          Code = "allowed" // the origin may read the responses
 )
 
-// Codes are all there are.
+// Codes returns every Code.
 func Codes() []Code {
 	return []Code{
 		CodeDNS, CodeUnreachable, CodeTimeout, CodeTLS, CodeNotFound, CodeNotSocketIO, CodeRedirected, CodeOldServer,
@@ -78,19 +78,19 @@ func Codes() []Code {
 	}
 }
 
-// Check is one thing that was tried.
+// Check is the outcome of one check.
 type Check struct {
 	Name    string  `json:"name"` // polling, websocket, upgrade, cors or cookies
 	Result  Result  `json:"result"`
 	Code    Code    `json:"code"`
 	Detail  string  `json:"detail"`           // what was found
 	Remedy  string  `json:"remedy,omitempty"` // what to do
-	Seconds float64 `json:"seconds"`          // it took
+	Seconds float64 `json:"seconds"`          // how long it took
 }
 
-// Report is the outcome of Run. Its JSON is that of -json.
+// Report is the outcome of Run. -json prints its JSON form.
 type Report struct {
-	Version   int     `json:"version"` // of this shape: 1
+	Version   int     `json:"version"` // of this format: 1
 	URL       string  `json:"url"`
 	Path      string  `json:"path"`
 	Namespace string  `json:"namespace"`
@@ -122,9 +122,9 @@ func (r *Report) conclude() {
 	}
 }
 
-// connected reports whether a check that failed so had connected its namespace.
+// connected reports whether a check that failed with c had connected its namespace.
 func (c Code) connected() bool {
-	switch c { //nolint:exhaustive // the others had not
+	switch c { //nolint:exhaustive // the other codes mean no
 	case CodeNoPID, CodeOwnRecovery, CodeOtherReplica, CodeNotRecovered, CodeUpgradeFailed:
 		return true
 	}
@@ -143,7 +143,7 @@ func (r *Report) WriteJSON(w io.Writer) error {
 func (r *Report) WriteText(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, path %s, namespace %s\n\n", r.URL, r.Path, r.Namespace)
-	failed, said := 0, map[string]bool{}
+	failed, printed := 0, map[string]bool{}
 	for _, c := range r.Checks {
 		word := string(c.Result)
 		if c.Result == Fail {
@@ -151,31 +151,31 @@ func (r *Report) WriteText(w io.Writer) error {
 			word = "FAIL"
 		}
 		paragraph(&b, fmt.Sprintf("%-5s %-10s ", word, c.Name), c.Detail)
-		if c.Remedy != "" && !said[c.Remedy] {
+		if c.Remedy != "" && !printed[c.Remedy] {
 			paragraph(&b, strings.Repeat(" ", indent)+"What to do: ", c.Remedy)
-			said[c.Remedy] = true
+			printed[c.Remedy] = true
 		}
 	}
 	b.WriteByte('\n')
 	switch {
 	case r.OK:
-		b.WriteString("All is well: a client that loses its connection gets its session back.\n")
+		b.WriteString("All checks passed: a client that loses its connection gets its session back.\n")
 	case r.Exit == ExitNoReply:
-		b.WriteString("No client can connect.\n")
+		b.WriteString("Clients cannot connect.\n")
 	default:
-		fmt.Fprintf(&b, "Not all is well: %d of %d checks failed.\n", failed, len(r.Checks))
+		fmt.Fprintf(&b, "%d of %d checks failed.\n", failed, len(r.Checks))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-// width is where lines are broken, indent where those after the first begin.
+// Lines break at width. Lines after the first begin at indent.
 const (
 	width  = 100
 	indent = 17
 )
 
-// paragraph writes text behind a head, the lines after the first one indented.
+// paragraph writes head and text, and indents every line after the first.
 func paragraph(b *strings.Builder, head, text string) {
 	b.WriteString(head)
 	column := len(head)

@@ -11,16 +11,16 @@ import (
 	"github.com/holdfast/holdfast/internal/socketio"
 )
 
-// socket is what a client keeps of a namespace over its connections.
+// socket is the state of a namespace that a client keeps across connections.
 type socket struct {
 	namespace string
 	auth      any // nil or a JSON object
 	sid       string
-	pid       string // a credential: never shown
+	pid       string // a credential: never printed
 	offset    string
 }
 
-// packet is a Socket.IO packet of the socket's namespace, but for its type: payload may be empty.
+// packet returns a Socket.IO packet in the socket's namespace. payload may be empty.
 func (s *socket) packet(typ socketio.Type, payload []byte) []byte {
 	b := []byte{byte(typ)}
 	if s.namespace != socketio.Root {
@@ -29,13 +29,13 @@ func (s *socket) packet(typ socketio.Type, payload []byte) []byte {
 	return append(b, payload...)
 }
 
-// reply is the answer to a CONNECT.
+// reply is the payload of the reply to a CONNECT.
 type reply struct {
 	SID string `json:"sid"`
 	PID string `json:"pid"`
 }
 
-// connect sends the CONNECT with what the socket has, and waits for the answer. The socket is not changed.
+// connect sends a CONNECT with the socket's state, and waits for the reply. It does not change the socket.
 func (s *socket) connect(ctx context.Context, c *conn) (reply, error) {
 	payload, err := sioclient.ConnectPayload(s.pid, s.offset, s.auth)
 	if err != nil {
@@ -50,20 +50,20 @@ func (s *socket) connect(ctx context.Context, c *conn) (reply, error) {
 			if ctx.Err() != nil {
 				return reply{}, &problem{
 					CodeUnanswered, "the handshake is answered, but the CONNECT to the namespace is not",
-					"Does a middleware of the server's wait for something, such as -auth or an event? Does a proxy in between hold requests back?",
+					"Does a middleware of the server wait for something, such as -auth or an event? Does a proxy in between hold requests back?",
 				}
 			}
 			return reply{}, err
 		}
 		h, err := socketio.ParseHeader(p)
 		if err != nil || string(h.Namespace) != s.namespace {
-			continue // of no concern here
+			continue // another namespace's
 		}
 		switch h.Type { //nolint:exhaustive // events may come first
 		case socketio.Connect:
 			var r reply
 			if err := json.Unmarshal(p[h.Data:], &r); err != nil || r.SID == "" {
-				return r, &problem{CodeOldServer, "the answer to CONNECT has no sid", "The server speaks an older protocol (Socket.IO 2); recovery needs Socket.IO 3 or later."}
+				return r, &problem{CodeOldServer, "the reply to CONNECT has no sid", "The server uses an older protocol (Socket.IO 2); recovery needs Socket.IO 3 or later."}
 			}
 			return r, nil
 		case socketio.ConnectError:
@@ -72,23 +72,23 @@ func (s *socket) connect(ctx context.Context, c *conn) (reply, error) {
 	}
 }
 
-// refusal puts a CONNECT_ERROR into words.
+// refusal describes a CONNECT_ERROR.
 func refusal(namespace string, payload []byte) *problem {
 	var e struct{ Message string }
 	if json.Unmarshal(payload, &e) != nil || e.Message == "" {
-		e.Message = "without a word"
+		e.Message = "no message"
 	}
 	p := &problem{code: CodeConnectRefused, detail: fmt.Sprintf("the server refuses the namespace %s: %q", namespace, e.Message)}
 	if strings.Contains(strings.ToLower(e.Message), "invalid namespace") {
-		p.remedy = "Name one that the server has: -namespace."
+		p.remedy = "Set a namespace that the server has with -namespace."
 	} else {
-		p.remedy = "This is the application's own check: give what it wants with -auth '{\"token\":\"...\"}', -header or -query."
+		p.remedy = "The application refuses the client: pass what it requires with -auth '{\"token\":\"...\"}', -header or -query."
 	}
 	return p
 }
 
-// listen takes events until none has come for a while, keeps the last offset as socket.io-client does, and returns how many
-// there were.
+// listen reads events until none arrives for quiet, and returns how many there were. It keeps the last
+// offset as socket.io-client does.
 func (s *socket) listen(ctx context.Context, c *conn, quiet time.Duration) (events int) {
 	for {
 		wait, cancel := context.WithTimeout(ctx, quiet)

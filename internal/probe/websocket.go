@@ -26,7 +26,7 @@ type webSocketConn struct {
 	mu sync.Mutex // one frame at a time
 }
 
-// dialWebSocket makes the handshake. The error is a *statusError if it was answered otherwise.
+// dialWebSocket makes the handshake. The error is a *statusError if the server refuses it.
 func (c *conn) dialWebSocket(ctx context.Context, what string) (*webSocketConn, error) {
 	u := *c.p.o.URL
 	u.Path, u.RawQuery = c.p.o.Path, c.query(webSocket)
@@ -57,13 +57,13 @@ func (c *conn) dialWebSocket(ctx context.Context, what string) (*webSocketConn, 
 	case err != nil:
 		return nil, err
 	}
-	if err := nc.SetDeadline(time.Time{}); err != nil { // the dialler's
+	if err := nc.SetDeadline(time.Time{}); err != nil { // clears the dialer's deadline
 		return nil, err
 	}
 	if br == nil {
 		br = bufio.NewReader(nc)
 	}
-	return &webSocketConn{nc: nc, in: wire.NewMessageReader(br, ws.StateClientSide, maxAnswer)}, nil
+	return &webSocketConn{nc: nc, in: wire.NewMessageReader(br, ws.StateClientSide, maxResponse)}, nil
 }
 
 func webSocketURL(u *url.URL) string {
@@ -73,7 +73,7 @@ func webSocketURL(u *url.URL) string {
 	return w.String()
 }
 
-// readRefusal reads the answer to a handshake that is no 101.
+// readRefusal reads the response to a handshake whose status is not 101.
 func readRefusal(what string, status int, r io.Reader) *statusError {
 	e := &statusError{what: what, status: status}
 	resp, err := http.ReadResponse(bufio.NewReader(r), nil)
@@ -82,7 +82,7 @@ func readRefusal(what string, status int, r io.Reader) *statusError {
 	}
 	defer resp.Body.Close()
 	e.header = resp.Header
-	e.body, _ = io.ReadAll(io.LimitReader(resp.Body, maxAnswer)) // as much as there is
+	e.body, _ = io.ReadAll(io.LimitReader(resp.Body, maxResponse)) // a partial body is better than none
 	return e
 }
 
@@ -92,7 +92,7 @@ func (c *conn) keepCookies(u *url.URL, answer http.Header) {
 	}
 }
 
-// next returns the next Engine.IO packet, within the time that ctx has.
+// next returns the next Engine.IO packet. It fails when ctx is done.
 func (w *webSocketConn) next(ctx context.Context) (engineio.Packet, error) {
 	stop := context.AfterFunc(ctx, func() { _ = w.nc.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -128,7 +128,7 @@ func (w *webSocketConn) writeFrame(f ws.Frame) error {
 }
 
 func (c *conn) openWebSocket(ctx context.Context) error {
-	close(c.pollEnded) // there are no polls
+	close(c.pollEnded) // there is no pollLoop
 	w, err := c.dialWebSocket(ctx, "the WebSocket handshake")
 	if err != nil {
 		return err
@@ -136,20 +136,20 @@ func (c *conn) openWebSocket(ctx context.Context) error {
 	p, err := w.next(ctx)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return &problem{CodeTimeout, "the WebSocket opens, but no message comes through", "A proxy in between answers the handshake itself, or holds messages back."}
+		return &problem{CodeTimeout, "the WebSocket opens, but no message arrives", "A proxy in between answers the handshake itself, or holds messages back."}
 	case err != nil:
 		return err
 	case p.Type != engineio.Open:
-		return &problem{CodeNotSocketIO, fmt.Sprintf("the first WebSocket message is no handshake but %.40q", p.Data), "Another WebSocket service answers at this path: give the right one with -path."}
+		return &problem{CodeNotSocketIO, fmt.Sprintf("the first WebSocket message is not a handshake but %.40q", p.Data), "Another WebSocket service answers at this path: set the right path with -path."}
 	}
 	if c.handshake, err = engineio.ParseHandshake(p.Data); err != nil {
-		return &problem{CodeNotSocketIO, "the WebSocket's handshake: " + err.Error(), "Is a Socket.IO server behind this path?"}
+		return &problem{CodeNotSocketIO, "the first WebSocket message: " + err.Error(), "Is there a Socket.IO server behind this path?"}
 	}
 	c.startWebSocket(w)
 	return nil
 }
 
-// startWebSocket makes w the transport.
+// startWebSocket makes w the connection's transport.
 func (c *conn) startWebSocket(w *webSocketConn) {
 	c.wsMu.Lock()
 	c.ws = w
@@ -170,7 +170,7 @@ func (c *conn) readLoop(w *webSocketConn) {
 	}
 }
 
-// upgrade moves a polling connection to WebSocket, as Engine.IO protocol v4 says under "Upgrade".
+// upgrade moves a polling connection to WebSocket. It implements Engine.IO protocol v4, "Upgrade".
 func (c *conn) upgrade(ctx context.Context) error {
 	w, err := c.dialWebSocket(ctx, "the WebSocket handshake of the upgrade")
 	if err != nil {
@@ -178,21 +178,21 @@ func (c *conn) upgrade(ctx context.Context) error {
 	}
 	failed := func(format string, args ...any) error {
 		return &problem{
-			CodeUpgradeFailed, "the upgrade from polling to WebSocket fails: " + fmt.Sprintf(format, args...),
-			"Clients stay on polling. Polling and WebSocket have to reach the same holdfast: make the balancer sticky, and let no proxy hold polls back.",
+			CodeUpgradeFailed, "the upgrade from polling to WebSocket failed: " + fmt.Sprintf(format, args...),
+			"Clients stay on polling. Polling and WebSocket must reach the same holdfast: make the load balancer sticky, and make sure that no proxy holds polls back.",
 		}
 	}
 	if err := w.write("2probe"); err != nil {
 		return failed("%v", err)
 	}
 	if p, err := w.next(ctx); err != nil || p.Type != engineio.Pong || string(p.Data) != "probe" {
-		return failed("the probe is not answered")
+		return failed("the probe was not answered")
 	}
 	c.pausing.Store(true)
 	select {
 	case <-c.pollEnded:
 	case <-ctx.Done():
-		return failed("the poll that waits is not ended")
+		return failed("the pending poll was not answered")
 	}
 	if c.ctx.Err() != nil {
 		return failed("polling ended: %s", plain(context.Cause(c.ctx)))
