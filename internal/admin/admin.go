@@ -10,26 +10,26 @@ import (
 	"github.com/holdfast/holdfast/internal/admin/status"
 )
 
-// maxScrapes is how many scrapes are served at a time; more get a 503. One
-// Prometheus needs one, a pair two.
+// maxScrapes bounds the concurrent scrapes; more get a 503. One Prometheus needs
+// one, a pair two.
 const maxScrapes = 4
 
-// New returns a handler of these, for GET and HEAD:
+// New returns a handler for GET and HEAD of these:
 //
-//	/            the status page for browsers, a summary in text for others
-//	/api/status  the page's data, as JSON: what report returns
-//	/metrics     the series of g, in Prometheus' text format or in OpenMetrics
-//	/healthz     200 as long as the process runs
-//	/readyz      200, or 503 and the error of ready: clients should go elsewhere
+//	/            the status page for browsers, a text summary for others
+//	/api/status  the page's data as JSON: what report returns
+//	/metrics     the series of g, in Prometheus's text format or in OpenMetrics
+//	/healthz     200 while the process runs
+//	/readyz      200, or 503 and ready's error if clients should go elsewhere
 //
-// ready and report must be safe for concurrent use, and quick. What they return
-// is shown to whoever asks.
+// ready and report must be fast and safe for concurrent use. Anyone who can
+// connect sees what they return.
 func New(g prometheus.Gatherer, ready func() error, report func() status.Report) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(g, promhttp.HandlerOpts{
 		EnableOpenMetrics:   true,
 		MaxRequestsInFlight: maxScrapes,
-		ErrorHandling:       promhttp.ContinueOnError, // a part is better than nothing
+		ErrorHandling:       promhttp.ContinueOnError, // some series are better than none
 	}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		replyLine(w, http.StatusOK, "ok")
@@ -45,12 +45,12 @@ func New(g prometheus.Gatherer, ready func() error, report func() status.Report)
 	return mux
 }
 
-// replyLine writes one line.
+// replyLine responds with one line of text.
 func replyLine(w http.ResponseWriter, code int, line string) {
 	reply(w, code, "text/plain; charset=utf-8", []byte(line+"\n"))
 }
 
-// reply writes a body, which no cache may keep.
+// reply writes a response that must not be cached.
 func reply(w http.ResponseWriter, code int, contentType string, body []byte) {
 	h := w.Header()
 	h.Set("Content-Type", contentType)
@@ -59,7 +59,7 @@ func reply(w http.ResponseWriter, code int, contentType string, body []byte) {
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(code)
-	w.Write(body) //nolint:errcheck // the asker is gone: nobody to tell
+	w.Write(body) //nolint:errcheck // the client is gone
 }
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

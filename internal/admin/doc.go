@@ -1,6 +1,6 @@
-// Package admin answers the operator: status page, metrics, health and readiness.
+// Package admin serves operators: status page, metrics, health and readiness.
 //
-// Its handler belongs on a listener of its own, which the public cannot reach:
-// nothing on it asks for a password. It knows nothing of the proxy beyond the
-// functions that tell whether it is ready and how it is.
+// Its handler belongs on a listener that the public cannot reach, because it
+// requires no password. It does not know the proxy: functions tell it whether the
+// proxy is ready, and its status.
 package admin

@@ -16,7 +16,7 @@ import (
 //go:embed page
 var page embed.FS
 
-// pagePolicy lets the page load its own files and ask its own listener, and nothing else.
+// pagePolicy allows the page to use its own files and its own listener only.
 const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 
@@ -26,7 +26,7 @@ var assetTypes = map[string]string{
 	".svg": "image/svg+xml",
 }
 
-// handlePage serves the status page, its parts, and its data.
+// handlePage serves the status page, its assets and its data.
 func handlePage(mux *http.ServeMux, report func() status.Report) {
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Vary", "Accept")
@@ -36,7 +36,7 @@ func handlePage(mux *http.ServeMux, report func() status.Report) {
 		}
 		index, err := page.ReadFile("page/index.html")
 		if err != nil {
-			panic(err) // it is in the binary
+			panic(err) // impossible: it is embedded
 		}
 		reply(w, http.StatusOK, "text/html; charset=utf-8", index)
 	})
@@ -59,12 +59,12 @@ func handlePage(mux *http.ServeMux, report func() status.Report) {
 	})
 }
 
-// wantsHTML tells a browser from curl and the like.
+// wantsHTML distinguishes browsers from curl and similar tools.
 func wantsHTML(r *http.Request) bool {
 	return strings.Contains(strings.Join(r.Header.Values("Accept"), ","), "text/html")
 }
 
-// summary is the report in a few lines, for a terminal.
+// summary formats the report as a few lines for a terminal.
 func summary(s status.Report) []byte {
 	var b bytes.Buffer
 	line := func(name, format string, args ...any) {
@@ -72,16 +72,16 @@ func summary(s status.Report) []byte {
 	}
 	line("holdfast", "%s, %s, up %v", s.Holdfast.Version, s.Holdfast.State,
 		time.Duration(s.Holdfast.UptimeSeconds*float64(time.Second)).Round(time.Second))
-	line("sessions", "%d live, %d parked of at most %d", s.Sessions.Live, s.Sessions.Parked, s.Sessions.MaxParked)
+	line("sessions", "%d live, %d parked (maximum %d)", s.Sessions.Live, s.Sessions.Parked, s.Sessions.MaxParked)
 	line("clients", "%d WebSocket, %d polling", s.Clients.WebSocket, s.Clients.Polling)
 	line("recoveries", "%d recovered, %d failed%s", s.Recoveries.Recovered, s.Recoveries.Failed, failures(s))
 	line("buffer", "%d packets, %d of %d bytes", s.Buffer.Packets, s.Buffer.Bytes, s.Buffer.BudgetBytes)
 	line("upstream", "%s, %s", s.Upstream.Health, s.Upstream.URL)
-	line("see", "/api/status /metrics /healthz /readyz, and this page in a browser")
+	line("see", "/api/status /metrics /healthz /readyz, or this address in a browser")
 	return b.Bytes()
 }
 
-// failures are the reasons that there were.
+// failures lists the reasons for failed recoveries with their counts.
 func failures(s status.Report) string {
 	var parts []string
 	for _, r := range s.Recoveries.Reasons {

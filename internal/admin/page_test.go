@@ -119,7 +119,7 @@ func TestTextForCurl(t *testing.T) {
 			t.Fatalf("got %d, %v", code, header)
 		}
 		for _, want := range []string{
-			"holdfast    v1.2.3, serving, up 0s\n", "sessions    5 live, 2 parked of at most 10\n",
+			"holdfast    v1.2.3, serving, up 0s\n", "sessions    5 live, 2 parked (maximum 10)\n",
 			"recoveries  1 recovered, 3 failed: expired 2, unknown_pid 1\n", "/api/status",
 		} {
 			if !strings.Contains(body, want) {

@@ -5,8 +5,9 @@ import (
 	"net/http/pprof"
 )
 
-// WithProfiling adds the Go runtime's profiles to a handler, under /debug/pprof/. A profile costs the process some of
-// its time while it is taken, and a heap dump shows what is in memory: it is for those who may see all.
+// WithProfiling adds the Go runtime's profiles to a handler, under /debug/pprof/.
+// Taking a profile slows the process down, and a heap dump reveals what is in
+// memory, so the listener must not be public.
 func WithProfiling(h http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", h)

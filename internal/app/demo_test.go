@@ -39,7 +39,7 @@ func TestDemoRecoversAndKeepsServing(t *testing.T) {
 	go func() {
 		done <- command{"dev", &stdout, &stderr}.run(ctx, []string{"-demo", "-listen", "127.0.0.1:0"}, nil)
 	}()
-	for end := time.Now().Add(30 * time.Second); !strings.Contains(stdout.String(), "Ctrl-C ends it."); {
+	for end := time.Now().Add(30 * time.Second); !strings.Contains(stdout.String(), "Press Ctrl-C to stop."); {
 		if time.Now().After(end) {
 			t.Fatalf("the demo does not finish:\n%s\n%s", stdout.String(), stderr.String())
 		}

@@ -18,27 +18,27 @@ import (
 	"time"
 )
 
-// mainFile is what every version of the client has.
+// mainFile is the file that every version of the client has.
 const mainFile = "socket.io.js"
 
-// fileName is what servers serve under their path: clientPathRegex in socket.io's lib/index.ts.
+// fileName matches the files that servers serve: clientPathRegex in socket.io's lib/index.ts.
 var fileName = regexp.MustCompile(`^socket\.io(\.msgpack|\.esm)?(\.min)?\.js(\.map)?$`)
 
 // banner is the first comment of a built client.
 var banner = regexp.MustCompile(`^\s*/\*!\s*\*\s*Socket\.IO v(\d+)\.(\d+)\.(\S+)`)
 
-// maxFileBytes is far above any client's or source map's size.
+// maxFileBytes is far more than any client or source map needs.
 const maxFileBytes = 16 << 20
 
 // Errors of Open.
 var (
-	// ErrNoClient means that the folder is no dist folder of socket.io-client.
-	ErrNoClient = errors.New("no " + mainFile + " in it, which socket.io-client's dist folder has")
-	// ErrTooOld is wrapped where the client cannot recover.
-	ErrTooOld = errors.New("a client before 4.6, which cannot recover")
+	// ErrNoClient means that the folder is not the dist folder of socket.io-client.
+	ErrNoClient = errors.New("it contains no " + mainFile + ", unlike the dist folder of socket.io-client")
+	// ErrTooOld is wrapped if the client does not support recovery.
+	ErrTooOld = errors.New("clients before 4.6 cannot recover")
 )
 
-// Bundle is the files of a client, read once. It is safe for concurrent use.
+// Bundle holds the files of a client in memory. It is safe for concurrent use.
 type Bundle struct {
 	version string
 	files   map[string]*file
@@ -48,11 +48,11 @@ type file struct {
 	contentType string
 	etag        string // without quotes
 	data        []byte
-	gzipped     func() []byte // compressed when first asked for
+	gzipped     func() []byte // compresses data on the first call
 }
 
-// Open reads the files of a client from socket.io-client's dist folder. Errors wrap ErrNoClient, ErrTooOld and
-// those of package fs.
+// Open reads a client's files from socket.io-client's dist folder. Errors wrap ErrNoClient, ErrTooOld
+// or errors of package fs.
 func Open(dir string) (*Bundle, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -74,16 +74,16 @@ func Open(dir string) (*Bundle, error) {
 	b.version = "unknown"
 	if m := banner.FindSubmatch(main.data); m != nil {
 		b.version = fmt.Sprintf("%s.%s.%s", m[1], m[2], m[3])
-		major, _ := strconv.Atoi(string(m[1])) // they are digits
+		major, _ := strconv.Atoi(string(m[1])) // cannot fail: only digits
 		minor, _ := strconv.Atoi(string(m[2]))
 		if major < 4 || major == 4 && minor < 6 {
-			return nil, fmt.Errorf("%s is of version %s: %w", mainFile, b.version, ErrTooOld)
+			return nil, fmt.Errorf("%s has version %s: %w", mainFile, b.version, ErrTooOld)
 		}
 	}
 	return b, nil
 }
 
-// withoutPath is an error of a file without its path, which the caller's message has.
+// withoutPath strips the path from a file's error, because the caller's message contains it.
 func withoutPath(err error) error {
 	if pathError, ok := errors.AsType[*fs.PathError](err); ok {
 		return pathError.Err
@@ -120,16 +120,16 @@ func (f *file) compress() []byte {
 	w := gzip.NewWriter(&b)
 	_, err := w.Write(f.data)
 	if err = errors.Join(err, w.Close()); err != nil {
-		panic(err) // a Buffer takes all
+		panic(err) // impossible: a Buffer does not fail
 	}
 	return b.Bytes()
 }
 
-// Version is the client's version, "unknown" if it does not say.
+// Version returns the client's version, or "unknown" if the client does not say.
 func (b *Bundle) Version() string { return b.version }
 
-// Serve answers a request for a file of that name, if it is a GET or HEAD of one that is there. Otherwise it does nothing,
-// and returns false. A nil Bundle has no files.
+// Serve responds to a GET or HEAD request for a file of the bundle. For another request it does
+// nothing and returns false. A nil Bundle has no files.
 func (b *Bundle) Serve(w http.ResponseWriter, r *http.Request, name string) bool {
 	if b == nil || r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return false
@@ -144,15 +144,15 @@ func (b *Bundle) Serve(w http.ResponseWriter, r *http.Request, name string) bool
 	h.Set("Vary", "Accept-Encoding")
 	data, etag := f.data, f.etag
 	if acceptsGzip(r.Header) {
-		data, etag = f.gzipped(), etag+"-gzip" // other bytes: a strong ETag differs
+		data, etag = f.gzipped(), etag+"-gzip" // strong ETags differ for different bytes
 		h.Set("Content-Encoding", "gzip")
 	}
 	h.Set("ETag", `"`+etag+`"`)
-	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(data)) // knows If-None-Match, ranges and HEAD
+	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(data)) // handles If-None-Match, ranges and HEAD
 	return true
 }
 
-// acceptsGzip reads Accept-Encoding: RFC 9110, section 12.5.3.
+// acceptsGzip reports whether Accept-Encoding allows gzip: RFC 9110, section 12.5.3.
 func acceptsGzip(h http.Header) bool {
 	accepts := false
 	for coding := range strings.SplitSeq(strings.Join(h.Values("Accept-Encoding"), ","), ",") {

@@ -15,7 +15,7 @@ import (
 
 const script = "/*!\n * Socket.IO v4.8.1\n * (c) somebody\n */\nio = 1"
 
-// dist is a folder with a client, and with what is not to be served.
+// dist makes a folder with a client, and with files that must not be served.
 func dist(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -39,7 +39,7 @@ func mustOpen(t *testing.T) *Bundle {
 	return b
 }
 
-// serve is the answer to a request for a file, or nil if there is none.
+// serve returns the response to a request for a file, or nil if there is none.
 func serve(t *testing.T, b *Bundle, method, name string, header ...string) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequest(method, "/socket.io/x", nil)
@@ -174,10 +174,10 @@ func TestOpenProblems(t *testing.T) {
 		name, dir, want string
 		err             error
 	}{
-		{"empty", dir, "no socket.io.js in it", ErrNoClient},
+		{"empty", dir, "it contains no socket.io.js", ErrNoClient},
 		{"missing", filepath.Join(dir, "absent"), "no such file", os.ErrNotExist},
 		{"a file", filepath.Join(old, "package.json"), "not a directory", nil},
-		{"too old", old, "socket.io.js is of version 4.5.4: a client before 4.6", ErrTooOld},
+		{"too old", old, "socket.io.js has version 4.5.4: clients before 4.6", ErrTooOld},
 		{"a folder in a file's place", folder, "socket.io.min.js: not a file", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -12,19 +12,19 @@ import (
 	"github.com/holdfast/holdfast/internal/siotest/sioserver"
 )
 
-// backend is the legacy server, an application of a few lines: it knows
-// nothing of recovery.
+// backend is the legacy server: a small application that knows nothing about
+// recovery.
 type backend struct {
 	addr string // immutable
 	sio  *sioserver.Server
 	http *http.Server
-	done chan struct{} // closed when http serves no more
+	done chan struct{} // closed when http has stopped serving
 
-	mu       sync.Mutex
-	visitors map[string]visits // by name; guarded by mu
+	mu       sync.Mutex        // guards visitors
+	visitors map[string]visits // by name
 }
 
-// visits is what the server saw of a narrated client.
+// visits is what the server saw of a client of the story.
 type visits struct {
 	connections int
 	disconnects int
@@ -46,7 +46,7 @@ func startBackend(addr string) (*backend, error) {
 	b.http = &http.Server{Handler: b.sio, ReadHeaderTimeout: 10 * time.Second}
 	go func() { // ends with stop
 		defer close(b.done)
-		_ = b.http.Serve(ln) // says only that it was closed
+		_ = b.http.Serve(ln) // returns only when stop closes it
 	}()
 	return b, nil
 }
@@ -55,7 +55,7 @@ func (b *backend) url() string { return "http://" + b.addr }
 
 func (b *backend) stop() {
 	b.sio.Close()
-	_ = b.http.Close() // what it served is gone already
+	_ = b.http.Close() // its error is of no use
 	<-b.done
 }
 
@@ -97,10 +97,10 @@ func (b *backend) visits(name string) visits {
 	return b.visitors[name]
 }
 
-// message sends a numbered message to whoever is in the visitor's room.
+// message sends a numbered message to a visitor.
 func (b *backend) message(visitor string, n int) { b.sio.To(visitor).Emit("message", n) }
 
-// tick sends an event to everybody each second until ctx is done.
+// tick sends an event to all clients every second until ctx is done.
 func (b *backend) tick(ctx context.Context) {
 	t := time.NewTicker(time.Second)
 	defer t.Stop()

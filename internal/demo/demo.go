@@ -8,20 +8,20 @@ import (
 	"time"
 )
 
-// ErrNotRecovered is wrapped when the client was not recovered as it should.
+// ErrNotRecovered is wrapped if the client was not recovered as it should be.
 var ErrNotRecovered = errors.New("demo: not recovered")
 
 // Options of Run.
 type Options struct {
 	// StartProxy starts holdfast on listenAddr, in front of upstreamURL, and
-	// returns the address it listens on. Stop must wait for its end.
+	// returns the address it listens on. Stop must wait until it has stopped.
 	StartProxy func(ctx context.Context, listenAddr, upstreamURL string) (addr string, stop func(), err error)
-	// ListenAddr is where holdfast listens, LegacyAddr where the legacy server
-	// does. Default "127.0.0.1:0", a port that is free.
+	// ListenAddr is where holdfast listens, and LegacyAddr where the legacy server
+	// listens. Default "127.0.0.1:0", a free port.
 	ListenAddr, LegacyAddr string
 	// Away is how long the client is without a connection. Default 2s.
 	Away time.Duration
-	// Pause is the time between messages while it has one. Default 300ms.
+	// Pause is the time between messages while it is connected. Default 300ms.
 	Pause time.Duration
 	// ExitWhenDone makes Run return after the summary.
 	ExitWhenDone bool
@@ -48,9 +48,9 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Run tells its story on out, and then serves until ctx is done. It returns
-// nil when it was stopped after the story came to its good end; an error that
-// wraps ErrNotRecovered when it did not.
+// Run tells its story on out, and then serves until ctx is done. It returns nil
+// if the client was recovered, and an error that wraps ErrNotRecovered if it was
+// not.
 func Run(ctx context.Context, out io.Writer, opts Options) error {
 	opts = opts.withDefaults()
 	srv, err := startBackend(opts.LegacyAddr)
@@ -67,13 +67,13 @@ func Run(ctx context.Context, out io.Writer, opts Options) error {
 	n := newNarrator(out)
 	n.opening(srv.addr, proxyAddr)
 
-	// The client without holdfast goes through the same at the same time, in
-	// silence.
+	// Meanwhile the client without holdfast goes through the same, without
+	// narration.
 	type result struct {
 		outcome
 		err error
 	}
-	direct := make(chan result, 1) // its goroutine ends even if nobody looks
+	direct := make(chan result, 1) // lets the goroutine end even without a receiver
 	go func() {
 		o, err := trial{srv, srv.url(), "direct", opts, nil}.run(ctx)
 		direct <- result{o, err}

@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// quick are options for a demo that wastes no time.
+// quick returns options for a fast demo.
 func quick(startProxy func(context.Context, string, string) (string, func(), error)) Options {
 	return Options{
 		StartProxy: startProxy, ExitWhenDone: true,
@@ -26,7 +26,7 @@ func quick(startProxy func(context.Context, string, string) (string, func(), err
 	}
 }
 
-// noProxy is a StartProxy that leaves the client to the legacy server.
+// noProxy is a StartProxy that connects the client directly to the legacy server.
 func noProxy(_ context.Context, _, upstreamURL string) (addr string, stop func(), err error) {
 	u, err := url.Parse(upstreamURL)
 	if err != nil {
@@ -35,7 +35,7 @@ func noProxy(_ context.Context, _, upstreamURL string) (addr string, stop func()
 	return u.Host, func() {}, nil
 }
 
-// wantLines wants lines that match, in this order, and others between them.
+// wantLines checks that out has lines that match, in this order. There may be others in between.
 func wantLines(t *testing.T, out string, patterns ...string) {
 	t.Helper()
 	rest := out
@@ -60,7 +60,7 @@ func TestRunWithoutHoldfast(t *testing.T) {
 		` +0\.\d\ds  client   receives message 3`,
 		` +0\.\d\ds  network  the client's TCP connection is cut`,
 		` +0\.\d\ds  server   sends message 8, while the client is away`,
-		` +0\.\d\ds  client   is back, id \S{20} \(a new one\), recovered: false`,
+		` +0\.\d\ds  client   reconnected, id \S{20} \(a new one\), recovered: false`,
 		` +0\.\d\ds  client   receives message 9`,
 		` +0\.\d\ds  server   its connection handler ran 2 times; it saw 1 disconnect`,
 		`  missed messages +0 of 5 +0 of 5`,
@@ -96,14 +96,14 @@ func TestRunWithRecovery(t *testing.T) {
 	}
 	wantLines(t, out.String(),
 		` +0\.\d\ds  network  the client's TCP connection is cut`,
-		` +0\.\d\ds  client   is back, id \S{20} \(the same\), recovered: true`,
+		` +0\.\d\ds  client   reconnected, id \S{20} \(the same\), recovered: true`,
 		` +0\.\d\ds  client   receives message 4, which it had missed`,
 		` +0\.\d\ds  client   receives message 8, which it had missed`,
 		` +0\.\d\ds  client   receives message 9`,
 		` +0\.\d\ds  server   its connection handler ran once; it saw no disconnect`,
-		`  the server noticed at once: 1 disconnect \(transport close\)`,
-		`  came back as a stranger, id \S{20}, recovered: false`,
-		`  0 of the 5 messages it had missed came after all`,
+		`  the server noticed immediately: 1 disconnect \(transport close\)`,
+		`  reconnected as a new client, id \S{20}, recovered: false`,
+		`  received 0 of the 5 messages it had missed`,
 		`  socket id +the same +a new one`,
 		`  socket.recovered +true +false`,
 		`  missed messages +5 of 5 +0 of 5`,
@@ -111,8 +111,8 @@ func TestRunWithRecovery(t *testing.T) {
 		`  disconnects seen +0 +1`,
 		`  Recovered: .*`,
 	)
-	if strings.Contains(out.String(), "once more") {
-		t.Error("messages came twice")
+	if strings.Contains(out.String(), ", again") {
+		t.Error("messages arrived twice")
 	}
 }
 
@@ -172,7 +172,7 @@ func TestRunCannotStart(t *testing.T) {
 	if err := Run(t.Context(), &bytes.Buffer{}, opts); err == nil {
 		t.Error("address in use: no error")
 	}
-	errProxy := errors.New("no proxy today")
+	errProxy := errors.New("cannot start")
 	opts = quick(func(context.Context, string, string) (string, func(), error) { return "", nil, errProxy })
 	if err := Run(t.Context(), &bytes.Buffer{}, opts); !errors.Is(err, errProxy) {
 		t.Errorf("Run = %v, want %v", err, errProxy)
@@ -242,6 +242,6 @@ func TestColour(t *testing.T) {
 	defer r.Close()
 	defer w.Close()
 	if wantsColour(w) || wantsColour(&plain) {
-		t.Error("colour for what is no terminal")
+		t.Error("colours without a terminal")
 	}
 }

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// narrator writes for a human reader. Only one goroutine uses it. A nil
-// narrator is silent. Errors of writing are ignored: a story nobody hears is
-// no failure.
+// narrator writes for a human reader. Only one goroutine may use it. A nil
+// narrator is silent. Write errors are ignored, because the demo does not depend
+// on its output.
 type narrator struct {
 	out    io.Writer
 	colour bool
@@ -31,7 +31,7 @@ func wantsColour(out io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// ANSI escape sequences of what is told apart by colour.
+// ANSI escape sequences by kind of text.
 var colours = map[string]string{
 	"client":  "\x1b[36m",
 	"server":  "\x1b[35m",
@@ -41,7 +41,7 @@ var colours = map[string]string{
 	"title":   "\x1b[1m",
 }
 
-// paint colours text if that is wanted.
+// paint colours text if colours are on.
 func (n *narrator) paint(kind, text string) string {
 	if !n.colour {
 		return text
@@ -53,7 +53,7 @@ func (n *narrator) printf(format string, args ...any) {
 	_, _ = fmt.Fprintf(n.out, format, args...)
 }
 
-// say tells what someone does, with the time since the start.
+// say tells what who does, with the time since the start.
 func (n *narrator) say(who, format string, args ...any) {
 	if n == nil {
 		return
@@ -63,19 +63,19 @@ func (n *narrator) say(who, format string, args ...any) {
 }
 
 func (n *narrator) opening(legacyAddr, proxyAddr string) {
-	n.printf("%s\n\n", n.paint("title", "A client loses its connection, and holdfast keeps its place."))
+	n.printf("%s\n\n", n.paint("title", "A client loses its connection, and holdfast keeps its session."))
 	n.printf("  legacy server  http://%s  Socket.IO without connection state recovery\n", legacyAddr)
 	n.printf("  holdfast       http://%s  in front of it\n\n", proxyAddr)
 	n.start = time.Now()
 }
 
-// contrast tells the story of the client without holdfast in short.
+// contrast summarizes the story of the client without holdfast.
 func (n *narrator) contrast(o outcome) {
 	n.printf("\n%s\n\n", n.paint("title", "At the same time, a client without holdfast:"))
 	n.printf("  connected, id %s; received messages 1 to %d; its connection was cut\n", o.firstID, before)
-	n.printf("  the server noticed at once: %s (%s)\n", count(o.visits.disconnects, "disconnect"), o.visits.reason)
-	n.printf("  came back as a stranger, id %s, recovered: %v\n", o.secondID, o.recovered)
-	n.printf("  %d of the %d messages it had missed came after all\n", o.lateCount(), missed)
+	n.printf("  the server noticed immediately: %s (%s)\n", count(o.visits.disconnects, "disconnect"), o.visits.reason)
+	n.printf("  reconnected as a new client, id %s, recovered: %v\n", o.secondID, o.recovered)
+	n.printf("  received %d of the %d messages it had missed\n", o.lateCount(), missed)
 }
 
 func (n *narrator) summary(held, direct outcome) {
@@ -126,9 +126,9 @@ func (n *narrator) invitation(legacyAddr, proxyAddr string) {
     socket.on("tick", (n, time) => console.log("tick", n, time));
     setInterval(() => socket.io.engine.close(), 5000); // lose the connection
 
-  The server sends "tick" each second, and answers "echo". Without holdfast: http://%s
-  Ctrl-C ends it.
-`, n.paint("title", "Your turn, with any socket.io-client from 4.6 on:"), proxyAddr, legacyAddr)
+  The server sends "tick" every second, and answers "echo". Without holdfast: http://%s
+  Press Ctrl-C to stop.
+`, n.paint("title", "Try it yourself, with socket.io-client 4.6 or later:"), proxyAddr, legacyAddr)
 }
 
 func idWord(same bool) string {

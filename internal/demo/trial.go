@@ -11,8 +11,8 @@ import (
 	"github.com/holdfast/holdfast/internal/siotest/sioclient"
 )
 
-// patience is how long a trial waits for what must come at once.
-const patience = 5 * time.Second
+// timeout is how long a trial waits for something that should happen immediately.
+const timeout = 5 * time.Second
 
 // trial is the story of one client that loses its connection.
 type trial struct {
@@ -20,10 +20,10 @@ type trial struct {
 	url     string // where the client connects
 	visitor string // what the server calls the client
 	opts    Options
-	n       *narrator // nil: in silence
+	n       *narrator // nil for none
 }
 
-// outcome is what came of it.
+// outcome is the result of a trial.
 type outcome struct {
 	firstID, secondID string
 	recovered         bool
@@ -31,17 +31,17 @@ type outcome struct {
 	visits            visits
 }
 
-// run returns an error only if the story could not be told to its end.
+// run returns an error only if the trial could not be completed.
 func (t trial) run(ctx context.Context) (outcome, error) {
 	var o outcome
-	numbers := make(chan int, 4*(before+missed)) // room for doubled ones
+	numbers := make(chan int, 4*(before+missed)) // room for duplicates
 	c := sioclient.New(sioclient.Options{URL: t.url + "?visitor=" + t.visitor})
 	c.On("message", func(args []json.RawMessage, _ func(...any)) {
 		var n int
 		if len(args) > 0 && json.Unmarshal(args[0], &n) == nil {
 			select {
 			case numbers <- n:
-			default: // far too many: the outcome is bad enough
+			default: // too many duplicates: the check fails anyway
 			}
 		}
 	})
@@ -85,7 +85,7 @@ func (t trial) run(ctx context.Context) (outcome, error) {
 	if o.secondID == o.firstID {
 		same = "the same"
 	}
-	t.n.say("client", "is back, id %s (%s), recovered: %v", o.secondID, same, o.recovered)
+	t.n.say("client", "reconnected, id %s (%s), recovered: %v", o.secondID, same, o.recovered)
 
 	if o.recovered {
 		t.collect(ctx, &o, numbers, before+missed)
@@ -94,11 +94,11 @@ func (t trial) run(ctx context.Context) (outcome, error) {
 	if err := t.deliver(ctx, &o, numbers, next); err != nil {
 		return o, err
 	}
-	// Order is kept: what was to come twice has come before this answer.
-	timeout, cancel := context.WithTimeout(ctx, patience)
+	// Order is kept, so any duplicate arrives before this reply.
+	echoed, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	if _, err := c.EmitAck(timeout, "echo", "done"); err != nil {
-		return o, fmt.Errorf("asking for an echo: %w", err)
+	if _, err := c.EmitAck(echoed, "echo", "done"); err != nil {
+		return o, fmt.Errorf("waiting for an echo: %w", err)
 	}
 	for len(numbers) > 0 {
 		t.receive(&o, <-numbers)
@@ -110,7 +110,7 @@ func (t trial) run(ctx context.Context) (outcome, error) {
 }
 
 func (t trial) connect(ctx context.Context, c *sioclient.Client) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	if err := c.Connect(ctx); err != nil {
 		return fmt.Errorf("connecting to %s: %w", t.url, err)
@@ -130,11 +130,11 @@ func (t trial) deliver(ctx context.Context, o *outcome, numbers <-chan int, n in
 	return nil
 }
 
-// collect notes what arrives, up to the message with a number. It reports
-// whether that came.
+// collect records messages up to the one numbered last. It reports whether that
+// one arrived.
 func (t trial) collect(ctx context.Context, o *outcome, numbers <-chan int, last int) bool {
-	timeout := time.NewTimer(patience)
-	defer timeout.Stop()
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
 	for {
 		select {
 		case n := <-numbers:
@@ -142,7 +142,7 @@ func (t trial) collect(ctx context.Context, o *outcome, numbers <-chan int, last
 			if n == last {
 				return true
 			}
-		case <-timeout.C:
+		case <-timer.C:
 			return false
 		case <-ctx.Done():
 			return false
@@ -154,7 +154,7 @@ func (t trial) receive(o *outcome, n int) {
 	remark := ""
 	switch {
 	case slices.Contains(o.received, n):
-		remark = ", once more"
+		remark = ", again"
 	case isMissed(n):
 		remark = ", which it had missed"
 	}
@@ -164,7 +164,7 @@ func (t trial) receive(o *outcome, n int) {
 
 func isMissed(n int) bool { return n > before && n <= before+missed }
 
-// lateCount is how many of the missed messages came after all.
+// lateCount returns how many of the missed messages arrived.
 func (o outcome) lateCount() int {
 	late := 0
 	for n := before + 1; n <= before+missed; n++ {
@@ -179,7 +179,7 @@ func (o outcome) lateCount() int {
 func (o outcome) check() error {
 	var faults []string
 	if !o.recovered {
-		faults = append(faults, "the client was told of a new session")
+		faults = append(faults, "the client got a new session")
 	}
 	if o.firstID != o.secondID {
 		faults = append(faults, "its id changed")

@@ -1,13 +1,13 @@
-// Package logging makes the process's logger, which never stands in the way of
-// the proxy.
+// Package logging makes the process's logger, which never blocks the proxy for
+// long.
 //
-// Log lines go to a file or pipe that others read, and everybody who logs
-// waits for the write. A full disk makes it fail; a reader that has stopped
-// makes it block, and with it every connection that has something to say. So a
-// failed line is counted and forgotten, and after a short wait for a blocked
-// one lines are kept, up to a limit, and then counted and forgotten too. The
-// next line that gets through is followed by one that says how many were lost.
+// Writing a log line to a file or pipe can fail, for example on a full disk. It
+// can also block if the reader has stopped, and then every connection that logs
+// would block. So a line that fails is counted and dropped. After a short wait
+// for a blocked line, further lines are queued up to a limit, and then counted
+// and dropped. The next line that is written is followed by one that says how
+// many were lost.
 //
-// One thing is left to main: writing to a closed pipe on standard output or
-// error kills a Go process by SIGPIPE, unless that signal is ignored.
+// The caller must ignore SIGPIPE: otherwise writing to a closed pipe on standard
+// output or error kills a Go process.
 package logging

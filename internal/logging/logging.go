@@ -18,21 +18,21 @@ var levels = map[string]slog.Level{
 	"error": slog.LevelError,
 }
 
-// ParseLevel gives the level of this name: debug, info, warn or error. Errors
-// wrap ErrOption.
+// ParseLevel returns the level with this name: debug, info, warn or error.
+// Errors wrap ErrOption.
 func ParseLevel(name string) (slog.Level, error) {
 	level, ok := levels[name]
 	if !ok {
-		return 0, fmt.Errorf("%w: level %q is none of debug, info, warn, error", ErrOption, name)
+		return 0, fmt.Errorf("%w: level %q is not debug, info, warn or error", ErrOption, name)
 	}
 	return level, nil
 }
 
-// New returns a logger that writes lines of the level, which may change, and
-// above to w in the format (text, json). Each line is one call of
-// w.Write, never two at a time, from a goroutine that ends when there is
-// nothing left to write. A line has been written when the logger's method
-// returns, unless w fails or is blocked. Errors wrap ErrOption.
+// New returns a logger that writes lines at level, which may change, or above to
+// w, in the format text or json. Each line is one call of w.Write, never
+// concurrent with another, from a goroutine that ends when nothing is left to
+// write. When a method of the logger returns, its line has been written, unless w
+// fails or blocks. Errors wrap ErrOption.
 func New(w io.Writer, level slog.Leveler, format string) (*slog.Logger, error) {
 	options := &slog.HandlerOptions{Level: level}
 	var newHandler func(io.Writer) slog.Handler
@@ -42,7 +42,7 @@ func New(w io.Writer, level slog.Leveler, format string) (*slog.Logger, error) {
 	case "json":
 		newHandler = func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, options) }
 	default:
-		return nil, fmt.Errorf("%w: format %q is neither text nor json", ErrOption, format)
+		return nil, fmt.Errorf("%w: format %q is not text or json", ErrOption, format)
 	}
 	lost := func(lines uint64) []byte {
 		var line bytes.Buffer

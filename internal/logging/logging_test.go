@@ -24,7 +24,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestNew(t *testing.T) {
 	tests := []struct {
 		level, format string
-		want          string // of a line at each level, with the time cut out
+		want          string // a line of each level, without its time
 	}{
 		{"debug", "text", "level=DEBUG msg=a k=1\nlevel=INFO msg=b\nlevel=WARN msg=c\nlevel=ERROR msg=d\n"},
 		{"info", "text", "level=INFO msg=b\nlevel=WARN msg=c\nlevel=ERROR msg=d\n"},
@@ -56,12 +56,12 @@ func TestNew(t *testing.T) {
 
 func TestBadOptions(t *testing.T) {
 	for _, name := range []string{"loud", "INFO", ""} {
-		want := fmt.Sprintf("logging: bad option: level %q is none of debug, info, warn, error", name)
+		want := fmt.Sprintf("logging: bad option: level %q is not debug, info, warn or error", name)
 		if _, err := ParseLevel(name); !errors.Is(err, ErrOption) || err.Error() != want {
 			t.Errorf("ParseLevel(%q): %v; want %s", name, err, want)
 		}
 	}
-	const want = `logging: bad option: format "xml" is neither text nor json`
+	const want = `logging: bad option: format "xml" is not text or json`
 	if log, err := New(io.Discard, slog.LevelInfo, "xml"); !errors.Is(err, ErrOption) || err.Error() != want || log != nil {
 		t.Errorf("got %v, %v; want %s", log, err, want)
 	}
@@ -130,7 +130,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	o.set(nil, nil)
 	log.Info("after")
-	log.Info("and on")
+	log.Info("still logging")
 
 	var got []string
 	for _, line := range o.lines() {
@@ -143,7 +143,7 @@ func TestFullDisk(t *testing.T) {
 		}
 		got = append(got, fmt.Sprint(l.Msg, " ", l.Lines))
 	}
-	if want := "[before 0 after 0 log lines lost 3 and on 0]"; fmt.Sprint(got) != want {
+	if want := "[before 0 after 0 log lines lost 3 still logging 0]"; fmt.Sprint(got) != want {
 		t.Errorf("got %v, want %s", got, want)
 	}
 }
@@ -173,22 +173,21 @@ func TestBlockedOutput(t *testing.T) {
 		}
 		start := time.Now()
 		log.Info("first")
-		if waited := time.Since(start); waited != patience {
-			t.Errorf("the first line waited %v, want %v", waited, patience)
+		if waited := time.Since(start); waited != stallTimeout {
+			t.Errorf("the first line waited %v, want %v", waited, stallTimeout)
 		}
 		const lines = 20000
 		padding := strings.Repeat("x", 100)
 		for i := range lines {
 			log.Info("line", "i", i, "padding", padding)
 		}
-		if waited := time.Since(start); waited != patience {
-			t.Errorf("the others waited %v, want no time", waited-patience)
+		if waited := time.Since(start); waited != stallTimeout {
+			t.Errorf("the others waited %v, want no time", waited-stallTimeout)
 		}
 		close(gate)
 		synctest.Wait()
 
-		// What was kept is in order and from the start, and what was not is
-		// counted.
+		// The queued lines are complete and in order, and the others are counted.
 		got := o.lines()
 		kept := len(got) - 2
 		if !strings.HasSuffix(got[0], "msg=first") || kept < 1000 || kept >= lines {
@@ -203,7 +202,7 @@ func TestBlockedOutput(t *testing.T) {
 			t.Errorf("last: %s\nwant %s", got[len(got)-1], want)
 		}
 
-		// Then all is as before.
+		// Then logging works as before.
 		log.Info("after")
 		if got := o.lines(); !strings.HasSuffix(got[len(got)-1], "msg=after") {
 			t.Errorf("last: %s", got[len(got)-1])

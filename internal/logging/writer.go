@@ -8,38 +8,38 @@ import (
 )
 
 const (
-	// maxQueuedBytes is what is kept while the output is blocked.
+	// maxQueuedBytes is how much is queued while the output is blocked.
 	maxQueuedBytes = 1 << 20
-	// patience is how long a Write waits for its line to be written, before it
-	// takes the output for blocked. Ordinary disks and terminals need less, and
-	// more would be felt by all connections of an event loop.
-	patience = 10 * time.Millisecond
+	// stallTimeout is how long a Write waits for its line to be written before it
+	// considers the output stalled. Disks and terminals normally need less, and a
+	// longer wait would delay all connections of an event loop.
+	stallTimeout = 10 * time.Millisecond
 )
 
 // writer is an io.Writer whose Write never fails, and never blocks for long.
 //
-// Lines go through a queue to a goroutine, which lives while there are some.
-// In the ordinary case Write waits for its line: so nothing is pending when
-// the process ends. Once it has waited in vain the output is stalled, and
-// nobody waits any more until the queue is empty.
+// Lines go through a queue to a goroutine, which runs while the queue is not
+// empty. Normally Write waits for its line, so that nothing is pending when the
+// process ends. After a wait that timed out the output is stalled, and no Write
+// waits until the queue is empty again.
 //
 // It is safe for concurrent use.
 type writer struct {
 	// Immutable.
 	out  io.Writer                 // written to by drain only
-	lost func(lines uint64) []byte // the line that tells of lost ones
+	lost func(lines uint64) []byte // the line that reports lost lines
 
 	mu       sync.Mutex // guards the fields below; never held during I/O
 	queue    []entry
 	queued   int  // bytes in queue
 	draining bool // a drain goroutine runs
-	stalled  bool // a Write waited in vain; queue has not been empty since
+	stalled  bool // a Write timed out, and queue has not been empty since
 	dropped  uint64
 }
 
 type entry struct {
 	line    []byte
-	written chan struct{} // closed when the attempt is over
+	written chan struct{} // closed after the attempt to write it
 }
 
 func newWriter(out io.Writer, lost func(lines uint64) []byte) *writer {
@@ -52,20 +52,20 @@ func (w *writer) Write(line []byte) (int, error) {
 	if w.enqueue(e) {
 		return len(line), nil
 	}
-	timer := time.NewTimer(patience)
+	timer := time.NewTimer(stallTimeout)
 	defer timer.Stop()
 	select {
 	case <-e.written:
 	case <-timer.C:
 		w.mu.Lock()
-		w.stalled = w.draining // it may just have finished
+		w.stalled = w.draining // drain may just have finished
 		w.mu.Unlock()
 	}
 	return len(line), nil
 }
 
-// enqueue adds e to the queue, or drops it. It reports whether Write is done
-// with it: not to be waited for.
+// enqueue adds e to the queue, or drops it. It returns true if Write must not
+// wait for e.
 func (w *writer) enqueue(e entry) (done bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -99,7 +99,7 @@ func (w *writer) drain() {
 	}
 }
 
-// next takes the first entry; without one it ends the drain.
+// next removes and returns the first entry. If there is none, it ends the drain.
 func (w *writer) next() (e entry, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -114,9 +114,9 @@ func (w *writer) next() (e entry, ok bool) {
 	return e, true
 }
 
-// account counts a line that was written with err. When lines get through
-// again it returns how many were lost, and forgets them: the caller reports
-// them. While more are waiting it leaves that for later.
+// account counts a line if err says that it failed. Once the queue has been
+// written, it returns and resets the number of lost lines for the caller to
+// report.
 func (w *writer) account(err error) (report uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -131,7 +131,7 @@ func (w *writer) account(err error) (report uint64) {
 	return report
 }
 
-// restore counts lines again whose report was lost as well.
+// restore counts lost lines again after their report was lost as well.
 func (w *writer) restore(dropped uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -16,8 +16,8 @@ import (
 // Interval is how often Watch looks at the files.
 const Interval = 2 * time.Second
 
-// Files is a certificate that is read from two PEM files, and read again when they change. It is
-// safe for concurrent use, but for Check, which Watch calls.
+// Files is a certificate that is loaded from two PEM files, and reloaded when they change. It is safe
+// for concurrent use, except for Check, which Watch calls.
 type Files struct {
 	// Immutable.
 	certFile, keyFile string
@@ -27,15 +27,15 @@ type Files struct {
 	current atomic.Pointer[tls.Certificate]
 
 	// Owned by Check.
-	loaded   digest // what current was made of
-	failed   digest // what no certificate could be made of at the last look
-	reported digest // what that was logged for
+	loaded   digest // the contents that current was made from
+	failed   digest // the contents at the last check, if they were invalid
+	reported digest // the invalid contents that were logged last
 }
 
-// digest stands for what was found in the files, or why they could not be read.
+// digest is a hash of the files' contents, or of the error from reading them.
 type digest [sha256.Size]byte
 
-// Load reads the files. Its error says which of them is wrong, and why.
+// Load reads the files. Its error says which file is wrong, and why.
 func Load(certFile, keyFile string, log *slog.Logger, m *metrics.Metrics) (*Files, error) {
 	f := &Files{certFile: certFile, keyFile: keyFile, log: log, metrics: m}
 	cert, found, err := f.read()
@@ -46,7 +46,7 @@ func Load(certFile, keyFile string, log *slog.Logger, m *metrics.Metrics) (*File
 	return f, nil
 }
 
-// Get is for tls.Config.GetCertificate.
+// Get implements tls.Config.GetCertificate.
 func (f *Files) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) { return f.current.Load(), nil }
 
 // Watch calls Check at every Interval until ctx is done.
@@ -63,11 +63,12 @@ func (f *Files) Watch(ctx context.Context) {
 	}
 }
 
-// Check reads the files, and takes their certificate if it is another. The contents are compared, not the times: so it
-// does not matter how the files are replaced, by renaming or by a change of symbolic links on the way to them.
+// Check reads the files, and uses their certificate if it has changed. It compares contents, not
+// times, so it does not matter how files are replaced: by renaming, or by changing symbolic links.
 //
-// If there is no certificate in them the former stays. That is logged and counted when two calls have found the same:
-// a certificate and its key are two files, and for a moment one may be newer than the other.
+// If the files are invalid, the old certificate stays in use. That is logged and counted only after
+// two calls found the same contents: certificate and key are separate files, and one may briefly be
+// newer than the other.
 func (f *Files) Check() {
 	cert, found, err := f.read()
 	switch {
@@ -82,7 +83,7 @@ func (f *Files) Check() {
 	case found != f.reported:
 		f.reported = found
 		f.metrics.CertificateReloads.Failed.Inc()
-		f.log.Error("certificate not reloaded: the former one stays in use", "error", err,
+		f.log.Error("certificate not reloaded: the old one stays in use", "error", err,
 			"expires", f.current.Load().Leaf.NotAfter)
 	}
 }
@@ -93,7 +94,7 @@ func (f *Files) use(cert *tls.Certificate, found digest) {
 	f.metrics.CertificateExpiry.Set(float64(cert.Leaf.NotAfter.Unix()))
 }
 
-// read makes a certificate of the files. found is set also with an error.
+// read loads a certificate from the files. It returns their digest even if it fails.
 func (f *Files) read() (cert *tls.Certificate, found digest, err error) {
 	certPEM, err := os.ReadFile(f.certFile)
 	if err != nil {
@@ -104,7 +105,7 @@ func (f *Files) read() (cert *tls.Certificate, found digest, err error) {
 		return nil, sha256.Sum256([]byte(err.Error())), err
 	}
 	both := sha256.New()
-	fmt.Fprintf(both, "%d\n", len(certPEM)) //nolint:errcheck // a hash takes all
+	fmt.Fprintf(both, "%d\n", len(certPEM)) //nolint:errcheck // a hash never fails
 	both.Write(certPEM)
 	both.Write(keyPEM)
 	both.Sum(found[:0])

@@ -22,7 +22,7 @@ import (
 	"github.com/holdfast/holdfast/metrics"
 )
 
-// pair is a new certificate with this serial number, which is a year after the last one's end.
+// pair makes a certificate with this serial number, which expires a year after the one before it.
 func pair(t *testing.T, serial int64) (cert, key []byte) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -51,7 +51,7 @@ func write(t *testing.T, name string, data []byte) {
 	}
 }
 
-// files is Files in a directory of its own, with certificate 1.
+// files is a Files in a temporary directory, with certificate 1.
 type files struct {
 	*Files
 	t    *testing.T
@@ -120,7 +120,7 @@ func TestRenewal(t *testing.T) {
 	f.Check()
 	f.want("both are new", 2, 1, 0)
 	f.Check()
-	f.want("unchanged once more", 2, 1, 0)
+	f.want("still unchanged", 2, 1, 0)
 }
 
 func TestBrokenFiles(t *testing.T) {
@@ -153,11 +153,12 @@ func TestBrokenFiles(t *testing.T) {
 	f.Check()
 	f.want("mended", 2, 1, 2)
 	if strings.Contains(f.log.String(), "PRIVATE") {
-		t.Error("a key is in the log")
+		t.Error("the log contains a key")
 	}
 }
 
-// TestKubernetesSecret: a mounted secret's files are links through a link to the directory of the present version.
+// TestKubernetesSecret: the files of a mounted secret are links through a link to the directory of the
+// current version.
 func TestKubernetesSecret(t *testing.T) {
 	f := &files{t: t, dir: t.TempDir(), held: metrics.New(prometheus.NewRegistry())}
 	version := func(name string, serial int64) {
@@ -208,7 +209,7 @@ func TestLoadErrors(t *testing.T) {
 	}
 }
 
-// TestWatch: a handshake after the next look gets the new certificate.
+// TestWatch: a handshake after the next check gets the new certificate.
 func TestWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFiles(t)
@@ -218,6 +219,6 @@ func TestWatch(t *testing.T) {
 		write(t, f.path("tls.key"), key)
 		time.Sleep(Interval)
 		synctest.Wait()
-		f.want("after the next look", 2, 1, 0)
+		f.want("after the next check", 2, 1, 0)
 	})
 }

@@ -1,2 +1,3 @@
-// Package tlscert keeps a server's certificate up to date with its files, so that a renewed one needs no restart.
+// Package tlscert reloads a server's certificate when its files change, so that a renewal needs no
+// restart.
 package tlscert

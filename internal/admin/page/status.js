@@ -1,16 +1,16 @@
-// The status page: asks for api/status every two seconds, and shows what it says. All text from there is set as text.
+// The status page polls api/status every two seconds and shows the report. It never inserts HTML.
 
-const EVERY = 2000;
-const LEAST_COLUMNS = 60; // of the chart: a young process has an empty part on the left
+const INTERVAL = 2000;
+const MIN_COLUMNS = 60; // of the chart: its left part is empty while the process is young
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 
 function text(id, value) {
   const element = typeof id === "string" ? $(id) : id;
-  if (element.textContent !== value) element.textContent = value; // what a reader has selected stays selected
+  if (element.textContent !== value) element.textContent = value; // keeps the reader's selection
 }
 
-// ---- Numbers for people
+// ---- Formatting
 
 const count = (n) => n.toLocaleString("en");
 
@@ -42,7 +42,7 @@ const ago = (status, time) => {
 
 // ---- Parts of the page
 
-/** Fills a table: cells(row) gives [text, class] for each column. Rows and cells that are there are used again. */
+/** Fills a table: cells(row) returns [text, class] for each column. Existing rows and cells are reused. */
 function table(id, list, none, cells) {
   const body = $(id).tBodies[0];
   const rows = list.length ? list.map(cells) : [[[none, "none"]]];
@@ -61,13 +61,13 @@ function table(id, list, none, cells) {
 
 function chart({ step_seconds: step, recovered, failed }) {
   const sum = (list) => list.reduce((a, b) => a + b, 0);
-  const columns = Math.max(LEAST_COLUMNS, recovered.length);
+  const columns = Math.max(MIN_COLUMNS, recovered.length);
   const up = Math.max(1, ...recovered);
   const down = Math.max(0, ...failed);
   const span = duration(columns * step).replace(" 0 s", "");
   text("sum-recovered", count(sum(recovered)));
   text("sum-failed", count(sum(failed)));
-  text("span", `in the last ${span}, ${step} s a column, ${count(Math.max(up, down))} at most`);
+  text("span", `in the last ${span}, ${step} s per column, at most ${count(Math.max(up, down))}`);
   text("from", `${span} ago`);
 
   const svg = $("chart");
@@ -104,11 +104,11 @@ function show(s) {
   text("live", count(live));
   text("live-note", `${count(s.clients.websocket)} WebSocket, ${count(s.clients.polling)} polling`);
   text("parked", count(parked));
-  text("parked-note", s.parked.length ? `of ${count(most)}; the oldest for ${duration(s.parked[0].age_seconds)}` : `of ${count(most)}`);
+  text("parked-note", s.parked.length ? `of ${count(most)}, the oldest for ${duration(s.parked[0].age_seconds)}` : `of ${count(most)}`);
 
   const { recovered, failed, reasons } = s.recoveries;
   text("recovered", recovered + failed ? `${Math.floor((100 * recovered) / (recovered + failed))} %` : "–");
-  text("recovered-note", recovered + failed ? `${count(recovered)} of ${count(recovered + failed)} that came back` : "nobody has come back yet");
+  text("recovered-note", recovered + failed ? `${count(recovered)} of ${count(recovered + failed)} that returned` : "no client has returned yet");
 
   const { bytes: used, budget_bytes: budget, packets } = s.buffer;
   text("buffered", bytes(used));
@@ -133,7 +133,7 @@ function show(s) {
   table(
     "reasons",
     reasons.filter((r) => r.result === "failed" && r.count).sort((a, b) => b.count - a.count),
-    "Every client that came back was recovered.",
+    "Every client that returned was recovered.",
     (r) => [[r.reason, "word"], [count(r.count), "n"], [r.meaning, "muted"]],
   );
   table("recoveries", s.latest_recoveries, "None yet.", (r) => [
@@ -150,7 +150,7 @@ function show(s) {
     [f.reason, "word"],
     [`#${f.client}`, "n muted"],
   ]);
-  text("parked-listed", parked > s.parked.length && s.parked.length ? `the oldest ${s.parked.length} of ${count(parked)}` : "");
+  text("parked-listed", parked > s.parked.length && s.parked.length ? `oldest ${s.parked.length} of ${count(parked)}` : "");
   table("parked-sessions", s.parked, "None: every client is connected.", (p) => [
     [duration(p.age_seconds), "when"],
     [p.namespace, "word"],
@@ -170,25 +170,25 @@ async function update() {
     const response = await fetch("api/status", { cache: "no-store", signal: AbortSignal.timeout(5000) });
     if (!response.ok) throw new Error(`status ${response.status}`);
     const report = await response.json();
-    if (report.version !== 1) return location.reload(); // another holdfast answers, and this page is an old one
+    if (report.version !== 1) return location.reload(); // the page belongs to another version of holdfast
     show(report);
     lastSeen = new Date();
   } catch (err) {
     const since = lastSeen ? `, last seen at ${lastSeen.toLocaleTimeString()}` : "";
-    state("silent", `holdfast does not answer${since}`);
+    state("silent", `holdfast does not respond${since}`);
     console.info(String(err));
   }
 }
 
 let timer;
 
-/** Asks now, and again and again as long as somebody looks. */
+/** Updates the page now, and then periodically while it is visible. */
 async function run() {
   clearTimeout(timer);
   if (document.hidden) return;
   await update();
   clearTimeout(timer);
-  timer = setTimeout(run, EVERY);
+  timer = setTimeout(run, INTERVAL);
 }
 
 document.addEventListener("visibilitychange", run);

@@ -11,10 +11,10 @@ import (
 const (
 	// latest is how many recoveries, and how many failures, are remembered.
 	latest = 50
-	// step and steps are the time that one element of the History counts, and how many there are.
+	// step is the time that one element of the History covers, and steps their number.
 	step  = 5 * time.Second
 	steps = 180
-	// maxError is how many bytes of an error's text are told.
+	// maxError is how many bytes of an error's text a Report contains.
 	maxError = 200
 )
 
@@ -30,8 +30,7 @@ const (
 	dialResults
 )
 
-// Recorder remembers what a Report tells of the past. It is safe for concurrent use; each call takes well under a
-// microsecond.
+// Recorder remembers the past for a Report. It is safe for concurrent use, and fast.
 type Recorder struct {
 	started time.Time // immutable
 
@@ -41,7 +40,7 @@ type Recorder struct {
 	recoveries ring[Recovery]
 	failures   ring[Failure]
 	buckets    [steps]bucket
-	bucket     int64 // number of the newest one since started
+	bucket     int64 // number of the newest bucket, counted from started
 	dials      [dialResults]int64
 	lastAnswer time.Time
 	lastFail   time.Time
@@ -58,7 +57,7 @@ func NewRecorder() *Recorder {
 	}
 }
 
-// Recovered notes a recovery. Its Time is now.
+// Recovered records a recovery that happens now.
 func (r *Recorder) Recovered(e Recovery) {
 	e.Time, e.Namespace = time.Now(), ShortNamespace(e.Namespace)
 	r.mu.Lock()
@@ -68,7 +67,7 @@ func (r *Recorder) Recovered(e Recovery) {
 	r.bucketLocked(e.Time).recovered++
 }
 
-// Failed notes a client that was not recovered. Its Time is now.
+// Failed records a recovery that fails now.
 func (r *Recorder) Failed(e Failure) {
 	e.Time, e.Namespace = time.Now(), ShortNamespace(e.Namespace)
 	r.mu.Lock()
@@ -78,7 +77,7 @@ func (r *Recorder) Failed(e Failure) {
 	r.bucketLocked(e.Time).failed++
 }
 
-// Dialled notes a handshake with the upstream; err says why one without an answer had none.
+// Dialled records a handshake with the upstream that ends now. err says why there was no answer.
 func (r *Recorder) Dialled(result DialResult, err error) {
 	now := time.Now()
 	r.mu.Lock()
@@ -92,7 +91,8 @@ func (r *Recorder) Dialled(result DialResult, err error) {
 	}
 }
 
-// bucketLocked is the bucket of a time; those between it and the newest one are emptied. r.mu is held.
+// bucketLocked returns the bucket of a time, and clears those between it and the newest one. r.mu must
+// be held.
 func (r *Recorder) bucketLocked(t time.Time) *bucket {
 	n := int64(t.Sub(r.started) / step)
 	for i := max(r.bucket+1, n-steps+1); i <= n; i++ {
@@ -102,7 +102,7 @@ func (r *Recorder) bucketLocked(t time.Time) *bucket {
 	return &r.buckets[r.bucket%steps]
 }
 
-// Report returns a Report with what the Recorder knows filled in.
+// Report returns a Report that contains what the Recorder knows.
 func (r *Recorder) Report() Report {
 	now := time.Now()
 	r.mu.Lock()
@@ -170,7 +170,7 @@ func (r *Recorder) historyLocked(now time.Time) History {
 // ring keeps the latest elements.
 type ring[T any] struct {
 	elements []T
-	next     int // where the next one goes, once there are enough
+	next     int // which element to replace next, when the ring is full
 }
 
 func (r *ring[T]) add(e T) {

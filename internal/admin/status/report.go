@@ -7,24 +7,24 @@ import (
 	"github.com/holdfast/holdfast/metrics"
 )
 
-// Version is the Report's version: it grows when a field is renamed, removed or changes its meaning, not when one is
-// added.
+// Version is the Report's version. It changes when a field is renamed or removed or changes its
+// meaning, but not when one is added.
 const Version = 1
 
 // States of the process.
 const (
 	Serving  = "serving"
-	Draining = "draining" // it takes no new clients and is about to end
+	Draining = "draining" // shutting down: no new clients
 )
 
 // Health of the upstream.
 const (
 	HealthOK      = "ok"      // it answered the last handshake
-	HealthFailing = "failing" // it did not
+	HealthFailing = "failing" // it did not answer the last handshake
 	HealthUnknown = "unknown" // there was no handshake yet
 )
 
-// Report is holdfast's state at a time. Its JSON is the answer of /api/status; lists are never null.
+// Report is holdfast's state at a point in time. /api/status returns it as JSON. Lists are never null.
 type Report struct {
 	Version        int        `json:"version"`
 	Time           time.Time  `json:"time"`
@@ -38,7 +38,7 @@ type Report struct {
 	History        History    `json:"history"`
 	LatestRecovery []Recovery `json:"latest_recoveries"` // newest first
 	LatestFailure  []Failure  `json:"latest_failures"`   // newest first
-	Parked         []Parked   `json:"parked"`            // those parked longest, oldest first
+	Parked         []Parked   `json:"parked"`            // the longest parked, oldest first
 }
 
 // Holdfast is the process itself.
@@ -49,7 +49,7 @@ type Holdfast struct {
 	UptimeSeconds float64   `json:"uptime_seconds"`
 }
 
-// Sessions counts them by state.
+// Sessions counts sessions by state.
 type Sessions struct {
 	Live      int `json:"live"`
 	Parked    int `json:"parked"`
@@ -62,14 +62,14 @@ type Transports struct {
 	WebSocket int `json:"websocket"`
 }
 
-// Buffer is what all sessions' logs hold.
+// Buffer is the memory used by the logs of all sessions.
 type Buffer struct {
 	Packets     int64 `json:"packets"`
 	Bytes       int64 `json:"bytes"`
 	BudgetBytes int64 `json:"budget_bytes"`
 }
 
-// Upstream is how the server answers handshakes.
+// Upstream says how the server answers handshakes.
 type Upstream struct {
 	URL         string     `json:"url"`
 	Health      string     `json:"health"` // HealthOK, HealthFailing or HealthUnknown
@@ -82,7 +82,7 @@ type Upstream struct {
 // Handshakes counts Engine.IO handshakes with the upstream since the start, by result.
 type Handshakes struct {
 	OK       int64 `json:"ok"`
-	Rejected int64 `json:"rejected"` // by the upstream itself, which answers therefore
+	Rejected int64 `json:"rejected"` // answered with an error status
 	Error    int64 `json:"error"`
 	Timeout  int64 `json:"timeout"`
 }
@@ -91,10 +91,10 @@ type Handshakes struct {
 type Recoveries struct {
 	Recovered int64         `json:"recovered"`
 	Failed    int64         `json:"failed"`
-	Reasons   []ReasonCount `json:"reasons"` // every reason there is
+	Reasons   []ReasonCount `json:"reasons"` // every possible reason
 }
 
-// ReasonCount is how often there was one reason.
+// ReasonCount says how often a reason occurred.
 type ReasonCount struct {
 	Result  string         `json:"result"` // "recovered" or "failed"
 	Reason  metrics.Reason `json:"reason"`
@@ -102,8 +102,8 @@ type ReasonCount struct {
 	Meaning string         `json:"meaning"`
 }
 
-// History counts recoveries over time. The lists are of one length, oldest first; the last element is the
-// time that is under way.
+// History counts recoveries over time. Both lists have the same length, oldest first. The last element
+// is the current, incomplete step.
 type History struct {
 	StepSeconds int       `json:"step_seconds"`
 	Start       time.Time `json:"start"` // of the first element
@@ -111,13 +111,13 @@ type History struct {
 	Failed      []int     `json:"failed"`
 }
 
-// Recovery is a client that has its session again.
+// Recovery is a client that resumed its session.
 type Recovery struct {
 	Time        time.Time      `json:"time"`
 	Client      uint64         `json:"client"` // the number of its handshake, as in the log
 	Namespace   string         `json:"namespace"`
 	Reason      metrics.Reason `json:"reason"` // metrics.Resumed or Takeover
-	Missed      int            `json:"missed"` // packets that waited for it
+	Missed      int            `json:"missed"` // packets sent while it was away
 	AwaySeconds float64        `json:"away_seconds"`
 }
 
@@ -139,13 +139,13 @@ type Parked struct {
 	Bytes            int            `json:"bytes"`
 }
 
-// maxNamespace is how many bytes of a namespace's name are told.
+// maxNamespace is how many bytes of a namespace's name a Report contains.
 const maxNamespace = 100
 
-// ShortNamespace is what a Report tells of a namespace's name, which a client may have chosen.
+// ShortNamespace shortens a namespace's name, which a client may have chosen, for a Report.
 func ShortNamespace(name string) string { return shorten(name, maxNamespace) }
 
-// shorten cuts a text to n bytes, and what is no UTF-8 out of what it cuts.
+// shorten truncates s to n bytes. If it does, it also removes invalid UTF-8.
 func shorten(s string, n int) string {
 	if len(s) <= n {
 		return s

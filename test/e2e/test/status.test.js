@@ -126,7 +126,7 @@ describe("the status page", { skip: skip || noBrowser }, () => {
     assert.deepEqual(browser.complaints, []);
   });
 
-  it("says when holdfast does not answer any more, and goes on when it does", async (t) => {
+  it("says that holdfast does not respond, and recovers when it does", async (t) => {
     const s = await stack(t, { server: false, upstreamPort: 9 });
     const page = await browser.newPage();
     await page.goto(`http://127.0.0.1:${s.hf.adminPort}/`);
@@ -135,7 +135,7 @@ describe("the status page", { skip: skip || noBrowser }, () => {
     await until(async () => (await page.locator("#health").innerText()) === "failing", "the upstream's failure", 15000);
     assert.match(await page.locator("#upstream-note").innerText(), /refused/);
     await page.route("**/api/status", (route) => route.abort());
-    await until(async () => /does not answer, last seen/.test(await page.locator("#state").innerText()), "the silence to be told", 15000);
+    await until(async () => /does not respond, last seen/.test(await page.locator("#state").innerText()), "the silence to be told", 15000);
     await page.unroute("**/api/status");
     await until(async () => (await page.locator("#state").innerText()) === "serving", "the page to go on", 15000);
   });
