@@ -85,7 +85,7 @@ describe("SIGHUP", { concurrency: 4, skip }, () => {
     const bad = {
       "a misspelt key": ["recovery:\n  max_duration: 1s\n", /config\.yaml:2: recovery\.max_duration: unknown key/],
       "a bad value": ["log:\n  level: info\nlimits:\n  max_connections: -1\n", /limits\.max_connections: found \\?"-1/],
-      "no YAML": ["listen: [", /not YAML/],
+      "no YAML": ["listen: [", /invalid YAML/],
     };
     for (const [what, [text, why]] of Object.entries(bad)) {
       const said = await s.hf.reload(text);
