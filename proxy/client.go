@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -28,12 +29,13 @@ type client struct {
 	closing  *time.Timer           // nil for most
 	home     *link                 // of its own handshake; nil while none is needed
 	goodbyes byNamespace[*goodbye] // to sessions that it left
+	stopDial context.CancelFunc    // of a further home; nil unless one is dialled
 
 	in incoming // owned by the Socket's input
 
 	partialBytes atomic.Int64 // of in.partial, as counted in Server.incomplete
 	websocket    atomic.Bool
-	redialing    atomic.Bool // its input is paused until a further home is there
+	pauses       pauses      // of its input
 	failed       atomic.Bool // by a panic
 	detached     sync.Once
 	done         ending // the client is gone and its sessions are parked
@@ -144,6 +146,9 @@ func (c *client) letGo() (cursors []*session.Cursor, home *link) {
 	c.sessions.clear()
 	if c.closing != nil {
 		c.closing.Stop()
+	}
+	if c.stopDial != nil {
+		c.stopDial()
 	}
 	c.srv.guard(func() { cursors = append(cursors, c.out.cursors()...) })
 	c.srv.guard(c.out.close)

@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/holdfast/holdfast/metrics"
@@ -59,15 +61,18 @@ func (c *client) connectHome(namespace string, data []byte) {
 // that nothing overtakes what it is for.
 func (c *client) homeFor(then func(home *link)) {
 	c.in.dialing, c.in.lazy = true, false
-	c.redialing.Store(true)
-	c.sock.Pause()
-	go c.redial(then) // ends within the handshake timeout
+	c.pauses.add(c.sock, redialing)
+	go c.redial(then) // ends within the handshake timeout, or soon after the client has gone
 }
 
 // redial repeats the client's handshake upstream.
 func (c *client) redial(then func(home *link)) {
 	defer c.contain()
+	defer c.pauses.remove(c.sock, redialing)
 	home, err := c.dialHome()
+	if errors.Is(err, errClientGone) {
+		return
+	}
 	c.sock.Input(func() {
 		c.in.dialing = false
 		if err != nil {
@@ -76,7 +81,6 @@ func (c *client) redial(then func(home *link)) {
 			return
 		}
 		then(home)
-		defer func() { c.redialing.Store(c.in.dialing) }()
 		waiting := c.in.waiting
 		c.in.waiting, c.in.waitingBytes = nil, 0
 		for i, m := range waiting {
@@ -87,27 +91,52 @@ func (c *client) redial(then func(home *link)) {
 			c.Message(m.data, m.binary)
 		}
 	})
-	if !c.redialing.Load() {
-		c.sock.Resume()
+}
+
+// beginDial returns the context of a dial, which ends with the client too.
+func (c *client) beginDial() (ctx context.Context, cancel context.CancelFunc, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, nil, errClientGone
 	}
+	ctx, cancel = context.WithTimeout(context.Background(), c.srv.settings().Upstream.HandshakeTimeout)
+	c.stopDial = cancel
+	return ctx, cancel, nil
+}
+
+// endDial takes the dialled link in place of the home there is, unless the client has gone.
+func (c *client) endDial() (old *link, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stopDial = nil
+	if c.closed {
+		return nil, errClientGone
+	}
+	old = c.home
+	c.home = nil
+	return old, nil
 }
 
 func (c *client) dialHome() (*link, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), c.srv.settings().Upstream.HandshakeTimeout)
-	defer cancel()
 	req, err := c.request.restore(c.byWebSocket)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := c.srv.upstream.Dial(ctx, req)
+	ctx, cancel, err := c.beginDial()
 	if err != nil {
 		return nil, err
 	}
-	c.mu.Lock()
-	old := c.home
-	c.home = nil
-	c.mu.Unlock()
-	if old != nil {
+	defer cancel()
+	conn, err := c.srv.upstream.Dial(ctx, req)
+	old, gone := c.endDial()
+	switch {
+	case err != nil:
+		return nil, cmp.Or(gone, err) // the dial ends with the client
+	case gone != nil:
+		conn.Close()
+		return nil, gone
+	case old != nil:
 		old.release(c, false)
 	}
 	l := newLink(c.srv, conn, c)

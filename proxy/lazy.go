@@ -98,7 +98,7 @@ func (c *client) closeUnlessConnected(timeout time.Duration) {
 		c.mu.Lock()
 		unused := c.home == nil && c.sessions.empty()
 		c.mu.Unlock()
-		if unused && !c.redialing.Load() {
+		if unused && !c.pauses.has(redialing) {
 			c.sock.Close()
 		}
 	})

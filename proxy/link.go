@@ -132,16 +132,24 @@ func (l *link) flush(c *client) {
 	if l.conn.Flush() < congestedBytes {
 		return
 	}
-	c.sock.Pause()
-	l.mu.Lock()
-	ended := l.ended
-	if !slices.Contains(l.congested, c) {
-		l.congested = append(l.congested, c)
+	c.pauses.add(c.sock, congested)
+	if !l.noteCongested(c) {
+		c.pauses.remove(c.sock, congested)
 	}
-	l.mu.Unlock()
-	if ended || l.conn.Flush() == 0 { // it may have drained before the client was noted
+	if l.conn.Flush() == 0 { // it may have drained before the client was noted
 		l.Drained()
 	}
+}
+
+// noteCongested notes a client that Drained is to resume. It returns false if it is noted already, or the link has ended.
+func (l *link) noteCongested(c *client) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended || slices.Contains(l.congested, c) {
+		return false
+	}
+	l.congested = append(l.congested, c)
+	return true
 }
 
 // Drained implements engineio.ConnHandler.
@@ -152,9 +160,7 @@ func (l *link) Drained() {
 	l.congested = nil
 	l.mu.Unlock()
 	for _, c := range clients {
-		if !c.redialing.Load() { // else it goes on when that is done
-			c.sock.Resume()
-		}
+		c.pauses.remove(c.sock, congested)
 	}
 }
 

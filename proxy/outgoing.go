@@ -54,8 +54,8 @@ type outgoing struct {
 	within    time.Duration // in which the bytes should arrive
 	confirmed uint64        // of the packets sent; count's value then
 
-	rawBytes int   // of the pending items without a session
-	rawHeld  *link // held because rawBytes passed the window
+	rawBytes int     // of the pending items without a session
+	rawHeld  []*link // that sent some since rawBytes passed the window; held
 	window   int
 
 	replays []replay // sessions just resumed
@@ -106,22 +106,22 @@ func (o *outgoing) add() *item {
 	return &o.pending[len(o.pending)-1]
 }
 
-// pushRaw adds a message of no session, which is not copied. Past the window, its link is held.
+// pushRaw adds a message of no session, which is not copied. Past the window, its link is held; the client may have several.
 func (o *outgoing) pushRaw(data []byte, binary bool, from *link) {
 	it := o.add()
 	it.data, it.binary = data, binary
 	o.rawBytes += len(data)
-	if o.rawHeld == nil && o.rawBytes >= o.window {
-		o.rawHeld = from
+	if o.rawBytes >= o.window && !slices.Contains(o.rawHeld, from) {
+		o.rawHeld = append(o.rawHeld, from)
 		from.SessionHeld(true)
 	}
 }
 
 func (o *outgoing) unholdRaw() {
-	if o.rawHeld != nil {
-		o.rawHeld.SessionHeld(false)
-		o.rawHeld = nil
+	for _, l := range o.rawHeld {
+		l.SessionHeld(false)
 	}
+	o.rawHeld = nil
 }
 
 // cursors are those of sessions that ended but are not all sent; their logs can go with the client.
@@ -321,7 +321,7 @@ func (c *client) Confirm(mark uint64) {
 		n++
 	}
 	o.bytes -= arrived
-	o.written = append(o.written[:0], o.written[n:]...)
+	o.written = slices.Delete(o.written, 0, n) // which clears what is behind: a cursor leads to its session and log
 	o.confirmed = max(o.confirmed, mark)
 	c.settleLocked()
 	if mark == o.mark && arrived > 0 {

@@ -1,0 +1,203 @@
+package proxy
+
+import (
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/metrics"
+)
+
+type input struct{ calls []string }
+
+func (i *input) Pause()  { i.calls = append(i.calls, "pause") }
+func (i *input) Resume() { i.calls = append(i.calls, "resume") }
+
+func TestInputIsResumedWhenTheLastReasonIsGone(t *testing.T) {
+	var p pauses
+	in := &input{}
+	p.add(in, congested)
+	p.add(in, redialing)
+	p.add(in, congested) // by another link
+	p.remove(in, redialing)
+	p.remove(in, congested)
+	if !slices.Equal(in.calls, []string{"pause"}) || p.has(redialing) || !p.has(congested) {
+		t.Errorf("with one reason left: %v", in.calls)
+	}
+	p.remove(in, congested)
+	p.add(in, redialing)
+	if want := []string{"pause", "resume", "pause"}; !slices.Equal(in.calls, want) {
+		t.Errorf("%v, want %v", in.calls, want)
+	}
+}
+
+// congest gives links more than their servers take, and lets the client see it.
+func congest(r *rig, c *client, links ...*link) {
+	r.t.Helper()
+	for _, l := range links {
+		for range 12 { // more than kernels buffer
+			l.conn.Send([]byte(`2/nowhere,["`+strings.Repeat("x", 1<<20)+`"]`), nil)
+		}
+	}
+	c.sock.Input(func() {
+		for _, l := range links {
+			c.touch(l)
+		}
+	})
+	for _, l := range links {
+		l.mu.Lock()
+		noted := slices.Contains(l.congested, c)
+		l.mu.Unlock()
+		if !noted {
+			r.t.Fatal("the server takes all: the test shows nothing")
+		}
+	}
+}
+
+func isCongested(l *link) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.congested) > 0
+}
+
+// readUntil reads until the message is there, and returns what flag is then.
+func (p *peer) readUntil(message string, flag *atomic.Bool) <-chan bool {
+	found := make(chan bool, 1)
+	go func() { // ends with the message or the connection
+		defer close(found)
+		for {
+			switch got, err := p.next(); {
+			case err != nil:
+				return
+			case got == message:
+				found <- flag.Load()
+				return
+			}
+		}
+	}()
+	return found
+}
+
+// A link that takes data again does not undo that another takes none.
+func TestClientStaysPausedForItsOtherLink(t *testing.T) {
+	r, s := newScriptedRig(t, nil)
+	c, first, second := further(r, s)
+	first.send(`40/b,{"sid":"b1"}`)
+	c.want("40/b,")
+	cl := r.byOrder(1)
+	la, lb := cl.attached("/a").Session().Upstream().(*link), cl.attached("/b").Session().Upstream().(*link)
+	congest(r, cl, la, lb)
+	c.send(`42/b,["later"]`)
+	var drained atomic.Bool
+	arrived := first.readUntil(`42/b,["later"]`, &drained)
+	r.await("the first link to be drained", func() bool { return !isCongested(lb) })
+	select {
+	case <-arrived:
+		t.Fatal("the client is read, though its other link is congested")
+	case <-time.After(100 * time.Millisecond): // the other link's server takes nothing: nothing tells when to stop waiting
+	}
+	drained.Store(true)
+	second.readUntil("", &drained)
+	if !<-arrived {
+		t.Error("the client was read before its other link was drained")
+	}
+}
+
+// A further home that was dialled does not undo that a link is congested.
+func TestClientStaysPausedAfterItsHomeWasDialled(t *testing.T) {
+	r, s := newScriptedRig(t, nil)
+	c := r.dial()
+	first := s.accept()
+	c.send("40/a,", "40/b,")
+	first.want("40/a,", "40/b,")
+	first.send(`40/a,{"sid":"a1"}`, `40/b,{"sid":"b1"}`)
+	c.want("40/a,", "40/b,")
+	c.send("41/a,")
+	first.want("41/a,")
+	cl := r.byOrder(1)
+	lb := cl.attached("/b").Session().Upstream().(*link)
+	congest(r, cl, lb)
+	cl.sock.Input(func() { cl.Message([]byte("0/a,"), false) })
+	second := s.accept()
+	second.want("40/a,")
+	second.send(`40/a,{"sid":"a2"}`)
+	c.want(`40/a,{"sid":"a2"`)
+	c.send(`42/a,["later"]`)
+	var drained atomic.Bool
+	arrived := second.readUntil(`42/a,["later"]`, &drained)
+	select {
+	case <-arrived:
+		t.Fatal("the client is read, though a link of its is congested")
+	case <-time.After(100 * time.Millisecond): // as above
+	}
+	drained.Store(true)
+	first.readUntil("", &drained)
+	if !<-arrived {
+		t.Error("the client was read before its link was drained")
+	}
+}
+
+// The server is not asked any longer for a further home of a client that has gone.
+func TestDialEndsWithItsClient(t *testing.T) {
+	url, s, asked, answer := slowUpstream(t)
+	r := newRig(t, func(c *config.Config) { c.Upstream.URL = url })
+	go func() { // ends with the first handshake
+		<-asked
+		answer <- struct{}{}
+	}()
+	c := r.dial()
+	first := s.accept()
+	c.send("40/a,", "40/b,")
+	first.want("40/a,", "40/b,")
+	first.send(`40/a,{"sid":"a1"}`, `40/b,{"sid":"b1"}`)
+	c.want("40/a,", "40/b,")
+	c.send("41/a,", "40/a,")
+	upstream := <-asked
+	r.byOrder(1).giveUp(metrics.Takeover)
+	select {
+	case <-upstream.Done():
+	case <-time.After(5 * time.Second): // the handshake's time is 10 s
+		t.Error("the upstream is still asked")
+	}
+	if strings.Contains(r.logs.String(), "further upstream handshake failed") {
+		t.Error("that the client has gone is logged as a failure")
+	}
+}
+
+// Each link whose messages wait for a client that takes none is held.
+func TestAllLinksOfWaitingMessagesAreHeld(t *testing.T) {
+	r, s := newScriptedRig(t, nil)
+	further(r, s)
+	cl := r.byOrder(1)
+	r.proxy.mu.Lock()
+	links := make([]*link, 0, 2)
+	for l := range r.proxy.allLink {
+		links = append(links, l)
+	}
+	r.proxy.mu.Unlock()
+	holds := func() (n []int) {
+		for _, l := range links {
+			l.holdMu.Lock()
+			n = append(n, l.holds)
+			l.holdMu.Unlock()
+		}
+		return n
+	}
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	for range 3 { // once each, however many messages there are
+		for _, l := range links {
+			cl.out.pushRaw(make([]byte, cl.out.window), false, l)
+		}
+	}
+	if got := holds(); !slices.Equal(got, []int{1, 1}) {
+		t.Errorf("the links are held %v times, want once each", got)
+	}
+	cl.out.close()
+	if got := holds(); !slices.Equal(got, []int{0, 0}) {
+		t.Errorf("then the links are held %v times, want not at all", got)
+	}
+}
