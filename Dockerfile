@@ -8,12 +8,12 @@ COPY . .
 ARG VERSION=dev
 RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$VERSION" -o /out/holdfast .
 
-# The image has the binary, the certificate authorities for https:// upstreams, and nothing else.
+# The image contains only the binary and the certificate authorities for https:// upstreams.
 FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /out/holdfast /holdfast
 USER 65532:65532
-# In a container, 127.0.0.1 would hide the metrics from everybody. Do not publish this port to the world.
+# On 127.0.0.1 the metrics would be unreachable from outside the container. Do not publish this port to the public.
 ENV HOLDFAST_ADMIN_LISTEN=:9090
 EXPOSE 8080 9090
 ENTRYPOINT ["/holdfast"]

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks what the documents refer to: that the files their links lead to exist, and the tests that guarantees.md names.
+# Checks that the files that documents link to exist, and the tests that guarantees.md names.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bad=0

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that tests make use of, where they are missing and that is possible.
-# Without them those tests are skipped, or say what they lack.
+# Installs missing Debian packages that tests use, if it runs as root on Debian. Tests whose packages are
+# missing are skipped.
 set -euo pipefail
 
 packages=(
   python3-socketio python3-aiohttp python3-werkzeug # the Python servers of the end-to-end tests
   prometheus                                        # promtool checks metrics and rules; Prometheus scrapes
-  nginx haproxy caddy                               # in front of holdfast, with the files of deploy/fronts
-  systemd                                           # systemd-analyze, which checks deploy/systemd
+  nginx haproxy caddy                               # in front of holdfast, configured by deploy/fronts
+  systemd                                           # systemd-analyze checks deploy/systemd
   openssl                                           # certificates
-  chromium                                          # the browser for tests of pages
+  chromium                                          # the browser for page tests
 )
 
 command -v apt-get >/dev/null && command -v dpkg-query >/dev/null || exit 0
@@ -21,11 +21,11 @@ done
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 if [ "$(id -u)" != 0 ]; then
-  echo "For all tests, install as root: apt-get install ${missing[*]}" >&2
+  echo "To run all tests, install as root: apt-get install ${missing[*]}" >&2
   exit 0
 fi
 
-# No package is to start its daemon: Prometheus on port 9090, nginx on port 80.
+# Keep packages from starting their daemons, such as Prometheus on port 9090 and nginx on port 80.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
   printf '#!/bin/sh\nexit 101\n' >"$policy"
@@ -43,4 +43,4 @@ fi
 cat "$log" >&2
 rm -f "$log"
 [ -z "${CI:-}" ] || exit 1
-echo "Going on: the tests that need them are skipped." >&2
+echo "Continuing: tests that need these packages will be skipped." >&2

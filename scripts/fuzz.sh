@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every fuzz target for FUZZTIME (default 30s). PACKAGES chooses the packages, FUZZ is a regular expression
-# that chooses targets.
+# Runs every fuzz target for FUZZTIME (default 30s). PACKAGES selects packages, and FUZZ, a regular expression,
+# selects targets.
 set -euo pipefail
 
 time=${FUZZTIME:-30s}
