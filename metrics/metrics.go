@@ -106,6 +106,19 @@ const (
 	IncompleteBytes RefusalLimit = "incomplete_bytes"
 )
 
+// refusalKeys are the configuration keys of the limits.
+var refusalKeys = map[RefusalLimit]string{
+	Connections:           "limits.max_connections",
+	ConnectionsPerAddress: "limits.max_connections_per_address",
+	HandshakesPerAddress:  "limits.handshakes_per_second_per_address",
+	Namespaces:            "limits.max_namespaces_per_connection",
+	TakeoversPerSession:   "limits.takeovers_per_minute_per_session",
+	IncompleteBytes:       "recovery.buffer.total_bytes",
+}
+
+// Key is the configuration key that sets the limit.
+func (l RefusalLimit) Key() string { return refusalKeys[l] }
+
 // RefusalLimits returns every RefusalLimit.
 func RefusalLimits() []RefusalLimit {
 	return []RefusalLimit{

@@ -233,6 +233,7 @@ func (c *client) attach(l *link, namespace string, reply connectReply, binding s
 	s.Bind(binding)
 	l.add(s) // before the client's end, which waits for mu, can find the link without sessions
 	c.sessions.set(namespace, cur)
+	c.forgetEndedLocked()
 	c.out.pushRaw(reply.withPID(s), false, l)
 	return true
 }

@@ -268,6 +268,14 @@ func (m *model) again(s *space) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if s.page.conn != nil && s.left && s.asked == "" {
+		if twice := m.choice(4); !m.parks && twice > 1 { // disconnect() before the reply, of which nothing is sent, and connect()
+			first, second := s.connectPacket(""), s.connectPacket("")
+			if twice == 3 {
+				second = s.connectPacket(`"other":"auth"`)
+			}
+			s.page.conn.writeTogether(text(first), text(second))
+			return
+		}
 		s.connect()
 		if from := m.socket(s.sid); from != nil && m.parks {
 			for i := range from.sent { // this connection may be stalled, or be cut within what it is sent

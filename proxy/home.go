@@ -6,7 +6,9 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/metrics"
+	"github.com/holdfast/holdfast/session"
 )
 
 // A client's home is the link of its own handshake: fresh namespaces are connected there. It is given up when the client resumes
@@ -18,6 +20,44 @@ func (c *client) connecting(namespace string) bool {
 	home := c.home
 	c.mu.Unlock()
 	return home != nil && home.connecting(namespace)
+}
+
+// repeats handles a CONNECT for a namespace whose former CONNECT has no reply yet: the client called disconnect(), which it
+// tells nobody then, and connect() again. It returns false if that is to be connected as well.
+func (c *client) repeats(namespace string, connect []byte) bool {
+	rest, _, err := socketio.TakeRecovery(connect, session.IsPID, session.IsOffset)
+	if err != nil {
+		c.drop("second CONNECT for a namespace")
+		return true
+	}
+	c.mu.Lock()
+	home := c.home
+	c.mu.Unlock()
+	return home != nil && home.repeated(c, namespace, rest)
+}
+
+// openNamespaces is how many namespaces the client has sessions in, or awaits a CONNECT reply for.
+func (c *client) openNamespaces() (n int) {
+	c.mu.Lock()
+	home := c.home
+	c.mu.Unlock()
+	if home != nil {
+		n = home.connectingFor(c)
+	}
+	for e := c.sessions.first.Load(); e != nil; e = e.next {
+		if e.value.Attached() {
+			n++
+		}
+	}
+	return n
+}
+
+// forgetEndedLocked forgets sessions and goodbyes of namespaces that have ended, the oldest first, once the client has had many
+// namespaces. What it still sends for them is then judged by the upstream. c.mu is held.
+func (c *client) forgetEndedLocked() {
+	most := c.srv.settings().Limits.MaxNamespacesPerConnection
+	c.sessions.trim(most, func(cur *session.Cursor) bool { return !cur.Attached() })
+	c.goodbyes.trim(most, func(g *goodbye) bool { return g.session.State() == session.Closed })
 }
 
 // releaseHome closes the client's home if nothing is on it: the client resumed instead.

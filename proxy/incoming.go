@@ -45,7 +45,7 @@ type incoming struct {
 	earlyBytes   int
 	waiting      []message // what came while a further home was dialled
 	waitingBytes int
-	namespaces   []string // that a CONNECT came for
+	namespaces   []string // that a CONNECT came for, the latest of them
 }
 
 type limits struct{ partialBytes int }
@@ -360,10 +360,9 @@ func (c *client) connect(p *packet) {
 	start := time.Now()
 	in := &c.in
 	namespace := string(p.h.Namespace)
-	if cur := c.attached(namespace); cur != nil || c.connecting(namespace) {
-		if cur != nil { // it disconnected before the reply to the first one, which it tells nobody, and ignored what came since
-			c.srv.registry.Fail(cur, session.ClientDisconnect)
-		}
+	if cur := c.attached(namespace); cur != nil {
+		// It disconnected before the reply to the first one, which it tells nobody, and ignored what came since.
+		c.srv.registry.Fail(cur, session.ClientDisconnect)
 		c.drop("second CONNECT for a namespace")
 		return
 	}
@@ -371,10 +370,17 @@ func (c *client) connect(p *packet) {
 		c.drop("namespace's name too long")
 		return
 	}
+	if c.connecting(namespace) && c.repeats(namespace, p.data) {
+		return
+	}
+	most := c.srv.settings().Limits.MaxNamespacesPerConnection
 	if !slices.Contains(in.namespaces, namespace) {
+		if surplus := len(in.namespaces) + 1 - most; surplus > 0 {
+			in.namespaces = slices.Delete(in.namespaces, 0, surplus)
+		}
 		in.namespaces = append(in.namespaces, namespace)
 	}
-	if len(in.namespaces) > c.srv.settings().Limits.MaxNamespacesPerConnection {
+	if c.openNamespaces() >= most {
 		c.srv.refused(metrics.Namespaces, c.address)
 		c.dropFor(metrics.Limit, "too many namespaces")
 		return
@@ -467,6 +473,7 @@ func (c *client) reattach(claim session.Claim, start time.Time) (r session.Resum
 		return r, false
 	}
 	c.sessions.set(claim.Namespace, r.Cursor)
+	c.forgetEndedLocked()
 	c.goodbyes.remove(claim.Namespace)
 	c.out.pushRaw(r.Reply, false, r.Cursor.Session().Upstream().(*link))
 	if r.ToRead > 0 {

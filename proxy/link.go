@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"hash/maphash"
 	"log/slog"
 	"maps"
 	"slices"
@@ -42,7 +43,6 @@ type link struct {
 	client    *client               // whose home this is, or nil
 	used      bool                  // a namespace was connected on it, or everything passes
 	pending   map[string]connecting // by the namespaces whose CONNECT reply is awaited
-	opening   int                   // sessions whose CONNECT reply has come, and which are not in sessions yet
 	spent     map[string]struct{}   // namespaces that a DISCONNECT was sent for: never connected here again
 	former    map[string]struct{}   // namespaces whose session has ended: see late
 	congested []*client             // paused until the upstream takes more
@@ -61,9 +61,17 @@ type arrivals struct {
 
 // connecting is a CONNECT whose reply is awaited.
 type connecting struct {
-	client  *client
-	binding session.Binding // of the session that it opens
+	client   *client         // nil if it has sent another CONNECT since, elsewhere
+	binding  session.Binding // of the session that it opens
+	sum      uint64          // of the packet
+	answered bool            // the reply has come, and the session is not in link.sessions yet
 }
+
+var connectSeed = maphash.MakeSeed()
+
+// maxEndedNamespaces bounds how many names of namespaces that have ended a link remembers. Beyond it the client gets another
+// link for further ones.
+const maxEndedNamespaces = 1000
 
 func newLink(s *Server, conn *engineio.Conn, c *client) *link {
 	l := &link{
@@ -90,15 +98,17 @@ func (l *link) connect(c *client, namespace string, data []byte) bool {
 	binding := l.srv.binder.session(c.bound, data)
 	l.mu.Lock()
 	_, spent := l.spent[namespace]
+	_, waits := l.pending[namespace]
 	open := l.sessions.get(namespace) != nil
-	if l.ended || spent || open {
+	worn := max(len(l.spent), len(l.former)) >= maxEndedNamespaces
+	if l.ended || spent || waits || open || worn {
 		l.mu.Unlock()
 		return false
 	}
 	if l.pending == nil {
 		l.pending = make(map[string]connecting)
 	}
-	l.pending[namespace] = connecting{c, binding}
+	l.pending[namespace] = connecting{client: c, binding: binding, sum: maphash.Bytes(connectSeed, data)}
 	l.used = true
 	l.mu.Unlock()
 	l.conn.Send(data, nil)
@@ -112,11 +122,40 @@ func (l *link) connecting(namespace string) bool {
 	return ok
 }
 
+// connectingFor is how many replies the client awaits here.
+func (l *link) connectingFor(c *client) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, asked := range l.pending {
+		if asked.client == c {
+			n++
+		}
+	}
+	return n
+}
+
+// repeated takes a CONNECT for a namespace whose former one has no reply yet. If they are alike the reply is for both, and it
+// returns true. Else the socket that the former one opens is disconnected when the reply comes: the latest counts.
+func (l *link) repeated(c *client, namespace string, connect []byte) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	asked, ok := l.pending[namespace]
+	switch {
+	case !ok || asked.client != c:
+		return false
+	case asked.answered || asked.sum == maphash.Bytes(connectSeed, connect):
+		return true
+	}
+	asked.client = nil
+	l.pending[namespace] = asked
+	return false
+}
+
 // unused reports whether nothing is on the link but its client's handshake.
 func (l *link) unused() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.sessions.empty() && len(l.pending) == 0 && l.opening == 0 && !l.raw.Load()
+	return l.sessions.empty() && len(l.pending) == 0 && !l.raw.Load()
 }
 
 // relayRaw makes the link pass everything as it is.
@@ -333,9 +372,10 @@ func (l *link) answeredLocked(namespace string) (asked connecting, ok bool) {
 func (l *link) connected(p *packet) {
 	namespace := string(p.h.Namespace)
 	l.mu.Lock()
-	asked, ok := l.answeredLocked(namespace)
+	asked, ok := l.pending[namespace]
 	if ok {
-		l.opening++
+		asked.answered = true
+		l.pending[namespace] = asked
 	}
 	l.mu.Unlock()
 	if !ok {
@@ -350,10 +390,13 @@ func (l *link) connected(p *packet) {
 	}
 	l.deliver()
 	c := asked.client
-	resumable := plain && c.recoverable && l.srv.settings().recoverable(namespace)
-	attached := c.connected(l, namespace, connectReply{slices.Clone(p.data), place}, asked.binding, resumable)
+	attached := false
+	if c != nil {
+		resumable := plain && c.recoverable && l.srv.settings().recoverable(namespace)
+		attached = c.connected(l, namespace, connectReply{slices.Clone(p.data), place}, asked.binding, resumable)
+	}
 	l.mu.Lock()
-	l.opening--
+	l.answeredLocked(namespace)
 	l.mu.Unlock()
 	if attached {
 		l.touch(c)
@@ -488,7 +531,7 @@ func (l *link) release(c *client, gone bool) {
 // closeIfUnused closes a link that is no client's home and has no sessions. It reports whether the link is closed.
 func (l *link) closeIfUnused() bool {
 	l.mu.Lock()
-	unused := l.client == nil && l.sessions.empty() && (len(l.pending) == 0 && l.opening == 0 || l.gone)
+	unused := l.client == nil && l.sessions.empty() && (len(l.pending) == 0 || l.gone)
 	closed, used := l.ended, l.used
 	l.mu.Unlock()
 	switch {
@@ -530,7 +573,9 @@ func (l *link) Closed(err error) {
 		l.srv.guard(func() { l.lose(s, reason) })
 	}
 	for _, w := range left.waiting { // nobody answers their CONNECT
-		w.client.end()
+		if w.client != nil {
+			w.client.end()
+		}
 	}
 	if left.home != nil {
 		left.home.homeLost(l, left.needed || len(left.sessions) > 0)

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -296,19 +295,28 @@ func (m *model) socket(sid string) *socket {
 }
 
 // connect sends a CONNECT, which asks for recovery if there was a session.
-func (s *space) connect() {
+func (s *space) connect() { s.page.conn.write(text(s.connectPacket(""))) }
+
+// connectPacket is the CONNECT; auth is what it has beside the library's own keys.
+func (s *space) connectPacket(auth string) string {
 	s.partial = nil
-	payload := ""
 	s.asked = "-"
+	var keys []string
 	if s.pid != "" {
 		s.asked = s.pid
-		b, _ := json.Marshal(map[string]string{"pid": s.pid, "offset": s.offset}) // strings always encode
-		if s.offset == "" {
-			b = bytes.Replace(b, []byte(`"offset":"",`), nil, 1)
+		keys = append(keys, `"pid":"`+s.pid+`"`)
+		if s.offset != "" {
+			keys = append(keys, `"offset":"`+s.offset+`"`)
 		}
-		payload = string(b)
 	}
-	s.page.conn.write(text("40" + prefix(s.name) + payload))
+	if auth != "" {
+		keys = append(keys, auth)
+	}
+	payload := ""
+	if len(keys) > 0 {
+		payload = "{" + strings.Join(keys, ",") + "}"
+	}
+	return "40" + prefix(s.name) + payload
 }
 
 // come opens a new connection, whatever became of the former one.

@@ -41,6 +41,21 @@ func (m *byNamespace[T]) remove(namespace string) {
 	*m = slices.DeleteFunc(*m, func(e namespaceEntry[T]) bool { return e.namespace == namespace })
 }
 
+// trim removes entries that have ended, the first ones first, until there are no more than most.
+func (m *byNamespace[T]) trim(most int, ended func(T) bool) {
+	surplus := len(*m) - most
+	if surplus <= 0 {
+		return
+	}
+	*m = slices.DeleteFunc(*m, func(e namespaceEntry[T]) bool {
+		if surplus <= 0 || !ended(e.value) {
+			return false
+		}
+		surplus--
+		return true
+	})
+}
+
 // snapshot holds a value for each namespace that is read without a lock, for every message has to look there. Changes, which are
 // rare, are made with a lock of the owner's held, and make a new list.
 type snapshot[T comparable] struct {
@@ -80,6 +95,16 @@ func (s *snapshot[T]) set(namespace string, value T) {
 
 func (s *snapshot[T]) remove(namespace string) {
 	s.change(func(m *byNamespace[T]) { m.remove(namespace) })
+}
+
+func (s *snapshot[T]) trim(most int, ended func(T) bool) {
+	n := 0
+	for e := s.first.Load(); e != nil; e = e.next {
+		n++
+	}
+	if n > most {
+		s.change(func(m *byNamespace[T]) { m.trim(most, ended) })
+	}
 }
 
 func (s *snapshot[T]) change(fn func(m *byNamespace[T])) {

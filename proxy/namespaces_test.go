@@ -52,3 +52,19 @@ func testNamespaced(t *testing.T, m namespaced, values func() []int) {
 		t.Errorf("got %v", got)
 	}
 }
+
+func TestNamespacesThatEndedAreForgottenOldestFirst(t *testing.T) {
+	var s snapshot[int]
+	ended := func(v int) bool { return v%2 == 1 }
+	for v := range 10 {
+		s.set(string(rune('a'+v)), v)
+		s.trim(4, ended)
+	}
+	if got, want := s.all(), []int{0, 2, 4, 6, 8}; !slices.Equal(got, want) { // what has not ended stays
+		t.Errorf("kept %v, want %v", got, want)
+	}
+	s.trim(100, ended)
+	if s.get("a") != 0 || s.get("i") != 8 {
+		t.Error("an entry was lost")
+	}
+}

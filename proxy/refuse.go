@@ -10,7 +10,8 @@ import (
 // refused counts and logs what a limit turned away.
 func (s *Server) refused(limit metrics.RefusalLimit, addr netip.Addr) {
 	s.metrics.Refused(limit)
-	s.limitedLog.Log(slog.LevelWarn, string(limit), "limit reached", "limit", string(limit), "address", addr.String())
+	s.limitedLog.Log(slog.LevelWarn, string(limit), "limit reached",
+		"limit", string(limit), "key", limit.Key(), "address", addr.String())
 }
 
 func (s *Server) outOfDescriptors(err error) {

@@ -80,6 +80,18 @@ func (w *wire) write(frames ...frame) {
 	}
 }
 
+// writeTogether queues frames that arrive in one piece.
+func (w *wire) writeTogether(frames ...frame) {
+	var all []byte
+	for _, f := range frames {
+		all = append(all, w.compile(f)...)
+	}
+	select {
+	case w.out <- all:
+	case <-w.done:
+	}
+}
+
 func (w *wire) close() {
 	w.once.Do(func() {
 		close(w.done)

@@ -381,7 +381,7 @@ describe("Socket.IO packets", parallel, () => {
       assert.equal(await w.end(), 1005);
     }
     assert.equal(await refusedBy(s, "namespaces"), 3);
-    fewLines(s, "limit reached", { limit: "namespaces", level: "WARN", address: "127.0.0.1" });
+    fewLines(s, "limit reached", { limit: "namespaces", key: "limits.max_namespaces_per_connection", level: "WARN", address: "127.0.0.1" });
     assert.ok((await s.hf.metrics()).sum("holdfast_parkings_total", { reason: "limit" }) >= 3);
   });
 
