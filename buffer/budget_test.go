@@ -1,6 +1,7 @@
 package buffer
 
 import (
+	"math"
 	"sync"
 	"testing"
 )
@@ -15,7 +16,7 @@ func TestBudgetExceeded(t *testing.T) {
 		{"below", 100, 99, false},
 		{"at the limit", 100, 100, false},
 		{"above", 100, 101, true},
-		{"no limit", 0, 1 << 40, false},
+		{"no limit", 0, math.MaxInt, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -312,7 +313,7 @@ func BenchmarkAppendAway(b *testing.B) {
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			limits := roomy
-			limits.MaxPackets, limits.MaxBytes, limits.Fates = 1<<30, 1<<40, bb.fates
+			limits.MaxPackets, limits.MaxBytes, limits.Fates = 1<<30, math.MaxInt, bb.fates
 			r := NewRegistry(limits, 1, buffer.NewBudget(1<<40), silent{})
 			c := r.New(silent{}, "/", silent{}, true)
 			r.Park([]*Cursor{c}, time.Hour, "cut")

@@ -1,15 +1,14 @@
 package accept
 
 import (
-	"errors"
 	"net"
 	"net/http"
 	"net/netip"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/holdfast/holdfast/internal/limit"
+	"github.com/holdfast/holdfast/internal/neterr"
 	"github.com/holdfast/holdfast/metrics"
 )
 
@@ -153,5 +152,5 @@ func addrOf(a net.Addr) netip.Addr {
 
 // IsOutOfDescriptors reports whether err says that this process, or the system, has no file descriptor left.
 func IsOutOfDescriptors(err error) bool {
-	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+	return neterr.IsTooManyFiles(err)
 }

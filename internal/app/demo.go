@@ -7,11 +7,11 @@ import (
 	"io"
 	"net"
 	"strconv"
-	"syscall"
 
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/demo"
 	"github.com/holdfast/holdfast/internal/logging"
+	"github.com/holdfast/holdfast/internal/neterr"
 )
 
 // demoListen is where the demo's proxy listens by default.
@@ -77,7 +77,7 @@ func listenDemo(cfg config.Config, sources config.Sources, stdout io.Writer) (ne
 		return ln, nil
 	}
 	ln, err := net.Listen("tcp", demoListen)
-	if errors.Is(err, syscall.EADDRINUSE) {
+	if neterr.IsAddrInUse(err) {
 		_, err := fmt.Fprintf(stdout, "%s is in use, so holdfast listens on a free port. (-listen sets one.)\n\n", demoListen)
 		if err != nil {
 			return nil, err

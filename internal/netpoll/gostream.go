@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -55,6 +56,9 @@ func newGoStream(conn net.Conn, h Handler) *goStream {
 }
 
 func rawConn(conn net.Conn) syscall.RawConn {
+	if runtime.GOOS == "windows" {
+		return nil // see socket_windows.go
+	}
 	if sc, ok := conn.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			return raw

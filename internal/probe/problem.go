@@ -12,7 +12,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"syscall"
+
+	"github.com/holdfast/holdfast/internal/neterr"
 )
 
 // problem is a failure in words for the user.
@@ -115,9 +116,9 @@ func explainNetwork(err error) *problem {
 		return &problem{CodeTLS, "the server does not use TLS", "Try http:// instead of https://, or the port that serves TLS."}
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return &problem{CodeTimeout, "there was no response in time", "Is there a firewall in between? Does holdfast's upstream respond? -timeout allows more time."}
-	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+	case neterr.IsRefused(err):
 		return &problem{CodeUnreachable, "cannot connect: " + plain(err), "Is holdfast running, and is this the address that clients use?"}
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), neterr.IsReset(err), errors.Is(err, net.ErrClosed):
 		return &problem{CodeLost, "the other side closed the connection: " + plain(err), "The server or a proxy in between closed it; their logs may say why. An http:// address with a TLS port also causes this."}
 	}
 	return &problem{code: CodeProtocol, remedy: "Is a Socket.IO server behind this address and path?"}
