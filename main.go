@@ -6,11 +6,9 @@ import (
 	"os"
 
 	"github.com/holdfast/holdfast/internal/app"
+	"github.com/holdfast/holdfast/internal/buildinfo"
 )
 
-// version is set at link time when a release is built.
-var version = "dev"
-
 func main() {
-	os.Exit(app.Main(version))
+	os.Exit(app.Main(buildinfo.Read().Version))
 }
