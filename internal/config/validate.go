@@ -25,6 +25,7 @@ type validator struct {
 	sources  Sources
 	bad      map[string]bool // keys to skip: their value could not be parsed
 	problems []Problem
+	bounds   *bounds // not nil: record what single settings may be, for Schema
 }
 
 // need adds a problem for the setting at field unless ok.
@@ -66,7 +67,11 @@ func (v *validator) is(field any) string {
 }
 
 func (c Config) validate(sources Sources, bad map[string]bool) []Problem {
-	v := &validator{byField: map[any]setting{}, sources: sources, bad: bad}
+	return c.validateInto(&validator{sources: sources, bad: bad})
+}
+
+func (c Config) validateInto(v *validator) []Problem {
+	v.byField = map[any]setting{}
 	for _, s := range settings(&c) {
 		v.byField[s.value.Addr().Interface()] = s
 	}
@@ -103,15 +108,26 @@ func (c Config) validate(sources Sources, bad map[string]bool) []Problem {
 }
 
 func (v *validator) oneOf(field any, value string, allowed ...string) {
+	if v.bounds != nil {
+		v.bounds.choices[v.key(field)] = allowed
+	}
 	last := len(allowed) - 1
 	v.need(slices.Contains(allowed, value), field, strings.Join(allowed[:last], ", ")+" or "+allowed[last])
 }
 
 func (v *validator) positive(field *time.Duration) {
+	if v.bounds != nil {
+		v.bounds.positive[v.key(field)] = true
+	}
 	v.need(*field > 0, field, "a duration above 0")
 }
 
-func (v *validator) atLeastOne(field *int) { v.need(*field >= 1, field, "1 or more") }
+func (v *validator) atLeastOne(field *int) {
+	if v.bounds != nil {
+		v.bounds.positive[v.key(field)] = true
+	}
+	v.need(*field >= 1, field, "1 or more")
+}
 
 const allowedListen = "host:port, :port or unix:///path.sock, with a port number from 0 to 65535"
 
