@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"syscall"
 
+	"github.com/holdfast/holdfast/internal/buildinfo"
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/logging"
 	"github.com/holdfast/holdfast/internal/probe"
@@ -51,8 +52,10 @@ type command struct {
 // run does what the arguments ask for. A proxy runs until ctx is done, then drains, and run returns
 // nil. Errors that wrap config.ErrInvalid or probe.ErrUsage are the user's to fix.
 func (c command) run(ctx context.Context, args, environ []string) error {
-	if len(args) > 0 && args[0] == "probe" {
-		return probe.Command(ctx, args[1:], c.stdout)
+	if len(args) > 0 {
+		if subcommand := subcommands[args[0]]; subcommand != nil {
+			return subcommand(ctx, args[1:], environ, c.stdout)
+		}
 	}
 	line, err := config.ParseArgs(args)
 	if errors.Is(err, flag.ErrHelp) {
@@ -62,7 +65,7 @@ func (c command) run(ctx context.Context, args, environ []string) error {
 		return err
 	}
 	if line.Version {
-		_, err := fmt.Fprintln(c.stdout, "holdfast", c.version)
+		_, err := fmt.Fprintln(c.stdout, "holdfast", buildinfo.Read())
 		return err
 	}
 	load := func() (config.Config, config.Sources, error) { return config.Load(line, environ) }

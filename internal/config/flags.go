@@ -88,6 +88,8 @@ Usage:
   holdfast -config holdfast.yaml
   holdfast -demo
   holdfast probe URL     check as a client whether recovery works, and if not, why
+  holdfast health        ask a running holdfast whether it is ready
+  holdfast completion bash|zsh|fish
 
 Settings:
 
