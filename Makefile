@@ -1,7 +1,11 @@
 # Targets for everyday work. CI calls the same ones. CONTRIBUTING.md says more.
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS := -s -w -X main.version=$(VERSION)
+# The commit and its date, in UTC: the same commit makes the same bytes.
+COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null)
+DATE ?= $(shell TZ=UTC0 git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ 2>/dev/null)
+BUILDINFO := github.com/holdfast/holdfast/internal/buildinfo
+LDFLAGS := -s -w -X $(BUILDINFO).version=$(VERSION) -X $(BUILDINFO).commit=$(COMMIT) -X $(BUILDINFO).date=$(DATE)
 GOLANGCI_LINT_VERSION := v2.15.0
 LINT := bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 NODE_MODULES := test/e2e/node_modules/.package-lock.json
@@ -33,6 +37,17 @@ demo: ## Watch a client lose its connection and recover
 
 ##@ Code
 
+# The systems that we build for and do not test on. Vetting a package compiles it, and type-checks its tests.
+CROSS := windows darwin freebsd
+
+.PHONY: cross
+cross: ## Check that all packages and their tests compile for other systems
+	@for os in $(CROSS); do echo "GOOS=$$os go vet ./..."; GOOS=$$os CGO_ENABLED=0 go vet ./... || exit 1; done
+
+.PHONY: schema
+schema: ## Write config.schema.json from internal/config
+	go test ./internal/config -run TestSchemaFile -update
+
 .PHONY: fmt
 fmt: $(LINT) ## Format the code
 	$(LINT) fmt
@@ -42,6 +57,7 @@ fmt: $(LINT) ## Format the code
 lint: $(LINT) ## Check the code, its imports and the documents without running anything
 	$(LINT) fmt --diff
 	go vet ./...
+	$(MAKE) --no-print-directory cross
 	$(LINT) run
 	go mod tidy -diff
 	scripts/check-imports.sh
