@@ -44,10 +44,6 @@ CROSS := windows darwin freebsd
 cross: ## Check that all packages and their tests compile for other systems
 	@for os in $(CROSS); do echo "GOOS=$$os go vet ./..."; GOOS=$$os CGO_ENABLED=0 go vet ./... || exit 1; done
 
-.PHONY: schema
-schema: ## Write config.schema.json from internal/config
-	go test ./internal/config -run TestSchemaFile -update
-
 .PHONY: fmt
 fmt: $(LINT) ## Format the code
 	$(LINT) fmt
@@ -66,6 +62,10 @@ lint: $(LINT) ## Check the code, its imports and the documents without running a
 $(LINT):
 	GOBIN='$(CURDIR)/bin' go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
 	mv bin/golangci-lint $@
+
+.PHONY: schema
+schema: ## Write config.schema.json from internal/config
+	go test ./internal/config -run TestSchemaFile -update
 
 ##@ Test
 

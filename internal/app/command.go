@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/holdfast/holdfast/internal/buildinfo"
@@ -26,7 +25,7 @@ func Main(version string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process immediately
-	c := command{version: buildVersion(version), stdout: os.Stdout, stderr: os.Stderr}
+	c := command{version: version, stdout: os.Stdout, stderr: os.Stderr}
 	err := c.run(ctx, os.Args[1:], os.Environ())
 	var probed *probe.ExitError
 	switch {
@@ -105,15 +104,4 @@ func (c command) runProxy(ctx context.Context, cfg config.Config, sources config
 	}
 	reload := &reloader{load: load, log: log, level: level, proxy: in.proxy, metrics: in.metrics}
 	return in.run(ctx, reload, hangups)
-}
-
-// buildVersion is the release's version or, for "dev", the one that the Go tool recorded, if any.
-func buildVersion(version string) string {
-	if version != "dev" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return version
 }
