@@ -7,10 +7,10 @@ import (
 	"github.com/holdfast/holdfast/internal/jsonscan"
 )
 
-// AuthValues returns the values that a CONNECT packet's payload has for keys, in their order, nil where it has none.
-// Each is in a form of its own that does not depend on white space, escapes, or the order of the keys in
-// objects, so that equal values are equal bytes. Of a key that comes twice the last counts, as for the server. A payload
-// that is no object has no keys.
+// AuthValues returns the values of keys in a CONNECT packet's payload, in the order of keys, and nil for each
+// missing one. Values are normalized, so that equal values are equal bytes regardless of white space, escapes
+// and the order of keys. If a key occurs twice, the last one counts, as it does for the server. A payload that
+// is not an object has no keys.
 func AuthValues(packet []byte, keys []string) [][]byte {
 	values := make([][]byte, len(keys))
 	h, err := ParseHeader(packet)
@@ -18,7 +18,7 @@ func AuthValues(packet []byte, keys []string) [][]byte {
 		return values
 	}
 	data := packet[h.Data:]
-	_, _ = jsonscan.Scan(data, func(m jsonscan.Member) { // else it has no keys
+	_, _ = jsonscan.Scan(data, func(m jsonscan.Member) { // an error means no keys
 		for i, key := range keys {
 			if string(m.Key) == key {
 				values[i] = canonical(data[m.Value:m.End])
@@ -28,17 +28,17 @@ func AuthValues(packet []byte, keys []string) [][]byte {
 	return values
 }
 
-// canonical is a JSON value in its own form; numbers stay as they are written.
+// canonical normalizes a JSON value. Numbers stay as they are written.
 func canonical(value []byte) []byte {
 	d := json.NewDecoder(bytes.NewReader(value))
 	d.UseNumber()
 	var v any
 	if d.Decode(&v) != nil {
-		return value // it was scanned before
+		return value // impossible: Scan has validated it
 	}
 	out, err := json.Marshal(v) // sorts the keys
 	if err != nil {
-		return value // what was decoded can be encoded
+		return value // impossible: it was decoded from JSON
 	}
 	return out
 }

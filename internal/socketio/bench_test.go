@@ -51,7 +51,7 @@ func BenchmarkTakeRecovery(b *testing.B) {
 	}
 }
 
-// The scan of a header is on the path of every packet, both ways.
+// Every packet's header is scanned, in both directions.
 func TestHeaderScanDoesNotAllocate(t *testing.T) {
 	in := []byte(`52-/chat,1234["msg","hi"]`)
 	if n := testing.AllocsPerRun(100, func() {

@@ -7,17 +7,18 @@ import (
 	"github.com/holdfast/holdfast/internal/jsonscan"
 )
 
-// Recovery is what a socket.io-client (4.6 and later) adds to the auth payload
-// of its CONNECT when it reconnects. Both are empty if the client added none.
+// Recovery is what socket.io-client (4.6 and later) adds to the auth payload of
+// its CONNECT when it reconnects. PID and Offset are empty if it added nothing.
 type Recovery struct {
 	PID    string // private id of the socket, from the CONNECT reply
 	Offset string // last argument of the last event it handled
-	// ForeignOffset says that there is an "offset" key which is not of our making,
-	// such as an application's own: it was left in the packet.
+	// ForeignOffset says that the payload has an "offset" key that is not
+	// holdfast's, such as the application's own. It stays in the packet.
 	ForeignOffset bool
 }
 
-// take keeps m's value if m is the library's own pid or offset, and so has to be cut out.
+// take stores m's value if m is a pid or an offset of holdfast's. It then returns
+// true, and the caller must cut m out.
 func (r *Recovery) take(m jsonscan.Member, data []byte, isPID, isOffset func(string) bool) bool {
 	switch string(m.Key) {
 	case "pid":
@@ -39,10 +40,10 @@ func (r *Recovery) take(m jsonscan.Member, data []byte, isPID, isOffset func(str
 	return false
 }
 
-// TakeRecovery cuts the pid and the offset out of a CONNECT packet's payload.
-// Only string values that isPID or isOffset accept are cut: a key of the same name that the
-// application put there stays. The other members are kept byte for byte, without the white space
-// between them. A payload that becomes empty is left out, as the client would have.
+// TakeRecovery cuts the pid and the offset out of a CONNECT packet's payload. It
+// cuts only string values that isPID or isOffset accept, so an application's own
+// key of the same name stays. It keeps the other members byte for byte, but not
+// the white space between them. It omits an empty payload, as the client does.
 //
 // rest aliases packet if nothing was cut. Errors wrap ErrMalformed.
 func TakeRecovery(packet []byte, isPID, isOffset func(string) bool) (rest []byte, r Recovery, err error) {
@@ -81,14 +82,14 @@ func TakeRecovery(packet []byte, isPID, isOffset func(string) bool) (rest []byte
 	return out, r, nil
 }
 
-// mayHaveRecovery spares most first CONNECTs the scan. A backslash may hide a key.
+// mayHaveRecovery avoids the scan for most first CONNECTs. A backslash may hide a key.
 func mayHaveRecovery(data []byte) bool {
 	return bytes.Contains(data, []byte(`"pid"`)) || bytes.Contains(data, []byte(`"offset"`)) ||
 		bytes.IndexByte(data, '\\') >= 0
 }
 
-// AddPID puts the private id, which must need no escaping in JSON, into a CONNECT reply's payload, at the place that
-// PIDPlace gave.
+// AddPID inserts a pid, which must not need escaping in JSON, into a CONNECT
+// reply's payload, at the place that PIDPlace returned.
 func AddPID(reply []byte, place int, pid string) []byte {
 	out := make([]byte, 0, len(reply)+len(pid)+len(`,"pid":""`))
 	out = append(out, reply[:place]...)
@@ -98,8 +99,9 @@ func AddPID(reply []byte, place int, pid string) []byte {
 	return append(out, reply[place:]...)
 }
 
-// PIDPlace is where a private id can be added to a CONNECT reply's payload: after the keys that are there. ok is false
-// if there are none (every server sends a sid), or a pid is among them: then the server recovers connections itself.
+// PIDPlace returns where a pid can be inserted into a CONNECT reply's payload: after
+// the existing keys. ok is false if there are no keys (every server sends a sid), or
+// if there is a pid: then the server recovers connections itself.
 func PIDPlace(reply []byte) (place int, ok bool) {
 	h, err := ParseHeader(reply)
 	if err != nil || h.Type != Connect || h.Data == len(reply) {

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// In these tests, what starts with hf is a pid or an offset of the library's.
+// In these tests, values that start with hf are holdfast's pids and offsets.
 func isOurs(s string) bool { return strings.HasPrefix(s, "hf") }
 
 func TestTakeRecovery(t *testing.T) {
@@ -125,7 +125,7 @@ func TestTakeRecoveryAliases(t *testing.T) {
 	}
 }
 
-// addPID returns the reply as it is if it has no place for a pid.
+// addPID returns the reply unchanged if it has no place for a pid.
 func addPID(reply []byte, pid string) (out []byte, ok bool) {
 	place, ok := PIDPlace(reply)
 	if !ok {

@@ -1,57 +1,42 @@
 package socketio
 
-import "encoding/json"
+import (
+	"encoding/json"
 
-// EventName reads the name of an event: the first of its arguments, of which data, the payload of an EVENT or
-// BINARY_EVENT packet (packet[Header.Data:]), is the array. It is a string, without JSON's escapes; or a number, as it
-// is written. Nothing behind it is read. ok is false if there is neither, or the JSON is broken so far.
+	"github.com/holdfast/holdfast/internal/jsonscan"
+)
+
+// EventName returns the name of an event: its first argument. data is the payload of an EVENT or BINARY_EVENT
+// packet (packet[Header.Data:]), an array. A string is returned without JSON's escapes, and a number as it is
+// written. The rest of data is not read. ok is false if the first argument is neither, or malformed.
 //
-// The name aliases data unless the string has escapes, which servers write for what is not ASCII (Python) and clients
-// can write for anything.
+// The name aliases data unless the string has escapes. Servers in Python write escapes for everything that is
+// not ASCII, and clients can write them for any character.
 func EventName(data []byte) (name []byte, ok bool) {
 	if len(data) == 0 || data[0] != '[' {
 		return nil, false
 	}
-	i := 1
-	for i < len(data) && isSpace(data[i]) {
-		i++
-	}
+	i := jsonscan.SkipSpace(data, 1)
 	if i == len(data) {
 		return nil, false
 	}
 	if data[i] != '"' {
 		return numberName(data[i:])
 	}
-	escaped := false
-	for end := i + 1; end < len(data); end++ {
-		switch data[end] {
-		case '\\':
-			escaped = true
-			end++ // a quote behind it ends nothing
-		case '"':
-			if escaped {
-				return unescape(data[i : end+1])
-			}
-			return data[i+1 : end], true
-		}
-	}
-	return nil, false
-}
-
-// unescape decodes a string with its quotes.
-func unescape(quoted []byte) ([]byte, bool) {
-	var s string
-	if json.Unmarshal(quoted, &s) != nil {
+	end, escaped := jsonscan.StringEnd(data, i)
+	switch {
+	case end < 0:
 		return nil, false
+	case escaped:
+		name, err := jsonscan.Unquote(data[i:end])
+		return name, err == nil
+	default:
+		return data[i+1 : end-1], true // even if it is not valid UTF-8
 	}
-	return []byte(s), true
 }
 
 func numberName(data []byte) ([]byte, bool) {
-	end := 0
-	for end < len(data) && data[end] != ',' && data[end] != ']' && !isSpace(data[end]) {
-		end++
-	}
+	end := jsonscan.ScalarEnd(data, 0)
 	var n json.Number
 	if end == 0 || json.Unmarshal(data[:end], &n) != nil || n == "" {
 		return nil, false

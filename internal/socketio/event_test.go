@@ -57,7 +57,7 @@ func TestEventNameDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// FuzzEventName holds it against encoding/json: of a payload that is JSON, the name is the first argument.
+// FuzzEventName compares EventName with encoding/json: in valid JSON, the name is the first argument.
 func FuzzEventName(f *testing.F) {
 	for _, seed := range []string{
 		`["cursor",1]`, `["\u0063ursor"]`, `[ 5 , "a"]`, `[["a"]]`, `[]`, `["a\\",1]`, `["\ud800"]`, `[-0]`,
@@ -68,7 +68,7 @@ func FuzzEventName(f *testing.F) {
 		name, ok := EventName(data)
 		var args []json.RawMessage
 		if len(data) == 0 || data[0] != '[' || json.Unmarshal(data, &args) != nil || args == nil {
-			return // it says nothing of what is behind the name
+			return // EventName does not check what follows the name
 		}
 		want, wantOK := "", false
 		if len(args) > 0 {
@@ -76,7 +76,7 @@ func FuzzEventName(f *testing.F) {
 			var n json.Number
 			switch first := string(args[0]); {
 			case first[0] == '"':
-				// Without escapes the bytes stay as they are, broken UTF-8 included.
+				// Without escapes the bytes stay unchanged, including invalid UTF-8.
 				if json.Unmarshal(args[0], &s) == nil {
 					want, wantOK = s, true
 				}

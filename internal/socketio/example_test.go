@@ -18,7 +18,7 @@ func ExampleParseHeader() {
 	// Output: 2 /chat 12 ["hi"]
 }
 
-// An event is kept without its offset, which is put in as the event is written.
+// Events are stored without an offset. It is inserted when the event is written.
 func ExampleSplitArray() {
 	head, tail, ok := socketio.SplitArray([]byte(`2["news",{"id":1}]`))
 	fmt.Println(ok)
@@ -28,7 +28,7 @@ func ExampleSplitArray() {
 	// 2["news",{"id":1},"MzUPkW0"]
 }
 
-// The application's handshake.auth is what it would be without recovery.
+// The application's handshake.auth is the same as without recovery.
 func ExampleTakeRecovery() {
 	isOurs := func(s string) bool { return strings.HasPrefix(s, "hf") }
 	packet := []byte(`0/admin,{"pid":"hfYHcX","offset":"hfMzUP","token":"secret"}`)

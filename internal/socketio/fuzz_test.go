@@ -35,7 +35,7 @@ func FuzzParseHeader(f *testing.F) {
 		case !h.IsBinary() && h.Attachments > 0:
 			t.Fatalf("%q: %d attachments of no binary packet", p, h.Attachments)
 		}
-		// What the reference encoder makes of the header is read as the same header.
+		// Encoding the header like the reference encoder and parsing it returns the same header.
 		again := append(encode(h), p[h.Data:]...)
 		h2, err := ParseHeader(again)
 		if err != nil {
@@ -44,7 +44,7 @@ func FuzzParseHeader(f *testing.F) {
 		if !bytes.Equal(again[h2.Data:], p[h.Data:]) {
 			t.Fatalf("%q, encoded as %q: payload %q", p, again, again[h2.Data:])
 		}
-		h.Data = h2.Data // leading zeros and a root that is named are not encoded again
+		h.Data = h2.Data // the encoder omits leading zeros and the root namespace
 		if !reflect.DeepEqual(h, h2) {
 			t.Fatalf("%q, encoded as %q: %+v, want %+v", p, again, h2, h)
 		}
@@ -88,10 +88,10 @@ func FuzzSplitArray(f *testing.F) {
 	})
 }
 
-// property is a key of an object and its value's own text.
+// property is a key of an object and the text of its value.
 type property struct{ key, value string }
 
-// properties are those of a JSON object in their order, with all that are there more than once.
+// properties returns those of a JSON object in order, including duplicates.
 func properties(object []byte) ([]property, bool) {
 	if len(bytes.TrimSpace(object)) == 0 {
 		return nil, true
@@ -119,7 +119,7 @@ func properties(object []byte) ([]property, bool) {
 	return all, true
 }
 
-// ours is a property of the library's own.
+// ours reports whether a property is holdfast's.
 func (p property) ours() bool {
 	var s string
 	return (p.key == "pid" || p.key == "offset") && p.value[0] == '"' &&
@@ -194,7 +194,7 @@ func FuzzTakeRecovery(f *testing.F) {
 	})
 }
 
-// text is what a JSON string says; "" is none.
+// text decodes a JSON string. It returns "" for other values.
 func text(value string) string {
 	var s string
 	if value != "" && json.Unmarshal([]byte(value), &s) != nil {
@@ -229,7 +229,7 @@ func FuzzAddPID(f *testing.F) {
 		if want := append(before, property{"pid", `"hf1"`}); !ok1 || !ok2 || !slices.Equal(after, want) {
 			t.Fatalf("%q became %q, with %q; want %q", p, out, after, want)
 		}
-		// What the next holdfast in a row sees is a server that recovers connections itself.
+		// A second holdfast in front of this one sees a server that recovers connections itself.
 		if out2, ok := addPID(out, "hf2"); ok {
 			t.Fatalf("%q has two pids", out2)
 		}

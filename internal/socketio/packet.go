@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
+
+	"github.com/holdfast/holdfast/internal/jsonscan"
 )
 
-// Type is a Socket.IO packet type, as its character on the wire.
+// Type is a Socket.IO packet type: its character on the wire.
 type Type byte
 
 // Packet types of Socket.IO protocol v5.
@@ -21,22 +23,22 @@ const (
 	BinaryAck    Type = '6'
 )
 
-// Root is the main namespace; its name is left out on the wire.
+// Root is the main namespace. Packets omit its name.
 const Root = "/"
 
 // ErrMalformed is wrapped by every error of this package.
 var ErrMalformed = errors.New("socketio: malformed packet")
 
-// Header is what stands before a packet's JSON payload.
+// Header is the part of a packet before its JSON payload.
 type Header struct {
 	Type Type
-	// Attachments is how many binary frames follow; 0 but for BinaryEvent and BinaryAck.
+	// Attachments is how many binary frames follow. Only BinaryEvent and BinaryAck have any.
 	Attachments int
-	// Namespace aliases the packet; it is "/" where the packet names none.
+	// Namespace aliases the packet. It is "/" if the packet names none.
 	Namespace []byte
 	// AckID is the acknowledgement id, or -1.
 	AckID int64
-	// Data is where the payload starts; it is the packet's length if there is none.
+	// Data is where the payload starts, or the packet's length if there is none.
 	Data int
 }
 
@@ -49,24 +51,24 @@ func (h *Header) IsEvent() bool { return h.Type == Event || h.Type == BinaryEven
 // IsAck reports whether the packet is an ACK or a BINARY_ACK.
 func (h *Header) IsAck() bool { return h.Type == Ack || h.Type == BinaryAck }
 
-// IsBinary reports whether the packet is of a type that has attachments.
+// IsBinary reports whether the packet's type has attachments.
 func (h *Header) IsBinary() bool { return h.Type == BinaryEvent || h.Type == BinaryAck }
 
 var rootNamespace = []byte(Root)
 
-// ParseHeader is Header.Parse for a new Header.
+// ParseHeader parses the header of p. See Header.Parse.
 func ParseHeader(p []byte) (Header, error) {
 	var h Header
 	err := h.Parse(p)
 	return h, err
 }
 
-// Parse scans a packet up to its payload: type, number of attachments, namespace, acknowledgement id. It checks the
-// payload's first character where the protocol fixes it (an array for events and acks), not the JSON. After an error, which
-// wraps ErrMalformed, the Header has what came before it.
+// Parse scans a packet up to its payload: type, number of attachments, namespace and acknowledgement id. It checks the
+// payload's first character if the protocol fixes it (an array for events and acks), but not the JSON. Errors wrap
+// ErrMalformed; h then has the fields before the error.
 func (h *Header) Parse(p []byte) error {
 	h.Type, h.Attachments, h.Namespace, h.AckID, h.Data = 0, 0, rootNamespace, -1, 0
-	if len(p) > 2 && p[0] == byte(Event) && p[1] == '[' { // nearly all are such
+	if len(p) > 2 && p[0] == byte(Event) && p[1] == '[' { // almost all packets
 		h.Type, h.Data = Event, 1
 		return nil
 	}
@@ -105,7 +107,7 @@ func (h *Header) Parse(p []byte) error {
 	return h.checkPayload(p[i:])
 }
 
-// checkPayload holds a payload's first character against the packet's type, as the reference
+// checkPayload checks a payload's first character against the packet's type, as the reference
 // parser's isPayloadValid does after decoding.
 func (h *Header) checkPayload(data []byte) error {
 	switch h.Type {
@@ -131,7 +133,7 @@ func (h *Header) checkPayload(data []byte) error {
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
-// scanInt reads decimal digits from p[i:]; ok is false beyond what a JavaScript integer holds.
+// scanInt parses decimal digits from p[i:]. ok is false beyond JavaScript's largest safe integer.
 func scanInt(p []byte, i int) (n int64, end int, ok bool) {
 	const maxSafe = 1<<53 - 1
 	for i < len(p) && isDigit(p[i]) {
@@ -145,30 +147,28 @@ func scanInt(p []byte, i int) (n int64, end int, ok bool) {
 }
 
 // SplitArray splits an event packet before the bracket that closes its arguments, so
-// that head + `,"x"` + tail is the same event with one more argument. ok is false if
-// the packet does not end with a non-empty array. head and tail alias p.
+// that head + `,"x"` + tail is the same event with one more argument. ok is false
+// unless the packet ends with a non-empty array. head and tail alias p.
 func SplitArray(p []byte) (head, tail []byte, ok bool) {
 	i := lastNonSpace(p, len(p))
 	if i < 0 || p[i] != ']' {
 		return nil, nil, false
 	}
-	// A bracket that opens right before the last one is the arguments' own: they are empty.
+	// An opening bracket directly before the last one means that the array is empty.
 	if j := lastNonSpace(p, i); j < 0 || p[j] == '[' {
 		return nil, nil, false
 	}
 	return p[:i], p[i:], true
 }
 
-// lastNonSpace is the place of the last byte of p[:end] that is no white space, or -1.
+// lastNonSpace returns the index of the last byte of p[:end] that is not white space, or -1.
 func lastNonSpace(p []byte, end int) int {
 	i := end - 1
-	for i >= 0 && isSpace(p[i]) {
+	for i >= 0 && jsonscan.IsSpace(p[i]) {
 		i--
 	}
 	return i
 }
-
-func isSpace(c byte) bool { return c == ' ' || c == '\n' || c == '\r' || c == '\t' }
 
 // AppendDisconnect appends a DISCONNECT packet for a namespace.
 func AppendDisconnect(dst []byte, namespace string) []byte {

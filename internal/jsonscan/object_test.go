@@ -67,7 +67,7 @@ func TestString(t *testing.T) {
 	}
 }
 
-// FuzzScan holds Scan against encoding/json.
+// FuzzScan compares Scan with encoding/json.
 func FuzzScan(f *testing.F) {
 	for _, seed := range []string{
 		"{}", `{"a":1}`, `{"a":{"b":[1,{"c":"}"}]},"d":"\"","e":null}`, ` { "x" : [ ] , "y" : -0.1e+1 } `, `{"\ud800":1}`, "{\"\xff\":1}",
