@@ -25,7 +25,7 @@ func Main(version string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process immediately
-	c := command{version: version, stdout: os.Stdout, stderr: os.Stderr}
+	c := command{version: version, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	err := c.run(ctx, os.Args[1:], os.Environ())
 	var probed *probe.ExitError
 	switch {
@@ -45,6 +45,7 @@ func Main(version string) int {
 // command is one invocation of holdfast.
 type command struct {
 	version        string
+	stdin          io.Reader
 	stdout, stderr io.Writer
 }
 
@@ -67,6 +68,12 @@ func (c command) run(ctx context.Context, args, environ []string) error {
 		_, err := fmt.Fprintln(c.stdout, "holdfast", buildinfo.Read())
 		return err
 	}
+	if line.StopWithStdin {
+		var stop context.CancelFunc
+		ctx, stop = context.WithCancel(ctx)
+		defer stop()
+		go stopWith(c.stdin, stop) // ends with standard input or the process
+	}
 	load := func() (config.Config, config.Sources, error) { return config.Load(line, environ) }
 	cfg, sources, err := load()
 	if err != nil {
@@ -81,6 +88,12 @@ func (c command) run(ctx context.Context, args, environ []string) error {
 	default:
 		return c.runProxy(ctx, cfg, sources, load)
 	}
+}
+
+// stopWith calls stop when r ends. A parent that holds the other end of a pipe cannot die without ending it.
+func stopWith(r io.Reader, stop func()) {
+	defer stop()
+	_, _ = io.Copy(io.Discard, r) // an error is an end too
 }
 
 // runProxy serves until ctx is done, then drains. load reads the configuration again, for SIGHUP.

@@ -37,7 +37,7 @@ func TestDemoRecoversAndKeepsServing(t *testing.T) {
 	var stdout, stderr output
 	done := make(chan error, 1)
 	go func() {
-		done <- command{"dev", &stdout, &stderr}.run(ctx, []string{"-demo", "-listen", "127.0.0.1:0"}, nil)
+		done <- command{version: "dev", stdout: &stdout, stderr: &stderr}.run(ctx, []string{"-demo", "-listen", "127.0.0.1:0"}, nil)
 	}()
 	for end := time.Now().Add(30 * time.Second); !strings.Contains(stdout.String(), "Press Ctrl-C to stop."); {
 		if time.Now().After(end) {
@@ -65,7 +65,7 @@ func TestDemoIsStoppedEarly(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var stdout, stderr output
-	c := command{"dev", &stdout, &stderr}
+	c := command{version: "dev", stdout: &stdout, stderr: &stderr}
 	if err := c.run(ctx, []string{"-demo", "-listen", "127.0.0.1:0"}, nil); err != nil {
 		t.Errorf("run = %v", err)
 	}
@@ -84,7 +84,7 @@ func TestDemoCannotListen(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var stdout, stderr output
-			err := command{"dev", &stdout, &stderr}.run(t.Context(), []string{"-demo", "-listen", tt.listen}, nil)
+			err := command{version: "dev", stdout: &stdout, stderr: &stderr}.run(t.Context(), []string{"-demo", "-listen", tt.listen}, nil)
 			if !errors.Is(err, config.ErrInvalid) || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("run = %v, want ErrInvalid with %q", err, tt.want)
 			}

@@ -2,11 +2,13 @@ package app
 
 import (
 	"errors"
+	"io"
 	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/holdfast/holdfast/internal/config"
 )
@@ -139,5 +141,26 @@ func TestSubcommandsRefuseBadUsage(t *testing.T) {
 		if err := (command{stdout: &b}).run(t.Context(), []string{name, "-h"}, nil); err != nil || !strings.Contains(b.String(), "holdfast "+name) {
 			t.Errorf("%s -h: %v\n%s", name, err, b.String())
 		}
+	}
+}
+
+func TestStopWithStdin(t *testing.T) {
+	r, w := io.Pipe()
+	log := &output{}
+	done := make(chan error, 1)
+	go func() { // ends with the pipe
+		args := []string{"-stop-with-stdin", "-listen", "127.0.0.1:0", "-admin", ""}
+		done <- command{version: "dev", stdin: r, stdout: io.Discard, stderr: log}.run(t.Context(), args, nil)
+	}()
+	for !strings.Contains(log.String(), "holdfast is ready") {
+		select {
+		case err := <-done:
+			t.Fatalf("it ended: %v\n%s", err, log)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	w.Close()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

@@ -14,6 +14,8 @@ type CommandLine struct {
 	Check   bool   // -check: validate, print, exit
 	Version bool   // -version: print, exit
 	Demo    bool   // -demo: run the demo
+	// StopWithStdin is -stop-with-stdin: drain and stop when standard input ends.
+	StopWithStdin bool
 
 	set []flagValue // settings, in the order given
 }
@@ -39,6 +41,7 @@ func ParseArgs(args []string) (CommandLine, error) {
 	flags.BoolVar(&c.Check, "check", false, "")
 	flags.BoolVar(&c.Version, "version", false, "")
 	flags.BoolVar(&c.Demo, "demo", false, "")
+	flags.BoolVar(&c.StopWithStdin, "stop-with-stdin", false, "")
 	for _, f := range settingFlags {
 		flags.Func(f.name, "", func(value string) error {
 			c.set = append(c.set, flagValue{"-" + f.name, f.key, value})
@@ -107,6 +110,7 @@ Settings:
 			}
 		}
 	}
+	line("stop-with-stdin", "", "drain and stop when standard input ends, as when a parent dies")
 	b.WriteString("\nOther commands:\n\n")
 	line("check", "", "check the settings, print the effective ones, and exit")
 	line("version", "", "print the version, and exit")
