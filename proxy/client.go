@@ -59,7 +59,7 @@ func newClient(s *Server, order uint64, req engineio.Request, sid string, opts e
 	c.parks = recoverable && s.settings().Recovery.OnClientDisconnect == config.ParkSession
 	opts.Incomplete, opts.ConfirmByPong = c.takeIncomplete, c.parks
 	c.sock = engineio.NewSocket(sid, opts, c)
-	c.out.init(int(s.settings().Recovery.Buffer.Window), opts.PingTimeout)
+	c.out.init(s.settings().Recovery.Buffer.Window.Int(), opts.PingTimeout)
 	c.in.limits = incomingLimits(opts.MaxPayload)
 	return c
 }

@@ -48,10 +48,10 @@ type incoming struct {
 	namespaces   []string // that a CONNECT came for, the latest of them
 }
 
-type limits struct{ partialBytes int }
+type limits struct{ partialBytes int64 }
 
 func incomingLimits(maxPayload int64) limits {
-	return limits{partialBytes: int(maxPayload) * maxPartialPayloads}
+	return limits{partialBytes: maxPayload * maxPartialPayloads} // an Engine.IO handshake's numbers are far from overflowing
 }
 
 // packet is a whole Socket.IO packet from the client.
@@ -125,7 +125,7 @@ func (c *client) Message(data []byte, binary bool) {
 func (c *client) wait(data []byte, binary bool) {
 	in := &c.in
 	in.waiting = append(in.waiting, message{slices.Clone(data), binary})
-	if in.waitingBytes += len(data); len(in.waiting) > maxWaiting || in.waitingBytes > in.limits.partialBytes {
+	if in.waitingBytes += len(data); len(in.waiting) > maxWaiting || int64(in.waitingBytes) > in.limits.partialBytes {
 		c.drop("too much while a connection to the upstream is opened")
 	}
 }
@@ -205,7 +205,7 @@ func (c *client) attachment(data []byte) {
 		c.toHome(data, true) // nobody announced it; the upstream judges it
 		return
 	}
-	if p.bytes+len(data) > c.in.limits.partialBytes {
+	if int64(p.bytes)+int64(len(data)) > c.in.limits.partialBytes {
 		c.drop("attachments too large")
 		return
 	}

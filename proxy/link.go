@@ -564,6 +564,9 @@ func (l *link) Closed(err error) {
 		l.srv.metrics.HeartbeatTimeouts.Upstream.Inc()
 		l.srv.upstream.CloseIdleConnections() // they may lead to nowhere as well: no handshake is to try that
 	}
+	if errors.Is(err, engineio.ErrNoMemory) {
+		level = slog.LevelWarn
+	}
 	l.srv.log.Log(context.Background(), level, "link closed", "error", err, "sessions", len(left.sessions))
 	reason := session.UpstreamLost
 	if errors.Is(err, engineio.ErrClosed) && l.srv.draining.Load() { // by closeAll

@@ -19,6 +19,7 @@ func (s *Server) Listener(ln net.Listener, tls bool) net.Listener {
 		Begin:    s.beginHandshake,
 		Refused:  s.refused,
 		Failed:   s.acceptFailed,
+		NoLoop:   s.noLoop,
 		Panicked: s.panicked,
 	})
 }
@@ -30,7 +31,7 @@ func (s *Server) connectionLimits() accept.Limits {
 		MaxConnectionsPerAddress: set.Limits.MaxConnectionsPerAddress,
 		Exempt:                   s.trustsAddr,
 		HeadTimeout:              set.Limits.ReadHeaderTimeout,
-		HeadBytes:                int(set.Limits.HeaderBytes),
+		HeadBytes:                set.Limits.HeaderBytes.Int(),
 		HandshakeTimeout:         set.Upstream.HandshakeTimeout,
 	}
 }
@@ -41,6 +42,11 @@ func (s *Server) acceptFailed(err error) {
 		return
 	}
 	s.limitedLog.Log(slog.LevelWarn, "", "a connection could not be accepted", "error", err)
+}
+
+// noLoop is told when connections are served without an event loop where there should be one.
+func (s *Server) noLoop() {
+	s.log.Warn("no event loop accepts connections: goroutines serve them, which takes more memory for each")
 }
 
 // matchUpgrade returns the handler of a WebSocket handshake that needs no net/http: that of a new client, or the upgrade

@@ -30,14 +30,19 @@ func newNotifier(n config.Notify) *notifier {
 		if name == "" {
 			return nil
 		}
-		text, err := json.Marshal(name)
-		if err != nil {
-			panic(err) // a string always can be
-		}
-		return text
+		return jsonString(name)
 	}
 	reserved := slices.DeleteFunc([]string{n.Parked, n.Resumed}, func(name string) bool { return name == "" })
 	return &notifier{quoted(n.Parked), quoted(n.Resumed), reserved}
+}
+
+// jsonString is text as JSON. Go's own quoting (%q) writes escapes that JSON does not have.
+func jsonString(text string) []byte {
+	b, err := json.Marshal(text)
+	if err != nil {
+		panic(err) // a string always can be
+	}
+	return b
 }
 
 // notification is an EVENT packet with one argument.
@@ -54,7 +59,7 @@ func notification(namespace string, name []byte, argument string) []byte {
 func (l *link) SessionParked(s *session.Session, reason string, d time.Duration) {
 	defer l.contain()
 	if n := l.srv.notify; n != nil && n.parked != nil {
-		l.conn.Send(notification(s.Namespace(), n.parked, fmt.Sprintf(`{"reason":%q,"expires_in":%s}`, reason, seconds(d))), nil)
+		l.conn.Send(notification(s.Namespace(), n.parked, fmt.Sprintf(`{"reason":%s,"expires_in":%s}`, jsonString(reason), seconds(d))), nil)
 	}
 }
 

@@ -65,6 +65,11 @@ func (s *Server) dialled(err error, took time.Duration) {
 	s.metrics.DialDuration.Observe(took.Seconds())
 }
 
+// upgradeFailed tells why a link stays with polling.
+func (s *Server) upgradeFailed(err error) {
+	s.limitedLog.Log(slog.LevelWarn, "", "a link stays with long-polling: its upgrade to WebSocket failed", "error", err)
+}
+
 // observer puts what happens to sessions into metrics and log.
 type observer Server
 

@@ -76,7 +76,9 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 		return nil, err
 	}
 	s.current.Store(set)
-	if s.upstream, err = upstream.New(cfg.Upstream, upstream.Options{Observe: s.dialled}); err != nil {
+	if s.upstream, err = upstream.New(cfg.Upstream, upstream.Options{
+		Observe: s.dialled, Incomplete: s.incomplete.take, UpgradeFailed: s.upgradeFailed,
+	}); err != nil {
 		return nil, err
 	}
 	s.passed = s.newPassthrough(s.upstream.RoundTripper())
@@ -323,5 +325,5 @@ func writeError(w http.ResponseWriter, status int, message string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, _ = fmt.Fprintf(w, `{"code":%d,"message":%q}`, status, message) // the client may have gone
+	_, _ = fmt.Fprintf(w, `{"code":%d,"message":%s}`, status, jsonString(message)) // the client may have gone
 }

@@ -62,7 +62,7 @@ func (set *settings) belowPaths(path string) (rest string, ok bool) {
 func (set *settings) sessionLimits() session.Limits {
 	b := set.Recovery.Buffer
 	return session.Limits{
-		MaxPackets: b.MaxPackets, MaxBytes: int(b.MaxBytes), WindowBytes: int(b.Window),
+		MaxPackets: b.MaxPackets, MaxBytes: b.MaxBytes.Int(), WindowBytes: b.Window.Int(),
 		TakeoversPerMinute: set.Limits.TakeoversPerMinutePerSession,
 		ReplayAsking:       set.Recovery.AckEvents == config.AtLeastOnce,
 	}

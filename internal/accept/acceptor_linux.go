@@ -27,6 +27,9 @@ type acceptor struct {
 func newAcceptor(l *Listener) *acceptor {
 	a := &acceptor{l: l, conns: make(chan net.Conn), closed: make(chan struct{})}
 	if a.stop = netpoll.Accept(l.Listener, a); a.stop == nil {
+		if l.opts.NoLoop != nil {
+			l.opts.NoLoop()
+		}
 		return nil
 	}
 	return a

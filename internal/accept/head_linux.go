@@ -43,7 +43,10 @@ func parseUpgrade(head []byte, end int) *http.Request {
 		return nil
 	}
 	br := headReaders.Get().(*bufio.Reader)
-	defer headReaders.Put(br)
+	defer func() {
+		br.Reset(nil) // does not keep the head
+		headReaders.Put(br)
+	}()
 	br.Reset(bytes.NewReader(head))
 	r, err := http.ReadRequest(br)
 	if err != nil || r.Proto != "HTTP/1.1" || r.ContentLength != 0 || !isSimpleHost(r.Host) {

@@ -1,6 +1,7 @@
 package accept
 
 import (
+	"errors"
 	"net"
 	"net/http"
 	"net/netip"
@@ -28,6 +29,8 @@ type Options struct {
 	Refused func(reached metrics.RefusalLimit, addr netip.Addr)
 	// Failed is told why a connection could not be accepted.
 	Failed func(err error)
+	// NoLoop is told that no event loop accepts the connections, on a system that has event loops. It may be nil.
+	NoLoop func()
 	// Panicked is told what a panic while a connection was pending said. The connection is closed.
 	Panicked func(v any)
 }
@@ -75,7 +78,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.Listener.Accept()
 		if err != nil {
-			if IsOutOfDescriptors(err) { // net/http waits up to a second and accepts again
+			if !errors.Is(err, net.ErrClosed) { // net/http waits up to a second and accepts again, if that may help
 				l.opts.Failed(err)
 			}
 			return nil, err

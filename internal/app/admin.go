@@ -1,7 +1,9 @@
 package app
 
 import (
+	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"time"
 
@@ -35,12 +37,19 @@ func (in *instance) serveAdmin() (stop func(), err error) {
 		ReadTimeout:    in.cfg.Limits.ReadHeaderTimeout, // no request has a body
 		WriteTimeout:   adminWriteTimeout,
 		IdleTimeout:    in.cfg.Limits.IdleTimeout,
-		MaxHeaderBytes: int(in.cfg.Limits.HeaderBytes),
+		MaxHeaderBytes: in.cfg.Limits.HeaderBytes.Int(),
 		ErrorLog:       slog.NewLogLogger(in.log.Handler(), slog.LevelDebug),
 	}
-	go func() { _ = srv.Serve(ln) }() // ends when stop closes the server
+	go serveHTTP(srv, ln, in.log) // ends when stop closes the server
 	in.log.Info("admin listener is ready", "listen", ln.Addr().String())
 	return func() { _ = srv.Close() }, nil
+}
+
+// serveHTTP serves ln until srv is closed. If it ends for another reason the log says so: nothing else shows it.
+func serveHTTP(srv *http.Server, ln net.Listener, log *slog.Logger) {
+	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		log.Error("the admin listener failed", "listen", ln.Addr().String(), "error", err)
+	}
 }
 
 func (in *instance) status() status.Report {

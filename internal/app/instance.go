@@ -102,7 +102,7 @@ func (in *instance) serveClients(ctx context.Context, ln net.Listener) error {
 		DisableGeneralOptionsHandler: true, // the upstream answers OPTIONS *
 		ReadHeaderTimeout:            limits.ReadHeaderTimeout,
 		IdleTimeout:                  limits.IdleTimeout,
-		MaxHeaderBytes:               int(limits.HeaderBytes),
+		MaxHeaderBytes:               limits.HeaderBytes.Int(),
 		ErrorLog:                     slog.NewLogLogger(in.log.Handler(), slog.LevelDebug),
 	}
 	releasing, stopReleasing := context.WithCancel(context.Background())

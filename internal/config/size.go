@@ -65,6 +65,9 @@ func ParseSize(text string) (Size, error) {
 	return Size(n) * factor, nil
 }
 
+// Int is the size as an int, the greatest one if it is too large for this machine.
+func (s Size) Int() int { return int(min(int64(s), math.MaxInt)) }
+
 // String returns the shortest exact form that ParseSize accepts: 16MiB, 1MB, 4097.
 func (s Size) String() string {
 	for _, u := range sizeUnits[:len(sizeUnits)-1] {

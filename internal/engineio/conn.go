@@ -67,8 +67,9 @@ type Conn struct {
 	out *Encoder // collects frames until Flush; nil if there are none
 
 	// Of the WebSocket.
-	stream netpoll.Stream // not changed once ws is set
-	frames frameReader    // owned by the stream's reader, and by Dial before
+	stream  netpoll.Stream // not changed once ws is set
+	frames  frameReader    // owned by the stream's reader, and by Dial before
+	counted int            // bytes in frames, as Dialer.Incomplete knows; owned by the stream's reader
 
 	poll *pollingLink // nil if the Conn began as a WebSocket
 	err  error
@@ -472,9 +473,22 @@ func (l *wsLink) Read(p []byte) {
 	}
 	c.unflushed = true
 	_, err := l.frames.feed(p, l.frame)
+	if err == nil && !l.count() {
+		err = ErrNoMemory
+	}
 	if err != nil && !errors.Is(err, errStop) {
 		c.end(err)
 	}
+}
+
+// count tells Dialer.Incomplete of what is kept of a message.
+func (l *wsLink) count() bool {
+	n := l.frames.incomplete()
+	if !takeIncomplete(l.dialer.Incomplete, n-l.counted) {
+		return false
+	}
+	l.counted = n
+	return true
 }
 
 // Flush implements netpoll.Handler.
@@ -523,7 +537,11 @@ func (l *wsLink) Drained() {
 }
 
 // Closed implements netpoll.Handler.
-func (l *wsLink) Closed(err error) { (*Conn)(l).end(err) }
+func (l *wsLink) Closed(err error) {
+	l.frames = frameReader{}
+	l.count()
+	(*Conn)(l).end(err)
+}
 
 // end closes the WebSocket, in order with a CLOSE frame.
 func (l *wsLink) end(inOrder bool) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -84,9 +85,9 @@ func (p *pollingLink) queueBinary(data []byte, maxBytes int) {
 
 func (c *Conn) maxPost() int {
 	if c.handshake.MaxPayload > 0 {
-		return int(c.handshake.MaxPayload)
+		return int(min(c.handshake.MaxPayload, math.MaxInt))
 	}
-	return int(c.dialer.MaxPayload)
+	return int(min(c.dialer.MaxPayload, math.MaxInt))
 }
 
 func (c *Conn) startPolling() {
@@ -141,12 +142,14 @@ func (c *Conn) pollOnce(query string) error {
 		return err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return err
-	}
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("engineio: poll answered with status %d", resp.StatusCode)
+	}
+	counted := &countedBody{r: resp.Body, take: c.dialer.Incomplete}
+	defer counted.free()
+	body, err := io.ReadAll(counted)
+	if err != nil {
+		return err
 	}
 	c.input.Lock()
 	defer c.input.Unlock()
@@ -249,13 +252,24 @@ func (c *Conn) upgrade() {
 	defer c.contain()
 	p, err := c.probe()
 	if err != nil {
+		c.tellUpgradeFailed(err)
 		return
 	}
 	if !c.moveTo(p) {
 		p.conn.Close()
+		c.tellUpgradeFailed(errUpgradeGivenUp)
 		return
 	}
 	c.h.Drained()
+}
+
+var errUpgradeGivenUp = errors.New("engineio: the server did not end its poll in time, or ended the WebSocket")
+
+// tellUpgradeFailed tells of a failure, unless that is only the connection's end.
+func (c *Conn) tellUpgradeFailed(err error) {
+	if f := c.dialer.UpgradeFailed; f != nil && !c.closed.Load() {
+		f(err)
+	}
 }
 
 // moveTo makes a WebSocket that answered the probe the transport.

@@ -173,6 +173,8 @@ func TestConnUpgradeFails(t *testing.T) {
 				s := newPipeServer(t)
 				c := dialUpgradable(t, s)
 				s.dialer.Timeout = 50 * time.Millisecond
+				told := make(chan error, 2) // one is right
+				s.dialer.UpgradeFailed = func(err error) { told <- err }
 				l := begin(t, c)
 				waiting := s.poll(t)
 				tt.fail(t, s.socket(t))
@@ -185,6 +187,9 @@ func TestConnUpgradeFails(t *testing.T) {
 				s.wantPost(t, "4x")
 				if c.Transport() != "polling" {
 					t.Errorf("Transport() = %s", c.Transport())
+				}
+				if len(told) != 1 || <-told == nil {
+					t.Error("it was not told once that the upgrade failed")
 				}
 			})
 		})

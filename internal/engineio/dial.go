@@ -84,7 +84,14 @@ type Dialer struct {
 	Timeout time.Duration
 	// MaxPayload stands in for the server's where its handshake has none, in bytes.
 	MaxPayload int64
+	// Incomplete is Options.Incomplete for what has come in part of the server's messages and polling answers. Nil admits all.
+	Incomplete func(bytes int) bool
+	// UpgradeFailed is told why a connection stays with polling, though its server offered an upgrade. It may be nil.
+	UpgradeFailed func(err error)
 }
+
+// maxHandshakeBytes bounds what a server may send before it has answered the handshake.
+const maxHandshakeBytes = 2 << 20
 
 // Dial makes the handshake, within ctx's deadline, or Timeout if it has none. A *RejectedError is the server's answer; other errors say why it
 // could not be asked, or that it did not answer as an Engine.IO server.
@@ -121,7 +128,7 @@ func (c *Conn) dialPolling(ctx context.Context) error {
 	if resp.StatusCode != http.StatusOK {
 		return rejection(resp)
 	}
-	body, err := io.ReadAll(resp.Body)
+	body, err := io.ReadAll(http.MaxBytesReader(nil, resp.Body, maxHandshakeBytes))
 	if err != nil {
 		return err
 	}
@@ -296,7 +303,7 @@ func (c *Conn) openWebSocket(ctx context.Context, query string) (*opening, error
 	if err != nil {
 		return nil, err
 	}
-	o := &opening{ctx: ctx, conn: conn, br: newReader(conn)}
+	o := &opening{ctx: ctx, conn: conn, br: newReader(io.LimitReader(conn, maxHandshakeBytes))}
 	o.stop = context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	if o.header, err = c.webSocketHandshake(conn, o.br, query); err != nil {
 		return nil, o.end(err)

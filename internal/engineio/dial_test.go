@@ -185,6 +185,39 @@ func TestRejection(t *testing.T) {
 	}
 }
 
+// endless is a header or a body without an end.
+func endless(t *testing.T, x *exchange, head string) {
+	conn := x.hijack(t)
+	if _, err := conn.Write([]byte(head)); err != nil {
+		t.Error(err)
+	}
+	line := []byte("X: " + strings.Repeat("x", 64<<10-5) + "\r\n")
+	for range 2 * maxHandshakeBytes / len(line) {
+		if _, err := conn.Write(line); err != nil {
+			return // it is refused
+		}
+	}
+	_, _ = conn.Write([]byte("\r\n")) // a header ends here
+}
+
+func TestHandshakesAnswerIsBounded(t *testing.T) {
+	for _, websocket := range []bool{false, true} {
+		s := newServer(t, false)
+		d := dial(s, clientRequest(websocket))
+		x := s.handshake(t)
+		head := "HTTP/1.1 200 OK\r\n\r\n0"
+		if websocket {
+			head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " +
+				acceptKey(x.Header.Get("Sec-WebSocket-Key")) + "\r\n"
+		}
+		go endless(t, x, head)
+		_, err := d.wait(t)
+		if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); !errors.Is(err, io.ErrUnexpectedEOF) && (!ok || tooLarge.Limit != maxHandshakeBytes) {
+			t.Errorf("websocket %v: Dial: %v", websocket, err)
+		}
+	}
+}
+
 func TestRejectionIsBounded(t *testing.T) {
 	for _, websocket := range []bool{false, true} {
 		s := newServer(t, false)

@@ -40,6 +40,14 @@ type frameReader struct {
 	fragments int
 }
 
+// incomplete is how many bytes are kept of a message, 0 if they are few.
+func (r *frameReader) incomplete() int {
+	if n := len(r.partial) + len(r.message); n > smallBytes {
+		return n
+	}
+	return 0
+}
+
 // feed handles p and calls fn with each whole message (OpText, OpBinary) and control frame.
 // The payload is valid, and may be changed, during the call only; p is changed by unmasking.
 // Errors are *frameError, or what fn returned; rest is what was not read then. After a panic of fn's nothing more is read.

@@ -1,6 +1,7 @@
 package engineio
 
 import (
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -83,5 +84,68 @@ func TestPostWithoutMemory(t *testing.T) {
 	wantPost(t, s, "a3", "4hello", "200 ok")
 	if used := m.used.Load(); used != 0 {
 		t.Errorf("%d bytes are still counted", used)
+	}
+}
+
+// What a server sends in part counts as well, by either transport, and ends the connection where there is no memory for it.
+func TestServersIncompleteMessages(t *testing.T) {
+	part := strings.Repeat("x", 60<<10)
+	for _, tt := range []struct {
+		name  string
+		parts int
+		want  error
+	}{
+		{"with memory", 1, nil},
+		{"without", 2, ErrNoMemory},
+	} {
+		t.Run(tt.name+", by WebSocket", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := &memory{limit: 100 << 10}
+				s := newPipeServer(t)
+				s.dialer.Incomplete = m.take
+				c, p := dialSocket(t, s)
+				l := begin(t, c)
+				p.writeBytes(t, rawFrame{first: byte(ws.OpText), payload: "4" + part}.bytes())
+				synctest.Wait()
+				if used := m.used.Load(); used != int64(len(part)+1) {
+					t.Errorf("%d bytes are counted, want %d", used, len(part)+1)
+				}
+				for range tt.parts - 1 {
+					_, _ = p.conn.Write(rawFrame{payload: part}.bytes()) // it may be refused before all of it is read
+				}
+				if tt.want != nil {
+					p.conn.Close()
+					l.wantClosed(t, tt.want)
+				} else {
+					p.writeBytes(t, rawFrame{first: fin, payload: "end"}.bytes())
+					l.want(t, "4"+part+"end")
+				}
+				synctest.Wait()
+				if used := m.used.Load(); used != 0 {
+					t.Errorf("%d bytes are still counted", used)
+				}
+			})
+		})
+		t.Run(tt.name+", by polling", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := &memory{limit: 100 << 10}
+				s := newPipeServer(t)
+				s.dialer.Incomplete = m.take
+				l := begin(t, dialPolling(t, s, nil))
+				body := "4" + strings.Repeat(part, tt.parts)
+				conn := s.poll(t).hijack(t)
+				_, _ = fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body) // all of it may not be read
+				if tt.want != nil {
+					l.wantClosed(t, tt.want)
+				} else {
+					s.poll(t)
+					l.want(t, body)
+				}
+				synctest.Wait()
+				if used := m.used.Load(); used != 0 {
+					t.Errorf("%d bytes are still counted", used)
+				}
+			})
+		})
 	}
 }

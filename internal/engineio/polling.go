@@ -27,6 +27,7 @@ type pollingState struct {
 
 	posting  bool
 	lastPost postID
+	polled   chan struct{} // closed by the next poll; nil unless the POST under way waits for it
 
 	noop   *time.Timer // ends waiting polls while a WebSocket probes
 	linger *time.Timer // answers the waiting poll; nil while there is nothing to answer with
@@ -167,6 +168,10 @@ func (s *Socket) beginPoll(id string) (*poll, Answer) {
 	}
 	p := &poll{id: id, answer: make(chan pollAnswer, 1)}
 	ps.waiting = p
+	if ps.polled != nil {
+		close(ps.polled)
+		ps.polled = nil
+	}
 	wasClosing := s.state.get() == stateClosing
 	s.flushPollLocked()
 	if ps.waiting == p && wasClosing {
@@ -327,11 +332,11 @@ func (s *Socket) Post(ctx context.Context, id, contentType string, length int64,
 		}
 		return Answer{Status: http.StatusRequestEntityTooLarge, Code: -1}, true
 	}
-	counted := &countedBody{r: io.LimitReader(body, s.opts.MaxPayload+1), opts: &s.opts}
+	counted := &countedBody{r: io.LimitReader(body, s.opts.MaxPayload+1), take: s.opts.Incomplete}
 	data, err := io.ReadAll(counted)
 	counted.free()
 	switch {
-	case errors.Is(err, errNoMemory):
+	case errors.Is(err, ErrNoMemory):
 		s.endPost()
 		return Answer{Status: http.StatusServiceUnavailable, Code: -1}, true
 	case err != nil:
@@ -352,14 +357,15 @@ func (s *Socket) Post(ctx context.Context, id, contentType string, length int64,
 	return s.finishPost(ctx)
 }
 
-var errNoMemory = errors.New("engineio: no memory for incomplete messages")
+// ErrNoMemory means that Options.Incomplete, or a Dialer's, admits no more.
+var ErrNoMemory = errors.New("engineio: no memory for incomplete messages")
 
-// countedBody tells Options.Incomplete of what has come of a body.
+// countedBody tells an Incomplete function of what has come of a body.
 type countedBody struct {
 	r       io.Reader
-	opts    *Options
-	n       int // bytes
-	counted int // of them, as Options.Incomplete knows
+	take    func(bytes int) bool // Incomplete; nil for none
+	n       int                  // bytes
+	counted int                  // of them, as Incomplete knows
 }
 
 // Read implements io.Reader.
@@ -367,15 +373,15 @@ func (b *countedBody) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p)
 	b.n += n
 	if b.n > smallBytes {
-		if !b.opts.takeIncomplete(b.n - b.counted) {
-			return n, errNoMemory
+		if !takeIncomplete(b.take, b.n-b.counted) {
+			return n, ErrNoMemory
 		}
 		b.counted = b.n
 	}
 	return n, err
 }
 
-func (b *countedBody) free() { b.opts.takeIncomplete(-b.counted) }
+func (b *countedBody) free() { takeIncomplete(b.take, -b.counted) }
 
 func (s *Socket) beginPost(contentType string) (Answer, bool) {
 	s.mu.Lock()
@@ -405,10 +411,18 @@ func (s *Socket) endPost() {
 // it is to be answered in order.
 func (s *Socket) awaitPoll() {
 	s.mu.Lock()
-	waiting := s.polling.waiting != nil
+	if s.polling.waiting != nil || s.state.get() == stateClosed {
+		s.mu.Unlock()
+		return
+	}
+	polled := make(chan struct{})
+	s.polling.polled = polled
 	s.mu.Unlock()
-	if !waiting {
-		time.Sleep(pollLinger)
+	late := time.NewTimer(pollLinger)
+	defer late.Stop()
+	select {
+	case <-polled:
+	case <-late.C:
 	}
 }
 

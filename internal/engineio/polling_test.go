@@ -504,6 +504,21 @@ func TestClientsCloseOvertakesItsPoll(t *testing.T) {
 	})
 }
 
+// It is not waited for any longer than it takes to come.
+func TestClientsCloseWaitsForItsPollOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := openPolling(t, testOptions)
+		since := time.Now()
+		answer := make(chan string, 1) // so that the POST always ends
+		go func() { answer <- post(s, "a", "1") }()
+		time.Sleep(time.Millisecond)
+		startPoll(t, s, "b").want(t, "200 6")
+		if got := <-answer; got != okAnswer || time.Since(since) != time.Millisecond {
+			t.Errorf("the POST got %q after %v", got, time.Since(since))
+		}
+	})
+}
+
 func TestAbortPolling(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)

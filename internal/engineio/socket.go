@@ -99,8 +99,9 @@ type Options struct {
 // smallBytes is what a message may have without being counted by Options.Incomplete.
 const smallBytes = 16 << 10
 
-func (o *Options) takeIncomplete(bytes int) bool {
-	return bytes == 0 || o.Incomplete == nil || o.Incomplete(bytes)
+// takeIncomplete calls an Incomplete function, if there is one and it has something to count.
+func takeIncomplete(take func(bytes int) bool, bytes int) bool {
+	return bytes == 0 || take == nil || take(bytes)
 }
 
 const (

@@ -100,11 +100,8 @@ const statusTryAgainLater ws.StatusCode = 1013
 
 // count tells Options.Incomplete of what is kept of a message.
 func (t *wsTransport) count() bool {
-	n := len(t.frames.partial) + len(t.frames.message)
-	if n <= smallBytes {
-		n = 0
-	}
-	if !t.socket.opts.takeIncomplete(n - t.counted) {
+	n := t.frames.incomplete()
+	if !takeIncomplete(t.socket.opts.Incomplete, n-t.counted) {
 		return false
 	}
 	t.counted = n

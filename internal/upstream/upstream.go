@@ -44,6 +44,9 @@ type Options struct {
 	// Observe is told how each handshake ended and how long it took. Handshakes that the breaker or the context
 	// ended before they began are not reported. Nil observes nothing.
 	Observe func(err error, took time.Duration)
+	// Incomplete and UpgradeFailed are engineio.Dialer's.
+	Incomplete    func(bytes int) bool
+	UpgradeFailed func(err error)
 	// DialContext replaces connecting to cfg's URL, for tests. Nil dials.
 	DialContext func(ctx context.Context) (net.Conn, error)
 }
@@ -83,6 +86,7 @@ func New(cfg config.Upstream, opts Options) (*Upstream, error) {
 	u.unshared.MaxIdleConnsPerHost = -1
 	u.dialer = &engineio.Dialer{
 		URL: u.base, DialContext: u.dialWebSocket, Timeout: cfg.HandshakeTimeout, MaxPayload: int64(config.DefaultMaxPayload),
+		Incomplete: opts.Incomplete, UpgradeFailed: opts.UpgradeFailed,
 		Client: &http.Client{
 			Transport:     u.transport,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

@@ -1,0 +1,62 @@
+package proxy
+
+import (
+	"encoding/json"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/session"
+)
+
+// Go's own quoting is no JSON: it writes \x00, \a and \U0001f600.
+func TestErrorsAreJSON(t *testing.T) {
+	for _, message := range []string{"plain", "\x00\a\v\x7f", "\U0001f600 \u2028", `"\`, "\xff"} {
+		w := httptest.NewRecorder()
+		writeError(w, 503, message)
+		var got struct {
+			Code    int
+			Message string
+		}
+		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || got.Code != 503 {
+			t.Errorf("%q: %s: %v", message, w.Body, err)
+		}
+		if message != "\xff" && got.Message != message {
+			t.Errorf("%q became %q", message, got.Message)
+		}
+	}
+}
+
+// The limits that come of what a server says are never negative, nor small: on machines of 32 bits either.
+func TestLimitsOfLargePayloads(t *testing.T) {
+	for _, maxPayload := range []int64{1 << 27, 1 << 31, 1 << 40} { // the last is the most that a handshake is believed
+		if got := incomingLimits(maxPayload).partialBytes; got < maxPayload {
+			t.Errorf("payloads of %d: partial packets may have %d bytes", maxPayload, got)
+		}
+	}
+	if n := (1 << 40 * config.Size(1)).Int(); n < 1<<30 {
+		t.Errorf("a size of 1 TiB is %d", n)
+	}
+}
+
+// What was confirmed can be collected: an entry leads to a session and its log.
+func TestConfirmedEntriesAreForgotten(t *testing.T) {
+	r := newRig(t, nil)
+	r.client()
+	cl := r.byOrder(1)
+	cur := cl.attached("/")
+	cl.mu.Lock()
+	cl.out.written = []written{{cur: cur, count: 1}, {cur: cur, count: 2}, {cur: cur, count: 1000}}
+	cl.mu.Unlock()
+	cl.Confirm(2)
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	if n := len(cl.out.written); n != 1 {
+		t.Fatalf("%d entries are left, want 1", n)
+	}
+	for i, w := range cl.out.written[:3][1:] {
+		if w.cur != (*session.Cursor)(nil) {
+			t.Errorf("entry %d behind the last still has its cursor", i)
+		}
+	}
+}
