@@ -4,8 +4,8 @@ package main
 
 import "time"
 
-// broadcast has the server send events to all clients: the next as soon as
-// all have the one before.
+// broadcast makes the server send events to all clients, each as soon as all
+// have received the one before.
 func broadcast(t *trial, clients, size int) (values, error) {
 	g := t.gen
 	g.payload = payloadOf(size)
@@ -37,7 +37,7 @@ func broadcast(t *trial, clients, size int) (values, error) {
 	return t.perMessage(u, begin.at, messages)
 }
 
-// broadcastFor broadcasts for some time, and at least once.
+// broadcastFor broadcasts for a duration, but at least once.
 func (t *trial) broadcastFor(d time.Duration) error {
 	for start := time.Now(); ; {
 		if err := t.broadcast(); err != nil {

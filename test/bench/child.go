@@ -16,13 +16,13 @@ import (
 	"time"
 )
 
-// The first argument that makes this program one of its own children.
+// The first arguments that make this program run as a child of itself.
 const (
 	serverArg  = "child-server"
 	rawCopyArg = "child-rawcopy"
 )
 
-// runChild does what a child does, and reports whether args are a child's.
+// runChild runs a child, and reports whether args are a child's.
 func runChild(args []string) (isChild bool, err error) {
 	if len(args) == 0 {
 		return false, nil
@@ -36,27 +36,27 @@ func runChild(args []string) (isChild bool, err error) {
 	return false, nil
 }
 
-// child is a process that this one has started; whoever starts it stops it.
+// child is a process that this one has started. The starter must stop it.
 type child struct {
-	name  string
-	cmd   *exec.Cmd
-	stdin io.WriteCloser
-	lines chan string // of its standard output; closed when that ends
-	said  *tail       // on its standard error
-	stops chan struct{}
-	ended chan struct{} // closed when it has exited
+	name   string
+	cmd    *exec.Cmd
+	stdin  io.WriteCloser
+	lines  chan string // of its standard output; closed when that ends
+	stderr *tail       // the end of its standard error
+	stops  chan struct{}
+	ended  chan struct{} // closed after it has exited
 }
 
-// startChild starts a process. Should this one die, it gets SIGTERM.
+// startChild starts a process. It gets SIGTERM if this one dies.
 func startChild(name string, cmd *exec.Cmd) (*child, error) {
 	c := &child{
 		name: name, cmd: cmd,
-		lines: make(chan string, 16), // answers are read one by one; a few more are harmless
-		said:  &tail{},
-		stops: make(chan struct{}), ended: make(chan struct{}),
+		lines:  make(chan string, 16), // responses are read one at a time, so this never blocks
+		stderr: &tail{},
+		stops:  make(chan struct{}), ended: make(chan struct{}),
 	}
-	cmd.Stderr = c.said
-	cmd.WaitDelay = time.Second // for what its own children hold open
+	cmd.Stderr = c.stderr
+	cmd.WaitDelay = time.Second // its children may hold its pipes open
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	var err error
 	if c.stdin, err = cmd.StdinPipe(); err != nil {
@@ -83,7 +83,7 @@ func (c *child) watch(stdout io.Reader) {
 		}
 	}
 	close(c.lines)
-	_ = c.cmd.Wait() // how it ended matters only if it was not to: see alive
+	_ = c.cmd.Wait() // alive reports an unexpected end
 }
 
 func (c *child) pid() int { return c.cmd.Process.Pid }
@@ -92,21 +92,21 @@ func (c *child) pid() int { return c.cmd.Process.Pid }
 func (c *child) alive() error {
 	select {
 	case <-c.ended:
-		return fmt.Errorf("%s ended by itself: %v%s", c.name, c.cmd.ProcessState, c.said)
+		return fmt.Errorf("%s exited unexpectedly: %v%s", c.name, c.cmd.ProcessState, c.stderr)
 	default:
 		return nil
 	}
 }
 
-// ask writes a line to the process, and returns the line that it answers.
+// ask writes a line to the process, and returns its response.
 func (c *child) ask(ctx context.Context, line string) (string, error) {
 	if _, err := io.WriteString(c.stdin, line+"\n"); err != nil {
-		return "", fmt.Errorf("%s: %w%s", c.name, err, c.said)
+		return "", fmt.Errorf("%s: %w%s", c.name, err, c.stderr)
 	}
 	return c.answer(ctx)
 }
 
-// answerTimeout is for what the server does at once, and for 100 broadcasts.
+// answerTimeout is how long the server may take for a command, such as 100 broadcasts.
 const answerTimeout = time.Minute
 
 func (c *child) answer(ctx context.Context) (string, error) {
@@ -115,22 +115,22 @@ func (c *child) answer(ctx context.Context) (string, error) {
 	select {
 	case line, ok := <-c.lines:
 		if !ok {
-			return "", fmt.Errorf("%s ended by itself%s", c.name, c.said)
+			return "", fmt.Errorf("%s exited unexpectedly%s", c.name, c.stderr)
 		}
 		return line, nil
 	case <-late.C:
-		return "", fmt.Errorf("%s does not answer%s", c.name, c.said)
+		return "", fmt.Errorf("%s does not respond%s", c.name, c.stderr)
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
 }
 
-// stop ends the process and its own children, and waits for it.
+// stop stops the process and its children, and waits for it.
 func (c *child) stop() {
 	close(c.stops)
 	c.stdin.Close()
 	children := childrenOf(c.pid())
-	if len(children) > 0 { // it is to end them, then
+	if len(children) > 0 { // then it must stop them
 		c.signal(syscall.SIGTERM)
 		select {
 		case <-c.ended:
@@ -140,18 +140,18 @@ func (c *child) stop() {
 	}
 	c.signal(syscall.SIGKILL)
 	for _, pid := range children {
-		_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
+		_ = syscall.Kill(pid, syscall.SIGKILL) // it may have exited already
 	}
 	<-c.ended
 }
 
 func (c *child) signal(s os.Signal) {
 	if err := c.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		c.said.add(err.Error()) // nothing else can be done
+		c.stderr.add(err.Error()) // there is nothing else to do
 	}
 }
 
-// tail keeps the end of what is written to it. It is safe for concurrent use.
+// tail keeps the end of its input. It is safe for concurrent use.
 type tail struct {
 	mu   sync.Mutex
 	text []byte
@@ -171,12 +171,12 @@ func (t *tail) Write(p []byte) (int, error) {
 
 func (t *tail) add(s string) { _, _ = t.Write([]byte(s + "\n")) }
 
-// String is for the end of an error message.
+// String returns the text for the end of an error message.
 func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.text) == 0 {
 		return ""
 	}
-	return "; it said:\n" + strings.TrimSpace(string(t.text))
+	return "; its output was:\n" + strings.TrimSpace(string(t.text))
 }

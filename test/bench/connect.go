@@ -2,14 +2,14 @@
 
 package main
 
-// connectAtOnce is how many connections are being opened at a time where that
-// is not what is measured.
+// connectAtOnce is how many connections are opened concurrently when that is not
+// what is measured.
 const connectAtOnce = 64
 
 // connect opens connections.
 func connect(t *trial) (values, error) {
 	g, n := t.gen, t.opts.connectClients
-	// The first connections find everything cold.
+	// Warm up with the first connections.
 	if err := g.connect(t.ctx, g.add(connectAtOnce), connectAtOnce); err != nil {
 		return nil, err
 	}

@@ -4,8 +4,8 @@ package main
 
 import "time"
 
-// echo has clients send events that the server returns, each always with the
-// same number in flight. Latency is measured where that is one.
+// echo makes clients send events that the server returns, with a constant number
+// in flight per client. It measures latency if that number is one.
 func echo(t *trial, clients, inFlight int) (values, error) {
 	g := t.gen
 	g.event, g.payload = echoEvent, payloadOf(t.opts.payload)

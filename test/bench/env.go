@@ -16,7 +16,7 @@ import (
 	"syscall"
 )
 
-// env is what all trials share.
+// env is shared by all trials.
 type env struct {
 	opts      *options
 	out       printer // tables
@@ -31,7 +31,7 @@ func (e *env) note(format string, args ...any) {
 	e.notes = append(e.notes, fmt.Sprintf(format, args...))
 }
 
-// newEnv prepares everything; close undoes it.
+// newEnv prepares everything. The caller must call close.
 func newEnv(ctx context.Context, o *options, out, progress printer) (*env, error) {
 	e := &env{opts: o, out: out, progress: progress}
 	var err error
@@ -57,10 +57,10 @@ func newEnv(ctx context.Context, o *options, out, progress printer) (*env, error
 	return e, nil
 }
 
-func (e *env) close() { os.RemoveAll(e.tmp) } //nolint:errcheck // it is a temporary directory
+func (e *env) close() { os.RemoveAll(e.tmp) } //nolint:errcheck // a temporary directory
 
-// raiseFileLimit raises the limit of open files, of this process and of those
-// that it starts, to the hard limit, and returns it.
+// raiseFileLimit raises the limit of open files to the hard limit, for this
+// process and its children, and returns it.
 func raiseFileLimit() (int, error) {
 	var limit syscall.Rlimit
 	err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit)
@@ -74,7 +74,7 @@ func raiseFileLimit() (int, error) {
 	return int(min(limit.Cur, 1<<20)), nil
 }
 
-// holdfastModule is what holdfast is built from.
+// holdfastModule is the package that holdfast is built from.
 const holdfastModule = "github.com/holdfast/holdfast"
 
 func (e *env) buildHoldfast(ctx context.Context) error {
@@ -82,12 +82,12 @@ func (e *env) buildHoldfast(ctx context.Context) error {
 	e.opts.holdfast = filepath.Join(e.tmp, "holdfast")
 	out, err := exec.CommandContext(ctx, "go", "build", "-o", e.opts.holdfast, holdfastModule).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("building holdfast (or give it with -holdfast): %w\n%s", err, out)
+		return fmt.Errorf("building holdfast (or set -holdfast): %w\n%s", err, out)
 	}
 	return nil
 }
 
-// system says where the figures come from.
+// system describes the machine and the programs.
 type system struct {
 	CPUs      int      `json:"cpus"`
 	CPU       string   `json:"cpu"`
@@ -118,9 +118,9 @@ func (e *env) system(ctx context.Context) system {
 	return s
 }
 
-// versionOf runs a program, and returns what matches in what it prints.
+// versionOf runs a program, and returns the match in its output.
 func versionOf(ctx context.Context, pattern, program string, args ...string) string {
-	// What it printed says more than how it ended.
+	// The output matters, not the exit status.
 	out, _ := exec.CommandContext(ctx, program, args...).CombinedOutput()
 	if v := regexp.MustCompile(pattern).Find(out); v != nil {
 		return string(v)
@@ -149,10 +149,10 @@ func kernelRelease() string {
 	return strings.TrimSpace(string(text))
 }
 
-// errFailed is returned when trials have failed; what failed was printed.
-var errFailed = errors.New("some runs failed, and have no figures")
+// errFailed is returned if trials failed, after the failures were printed.
+var errFailed = errors.New("some runs failed and have no figures")
 
-// runAll runs all scenarios, and reports each when it is done.
+// runAll runs all scenarios, and prints each result.
 func (e *env) runAll(ctx context.Context) error {
 	r := &report{System: e.system(ctx), Notes: e.notes, Short: e.opts.short}
 	scenarios := e.scenarios()

@@ -16,7 +16,7 @@ const (
 	broadcastEvent = 'b' // from the server to all
 )
 
-// payloadOf is a payload of n bytes.
+// payloadOf returns a payload of n bytes.
 func payloadOf(n int) []byte {
 	p := make([]byte, n)
 	for i := range p {
@@ -34,11 +34,11 @@ func appendEvent(dst []byte, name byte, number uint64, payload []byte) []byte {
 	return append(dst, '"', ']')
 }
 
-// errEvent is wrapped for an event that is not as it was sent.
+// errEvent is wrapped if an event differs from what was sent.
 var errEvent = errors.New("an event was altered")
 
-// parseEvent reads an EVENT of a certain name and payload, without the packet
-// type in front. Offset, the last argument, is empty if there is none.
+// parseEvent parses an EVENT with the given name and payload, without its packet
+// type. Offset, the last argument, is empty if there is none.
 func parseEvent(src []byte, name byte, payload []byte) (number uint64, offset []byte, err error) {
 	rest, ok := bytes.CutPrefix(src, []byte{'[', '"', name, '"', ','})
 	digits := 0

@@ -18,26 +18,26 @@ import (
 	"github.com/holdfast/holdfast/test/bench/internal/loop"
 )
 
-// generator is the clients of one trial. It belongs to the goroutine that runs
-// the trial.
+// generator simulates the clients of one trial. Only the goroutine that runs the
+// trial may use it.
 type generator struct {
 	loop    *loop.Loop
 	addr    netip.AddrPort
-	wantPID bool // the server, or the proxy, is to offer recovery
+	wantPID bool // whether server or proxy must offer recovery
 	clients []*client
 
-	// What events are to be, and who is told of each that is.
+	// The expected events, and a callback for each.
 	event   byte
 	payload []byte
 	onEvent func(c *client)
 
-	waiting   []*client // to be dialled
+	waiting   []*client // not dialled yet
 	dialling  int       // not connected yet
-	atOnce    int       // that may be
+	atOnce    int       // limit of dialling
 	connected int
-	recovered int    // of them, with the pid and sid they had
+	recovered int    // clients that kept their pid and sid
 	received  uint64 // events
-	expected  uint64 // events, once all have come
+	expected  uint64 // events in total
 	now       time.Time
 	failures  int
 	failure   error // the first
@@ -46,7 +46,7 @@ type generator struct {
 	random    uint64
 }
 
-// errTrial is wrapped by what makes a trial worthless.
+// errTrial is wrapped by errors that invalidate a trial.
 var errTrial = errors.New("refused")
 
 func newGenerator(addr netip.AddrPort, wantPID bool) (*generator, error) {
@@ -70,7 +70,7 @@ func (g *generator) mask() uint32 {
 	return uint32(high ^ low)
 }
 
-// fail notes that something went wrong; the trial ends with the first of it.
+// fail records a failure. The trial ends with the first one.
 func (g *generator) fail(c *client, err error) {
 	g.failures++
 	if g.failure == nil {
@@ -78,14 +78,14 @@ func (g *generator) fail(c *client, err error) {
 	}
 }
 
-// wait runs until done returns true. What says what is waited for.
+// wait runs until done returns true. what describes what it waits for, for errors.
 func (g *generator) wait(ctx context.Context, timeout time.Duration, what string, done func() bool) error {
 	err := g.loop.Run(ctx, timeout, func() bool { return g.failure != nil || done() })
 	if err == nil && g.failure != nil {
 		return g.failed(what)
 	}
 	if errors.Is(err, loop.ErrTimeout) {
-		return fmt.Errorf("%w: after %v of %s: %d of %d clients are connected, %d events have come", errTrial,
+		return fmt.Errorf("%w: after %v of %s: %d of %d clients are connected, %d events have arrived", errTrial,
 			timeout, what, g.connected, len(g.clients), g.received)
 	}
 	return err
@@ -111,29 +111,29 @@ func (g *generator) failed(during string) error {
 	return fmt.Errorf("%w: while %s: %w%s", errTrial, during, g.failure, more)
 }
 
-// receive runs until all that is expected has come.
+// receive runs until all expected events have arrived.
 func (g *generator) receive(ctx context.Context) error {
 	return g.wait(ctx, deliveryTimeout, "receiving", func() bool { return g.received >= g.expected })
 }
 
-// deliveryTimeout is for messages that are on their way.
+// deliveryTimeout is how long messages in flight may take.
 const deliveryTimeout = 30 * time.Second
 
-// quiet runs for a little longer: no more may come than was expected.
+// quiet runs a little longer, and checks that no more events arrive than expected.
 func (g *generator) quiet(ctx context.Context) error {
 	if err := g.pause(ctx, drained); err != nil {
 		return err
 	}
 	if g.received != g.expected {
-		return fmt.Errorf("%w: %d events came, %d were sent", errTrial, g.received, g.expected)
+		return fmt.Errorf("%w: %d events arrived, %d were sent", errTrial, g.received, g.expected)
 	}
 	return nil
 }
 
-// drained is how long nothing more may come at the end of a trial.
+// drained is how long no event may arrive at the end of a trial.
 const drained = 100 * time.Millisecond
 
-// add makes n more clients, not connected yet.
+// add adds n clients that are not connected yet.
 func (g *generator) add(n int) []*client {
 	for range n {
 		g.clients = append(g.clients, &client{gen: g, number: len(g.clients), next: 1})
@@ -143,14 +143,14 @@ func (g *generator) add(n int) []*client {
 
 const connectTimeout = 60 * time.Second
 
-// connect connects clients, some of them at once, and waits.
+// connect connects clients, some of them concurrently, and waits.
 func (g *generator) connect(ctx context.Context, clients []*client, atOnce int) error {
 	want := g.connected + len(clients)
 	g.begin(clients, atOnce)
 	return g.wait(ctx, connectTimeout, "connecting", func() bool { return g.connected == want })
 }
 
-// begin starts to connect clients.
+// begin starts connecting clients.
 func (g *generator) begin(clients []*client, atOnce int) {
 	g.atOnce = atOnce
 	g.waiting = append(g.waiting, clients...)
@@ -172,7 +172,7 @@ func (g *generator) dial() {
 	}
 }
 
-// cut breaks the connections of clients.
+// cut resets the clients' connections.
 func (g *generator) cut(clients []*client) {
 	for _, c := range clients {
 		c.conn.Cut()
@@ -181,7 +181,7 @@ func (g *generator) cut(clients []*client) {
 	}
 }
 
-// clientState is a client's place in its life:
+// clientState is the state of a client:
 //
 //	away -> dialling -> upgrading -> opening -> joining -> connected -> away
 type clientState uint8
@@ -190,7 +190,7 @@ const (
 	away      clientState = iota
 	dialling              // TCP
 	upgrading             // the WebSocket handshake was sent
-	opening               // Engine.IO's open packet is to come
+	opening               // waits for Engine.IO's open packet
 	joining               // CONNECT was sent
 	connected
 )
@@ -210,7 +210,7 @@ type client struct {
 	pid    string
 	offset []byte
 
-	next   uint64    // number of the event that is to come
+	next   uint64    // number of the next expected event
 	sent   uint64    // events
 	sentAt time.Time // the last of them
 }
@@ -224,7 +224,7 @@ func (c *client) Opened(conn *loop.Conn) {
 	conn.Write([]byte(frame.Request(c.gen.addr.String(), "/socket.io/", c.key)))
 }
 
-// Closed implements loop.Handler. No proxy or server has a reason to close.
+// Closed implements loop.Handler. Proxies and servers must not close connections.
 func (c *client) Closed(_ *loop.Conn, err error) {
 	if errors.Is(err, io.EOF) {
 		err = errors.New("disconnected")
@@ -232,8 +232,8 @@ func (c *client) Closed(_ *loop.Conn, err error) {
 	c.gen.fail(c, err)
 }
 
-// Data implements loop.Handler. What is sent in answer to what came together
-// goes out in one write, as frames of its own.
+// Data implements loop.Handler. All responses to one read go out in one write, as
+// separate frames.
 func (c *client) Data(conn *loop.Conn, data []byte) (used int, err error) {
 	g := c.gen
 	g.out = g.out[:0]
@@ -294,7 +294,7 @@ func (c *client) packet(p []byte) error {
 	return fmt.Errorf("%w: %.60q", errProtocol, p)
 }
 
-// connectPacket asks for recovery if it can, as socket.io-client does.
+// connectPacket requests recovery if it has a pid, as socket.io-client does.
 func (c *client) connectPacket() []byte {
 	switch {
 	case c.pid == "":
@@ -305,7 +305,7 @@ func (c *client) connectPacket() []byte {
 	return fmt.Appendf(nil, `40{"pid":%q,"offset":%q}`, c.pid, c.offset)
 }
 
-// say adds a message to what Data writes.
+// say adds a message to Data's next write.
 func (c *client) say(text []byte) {
 	c.gen.out = frame.AppendClient(c.gen.out, frame.Text, text, c.gen.mask())
 }
@@ -313,7 +313,7 @@ func (c *client) say(text []byte) {
 // message handles a Socket.IO packet.
 func (c *client) message(p []byte) error {
 	switch {
-	// Native recovery sends what was missed ahead of its reply to CONNECT.
+	// Socket.IO's own recovery sends missed events before its reply to CONNECT.
 	case p[0] == '2' && (c.state == connected || c.state == joining && c.pid != ""):
 		return c.receive(p[1:])
 	case p[0] == '0' && c.state == joining:
@@ -329,7 +329,7 @@ func (c *client) joined(reply []byte) error {
 	}
 	g := c.gen
 	if g.wantPID != (r.PID != "") {
-		return fmt.Errorf("the CONNECT reply has the pid %q: recovery is wanted: %v", r.PID, g.wantPID)
+		return fmt.Errorf("the CONNECT reply has the pid %q, but recovery wanted is %v", r.PID, g.wantPID)
 	}
 	if c.pid != "" && c.pid == r.PID && c.sid == r.SID {
 		g.recovered++
@@ -351,9 +351,9 @@ func (c *client) receive(p []byte) error {
 	}
 	switch {
 	case number < c.next:
-		return fmt.Errorf("event %d came twice", number)
+		return fmt.Errorf("event %d arrived twice", number)
 	case number > c.next:
-		return fmt.Errorf("%d events were lost: after %d came %d", number-c.next, c.next-1, number)
+		return fmt.Errorf("%d events were lost: %d was followed by %d", number-c.next, c.next-1, number)
 	}
 	c.next++
 	g.received++
@@ -364,7 +364,7 @@ func (c *client) receive(p []byte) error {
 	return nil
 }
 
-// sendEvent adds an event to what Data writes.
+// sendEvent adds an event to Data's next write.
 func (c *client) sendEvent() {
 	g := c.gen
 	c.sent++

@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// idlePing is the ping interval where memory is measured: several heartbeats
-// fit into what is waited.
+// idlePing is the ping interval when memory is measured, so that several
+// heartbeats fit into the wait.
 const idlePing = time.Second
 
-// parkWave is how many clients are connected at a time before they are parked.
+// parkWave is how many clients connect at a time before they are parked.
 const parkWave = 100
 
-// memoryScenarios are those of what an idle client takes.
+// memoryScenarios measure the memory of an idle client.
 func (e *env) memoryScenarios() []*scenario {
 	n := e.opts.idleClients
 	metrics := func(ratio bool) []metric {
@@ -31,13 +31,13 @@ func (e *env) memoryScenarios() []*scenario {
 		{
 			group: "idle", name: "idle", metrics: metrics(true), targets: withProxy,
 			maxRounds: e.opts.slowRounds, pingInterval: idlePing, run: idle,
-			title: fmt.Sprintf("idle: memory of the proxy with %d clients that received one event, %v later", n, e.opts.settle),
+			title: fmt.Sprintf("idle: the proxy's memory with %d clients, %v after they received one event", n, e.opts.settle),
 		},
 		{
 			group: "idle", name: "parked", metrics: metrics(false), targets: recovering,
 			maxRounds: e.opts.slowRounds, pingInterval: idlePing, run: parked,
-			title: fmt.Sprintf("parked: memory of holdfast with %d disconnected clients, none of whom missed anything, %v later", n, e.opts.settle),
-			note:  fmt.Sprintf("They connected and were cut in waves of %d. Afterwards all of them were recovered.", parkWave),
+			title: fmt.Sprintf("parked: holdfast's memory with %d disconnected clients that missed nothing, after %v", n, e.opts.settle),
+			note:  fmt.Sprintf("Clients connected and were cut in waves of %d. Afterwards all of them recovered.", parkWave),
 		},
 	}
 }
@@ -97,7 +97,7 @@ func parked(t *trial) (values, error) {
 	return v, t.verify(stats{connected: uint64(len(g.clients))})
 }
 
-// empty is the memory of a proxy that has come to rest after its start.
+// empty returns the memory of an idle proxy after its start.
 func (t *trial) empty() (int64, error) {
 	if err := t.settled(); err != nil {
 		return 0, err

@@ -22,7 +22,7 @@ func main() {
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	// A second signal ends this at once; what was started ends with it.
+	// A second signal ends this process immediately, and its children with it.
 	context.AfterFunc(ctx, stop)
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
@@ -40,10 +40,10 @@ func main() {
 	}
 }
 
-// errUsage is wrapped for a command line that cannot be run.
+// errUsage is wrapped for an invalid command line.
 var errUsage = errors.New("see -h")
 
-// run measures what args ask for. When it returns, all it started has ended.
+// run runs the benchmark. When it returns, all processes that it started have exited.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	o, err := parseOptions(args, stderr)
 	if errors.Is(err, flag.ErrHelp) {

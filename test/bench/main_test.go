@@ -71,7 +71,7 @@ func TestTinyRun(t *testing.T) {
 		"idle":             {"rss_mb", "rss_empty_mb"},
 		"connect":          {proxyCPU, serverCPU, rate},
 	}
-	if want := "parked is not measured: none of the targets has it"; len(r.Notes) != 1 || r.Notes[0] != want {
+	if want := "parked is skipped: none of the targets supports it"; len(r.Notes) != 1 || r.Notes[0] != want {
 		t.Errorf("notes = %q, want one: %s", r.Notes, want)
 	}
 	for _, s := range r.Scenarios {

@@ -24,12 +24,12 @@ type nodeServer struct {
 	version string
 }
 
-// findSocketIO returns the version in a node_modules directory that begins
-// with a prefix, under whatever name it is installed there.
+// findSocketIO finds a version of socket.io with this prefix in a node_modules
+// directory, under any name.
 func findSocketIO(modules, prefix string) (nodeServer, bool) {
 	files, err := filepath.Glob(filepath.Join(modules, "socket.io*", "package.json"))
 	if err != nil {
-		return nodeServer{}, false // a strange name of a directory
+		return nodeServer{}, false // the directory's name is not a valid pattern
 	}
 	for _, file := range files {
 		text, err := os.ReadFile(file)
@@ -47,7 +47,7 @@ func findSocketIO(modules, prefix string) (nodeServer, bool) {
 	return nodeServer{}, false
 }
 
-// start returns a starter of the server, with recovery of its own or without.
+// start returns a starter for the server, with or without its own recovery.
 func (n nodeServer) start(recovery bool) serverStarter {
 	return func(ctx context.Context, e *env, dir string, interval time.Duration) (*backend, error) {
 		script := filepath.Join(dir, "socketio.cjs")

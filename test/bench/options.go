@@ -17,10 +17,10 @@ import (
 	"time"
 )
 
-// options are what can be set on the command line.
+// options are the command line's settings.
 type options struct {
 	scenarios, targets []string
-	targetsGiven       bool // a target that is not there is an error, then
+	targetsGiven       bool // a missing target is then an error
 	rounds, slowRounds int
 	duration, warmup   time.Duration
 
@@ -40,7 +40,7 @@ type options struct {
 	short                        bool
 }
 
-// shortValues are what -short changes, for flags that are not given.
+// shortValues are the defaults that -short changes.
 var shortValues = map[string]string{
 	"rounds":            "3",
 	"slow-rounds":       "1",
@@ -53,44 +53,44 @@ var shortValues = map[string]string{
 	"storm-clients":     "1000",
 }
 
-// maxEventBytes bounds payloads: below every proxy's and server's limit.
+// maxEventBytes bounds payloads. It is below the limit of every proxy and server.
 const maxEventBytes = 512 << 10
 
-// parseOptions reads the command line. It returns flag.ErrHelp once the help
-// was written to out.
+// parseOptions parses the command line. It returns flag.ErrHelp after it has
+// written the help to out.
 func parseOptions(args []string, out io.Writer) (*options, error) {
 	o := &options{}
 	var scenarios, targets, payloads string
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(out)
 	f.Usage = func() { usage(f) }
-	f.BoolVar(&o.short, "short", false, "a set of less than three minutes: lower defaults for many flags")
-	f.StringVar(&scenarios, "scenarios", strings.Join(groups, ","), "what to measure; also one of a kind: broadcast-512, echo-1, echo-64, parked")
-	f.StringVar(&targets, "targets", "direct,raw,nginx,haproxy,holdfast", "what to measure it against")
-	f.IntVar(&o.rounds, "rounds", 5, "how often, over all targets in turn")
-	f.IntVar(&o.slowRounds, "slow-rounds", 3, "the same for idle and storm, if that is less")
-	f.DurationVar(&o.duration, "duration", 3*time.Second, "echo, pipeline, broadcast: of one measurement")
-	f.DurationVar(&o.warmup, "warmup", 500*time.Millisecond, "echo, pipeline, broadcast: before it")
-	f.IntVar(&o.clients, "clients", 64, "echo, pipeline: active clients")
-	f.IntVar(&o.inFlight, "in-flight", 32, "pipeline: events in flight, of each client")
-	f.IntVar(&o.payload, "payload", 32, "echo, pipeline, idle: bytes in an event")
-	f.IntVar(&o.broadcastClients, "broadcast-clients", 1000, "broadcast: clients")
-	f.StringVar(&payloads, "broadcast-payloads", "32,512,16384", "broadcast: bytes in an event")
-	f.IntVar(&o.idleClients, "idle-clients", 2000, "idle: clients")
-	f.DurationVar(&o.settle, "settle", 6*time.Second, "idle: how long nothing happens before memory is measured")
-	f.IntVar(&o.connectClients, "connect-clients", 2000, "connect: connections to open")
-	f.IntVar(&o.connectAtOnce, "connect-at-once", 16, "connect: how many are being opened at a time")
-	f.IntVar(&o.stormClients, "storm-clients", 2000, "storm: clients")
+	f.BoolVar(&o.short, "short", false, "run in less than three minutes, with lower defaults for many flags")
+	f.StringVar(&scenarios, "scenarios", strings.Join(groups, ","), "comma-separated scenarios; also single ones: broadcast-512, echo-1, echo-64, parked")
+	f.StringVar(&targets, "targets", "direct,raw,nginx,haproxy,holdfast", "comma-separated targets")
+	f.IntVar(&o.rounds, "rounds", 5, "number of rounds; each runs all targets in turn")
+	f.IntVar(&o.slowRounds, "slow-rounds", 3, "upper limit of rounds for idle and storm")
+	f.DurationVar(&o.duration, "duration", 3*time.Second, "echo, pipeline, broadcast: duration of one measurement")
+	f.DurationVar(&o.warmup, "warmup", 500*time.Millisecond, "echo, pipeline, broadcast: warm-up before each measurement")
+	f.IntVar(&o.clients, "clients", 64, "echo, pipeline: number of clients")
+	f.IntVar(&o.inFlight, "in-flight", 32, "pipeline: events in flight per client")
+	f.IntVar(&o.payload, "payload", 32, "echo, pipeline, idle: payload in bytes")
+	f.IntVar(&o.broadcastClients, "broadcast-clients", 1000, "broadcast: number of clients")
+	f.StringVar(&payloads, "broadcast-payloads", "32,512,16384", "broadcast: comma-separated payloads in bytes")
+	f.IntVar(&o.idleClients, "idle-clients", 2000, "idle: number of clients")
+	f.DurationVar(&o.settle, "settle", 6*time.Second, "idle: quiet time before memory is measured")
+	f.IntVar(&o.connectClients, "connect-clients", 2000, "connect: number of connections")
+	f.IntVar(&o.connectAtOnce, "connect-at-once", 16, "connect: connections opened concurrently")
+	f.IntVar(&o.stormClients, "storm-clients", 2000, "storm: number of clients")
 	f.IntVar(&o.stormMissed, "storm-missed", 50, "storm: events that each client misses")
-	f.StringVar(&o.holdfast, "holdfast", "", "holdfast's binary (default: built from this module)")
-	f.StringVar(&o.nginx, "nginx", "nginx", "nginx's binary")
-	f.StringVar(&o.haproxy, "haproxy", "haproxy", "HAProxy's binary")
-	f.IntVar(&o.nginxWorkers, "nginx-workers", cores(), "nginx's worker processes")
-	f.IntVar(&o.haproxyThreads, "haproxy-threads", cores(), "HAProxy's threads")
-	f.StringVar(&o.node, "node", "node", "storm: Node.js, for real servers")
-	f.StringVar(&o.nodeModules, "node-modules", "test/e2e/node_modules", "storm: where socket.io 4.5 and 4.8 are installed")
-	f.StringVar(&o.json, "json", "", "a file for all figures of all rounds")
-	f.StringVar(&o.profile, "profile", "", "a directory for CPU profiles of holdfast, for as long as -duration; test/bench/flame draws them")
+	f.StringVar(&o.holdfast, "holdfast", "", "path of holdfast (default: built from this module)")
+	f.StringVar(&o.nginx, "nginx", "nginx", "path of nginx")
+	f.StringVar(&o.haproxy, "haproxy", "haproxy", "path of HAProxy")
+	f.IntVar(&o.nginxWorkers, "nginx-workers", cores(), "number of nginx workers")
+	f.IntVar(&o.haproxyThreads, "haproxy-threads", cores(), "number of HAProxy threads")
+	f.StringVar(&o.node, "node", "node", "storm: path of Node.js, for real servers")
+	f.StringVar(&o.nodeModules, "node-modules", "test/e2e/node_modules", "storm: directory with socket.io 4.5 and 4.8")
+	f.StringVar(&o.json, "json", "", "write all figures of all rounds to this file")
+	f.StringVar(&o.profile, "profile", "", "write CPU profiles of holdfast to this directory; test/bench/flame draws them")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}

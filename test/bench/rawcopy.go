@@ -10,9 +10,9 @@ import (
 	"os"
 )
 
-// rawCopyMain is the proxy that does nothing: it copies bytes between each
-// client and a connection of its own to the address given. It prints its port,
-// and ends with its standard input.
+// rawCopyMain is a proxy that only copies bytes between each client and its own
+// connection to the given address. It prints its port, and exits at the end of
+// its standard input.
 func rawCopyMain(args []string) error {
 	if len(args) != 1 {
 		return errors.New("rawcopy: want the upstream's address")
@@ -35,7 +35,7 @@ func rawCopyMain(args []string) error {
 	}
 }
 
-// rawCopy serves one client; it ends when either side closes.
+// rawCopy serves one client until either side closes.
 func rawCopy(client net.Conn, upstream string) {
 	defer client.Close()
 	server, err := net.Dial("tcp4", upstream)
@@ -50,8 +50,8 @@ func rawCopy(client net.Conn, upstream string) {
 	copyBytes(client, server)
 }
 
-// copyBytes is io.Copy without splice(2), which io.Copy uses between two TCP
-// connections and which costs small messages one system call more.
+// copyBytes is io.Copy without splice(2), which costs an extra system call for
+// small messages.
 func copyBytes(dst io.Writer, src io.Reader) {
 	_, _ = io.Copy(struct{ io.Writer }{dst}, struct{ io.Reader }{src})
 }

@@ -12,7 +12,7 @@ import (
 	"text/tabwriter"
 )
 
-// printer writes for a reader whose end, should it come, is no reason to stop.
+// printer writes, and ignores errors: a closed output must not stop a run.
 type printer struct{ w io.Writer }
 
 func (p printer) printf(format string, args ...any) {
@@ -27,20 +27,20 @@ type report struct {
 	Scenarios []*scenarioResult `json:"scenarios"`
 }
 
-// scenarioResult is all of a scenario's figures.
+// scenarioResult holds all figures of a scenario.
 type scenarioResult struct {
 	scenario *scenario
 
 	Name     string         `json:"name"`
 	Title    string         `json:"title"`
-	Baseline string         `json:"baseline"` // what ratios are to
+	Baseline string         `json:"baseline"` // the target that ratios refer to
 	Targets  []targetResult `json:"targets"`
 }
 
-// targetResult is the figures of a target. Those of a failed one are withheld.
+// targetResult holds the figures of a target. A failed one has none.
 type targetResult struct {
 	Name   string   `json:"name"`
-	Failed string   `json:"failed,omitempty"` // why the first failed trial did
+	Failed string   `json:"failed,omitempty"` // the error of the first failed trial
 	Rounds []values `json:"rounds,omitempty"` // by metric
 	Median values   `json:"median,omitempty"`
 	Ratio  values   `json:"ratio,omitempty"` // to the baseline, of metrics that have one
@@ -104,7 +104,7 @@ func (r *scenarioResult) failed() bool {
 func (r *report) writeHeader(p printer) {
 	s := r.System
 	p.printf("%d CPUs (%s), Linux %s, %s; %s\n", s.CPUs, s.CPU, s.Kernel, s.Go, strings.Join(s.Programs, ", "))
-	p.printf("Medians over the rounds; x: against HAProxy (or what a table says), median of the ratios within rounds.\n")
+	p.printf("Medians over the rounds. x: median of the ratios to HAProxy (or as the table says) within each round.\n")
 	for _, v := range s.Holdfast {
 		p.printf("Note: holdfast is run with %s\n", v)
 	}

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Metrics of more than one scenario.
+// Metrics that several scenarios share.
 const (
 	proxyCPU  = "proxy_cpu_us"  // of one message, round trip or connection
 	serverCPU = "server_cpu_us" // likewise
@@ -17,15 +17,15 @@ const (
 
 // metric is a column of a scenario's table.
 type metric struct {
-	name   string // in the machine-readable results; its unit is its last word
+	name   string // in the machine-readable results; ends with its unit
 	title  string
-	digits int  // after the point
+	digits int  // after the decimal point
 	ratio  bool // a column with the ratio to the baseline follows
 }
 
-// scenario is something to be measured.
+// scenario is something to measure.
 type scenario struct {
-	group, name  string // a group has several of one kind
+	group, name  string // a group can have several scenarios
 	title        string
 	note         string // under the table; may be empty
 	metrics      []metric
@@ -36,7 +36,7 @@ type scenario struct {
 	run          func(t *trial) (values, error)
 }
 
-// scenarios are all that were asked for, with the targets for each.
+// scenarios returns the selected scenarios with their targets.
 func (e *env) scenarios() []*scenario {
 	o := e.opts
 	perRoundTrip := []metric{
@@ -93,7 +93,7 @@ func (e *env) scenarios() []*scenario {
 	return slices.DeleteFunc(all, func(s *scenario) bool {
 		asked := slices.Contains(o.scenarios, s.group) || slices.Contains(o.scenarios, s.name)
 		if asked && len(s.targets) == 0 {
-			e.note("%s is not measured: none of the targets has it", s.name)
+			e.note("%s is skipped: none of the targets supports it", s.name)
 		}
 		return !asked || len(s.targets) == 0
 	})
@@ -102,7 +102,7 @@ func (e *env) scenarios() []*scenario {
 // groups are the values of -scenarios.
 var groups = []string{"echo", "pipeline", "broadcast", "idle", "connect", "storm"}
 
-// proxyTargets are the proxies that were asked for, before the synthetic server.
+// proxyTargets returns the selected proxies in front of the synthetic server.
 func (e *env) proxyTargets() []target {
 	var targets []target
 	for _, name := range e.opts.targets {

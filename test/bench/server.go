@@ -20,13 +20,13 @@ import (
 )
 
 // serverMain is the synthetic Socket.IO server, without recovery: WebSocket
-// only, the main namespace only. It returns echo events, and does what it is
-// told on standard input:
+// only, and the main namespace only. It returns echo events, and reads commands
+// from standard input:
 //
 //	broadcast COUNT BYTES  sends COUNT events with a payload of BYTES to all
 //	stats                  prints what it counted
 //
-// Each command is answered by one line. The server ends with its input.
+// It answers each command with one line, and exits at the end of its input.
 func serverMain(args []string) error {
 	flags := flag.NewFlagSet(serverArg, flag.ContinueOnError)
 	interval := flags.Duration("ping-interval", 25*time.Second, "between two pings")
@@ -60,7 +60,7 @@ func readCommands(in io.Reader, l *loop.Loop, s *server) {
 // pingTimeout is socket.io's default.
 const pingTimeout = 20 * time.Second
 
-// server belongs to its loop's goroutine.
+// server must only be used in its loop's goroutine.
 type server struct {
 	interval  time.Duration
 	peers     []*peer // connected to the main namespace
@@ -85,8 +85,8 @@ func (s *server) accept(c *loop.Conn) loop.Handler {
 	return p
 }
 
-// stats is what a server counts: of connections to the main namespace, and of
-// events from clients.
+// stats counts a server's connections to the main namespace, and events from
+// clients.
 type stats struct {
 	connected, ended, events uint64
 }
@@ -153,7 +153,7 @@ type peer struct {
 	opened  bool      // the handshake is done
 	index   int       // among srv.peers; -1 if not connected to the namespace
 	due     time.Time // of the next ping, or of the pong
-	awaited bool      // a pong is
+	awaited bool      // a pong is due
 }
 
 // Opened implements loop.Handler.
@@ -179,8 +179,7 @@ func (p *peer) leave() {
 	s.ended++
 }
 
-// Data implements loop.Handler. What is answered to what came together goes
-// out in one write.
+// Data implements loop.Handler. All responses to one read go out in one write.
 func (p *peer) Data(c *loop.Conn, data []byte) (used int, err error) {
 	s := p.srv
 	s.out = s.out[:0]
@@ -221,19 +220,19 @@ func (p *peer) handshake(data []byte) (used int, err error) {
 	return used, nil
 }
 
-// newID is a socket's or a connection's id, as long as socket.io's.
+// newID returns an id for a socket or a connection, as long as socket.io's.
 func newID() string {
 	var b [15]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-// say adds a message to what Data writes.
+// say adds a message to Data's next write.
 func (p *peer) say(text []byte) {
 	p.srv.out = frame.AppendServer(p.srv.out, frame.Text, text)
 }
 
-var errProtocol = errors.New("not what a client of the benchmark says")
+var errProtocol = errors.New("not a packet of a benchmark client")
 
 func (p *peer) frame(f frame.Frame) error {
 	switch {

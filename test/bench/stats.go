@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// values are the figures of one trial, by metric. What was not measured is
-// absent.
+// values are the figures of one trial by metric, without those that were not
+// measured.
 type values map[string]float64
 
 // median of no values is 0.
@@ -37,7 +37,7 @@ func quantile[T ~int64](v []T, q float64) T {
 	return v[max(rank, 1)-1]
 }
 
-// column gathers a metric from trials; nil stands for one that failed.
+// column collects a metric from trials, of which nil stands for a failed one.
 func column(trials []values, metric string) []float64 {
 	var v []float64
 	for _, t := range trials {
@@ -48,9 +48,9 @@ func column(trials []values, metric string) []float64 {
 	return v
 }
 
-// ratio is the median, over the rounds, of a's figure to b's in the same
-// round: what slows down a whole round falls out. It returns false if no round
-// has both.
+// ratio returns the median over all rounds of a's figure divided by b's in the same
+// round, so that load during a whole round cancels out. It returns false if no
+// round has both.
 func ratio(a, b []values, metric string) (float64, bool) {
 	var v []float64
 	for i := range min(len(a), len(b)) {

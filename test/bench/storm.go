@@ -11,13 +11,13 @@ import (
 // stormPayload is the size of the events that are missed, in bytes.
 const stormPayload = 512
 
-// stormScenario is a storm against holdfast, in front of the synthetic and of
-// a real server, and against servers alone.
+// stormScenario runs a storm against holdfast in front of the synthetic and of a
+// real server, and against servers alone.
 func (e *env) stormScenario() *scenario {
 	o := e.opts
 	s := &scenario{
 		group: "storm", name: "storm", maxRounds: o.slowRounds, run: storm,
-		title: fmt.Sprintf("storm: %d clients cut at once miss %d events of %d bytes, and are back at once", o.stormClients, o.stormMissed, stormPayload),
+		title: fmt.Sprintf("storm: %d clients are cut together, miss %d events of %d bytes, and return together", o.stormClients, o.stormMissed, stormPayload),
 		metrics: []metric{
 			{"recovered", "recovered", 0, false},
 			{"storm_s", "time s", 2, true},
@@ -27,8 +27,8 @@ func (e *env) stormScenario() *scenario {
 			{"missed_server_cpu_s", "server CPU s", 2, false},
 			{"missed_rss_mb", "proxy RSS +MB", 1, false},
 		},
-		note: "Time and CPU: from the first client's return until all have all they missed. " +
-			"\"missed\": what it took to keep the events meanwhile.",
+		note: "Time and CPU: from the first client's return until all clients have received all missed events. " +
+			"\"missed\": the cost of keeping the events meanwhile.",
 	}
 	if !slices.Contains(o.scenarios, s.group) {
 		return s
@@ -38,7 +38,7 @@ func (e *env) stormScenario() *scenario {
 		s.targets = append(s.targets, target{name: "holdfast, synthetic server", proxy: startHoldfast, recover: true})
 	}
 	if n, ok := findSocketIO(o.nodeModules, "4.5."); !ok || o.node == "" {
-		e.note("storm: without a real legacy server: no Node.js, or no socket.io 4.5 in %s", o.nodeModules)
+		e.note("storm: no real legacy server, because Node.js or socket.io 4.5 is missing in %s", o.nodeModules)
 	} else {
 		if holdfast {
 			s.targets = append(s.targets, target{
@@ -48,7 +48,7 @@ func (e *env) stormScenario() *scenario {
 		s.targets = append(s.targets, target{name: "socket.io " + n.version + " alone: all lost", server: n.start(false)})
 	}
 	if n, ok := findSocketIO(o.nodeModules, "4.8."); !ok || o.node == "" {
-		e.note("storm: not compared with Socket.IO's own recovery: no Node.js, or no socket.io 4.8 in %s", o.nodeModules)
+		e.note("storm: no comparison with Socket.IO's own recovery, because Node.js or socket.io 4.8 is missing in %s", o.nodeModules)
 	} else {
 		s.baseline = "socket.io " + n.version + ", its own recovery"
 		s.targets = append(s.targets, target{name: s.baseline, server: n.start(true), recover: true})
@@ -56,14 +56,14 @@ func (e *env) stormScenario() *scenario {
 	return s
 }
 
-// storm cuts all clients, has them miss events, and lets them all come back.
+// storm cuts all clients, lets them miss events, and reconnects them all.
 func storm(t *trial) (values, error) {
 	g, n, missed := t.gen, t.opts.stormClients, t.opts.stormMissed
 	g.payload = payloadOf(stormPayload)
 	if err := g.connect(t.ctx, g.add(n), connectAtOnce); err != nil {
 		return nil, err
 	}
-	// Socket.IO's own recovery is only for clients that have received an event.
+	// Socket.IO's own recovery only works for clients that have received an event.
 	if err := t.broadcast(); err != nil {
 		return nil, err
 	}
@@ -105,12 +105,12 @@ func storm(t *trial) (values, error) {
 	return v, t.afterStorm()
 }
 
-// stormAtOnce is how many clients may be connecting at a time in a storm: no
-// more than the usual length of the kernel's queue (net.core.somaxconn), beyond
-// which it would be measured how long TCP waits before it tries again.
+// stormAtOnce is how many clients may connect concurrently in a storm. More than
+// the kernel's usual accept queue (net.core.somaxconn) would measure TCP's
+// retransmission timeout.
 const stormAtOnce = 4000
 
-// miss cuts all clients, and broadcasts what they miss.
+// miss cuts all clients, and broadcasts events for them to miss.
 func (t *trial) miss(v values, missed int) error {
 	t.gen.cut(t.gen.clients)
 	if err := t.settled(); err != nil {
@@ -148,7 +148,7 @@ func (t *trial) miss(v values, missed int) error {
 	return nil
 }
 
-// afterStorm checks that all are as they should be.
+// afterStorm checks the clients and the server after a storm.
 func (t *trial) afterStorm() error {
 	g := t.gen
 	n := len(g.clients)
@@ -162,7 +162,7 @@ func (t *trial) afterStorm() error {
 		return err
 	}
 	want := stats{connected: uint64(n)}
-	if t.proxy == nil { // the server has seen them go
+	if t.proxy == nil { // the server has noticed the disconnects
 		want.ended = uint64(n)
 		if !t.target.recover {
 			want.connected *= 2

@@ -20,13 +20,13 @@ import (
 	"time"
 )
 
-// target is what a scenario is run against: a proxy, or none, and the server
-// behind it.
+// target is what a scenario runs against: a server, and a proxy in front of it or
+// none.
 type target struct {
 	name    string
 	proxy   proxyStarter  // nil: the clients connect to the server
 	server  serverStarter // nil: the synthetic server
-	recover bool          // with recovery, be it the proxy's or the server's
+	recover bool          // with recovery, by the proxy or the server
 }
 
 type (
@@ -72,7 +72,7 @@ var (
 	_         = template.Must(templates.New("holdfast.yaml").Parse(holdfastConf))
 )
 
-// proxyConf is what the templates are filled with.
+// proxyConf is the data for the templates.
 type proxyConf struct {
 	Dir            string // for files
 	Port           uint16
@@ -82,7 +82,7 @@ type proxyConf struct {
 	Root           bool
 }
 
-// BothSides is how many connections MaxConnections clients need.
+// BothSides returns how many connections MaxConnections clients need.
 func (c proxyConf) BothSides() int { return 2 * c.MaxConnections }
 
 // configure writes a proxy's configuration to a file in dir.
@@ -131,11 +131,11 @@ func startHoldfast(ctx context.Context, e *env, dir string, upstream netip.AddrP
 	})
 }
 
-// errNotReady is wrapped when a proxy was started but does not serve.
+// errNotReady is wrapped if a proxy does not serve after its start.
 var errNotReady = errors.New("does not serve")
 
-// startProxy starts a proxy on a port of its own. Another process may take the
-// port first: then it tries another.
+// startProxy starts a proxy on a free port. If another process takes the port
+// first, it tries again with another one.
 func (e *env) startProxy(ctx context.Context, conf, dir string, upstream netip.AddrPort, workers int,
 	command func(path string) *exec.Cmd,
 ) (*proxy, error) {
@@ -179,11 +179,11 @@ func (e *env) tryProxy(ctx context.Context, conf, dir string, upstream netip.Add
 	return &proxy{c, addr, pids}, nil
 }
 
-// readyTimeout is for a proxy to start.
+// readyTimeout is how long a proxy may take to start.
 const readyTimeout = 10 * time.Second
 
-// ready waits until the process serves at addr, and has started as many
-// processes, itself included, as it is to have. It returns them.
+// ready waits until the process serves at addr and consists of the expected number
+// of processes, itself included. It returns them.
 func (c *child) ready(ctx context.Context, addr netip.AddrPort, processes int) (pids []int, err error) {
 	deadline := time.Now().Add(readyTimeout)
 	for {
@@ -199,7 +199,7 @@ func (c *child) ready(ctx context.Context, addr netip.AddrPort, processes int) (
 			}
 		}
 		if time.Now().After(deadline) {
-			return nil, fmt.Errorf("%s: %w at %v, with %d of %d processes%s", c.name, errNotReady, addr, len(pids), processes, c.said)
+			return nil, fmt.Errorf("%s: %w at %v, with %d of %d processes%s", c.name, errNotReady, addr, len(pids), processes, c.stderr)
 		}
 		select {
 		case <-ctx.Done():
@@ -209,7 +209,7 @@ func (c *child) ready(ctx context.Context, addr netip.AddrPort, processes int) (
 	}
 }
 
-// port is the address of a child that prints its port.
+// port returns the address of a child that prints its port.
 func (c *child) port(ctx context.Context) (netip.AddrPort, error) {
 	line, err := c.answer(ctx)
 	if err != nil {
@@ -217,7 +217,7 @@ func (c *child) port(ctx context.Context) (netip.AddrPort, error) {
 	}
 	n, err := strconv.ParseUint(line, 10, 16)
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("%s printed %q, not its port%s", c.name, line, c.said)
+		return netip.AddrPort{}, fmt.Errorf("%s printed %q, not its port%s", c.name, line, c.stderr)
 	}
 	return loopback(uint16(n)), nil
 }
@@ -226,8 +226,8 @@ func loopback(port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)
 }
 
-// freeAddr finds a port below those that the kernel gives to outgoing
-// connections, of which there will be many.
+// freeAddr finds a free port below the range that the kernel uses for outgoing
+// connections, because there will be many of those.
 func freeAddr() (netip.AddrPort, error) {
 	for range 100 {
 		addr := loopback(uint16(16384 + rand.IntN(16000)))
@@ -237,10 +237,10 @@ func freeAddr() (netip.AddrPort, error) {
 			return addr, nil
 		}
 	}
-	return netip.AddrPort{}, errors.New("no port is free")
+	return netip.AddrPort{}, errors.New("no free port")
 }
 
-// backend is a running server that takes the commands of serverMain.
+// backend is a running server that accepts the commands of serverMain.
 type backend struct {
 	*child
 	addr netip.AddrPort
@@ -263,7 +263,7 @@ func newBackend(ctx context.Context, name string, cmd *exec.Cmd) (*backend, erro
 	return &backend{c, addr}, nil
 }
 
-// broadcast returns when all is written.
+// broadcast returns after everything was written.
 func (b *backend) broadcast(ctx context.Context, count, size int) error {
 	answer, err := b.ask(ctx, fmt.Sprintf("broadcast %d %d", count, size))
 	if err == nil && answer != "done" {
@@ -280,5 +280,5 @@ func (b *backend) stats(ctx context.Context) (stats, error) {
 	return parseStats(answer)
 }
 
-// cores is what workers and threads default to: 2, as on a small machine, or 1.
+// cores is the default number of workers and threads: 2, as on a small machine, or 1.
 func cores() int { return min(2, runtime.NumCPU()) }

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// trial is one run of a scenario against a target, whose processes are its own.
+// trial is one run of a scenario against a target, with its own processes.
 type trial struct {
 	ctx    context.Context
 	opts   *options
@@ -20,8 +20,8 @@ type trial struct {
 	gen    *generator
 }
 
-// runTrial starts what a trial needs, runs it, and stops all again. An error
-// means that the trial has no figures.
+// runTrial starts a trial's processes, runs it, and stops them. An error means that
+// the trial has no figures.
 func (e *env) runTrial(ctx context.Context, s *scenario, tg target) (v values, err error) {
 	dir, err := os.MkdirTemp(e.tmp, "trial")
 	if err != nil {
@@ -55,7 +55,7 @@ func (e *env) runTrial(ctx context.Context, s *scenario, tg target) (v values, e
 	defer t.gen.close()
 	if e.opts.profile != "" && tg.name == holdfastName {
 		written := e.profile(ctx, s.name, dir)
-		defer func() { err = errors.Join(err, written()) }() // ahead of the proxy's end
+		defer func() { err = errors.Join(err, written()) }() // before the proxy stops
 	}
 	v, err = s.run(t)
 	if err == nil {
@@ -67,7 +67,7 @@ func (e *env) runTrial(ctx context.Context, s *scenario, tg target) (v values, e
 	return v, nil
 }
 
-// check reports a process that ended by itself.
+// check reports a process that exited unexpectedly.
 func (t *trial) check() error {
 	if err := t.server.alive(); err != nil {
 		return err
@@ -78,8 +78,8 @@ func (t *trial) check() error {
 	return nil
 }
 
-// used is what proxy and server have used of the CPU, since they began or
-// between two points.
+// used is the CPU time of proxy and server since their start, or between two
+// points in time.
 type used struct {
 	at            time.Time
 	proxy, server time.Duration
@@ -96,7 +96,7 @@ func (t *trial) used() (u used, err error) {
 	return u, err
 }
 
-// since is what was used from begin on.
+// since returns the CPU time used since begin.
 func (t *trial) since(begin used) (used, error) {
 	u, err := t.used()
 	u.proxy -= begin.proxy
@@ -104,10 +104,10 @@ func (t *trial) since(begin used) (used, error) {
 	return u, err
 }
 
-// perMessage are the figures of a scenario that counts messages.
+// perMessage returns the figures of a scenario that counts messages.
 func (t *trial) perMessage(u used, begin time.Time, messages uint64) (values, error) {
 	if messages == 0 {
-		return nil, fmt.Errorf("%w: not one message in %v", errTrial, u.at.Sub(begin))
+		return nil, fmt.Errorf("%w: no message in %v", errTrial, u.at.Sub(begin))
 	}
 	n := float64(messages)
 	v := values{
@@ -122,11 +122,11 @@ func (t *trial) perMessage(u used, begin time.Time, messages uint64) (values, er
 
 func microseconds(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
-// settled waits until proxy and server are idle, but lets the clients answer.
+// settled waits until proxy and server are idle. Meanwhile clients keep responding.
 func (t *trial) settled() error {
 	const (
 		step  = 50 * time.Millisecond
-		idle  = time.Millisecond // used in a step
+		idle  = time.Millisecond // CPU time within a step
 		limit = 30 * time.Second
 	)
 	for start := time.Now(); time.Since(start) < limit; {
@@ -145,13 +145,13 @@ func (t *trial) settled() error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%w: proxy and server do not come to rest", errTrial)
+	return fmt.Errorf("%w: proxy and server do not become idle", errTrial)
 }
 
-// pause lets time pass for all.
+// pause lets the trial run for a while.
 func (t *trial) pause(d time.Duration) error { return t.gen.pause(t.ctx, d) }
 
-// verify compares what the server counted with what is right.
+// verify compares the server's counts with the expected ones.
 func (t *trial) verify(want stats) error {
 	got, err := t.server.stats(t.ctx)
 	if err == nil && got != want {
@@ -160,7 +160,7 @@ func (t *trial) verify(want stats) error {
 	return err
 }
 
-// broadcast sends an event to all clients, and waits until they have it.
+// broadcast sends an event to all clients, and waits until they have received it.
 func (t *trial) broadcast() error {
 	t.gen.expected += uint64(t.gen.connected)
 	if err := t.server.broadcast(t.ctx, 1, len(t.gen.payload)); err != nil {
