@@ -3,7 +3,7 @@
 //
 //   SUITES=DIR node conformance.js      DIR is a clone of socketio/socket.io (its docs/ has the suites)
 //
-// The suites are fixed to one address: they run from a copy with the address changed.
+// The suites have a hard-coded address, so they run from a copy with a different one.
 // Recovery is off for the Socket.IO suite, which forbids what recovery adds (pid and offset).
 import { spawn } from "node:child_process";
 import { createServer } from "node:http";

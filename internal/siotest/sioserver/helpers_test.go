@@ -22,8 +22,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience is how long a test waits for what must happen.
-const patience = 30 * time.Second
+// waitLimit is how long a test waits for something that must happen.
+const waitLimit = 30 * time.Second
 
 // fixture is a server and a way to reach it.
 type fixture struct {
@@ -48,9 +48,9 @@ func start(t *testing.T, opts Options) *fixture {
 	})
 	return &fixture{
 		Server: s, t: t, base: ts.URL + "/socket.io/",
-		http: &http.Client{Transport: tr, Timeout: patience},
+		http: &http.Client{Transport: tr, Timeout: waitLimit},
 		dial: (&net.Dialer{}).DialContext,
-		wait: patience,
+		wait: waitLimit,
 	}
 }
 
@@ -149,7 +149,7 @@ func (f *fixture) pollLater(ctx context.Context, sid string) <-chan response {
 // await waits for a condition that nothing signals.
 func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(waitLimit); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain for %s", what)
 		}
@@ -162,7 +162,7 @@ func recv[T any](t *testing.T, what string, ch <-chan T) T {
 	select {
 	case v := <-ch:
 		return v
-	case <-time.After(patience):
+	case <-time.After(waitLimit):
 		t.Fatalf("waited in vain for %s", what)
 		panic("unreachable")
 	}

@@ -46,7 +46,7 @@ func TestUpgradeRefusals(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer nc.Close()
-			nc.SetDeadline(time.Now().Add(patience))
+			nc.SetDeadline(time.Now().Add(waitLimit))
 			_, err = fmt.Fprintf(nc, "GET /socket.io/%s HTTP/1.1\r\nHost: %s\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n"+
 				"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n", tt.target, host)
 			if err != nil {
@@ -499,7 +499,7 @@ func TestConcurrentClients(t *testing.T) {
 		}()
 		go func() {
 			defer func() { done <- struct{}{} }()
-			w.nc.SetReadDeadline(time.Now().Add(patience))
+			w.nc.SetReadDeadline(time.Now().Add(waitLimit))
 			news, acks := 0, 0
 			for news < events || acks < events {
 				_, payload, err := w.in.Next()
@@ -530,7 +530,7 @@ func TestConcurrentClients(t *testing.T) {
 	}
 }
 
-// A client that does not read holds up nobody.
+// A client that does not read does not block others.
 func TestStalledClient(t *testing.T) {
 	f := start(t, Options{})
 	stalled, w := f.connectWS(), f.connectWS()

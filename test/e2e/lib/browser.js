@@ -7,26 +7,25 @@ const CHROMIUM = [process.env.CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-
   (path) => path && existsSync(path),
 );
 
-/** For tests of pages: {skip: noBrowser}. In CI there must be one: there a test without it fails. */
+/** For page tests: {skip: noBrowser}. In CI a browser is required, and tests without one fail. */
 export const noBrowser = CHROMIUM || process.env.CI ? false : "needs Debian's package chromium";
 
 /**
- * Starts Chromium. It ends, with its profile, after the test `t`; without one, by browser.close().
+ * Starts Chromium. It is closed, and its profile removed, after the test `t` or, without one, by browser.close().
  *
  *   const browser = await openBrowser(t);
  *   const page = await browser.newPage({ viewport: { width: 390, height: 844 }, colorScheme: "dark" });
  *   await page.goto(url);
  *
- * It is a playwright Browser. Each page of newPage has cookies and a cache of its own; what a page does wrong is in
- * browser.complaints: uncaught errors, and errors on the console. A browser takes about a second to start: one for
- * each file will do.
+ * It is a playwright Browser. Each page of newPage has its own cookies and cache. browser.complaints lists what pages did
+ * wrong: uncaught errors, and errors on the console. A browser takes about a second to start, so share one per file.
  */
 export async function openBrowser(t) {
   if (!CHROMIUM) throw new Error("no Chromium here: install Debian's package chromium, or set CHROMIUM to its path");
   const browser = await chromium.launch({
     executablePath: CHROMIUM,
     timeout: 30000 * SLOW,
-    chromiumSandbox: process.getuid() !== 0, // as root it would not start
+    chromiumSandbox: process.getuid() !== 0, // the sandbox does not work as root
     args: ["--disable-gpu", "--disable-dev-shm-usage"],
   });
   t?.after(() => browser.close());
@@ -39,7 +38,7 @@ export async function openBrowser(t) {
     context.on("weberror", (event) => browser.complaints.push(String(event.error())));
     context.on("console", (message) => {
       const { url } = message.location();
-      if (message.type() !== "error" || url.endsWith("/favicon.ico")) return; // which Chromium asks for by itself
+      if (message.type() !== "error" || url.endsWith("/favicon.ico")) return; // Chromium requests it by itself
       browser.complaints.push(`${message.text()} (${url})`);
     });
     return context;

@@ -1,4 +1,4 @@
-// Real clients of several versions, with a record of all that happens to them.
+// Real clients of several versions, with a record of everything that happens to them.
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { sleep, until } from "./wait.js";
@@ -39,7 +39,7 @@ export class Client {
     return this.manager.uri;
   }
 
-  /** One more namespace on the same connection. */
+  /** Another namespace on the same connection. */
   of(name, auth) {
     const nsp = this.namespace(name, auth);
     this.namespaces.push(nsp);
@@ -59,10 +59,10 @@ export class Client {
     return this.manager.engine?.transport?.name;
   }
 
-  /** Waits until the connection runs over WebSocket, and the packet that says so is on its way behind the relay. */
+  /** Waits until the connection uses WebSocket, and the UPGRADE packet has passed the relay. */
   async upgraded() {
     await until(() => this.manager.engine?.readyState === "open" && this.transport === "websocket", "upgrade");
-    await sleep(20); // the relay is in this process: it has its turns meanwhile
+    await sleep(20); // lets the relay run, which is in this process
   }
 
   close() {
@@ -125,7 +125,7 @@ export class Namespace {
     });
   }
 
-  /** Waits for numbered event `to`, then checks that from..to came once each and in order. */
+  /** Waits for numbered event `to`, then checks that from..to arrived once each and in order. */
   async stream(from, to, { timeout = 10000 } = {}) {
     await until(
       () => this.numbers.includes(to),
@@ -145,7 +145,7 @@ export class Namespace {
     }
   }
 
-  /** Recovered: the same id at every connection after the first, and never a fresh session. */
+  /** Checks that every connection after the first recovered: the same id, and never a new session. */
   assertRecovered(times) {
     const [first, ...rest] = this.connects;
     assert.ok(rest.length >= 1, "no reconnection at all");

@@ -1,8 +1,8 @@
-// A holdfast whose wall clock can be set, as an administrator, NTP or a resumed virtual machine sets it. The monotonic clock, timers
-// and the machine's own clock stay as they are.
+// A holdfast whose wall clock can be set, as by an administrator, NTP or a resumed virtual machine. The monotonic clock, timers
+// and the machine's own clock do not change.
 //
-// It is holdfast's own source, built with a copy of Go's time.Now that adds an offset to the wall time: made here from the Go that
-// builds it. (libfaketime does nothing for a static binary, and a time namespace has no wall clock.)
+// It is built from holdfast's source with a copy of Go's time.Now that adds an offset to the wall time. The copy is made from the
+// Go installation that builds it. (libfaketime does not work with a static binary, and a time namespace has no wall clock.)
 import { execFile } from "node:child_process";
 import { readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
@@ -66,12 +66,12 @@ export async function jumpyBinary(dir) {
   return path.join(dir, "holdfast");
 }
 
-/** Sets the clock of such a holdfast: +1 or -1, by hours. It returns when the times in the log show it. */
+/** Moves the clock of such a holdfast by hours, +1 or -1. It returns when the times in the log show it. */
 export async function jump(hf, by, options) {
   hf.hours = (hf.hours ?? 0) + by;
   hf.signal(by > 0 ? "SIGUSR1" : "SIGUSR2");
   await until(async () => {
-    (await Raw.open(hf.url, options)).close(); // of which the log tells
+    (await Raw.open(hf.url, options)).close(); // causes a log line
     return Math.abs(Date.parse(hf.records.at(-1).time) - Date.now() - hf.hours * HOUR) < HOUR / 4;
   }, () => `the jump by ${by} h; the log's last time is ${hf.records.at(-1).time}`);
 }

@@ -1,4 +1,4 @@
-// WebSocket byte by byte: frames that no library would send.
+// WebSocket byte by byte, with frames that no library would send.
 import net from "node:net";
 import { randomBytes } from "node:crypto";
 import { until } from "./wait.js";
@@ -10,8 +10,8 @@ export const PING = 9;
 export const PONG = 10;
 
 /**
- * One frame. options: {fin, rsv, masked, lengthBytes: 2 or 8 for a longer form of the length than it needs,
- * length: what it claims to be}
+ * One frame. options: {fin, rsv, masked, lengthBytes: 2 or 8 to encode the length in more bytes than necessary,
+ * length: the length that it claims}
  */
 export function frame(op, payload = "", { fin = true, rsv = 0, masked = true, lengthBytes = 0, length } = {}) {
   const body = Buffer.from(payload);
@@ -44,7 +44,7 @@ export function closePayload(code, reason = "") {
   return Buffer.concat([b, Buffer.from(reason)]);
 }
 
-/** An Engine.IO WebSocket of which every byte is the test's. */
+/** An Engine.IO WebSocket on which the test writes every byte. */
 export class Frames {
   static async open(url, { path = "/socket.io/?EIO=4&transport=websocket", headers = "" } = {}) {
     const f = new Frames();
@@ -72,7 +72,7 @@ export class Frames {
     return this.write(...messages.map((m) => frame(TEXT, m)));
   }
 
-  /** Connects the default namespace; returns what the server says. */
+  /** Connects the default namespace, and returns the server's reply. */
   async connect(payload = "") {
     this.text("40" + payload);
     return this.find((m) => m.startsWith("40") || m.startsWith("44"));
@@ -88,7 +88,7 @@ export class Frames {
     return found;
   }
 
-  /** Waits for the end; returns the code of the CLOSE frame, 1005 for one without, 1006 for none. */
+  /** Waits for the end, and returns the code of the CLOSE frame: 1005 if it has no code, 1006 without a frame. */
   async end(timeout) {
     await until(
       () => this.code !== undefined || this.ended,

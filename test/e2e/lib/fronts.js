@@ -1,11 +1,11 @@
-// The proxies of deploy/fronts, with the configurations as they stand there: only addresses are replaced.
+// The proxies of deploy/fronts, with those configurations. Only addresses are replaced.
 import { readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { accepts } from "./holdfast.js";
 import { freePort } from "./ports.js";
 import { Daemon, ROOT } from "./tools.js";
 
-/** Replaces all of `from`, which must be there. */
+/** Replaces every `from`, which must occur. */
 function swap(text, from, to) {
   if (!text.includes(from)) throw new Error(`the configuration has no ${from}`);
   return text.replaceAll(from, to);
@@ -24,7 +24,7 @@ const kinds = {
       });
       return text;
     },
-    // It belongs inside a distribution's nginx.conf, of which this is the least.
+    // The file belongs inside an nginx.conf, of which this is the minimum.
     async command(dir, file) {
       const paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map((p) => `${p}_temp_path ${dir}/${p};`);
       const main = `daemon off; master_process off; pid ${dir}/pid; error_log stderr warn; events { worker_connections 512; }
@@ -58,7 +58,7 @@ const kinds = {
   },
 };
 
-/** Starts a front (nginx, haproxy, caddy) before two replicas; it ends with the test. Returns its address. */
+/** Starts nginx, haproxy or caddy in front of two replicas, until the test ends. Returns its address. */
 export async function front(t, kind, replicas) {
   const { file, adapt, command } = kinds[kind];
   const port = await freePort();

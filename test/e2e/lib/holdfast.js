@@ -1,4 +1,4 @@
-// Builds holdfast, runs it with a generated configuration, and reads what it says about itself.
+// Builds holdfast, runs it with a generated configuration, and reads its log, metrics and status.
 import { execFile, spawn } from "node:child_process";
 import { mkdtemp, writeFile, rm, rename, mkdir } from "node:fs/promises";
 import net from "node:net";
@@ -13,13 +13,13 @@ const run = promisify(execFile);
 const E2E = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
 const ROOT = path.resolve(E2E, "../..");
 
-/** "holdfast", or "native": socket.io's own recovery, to prove that the tests are right. */
+/** "holdfast", or "native": socket.io's own recovery, to validate the tests. */
 export const TARGET = process.env.HOLDFAST_E2E_TARGET || "holdfast";
 export const NATIVE = TARGET === "native";
-/** For tests that have no meaning without holdfast: {skip: onlyHoldfast}. */
+/** For tests that make no sense without holdfast: {skip: onlyHoldfast}. */
 export const onlyHoldfast = NATIVE ? "only holdfast does this" : false;
 
-// holdfast reads every HOLDFAST_ variable as a setting, the tests' own are not for it.
+// holdfast reads every HOLDFAST_ variable as a setting, so remove the tests' own.
 const cleanEnv = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("HOLDFAST_")));
 
 let building;
@@ -31,7 +31,7 @@ export function binary() {
     const dir = path.join(E2E, ".bin");
     await mkdir(dir, { recursive: true });
     const out = path.join(dir, "holdfast");
-    const fresh = `${out}.${process.pid}`; // test files run side by side: replace it in one step
+    const fresh = `${out}.${process.pid}`; // test files run in parallel: replace it atomically
     const race = process.env.HOLDFAST_E2E_RACE === "1" ? ["-race"] : [];
     await run("go", ["build", ...race, "-o", fresh, "."], { cwd: ROOT });
     await rename(fresh, out);
@@ -64,9 +64,9 @@ function merge(a, b) {
 
 export class Holdfast {
   /**
-   * Starts holdfast before the server on `upstreamPort`. `config` is laid over the tests' defaults. `openFiles` is its limit
-   * of file descriptors, and `stderr` where its log goes: a file descriptor, or "unread" for a pipe that nobody reads. `bin` is
-   * another binary than the tests' own.
+   * Starts holdfast in front of the server on `upstreamPort`. `config` overrides the tests' defaults. `openFiles` is its limit
+   * of file descriptors. `stderr` is where its log goes: a file descriptor, or "unread" for a pipe without a reader. `bin` is
+   * a different binary than the tests' own.
    */
   static async start(upstreamPort, config = {}, { args = [], env = {}, ready = true, bin, ...surroundings } = {}) {
     bin ??= await binary();
@@ -148,7 +148,7 @@ export class Holdfast {
       .map((l) => JSON.parse(l));
   }
 
-  /** A GET on the admin listener; status 0 if it does not answer. */
+  /** A GET on the admin listener; status 0 if it does not respond. */
   async admin(where, options = {}) {
     try {
       const res = await fetch(`http://127.0.0.1:${this.adminPort}${where}`, {
@@ -173,7 +173,7 @@ export class Holdfast {
     process.kill(this.pid, name);
   }
 
-  /** Writes its file, a text or sections laid over its configuration, has it read, and returns what the log says of that. */
+  /** Writes its file (a text, or sections that override its configuration), reloads it, and returns the log's lines about it. */
   async reload(change) {
     const text = typeof change === "string" ? change : toYAML(merge(this.config, change));
     const done = () => this.records.filter((r) => /^configuration (not )?reloaded/.test(r.msg));
@@ -184,21 +184,21 @@ export class Holdfast {
     return done().at(-1);
   }
 
-  /** Ends it by SIGTERM and checks that it ended well. */
+  /** Stops it with SIGTERM, and checks that it exits with status 0. */
   async stop({ timeout = 8000 } = {}) {
     if (this.exit) {
       await this.kill();
-      if (this.ending) return; // as the test had it
+      if (this.ending) return; // the test has stopped it
       this.checkHealth();
       throw new Error(`holdfast ended by itself: ${JSON.stringify(this.exit)}\n${this.log.slice(-6000)}`);
     }
-    const before = this.ending; // a second signal would end it without grace
+    const before = this.ending; // a second signal would end it immediately
     if (!before) this.signal("SIGTERM");
     try {
       await within(this.exited, "holdfast to exit after SIGTERM", timeout);
     } catch (err) {
-      if (before) return; // the test had it drain, with a long time to do so
-      this.signal("SIGQUIT"); // all its goroutines, for the report
+      if (before) return; // the test made it drain, with a long timeout
+      this.signal("SIGQUIT"); // dumps all goroutines, for the report
       await Promise.race([this.exited, sleep(2000)]);
       err.message += `\n${this.log.slice(-12000)}`;
       throw err;

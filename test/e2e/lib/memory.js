@@ -1,4 +1,4 @@
-// What a process holds, from /proc.
+// A process's resources, from /proc.
 import { readdir, readFile } from "node:fs/promises";
 
 /** Its resident memory, in bytes. */
@@ -7,7 +7,7 @@ export async function resident(pid) {
   return Number(/VmRSS:\s+(\d+)/.exec(status)[1]) * 1024;
 }
 
-/** How much more memory a binary with the race detector takes. */
+/** The factor by which the race detector increases memory. */
 export const HUNGER = process.env.HOLDFAST_E2E_RACE === "1" ? 10 : 1;
 
 /** How many file descriptors it has open. */

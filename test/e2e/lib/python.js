@@ -11,7 +11,7 @@ const APP = fileURLToPath(new URL("../python/app.py", import.meta.url));
 
 const packages = { wsgi: ["socketio", "werkzeug"], asgi: ["socketio", "aiohttp"] };
 
-/** Why a kind of server cannot run here, or false. */
+/** Why this kind of server cannot run here, or false. */
 export function missing(kind) {
   try {
     execFileSync(PYTHON, ["-c", packages[kind].map((p) => `import ${p}`).join("\n")], { stdio: "pipe" });

@@ -1,10 +1,10 @@
-// Engine.IO and Socket.IO spoken by hand, to see each byte.
+// Engine.IO and Socket.IO by hand, to see each byte.
 import http from "node:http";
 import net from "node:net";
 import WebSocket from "ws";
 import { until, within } from "./wait.js";
 
-/** One HTTP request on a connection of its own. The promise has abort(). */
+/** One HTTP request on its own connection. The promise has abort(). */
 export function request(url, { method = "GET", headers = {}, body, agent = false, timeout = 8000 } = {}) {
   let req;
   const promise = new Promise((resolve, reject) => {
@@ -28,14 +28,14 @@ export function request(url, { method = "GET", headers = {}, body, agent = false
   return result;
 }
 
-/** Writes bytes on a TCP connection and gives all that comes back until its end, or `ms` of silence; the first answer may take `patience`. */
-export function exchange(url, text, { ms = 3000, patience = ms } = {}) {
+/** Writes bytes to a TCP connection, and returns everything received until its end or `ms` of silence. The first byte may take `firstMs`. */
+export function exchange(url, text, { ms = 3000, firstMs = ms } = {}) {
   const { hostname, port } = new URL(url);
   return new Promise((resolve, reject) => {
     const socket = net.connect(port, hostname, () => socket.write(text));
     let got = "";
     let ended = false;
-    socket.setTimeout(patience, () => socket.destroy()); // for the first answer, and then for silence
+    socket.setTimeout(firstMs, () => socket.destroy()); // until the first byte; then ms applies
     socket.on("data", (d) => {
       got += d.toString("latin1");
       socket.setTimeout(ms);
@@ -84,7 +84,7 @@ export class Polling {
     });
   }
 
-  /** Polls until a packet matches; returns all packets got. Answers pings. */
+  /** Polls until a packet matches, and returns all packets. It answers pings. */
   async pollFor(match, { timeout = 8000 } = {}) {
     const packets = [];
     const end = Date.now() + timeout;
@@ -115,7 +115,7 @@ function reply(packet) {
   return { ...JSON.parse(m[3]), error: m[1] === "4" || undefined };
 }
 
-/** A WebSocket that keeps what comes. Strings and Buffers; pings are answered and left out unless `pings`. */
+/** A WebSocket that records messages as strings and Buffers. It answers pings, and records them only with `pings`. */
 export class Raw {
   constructor(url, { path = "/socket.io/", query = "", sid, headers = {}, pings = false, transport = "websocket", protocols = [], eio = EIO, ...rest } = {}) {
     const parts = [eio, transport && `transport=${transport}`, sid && `sid=${sid}`, query].filter(Boolean);
@@ -138,7 +138,7 @@ export class Raw {
     this.ws.on("close", (code, reason) => (this.closed = { code, reason: reason.toString() }));
   }
 
-  /** Opens, and reads the handshake of a WebSocket that is no upgrade. */
+  /** Opens a WebSocket that is not an upgrade, and reads its handshake. */
   static async open(url, options) {
     const raw = new Raw(url, options);
     await raw.opened();
@@ -163,7 +163,7 @@ export class Raw {
     return this.got.shift();
   }
 
-  /** Waits for a message that matches; returns it, and leaves out what came before. */
+  /** Waits for a message that matches, returns it, and discards earlier ones. */
   async find(match, timeout) {
     for (;;) {
       const m = await this.next(timeout);
@@ -193,7 +193,7 @@ export class Raw {
   }
 }
 
-/** Removes what differs each time, for comparisons. */
+/** Replaces random values, for comparisons. */
 export function sameShape(body) {
   return body.replace(/"(sid|pid)":"[^"]+"/g, '"$1":"*"');
 }

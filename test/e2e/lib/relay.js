@@ -1,23 +1,23 @@
-// A TCP relay that stands on the path and breaks it on demand: it cuts, resets, swallows, delays
-// and throttles, at once or when given bytes or a given WebSocket frame go by.
+// A TCP relay that injects faults on demand: it cuts, resets, drops, delays and throttles traffic,
+// immediately or when certain bytes or a certain WebSocket frame pass.
 import net from "node:net";
 import { EventEmitter } from "node:events";
 import { sleep } from "./wait.js";
 
-const HIGH_WATER = 256 * 1024; // bytes queued in one direction before its source is paused, unless told otherwise
+const HIGH_WATER = 256 * 1024; // default for the bytes queued in one direction before its source is paused
 
-/** Reads WebSocket frames off a byte stream that starts with an HTTP head; gives header and payload. */
+/** Parses WebSocket frames in a byte stream that starts with an HTTP head. */
 class FrameReader {
   constructor() {
     this.buffer = Buffer.alloc(0);
     this.inFrames = false;
     this.offset = 0; // absolute position of buffer[0]
     this.read = 0; // absolute position of the next new byte
-    this.recent = []; // frames of the last chunk: a hook may have put part of it back
+    this.recent = []; // frames of the last chunk, of which a hook may put back a part
   }
 
   // Returns the frames that end in this chunk: {opcode, payload, start, end}, positions absolute.
-  // `first` is the chunk's position; what lies before this.read was read already.
+  // `first` is the chunk's position; bytes before this.read were parsed already.
   push(chunk, first) {
     const fresh = chunk.subarray(Math.max(0, this.read - first));
     this.read = Math.max(this.read, first + chunk.length);
@@ -130,7 +130,7 @@ class Flow {
     }
   }
 
-  // Passes the chunk; a hook may stop it half-way.
+  // Forwards the chunk; a hook may stop it in the middle.
   async #pass(chunk, settings) {
     const first = this.seen;
     this.seen += chunk.length;
@@ -140,7 +140,7 @@ class Flow {
     if (n > 0) await this.#write(chunk.subarray(0, n), settings);
     await stop.run();
     if (!this.conn.dead && n < chunk.length) {
-      // Still alive (a hook that holes or only looks): the rest stays in order.
+      // The hook left the connection open: the rest stays in order.
       this.queue.unshift({ chunk: chunk.subarray(n), at: 0 });
       this.seen = first + n;
       this.queued += chunk.length - n;
@@ -151,16 +151,16 @@ class Flow {
   async #write(chunk, settings) {
     if (settings.oneByte) {
       for (let i = 0; i < chunk.length && !this.conn.dead; i++) {
-        if (!settings.oneByte) return this.#put(chunk.subarray(i)); // lifted meanwhile
+        if (!settings.oneByte) return this.#put(chunk.subarray(i)); // switched off meanwhile
         await this.#put(chunk.subarray(i, i + 1));
         await new Promise(setImmediate);
       }
       return;
     }
     if (settings.rate > 0) {
-      const step = Math.max(1, Math.ceil(settings.rate / 50)); // 20 ms worth
+      const step = Math.max(1, Math.ceil(settings.rate / 50)); // 20 ms' worth
       for (let i = 0; i < chunk.length && !this.conn.dead; i += step) {
-        if (!settings.rate) return this.#put(chunk.subarray(i)); // lifted meanwhile
+        if (!settings.rate) return this.#put(chunk.subarray(i)); // switched off meanwhile
         const part = chunk.subarray(i, i + step);
         await this.#put(part);
         const now = Date.now();
@@ -206,9 +206,9 @@ class Connection {
       side.setNoDelay(true);
       side.on("error", () => {});
       side.on("close", () => {
-        // Whatever this side still sent is passed on first; then the other side learns of the end.
+        // Forward what this side has sent before its end.
         const finish = () => {
-          if (flow().holed && !this.dead) return; // a swallowed path tells nobody
+          if (flow().holed && !this.dead) return; // a black hole does not forward the end
           if (flow().queue.length && !this.dead && !other.destroyed) return setTimeout(finish, 2);
           other.destroy();
           this.dead = true;
@@ -246,7 +246,7 @@ class Connection {
 }
 
 export class Relay extends EventEmitter {
-  /** Stands before `port`. Directions: "up" is to the server, "down" to the client. */
+  /** Relays to `port`. Directions: "up" is to the server, "down" to the client. */
   static async start(port, { listen = 0 } = {}) {
     const relay = new Relay(port);
     await new Promise((resolve, reject) => {
@@ -264,7 +264,7 @@ export class Relay extends EventEmitter {
     this.connections = new Set();
     this.history = []; // every connection ever
     this.mode = "pass"; // new connections: pass | refuse | hole
-    this.holes = { up: true, down: true }; // the directions that a hole swallows
+    this.holes = { up: true, down: true }; // the directions that a hole drops
     this.hooks = [];
     this.highWater = HIGH_WATER;
     this.settings = {
@@ -341,7 +341,7 @@ export class Relay extends EventEmitter {
     return done;
   }
 
-  /** Acts when `bytes` pass. `at`: "before", "middle" or "after" them. Resolves when it has acted. */
+  /** Acts when `bytes` pass: "before", in the "middle" of or "after" them (`at`). Resolves after that. */
   onBytes(direction, bytes, { at = "after", ...rest } = {}) {
     const pattern = Buffer.from(bytes);
     return this.#arm({
@@ -358,7 +358,7 @@ export class Relay extends EventEmitter {
     });
   }
 
-  /** Acts at a WebSocket frame that `match` accepts: the first one, after `skip` others. */
+  /** Acts at the first WebSocket frame that `match` accepts, after skipping `skip` of them. */
   onFrame(direction, match, { at = "after", skip = 0, ...rest } = {}) {
     return this.#arm({
       ...rest,
@@ -372,7 +372,7 @@ export class Relay extends EventEmitter {
     });
   }
 
-  /** Acts once a connection that is open now, or opened later, has passed n more bytes. */
+  /** Acts when a connection, open now or later, has relayed n more bytes. */
   afterBytes(direction, n, rest = {}) {
     let left = n;
     return this.#arm({
@@ -405,14 +405,14 @@ export class Relay extends EventEmitter {
     return list.length;
   }
 
-  /** Keeps the sockets open but passes nothing any more, not even their end. */
+  /** Keeps the sockets open but forwards nothing more, not even their end. */
   blackhole({ up = true, down = true, where } = {}) {
     for (const conn of this.list(where)) conn.hole({ up, down });
   }
 
   /**
-   * A client that changes its network: its own side ends at once, the side towards the server stays
-   * open and silent.
+   * A client that changes its network: its own side ends immediately, and the server's side stays open
+   * and silent.
    */
   abandon(where) {
     for (const conn of this.list(where)) {
@@ -427,14 +427,13 @@ export class Relay extends EventEmitter {
   }
 
   /**
-   * FIN towards one side only: towards the server, as of a client that has shut down its sending side, or towards the
-   * client.
+   * Sends FIN to one side only: to the server, like a client that has shut down its sending side, or to the client.
    */
   halfClose(where, towards = "server") {
     for (const conn of this.list(where)) conn[towards].end();
   }
 
-  /** No network at all until up() is called. */
+  /** Cuts the network until up() is called. */
   down() {
     this.mode = "refuse";
     return this.cut();

@@ -1,5 +1,5 @@
-// The application behind holdfast: a Socket.IO server of a given version with an app that keeps
-// count of everything holdfast must not disturb. In this process, or in a child to be killed.
+// The application behind holdfast: a Socket.IO server of a given version, with an app that records
+// everything that holdfast must not change. It runs in this process, or in a child that can be killed.
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { fork } from "node:child_process";
@@ -58,7 +58,7 @@ export class App {
     this.sockets = new Map(); // nsp + id -> socket
   }
 
-  /** Has the app's handlers in a namespace. */
+  /** Adds the app's handlers to a namespace. */
   serve(name) {
     const nsp = this.io.of(name);
     nsp.use((socket, next) => {
@@ -84,7 +84,7 @@ export class App {
       socket.on("disconnect", (reason) => {
         this.disconnects.push({ nsp: name, id: socket.id, reason });
       });
-      // Before the handlers below: a log of all that arrives.
+      // Before the handlers below, record everything that arrives.
       socket.use(([...args], next) => {
         if (typeof args[args.length - 1] === "function") args.pop();
         this.received.push({ nsp: name, id: socket.id, args });
@@ -119,8 +119,8 @@ export class App {
   }
 
   /**
-   * Emits to one client, by turns through its room (an encoding shared by all its members) and its
-   * socket. Native recovery has a new socket after each drop: there always through the room.
+   * Emits to one client, alternately through its room (whose members share an encoding) and its socket.
+   * Native recovery has a new socket after each drop, so it always uses the room.
    */
   emit(nsp, id, ...args) {
     this.turns = (this.turns ?? 0) + 1;
@@ -133,7 +133,7 @@ export class App {
     for (let i = from; i <= to; i++) this.emit(nsp, id, "n", i, ...make(i));
   }
 
-  /** Numbered events as many as fit `bytes`, each with a filler of `size` bytes; returns the last number. */
+  /** Sends as many numbered events as fit into `bytes`, each with a filler of `size` bytes. Returns the last number. */
   flood(nsp, id, from, bytes, size) {
     const filler = "x".repeat(size);
     const to = from + Math.ceil(bytes / size) - 1;
@@ -141,7 +141,7 @@ export class App {
     return to;
   }
 
-  /** The same with a pause between, until stopped; returns {stop(): last number}. */
+  /** Sends them with pauses until stopped. Returns {stop(): last number}. */
   ticker(nsp, id, { every = 5, from = 1, burst = 1, make = () => [] } = {}) {
     let i = from - 1;
     const timer = setInterval(() => {
@@ -155,7 +155,7 @@ export class App {
     };
   }
 
-  /** What a drop must leave as it is. */
+  /** The state that a drop must not change. */
   footprint() {
     return {
       connections: this.connections.length,
@@ -169,7 +169,7 @@ export class App {
   }
 
   async stop() {
-    // Everything at once: io.close() alone waits for polls to end.
+    // Close everything, because io.close() alone waits for polls to end.
     this.io.close();
     this.http.closeAllConnections();
     await within(
@@ -179,7 +179,7 @@ export class App {
   }
 }
 
-/** The same app in a process of its own, which can be killed and stopped. */
+/** The same app in a child process that can be killed and stopped. */
 export class ChildApp {
   static async start(version, options = {}) {
     const child = new ChildApp();

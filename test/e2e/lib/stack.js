@@ -1,6 +1,6 @@
 // A whole path for one test: client -> relay -> holdfast -> [relay] -> server.
-// With HOLDFAST_E2E_TARGET=native there is no holdfast in it: recovery tests then meet socket.io
-// 4.8 with its own recovery, all others the legacy server itself.
+// With HOLDFAST_E2E_TARGET=native there is no holdfast: recovery tests use socket.io 4.8 with its own
+// recovery, all others the legacy server directly.
 import { writeFileSync } from "node:fs";
 import path from "node:path";
 import { App } from "./server.js";
@@ -57,7 +57,7 @@ export async function stack(t, options = {}) {
   s.url = s.relay.url;
   s.direct = `http://127.0.0.1:${port}`;
 
-  // Last first: clients, the way to holdfast, the server (so that holdfast has nothing to wait for), holdfast.
+  // In reverse order: clients, relay, server (so that holdfast need not wait for it), holdfast.
   if (s.hf) s.cleanups.push(() => s.hf.stop());
   if (s.upRelay) s.cleanups.push(() => s.upRelay.stop());
   if (s.app) s.cleanups.push(() => s.app.stop());
@@ -70,8 +70,8 @@ export async function stack(t, options = {}) {
   };
 
   /**
-   * Cuts (or resets, or abandons) the client's connections until it notices: between two polls, and
-   * while it polls beside a WebSocket that it probes, that can take more than one blow.
+   * Cuts (or resets, or abandons) the client's connections until it notices. Between two polls, and while
+   * it polls during a probe, that can take more than one cut.
    */
   s.hit = async (client, fault = "cut") => {
     const before = client.main.disconnects.length;
@@ -86,8 +86,8 @@ export async function stack(t, options = {}) {
   };
 
   /**
-   * Takes the client off the network in a way that both sides notice: while a poll waits. Between two
-   * polls there is nothing to cut, and holdfast would learn of it by a ping timeout only.
+   * Disconnects the client in a way that both sides notice: while a poll waits. Between two polls there is
+   * nothing to cut, and holdfast would only notice at its ping timeout.
    */
   s.lose = async (client) => {
     const before = client.main.disconnects.length;

@@ -1,4 +1,4 @@
-// Programs that Debian's packages bring, run by tests.
+// Programs from Debian packages that tests run.
 import { spawn, spawnSync } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import os from "node:os";
@@ -12,7 +12,7 @@ export const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
 const env = { ...process.env, PATH: `${process.env.PATH}:/usr/local/sbin:/usr/sbin:/sbin` };
 
 /**
- * Why a test cannot run here, or false: for {skip}. In CI nothing may be missing, there the test runs and fails.
+ * Why a test cannot run here, or false, for {skip}. In CI nothing may be missing, so the test runs and fails.
  */
 export function missing(program, debianPackage = program) {
   if (process.env.CI || !spawnSync("which", [program], { env }).status) return false;
@@ -26,7 +26,7 @@ export function run(program, args, options = {}) {
   return { status: result.status, output: result.stdout + result.stderr };
 }
 
-/** A program in the background with a directory of its own, ended with the test. */
+/** A background program with its own directory, stopped at the end of the test. */
 export class Daemon {
   /** setup(dir) writes what the program needs and returns {args, env, ready}: ready() says when it serves. */
   static async start(t, program, setup) {

@@ -1,13 +1,13 @@
-// Waiting for things: conditions, events, promises that must not hang.
+// Waiting for conditions, for events, and for promises that must not hang.
 
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-// HOLDFAST_E2E_SLOW stretches every timeout, for slow machines; binaries built with -race take twice the time anyway.
+// HOLDFAST_E2E_SLOW multiplies every timeout, for slow machines. It is doubled for binaries built with -race.
 export const SLOW = Number(process.env.HOLDFAST_E2E_SLOW || (process.env.HOLDFAST_E2E_RACE === "1" ? 2 : 1));
 
 /**
  * Polls fn until it returns something truthy, and returns that.
- * `what` may be a function: then it is called when the time is over, to say what was seen.
+ * `what` may be a function, which is called after a timeout to describe the state.
  */
 export async function until(fn, what = fn.toString(), timeout = 8000) {
   const end = Date.now() + timeout * SLOW;
@@ -22,7 +22,7 @@ export async function until(fn, what = fn.toString(), timeout = 8000) {
   }
 }
 
-/** Checks that fn stays falsy for ms: for "this must not happen". */
+/** Checks that fn stays falsy for ms: for things that must not happen. */
 export async function never(fn, what, ms = 300) {
   const end = Date.now() + ms;
   while (Date.now() < end) {

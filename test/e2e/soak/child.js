@@ -1,5 +1,5 @@
-// Processes that answer calls, one JSON object per line: {id, name, args} to their standard input, {id, value} or
-// {id, error} from their standard output. The simulated clients (sim/) are one, and not in JavaScript.
+// Processes that serve calls, as one JSON object per line: {id, name, args} on standard input, and {id, value} or
+// {id, error} on standard output. The simulated clients (sim/, in Go) are one, too.
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -19,7 +19,7 @@ export class Child {
     this.said = "";
     this.process = spawn(command, args, { stdio: ["pipe", "pipe", "pipe"] });
     this.process.stderr.setEncoding("utf8").on("data", (text) => (this.said = (this.said + text).slice(-8000)));
-    this.process.stdin.on("error", () => {}); // its end is told by "exit"
+    this.process.stdin.on("error", () => {}); // "exit" reports its end
     createInterface({ input: this.process.stdout }).on("line", (line) => {
       const answer = JSON.parse(line);
       this.answers.get(answer.id)?.(answer);
@@ -59,7 +59,7 @@ export class Child {
   }
 }
 
-/** In such a process: serves the methods of `object`. The process ends with its standard input. */
+/** In such a process: serves the methods of `object` until standard input ends. */
 export function serve(object) {
   const answer = (m) => process.stdout.write(`${JSON.stringify(m)}\n`);
   createInterface({ input: process.stdin })

@@ -1,5 +1,5 @@
-// Real clients, in a process of their own: each notes what comes in each of its namespaces, and sends a numbered
-// stream. They are cut from outside, by the relay that each has.
+// Real clients in a process of their own. Each records what it receives in each of its namespaces, and sends a numbered
+// stream. Each has a relay that cuts it from outside.
 import { createRequire } from "node:module";
 import { serve } from "./child.js";
 import { Random } from "./random.js";
@@ -9,7 +9,7 @@ const require = createRequire(import.meta.url);
 const { clients: list, seed, namespaces } = JSON.parse(process.argv[2]);
 
 const TICK = 50; // ms
-const PER_TICK = 0.2; // a namespace's chance of an event
+const PER_TICK = 0.2; // probability of an event in a namespace
 
 const random = new Random(seed, "clients");
 const TRANSPORTS = { websocket: ["websocket"], polling: ["polling"], default: ["polling", "websocket"] };
@@ -54,8 +54,8 @@ class Namespace {
     }
     this.session.connectedAt = Date.now();
     this.outgoing.connect(sid);
-    // Closing the engine just as the reply to CONNECT comes, the library says "disconnect" first and "connect" after
-    // that. It loses what it emits from there to the next "connect", whatever stands at the other end.
+    // If the engine is closed just as the reply to CONNECT arrives, the library reports "disconnect" and then "connect".
+    // It loses everything it emits until the next "connect", with any server.
     this.adrift = this.socket.io._readyState !== "open";
   }
 
@@ -76,8 +76,8 @@ class Namespace {
         if (answer === i) this.unanswered.delete(i);
       });
     }
-    // Clients from 4.8 keep an event for the next connection from the moment that a ping is overdue, a little before they
-    // say "disconnect".
+    // From 4.8 on, clients keep an event for the next connection as soon as a ping is overdue, shortly before they report
+    // "disconnect".
     const kept = this.socket.sendBuffer.at(-1)?.data;
     if (this.outgoing.connected && kept?.[1] === i) kept[2] = this.outgoing.postpone();
   }
@@ -130,7 +130,7 @@ serve({
     clients.find((c) => c.name === name).manager.engine?.close();
   },
 
-  /** The client leaves for good, and returns as somebody new: with all its namespaces, or with one of them. */
+  /** The client disconnects, and returns as a new client: with all its namespaces, or with one of them. */
   leave(name, all) {
     const left = clients.find((c) => c.name === name).namespaces.slice(all ? 0 : -1);
     for (const n of left) {

@@ -1,4 +1,4 @@
-// Compares what each end noted, and says what became of every event, and which promises were broken.
+// Compares what both ends recorded, and reports the fate of every event and the broken guarantees.
 
 import { kind } from "./stream.js";
 
@@ -9,8 +9,8 @@ const EMPTY = { sent: 0, delivered: 0, lost: 0, doubled: 0, reordered: 0, altere
  * before. Returns {down, up: totals, sessions, reconnections, fresh, broken: messages, pending: events that may still
  * arrive}.
  *
- * In no session may events be missing in the middle, come twice, or in another order; that is for the sessions that
- * were recovered, and for the others. What had not arrived when a session came to its end was lost with it: `tail`.
+ * No session, recovered or not, may miss events in the middle, or get them twice or in another order. Events that had not
+ * arrived when a session ended were lost with it: `tail`.
  */
 export function compare({ clients, server, killed = [], ackEvents = "at-most-once" }) {
   const servers = [...killed.map((s) => ({ ...s, killed: true })), server];
@@ -55,7 +55,7 @@ function checkSession(result, { s, who, servers, ackEvents }) {
   const home = servers.find((x) => x.sessions[s.sid]);
   const broken = (what) => result.broken.push(`${who}, session ${s.sid}, ${s.connections} connections: ${what}`);
   if (!home) {
-    // Connected in the moment between a killed server's ledger and its end.
+    // It connected between a killed server's ledger and its end.
     if (s.live || servers.length === 1) broken("the server does not know it");
     return;
   }
@@ -72,7 +72,7 @@ function checkSession(result, { s, who, servers, ackEvents }) {
     ["broadcasts", s.broadcasts, firstBroadcast, home.broadcasts[nsp]],
   ]) {
     const came = stream.last ?? first - 1;
-    // Broadcasts after a session's end were not for it; and a killed server's ledger is a moment too old.
+    // Broadcasts after a session's end were not meant for it, and a killed server's ledger is slightly outdated.
     const until = s.live ? last : name === "broadcasts" ? came : Math.max(last, came);
     const started = stream.first ?? first;
     const early = Math.max(0, started - first);
@@ -120,14 +120,14 @@ function checkEpochs(result, { client, n, who, servers }) {
       if (a.notes.length > 0) broken(`${a.notes.join("; ")}; ${e.first} to ${e.last} were sent`);
     }
     if (tail < 0) broken(`${end} came, ${e.last} was the last`);
-    // What a connection's end costs is its last events: nobody knows how many were on their way.
+    // The end of a connection loses its last events, and it is unknown how many were in flight.
     if (tail > 0 && e.over) totals.tail += tail;
     else if (tail > 0) {
       totals.lost += tail;
       result.pending += tail;
       broken(`${end} came last, ${e.last} was sent`);
     }
-    // An answer is kept like an event. Clients from 4.7.5, and the simulated ones, drop their callback when they are cut.
+    // Answers are kept like events. Clients from 4.7.5 on, and simulated ones, drop their callback when they are cut.
     if (session?.live && (client.answersKept || !e.over)) {
       const owed = n.unanswered.filter((i) => i >= e.first && i <= end);
       if (owed.length > 0) {

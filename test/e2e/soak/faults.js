@@ -1,5 +1,5 @@
-// What happens to a client's network, and to the server. Every fault is over, and its traces are gone from the
-// relay, when its promise resolves.
+// Faults of a client's network and of the server. When a fault's promise resolves, it is over and has left nothing in the
+// relay.
 import { setTimeout as wait } from "node:timers/promises";
 
 /** Faults of one client: {name, weight, run({relay, random, signal, clients, name})}. */
@@ -22,7 +22,7 @@ export const FAULTS = [
   ].map(([name, directions]) => ({
     name,
     weight: 3,
-    // Healed in time it was a hiccup, and later both sides have given up. What it held comes out late either way.
+    // If it ends early it was only a delay; if late, both sides have given up. Held bytes arrive late either way.
     run: async ({ relay, random, signal }) => {
       relay.blackhole(directions);
       await wait(random.int(200, 12_000), null, { signal });
@@ -49,7 +49,7 @@ export const FAULTS = [
     },
   },
   {
-    // A round trip takes longer than the time between two pings, and what is on its way in the end is lost.
+    // A round trip takes longer than a ping interval, and bytes in flight at the end are lost.
     name: "a long way",
     weight: 4,
     run: async ({ relay, random, signal }) => {
@@ -79,7 +79,7 @@ export const FAULTS = [
     },
   },
   {
-    // The client gives up a connection whose CONNECT is still on its way, and that arrives after the next one's.
+    // The client abandons a connection whose CONNECT is in flight, and arrives after the next connection's.
     name: "reconnections race",
     weight: 8,
     run: async ({ relay, random, signal }) => {
@@ -114,7 +114,7 @@ export const FAULTS = [
   },
 ];
 
-/** Undoes whatever a fault that was broken off has left. */
+/** Removes everything that an aborted fault has left. */
 export function calm(relay) {
   relay.delay(0);
   relay.throttle(0);
@@ -122,8 +122,8 @@ export function calm(relay) {
   relay.heal();
 }
 
-/** Strikes one client until the signal comes. `happened(name)` is told of each fault. */
-export async function strike(target, happened) {
+/** Injects faults into one client until the signal. Calls `happened(name)` for each. */
+export async function injectFaults(target, happened) {
   const { relay, random, signal } = target;
   try {
     for (;;) {
@@ -140,10 +140,10 @@ export async function strike(target, happened) {
 }
 
 /**
- * What befalls the server: it is stopped for less than its heartbeat allows and goes on, and is killed once a minute, not before
- * a third of the first one is over. Holdfast is killed once a minute, too, not before two thirds of it are.
+ * Injects faults into the servers. The application is stopped for less than its heartbeat allows, and killed once a minute,
+ * after a third of the first minute. holdfast is also killed once a minute, after two thirds of it.
  */
-export async function strikeServer({ lane, random, signal }, happened) {
+export async function injectServerFaults({ lane, random, signal }, happened) {
   const start = Date.now();
   let kills = 0;
   let holdfastKills = 0;

@@ -41,7 +41,7 @@ const sum = (value) => clients.reduce((n, c) => n + value(c), 0);
 serve({
   connected: () => clients.every((c) => c.socket.connected),
   receiving: () => clients.every((c) => c.first > 0),
-  /** What came of the events up to number `last`. */
+  /** The outcome of the events up to number `last`. */
   result: (last) => ({
     sent: sum((c) => last - c.first + 1),
     delivered: sum((c) => c.seen.size),

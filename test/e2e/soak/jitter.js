@@ -1,6 +1,6 @@
-// `node soak/jitter.js [--seconds 60] [--clients 200] [--rate 20] [--seed N] [--json FILE]`: the figure that the field
-// quotes. Clients on a bad network, each dropped for about 2 s again and again, under a steady broadcast: how much of
-// it arrives at a server without recovery, at one with Socket.IO's own, and at the first behind holdfast.
+// `node soak/jitter.js [--seconds 60] [--clients 200] [--rate 20] [--seed N] [--json FILE]`: the share of
+// a steady broadcast that arrives at clients on a bad network, which drops each of them for about 2 s repeatedly. It compares a
+// server without recovery, one with Socket.IO's own, and the first one behind holdfast.
 import { setMaxListeners } from "node:events";
 import { writeFile } from "node:fs/promises";
 import { setTimeout as wait } from "node:timers/promises";
@@ -62,10 +62,10 @@ async function measure(target, { seconds, clients: count, rate, seed }) {
     stop.abort();
     await Promise.all(drops);
     await until(() => clients.call("connected"), "all clients to be back", 60_000);
-    await sleep(1000); // some more for those that were the last to return
+    await sleep(1000); // for the last clients to return
     const last = await server.call("stop");
 
-    // What is still coming.
+    // Wait for events in flight.
     let result;
     for (let still = 0, before = -1; still < 3; still = result.delivered === before ? still + 1 : 0) {
       before = result?.delivered;
@@ -78,7 +78,7 @@ async function measure(target, { seconds, clients: count, rate, seed }) {
   }
 }
 
-/** Takes one client off the network for about 2 s, again and again. */
+/** Disconnects one client for about 2 s, repeatedly. */
 async function jitter(relay, random, signal) {
   try {
     await wait(random.int(0, 5000), null, { signal });
@@ -140,4 +140,4 @@ try {
   console.error(err.stack);
   process.exitCode = 1;
 }
-process.exit(); // a socket that a drop left half open must not hold this process
+process.exit(); // a half-open socket must not keep this process alive

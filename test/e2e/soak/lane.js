@@ -1,4 +1,4 @@
-// One holdfast with the server behind it and the clients before it.
+// One holdfast, with the server behind it and its clients.
 import { setMaxListeners } from "node:events";
 import { writeFileSync } from "node:fs";
 import path from "node:path";
@@ -8,7 +8,7 @@ import { Relay } from "../lib/relay.js";
 import { sleep, SLOW, until } from "../lib/wait.js";
 import { Child } from "./child.js";
 import { compare } from "./compare.js";
-import { strike, strikeServer } from "./faults.js";
+import { injectFaults, injectServerFaults } from "./faults.js";
 import { Random } from "./random.js";
 
 export const NAMESPACES = ["/", "/chat"];
@@ -17,7 +17,7 @@ const EXPIRY = 10_000; // ms that a session is kept
 const HEARTBEAT = { pingInterval: 3000, pingTimeout: 5000 };
 const VERSIONS = ["4.6.2", "4.8.4"];
 const TRANSPORTS = ["websocket", "default", "polling"];
-// What may be left over when all clients have left: what the runtime keeps for itself.
+// What may remain after all clients have left: the runtime's own memory.
 const SLACK = { goroutines: 10, fds: 6, rss: 24 << 20 };
 
 export class Lane {
@@ -38,12 +38,12 @@ export class Lane {
     this.name = `socket.io ${options.server}`;
     this.faults = {}; // name -> count
     this.peak = 0; // bytes
-    this.killed = []; // ledgers of servers, taken as they were killed
-    this.past = []; // metrics of holdfasts, taken as they were killed
+    this.killed = []; // ledgers of servers, taken just before they were killed
+    this.past = []; // metrics of holdfasts, taken just before they were killed
     this.relays = [];
     this.stop = new AbortController();
     setMaxListeners(0, this.stop.signal); // each client's faults wait for it
-    this.striking = [];
+    this.faulting = [];
   }
 
   async #start() {
@@ -112,7 +112,7 @@ export class Lane {
     let m;
     await until(async () => (m = await this.hf.metrics().catch(() => null)), "holdfast's metrics", 30_000);
     this.past.push(m);
-    this.metrics = undefined; // the next one's are still to come
+    this.metrics = undefined; // the next one has not been scraped yet
     this.restarting = true;
     await this.hf.kill();
     this.hf.checkHealth();
@@ -125,17 +125,17 @@ export class Lane {
     }
   }
 
-  /** Lets faults happen from now on. */
-  strike() {
+  /** Starts to inject faults. */
+  startFaults() {
     const { seed } = this.options;
     const { signal } = this.stop;
     const happened = (name) => (this.faults[name] = (this.faults[name] ?? 0) + 1);
-    this.striking = this.list.map((c, i) =>
-      strike({ name: c.name, relay: this.relays[i], clients: this.clients, expiry: EXPIRY, random: new Random(seed, c.name), signal }, happened),
+    this.faulting = this.list.map((c, i) =>
+      injectFaults({ name: c.name, relay: this.relays[i], clients: this.clients, expiry: EXPIRY, random: new Random(seed, c.name), signal }, happened),
     );
-    this.striking.push(strikeServer({ lane: this, random: new Random(seed, `${this.name} server`), signal }, happened));
-    this.striking.push(this.sim.call("strike"));
-    for (const p of this.striking) p.catch((err) => (this.failure ??= err)); // for check()
+    this.faulting.push(injectServerFaults({ lane: this, random: new Random(seed, `${this.name} server`), signal }, happened));
+    this.faulting.push(this.sim.call("faults"));
+    for (const p of this.faulting) p.catch((err) => (this.failure ??= err)); // for check()
   }
 
   /** How many sessions were recovered so far. */
@@ -143,17 +143,17 @@ export class Lane {
     return [...this.past, this.metrics].reduce((n, m) => n + (m?.sum("holdfast_recoveries_total", { result: "recovered" }) ?? 0), 0);
   }
 
-  /** Throws if a process has ended by itself. */
+  /** Throws if a process has exited unexpectedly. */
   check() {
     if (this.hf.exit && !this.restarting) throw new Error(`${this.name}: holdfast ended by itself: ${JSON.stringify(this.hf.exit)}\n${this.hf.log.slice(-6000)}`);
     for (const c of [this.clients, this.sim]) if (c.exit) throw new Error(`${this.name}: ${c.name} ended by itself (${c.exit})\n${c.said}`);
     if (this.failure) throw this.failure;
   }
 
-  /** Ends all faults, and lets everything arrive that is going to. Returns what came of it. */
+  /** Ends all faults, and waits for events in flight. Returns the outcome. */
   async finish() {
     this.stop.abort();
-    await Promise.all(this.striking);
+    await Promise.all(this.faulting);
     Object.assign(this.faults, await this.sim.call("calm"));
     await this.#allConnected("all clients to be back");
     await Promise.all([this.clients.call("finish"), this.sim.call("finish")]);
@@ -176,7 +176,7 @@ export class Lane {
     return { clients: [...real, ...simulated], server, killed: this.killed, ackEvents: this.options.ackEvents };
   }
 
-  /** All clients leave; waits until holdfast is as it was, or says how it is not. */
+  /** Disconnects all clients. Waits until holdfast has released their resources, or reports what is left. */
   async leave() {
     await Promise.all([this.clients.call("close"), this.sim.call("close")]);
     const gauges = ["holdfast_clients", "holdfast_links", "holdfast_sessions", "holdfast_buffered_packets", "holdfast_buffered_bytes"];
@@ -188,7 +188,7 @@ export class Lane {
       () => `holdfast to be empty: ${gauges.map((g) => `${g} ${this.last?.sum(g)}`).join(", ")}`,
       EXPIRY + 20_000,
     );
-    // An idle holdfast gives memory back in about 5 s.
+    // An idle holdfast returns memory to the system within about 5 s.
     const end = Date.now() + 10_000 * SLOW;
     do {
       await sleep(1000);
@@ -201,7 +201,7 @@ export class Lane {
     return Object.keys(slack).filter((k) => this.after[k] > this.before[k] + slack[k]);
   }
 
-  /** Ends everything in order; holdfast must exit well, and have said nothing bad. */
+  /** Stops everything. holdfast must exit with status 0 and without errors in its log. */
   async close() {
     this.closing = true;
     await this.sampling;
@@ -209,11 +209,11 @@ export class Lane {
     await this.abort();
   }
 
-  /** Ends everything at once. */
+  /** Kills everything. */
   async abort() {
     this.closing = true;
     this.stop.abort();
-    await Promise.allSettled(this.striking);
+    await Promise.allSettled(this.faulting);
     await Promise.all([this.clients, this.sim, this.server].map((c) => c?.kill()));
     await Promise.all(this.relays.splice(0).map((r) => r.stop()));
     await this.hf?.kill();
@@ -250,7 +250,7 @@ export class Lane {
         this.peak = Math.max(this.peak, m.sum("process_resident_memory_bytes"));
         this.metrics = m;
       } catch {
-        // Too busy, or ended: close() tells of that.
+        // Too busy, or exited: close() reports that.
       }
       await sleep(1000);
     }

@@ -1,11 +1,11 @@
-// Random numbers that a seed determines, so that a run's faults can be had again.
+// Random numbers from a seed, so that a run's faults can be repeated.
 
 export class Random {
   #state;
 
-  /** `seed` is a number, `name` tells apart who shares it: every client has a sequence of its own. */
+  /** `seed` is a number. `name` gives everyone who shares the seed, such as each client, a separate sequence. */
   constructor(seed, name = "") {
-    // FNV-1a over both, so that neighbouring seeds and names have nothing in common.
+    // FNV-1a over both, so that similar seeds and names give unrelated sequences.
     let h = 2166136261;
     for (const c of `${seed}/${name}`) h = Math.imul(h ^ c.codePointAt(0), 16777619);
     this.#state = h >>> 0;
@@ -29,7 +29,7 @@ export class Random {
     return this.next() < p;
   }
 
-  /** One of [{weight, ...}], the heavier the likelier. */
+  /** One of [{weight, ...}], with a probability proportional to its weight. */
   pick(list) {
     let x = this.next() * list.reduce((sum, item) => sum + item.weight, 0);
     return list.find((item) => (x -= item.weight) < 0) ?? list.at(-1);

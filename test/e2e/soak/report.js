@@ -17,14 +17,14 @@ function nonzero(processes, name, ...labels) {
 
 const sum = (processes, name) => processes.reduce((n, m) => n + m.sum(name), 0);
 
-/** Reasons for which a client that presents a pid may find no session, whatever the network does. */
+/** Legitimate reasons for not recovering a client that presents a pid, on any network. */
 const KNOWN = ["expired", "evicted", "buffer_full", "upstream_lost", "client_disconnect", "server_disconnect", "stale", "limit"];
 
-/** What there is to say of one lane, once all its clients have left. */
+/** Summarizes a lane after all its clients have left. */
 export function summarise(lane, result, grown, breaches) {
   const processes = [...lane.past, lane.last]; // of holdfast
   const broken = [...result.broken, ...breaches];
-  // One that took another's place does not know that one's sessions. A client asks again if it did not get the reply.
+  // A restarted holdfast does not know its predecessor's sessions. A client asks again if it did not get the reply.
   const foreign = 2 * NAMESPACES.length * (lane.options.clients + lane.options.simulated);
   for (const [i, m] of processes.entries()) {
     for (const [reason, n] of Object.entries(nonzero([m], "holdfast_recoveries_total", "result", "reason"))) {

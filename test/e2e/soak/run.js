@@ -12,7 +12,7 @@ import { summarise, text } from "./report.js";
 
 const usage = "node soak/run.js [--minutes 10] [--seed N] [--clients 18] [--simulated 60] [--json FILE]";
 
-/** A lane is a holdfast of its own before a server of its own. */
+/** A lane is a holdfast with its own server. */
 const LANES = [
   { server: "4.5.4", ackEvents: "at-most-once", buffer: {} },
   // Small buffers, so that links are paused and sessions overflow.
@@ -52,8 +52,8 @@ async function soak({ minutes, seed, clients, simulated }) {
     process.env.HOLDFAST_BIN = await binary();
     lanes.push(...(await Promise.all(LANES.map((l) => Lane.start({ ...l, seed, clients, simulated, sim })))));
     console.log(`Soak of ${minutes} min, seed ${seed}: ${lanes.map((l) => l.name).join(" and ")}, ${clients} real and ${simulated} simulated clients each.`);
-    for (const lane of lanes) lane.strike();
-    await patience(minutes, lanes);
+    for (const lane of lanes) lane.startFaults();
+    await runFor(minutes, lanes);
     const results = await Promise.all(lanes.map((lane) => lane.finish()));
     const breaches = await Promise.all(lanes.map((lane) => lane.sim.call("breaches")));
     const grown = await Promise.all(lanes.map((lane) => lane.leave()));
@@ -65,8 +65,8 @@ async function soak({ minutes, seed, clients, simulated }) {
   }
 }
 
-/** Waits, and says every minute that all is well; ends early if a process has. */
-async function patience(minutes, lanes) {
+/** Waits, and prints progress every minute. Throws if a process exits. */
+async function runFor(minutes, lanes) {
   const start = Date.now();
   const end = start + minutes * 60_000;
   let told = 0;
@@ -98,4 +98,4 @@ try {
   console.error(`The soak failed (seed ${opts.seed}):\n${err.stack}`);
   process.exitCode = 1;
 }
-process.exit(); // all processes have ended; a socket that a fault left half open must not hold this one
+process.exit(); // all processes have exited; a half-open socket must not keep this one alive

@@ -1,5 +1,5 @@
-// The application behind holdfast, in a process of its own: it streams numbered events to every session, and notes
-// what comes.
+// The application behind holdfast, in its own process. It streams numbered events to every session, and records what it
+// receives.
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { once } from "node:events";
@@ -11,9 +11,9 @@ const require = createRequire(import.meta.url);
 const { version, port, seed, namespaces, io: ioOptions } = JSON.parse(process.argv[2]);
 
 const TICK = 50; // ms
-const PER_TICK = 0.5; // a session's chance of an event of its own
-const BURST = 0.001; // ... and of 40 at once
-const BROADCAST = 0.25; // a namespace's chance of a broadcast
+const PER_TICK = 0.5; // probability of an event for a session
+const BURST = 0.001; // probability of 40 events at the same time
+const BROADCAST = 0.25; // probability of a broadcast in a namespace
 
 const random = new Random(seed, "server");
 const sessions = new Map(); // sid -> {client, nsp, sent, firstBroadcast, answered, ended}
@@ -46,7 +46,7 @@ for (const nsp of namespaces) {
   });
 }
 
-/** The next event of a session's own stream, by turns from its socket and through its room. */
+/** Sends the next event of a session's own stream, alternately through its socket and its room. */
 function emit(socket) {
   const session = sessions.get(socket.id);
   const i = ++session.sent;
@@ -79,7 +79,7 @@ await once(http, "listening");
 serve({
   ready: () => http.address().port,
 
-  /** Ends all streams, each with an event that may not be lost. */
+  /** Ends all streams, each with an event that must not be lost. */
   finish() {
     streaming = false;
     for (const socket of live.values()) {

@@ -1,10 +1,10 @@
-// Numbered streams, and what each end notes of one. sim/stream.go has the same rules.
+// Numbered streams, and what each end records of them. sim/stream.go has the same rules.
 //
 // From server to client each session (one namespace of one client) has two streams: events of its own ("n"), and
-// the namespace's broadcasts ("b"). From client to server each namespace of a client has one ("u"), which goes on
-// over all its sessions.
+// the namespace's broadcasts ("b"). From client to server each namespace of a client has one ("u"), which continues
+// across its sessions.
 
-/** What number i of a session's own stream is: an "ask" wants an answer, a "binary" has an attachment. */
+/** The kind of number i in a session's own stream: an "ask" expects an answer, a "binary" has an attachment. */
 export const kind = (i) => (i % 11 === 7 ? "ask" : broadcastKind(i));
 export const broadcastKind = (i) => (i % 4 === 3 ? "binary" : "text");
 
@@ -18,23 +18,23 @@ export function intact(i, got) {
   return typeof want === "string" ? got === want : Buffer.isBuffer(got) && want.equals(got);
 }
 
-/** What a client noted of one stream from the server. Memory does not grow with the stream. */
+/** What a client has recorded of one stream from the server. Its memory does not grow with the stream. */
 export class Incoming {
-  /** `kindOf` is the stream's kind(). A stream that is joined under way has its first number noted. */
+  /** `kindOf` is the stream's kind(). If a stream has already started, its first number is recorded. */
   constructor(kindOf, first = null) {
     this.kindOf = kindOf;
     this.first = first;
-    this.last = first === null ? null : first - 1; // the highest number that has come
+    this.last = first === null ? null : first - 1; // the highest number received
     this.lastSent = 0; // when the server sent it
-    this.lastConnection = 0; // on which of the session's connections it came
-    this.delivered = 0; // doubled ones not counted
+    this.lastConnection = 0; // the session's connection it arrived on
+    this.delivered = 0; // without duplicates
     this.missing = new Set();
-    this.ambiguous = new Set(); // asks that did not come, and were in flight when a connection ended
-    this.askedAgain = 0; // asks that came twice, and were in flight when a connection ended
+    this.ambiguous = new Set(); // asks that did not arrive, and were in flight when a connection ended
+    this.askedAgain = 0; // asks that arrived twice, and were in flight when a connection ended
     this.doubled = 0;
     this.reordered = 0;
     this.altered = 0;
-    this.notes = []; // the first few that are not as they should be
+    this.notes = []; // the first few errors
   }
 
   /**
@@ -49,8 +49,8 @@ export class Incoming {
     if (!intact(i, content)) this.#note("altered", i);
     if (i <= this.last) return this.#late(i, connection);
     for (let m = this.last + 1; m < i; m++) {
-      // It was sent after the one before it. Was that before the present connection was made, then it may have
-      // been on its way when the former one ended.
+      // It was sent after its predecessor. If that was before the current connection was opened, it may have been in
+      // flight when the previous connection ended.
       const inFlight = connection > 1 && this.lastSent <= connectedAt;
       if (this.kindOf(m) === "ask" && inFlight) this.ambiguous.add(m);
       else {
@@ -76,7 +76,7 @@ export class Incoming {
   }
 
   #note(what, i) {
-    if (what !== "lost") this[what]++; // a lost one may still come
+    if (what !== "lost") this[what]++; // a lost one may still arrive
     if (this.notes.length < 5) this.notes.push(`${what} ${i}, after ${this.last}`);
   }
 
@@ -87,8 +87,8 @@ export class Incoming {
 }
 
 /**
- * What a client sends in one namespace. Numbers are grouped in *epochs*, one for each connection: what is emitted
- * while there is none leaves with the next. Within an epoch order is kept, so what a cut costs is its end.
+ * What a client sends in one namespace. Numbers are grouped in *epochs*, one per connection. Events emitted without a
+ * connection are sent with the next one. Order is kept within an epoch, so a cut can only lose its end.
  */
 export class Outgoing {
   constructor() {
@@ -99,7 +99,7 @@ export class Outgoing {
   }
 
   connect(sid) {
-    this.disconnect(); // if nobody said so
+    this.disconnect(); // in case it was not reported
     this.epoch++;
     this.connected = true;
     const e = this.epochs.get(this.epoch);
@@ -123,7 +123,7 @@ export class Outgoing {
     return { i, epoch };
   }
 
-  /** The latest number, though the client is connected, leaves with the next connection. Returns its epoch. */
+  /** Marks the latest number as sent with the next connection, although the client is connected. Returns its epoch. */
   postpone() {
     const e = this.epochs.get(this.epoch);
     if (--e.last < e.first) this.epochs.delete(this.epoch);
@@ -139,13 +139,13 @@ export class Outgoing {
   }
 }
 
-/** Counts, and keeps the first few. */
+/** Counts notes, and keeps the first few. */
 function note(e, what, i) {
   e[what]++;
   if (e.notes.length < 5) e.notes.push(`${what} ${i}, with ${e.next} to come`);
 }
 
-/** What the server noted of one client's stream in one namespace. */
+/** What the server has recorded of one client's stream in one namespace. */
 export class Arrivals {
   constructor() {
     this.epochs = new Map(); // epoch -> {epoch, first, next, lost, doubled, reordered, altered, notes}
@@ -161,7 +161,7 @@ export class Arrivals {
       note(e, "doubled", i);
       return;
     }
-    // Within a session also the epochs come one after the other.
+    // Within a session, epochs also arrive in order.
     if (i < this.lastOf.i) note(e, "reordered", i);
     for (; e.next < i; e.next++) note(e, "lost", e.next);
     e.next = i + 1;

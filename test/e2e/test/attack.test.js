@@ -211,7 +211,7 @@ describe("HTTP requests", parallel, () => {
     for (const [what, text, want, body] of cases) {
       for (const path of ["/x", "/socket.io/x"]) { // passed through, under Socket.IO's path too
         up.clear();
-        const got = await exchange(s.direct, text.replace("/x", path), { ms: 150, patience: 5000 });
+        const got = await exchange(s.direct, text.replace("/x", path), { ms: 150, firstMs: 5000 });
         const [status, ...more] = statuses(got.text);
         assert.ok([want].flat().includes(status), `${what}: status ${status}`);
         assert.deepEqual(more, [], `${what}: more than one answer`);

@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	tick     = 100 * time.Millisecond
-	perTick  = 0.2 // a namespace's chance of an event
-	patience = 10 * time.Second
+	tick        = 100 * time.Millisecond
+	perTick     = 0.2 // probability of an event in a namespace
+	stepTimeout = 10 * time.Second
 )
 
 // client is one simulated client with its namespaces.
@@ -29,13 +29,13 @@ type client struct {
 	namespaces []*namespace
 
 	random *rand.Rand // owned by run
-	epoch  int        // owned by run: connections that were made
+	epoch  int        // owned by run: number of connections
 
 	mu   sync.Mutex // guards the fields below and those of the namespaces
 	conn *conn      // the latest
 }
 
-// namespace is what a client notes of one of its namespaces.
+// namespace is what a client records about one of its namespaces.
 type namespace struct {
 	NSP      string      `json:"nsp"`
 	Sessions []*session  `json:"sessions"`
@@ -48,7 +48,7 @@ type namespace struct {
 
 	waiting map[int]bool // for an answer
 	socket  *sioclient.Socket
-	engine  string // the Engine.IO sid of the connection that was noted last
+	engine  string // the Engine.IO sid of the last recorded connection
 	number  int
 }
 
@@ -93,7 +93,7 @@ func (c *client) dial(ctx context.Context, network, addr string) (net.Conn, erro
 	return conn, nil
 }
 
-// take notes an event: its arguments are number, time, content, offset.
+// take records an event with the arguments number, time, content, offset.
 func (c *client) take(n *namespace, args []any, stream func(*session) *incoming) {
 	sid, engine := n.socket.ID(), c.sio.SID()
 	c.mu.Lock()
@@ -108,12 +108,12 @@ func (c *client) take(n *namespace, args []any, stream func(*session) *incoming)
 
 func integer(arg any) int64 {
 	raw, _ := arg.(json.RawMessage)
-	i, _ := strconv.ParseInt(string(raw), 10, 64) // 0 is no number of an event
+	i, _ := strconv.ParseInt(string(raw), 10, 64) // 0 is not an event's number
 	return i
 }
 
-// present returns the session that the socket has now, and notes if it is new,
-// or has a new connection. The client's mu must be held.
+// present returns the socket's current session, and records whether it is new or
+// has a new connection. The client's mu must be held.
 func (n *namespace) present(sid, engine string) *session {
 	var s *session
 	if len(n.Sessions) > 0 {
@@ -136,7 +136,7 @@ func (n *namespace) present(sid, engine string) *session {
 	return s
 }
 
-// connected reports whether all namespaces are.
+// connected reports whether all namespaces are connected.
 func (c *client) connected() bool {
 	for _, n := range c.namespaces {
 		if !n.socket.Connected() {
@@ -146,11 +146,10 @@ func (c *client) connected() bool {
 	return true
 }
 
-// reconnect makes a new connection. It fails when the network does: the next
-// tick is the next try.
+// reconnect opens a new connection. If it fails, the next tick tries again.
 func (c *client) reconnect(ctx context.Context) error {
 	c.over()
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	if err := c.sio.Connect(ctx); err != nil {
 		c.sio.CloseTransport() // some namespaces may be connected
@@ -168,7 +167,7 @@ func (c *client) reconnect(ctx context.Context) error {
 	return nil
 }
 
-// over notes that the former connection has ended.
+// over records that the previous connection has ended.
 func (c *client) over() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -211,7 +210,7 @@ func (c *client) send(n *namespace, i int) bool {
 		if sent {
 			n.Asked++
 		} else {
-			delete(n.waiting, i) // it will be asked over the next connection
+			delete(n.waiting, i) // it will be sent over the next connection
 		}
 	})
 	return sent
@@ -223,7 +222,7 @@ func (c *client) locked(fn func()) {
 	fn()
 }
 
-// MarshalJSON is the client's part of the ledger.
+// MarshalJSON returns the client's part of the ledger.
 func (c *client) MarshalJSON() ([]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -7,14 +7,13 @@ import (
 	"time"
 )
 
-// conn is a client's TCP connection, which can be made to misbehave. The zero
-// of each field is a good connection.
+// conn is a client's TCP connection with faults. With zero fields it has none.
 type conn struct {
 	*net.TCPConn
-	stalled  atomic.Int64 // nothing is read before that time, in Unix nanoseconds
+	stalled  atomic.Int64 // when reading resumes, in Unix nanoseconds
 	trickle  atomic.Bool  // one byte per write
 	delay    atomic.Int64 // nanoseconds before each write
-	deserted atomic.Bool  // the client is gone, and the peer is told nothing
+	deserted atomic.Bool  // the client is gone, without telling the peer
 
 	closing sync.Once
 	closed  chan struct{}
@@ -51,8 +50,8 @@ func (c *conn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close implements net.Conn. Of a deserted connection only the client's side
-// ends.
+// Close implements net.Conn. It ends only the client's side of a deserted
+// connection.
 func (c *conn) Close() error {
 	c.closing.Do(func() { close(c.closed) })
 	if c.deserted.Load() {
@@ -67,11 +66,10 @@ func (c *conn) reset() {
 	_ = c.Close()
 }
 
-// desert takes the client away without a word to the peer, which learns of it
-// after silence.
+// desert ends the client without telling the peer, which notices only its silence.
 func (c *conn) desert(silence time.Duration) {
 	c.deserted.Store(true)
-	_ = c.SetReadDeadline(time.Now()) // ends the read under way; fails only if closed
+	_ = c.SetReadDeadline(time.Now()) // interrupts a pending read; fails only if closed
 	time.AfterFunc(silence, func() { _ = c.TCPConn.Close() })
 }
 

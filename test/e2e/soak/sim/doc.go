@@ -1,11 +1,11 @@
-// Command sim is the soak's simulated clients: many light ones in one process,
-// over WebSocket, which do to their own connections what a relay cannot do so
-// cheaply, and try to resume sessions with connections that are out of date.
+// Command sim runs the soak's simulated clients: many lightweight WebSocket
+// clients in one process. They inject faults into their own connections, which is
+// cheaper than a relay, and try to resume sessions over outdated connections.
 //
-// It is driven by ../lane.js: calls, one JSON object per line, come on standard
-// input, and are answered on standard output. What it notes of the streams,
-// and in which form, is that of ../stream.js and ../clients.js.
+// ../lane.js controls it with one JSON object per line on standard input, and reads
+// responses from standard output. It records streams like ../stream.js and
+// ../clients.js, in the same format.
 //
-// Each client has one goroutine, which sends, cuts and connects; events are
-// noted in the goroutine of package sioclient that reads the connection.
+// Each client has one goroutine, which sends, cuts and connects. Events are
+// recorded in package sioclient's reading goroutine.
 package main

@@ -12,7 +12,7 @@ import (
 	"github.com/gobwas/ws/wsutil"
 )
 
-// fault is what a client's connection suffers.
+// fault is a fault of a client's connection.
 type fault struct {
 	name   string
 	weight int
@@ -41,18 +41,18 @@ var faults = []fault{
 	{"simulated: stale connection", 3, staleConnection},
 }
 
-// staleConnection opens a second connection, then replaces the client's own by
-// a third, and then has the second, whose handshake is older, ask for a
-// session: it must be closed, and get none.
+// staleConnection opens a second connection, and replaces the client's own by a
+// third. Then the second one, whose handshake is older, asks for a session: it must
+// be closed without getting one.
 func staleConnection(ctx context.Context, r *runner, c *client, nc *conn) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	second, br, _, err := ws.Dial(ctx, strings.Replace(c.url, "http://", "ws://", 1)+"/socket.io/?EIO=4&transport=websocket")
 	if err != nil {
 		return // the server may be stopped, or away
 	}
 	defer second.Close()
-	_ = second.SetDeadline(time.Now().Add(patience)) // fails only if closed
+	_ = second.SetDeadline(time.Now().Add(stepTimeout)) // fails only if closed
 	if br == nil {
 		br = bufio.NewReader(second)
 	}
@@ -63,7 +63,7 @@ func staleConnection(ctx context.Context, r *runner, c *client, nc *conn) {
 	n := c.namespaces[0]
 	pid, offset := n.socket.PID(), n.socket.Offset()
 	sid := n.socket.ID()
-	nc.desert(patience)
+	nc.desert(stepTimeout)
 	if c.reconnect(ctx) != nil || sid == "" || n.socket.ID() != sid {
 		return
 	}

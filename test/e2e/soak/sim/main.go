@@ -23,7 +23,7 @@ func main() {
 	flag.Parse()
 	r := &runner{counts: map[string]int{}}
 	for i := range *count {
-		random := rand.New(rand.NewPCG(*seed, uint64(i))) //nolint:gosec // it is to be reproducible
+		random := rand.New(rand.NewPCG(*seed, uint64(i))) //nolint:gosec // it must be reproducible
 		r.clients = append(r.clients, newClient(fmt.Sprintf("%s~%d", *name, i), *url, strings.Split(*namespaces, ","), random))
 	}
 	if err := r.serve(os.Stdin, os.Stdout); err != nil {
@@ -39,8 +39,8 @@ type runner struct {
 
 	mu        sync.Mutex         // guards the fields below
 	streaming bool               // clients send
-	strikes   bool               // clients suffer faults
-	striking  context.Context    // ends with the faults
+	faulty    bool               // faults are injected
+	faults    context.Context    // ends with the faults
 	calm      context.CancelFunc // ends it
 	counts    map[string]int     // of faults
 	breaches  []string
@@ -50,7 +50,7 @@ type runner struct {
 func (r *runner) serve(in io.Reader, out io.Writer) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.streaming = true
-	r.striking, r.calm = context.WithCancel(ctx)
+	r.faults, r.calm = context.WithCancel(ctx)
 	for _, c := range r.clients {
 		r.wg.Go(func() { r.run(ctx, c) })
 	}
@@ -92,11 +92,11 @@ func (r *runner) call(name string, cancel context.CancelFunc) (any, error) {
 			}
 		}
 		return true, nil
-	case "strike":
-		r.strikes = true
+	case "faults":
+		r.faulty = true
 		return true, nil
-	case "calm": // no more faults; returns how many of each there were
-		r.strikes = false
+	case "calm": // ends the faults, and returns their counts
+		r.faulty = false
 		r.calm()
 		return r.counts, nil
 	case "finish":
@@ -108,7 +108,7 @@ func (r *runner) call(name string, cancel context.CancelFunc) (any, error) {
 		return append([]string{}, r.breaches...), nil
 	case "close":
 		cancel()
-		r.mu.Unlock() // the clients may want it
+		r.mu.Unlock() // clients may need the lock
 		r.wg.Wait()
 		r.mu.Lock()
 		return true, nil
@@ -116,7 +116,7 @@ func (r *runner) call(name string, cancel context.CancelFunc) (any, error) {
 	return nil, fmt.Errorf("no call %q", name)
 }
 
-// run is one client's life. It ends with ctx, and closes the client.
+// run runs one client until ctx is done, and closes it.
 func (r *runner) run(ctx context.Context, c *client) {
 	defer c.sio.Close()
 	t := time.NewTicker(tick)
@@ -131,7 +131,7 @@ func (r *runner) run(ctx context.Context, c *client) {
 			_ = c.reconnect(ctx)
 		}
 		r.mu.Lock()
-		streaming, strikes, striking := r.streaming, r.strikes, r.striking
+		streaming, faulty, faults := r.streaming, r.faulty, r.faults
 		r.mu.Unlock()
 		for _, n := range c.namespaces {
 			if streaming && c.random.Float64() < perTick {
@@ -143,13 +143,13 @@ func (r *runner) run(ctx context.Context, c *client) {
 		c.mu.Unlock()
 		switch {
 		case nc == nil:
-		case strikes && c.random.IntN(40) == 0: // every 4 seconds
+		case faulty && c.random.IntN(40) == 0: // every 4 seconds
 			f := pick(c.random)
 			r.mu.Lock()
 			r.counts[f.name]++
 			r.mu.Unlock()
-			f.run(striking, r, c, nc)
-		case !strikes:
+			f.run(faults, r, c, nc)
+		case !faulty:
 			nc.trickle.Store(false)
 			nc.delay.Store(0)
 			nc.stalled.Store(0)
@@ -171,7 +171,7 @@ func pick(random *rand.Rand) fault {
 	panic("unreachable: the weights add up")
 }
 
-// broken notes a promise that was not kept.
+// broken records a broken guarantee.
 func (r *runner) broken(what string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

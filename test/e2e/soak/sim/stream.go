@@ -19,7 +19,7 @@ func sizeOf(i int) int {
 	return i * 131 % 600
 }
 
-// body is the content of number i: a string or a []byte.
+// body returns the content of number i: a string or a []byte.
 func body(i int) any {
 	if isBinary(i) {
 		return bytes.Repeat([]byte{byte(i)}, sizeOf(i))
@@ -27,7 +27,7 @@ func body(i int) any {
 	return strings.Repeat("x", sizeOf(i))
 }
 
-// intact reports whether got, as sioclient gives it, is the content of i.
+// intact reports whether got, as sioclient returns it, is the content of number i.
 func intact(i int, got any) bool {
 	switch want := body(i).(type) {
 	case []byte:
@@ -40,7 +40,7 @@ func intact(i int, got any) bool {
 	}
 }
 
-// incoming is what a client noted of one stream; see Incoming in ../stream.js.
+// incoming is what a client has recorded of one stream; see Incoming in ../stream.js.
 type incoming struct {
 	First      *int     `json:"first"`
 	Last       *int     `json:"last"`
@@ -60,8 +60,8 @@ type incoming struct {
 	ambiguous      map[int]bool
 }
 
-// newIncoming is for a stream that begins with number first; 0 if it is joined
-// under way.
+// newIncoming records a stream that begins with number first, or 0 if the stream has
+// already started.
 func newIncoming(isAsk func(int) bool, first int) *incoming {
 	in := &incoming{isAsk: isAsk, Notes: []string{}, missing: map[int]bool{}, ambiguous: map[int]bool{}}
 	if first > 0 {
@@ -75,9 +75,8 @@ func (in *incoming) begin(first int) {
 	in.First, in.Last = &first, &last
 }
 
-// take notes that number i has come, sent at sentAt by the server's clock, over
-// a connection of the session that was made at connectedAt (both in
-// milliseconds).
+// take records that number i has arrived. The server sent it at sentAt, by its
+// clock; the session's connection was opened at connectedAt (both in milliseconds).
 func (in *incoming) take(i int, sentAt int64, content any, connection int, connectedAt int64) {
 	if in.Last == nil {
 		in.begin(i)
@@ -126,7 +125,7 @@ func (in *incoming) note(what string, i int) {
 	}
 }
 
-// count sets the numbers that are sums.
+// count computes the sums.
 func (in *incoming) count() {
 	in.Lost, in.Ambiguous = len(in.missing), len(in.ambiguous)
 }
