@@ -279,16 +279,11 @@ func (l *link) deliver() {
 
 // dispatch handles a whole packet from the server.
 func (l *link) dispatch(p *packet) {
-	switch p.h.Type { //nolint:exhaustive // the others belong to a session
-	case socketio.Connect:
+	switch {
+	case p.h.Type == socketio.Connect:
 		l.connected(p)
 		return
-	case socketio.ConnectError:
-		l.mu.Lock()
-		asked, _ := l.answeredLocked(string(p.h.Namespace))
-		l.mu.Unlock()
-		l.relayTo(asked.client, p.data, false)
-		l.closeIfUnused()
+	case p.h.Type == socketio.ConnectError && l.refused(p):
 		return
 	}
 	s := l.sessions.find(p.h.Namespace)
@@ -304,7 +299,7 @@ func (l *link) dispatch(p *packet) {
 		return
 	}
 	l.append(s, p)
-	if p.h.Type == socketio.Disconnect {
+	if p.h.EndsSocket() {
 		l.deliver()
 		l.forget(s)
 		l.srv.registry.Close(s, session.ServerDisconnect)
@@ -312,11 +307,23 @@ func (l *link) dispatch(p *packet) {
 	}
 }
 
+// refused passes on the refusal of a CONNECT, and reports whether p is one: a CONNECT_ERROR can also end an open socket.
+func (l *link) refused(p *packet) bool {
+	l.mu.Lock()
+	asked, ok := l.answeredLocked(string(p.h.Namespace))
+	l.mu.Unlock()
+	if ok {
+		l.relayTo(asked.client, p.data, false)
+		l.closeIfUnused()
+	}
+	return ok
+}
+
 // late reports whether a packet without a session is of one that has ended: the server sent it before it knew, or a client
 // that has left and connects again would take it for the new session's. An event would bear no offset there, and spoil the
 // one that the client has; a DISCONNECT would end it for good. The answer to what the client asked is for who asked.
 func (l *link) late(p *packet) bool {
-	if !p.h.IsEvent() && p.h.Type != socketio.Disconnect {
+	if !p.h.IsEvent() && !p.h.EndsSocket() {
 		return false
 	}
 	l.mu.Lock()

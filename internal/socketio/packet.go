@@ -51,6 +51,10 @@ func (h *Header) IsEvent() bool { return h.Type == Event || h.Type == BinaryEven
 // IsAck reports whether the packet is an ACK or a BINARY_ACK.
 func (h *Header) IsAck() bool { return h.Type == Ack || h.Type == BinaryAck }
 
+// EndsSocket reports whether the packet is a DISCONNECT or a CONNECT_ERROR: whatever follows its header, its sender has no
+// socket for the namespace any more.
+func (h *Header) EndsSocket() bool { return h.Type == Disconnect || h.Type == ConnectError }
+
 // IsBinary reports whether the packet's type has attachments.
 func (h *Header) IsBinary() bool { return h.Type == BinaryEvent || h.Type == BinaryAck }
 
@@ -97,11 +101,13 @@ func (h *Header) Parse(p []byte) error {
 	}
 	if i < len(p) && isDigit(p[i]) {
 		n, end, ok := scanInt(p, i)
-		if !ok {
+		switch {
+		case ok:
+			h.AckID = n
+			i = end
+		case !h.EndsSocket():
 			return fmt.Errorf("%w: acknowledgement id too large", ErrMalformed)
 		}
-		h.AckID = n
-		i = end
 	}
 	h.Data = i
 	return h.checkPayload(p[i:])
@@ -119,11 +125,9 @@ func (h *Header) checkPayload(data []byte) error {
 		if len(data) > 0 && data[0] != '{' {
 			return fmt.Errorf("%w: payload of CONNECT is not an object", ErrMalformed)
 		}
-	case Disconnect:
-		if len(data) > 0 {
-			return fmt.Errorf("%w: DISCONNECT has a payload", ErrMalformed)
-		}
-	case ConnectError:
+	case Disconnect, ConnectError:
+		// The type alone says that the socket is gone. python-socketio refuses a client by a DISCONNECT with
+		// a payload, which the reference parser rejects.
 	}
 	if h.IsAck() && !h.HasAck() {
 		return fmt.Errorf("%w: acknowledgement without an id", ErrMalformed)
