@@ -26,6 +26,7 @@ type client struct {
 	sessions snapshot[*session.Cursor] // changed with mu held
 
 	closed   bool
+	fresh    []freshReply          // whose arrival is not known yet; nil for most
 	closing  *time.Timer           // nil for most
 	home     *link                 // of its own handshake; nil while none is needed
 	goodbyes byNamespace[*goodbye] // to sessions that it left
@@ -68,7 +69,10 @@ func newClient(s *Server, order uint64, req engineio.Request, sid string, opts e
 func (c *client) Handshake() uint64 { return c.order }
 
 // Upgraded implements engineio.Handler.
-func (c *client) Upgraded() { c.websocket.Store(true) }
+func (c *client) Upgraded() {
+	c.websocket.Store(true)
+	c.repliesUpgraded()
+}
 
 // attached is the client's cursor on the open session of a namespace, or nil.
 func (c *client) attached(namespace string) *session.Cursor {
@@ -89,6 +93,7 @@ var parkingReasons = map[engineio.Reason]metrics.Reason{
 	engineio.ParseError:     metrics.ParseError,
 	engineio.ForcedClose:    metrics.TransportClose,
 	engineio.PollError:      metrics.PollError,
+	engineio.CloseFrame:     metrics.TransportClose,
 }
 
 // Closed implements engineio.Handler.
@@ -99,12 +104,17 @@ func (c *client) Closed(reason engineio.Reason) {
 		c.srv.metrics.HeartbeatTimeouts.Client.Inc()
 	}
 	c.srv.log.Debug("client closed", "client", c.order, "reason", reason.String())
-	c.park(parkingReasons[reason], reason == engineio.GoingAway)
+	c.parkAs(parkingReasons[reason], c.parkFor(reason == engineio.GoingAway), inOrder(reason))
 }
 
 // park parks the client's sessions. When it returns they can be resumed, whoever called it first.
-func (c *client) park(reason metrics.Reason, goingAway bool) {
-	c.detach(func(cursors []*session.Cursor, home *link) {
+func (c *client) park(reason metrics.Reason) {
+	c.parkAs(reason, c.parkFor(false), false)
+}
+
+// parkAs is park for at most d. inOrder says that the client closed its connection itself.
+func (c *client) parkAs(reason metrics.Reason, d time.Duration, inOrder bool) {
+	c.detach(func(cursors []*session.Cursor, fresh []freshReply, home *link) {
 		if home != nil { // first, for a link whose sessions all end now is to be closed, not only disconnected
 			home.release(c, true)
 		}
@@ -112,37 +122,39 @@ func (c *client) park(reason metrics.Reason, goingAway bool) {
 			c.failSessions(cursors, home)
 			return
 		}
-		c.srv.registry.Park(cursors, c.parkFor(goingAway), string(reason))
+		c.parkFresh(fresh, d, reason, inOrder)
+		c.srv.registry.Park(cursors, d, string(reason)) // but for those whose place was found above
 	})
 }
 
 // detach takes the client off its sessions and its home, and leaves what becomes of them to the function. Only the first
 // call does anything; the others wait for it.
-func (c *client) detach(leave func(cursors []*session.Cursor, home *link)) {
+func (c *client) detach(leave func(cursors []*session.Cursor, fresh []freshReply, home *link)) {
 	c.detached.Do(func() {
 		defer func() {
 			c.done.happen()
 			c.freePartial()
 		}()
-		cursors, home := c.letGo()
+		cursors, fresh, home := c.letGo()
 		defer func() {
 			if v := recover(); v != nil {
 				c.srv.panicked(v)
 				c.failSessions(cursors, home)
 			}
 		}()
-		leave(cursors, home)
+		leave(cursors, fresh, home)
 	})
 }
 
 // letGo closes the client for anything further, and returns what it was attached to.
-func (c *client) letGo() (cursors []*session.Cursor, home *link) {
+func (c *client) letGo() (cursors []*session.Cursor, fresh []freshReply, home *link) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
 	cursors = c.sessions.all()
 	home = c.home
 	c.home = nil
+	fresh, c.fresh = c.fresh, nil
 	c.sessions.clear()
 	if c.closing != nil {
 		c.closing.Stop()
@@ -152,7 +164,7 @@ func (c *client) letGo() (cursors []*session.Cursor, home *link) {
 	}
 	c.srv.guard(func() { cursors = append(cursors, c.out.cursors()...) })
 	c.srv.guard(c.out.close)
-	return cursors, home
+	return cursors, fresh, home
 }
 
 // closeAfterLocked calls end after a while, unless the client is gone by then.
@@ -173,7 +185,10 @@ func (c *client) parkFor(goingAway bool) time.Duration {
 
 // giveUp closes the client at once, because another takes its sessions over, say. They are parked when it returns.
 func (c *client) giveUp(reason metrics.Reason) {
-	c.park(reason, false)
+	c.park(reason)
+	if reason != metrics.ParseError { // the server would close such a client in order
+		c.sock.ShowBroken()
+	}
 	c.sock.Abort()
 }
 
@@ -188,11 +203,12 @@ func (c *client) takeHome(l *link) bool {
 	return true
 }
 
-// homeLost says that a link which is this client's home has ended, and whether anything of the client's was on it.
-func (c *client) homeLost(l *link, needed bool) {
+// homeLost says that a link which is this client's home has ended, in which way, and whether anything of the client's was on
+// it.
+func (c *client) homeLost(l *link, needed, orderly bool) {
 	defer c.contain()
 	if c.dropHome(l) && (needed || !c.attachedAnywhere()) {
-		c.end()
+		c.end(orderly)
 	}
 }
 
@@ -234,7 +250,11 @@ func (c *client) attach(l *link, namespace string, reply connectReply, binding s
 	l.add(s) // before the client's end, which waits for mu, can find the link without sessions
 	c.sessions.set(namespace, cur)
 	c.forgetEndedLocked()
+	if s.PID() != "" {
+		c.fresh = append(c.fresh, freshReply{cur: cur})
+	}
 	c.out.pushRaw(reply.withPID(s), false, l)
+	c.out.pending[len(c.out.pending)-1].fresh = s.PID() != ""
 	return true
 }
 
@@ -256,10 +276,14 @@ func (c *client) relay(data []byte, binary bool, l *link) {
 	}
 }
 
-// end closes the client's transport after all that is still to be sent.
-func (c *client) end() {
+// end closes the client's transport after all that is still to be sent. orderly says that the server did so: the client sees
+// what it would have seen of that. Otherwise it sees a broken connection, which makes it come back.
+func (c *client) end(orderly bool) {
 	c.mu.Lock()
 	c.out.ending = true
 	c.mu.Unlock()
+	if !orderly {
+		c.sock.ShowBroken()
+	}
 	c.sock.Close()
 }

@@ -30,8 +30,10 @@ func (c *client) Panicked(v any) {
 func (c *client) fail() {
 	for _, step := range []func(){
 		func() { c.srv.removeClient(c) },
-		func() { c.detach(c.failSessions) },
-		c.sock.Abort,
+		func() {
+			c.detach(func(cursors []*session.Cursor, _ []freshReply, home *link) { c.failSessions(cursors, home) })
+		},
+		c.sock.ShowBroken, c.sock.Abort,
 	} {
 		c.srv.guard(step)
 	}

@@ -190,6 +190,7 @@ func (m *model) send(s *space, kind int) {
 		return
 	}
 	s.page.sent++
+	s.shown = true
 	args := fmt.Sprintf(`["c",%d`, s.page.sent)
 	if kind == 0 {
 		s.page.conn.write(text("451-"+prefix(s.name)+args+`,{"_placeholder":true,"num":0}]`), binary("data"))
@@ -217,6 +218,13 @@ func (m *model) cut(p *page, how int) {
 		w.write(text("1"))
 	case 4:
 		w.write(frame{ws.OpClose, ws.NewCloseFrameBody(ws.StatusNormalClosure, "")})
+	}
+	if how == 3 || how == 4 {
+		m.mu.Lock()
+		for _, s := range p.spaces {
+			s.doubtful = !s.shown
+		}
+		m.mu.Unlock()
 	}
 	p.gone()
 	synctest.Wait()

@@ -351,7 +351,10 @@ func (c *client) dropLater(why string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.closed {
-		c.closeAfterLocked(refusalDelay, c.sock.Abort)
+		c.closeAfterLocked(refusalDelay, func() {
+			c.sock.ShowBroken()
+			c.sock.Abort()
+		})
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/holdfast/holdfast/buffer"
 	"github.com/holdfast/holdfast/internal/engineio"
@@ -47,7 +48,7 @@ type link struct {
 	former    map[string]struct{}   // namespaces whose session has ended: see late
 	congested []*client             // paused until the upstream takes more
 	ended     bool
-	gone      bool // its client has gone, and waits for no CONNECT reply
+	gone      bool // its client has gone, and no CONNECT reply is waited for any more
 
 	holdMu sync.Mutex // guards holds; taken with other locks held
 	holds  int        // sessions over their window
@@ -409,8 +410,9 @@ func (l *link) connected(p *packet) {
 		l.touch(c)
 		return
 	}
-	l.disconnect(namespace) // nobody is there to have it
-	l.closeIfUnused()
+	if !l.closeIfUnused() { // nobody is there to have it
+		l.disconnect(namespace)
+	}
 }
 
 // connectReply is a server's CONNECT reply, and where a pid can be put into it.
@@ -523,14 +525,30 @@ func (l *link) SessionHeld(held bool) {
 	}
 }
 
-// release says that the link is its client's home no longer. If the client is gone, so is its interest in
-// the CONNECT replies that are still to come.
+// lateReply is how long a link whose client has gone waits for CONNECT replies. socket.io leaves a socket behind for good if its
+// connection ends while it is being connected.
+const lateReply = 5 * time.Second
+
+// release says that the link is its client's home no longer. If the client is gone, nobody wants the CONNECT replies that
+// are still to come.
 func (l *link) release(c *client, gone bool) {
 	l.mu.Lock()
 	if l.client == c {
 		l.client = nil
 	}
-	l.gone = l.gone || gone
+	if gone && len(l.pending) > 0 && !l.gone && !l.ended {
+		time.AfterFunc(lateReply, l.giveUpReplies)
+	} else {
+		l.gone = l.gone || gone
+	}
+	l.mu.Unlock()
+	l.closeIfUnused()
+}
+
+func (l *link) giveUpReplies() {
+	defer l.contain()
+	l.mu.Lock()
+	l.gone = true
 	l.mu.Unlock()
 	l.closeIfUnused()
 }
@@ -579,16 +597,17 @@ func (l *link) Closed(err error) {
 	if errors.Is(err, engineio.ErrClosed) && l.srv.draining.Load() { // by closeAll
 		reason = session.Draining
 	}
+	orderly := errors.Is(err, engineio.ErrServerClosed)
 	for _, s := range left.sessions {
-		l.srv.guard(func() { l.lose(s, reason) })
+		l.srv.guard(func() { l.lose(s, reason, orderly) })
 	}
 	for _, w := range left.waiting { // nobody answers their CONNECT
 		if w.client != nil {
-			w.client.end()
+			w.client.end(orderly)
 		}
 	}
 	if left.home != nil {
-		left.home.homeLost(l, left.needed || len(left.sessions) > 0)
+		left.home.homeLost(l, left.needed || len(left.sessions) > 0, orderly)
 	}
 }
 
@@ -614,10 +633,10 @@ func (l *link) endAll() remains {
 }
 
 // lose ends a session whose link has ended, and its client.
-func (l *link) lose(s *session.Session, reason session.Reason) {
+func (l *link) lose(s *session.Session, reason session.Reason, orderly bool) {
 	l.srv.registry.Close(s, reason)
 	// After Close: who resumes it before is told, and after it nobody can.
 	if c, ok := s.Attached().(*client); ok {
-		c.end()
+		c.end(orderly)
 	}
 }

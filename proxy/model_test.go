@@ -31,6 +31,8 @@ type space struct {
 	partial  *received // a binary event without all its attachments
 	left     bool      // it sent a DISCONNECT, or got one
 	aside    []string  // events that came between its CONNECT and the reply
+	shown    bool      // the page has sent something in this session, or resumed it
+	doubtful bool      // it closed its connection in order before that: holdfast cannot know that it had the reply
 }
 
 // received is an event as it stands on the wire.
@@ -168,7 +170,7 @@ func (m *model) ended(s *socket) {
 	}
 	p := m.pages[s.page]
 	sp := p.spaces[s.space]
-	kept := sp != nil && sp.sid == s.sid && !sp.left && !p.stale && (p.conn != nil || time.Since(p.away) < keptFor)
+	kept := sp != nil && sp.sid == s.sid && !sp.left && !sp.doubtful && !p.stale && (p.conn != nil || time.Since(p.away) < keptFor)
 	m.must(!kept, "the server lost %s%s, which could have come back", s.page, s.space)
 }
 
@@ -239,11 +241,12 @@ func (s *space) connected(payload string) {
 	} else {
 		if old := m.socket(s.sid); old != nil && s.asked != "-" && old.alive && !old.dropped && !s.left {
 			away := time.Since(s.page.away)
-			m.must(away >= keptFor || s.page.stale, "%s%s did not recover after %v", s.page.name, s.name, away)
+			m.must(away >= keptFor || s.page.stale || s.doubtful, "%s%s did not recover after %v", s.page.name, s.name, away)
 		}
 		s.last = 0
 	}
 	s.page.stale = false
+	s.shown, s.doubtful = recovered, false
 	s.sid, s.pid, s.asked, s.left = reply.SID, reply.PID, "", false
 	aside := s.aside
 	s.aside = nil

@@ -67,6 +67,7 @@ type item struct {
 	n      int
 	data   []byte
 	binary bool
+	fresh  bool // a freshReply
 }
 
 // written is packets of one session that were sent in a row.
@@ -153,6 +154,9 @@ func (c *client) Fill(e *engineio.Encoder, maxBytes int) engineio.FillResult {
 		it := &o.pending[o.head]
 		if it.cur == nil {
 			o.writeRaw(it)
+			if it.fresh {
+				c.replyWritten()
+			}
 		} else if !c.writeSession(it) {
 			break
 		}
@@ -323,6 +327,9 @@ func (c *client) Confirm(mark uint64) {
 	o.bytes -= arrived
 	o.written = slices.Delete(o.written, 0, n) // which clears what is behind: a cursor leads to its session and log
 	o.confirmed = max(o.confirmed, mark)
+	if c.fresh != nil {
+		c.repliesConfirmed(mark)
+	}
 	c.settleLocked()
 	if mark == o.mark && arrived > 0 {
 		took := time.Since(o.markTime)

@@ -293,14 +293,14 @@ func (s *Server) closeAll() {
 	}
 	s.mu.Unlock()
 	for _, c := range clients {
-		c.end()
+		c.end(false)
 	}
 	deadline := time.Now().Add(closeTimeout)
 	for _, c := range clients {
 		select {
 		case <-c.done.wait():
 		case <-time.After(time.Until(deadline)):
-			c.sock.Abort()
+			c.sock.Abort() // as broken
 		}
 	}
 	s.mu.Lock()

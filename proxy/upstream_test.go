@@ -287,7 +287,7 @@ func TestClientThatClosesAtOnceLeavesNoLink(t *testing.T) {
 	}
 	c := newClient(r.proxy, 1, req, newSID(), engineio.Options{}, true)
 	l := newLink(r.proxy, conn, c)
-	c.park(metrics.TransportClose, false) // it was faster than the handshake's goroutine
+	c.park(metrics.TransportClose) // it was faster than the handshake's goroutine
 	l.start()
 	s.accept().wantEnd()
 	r.awaitNoLinks()

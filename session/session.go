@@ -119,6 +119,7 @@ type Session struct {
 
 	mu     sync.Mutex // guards the fields below, up to those that are immutable; never held during I/O
 	state  State
+	heard  bool        // a client sent something for it
 	held   atomic.Bool // SessionHeld(true) was called; set with mu held
 	sent   uint64      // what any client was ever sent
 	cursor *Cursor
@@ -174,6 +175,13 @@ func (s *Session) LeftBy(o Owner) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.state == Parked && s.left != nil && s.owned == o.Handshake()
+}
+
+// Heard reports whether a client has sent anything for the session: so it has the pid.
+func (s *Session) Heard() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.heard
 }
 
 // SetReply keeps the CONNECT reply for later clients.
@@ -432,6 +440,7 @@ func (c *Cursor) Forward(send func()) bool {
 	if c.s.cursor != c || c.s.state != Live {
 		return false
 	}
+	c.s.heard = true
 	send()
 	return true
 }

@@ -22,6 +22,8 @@ var (
 	ErrSilent = errors.New("engineio: no ping from the server")
 	// ErrServerClosed means that the server ended the connection in order.
 	ErrServerClosed = errors.New("engineio: connection closed by the server")
+	// ErrServerAway means that the server ended its WebSocket with a close code that says why: it goes away, or failed.
+	ErrServerAway = errors.New("engineio: connection closed by the server, with a code")
 )
 
 // ConnHandler gets what happens on a Conn. Message, Flush and Closed are not
@@ -523,7 +525,12 @@ func (l *wsLink) frame(op ws.OpCode, payload []byte) error {
 		l.stream.Write(e.buf)
 		e.free()
 	case ws.OpClose:
-		c.end(ErrServerClosed)
+		switch code, err := closeCode(payload); {
+		case err == nil && (code == ws.StatusNormalClosure || code == ws.StatusNoStatusRcvd):
+			c.end(ErrServerClosed)
+		default:
+			c.end(ErrServerAway)
+		}
 		return errStop
 	}
 	return nil

@@ -38,9 +38,10 @@ type poll struct {
 	answer chan pollAnswer // 1: the poll is answered once
 }
 
+// pollAnswer is packets, or an error code.
 type pollAnswer struct {
-	status int
-	body   []byte
+	body []byte
+	code int // if there is no body
 }
 
 type postID struct {
@@ -128,10 +129,10 @@ func (s *Socket) Poll(ctx context.Context, id string) (a Answer, ok bool) {
 }
 
 func (r pollAnswer) answer() Answer {
-	if r.status == http.StatusOK {
+	if r.body != nil {
 		return packetsAnswer(r.body)
 	}
-	return ErrorAnswer(CodeBadRequest)
+	return ErrorAnswer(r.code)
 }
 
 func (s *Socket) beginPoll(id string) (*poll, Answer) {
@@ -148,7 +149,7 @@ func (s *Socket) beginPoll(id string) (*poll, Answer) {
 		return nil, ErrorAnswer(CodeUnknownSID)
 	case ps.waiting != nil && id != "" && id == ps.waiting.id:
 		// A retry on a new connection: the old one has nobody at its other end.
-		ps.waiting.answer <- pollAnswer{http.StatusOK, []byte{byte(Noop)}}
+		ps.waiting.answer <- pollAnswer{body: []byte{byte(Noop)}}
 		ps.waiting = nil
 	case ps.waiting != nil:
 		s.closeLocked(PollError)
@@ -176,7 +177,9 @@ func (s *Socket) beginPoll(id string) (*poll, Answer) {
 	s.flushPollLocked()
 	if ps.waiting == p && wasClosing {
 		// All is delivered, and no poll was waiting when the end came.
-		s.endPollLocked([]byte{byte(Noop), separator, byte(Close)})
+		if !s.broken {
+			s.endPollLocked([]byte{byte(Noop), separator, byte(Close)})
+		}
 		s.closeLocked(s.reason)
 	}
 	if ps.waiting == p && ps.noop != nil {
@@ -259,19 +262,27 @@ func (s *Socket) pingProvenLocked() {
 }
 
 func (s *Socket) endPollLocked(body []byte) {
-	s.polling.waiting.answer <- pollAnswer{http.StatusOK, body}
+	s.polling.waiting.answer <- pollAnswer{body: body}
+	s.polling.waiting = nil
+}
+
+// refusePollLocked answers the waiting poll by an error code.
+func (s *Socket) refusePollLocked(code int) {
+	s.polling.waiting.answer <- pollAnswer{code: code}
 	s.polling.waiting = nil
 }
 
 // closePollLocked tells a waiting poll of the end.
 func (s *Socket) closePollLocked(reason Reason) {
 	s.stopPollTimersLocked()
-	if s.polling.waiting != nil {
-		body := []byte{byte(Close)}
-		if reason == ClientClose {
-			body[0] = byte(Noop)
-		}
-		s.endPollLocked(body)
+	switch {
+	case s.polling.waiting == nil:
+	case reason == ClientClose:
+		s.endPollLocked([]byte{byte(Noop)})
+	case s.broken:
+		s.refusePollLocked(CodeUnknownSID)
+	default:
+		s.endPollLocked([]byte{byte(Close)})
 	}
 	s.polling.lastBody = nil
 }
@@ -279,9 +290,8 @@ func (s *Socket) closePollLocked(reason Reason) {
 // endPollingLocked leaves polling for good, after an upgrade.
 func (s *Socket) endPollingLocked() {
 	s.stopPollTimersLocked()
-	if p := s.polling.waiting; p != nil {
-		s.polling.waiting = nil
-		p.answer <- pollAnswer{status: http.StatusBadRequest}
+	if s.polling.waiting != nil {
+		s.refusePollLocked(CodeBadRequest)
 	}
 	s.polling.lastBody = nil
 }

@@ -12,7 +12,7 @@ type Reason uint8
 
 // Reasons, as engine.io names them where it has a name.
 const (
-	TransportClose Reason = iota + 1 // the peer ended its transport in order
+	TransportClose Reason = iota + 1 // the stream ended
 	TransportError                   // the network failed
 	PingTimeout                      // no answer to a ping in time
 	ClientClose                      // the peer sent an Engine.IO CLOSE packet
@@ -20,11 +20,13 @@ const (
 	ParseError                       // the peer broke the protocol
 	ForcedClose                      // this side closed it
 	PollError                        // a polling request was cancelled, or overlapped another
+	CloseFrame                       // the peer sent a WebSocket Close frame, with another code than 1001
 )
 
 var reasonNames = [...]string{
 	"unknown", "transport close", "transport error", "ping timeout", "client close", "going away", "parse error",
 	"forced close", "poll error",
+	"transport close",
 }
 
 func (r Reason) String() string {
@@ -152,6 +154,7 @@ type Socket struct {
 
 	reason       Reason
 	notified     bool // Handler.Closed was called
+	broken       bool // ShowBroken was called
 	blocked      bool // the WebSocket's kernel buffer is full
 	paused       bool // the Handler takes no more for now
 	pingInFlight bool
@@ -218,7 +221,7 @@ func (s *Socket) openWebSocket(t *wsTransport, answer []byte, h Handshake) {
 	case stateClosing: // Close came first
 		s.flushLocked()
 	case stateClosed: // Abort did
-		t.end(0)
+		s.endWebSocketLocked()
 	}
 }
 
@@ -280,6 +283,16 @@ func (s *Socket) resumeLocked() {
 	}
 }
 
+// ShowBroken makes the end of the connection look like that of a server that died: the stream ends without a Close frame, and
+// a poll gets the answer for an unknown sid. Every client reconnects then. After a Close frame without a code, or a CLOSE
+// packet in the answer to a poll, some stay away. It is called ahead of Close or Abort.
+func (s *Socket) ShowBroken() {
+	defer s.contain()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.broken = true
+}
+
 // Close ends the connection in order: what the Handler still fills is sent first. It does not wait.
 func (s *Socket) Close() {
 	defer s.contain()
@@ -303,7 +316,7 @@ func (s *Socket) Close() {
 	}
 }
 
-// Abort ends the connection at once; an open WebSocket still gets its CLOSE frame.
+// Abort ends the connection at once; an open WebSocket still gets its CLOSE frame, unless ShowBroken was called.
 func (s *Socket) Abort() {
 	defer s.contain()
 	s.mu.Lock()
@@ -362,9 +375,17 @@ func (s *Socket) closeLocked(reason Reason) {
 		s.dropProbeLocked()
 	}
 	if s.ws != nil {
-		s.ws.end(0)
+		s.endWebSocketLocked()
 	}
 	s.closePollLocked(reason)
+}
+
+func (s *Socket) endWebSocketLocked() {
+	if s.broken {
+		s.ws.shutdown()
+	} else {
+		s.ws.end(0)
+	}
 }
 
 // unlock unlocks mu, and tells the Handler of the end if that has just come.

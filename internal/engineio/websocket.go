@@ -189,7 +189,7 @@ func (t *wsTransport) closed(code ws.StatusCode) {
 	case code == ws.StatusGoingAway:
 		s.ending = GoingAway
 	default:
-		s.ending = TransportClose
+		s.ending = CloseFrame
 	}
 }
 
@@ -257,12 +257,20 @@ func (s *Socket) dropProbeLocked() {
 	s.stopNoopLocked()
 }
 
+// shutdown ends the stream behind what was written, without a Close frame; socket.mu is held.
+func (t *wsTransport) shutdown() {
+	if t.ended {
+		return
+	}
+	t.ended = true
+	t.stream.Shutdown(lingerTimeout)
+}
+
 // end closes the WebSocket in order, with a close code unless that is 0; socket.mu is held.
 func (t *wsTransport) end(code ws.StatusCode) {
 	if t.ended {
 		return
 	}
-	t.ended = true
 	e := newEncoder(serverFrames)
 	if code == 0 || code == ws.StatusNoStatusRcvd {
 		e.frame(ws.OpClose, 0, nil, nil, nil)
@@ -270,7 +278,7 @@ func (t *wsTransport) end(code ws.StatusCode) {
 		e.frame(ws.OpClose, 0, ws.NewCloseFrameBody(code, ""), nil, nil)
 	}
 	t.write(e)
-	t.stream.Shutdown(lingerTimeout)
+	t.shutdown()
 }
 
 // Drained implements netpoll.Handler.

@@ -1,0 +1,151 @@
+package proxy
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gobwas/ws"
+	"github.com/gobwas/ws/wsutil"
+)
+
+// sayClose sends a Close frame without a code, as a client's disconnect() and engine.close() do.
+func (p *peer) sayClose() {
+	p.t.Helper()
+	if err := wsutil.WriteMessage(p.conn, p.state, ws.OpClose, nil); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// parkedFor is how long the only parked session stays.
+func (r *rig) parkedFor() time.Duration {
+	r.t.Helper()
+	r.await("parking", func() bool { _, parked := r.proxy.registry.Counts(); return parked == 1 })
+	s := r.proxy.registry.OldestParked(1)[0]
+	return s.Expires.Sub(s.Since).Round(10 * time.Millisecond)
+}
+
+func TestHowLongAFreshSessionWaits(t *testing.T) {
+	tests := []struct {
+		name string
+		end  func(c, up *peer)
+		want time.Duration
+	}{
+		{"cut behind the reply", func(c, _ *peer) { c.conn.Close() }, 2 * time.Minute},
+		{"closed in order behind the reply", func(c, _ *peer) { c.sayClose() }, doubtfulParking},
+		{"closed in order, by a CLOSE packet", func(c, _ *peer) {
+			c.write("1")
+		}, doubtfulParking},
+		{"closed in order, later", func(c, _ *peer) {
+			time.Sleep(replyTime)
+			c.sayClose()
+		}, 10 * time.Second},
+		{"closed in order by a client that has sent something", func(c, up *peer) {
+			c.send(`42["x"]`)
+			up.want(`42["x"`)
+			c.sayClose()
+		}, 2 * time.Minute},
+		{"closed in order by a client that answered a ping since", func(c, up *peer) {
+			time.Sleep(replyTime)
+			up.send(`42["x","` + strings.Repeat("x", confirmBytes) + `"]`) // which is followed by a ping
+			c.want(`42["x"`)
+			up.send(`42["y"]`)
+			c.want(`42["y"`) // and answers the ping
+			time.Sleep(50 * time.Millisecond)
+			c.sayClose()
+		}, 2 * time.Minute},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r, s := newScriptedRig(t, nil)
+			c := r.dial()
+			up := s.accept()
+			c.send("40")
+			up.want("40")
+			up.send(`40{"sid":"s"}`)
+			c.want(`40{"sid":"s"`)
+			tt.end(c, up)
+			if got := r.parkedFor(); got != tt.want {
+				t.Errorf("parked for %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// write sends one message whose connection may end meanwhile.
+func (p *peer) write(message string) {
+	_ = wsutil.WriteMessage(p.conn, p.state, ws.OpText, []byte(message))
+}
+
+func TestSessionWhoseReplyNeverLeftEndsWithItsClient(t *testing.T) {
+	for name, end := range map[string]string{"by a CLOSE packet": "1", "by garbage": "2"} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil)
+			sid := r.pollingHandshake()
+			r.post(sid, "40") // no poll waits for the reply
+			r.await("the session", func() bool { live, _ := r.proxy.registry.Counts(); return live == 1 })
+			r.post(sid, end)
+			r.awaitNothing()
+			if got := r.disconnected(); len(got) != 1 || got[0] != "transport close" {
+				t.Errorf("the server saw %q, want one transport close", got)
+			}
+		})
+	}
+}
+
+func TestServerMayAnswerACONNECTWhoseClientHasGone(t *testing.T) {
+	r, s := newScriptedRig(t, nil)
+	c := r.dial()
+	up := s.accept()
+	c.send("40")
+	up.want("40")
+	c.sayClose()
+	r.await("the client's end", func() bool {
+		r.proxy.mu.Lock()
+		defer r.proxy.mu.Unlock()
+		return len(r.proxy.clients) == 0
+	})
+	up.send("2") // the link is still there
+	up.want("3")
+	up.send(`40{"sid":"s"}`)
+	up.wantEnd()
+	r.awaitNothing()
+}
+
+// pollingHandshake opens a client by polling, and returns its sid.
+func (r *rig) pollingHandshake() string {
+	r.t.Helper()
+	body := r.request(http.MethodGet, "?EIO=4&transport=polling", "")
+	_, rest, _ := strings.Cut(body, `"sid":"`)
+	sid, _, ok := strings.Cut(rest, `"`)
+	if !ok {
+		r.t.Fatalf("handshake %q", body)
+	}
+	return sid
+}
+
+func (r *rig) post(sid, body string) {
+	r.t.Helper()
+	r.request(http.MethodPost, "?EIO=4&transport=polling&sid="+sid, body)
+}
+
+func (r *rig) request(method, query, body string) string {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(r.t.Context(), method, r.url+"/socket.io/"+query, strings.NewReader(body))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return string(b)
+}
