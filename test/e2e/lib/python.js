@@ -9,25 +9,71 @@ import { until } from "./wait.js";
 export const PYTHON = "/usr/bin/python3"; // Debian's: where its python3-... packages are
 const APP = fileURLToPath(new URL("../python/app.py", import.meta.url));
 
+const RETURNING = fileURLToPath(new URL("../python/returning.py", import.meta.url));
+
 const packages = { wsgi: ["socketio", "werkzeug"], asgi: ["socketio", "aiohttp"] };
 
 /** Why this kind of server cannot run here, or false. */
 export function missing(kind) {
+  return lacking(packages[kind]);
+}
+
+/** What lacks of Python's modules, whose packages are named alike, or false. */
+function lacking(modules) {
   try {
-    execFileSync(PYTHON, ["-c", packages[kind].map((p) => `import ${p}`).join("\n")], { stdio: "pipe" });
+    execFileSync(PYTHON, ["-c", modules.map((m) => `import ${m}`).join("\n")], { stdio: "pipe" });
     return false;
   } catch {
-    return `needs Debian's packages ${packages[kind].map((p) => `python3-${p}`).join(" and ")}`;
+    return `needs Debian's packages ${modules.map((m) => `python3-${m}`).join(" and ")}`;
+  }
+}
+
+const clientModules = { threads: ["socketio", "requests", "websocket"], asyncio: ["socketio", "aiohttp"] };
+
+/** Why python-socketio's client of a kind cannot run here, or false. */
+export function missingClient(kind) {
+  return lacking(clientModules[kind]);
+}
+
+/** python-socketio's own client, on threads or asyncio, and what it says. */
+export class PythonClient {
+  constructor(t, kind, url, transport) {
+    this.said = [];
+    this.output = "";
+    this.process = spawn(PYTHON, ["-u", RETURNING, kind, url, transport]);
+    this.process.stdout.on("data", (d) => {
+      this.output += d;
+      this.said = this.output.split("\n").slice(0, -1).map((line) => JSON.parse(line));
+    });
+    this.process.stderr.on("data", (d) => (this.errors = (this.errors ?? "") + d));
+    const exited = new Promise((resolve) => this.process.once("exit", resolve));
+    t.after(() => {
+      this.process.kill("SIGKILL");
+      return exited;
+    });
+  }
+
+  /** The ids under which it has connected. */
+  get ids() {
+    return this.said.filter((x) => x.connected).map((x) => x.connected);
+  }
+
+  connected(n) {
+    return until(() => this.ids.length >= n, () => `connection ${n} of the Python client\n${this.output}${this.errors ?? ""}`, 20000);
+  }
+
+  disconnected(n) {
+    return until(() => this.said.filter((x) => x.disconnected).length >= n, () => `disconnect ${n} of the Python client\n${this.output}`, 20000);
   }
 }
 
 export class PythonApp {
-  static async start(kind, { pingInterval = 25, pingTimeout = 20 } = {}) {
+  static async start(kind, { pingInterval = 25, pingTimeout = 20, alwaysConnect = false, port } = {}) {
     const app = new PythonApp();
-    app.port = await freePort();
+    app.port = port ?? await freePort();
     app.url = `http://127.0.0.1:${app.port}`;
     app.output = "";
-    app.process = spawn(PYTHON, ["-u", APP, kind, `${app.port}`, `${pingInterval}`, `${pingTimeout}`]);
+    app.process = spawn(PYTHON, ["-u", APP, kind, `${app.port}`, `${pingInterval}`, `${pingTimeout}`, ...(alwaysConnect ? ["always_connect"] : [])]);
     app.process.stdout.on("data", (d) => (app.output += d));
     app.process.stderr.on("data", (d) => (app.output += d));
     app.exited = new Promise((resolve) => app.process.once("exit", resolve));
@@ -50,8 +96,8 @@ export class PythonApp {
     return (await this.log()).pings;
   }
 
-  async stop() {
-    this.process.kill("SIGKILL");
+  async stop(signal = "SIGKILL") {
+    this.process.kill(signal);
     await this.exited;
   }
 }

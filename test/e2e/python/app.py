@@ -1,6 +1,6 @@
 """The python-socketio application of python.test.js.
 
-Usage: app.py wsgi|asgi PORT PING_INTERVAL PING_TIMEOUT
+Usage: app.py wsgi|asgi PORT PING_INTERVAL PING_TIMEOUT [always_connect]
 
 wsgi: the synchronous server in threads, which has no WebSocket; asgi: the asyncio server on
 aiohttp, which has. Both serve the same events, and /ctl/... for the tests.
@@ -13,7 +13,7 @@ import socketio
 
 kind, port, interval, timeout = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
 log = {"connects": [], "disconnects": [], "received": [], "presence": [], "pings": 0}
-options = dict(ping_interval=interval, ping_timeout=timeout, max_http_buffer_size=1000000)
+options = dict(ping_interval=interval, ping_timeout=timeout, max_http_buffer_size=1000000, always_connect="always_connect" in sys.argv)
 
 
 class CountedPacket(engineio.packet.Packet):
@@ -150,4 +150,4 @@ else:
     app = web.Application()
     sio.attach(app)
     app.router.add_get("/ctl/{rest:.*}", control)
-    web.run_app(app, host="127.0.0.1", port=port, print=None)
+    web.run_app(app, host="127.0.0.1", port=port, print=None, shutdown_timeout=0.5)

@@ -406,3 +406,29 @@ describe("a client that disconnects while its CONNECT is under way", parallel, (
     });
   }
 });
+
+describe("disconnect() before the reply to CONNECT", { skip: onlyHoldfast }, () => {
+  for (const transports of [["polling"], ["websocket"], ["polling", "websocket"]]) {
+    it(`leaves no session behind, over ${transports.join(" and ")}`, async (t) => {
+      const s = await stack(t);
+      for (let i = 0; i < 30; i++) {
+        const c = s.client("4.8.4", { transports, reconnection: false });
+        await new Promise((resolve) => c.manager.once("open", resolve));
+        await sleep(i % 4);
+        c.socket.disconnect();
+      }
+      await until(async () => (await s.hf.metrics()).sum("holdfast_sessions", {}) === 0, "the sessions to end", 1000);
+      await until(() => s.app.io.engine.clientsCount === 0, "the connections to the server to end", 1000);
+    });
+  }
+});
+
+for (const transports of [["polling"], ["websocket"]]) {
+  it(`a cut right behind the reply to CONNECT recovers, over ${transports}`, { skip: onlyHoldfast }, async (t) => {
+    const s = await stack(t);
+    const c = s.client("4.8.4", { transports, reconnectionDelay: 1000, randomizationFactor: 0 }); // longer than a doubtful session stays
+    c.socket.once("connect", () => s.hit(c));
+    await c.main.connected(2, 8000);
+    c.main.assertRecovered(1);
+  });
+}

@@ -4,9 +4,9 @@ import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { combos } from "../lib/combos.js";
 import { onlyHoldfast } from "../lib/holdfast.js";
-import { Raw } from "../lib/raw.js";
+import { Raw, request } from "../lib/raw.js";
 import { stack } from "../lib/stack.js";
-import { until } from "../lib/wait.js";
+import { sleep, until } from "../lib/wait.js";
 
 const require = createRequire(import.meta.url);
 const skip = onlyHoldfast;
@@ -120,5 +120,31 @@ describe("lazy handshakes", parallel, () => {
     const raw = await Raw.open(s.direct);
     raw.send("4no Socket.IO");
     await raw.end(); // by the server, which judges it
+  });
+});
+
+describe("a server whose allowRequest lets in one connection for each user", parallel, () => {
+  const begin = async (t, handshake) => {
+    const s = await stack(t, { config: { upstream: { handshake } }, io: { allowRequest: (req, fn) => fn(null, s.app.io.engine.clientsCount === 0) } });
+    const c = s.client("4.8.4", { transports: ["polling"] });
+    await c.main.connected();
+    await s.lose(c);
+    s.relay.up();
+    return { s, c };
+  };
+
+  it("eager handshakes: the client is locked out by its own parked session", async (t) => {
+    const { s, c } = await begin(t, "eager");
+    const refused = await request(`${s.url}/socket.io/?EIO=4&transport=polling`);
+    assert.equal(refused.status, 403);
+    assert.equal(JSON.parse(refused.body).code, 4);
+    await sleep(300);
+    assert.equal(c.main.connects.length, 1, "it is not let in");
+  });
+
+  it("lazy handshakes: it resumes, and the server is not asked", async (t) => {
+    const { c } = await begin(t, "lazy");
+    await c.main.connected(2);
+    c.main.assertRecovered(1);
   });
 });

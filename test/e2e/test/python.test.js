@@ -103,6 +103,15 @@ for (const kind of ["wsgi", "asgi"]) {
       assert.equal(c.main.errors[0].message, "not you");
     });
 
+    it("a refusal by DISCONNECT, with always_connect: nobody is recovered to the socket that is gone", { skip: onlyHoldfast }, async (t) => {
+      const app = await PythonApp.start(kind, { alwaysConnect: true });
+      const s = await stack(t, { upstreamPort: app.port });
+      s.cleanups.unshift(() => app.stop());
+      const c = s.client("4.8.4", { transports: ["polling"], auth: { deny: true } });
+      await c.main.connected(3, 10000); // it takes the packet for a parse error, as without holdfast
+      assert.deepEqual(c.main.connects.map((x) => x.recovered), c.main.connects.map(() => false));
+    });
+
     it("its disconnect() while the client is away", { skip: onlyHoldfast }, async (t) => {
       const { app, s, c, id } = await begin(t, { version: "4.6.2", options: { transports: ["polling"] } });
       await app.control("stream", id, 1, 2);
