@@ -5,6 +5,7 @@ set -euo pipefail
 
 packages=(
   python3-socketio python3-aiohttp python3-werkzeug # the Python servers of the end-to-end tests
+  python3-requests python3-websocket                # python-socketio's client on threads
   prometheus                                        # promtool checks metrics and rules; Prometheus scrapes
   nginx haproxy caddy                               # in front of holdfast, configured by deploy/fronts
   systemd                                           # systemd-analyze checks deploy/systemd

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http/cookiejar"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -237,7 +238,7 @@ func (p *prober) recover(ctx context.Context, c *conn, way string) (string, erro
 		}
 		again, err := p.openIn(ctx, transport)
 		if err != nil {
-			return "", fmt.Errorf("reconnecting: %w", err)
+			return "", refusedAgain(err)
 		}
 		r, err := p.connectIn(ctx, s, again)
 		if err != nil {
@@ -261,6 +262,23 @@ func (p *prober) recover(ctx context.Context, c *conn, way string) (string, erro
 		"holdfast's status page and log (\"not recovered\") show the reason: unknown_pid if there are several replicas or holdfast restarted, " +
 			"evicted if recovery.max_parked_sessions is too small. docs/troubleshooting.md explains all reasons.",
 	}
+}
+
+// refusedAgain explains why a client that was let in before cannot come back.
+func refusedAgain(err error) error {
+	status, ok := errors.AsType[*statusError](err)
+	if !ok {
+		return fmt.Errorf("reconnecting: %w", err)
+	}
+	problem := status.explain()
+	problem.detail = "reconnecting: " + problem.detail
+	if problem.code == CodeHandshakeAuth || status.status == http.StatusBadRequest { // engine.io has no 403 for a WebSocket
+		problem.code = CodeHandshakeAuth
+		problem.detail += ", though the first handshake was accepted"
+		problem.remedy = "The server may allow one connection per user (allowRequest), and still counts the client's own parked session. " +
+			"Set upstream.handshake: lazy, so that a client that resumes makes no handshake with the server."
+	}
+	return problem
 }
 
 func (p *prober) upgradeIn(ctx context.Context, c *conn) error {

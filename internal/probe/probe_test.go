@@ -387,3 +387,28 @@ skip  upgrade    it needs both
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
 	}
 }
+
+func TestServerThatAllowsOneConnection(t *testing.T) {
+	for handshake, want := range map[config.Handshake]string{
+		config.Eager: "polling skip not_asked, websocket fail handshake_auth, upgrade skip not_asked",
+		config.Lazy:  "polling skip not_asked, websocket ok recovered, upgrade skip not_asked",
+	} {
+		t.Run(string(handshake), func(t *testing.T) {
+			var handshakes atomic.Int32
+			server := newServer(t, sioserver.Options{AllowRequest: func(*http.Request) error {
+				if handshakes.Add(1) > 1 {
+					return errors.New("already connected")
+				}
+				return nil
+			}})
+			url := serve(t, newHoldfast(t, server.URL, func(c *config.Config) { c.Upstream.Handshake = handshake }))
+			_, r := probed(t, "-transport", "websocket", url)
+			if codes(r) != want {
+				t.Errorf("%s, want %s", codes(r), want)
+			}
+			if c := r.Checks[1]; c.Result == Fail && !strings.Contains(c.Remedy, "upstream.handshake: lazy") {
+				t.Errorf("the remedy is %q", c.Remedy)
+			}
+		})
+	}
+}
