@@ -276,14 +276,13 @@ func (c *client) relay(data []byte, binary bool, l *link) {
 	}
 }
 
-// end closes the client's transport after all that is still to be sent. orderly says that the server sent a Close frame: so does
-// holdfast, over WebSocket. Otherwise the client sees a broken connection, which makes it come back. By polling it always
-// does: a server that stops closes its WebSockets in order, as the link is, but only breaks off polls.
+// end closes the client's transport after all that is still to be sent. orderly says that the server did so: the client sees
+// what it would have seen of that. Otherwise it sees a broken connection, which makes it come back.
 func (c *client) end(orderly bool) {
 	c.mu.Lock()
 	c.out.ending = true
 	c.mu.Unlock()
-	if !orderly || !c.websocket.Load() {
+	if !orderly {
 		c.sock.ShowBroken()
 	}
 	c.sock.Close()

@@ -20,9 +20,10 @@ var (
 	ErrClosed = errors.New("engineio: connection closed by this side")
 	// ErrSilent means that the server sent no ping for pingInterval + pingTimeout.
 	ErrSilent = errors.New("engineio: no ping from the server")
-	// ErrServerClosed means that the server ended the connection in order.
+	// ErrServerClosed means that the server ended the connection in order, as engine.io does: by a Close frame without a code, or a
+	// CLOSE packet.
 	ErrServerClosed = errors.New("engineio: connection closed by the server")
-	// ErrServerAway means that the server ended its WebSocket with a close code that says why: it goes away, or failed.
+	// ErrServerAway means that the server ended its WebSocket with a close code: engine.io never does, but servers that stop do.
 	ErrServerAway = errors.New("engineio: connection closed by the server, with a code")
 )
 
@@ -526,7 +527,7 @@ func (l *wsLink) frame(op ws.OpCode, payload []byte) error {
 		e.free()
 	case ws.OpClose:
 		switch code, err := closeCode(payload); {
-		case err == nil && (code == ws.StatusNormalClosure || code == ws.StatusNoStatusRcvd):
+		case err == nil && code == ws.StatusNoStatusRcvd:
 			c.end(ErrServerClosed)
 		default:
 			c.end(ErrServerAway)

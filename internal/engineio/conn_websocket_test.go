@@ -102,6 +102,9 @@ func TestConnEnds(t *testing.T) {
 		err  error
 	}{
 		{"close frame", func(t *testing.T, p *wsPeer) { p.sendFrame(t, ws.OpClose, nil) }, ErrServerClosed},
+		{"close frame with a code", func(t *testing.T, p *wsPeer) {
+			p.sendFrame(t, ws.OpClose, ws.NewCloseFrameBody(ws.StatusNormalClosure, ""))
+		}, ErrServerAway},
 		{"CLOSE packet", func(t *testing.T, p *wsPeer) { p.send(t, "1", "4late") }, ErrServerClosed},
 		{"end", func(_ *testing.T, p *wsPeer) { p.conn.Close() }, io.EOF},
 		{"reset", func(t *testing.T, p *wsPeer) {
