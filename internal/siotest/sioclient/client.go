@@ -113,10 +113,10 @@ func (c *Client) Of(namespace string, auth any) *Socket {
 	return s
 }
 
-// Connect opens a connection, and on it all sockets that were not disconnected
-// on purpose; the client's own in any case. A former connection is closed
-// first, without a DISCONNECT. It returns when all have been answered: if one
-// was refused with that error, and the others are connected.
+// Connect opens a connection, and connects all sockets that were not disconnected
+// deliberately, and the client's own in any case. It first closes an existing
+// connection, without a DISCONNECT. It returns when all sockets have a reply. If one
+// was refused, it returns that error, and the others are connected.
 func (c *Client) Connect(ctx context.Context) error {
 	c.connecting.Lock()
 	defer c.connecting.Unlock()
@@ -153,11 +153,10 @@ func (c *Client) Connect(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Reconnect is Connect, in the words of who has a connection that was cut.
+// Reconnect is Connect, for callers whose connection was cut.
 func (c *Client) Reconnect(ctx context.Context) error { return c.Connect(ctx) }
 
-// Cut resets the TCP connection: nothing is said to the server, and what was
-// not sent yet is lost.
+// Cut resets the TCP connection without telling the server. Unsent data is lost.
 func (c *Client) Cut() {
 	l := c.current()
 	if l == nil {
@@ -174,8 +173,8 @@ func (c *Client) Cut() {
 	<-l.done
 }
 
-// CloseTransport closes the WebSocket in an orderly way, but says nothing of
-// the sockets: what engine.close() is in JavaScript.
+// CloseTransport closes the WebSocket properly, but disconnects no sockets, like
+// engine.close() in JavaScript.
 func (c *Client) CloseTransport() {
 	if l := c.current(); l != nil {
 		l.close(true)
@@ -335,7 +334,7 @@ func (l *link) onOpen(op ws.OpCode, payload []byte) error {
 	return nil
 }
 
-// expectPing puts the end of the connection off: only pings do.
+// expectPing postpones the ping timeout. Only pings do that.
 func (l *link) expectPing() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -362,7 +361,7 @@ func (l *link) readLoop() {
 	}
 }
 
-// endReason puts the end of the connection in the words of socket.io-client.
+// endReason returns socket.io-client's reason for the end of the connection.
 func (l *link) endReason(err error) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -472,7 +471,7 @@ func (l *link) close(forced bool) {
 	}
 }
 
-// abort ends the connection at once.
+// abort ends the connection immediately.
 func (l *link) abort() { l.nc.Close() }
 
 func (l *link) ended() bool {

@@ -1,14 +1,12 @@
 // Package sioclient is a small Socket.IO v5 client over WebSocket.
 //
-// As for connection state recovery it does what socket.io-client 4.6 to 4.8
-// does: it keeps the pid of the CONNECT reply and the last offset, which is the
-// last argument of the last event, if that is a string and the event asks for
-// no acknowledgement; it presents both when it connects again, and tells by an
-// unchanged pid that it was recovered. Handlers see the arguments as they came,
-// an offset included.
+// It implements connection state recovery like socket.io-client 4.6 to 4.8. It
+// keeps the pid of the CONNECT reply, and the last offset: the last argument of the
+// last event, if that is a string and the event asks for no acknowledgement. It
+// presents both when it reconnects, and was recovered if the pid is unchanged.
+// Handlers see the arguments unchanged, including an offset.
 //
-// Unlike socket.io-client it never reconnects by itself: the demo and the load
-// tests that use it decide when.
+// Unlike socket.io-client it never reconnects by itself: its users decide when.
 //
 // # Goroutines and locks
 //

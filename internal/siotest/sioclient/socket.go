@@ -105,7 +105,7 @@ func (s *Socket) Connected() bool {
 	return s.connected
 }
 
-// On calls fn for each such event.
+// On calls fn for each event of this name.
 func (s *Socket) On(event string, fn Handler) { s.on(event, handler{plain: fn}) }
 
 // OnBinary is On for events that may have attachments.
@@ -135,9 +135,8 @@ func (s *Socket) OnDisconnect(fn func(reason string)) {
 	s.onDisconnect = append(s.onDisconnect, fn)
 }
 
-// Emit sends an event, or keeps it until the socket is connected. Arguments
-// are encoded as JSON, and []byte as attachments; what cannot be encoded is a
-// mistake, and panics.
+// Emit sends an event, or keeps it until the socket is connected. Arguments are
+// encoded as JSON, and []byte as attachments. It panics if one cannot be encoded.
 func (s *Socket) Emit(event string, args ...any) {
 	s.send(encode(wire.Event, s.nsp, wire.NoID, append([]any{event}, args...)))
 }
@@ -234,8 +233,8 @@ func (s *Socket) isActive() bool {
 	return s.active
 }
 
-// connect sends CONNECT. What becomes of it is sent on the result, at the
-// latest when the link ends.
+// connect sends CONNECT. The result receives its outcome, at the latest when the
+// link ends.
 func (s *Socket) connect(l *link) <-chan error {
 	reply := make(chan error, 1)
 	s.mu.Lock()
@@ -363,7 +362,7 @@ func (s *Socket) onConnectError(p wire.Packet) error {
 	return nil
 }
 
-// answerLocked tells who waits for the CONNECT reply.
+// answerLocked passes the outcome of the CONNECT to its caller.
 func (s *Socket) answerLocked(err error) {
 	if s.reply != nil {
 		s.reply <- err
@@ -484,7 +483,7 @@ func (s *Socket) onLinkEnd(l *link, reason string) {
 	}
 }
 
-// onEnd makes the socket disconnected. What was emitted and not sent stays.
+// onEnd marks the socket as disconnected. Unsent events stay.
 func (s *Socket) onEnd(reason string) {
 	s.mu.Lock()
 	connected := s.connected

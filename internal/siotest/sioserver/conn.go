@@ -147,7 +147,8 @@ func (c *conn) onBeat() {
 	c.mu.Unlock()
 }
 
-// touch notes that a packet has come, and reports whether it is welcome.
+// touch postpones the end of the session because a packet has arrived. It reports
+// whether the session still accepts packets.
 func (c *conn) touch(pong bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -2,9 +2,9 @@
 // socket.io was before 4.6: Engine.IO v4 over polling, WebSocket and the
 // upgrade, Socket.IO v5, a CONNECT reply of {"sid":"..."} and nothing more.
 //
-// It behaves on the wire as socket.io 4.5.4 with engine.io 6.2.1, its flaws
-// included, so that the demo and the tests have something real to stand in
-// front of, and load tests a server that costs little.
+// On the wire it behaves like socket.io 4.5.4 with engine.io 6.2.1, including
+// their flaws, so that the demo and the tests have a realistic server. It is also
+// cheap enough for load tests.
 // Known differences: no JSONP; a POST of application/octet-stream, which
 // engine.io 6.2.1 never answers, gets 400 as from engine.io 6.6; a poll that
 // waits when an upgrade ends gets 400, not `1`; ack ids and counts of more than

@@ -7,7 +7,7 @@ import (
 	"github.com/holdfast/holdfast/internal/siotest/sioserver/wire"
 )
 
-// Namespace is a set of sockets that can be reached together. It is safe for
+// Namespace is a set of sockets that share broadcasts and handlers. It is safe for
 // concurrent use.
 type Namespace struct {
 	name string // immutable
@@ -27,9 +27,9 @@ func newNamespace(name string) *Namespace {
 	}
 }
 
-// OnConnect calls fn for each client that connects from now on. What fn emits
-// reaches the client after the CONNECT reply, which is sent when fn returns
-// nil; its error becomes a CONNECT_ERROR.
+// OnConnect calls fn for each client that connects from now on. If fn returns nil,
+// the client gets the CONNECT reply and then what fn has emitted. An error becomes
+// a CONNECT_ERROR.
 func (n *Namespace) OnConnect(fn func(*Socket) error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -35,8 +35,8 @@ type Options struct {
 	// CORSOrigin, if set, is sent as Access-Control-Allow-Origin with every
 	// response, and preflight requests are answered.
 	CORSOrigin string
-	// AllowRequest, if set, judges every handshake request. Its error's text
-	// is the message of the refusal.
+	// AllowRequest, if set, decides about every handshake request. The text of
+	// its error is the message of the refusal.
 	AllowRequest func(*http.Request) error
 	// Headers, if set, adds headers to the response of each polling or
 	// upgrade request. Initial is true for the handshake.

@@ -22,7 +22,7 @@ var (
 	ErrDisconnected = errors.New("legacy: socket disconnected")
 )
 
-// Handshake is what a client said when it connected.
+// Handshake is what a client sent when it connected.
 type Handshake struct {
 	Query   url.Values
 	Headers http.Header     // with Host
@@ -143,8 +143,8 @@ func (s *Socket) send(parts []part) {
 	}
 }
 
-// On calls fn for each such event. Attachments stay placeholders in args: see
-// OnBinary.
+// On calls fn for each event of this name. Attachments stay placeholders in args:
+// see OnBinary.
 func (s *Socket) On(event string, fn Handler) { s.on(event, handler{plain: fn}) }
 
 // OnBinary is On for events that may have attachments.
@@ -246,7 +246,7 @@ func (s *Socket) Disconnect(closeConn bool) {
 	s.end("server namespace disconnect")
 }
 
-// refuse answers CONNECT with CONNECT_ERROR.
+// refuse replies to CONNECT with CONNECT_ERROR.
 func (s *Socket) refuse(payload connectError) {
 	s.conn.mu.Lock()
 	refused := s.state == socketConnecting
@@ -260,7 +260,7 @@ func (s *Socket) refuse(payload connectError) {
 	}
 }
 
-// end is the end of the socket, once. It calls back.
+// end ends the socket. Only the first call has an effect. It runs callbacks.
 func (s *Socket) end(reason string) {
 	s.conn.mu.Lock()
 	ends := s.state != socketDisconnected

@@ -38,7 +38,7 @@ func (t Type) binary() bool { return t == BinaryEvent || t == BinaryAck }
 // NoID is the ID of a packet that asks for no acknowledgement.
 const NoID = -1
 
-// ErrMalformed is wrapped by every error that the peer's bytes caused.
+// ErrMalformed is wrapped by every error that the peer's data caused.
 var ErrMalformed = errors.New("wire: malformed packet")
 
 // Packet is one Socket.IO packet.
