@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -58,10 +59,11 @@ func newClient(s *Server, order uint64, req engineio.Request, sid string, opts e
 		bound: s.binder.handshake(req),
 	}
 	c.parks = recoverable && s.settings().Recovery.OnClientDisconnect == config.ParkSession
+	opts.TooLarge = c.tooLarge
 	opts.Incomplete, opts.ConfirmByPong = c.takeIncomplete, c.parks
 	c.sock = engineio.NewSocket(sid, opts, c)
 	c.out.init(s.settings().Recovery.Buffer.Window.Int(), opts.PingTimeout)
-	c.in.limits = incomingLimits(opts.MaxPayload)
+	c.in.limits = incomingLimits(opts.MaxPayload, int64(s.settings().EngineIO.MaxPayload))
 	return c
 }
 
@@ -274,6 +276,11 @@ func (c *client) relay(data []byte, binary bool, l *link) {
 	if !c.closed {
 		c.out.pushRaw(slices.Clone(data), binary, l)
 	}
+}
+
+// tooLarge tells of a message that Options.MaxPayload forbids.
+func (c *client) tooLarge() {
+	c.srv.limitedLog.Log(slog.LevelWarn, "", "a client's message is too large", "client", c.order, "key", "engineio.max_payload")
 }
 
 // end closes the client's transport after all that is still to be sent. orderly says that the server did so: the client sees

@@ -19,7 +19,6 @@ import (
 	"github.com/gobwas/ws"
 
 	"github.com/holdfast/holdfast/internal/accept"
-	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/engineio"
 )
 
@@ -147,8 +146,8 @@ func (s *Server) ownHandshake(h engineio.Handshake, websocket bool) (engineio.Ha
 		UpgradeTimeout: e.UpgradeTimeout,
 		Upgrades:       len(upgrades) > 0,
 	}
-	if opts.MaxPayload == 0 {
-		opts.MaxPayload = int64(config.DefaultMaxPayload)
+	if opts.MaxPayload == 0 { // the server says nothing, and is the judge
+		opts.MaxPayload = s.incomplete.largest()
 	}
 	return h, opts
 }

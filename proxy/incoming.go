@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/metrics"
@@ -48,10 +49,16 @@ type incoming struct {
 	namespaces   []string // that a CONNECT came for, the latest of them
 }
 
-type limits struct{ partialBytes int64 }
+type limits struct {
+	partialBytes int64 // of a binary packet without all its attachments
+	waitingBytes int64 // of messages that wait for a further home
+}
 
-func incomingLimits(maxPayload int64) limits {
-	return limits{partialBytes: maxPayload * maxPartialPayloads} // an Engine.IO handshake's numbers are far from overflowing
+// incomingLimits has limits for a client's messages; configured is engineio.max_payload. An Engine.IO handshake's numbers are far
+// from overflowing.
+func incomingLimits(maxPayload, configured int64) limits {
+	waiting := min(maxPayload, max(configured, int64(config.DefaultMaxPayload)))
+	return limits{maxPayload * maxPartialPayloads, waiting * maxPartialPayloads}
 }
 
 // packet is a whole Socket.IO packet from the client.
@@ -125,7 +132,7 @@ func (c *client) Message(data []byte, binary bool) {
 func (c *client) wait(data []byte, binary bool) {
 	in := &c.in
 	in.waiting = append(in.waiting, message{slices.Clone(data), binary})
-	if in.waitingBytes += len(data); len(in.waiting) > maxWaiting || int64(in.waitingBytes) > in.limits.partialBytes {
+	if in.waitingBytes += len(data); len(in.waiting) > maxWaiting || int64(in.waitingBytes) > in.limits.waitingBytes {
 		c.drop("too much while a connection to the upstream is opened")
 	}
 }
@@ -206,7 +213,7 @@ func (c *client) attachment(data []byte) {
 		return
 	}
 	if int64(p.bytes)+int64(len(data)) > c.in.limits.partialBytes {
-		c.drop("attachments too large")
+		c.drop("attachments too large (engineio.max_payload)")
 		return
 	}
 	if p.bytes+len(data) > freeIncompleteBytes && !c.countPartial(len(data)) {

@@ -3,6 +3,7 @@ package proxy
 import (
 	"sync/atomic"
 
+	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/metrics"
 )
 
@@ -27,6 +28,32 @@ func (i *incomplete) take(n int) bool {
 	}
 	i.bytes.Add(int64(-n))
 	return false
+}
+
+// largest is how large a single message can be.
+func (i *incomplete) largest() int64 {
+	if i.limit == 0 {
+		return int64(config.MaxMaxPayload)
+	}
+	return max(i.limit, int64(config.DefaultMaxPayload))
+}
+
+// largeQueueBytes is what may wait for the upstream on one link without being counted. Clients are not read from congestedBytes on,
+// so more than this is there because of large messages, which were counted while they came.
+const largeQueueBytes = 2 * congestedBytes
+
+// countQueued counts what waits for the upstream beyond largeQueueBytes, until the link is drained. l.mu is held.
+func (l *link) countQueuedLocked(queued int) {
+	if large := max(queued-largeQueueBytes, 0); large > l.queuedCounted {
+		l.srv.incomplete.bytes.Add(int64(large - l.queuedCounted))
+		l.queuedCounted = large
+	}
+}
+
+// drainedLocked counts it no longer; l.mu is held.
+func (l *link) drainedLocked() {
+	l.srv.incomplete.bytes.Add(int64(-l.queuedCounted))
+	l.queuedCounted = 0
 }
 
 // takeIncomplete is the client's share in it; see engineio.Options.Incomplete.

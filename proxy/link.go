@@ -47,8 +47,10 @@ type link struct {
 	spent     map[string]struct{}   // namespaces that a DISCONNECT was sent for: never connected here again
 	former    map[string]struct{}   // namespaces whose session has ended: see late
 	congested []*client             // paused until the upstream takes more
-	ended     bool
-	gone      bool // its client has gone, and no CONNECT reply is waited for any more
+	// queuedCounted is how much of what waits for the upstream is counted in Server.incomplete.
+	queuedCounted int
+	ended         bool
+	gone          bool // its client has gone, and no CONNECT reply is waited for any more
 
 	holdMu sync.Mutex // guards holds; taken with other locks held
 	holds  int        // sessions over their window
@@ -169,14 +171,23 @@ func (l *link) relayRaw() {
 
 // flush sends what a client's batch added, and pauses the client while the upstream takes no more.
 func (l *link) flush(c *client) {
-	if l.conn.Flush() < congestedBytes {
+	queued := l.conn.Flush()
+	if queued < congestedBytes {
 		return
+	}
+	if queued > largeQueueBytes {
+		l.mu.Lock()
+		l.countQueuedLocked(queued)
+		l.mu.Unlock()
 	}
 	c.pauses.add(c.sock, congested)
 	if !l.noteCongested(c) {
 		c.pauses.remove(c.sock, congested)
 	}
-	if l.conn.Flush() == 0 { // it may have drained before the client was noted
+	l.mu.Lock()
+	ended := l.ended
+	l.mu.Unlock()
+	if ended || l.conn.Flush() == 0 { // it may have drained before the client was noted
 		l.Drained()
 	}
 }
@@ -198,6 +209,7 @@ func (l *link) Drained() {
 	l.mu.Lock()
 	clients := l.congested
 	l.congested = nil
+	l.drainedLocked()
 	l.mu.Unlock()
 	for _, c := range clients {
 		c.pauses.remove(c.sock, congested)
@@ -598,6 +610,9 @@ func (l *link) Closed(err error) {
 		reason = session.Draining
 	}
 	orderly := errors.Is(err, engineio.ErrServerClosed)
+	if errors.Is(err, engineio.ErrTooBig) {
+		left.showTooBig()
+	}
 	for _, s := range left.sessions {
 		l.srv.guard(func() { l.lose(s, reason, orderly) })
 	}
@@ -617,6 +632,18 @@ type remains struct {
 	needed   bool    // by that client, even without a session
 	sessions []*session.Session
 	waiting  []connecting // for the reply to a CONNECT
+}
+
+// showTooBig lets the clients see that the server found a message too big.
+func (r *remains) showTooBig() {
+	if r.home != nil {
+		r.home.sock.ShowTooBig()
+	}
+	for _, s := range r.sessions {
+		if c, ok := s.Attached().(*client); ok {
+			c.sock.ShowTooBig()
+		}
+	}
 }
 
 // endAll takes everything off the link, which has ended.

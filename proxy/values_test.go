@@ -30,7 +30,7 @@ func TestErrorsAreJSON(t *testing.T) {
 // The limits that come of what a server says are never negative, nor small: on machines of 32 bits either.
 func TestLimitsOfLargePayloads(t *testing.T) {
 	for _, maxPayload := range []int64{1 << 27, 1 << 31, 1 << 40} { // the last is the most that a handshake is believed
-		if got := incomingLimits(maxPayload).partialBytes; got < maxPayload {
+		if got := incomingLimits(maxPayload, 0).partialBytes; got < maxPayload {
 			t.Errorf("payloads of %d: partial packets may have %d bytes", maxPayload, got)
 		}
 	}

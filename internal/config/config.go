@@ -51,8 +51,9 @@ const (
 	MinHeader     = 4 * KiB
 	MaxHeader     = 16 * MiB
 
-	// DefaultMaxPayload applies if neither the configuration nor the
-	// upstream's handshake sets a maximum.
+	// DefaultMaxPayload is the default of Socket.IO servers. Where neither the
+	// configuration nor the upstream's handshake sets a maximum, a message may
+	// have at least as much.
 	DefaultMaxPayload = 1 * MB
 )
 
@@ -127,7 +128,8 @@ type EngineIO struct {
 	// uses the upstream's.
 	PingTimeout time.Duration `yaml:"ping_timeout" reload:"live"`
 	// MaxPayload bounds one message or polling body from a client, in bytes.
-	// 0, the default, uses the upstream's, or DefaultMaxPayload.
+	// 0, the default, uses the upstream's, or what a quarter of the memory
+	// budget holds.
 	MaxPayload Size `yaml:"max_payload" reload:"live"`
 	// UpgradeTimeout bounds the upgrade from polling to WebSocket. Default 10s.
 	UpgradeTimeout time.Duration `yaml:"upgrade_timeout" reload:"live"`
@@ -259,7 +261,8 @@ type Limits struct {
 	HeaderBytes Size `yaml:"header_bytes"`
 	// ReadHeaderTimeout bounds the time to read them. Default 10s.
 	ReadHeaderTimeout time.Duration `yaml:"read_header_timeout"`
-	// BodyTimeout bounds the time to read a POST's body. Default 30s.
+	// BodyTimeout bounds the time to read a POST's body, beside a second for
+	// each 8 KiB. Default 30s.
 	BodyTimeout time.Duration `yaml:"body_timeout" reload:"live"`
 	// IdleTimeout closes a keep-alive connection without requests. Default 2m.
 	IdleTimeout time.Duration `yaml:"idle_timeout"`

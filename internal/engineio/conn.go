@@ -2,6 +2,7 @@ package engineio
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -25,6 +26,8 @@ var (
 	ErrServerClosed = errors.New("engineio: connection closed by the server")
 	// ErrServerAway means that the server ended its WebSocket with a close code: engine.io never does, but servers that stop do.
 	ErrServerAway = errors.New("engineio: connection closed by the server, with a code")
+	// ErrTooBig is an ErrServerClosed: the server was sent a message that it finds too big.
+	ErrTooBig = fmt.Errorf("%w: message too big", ErrServerClosed)
 )
 
 // ConnHandler gets what happens on a Conn. Message, Flush and Closed are not
@@ -529,6 +532,8 @@ func (l *wsLink) frame(op ws.OpCode, payload []byte) error {
 		switch code, err := closeCode(payload); {
 		case err == nil && code == ws.StatusNoStatusRcvd:
 			c.end(ErrServerClosed)
+		case err == nil && code == ws.StatusMessageTooBig:
+			c.end(ErrTooBig)
 		default:
 			c.end(ErrServerAway)
 		}

@@ -336,6 +336,7 @@ func (s *Socket) Post(ctx context.Context, id, contentType string, length int64,
 	}
 	id = s.requestID(id)
 	if length > s.opts.MaxPayload {
+		s.opts.tooLarge()
 		s.endPost()
 		if length <= 2*s.opts.MaxPayload {
 			_, _ = io.Copy(io.Discard, body) // who is still writing sees a reset else, and not the answer
@@ -344,7 +345,7 @@ func (s *Socket) Post(ctx context.Context, id, contentType string, length int64,
 	}
 	counted := &countedBody{r: io.LimitReader(body, s.opts.MaxPayload+1), take: s.opts.Incomplete}
 	data, err := io.ReadAll(counted)
-	counted.free()
+	defer counted.free()
 	switch {
 	case errors.Is(err, ErrNoMemory):
 		s.endPost()
@@ -354,6 +355,7 @@ func (s *Socket) Post(ctx context.Context, id, contentType string, length int64,
 		s.closeFor(PollError)
 		return Answer{}, false
 	case int64(len(data)) > s.opts.MaxPayload:
+		s.opts.tooLarge()
 		s.endPost()
 		return Answer{Status: http.StatusRequestEntityTooLarge, Code: -1}, true
 	}
@@ -364,6 +366,7 @@ func (s *Socket) Post(ctx context.Context, id, contentType string, length int64,
 		}
 		s.handlePayload(data)
 	}
+	counted.free() // the Handler has it
 	return s.finishPost(ctx)
 }
 
@@ -391,7 +394,10 @@ func (b *countedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (b *countedBody) free() { takeIncomplete(b.take, -b.counted) }
+func (b *countedBody) free() {
+	takeIncomplete(b.take, -b.counted)
+	b.counted = 0
+}
 
 func (s *Socket) beginPost(contentType string) (Answer, bool) {
 	s.mu.Lock()

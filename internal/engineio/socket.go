@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/gobwas/ws"
 )
 
 // Reason says why a Socket or a Conn ended.
@@ -81,9 +83,12 @@ type Handler interface {
 
 // Options are a Socket's settings.
 type Options struct {
-	PingInterval   time.Duration
-	PingTimeout    time.Duration
-	MaxPayload     int64 // bytes of a message or POST body
+	PingInterval time.Duration
+	PingTimeout  time.Duration
+	MaxPayload   int64 // bytes of a message or POST body
+	// TooLarge is told of a message or POST body over MaxPayload, which closes the client or is refused. It may be nil, must not
+	// wait, and may be called with the Socket's locks held.
+	TooLarge       func()
 	UpgradeTimeout time.Duration
 	// HandshakeID is the "t" parameter of the handshake. A request that bears the same has one that the
 	// application made up, and tells nothing of retries.
@@ -104,6 +109,12 @@ const smallBytes = 16 << 10
 // takeIncomplete calls an Incomplete function, if there is one and it has something to count.
 func takeIncomplete(take func(bytes int) bool, bytes int) bool {
 	return bytes == 0 || take == nil || take(bytes)
+}
+
+func (o *Options) tooLarge() {
+	if o.TooLarge != nil {
+		o.TooLarge()
+	}
 }
 
 const (
@@ -169,6 +180,7 @@ type Socket struct {
 
 	probe   *wsTransport // a WebSocket that may become the transport
 	polling pollingState
+	code    ws.StatusCode // for the CLOSE frame; 0 is none
 	resumed chan struct{} // closed by Resume; nil unless a POST waits
 
 	// Heartbeat. The timer fires at nextPing or later; it is not moved for pings ahead of the interval.
@@ -316,6 +328,14 @@ func (s *Socket) Close() {
 	}
 }
 
+// ShowTooBig makes the end of a WebSocket say that the client's message was too big. It is called ahead of Close or Abort.
+func (s *Socket) ShowTooBig() {
+	defer s.contain()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.code = ws.StatusMessageTooBig
+}
+
 // Abort ends the connection at once; an open WebSocket still gets its CLOSE frame, unless ShowBroken was called.
 func (s *Socket) Abort() {
 	defer s.contain()
@@ -384,7 +404,7 @@ func (s *Socket) endWebSocketLocked() {
 	if s.broken {
 		s.ws.shutdown()
 	} else {
-		s.ws.end(0)
+		s.ws.end(s.code)
 	}
 }
 

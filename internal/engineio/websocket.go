@@ -114,6 +114,9 @@ func (t *wsTransport) broken(err error) {
 	s.mu.Lock()
 	defer s.unlock()
 	if fe, ok := errors.AsType[*frameError](err); ok {
+		if fe.code == ws.StatusMessageTooBig {
+			s.opts.tooLarge()
+		}
 		t.end(fe.code)
 	} else {
 		t.end(0)

@@ -1,0 +1,57 @@
+package proxy
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A body has a second more for each 8 KiB that has come: a large one may take its time, and a trickle not.
+func TestBodyTimeout(t *testing.T) {
+	const timeout = 10 * time.Second
+	tests := []struct {
+		name           string
+		bytesPerSecond int
+		whole          bool
+	}{
+		{"16 KiB a second", 16 << 10, true},
+		{"4 KiB a second", 4 << 10, false},
+		{"nothing", 0, false},
+	}
+	for _, tt := range tests {
+		synctest.Test(t, func(t *testing.T) {
+			const size = 1 << 20
+			ours, theirs := net.Pipe()
+			read := make(chan int64, 1)
+			srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				n, _ := io.Copy(io.Discard, watchBody(w, r, timeout).Body)
+				read <- n
+			})}
+			conns := make(chan net.Conn, 1)
+			conns <- ours
+			go srv.Serve(modelListener{&model{conns: conns}}) //nolint:errcheck // until it is closed
+			defer func() { _ = srv.Close() }()                // nothing is served any more
+			go func() {
+				_, _ = io.WriteString(theirs, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1048576\r\n\r\n")
+				for range size / (1 << 10) {
+					if tt.bytesPerSecond == 0 {
+						return
+					}
+					time.Sleep(time.Second / time.Duration(tt.bytesPerSecond>>10))
+					if _, err := io.WriteString(theirs, strings.Repeat("x", 1<<10)); err != nil {
+						return
+					}
+				}
+			}()
+			if n := <-read; (n == size) != tt.whole {
+				t.Errorf("%s: %d bytes were read of %d", tt.name, n, size)
+			}
+			theirs.Close()
+			time.Sleep(time.Second) // for net/http's end of the connection
+		})
+	}
+}
