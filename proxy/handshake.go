@@ -296,7 +296,38 @@ func (s *Server) writeAnswer(w http.ResponseWriter, r *http.Request, a engineio.
 	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(a.Status)
-	_, _ = w.Write(body) // a client that has gone is found by its heartbeat
+	if err := writeBody(w, body); err != nil { // a client that has gone is found by its heartbeat
+		s.log.Debug("polling answer not taken", "bytes", len(body), "error", err)
+	}
+}
+
+const (
+	// answerTimeout is how long a client may take for answerPieceBytes of an answer: more than a kilobyte per second.
+	answerTimeout    = 30 * time.Second
+	answerPieceBytes = 32 << 10
+	// smallAnswerBytes is what net/http and the kernel take without waiting for the client.
+	smallAnswerBytes = 4 << 10
+)
+
+// writeBody writes an answer's body. The deadline moves as the client takes it: a slow client gets all, and one that stops
+// reading holds neither a goroutine nor the answer.
+func writeBody(w http.ResponseWriter, body []byte) error {
+	if len(body) <= smallAnswerBytes {
+		_, err := w.Write(body)
+		return err
+	}
+	rc := http.NewResponseController(w) // a test's writer may support neither deadlines nor Flush
+	for len(body) > 0 {
+		n := min(len(body), answerPieceBytes)
+		_ = rc.SetWriteDeadline(time.Now().Add(answerTimeout))
+		if _, err := w.Write(body[:n]); err != nil {
+			return err
+		}
+		body = body[n:]
+	}
+	_ = rc.Flush()                       // within the deadline
+	_ = rc.SetWriteDeadline(time.Time{}) // what follows on the connection has none
+	return nil
 }
 
 // acceptedEncoding is gzip or deflate, the first of them that the client accepts.

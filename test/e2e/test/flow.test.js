@@ -2,10 +2,12 @@
 // and nobody takes it for dead. FLOW_MB and FLOW_KBPS run the first test with other figures, by hand.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
+import net from "node:net";
 import { combos } from "../lib/combos.js";
 import { onlyHoldfast } from "../lib/holdfast.js";
 import { PythonApp, missing } from "../lib/python.js";
 import { ChildApp } from "../lib/server.js";
+import { Polling } from "../lib/raw.js";
 import { stack } from "../lib/stack.js";
 import { HUNGER, resident } from "../lib/memory.js";
 import { SLOW, sleep, until } from "../lib/wait.js";
@@ -121,6 +123,24 @@ describe("flow control", { concurrency: 8, skip }, () => {
       await sleep(5000);
       return ((await count()) - from) / ((performance.now() - since) / 1000);
     }
+  });
+
+  it("a polling client that stops reading in the middle of an answer is given up", { skip, timeout: 90_000 }, async (t) => {
+    const s = await stack(t);
+    const p = await Polling.open(s.direct);
+    const { sid } = await p.connect();
+    s.app.socket(sid).emit("big", "x".repeat(20e6)); // more than the kernel's buffers hold
+    const url = new URL(p.at());
+    const socket = net.connect(url.port, url.hostname, () => socket.write(`GET ${url.pathname}${url.search} HTTP/1.1\r\nHost: x\r\n\r\n`));
+    t.after(() => socket.destroy());
+    await new Promise((resolve) => socket.once("data", resolve));
+    socket.pause();
+    await until(() => s.hf.log.includes("polling answer not taken"), "holdfast to give the answer up", 60_000);
+    let rest = 0;
+    socket.on("data", (d) => (rest += d.length)).on("error", () => {});
+    socket.resume();
+    await until(() => socket.closed || socket.readableEnded, "the connection to end");
+    assert.ok(rest < 20e6, `${rest} bytes came all the same`);
   });
 
   describe("a server that reads nothing", { concurrency: 2, skip }, () => {
