@@ -15,7 +15,7 @@ func (l *Log) Drop(seq uint64) {
 	all, own := e.sizes()
 	l.bytes -= all - packetOverhead
 	l.budget.add(packetOverhead-own, -1)
-	e.eachShared(l.budget.unshare)
+	e.eachShared(l.budget.release)
 	*e = Entry{kind: Dropped}
 	l.dropped++
 }

@@ -260,7 +260,7 @@ func (l *Log) Trim(seq uint64) {
 		if e.kind == Dropped {
 			dropped++
 		}
-		e.eachShared(l.budget.unshare)
+		e.eachShared(l.budget.release)
 	}
 	clear(l.entries[l.head : l.head+n])
 	l.head += n

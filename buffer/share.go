@@ -19,53 +19,81 @@ type shares struct {
 	blobs map[uint64]*blob
 }
 
+// blob is bytes that are kept once.
 type blob struct {
-	data []byte
-	refs int
+	data []byte // immutable
+	refs int    // guarded by shares.mu
 }
 
 var shareSeed = maphash.MakeSeed()
 
-// share returns bytes equal to data that are kept until as many calls of unshare. They count for the Budget once. Where
+// share returns bytes equal to data that are kept until as many calls of release. They count for the Budget once. Where
 // two different data have one hash the second is a copy of its own.
 func (b *Budget) share(data []byte) []byte {
 	h := maphash.Bytes(shareSeed, data)
-	s := &b.shares
+	if old := b.shares.hold(h, nil); old != nil {
+		return b.sameOrCopy(h, old, data)
+	}
+	fresh := &blob{bytes.Clone(data), 1} // before the lock is taken: there may be much of it
+	if old := b.shares.hold(h, fresh); old != fresh {
+		return b.sameOrCopy(h, old, data) // another was faster
+	}
+	b.bytes.Add(int64(len(data)))
+	return fresh.data
+}
+
+// sameOrCopy returns the bytes of a blob that is held, if they equal data; else a copy of data, and the blob is held no longer.
+func (b *Budget) sameOrCopy(h uint64, old *blob, data []byte) []byte {
+	if bytes.Equal(old.data, data) {
+		return old.data
+	}
+	b.unshare(h, old.data)
+	b.bytes.Add(int64(len(data)))
+	return bytes.Clone(data)
+}
+
+// hold counts one more reference to the blob with a hash. Without one it keeps fresh, which may be nil, and returns it.
+func (s *shares) hold(h uint64, fresh *blob) *blob {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old := s.blobs[h]; old != nil {
-		if bytes.Equal(old.data, data) {
-			old.refs++
-			return old.data
+		old.refs++
+		return old
+	}
+	if fresh != nil {
+		if s.blobs == nil {
+			s.blobs = make(map[uint64]*blob)
 		}
-		b.bytes.Add(int64(len(data)))
-		return bytes.Clone(data)
+		s.blobs[h] = fresh
 	}
-	if s.blobs == nil {
-		s.blobs = make(map[uint64]*blob)
-	}
-	kept := bytes.Clone(data)
-	s.blobs[h] = &blob{kept, 1}
-	b.bytes.Add(int64(len(data)))
-	return kept
+	return fresh
 }
 
-// unshare gives back what share returned.
-func (b *Budget) unshare(data []byte) {
-	h := maphash.Bytes(shareSeed, data)
-	s := &b.shares
+// release gives back what share returned.
+func (b *Budget) release(data []byte) { b.unshare(maphash.Bytes(shareSeed, data), data) }
+
+func (b *Budget) unshare(h uint64, data []byte) {
+	if b.shares.drop(h, data) {
+		b.bytes.Add(-int64(len(data)))
+	}
+}
+
+// drop counts a reference to these bytes less, and reports whether that was the last.
+func (s *shares) drop(h uint64, data []byte) (last bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old := s.blobs[h]; old != nil && unsafe.SliceData(old.data) == unsafe.SliceData(data) {
-		if old.refs--; old.refs > 0 {
-			return
-		}
-		delete(s.blobs, h)
-		if len(s.blobs) == 0 {
-			s.blobs = nil // a map never shrinks
-		}
+	old := s.blobs[h]
+	if old == nil || unsafe.SliceData(old.data) != unsafe.SliceData(data) {
+		return true // a copy of its own
 	}
-	b.bytes.Add(-int64(len(data)))
+	if old.refs--; old.refs > 0 {
+		return false
+	}
+	delete(s.blobs, h)
+	if len(s.blobs) == 0 {
+		s.blobs = nil // a map never shrinks
+	}
+	return true
 }
 
 // AppendShared is Append for a session without a client: its packets stay for long, and the log keeps all but the smallest

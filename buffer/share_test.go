@@ -3,6 +3,7 @@ package buffer
 import (
 	"bytes"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -55,5 +56,26 @@ func TestAHashOfTwoIsNotShared(t *testing.T) {
 	l.AppendShared(&Packet{Data: bytes.Repeat([]byte{1}, 100)})
 	if got := l.At(2).Data(); !bytes.Equal(got, bytes.Repeat([]byte{1}, 100)) {
 		t.Errorf("got %v", got)
+	}
+}
+
+// The count is exact whoever comes and goes meanwhile.
+func TestSharesAreCountedExactly(t *testing.T) {
+	b := NewBudget(0)
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			l := NewLog(b)
+			for n := range 500 {
+				l.AppendShared(&Packet{Data: bytes.Repeat([]byte{byte((n + i) % 3)}, 100)})
+				if n%2 == 1 {
+					l.Trim(l.Last())
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if b.Bytes() != 0 || b.Packets() != 0 || b.shares.blobs != nil {
+		t.Errorf("%d bytes, %d packets and %d blobs are left", b.Bytes(), b.Packets(), len(b.shares.blobs))
 	}
 }
