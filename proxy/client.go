@@ -126,6 +126,7 @@ func (c *client) parkAs(reason metrics.Reason, d time.Duration, inOrder bool) {
 		}
 		c.parkFresh(fresh, d, reason, inOrder)
 		c.srv.registry.Park(cursors, d, string(reason)) // but for those whose place was found above
+		c.srv.flushNotified(cursors)
 	})
 }
 

@@ -55,6 +55,16 @@ func notification(namespace string, name []byte, argument string) []byte {
 	return append(append(p, argument...), ']')
 }
 
+// flushNotified sends what SessionParked has queued for the sessions of a client that has gone: no batch of its follows.
+func (s *Server) flushNotified(cursors []*session.Cursor) {
+	if s.notify == nil {
+		return
+	}
+	for _, cur := range cursors {
+		cur.Session().Upstream().(*link).conn.Flush()
+	}
+}
+
 // SessionParked implements session.Upstream.
 func (l *link) SessionParked(s *session.Session, reason string, d time.Duration) {
 	defer l.contain()

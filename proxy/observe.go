@@ -77,9 +77,6 @@ type observer Server
 func (o *observer) Parked(s *session.Session, reason string) {
 	o.metrics.Parked(metrics.Reason(reason))
 	o.log.Info("session parked", "namespace", s.Namespace(), "reason", reason)
-	if l, ok := s.Upstream().(*link); ok && o.notify != nil {
-		l.conn.Flush() // what SessionParked has sent
-	}
 }
 
 // Ended implements session.Observer.
