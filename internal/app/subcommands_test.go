@@ -159,7 +159,7 @@ func TestStopWithStdin(t *testing.T) {
 		case <-time.After(time.Millisecond):
 		}
 	}
-	w.Close()
+	_ = w.Close() // a pipe's never fails
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
