@@ -126,7 +126,7 @@ describe("presence", parallel, () => {
       files: { "c.yaml": "notify:\n  parked: disconnect\n  resumed: '12'\n" },
     });
     assert.equal(code, 2);
-    assert.match(stderr, /c\.yaml:2: notify\.parked: found "disconnect"; allowed: an event's name/);
-    assert.match(stderr, /c\.yaml:3: notify\.resumed: found "12"; allowed: an event's name/);
+    assert.match(stderr, /c\.yaml:2: notify\.parked: found "disconnect"; allowed: an event name/);
+    assert.match(stderr, /c\.yaml:3: notify\.resumed: found "12"; allowed: an event name/);
   });
 });
