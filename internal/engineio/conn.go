@@ -347,6 +347,7 @@ func (c *Conn) end(err error) {
 		go c.sayClose() // ends with its requests, or when their time is up
 	default:
 		c.poll.cancelPost()
+		c.poll.closeConnections()
 	}
 	c.poll.changedLocked()
 	if c.poll != nil {

@@ -33,6 +33,12 @@ type pollingLink struct {
 	postCtx    context.Context
 	cancelPost context.CancelFunc
 
+	opened time.Time // when the handshake was answered
+	// Whether the server knows the sid of polls and of POSTs. Owned by their goroutines.
+	pollKnown, postKnown bool
+
+	polls, postings keepAlive // connections of this link only, from the handshake on
+
 	posts     [][]byte // bodies that wait, each within the server's maxPayload and maxPostPackets
 	last      int      // packets in the last of them
 	bytes     int      // of posts, and of the one under way
@@ -47,11 +53,21 @@ type pollingLink struct {
 }
 
 func newPollingLink(c *Conn) *pollingLink {
-	p := &pollingLink{conn: c}
+	dial := c.dialer.DialPolling
+	if dial == nil {
+		dial = c.dialer.DialContext
+	}
+	p := &pollingLink{conn: c, polls: keepAlive{dial: dial}, postings: keepAlive{dial: dial}}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.postCtx, p.cancelPost = context.WithCancel(context.Background())
 	p.changed.L = &c.mu
 	return p
+}
+
+// closeConnections is for when no further request is made.
+func (p *pollingLink) closeConnections() {
+	p.polls.Close()
+	p.postings.Close()
 }
 
 func (p *pollingLink) changedLocked() {
@@ -137,19 +153,17 @@ func (c *Conn) nextPoll() (query string, ok bool) {
 }
 
 func (c *Conn) pollOnce(query string) error {
-	resp, err := c.roundTrip(c.poll.ctx, http.MethodGet, query, nil)
+	counted := &countedBody{take: c.dialer.Incomplete}
+	defer counted.free()
+	resp, body, err := c.laterRoundTrip(c.poll.ctx, &c.poll.pollKnown, http.MethodGet, query, nil, func(r io.Reader) ([]byte, error) {
+		counted.r = r
+		return io.ReadAll(counted)
+	})
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("engineio: poll answered with status %d", resp.StatusCode)
-	}
-	counted := &countedBody{r: resp.Body, take: c.dialer.Incomplete}
-	defer counted.free()
-	body, err := io.ReadAll(counted)
-	if err != nil {
-		return err
 	}
 	c.input.Lock()
 	defer c.input.Unlock()
@@ -211,12 +225,8 @@ func (c *Conn) posted(body []byte) {
 }
 
 func (c *Conn) post(query string, body []byte) error {
-	resp, err := c.roundTrip(c.poll.postCtx, http.MethodPost, query, body)
+	resp, _, err := c.laterRoundTrip(c.poll.postCtx, &c.poll.postKnown, http.MethodPost, query, body, readRefusal)
 	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, maxRejectionBytes)); err != nil {
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
@@ -228,6 +238,7 @@ func (c *Conn) post(query string, body []byte) error {
 // sayClose tells the server that the connection ends, and what was still to be posted before.
 func (c *Conn) sayClose() {
 	defer c.contain()
+	defer c.poll.closeConnections()
 	defer c.poll.cancelPost()
 	defer time.AfterFunc(c.dialer.Timeout, c.poll.cancelPost).Stop()
 	c.mu.Lock()
@@ -302,6 +313,7 @@ func (c *Conn) moveTo(p *probed) bool {
 	e.free()
 	c.ws = p.link
 	c.flushPostsLocked()
+	c.poll.closeConnections()
 	if c.paused {
 		c.ws.stream.Pause()
 	}

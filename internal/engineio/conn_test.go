@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"slices"
 	"sync"
 	"testing"
@@ -69,38 +68,23 @@ func (s *server) init() {
 func (s *server) start(t *testing.T, secure bool, dial func(ctx context.Context) (net.Conn, error)) {
 	t.Helper()
 	plain := dial
-	transport := &http.Transport{
-		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return plain(ctx) },
-		DisableCompression: true,
-	}
 	if secure {
 		s.http.StartTLS()
-		transport.TLSClientConfig = s.http.Client().Transport.(*http.Transport).TLSClientConfig
+		config := s.http.Client().Transport.(*http.Transport).TLSClientConfig
 		dial = func(ctx context.Context) (net.Conn, error) {
 			conn, err := plain(ctx)
 			if err != nil {
 				return nil, err
 			}
-			return tlsClient(ctx, conn, transport.TLSClientConfig)
+			return tlsClient(ctx, conn, config)
 		}
 	} else {
 		s.http.Start()
 	}
-	base, err := url.Parse(s.http.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.dialer = &Dialer{
-		URL: base, DialContext: dial, Timeout: patience, MaxPayload: 1 << 20,
-		Client: &http.Client{
-			Transport:     transport,
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-	}
+	s.dialer = &Dialer{DialContext: dial, Timeout: patience, MaxPayload: 1 << 20}
 	t.Cleanup(func() {
 		s.die()
 		s.http.Close()
-		transport.CloseIdleConnections()
 	})
 }
 

@@ -12,8 +12,8 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -73,12 +73,10 @@ const maxRejectionBytes = 1 << 20
 
 // Dialer connects to an upstream server.
 type Dialer struct {
-	// URL is the server's base: scheme http or https, host; its path is not used.
-	URL *url.URL
-	// DialContext opens a connection to the server, with TLS if the URL says so.
+	// DialContext opens a connection to the server for a WebSocket, with TLS if the server wants it.
 	DialContext func(ctx context.Context) (net.Conn, error)
-	// Client makes polling requests. It must not follow redirects, nor ask for compression.
-	Client *http.Client
+	// DialPolling opens one for polling requests. Nil is DialContext.
+	DialPolling func(ctx context.Context) (net.Conn, error)
 	// Timeout bounds a handshake, each of the two steps of an upgrade, and what is still to be posted at Close. Polls and
 	// POSTs may take longer: a server that answers none of them is found by its silence.
 	Timeout time.Duration
@@ -112,6 +110,7 @@ func (d *Dialer) Dial(ctx context.Context, r Request) (*Conn, error) {
 	if err := c.dialPolling(ctx); err != nil {
 		c.poll.cancel()
 		c.poll.cancelPost()
+		c.poll.closeConnections()
 		return nil, err
 	}
 	// Later requests go to the server that answered this one, behind a balancer which uses cookies.
@@ -120,19 +119,17 @@ func (d *Dialer) Dial(ctx context.Context, r Request) (*Conn, error) {
 }
 
 func (c *Conn) dialPolling(ctx context.Context) error {
-	resp, err := c.roundTrip(ctx, http.MethodGet, c.begun.request.RawQuery, nil)
+	resp, body, err := c.roundTrip(ctx, http.MethodGet, c.begun.request.RawQuery, nil, func(r io.Reader) ([]byte, error) {
+		return io.ReadAll(http.MaxBytesReader(nil, io.NopCloser(r), maxHandshakeBytes))
+	})
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return rejection(resp)
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(nil, resp.Body, maxHandshakeBytes))
-	if err != nil {
-		return err
+		return &RejectedError{resp.StatusCode, resp.Header, body}
 	}
 	c.begun.response = resp.Header
+	c.poll.opened = time.Now()
 	var packets []Packet
 	if err := DecodePayload(body, func(p Packet) bool {
 		packets = append(packets, p)
@@ -165,28 +162,53 @@ func (c *Conn) opened(p Packet) error {
 	return err
 }
 
+const (
+	// newSID is how long some servers may take to know a session that they have just opened.
+	newSID = 3 * time.Second
+	// newSIDPause is the time between two attempts meanwhile.
+	newSIDPause = 20 * time.Millisecond
+)
+
+// laterRoundTrip makes a polling request with the sid. Right behind the handshake one that the server does not know is repeated: in a
+// cluster the process that chooses the worker hears of a sid a little after the client (@socket.io/sticky), and a link is quick.
+// What was refused for its sid was not handled. known is set once a request has been accepted; none is repeated from then on.
+func (c *Conn) laterRoundTrip(ctx context.Context, known *bool, method, query string, body []byte, read bodyReader) (*http.Response, []byte, error) {
+	for {
+		resp, answer, err := c.roundTrip(ctx, method, query, body, read)
+		if err != nil || *known || resp.StatusCode != http.StatusBadRequest || time.Since(c.poll.opened) > newSID ||
+			!bytes.HasPrefix(answer, []byte(`{"code":1,`)) {
+			*known = true
+			return resp, answer, err
+		}
+		select {
+		case <-time.After(newSIDPause):
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		}
+	}
+}
+
 // roundTrip makes one polling request.
-func (c *Conn) roundTrip(ctx context.Context, method, query string, body []byte) (*http.Response, error) {
-	u := *c.dialer.URL
-	u.RawQuery = query
-	u.Opaque = c.begun.request.Path // as the client wrote it
-	req, err := http.NewRequestWithContext(ctx, method, c.dialer.URL.String(), nil)
-	if err != nil {
-		return nil, err
+func (c *Conn) roundTrip(ctx context.Context, method, query string, body []byte, read bodyReader) (*http.Response, []byte, error) {
+	r := &c.begun.request
+	b := headBuffers.Get().(*bytes.Buffer)
+	b.Reset()
+	b.WriteString(method + " " + r.Path)
+	if query != "" {
+		b.WriteString("?" + query)
 	}
-	req.URL = &u
-	req.Host = c.begun.request.Host
-	req.Header = c.begun.request.Header.Clone()
-	if req.Header.Get("User-Agent") == "" {
-		req.Header["User-Agent"] = []string{""} // else net/http adds its own
+	b.WriteString(" HTTP/1.1\r\nHost: " + r.Host + "\r\n")
+	_ = r.Header.Write(b) // a Buffer takes all
+	connection := &c.poll.polls
+	if method == http.MethodPost {
+		connection = &c.poll.postings
+		b.WriteString("Content-Type: text/plain;charset=UTF-8\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n")
 	}
-	if body != nil {
-		req.Header.Set("Content-Type", "text/plain;charset=UTF-8")
-		req.ContentLength = int64(len(body))
-		req.Body = io.NopCloser(bytes.NewReader(body))
-		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
-	}
-	return c.dialer.Client.Do(req)
+	b.WriteString("\r\n")
+	b.Write(body)
+	request := bytes.Clone(b.Bytes()) // a poll waits for long
+	headBuffers.Put(b)
+	return connection.do(ctx, method, request, read)
 }
 
 func (c *Conn) dialWebSocket(ctx context.Context) error {

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -124,11 +123,7 @@ func FuzzDial(f *testing.F) {
 				go answering(theirs) // ends within a minute
 				return ours, nil
 			}
-			transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
-			d := &Dialer{
-				URL: &url.URL{Scheme: "http", Host: "server"}, DialContext: dial, Timeout: 10 * time.Second, MaxPayload: 1000,
-				Client: &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
-			}
+			d := &Dialer{DialContext: dial, Timeout: 10 * time.Second, MaxPayload: 1000}
 			start := time.Now()
 			conn, err := d.Dial(t.Context(), Request{WebSocket: webSocket, Path: "/socket.io/", RawQuery: "EIO=4&transport=x", Host: "server", Header: http.Header{}})
 			if took := time.Since(start); took > d.Timeout {
@@ -143,7 +138,6 @@ func FuzzDial(f *testing.F) {
 				conn.Close()
 			}
 			time.Sleep(time.Minute)
-			transport.CloseIdleConnections()
 		})
 	})
 }

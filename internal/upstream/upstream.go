@@ -85,15 +85,11 @@ func New(cfg config.Upstream, opts Options) (*Upstream, error) {
 	u.unshared = u.transport.Clone()
 	u.unshared.MaxIdleConnsPerHost = -1
 	u.dialer = &engineio.Dialer{
-		URL: u.base, DialContext: u.dialWebSocket, Timeout: cfg.HandshakeTimeout, MaxPayload: int64(config.DefaultMaxPayload),
+		DialContext: u.dialWebSocket, DialPolling: u.dial, Timeout: cfg.HandshakeTimeout, MaxPayload: int64(config.DefaultMaxPayload),
 		Incomplete: opts.Incomplete, UpgradeFailed: opts.UpgradeFailed,
-		Client: &http.Client{
-			Transport:     u.transport,
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
 	}
 	if opts.DialContext != nil {
-		u.dialer.DialContext = opts.DialContext
+		u.dialer.DialContext, u.dialer.DialPolling = opts.DialContext, nil
 	}
 	return u, nil
 }
@@ -195,10 +191,16 @@ func (u *Upstream) report(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		u.breaker.Success()
-	case ctx.Err() == nil: // otherwise the caller gave up, which says nothing of the server
+	case !isOver(ctx): // otherwise the caller gave up, which says nothing of the server
 		u.breaker.Failure(err)
 	}
 	return err
+}
+
+// isOver reports whether ctx has ended. A dial may hear of its deadline first.
+func isOver(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
 // dialWebSocket opens a connection for a WebSocket.
