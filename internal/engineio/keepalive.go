@@ -62,7 +62,7 @@ func (k *keepAlive) do(ctx context.Context, method string, request []byte, read 
 	}
 	conn, err := k.dial(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, errors.Join(ctx.Err(), err)
 	}
 	return k.exchange(ctx, conn, method, request, read)
 }

@@ -85,7 +85,7 @@ func New(cfg config.Upstream, opts Options) (*Upstream, error) {
 	u.unshared = u.transport.Clone()
 	u.unshared.MaxIdleConnsPerHost = -1
 	u.dialer = &engineio.Dialer{
-		DialContext: u.dialWebSocket, DialPolling: u.dial, Timeout: cfg.HandshakeTimeout, MaxPayload: int64(config.DefaultMaxPayload),
+		DialContext: u.dialWebSocket, DialPolling: u.dialPolling, Timeout: cfg.HandshakeTimeout, MaxPayload: int64(config.DefaultMaxPayload),
 		Incomplete: opts.Incomplete, UpgradeFailed: opts.UpgradeFailed,
 	}
 	if opts.DialContext != nil {
@@ -210,6 +210,15 @@ func (u *Upstream) dialWebSocket(ctx context.Context) (net.Conn, error) {
 	}
 	conn, err := netpoll.Dial(ctx, u.addr, u.timeout)
 	return conn, u.report(ctx, err)
+}
+
+// dialPolling opens a connection for polling requests. It ends after ctx, not at its deadline: a dial hears of that before ctx says so,
+// and would seem to have failed by itself.
+func (u *Upstream) dialPolling(ctx context.Context) (net.Conn, error) {
+	detached, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, cancel)()
+	return u.dial(detached)
 }
 
 // dial opens a connection, with TLS if the URL is https.
