@@ -162,8 +162,8 @@ func (c *Conn) pollOnce(query string) error {
 	if err != nil {
 		return err
 	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("engineio: poll answered with status %d", resp.StatusCode)
+	if resp.status != http.StatusOK {
+		return fmt.Errorf("engineio: poll answered with status %d", resp.status)
 	}
 	c.input.Lock()
 	defer c.input.Unlock()
@@ -229,8 +229,8 @@ func (c *Conn) post(query string, body []byte) error {
 	if err != nil {
 		return err
 	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("engineio: POST answered with status %d", resp.StatusCode)
+	if resp.status != http.StatusOK {
+		return fmt.Errorf("engineio: POST answered with status %d", resp.status)
 	}
 	return nil
 }

@@ -125,10 +125,10 @@ func (c *Conn) dialPolling(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if resp.StatusCode != http.StatusOK {
-		return &RejectedError{resp.StatusCode, resp.Header, body}
+	if resp.status != http.StatusOK {
+		return &RejectedError{resp.status, resp.header, body}
 	}
-	c.begun.response = resp.Header
+	c.begun.response = resp.header
 	c.poll.opened = time.Now()
 	var packets []Packet
 	if err := DecodePayload(body, func(p Packet) bool {
@@ -172,10 +172,10 @@ const (
 // laterRoundTrip makes a polling request with the sid. Right behind the handshake one that the server does not know is repeated: in a
 // cluster the process that chooses the worker hears of a sid a little after the client (@socket.io/sticky), and a link is quick.
 // What was refused for its sid was not handled. known is set once a request has been accepted; none is repeated from then on.
-func (c *Conn) laterRoundTrip(ctx context.Context, known *bool, method, query string, body []byte, read bodyReader) (*http.Response, []byte, error) {
+func (c *Conn) laterRoundTrip(ctx context.Context, known *bool, method, query string, body []byte, read bodyReader) (*response, []byte, error) {
 	for {
 		resp, answer, err := c.roundTrip(ctx, method, query, body, read)
-		if err != nil || *known || resp.StatusCode != http.StatusBadRequest || time.Since(c.poll.opened) > newSID ||
+		if err != nil || *known || resp.status != http.StatusBadRequest || time.Since(c.poll.opened) > newSID ||
 			!bytes.HasPrefix(answer, []byte(`{"code":1,`)) {
 			*known = true
 			return resp, answer, err
@@ -189,7 +189,7 @@ func (c *Conn) laterRoundTrip(ctx context.Context, known *bool, method, query st
 }
 
 // roundTrip makes one polling request.
-func (c *Conn) roundTrip(ctx context.Context, method, query string, body []byte, read bodyReader) (*http.Response, []byte, error) {
+func (c *Conn) roundTrip(ctx context.Context, method, query string, body []byte, read bodyReader) (*response, []byte, error) {
 	r := &c.begun.request
 	b := headBuffers.Get().(*bytes.Buffer)
 	b.Reset()

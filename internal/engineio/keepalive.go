@@ -51,8 +51,15 @@ func readRefusal(r io.Reader) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(r, maxRejectionBytes))
 }
 
+// response is the head of an answer whose body has been read.
+type response struct {
+	status int
+	header http.Header
+	last   bool // on its connection
+}
+
 // do makes a request with a context that ends it.
-func (k *keepAlive) do(ctx context.Context, method string, request []byte, read bodyReader) (*http.Response, []byte, error) {
+func (k *keepAlive) do(ctx context.Context, method string, request []byte, read bodyReader) (*response, []byte, error) {
 	conn := k.take()
 	if conn != nil {
 		resp, body, err := k.exchange(ctx, conn, method, request, read)
@@ -68,7 +75,7 @@ func (k *keepAlive) do(ctx context.Context, method string, request []byte, read 
 }
 
 // exchange sends a request over the connection, which it keeps or closes.
-func (k *keepAlive) exchange(ctx context.Context, conn net.Conn, method string, request []byte, read bodyReader) (resp *http.Response, body []byte, err error) {
+func (k *keepAlive) exchange(ctx context.Context, conn net.Conn, method string, request []byte, read bodyReader) (resp *response, body []byte, err error) {
 	keep := time.Duration(0)
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer func() {
@@ -88,8 +95,8 @@ func (k *keepAlive) exchange(ctx context.Context, conn net.Conn, method string, 
 		return nil, nil, errors.Join(errUnsent, writeErr)
 	case err != nil:
 		return nil, nil, err
-	case whole && writeErr == nil && !resp.Close:
-		keep = keepFor(resp.Header)
+	case whole && writeErr == nil && !resp.last:
+		keep = keepFor(resp.header)
 	}
 	return resp, body, nil
 }
@@ -125,14 +132,15 @@ func (a *answerReader) Read(p []byte) (int, error) {
 }
 
 // read reads an answer. whole reports whether its body was read to the end, and nothing came behind it.
-func (a *answerReader) read(method string, read bodyReader) (resp *http.Response, body []byte, whole bool, err error) {
+func (a *answerReader) read(method string, read bodyReader) (_ *response, body []byte, whole bool, err error) {
 	if _, err := io.ReadFull(a.conn, a.first[:]); err != nil {
 		return nil, nil, false, err
 	}
 	a.unget = true
 	br := newReader(a)
 	defer freeReader(br)
-	if resp, err = readFinal(br, method); err != nil {
+	resp, err := readFinal(br, method)
+	if err != nil {
 		return nil, nil, false, err
 	}
 	defer resp.Body.Close()
@@ -143,7 +151,8 @@ func (a *answerReader) read(method string, read bodyReader) (resp *http.Response
 		return nil, nil, false, err
 	}
 	n, err := resp.Body.Read(a.first[:])
-	return resp, body, n == 0 && err == io.EOF && br.Buffered() == 0, nil
+	whole = n == 0 && errors.Is(err, io.EOF) && br.Buffered() == 0
+	return &response{resp.StatusCode, resp.Header, resp.Close}, body, whole, nil
 }
 
 // readFinal reads the head of an answer. Interim answers are passed over.
