@@ -35,6 +35,20 @@ clean: ## Remove everything that was built or installed here
 demo: ## Watch a client lose its connection and recover
 	go run . -demo
 
+RELEASE = go run ./scripts/release $@ -out dist/$(OUT) -version '$(VERSION)' -commit '$(COMMIT)' -date '$(DATE)' -platforms '$(PLATFORMS)'
+# PLATFORMS chooses some, such as host or linux-amd64,darwin-arm64.
+PLATFORMS ?= all
+
+.PHONY: dist
+dist: OUT = release
+dist: ## Build archives, deb and rpm packages, SBOMs and checksums into dist/release: PLATFORMS=host
+	$(RELEASE)
+
+.PHONY: npm
+npm: OUT = npm
+npm: ## Build the packages for npm into dist/npm: PLATFORMS=host
+	$(RELEASE)
+
 ##@ Code
 
 # The systems that we build for and do not test on. Vetting a package compiles it, and type-checks its tests.

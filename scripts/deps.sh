@@ -9,6 +9,8 @@ packages=(
   prometheus                                        # promtool checks metrics and rules; Prometheus scrapes
   nginx haproxy caddy                               # in front of holdfast, configured by deploy/fronts
   systemd                                           # systemd-analyze checks deploy/systemd
+  zsh fish                                          # shells that take completions
+  rpm                                               # reads the rpm package
   openssl                                           # certificates
   chromium                                          # the browser for page tests
 )
