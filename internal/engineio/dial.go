@@ -319,6 +319,9 @@ func acceptKey(key string) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
+// longAgo is a deadline that has passed, whatever the time is.
+var longAgo = time.Unix(1, 0)
+
 // openWebSocket makes the WebSocket handshake (RFC 6455, 4.1).
 func (c *Conn) openWebSocket(ctx context.Context, query string) (*opening, error) {
 	conn, err := c.dialer.DialContext(ctx)
@@ -326,7 +329,7 @@ func (c *Conn) openWebSocket(ctx context.Context, query string) (*opening, error
 		return nil, err
 	}
 	o := &opening{ctx: ctx, conn: conn, br: newReader(io.LimitReader(conn, maxHandshakeBytes))}
-	o.stop = context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	o.stop = context.AfterFunc(ctx, func() { _ = conn.SetDeadline(longAgo) })
 	if o.header, err = c.webSocketHandshake(conn, o.br, query); err != nil {
 		return nil, o.end(err)
 	}

@@ -77,7 +77,7 @@ func (k *keepAlive) do(ctx context.Context, method string, request []byte, read 
 // exchange sends a request over the connection, which it keeps or closes.
 func (k *keepAlive) exchange(ctx context.Context, conn net.Conn, method string, request []byte, read bodyReader) (resp *response, body []byte, err error) {
 	keep := time.Duration(0)
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(longAgo) })
 	defer func() {
 		if !stop() { // the connection has a deadline now
 			keep, err = 0, errors.Join(ctx.Err(), err)
