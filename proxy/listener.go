@@ -45,8 +45,8 @@ func (s *Server) acceptFailed(err error) {
 }
 
 // noLoop is told when connections are served without an event loop where there should be one.
-func (s *Server) noLoop() {
-	s.log.Warn("no event loop accepts connections: goroutines serve them, which takes more memory for each")
+func (s *Server) noLoop(err error) {
+	s.log.Warn("no event loop accepts connections: goroutines serve them, which takes more memory for each", "error", err)
 }
 
 // matchUpgrade returns the handler of a WebSocket handshake that needs no net/http: that of a new client, or the upgrade

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -21,12 +22,19 @@ import (
 
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/limit"
+	"github.com/holdfast/holdfast/internal/netpoll"
 	"github.com/holdfast/holdfast/internal/siotest/sioclient"
 	"github.com/holdfast/holdfast/internal/siotest/sioserver"
 	"github.com/holdfast/holdfast/metrics"
 )
 
+// loopIsOff runs the tests with the event loop switched off. "make network" runs them both ways.
+var loopIsOff = os.Getenv("TEST_EVENT_LOOP") == "off"
+
 func TestMain(m *testing.M) {
+	if err := netpoll.Setup(!loopIsOff); err != nil {
+		panic(err)
+	}
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("github.com/holdfast/holdfast/internal/netpoll.(*loop).run"), // for the life of the process
 		goleak.IgnoreTopFunction("internal/poll.runtime_pollWait"),                            // keep-alive connections of http.DefaultClient

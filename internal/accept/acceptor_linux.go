@@ -23,12 +23,13 @@ type acceptor struct {
 	once   sync.Once
 }
 
-// newAcceptor returns nil if a loop cannot accept from the Listener's socket.
+// newAcceptor returns nil if a loop cannot accept from the Listener's socket. The Listener then accepts by itself.
 func newAcceptor(l *Listener) *acceptor {
 	a := &acceptor{l: l, conns: make(chan net.Conn), closed: make(chan struct{})}
-	if a.stop = netpoll.Accept(l.Listener, a); a.stop == nil {
-		if l.opts.NoLoop != nil {
-			l.opts.NoLoop()
+	var err error
+	if a.stop, err = netpoll.Accept(l.Listener, a); err != nil {
+		if l.opts.NoLoop != nil && !errors.Is(err, netpoll.ErrLoopOff) {
+			l.opts.NoLoop(err)
 		}
 		return nil
 	}
@@ -63,7 +64,7 @@ func (a *acceptor) Accepted(conn *netpoll.Conn) {
 		_ = conn.Close()
 		return
 	}
-	conn.OnRelease(func() { a.l.leave(addr) })
+	conn.OnClose(func() { a.l.leave(addr) })
 	timeout := a.l.opts.Limits().HeadTimeout
 	p := &pendingConn{a: a, conn: conn, headBy: time.Now().Add(timeout)}
 	p.timeout = time.AfterFunc(timeout, func() { _ = conn.Close() })

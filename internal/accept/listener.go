@@ -29,8 +29,9 @@ type Options struct {
 	Refused func(reached metrics.RefusalLimit, addr netip.Addr)
 	// Failed is told why a connection could not be accepted.
 	Failed func(err error)
-	// NoLoop is told that no event loop accepts the connections, on a system that has event loops. It may be nil.
-	NoLoop func()
+	// NoLoop is told why no event loop accepts the connections, on a system that has event loops, unless they are
+	// switched off. It may be nil.
+	NoLoop func(err error)
 	// Panicked is told what a panic while a connection was pending said. The connection is closed.
 	Panicked func(v any)
 }

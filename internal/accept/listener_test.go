@@ -4,15 +4,23 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/holdfast/holdfast/internal/netpoll"
 	"github.com/holdfast/holdfast/metrics"
 )
 
+// loopIsOff runs the tests with the event loop switched off. "make network" runs them both ways.
+var loopIsOff = os.Getenv("TEST_EVENT_LOOP") == "off"
+
 func TestMain(m *testing.M) {
+	if err := netpoll.Setup(!loopIsOff); err != nil {
+		panic(err)
+	}
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("github.com/holdfast/holdfast/internal/netpoll.(*loop).run"), // for the life of the process
 	)

@@ -95,8 +95,8 @@ func (c *trackedTCP) Close() error {
 	return c.TCPConn.Close()
 }
 
-// Release implements netpoll.Counted.
-func (c *trackedTCP) Release() (net.Conn, func()) { return c.TCPConn, c.closed }
+// Unwrap implements netpoll.TrackedConn.
+func (c *trackedTCP) Unwrap() (net.Conn, func()) { return c.TCPConn, c.closed }
 
 // trackedUnix is a connection over a Unix socket that the Listener counts.
 type trackedUnix struct {
@@ -120,5 +120,5 @@ func (c *trackedUnix) Close() error {
 	return c.UnixConn.Close()
 }
 
-// Release implements netpoll.Counted.
-func (c *trackedUnix) Release() (net.Conn, func()) { return c.UnixConn, c.closed }
+// Unwrap implements netpoll.TrackedConn.
+func (c *trackedUnix) Unwrap() (net.Conn, func()) { return c.UnixConn, c.closed }

@@ -13,7 +13,7 @@ func (s *Socket) contain() {
 	}
 }
 
-// Panicked implements stream.PanicHandler.
+// Panicked implements netpoll.PanicHandler.
 func (t *wsTransport) Panicked(v any) { t.socket.h.Panicked(v) }
 
 // contain is deferred where a panic of the Conn's, or of its handler's, is not to go on.
@@ -35,7 +35,7 @@ func (c *Conn) handler() ConnHandler {
 	return c.h
 }
 
-// Panicked implements stream.PanicHandler.
+// Panicked implements netpoll.PanicHandler.
 func (l *wsLink) Panicked(v any) { (*Conn)(l).panicked(v) }
 
 // unlocked runs fn without the lock that its caller holds, and goes on to hold.

@@ -5,15 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/holdfast/holdfast/internal/netpoll"
 )
 
 func TestMain(m *testing.M) {
+	// "make network" runs the tests with and without the event loop.
+	if err := netpoll.Setup(os.Getenv("TEST_EVENT_LOOP") != "off"); err != nil {
+		panic(err)
+	}
 	// Event loops live as long as the process.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/holdfast/holdfast/internal/netpoll.(*loop).run"))
 }

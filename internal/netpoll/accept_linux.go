@@ -2,6 +2,7 @@ package netpoll
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"sync"
@@ -9,57 +10,70 @@ import (
 	"time"
 )
 
-// acceptPause is how long no connection is accepted after one could not be for want of something: descriptors, memory.
+// acceptPause is how long a listener rests after accept failed, most likely for want of descriptors or memory.
+// Otherwise the loop would spin: the waiting connection keeps the listener readable.
 const acceptPause = 100 * time.Millisecond
 
-// Acceptor gets the connections of a listener. Its methods are called in the loop, and must not wait.
+var (
+	// ErrLoopOff means that the event loop is switched off; see Setup.
+	ErrLoopOff = errors.New("netpoll: the event loop is switched off")
+	// ErrNoLoop means that no event loop can serve a listener: none could be started, or the listener is not a plain
+	// socket.
+	ErrNoLoop = errors.New("netpoll: no event loop serves this listener")
+)
+
+// Acceptor receives the connections of a listener. Its methods are called in the loop, AcceptFailed in rare cases from a
+// timer. They must not wait.
 type Acceptor interface {
-	// Accepted gets a connection, and is to Start or Close it.
+	// Accepted receives a connection, and must Start or Close it.
 	Accepted(c *Conn)
-	// AcceptFailed says why a connection could not be accepted. Others will be, a little later.
+	// AcceptFailed reports why a connection could not be accepted. Accepting resumes a little later.
 	AcceptFailed(err error)
 }
 
-// acceptor is a listener that a loop serves.
-type acceptor struct {
-	loop *loop
-	slot uint32 // guarded by loop.mu
-	// The option that its family may have is set for each connection: not all kernels let connections inherit it.
-	family int
+// listener is a listening socket that a loop serves.
+type listener struct {
+	// Immutable.
+	loop   *loop
+	slot   uint32
+	family int // decides on the options to set: not all kernels let connections inherit them
 	addr   net.Addr
 	a      Acceptor
 
-	mu    sync.Mutex // guards fd
-	fd    int        // -1 when closed
+	mu    sync.Mutex // guards the fields below
+	fd    int        // -1 once closed
 	pause *time.Timer
 }
 
-// Accept accepts the connections of a listener in a loop, until stop is called. It returns nil if no loop can: the listener
-// is then as before. Otherwise nobody else is to accept from it.
-func Accept(ln net.Listener, a Acceptor) (stop func()) {
+// Accept accepts the connections of a listener in a loop until stop is called. Until then nothing else may accept
+// from it. After an error the listener is as before.
+func Accept(ln net.Listener, a Acceptor) (stop func(), err error) {
+	if loopOff.Load() {
+		return nil, ErrLoopOff
+	}
 	family, ok := listensOn(ln)
 	if !ok {
-		return nil
+		return nil, ErrNoLoop
 	}
 	l := pickLoop()
 	if l == nil {
-		return nil
+		return nil, ErrNoLoop
 	}
 	fd, err := duplicate(ln.(syscall.Conn))
 	if err != nil {
-		return nil
+		return nil, fmt.Errorf("netpoll: duplicate the listener: %w", err)
 	}
-	ac := &acceptor{loop: l, fd: fd, family: family, addr: ln.Addr(), a: a}
-	ac.mu.Lock()
-	defer ac.mu.Unlock()
-	if err := l.add(ac, fd, &ac.slot, syscall.EPOLLIN); err != nil {
+	n := &listener{loop: l, fd: fd, family: family, addr: ln.Addr(), a: a}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := l.add(n, fd, &n.slot, syscall.EPOLLIN); err != nil {
 		closeFD(fd)
-		return nil
+		return nil, fmt.Errorf("netpoll: register the listener: %w", err)
 	}
-	return ac.stop
+	return n.stop, nil
 }
 
-// listensOn reports whether a listener is one of plain sockets, and of which family of addresses.
+// listensOn reports whether a listener is a plain socket, and its address family.
 func listensOn(ln net.Listener) (family int, ok bool) {
 	switch ln := ln.(type) {
 	case *net.TCPListener:
@@ -88,28 +102,28 @@ func duplicate(conn syscall.Conn) (int, error) {
 	return fd, errors.Join(err, derr)
 }
 
-func (ac *acceptor) stop() {
-	ac.mu.Lock()
-	defer ac.mu.Unlock()
-	if ac.fd < 0 {
+func (n *listener) stop() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.fd < 0 {
 		return
 	}
-	ac.loop.forget(ac.fd)
-	ac.loop.remove(ac.slot)
-	closeFD(ac.fd)
-	ac.fd = -1
-	if ac.pause != nil {
-		ac.pause.Stop()
+	n.loop.unregister(n.fd)
+	n.loop.freeSlot(n.slot)
+	closeFD(n.fd)
+	n.fd = -1
+	if n.pause != nil {
+		n.pause.Stop()
 	}
 }
 
-func (ac *acceptor) watchedBy() *loop { return ac.loop }
+func (n *listener) servedBy() *loop { return n.loop }
 
-// guardedEvent implements target.
-func (ac *acceptor) guardedEvent(uint32, []byte) {
-	ac.loop.flush()        // there may be many connections
-	for range eventBatch { // others have their turn then; what is left is told of again
-		fd, sa, err := ac.accept()
+// handle implements target.
+func (n *listener) handle(uint32, []byte) {
+	n.loop.flush()         // accepting may take a while
+	for range eventBatch { // then others get their turn; epoll reports the rest again
+		fd, sa, err := n.accept()
 		switch {
 		case err == nil:
 		case errors.Is(err, syscall.EAGAIN), errors.Is(err, net.ErrClosed):
@@ -117,39 +131,50 @@ func (ac *acceptor) guardedEvent(uint32, []byte) {
 		case errors.Is(err, syscall.ECONNABORTED), errors.Is(err, syscall.EINTR):
 			continue
 		default:
-			ac.a.AcceptFailed(&net.OpError{Op: "accept", Net: ac.addr.Network(), Addr: ac.addr, Err: os.NewSyscallError("accept4", err)})
-			ac.wait()
+			n.fail(os.NewSyscallError("accept4", err))
+			n.rest()
 			return
 		}
-		noDelay(fd, ac.family)
-		ac.a.Accepted(newConn(pickLoop(), fd, netAddr(sa)))
+		noDelay(fd, n.family)
+		n.a.Accepted(newConn(anyLoop(), fd, netAddr(sa), connected))
 	}
 }
 
-func (ac *acceptor) accept() (fd int, sa syscall.Sockaddr, err error) {
-	ac.mu.Lock()
-	defer ac.mu.Unlock()
-	if ac.fd < 0 {
+func (n *listener) accept() (fd int, sa syscall.Sockaddr, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.fd < 0 {
 		return -1, nil, net.ErrClosed
 	}
-	return syscall.Accept4(ac.fd, syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC)
+	return syscall.Accept4(n.fd, syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC)
 }
 
-// wait accepts nothing for a while.
-func (ac *acceptor) wait() {
-	ac.mu.Lock()
-	defer ac.mu.Unlock()
-	if ac.fd < 0 {
+func (n *listener) fail(err error) {
+	n.a.AcceptFailed(&net.OpError{Op: "accept", Net: n.addr.Network(), Addr: n.addr, Err: err})
+}
+
+// rest accepts nothing for acceptPause.
+func (n *listener) rest() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.fd < 0 {
 		return
 	}
-	ac.loop.watch(ac.fd, ac.slot, 0)
-	ac.pause = time.AfterFunc(acceptPause, ac.goOn)
+	_ = n.loop.setEvents(n.fd, n.slot, 0) // without it the listener fails more often
+	n.pause = time.AfterFunc(acceptPause, n.resume)
 }
 
-func (ac *acceptor) goOn() {
-	ac.mu.Lock()
-	defer ac.mu.Unlock()
-	if ac.fd >= 0 {
-		ac.loop.watch(ac.fd, ac.slot, syscall.EPOLLIN)
+// resume accepts again. If that fails it reports the error and rests again: a listener must not fall silent.
+func (n *listener) resume() {
+	n.mu.Lock()
+	if n.fd < 0 {
+		n.mu.Unlock()
+		return
+	}
+	err := n.loop.setEvents(n.fd, n.slot, syscall.EPOLLIN)
+	n.mu.Unlock()
+	if err != nil {
+		n.fail(err)
+		n.rest()
 	}
 }

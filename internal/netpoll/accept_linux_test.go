@@ -17,7 +17,7 @@ import (
 func TestAcceptWithoutDescriptors(t *testing.T) {
 	ln := tcpListener(t)
 	a := newArrivals()
-	defer netpoll.Accept(ln, a)()
+	defer accept(t, ln, a)()
 	restore := exhaust(t, 1) // for the peer's end
 	peer := netDial(t, ln.Addr())
 	defer peer.Close()
@@ -37,12 +37,86 @@ func TestAcceptWithoutDescriptors(t *testing.T) {
 	wantRead(t, ours, "x")
 }
 
+// While there are no descriptors, the waiting connection keeps the listener readable. The loop must not spin.
+func TestAcceptBacksOff(t *testing.T) {
+	const failures = 4
+	for range 20 {
+		took, ok := failingAccepts(t, failures)
+		if !ok {
+			continue // a descriptor of an earlier test was closed just now
+		}
+		if least := (failures - 1) * netpoll.AcceptPause; took < least {
+			t.Errorf("%d failures within %v, want at least %v", failures, took, least)
+		}
+		return
+	}
+	t.Error("there was always a descriptor left")
+}
+
+// failingAccepts returns how long it took to fail that often, and false if the connection was accepted instead.
+func failingAccepts(t *testing.T, failures int) (took time.Duration, ok bool) {
+	ln := tcpListener(t)
+	defer ln.Close()
+	a := newArrivals()
+	peer := netDial(t, ln.Addr())
+	defer peer.Close()
+	restore := exhaust(t, 1) // for the listener's second descriptor
+	defer restore()
+	defer accept(t, ln, a)()
+	var start time.Time
+	for i := range failures {
+		select {
+		case err := <-a.failed:
+			if !errors.Is(err, syscall.EMFILE) {
+				t.Fatal(err)
+			}
+		case c := <-a.conns:
+			c.Close()
+			return 0, false
+		case <-time.After(patience):
+			t.Fatal("accepting neither failed nor succeeded")
+		}
+		if i == 0 {
+			start = time.Now()
+		}
+	}
+	return time.Since(start), true
+}
+
+// What keeps the loop from accepting is returned, so that it can be logged.
+func TestAcceptCannotBegin(t *testing.T) {
+	ln := tcpListener(t)
+	accept(t, ln, newArrivals())() // the loop runs by now
+	restore := exhaust(t, 0)
+	stop, err := netpoll.Accept(ln, newArrivals())
+	restore()
+	if stop != nil || !errors.Is(err, syscall.EMFILE) || errors.Is(err, netpoll.ErrNoLoop) {
+		t.Errorf("Accept without descriptors: %v", err)
+	}
+}
+
+// A loop that cannot be started says why and leaves nothing open.
+func TestLoopWithoutDescriptors(t *testing.T) {
+	for free := range 2 { // a loop takes two
+		before := descriptors(t)
+		restore := exhaust(t, free)
+		err := netpoll.NewLoop()
+		restore()
+		if !errors.Is(err, syscall.EMFILE) {
+			t.Errorf("with %d descriptors: %v", free, err)
+		}
+		if got := descriptors(t); got != before {
+			t.Errorf("with %d descriptors: %d are open, %d were before", free, got, before)
+		}
+	}
+}
+
 func TestAcceptMany(t *testing.T) {
 	for _, listen := range []func(testing.TB) net.Listener{tcpListener, unixListener} {
 		before := descriptors(t)
 		ln := listen(t)
 		a := newArrivals()
-		stop := netpoll.Accept(ln, a)
+		stop := accept(t, ln, a)
 		var wg sync.WaitGroup
 		for range 8 {
 			wg.Go(func() {
@@ -80,7 +154,7 @@ func TestAcceptMany(t *testing.T) {
 func TestAcceptedConnectionsDoNotDelay(t *testing.T) {
 	ln := tcpListener(t)
 	a := newArrivals()
-	defer netpoll.Accept(ln, a)()
+	defer accept(t, ln, a)()
 	peer, err := net.Dial("tcp", ln.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +173,7 @@ func TestAcceptIsStoppedWhileConnectionsCome(t *testing.T) {
 	for range 30 {
 		ln := tcpListener(t)
 		a := newArrivals()
-		stop := netpoll.Accept(ln, a)
+		stop := accept(t, ln, a)
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {
@@ -119,8 +193,12 @@ func TestAcceptIsStoppedWhileConnectionsCome(t *testing.T) {
 }
 
 func TestAcceptOfOtherListeners(t *testing.T) {
-	if stop := netpoll.Accept(oddListener{tcpListener(t)}, newArrivals()); stop != nil {
-		t.Error("a listener of no known kind is served")
+	wantErr := netpoll.ErrNoLoop
+	if loopIsOff {
+		wantErr = netpoll.ErrLoopOff
+	}
+	if stop, err := netpoll.Accept(oddListener{tcpListener(t)}, newArrivals()); stop != nil || !errors.Is(err, wantErr) {
+		t.Errorf("a listener of no known kind: %v, want %v", err, wantErr)
 	}
 }
 

@@ -260,20 +260,23 @@ func TestWriteErrorIsReported(t *testing.T) {
 	})
 }
 
-// countedConn counts how often it is given up.
-type countedConn struct {
+// trackedConn counts how often its socket is closed.
+type trackedConn struct {
 	*net.TCPConn
 	left func()
 }
 
-func (c countedConn) Release() (net.Conn, func()) { return c.TCPConn, c.left }
+func (c trackedConn) Unwrap() (net.Conn, func()) { return c.TCPConn, c.left }
 
-func (c countedConn) Close() error {
+func (c trackedConn) Close() error {
 	c.left()
 	return c.TCPConn.Close()
 }
 
-func TestCounted(t *testing.T) {
+func TestTrackedConn(t *testing.T) {
+	if loopIsOff {
+		t.Skip("only the event loop takes a socket over")
+	}
 	for _, tt := range []struct {
 		name string
 		end  func(s netpoll.Stream, peer net.Conn)
@@ -291,9 +294,9 @@ func TestCounted(t *testing.T) {
 				ours, peer := tcpPair(t)
 				left := make(chan struct{}, 10) // more than there may be
 				r := newRecorder()
-				s := netpoll.New(countedConn{ours.(*net.TCPConn), func() { left <- struct{}{} }}, r)
+				s := netpoll.New(trackedConn{ours.(*net.TCPConn), func() { left <- struct{}{} }}, r)
 				if len(left) > 0 {
-					t.Fatal("given up when the Stream took it over")
+					t.Fatal("told of a close when the Stream took it over")
 				}
 				if started {
 					s.Start(nil)
@@ -304,7 +307,7 @@ func TestCounted(t *testing.T) {
 				}
 				r.awaitClosed(t)
 				if len(left) != 1 {
-					t.Errorf("given up %d times, want once", len(left))
+					t.Errorf("told of a close %d times, want once", len(left))
 				}
 			})
 		}

@@ -4,65 +4,90 @@ import (
 	"errors"
 	"net"
 	"os"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
 )
 
-// Conn is a connection that a loop serves from its beginning, for as long as a handshake is made on it: a net.Conn. New
-// makes a Stream of it then, without a further call of the system's. So it spares what net's own connections cost that
-// are opened only to be taken over: they are registered with the runtime's poller, and taken off again.
+// Conn is a connection that the event loop serves from its beginning: a net.Conn for as long as a handshake is made
+// on it. New then makes a Stream of it without another system call. A connection of package net would first be
+// registered with the runtime's poller, and then taken off it.
 //
-// A write does not wait for the kernel. What comes waits in memory until it is read, as far as heldBytes goes.
+// Writes never block. What arrives is kept in memory until it is read, up to connBufferBytes and one more read.
 type Conn struct {
+	// Immutable once started.
 	s      *loopStream
 	remote net.Addr
 	notify func() // see Notify
 
-	mu       sync.Mutex // guards the fields below; taken before the stream's
-	changed  sync.Cond  // broadcast when one of them has changed that somebody may wait for
-	buf      []byte     // what came and was not read
-	full     bool       // no more is read until some of it is
-	dropping bool       // nothing that comes is wanted any more
-	open     bool       // the connection has come about
-	err      error      // why no more will come
-	expired  bool       // the deadline for Read has passed
-	until    time.Time  // that deadline
-	deadline *time.Timer
-	next     Handler // who gets the stream when it is started
-	drained  bool    // the stream drained before that
-	given    bool    // next has it
+	mu       sync.Mutex // guards the fields below; taken before the Stream's
+	changed  sync.Cond  // broadcast when a field changes that Read or Dial waits for
+	state    connState
+	buf      []byte // arrived and not read
+	err      error  // why nothing more will arrive
+	until    time.Time
+	deadline *time.Timer // of Read, at until
+	expired  bool        // the deadline has passed
+	next     Handler     // gets the Stream's events once it is handed over
+	drained  bool        // the Stream drained before that
 }
 
-// heldBytes is how much of what comes is kept for Read, before the rest is left to the kernel. It is also the size of a read,
-// so twice that is held at most.
-const heldBytes = 16 << 10
+// connState is a Conn's place in its life:
+//
+//	connecting            -> connected   the kernel reports a dialled connection writable
+//	connecting, connected -> discarding  Shutdown: what arrives is dropped
+//	any                   -> handedOver  Start of the Stream that New made of it
+type connState uint8
 
-// newConn makes a Conn of a descriptor that does not block, which it owns.
-func newConn(l *loop, fd int, remote net.Addr) *Conn {
-	c := &Conn{remote: remote}
+const (
+	connecting connState = iota
+	connected
+	discarding
+	handedOver
+)
+
+var connStateNames = [...]string{
+	connecting: "connecting", connected: "connected", discarding: "discarding", handedOver: "handedOver",
+}
+
+func (s connState) String() string { return nameOf(connStateNames[:], s) }
+
+// moveLocked is the only place where a connState changes: it makes the transition if the drawing has it.
+func (c *Conn) moveLocked(to connState) {
+	if to > c.state { // no transition leads back
+		c.state = to
+	}
+}
+
+// connBufferBytes is how much a Conn keeps unread before it leaves the rest to the kernel. It is also the size of a
+// Conn's reads, so it keeps twice that at most.
+const connBufferBytes = 16 << 10
+
+// newConn makes a Conn of a non-blocking descriptor, and owns it.
+func newConn(l *loop, fd int, remote net.Addr, state connState) *Conn {
+	c := &Conn{remote: remote, state: state}
 	c.changed.L = &c.mu
-	c.s = &loopStream{loop: l, fd: fd, h: heldReader{c}, held: c}
+	c.s = &loopStream{loop: l, fd: fd, h: connHandler{c}, conn: c}
 	return c
 }
 
-// Start has the loop serve the Conn. It is to be called once, or Close in its stead.
+// Start makes the loop serve the Conn. Call it once, or Close instead.
 func (c *Conn) Start() error {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	return c.s.registerLocked()
 }
 
-// Notify has fn called in the loop whenever something has come, or the connection has ended, until a Stream is made of
-// it. fn must not wait. It is to be called before Start.
+// Notify sets a function that the loop calls when bytes have arrived, or the connection has ended, until a Stream is
+// made of the Conn. fn must not wait. Call Notify before Start.
 func (c *Conn) Notify(fn func()) { c.notify = fn }
 
-// OnRelease has fn called once, when the connection's descriptor is closed, unless it was detached. It is to be called before Start.
-func (c *Conn) OnRelease(fn func()) { c.s.release = fn }
+// OnClose sets a function that is called once, when the descriptor is closed, unless it was detached. Call OnClose
+// before Start.
+func (c *Conn) OnClose(fn func()) { c.s.onClose = fn }
 
-// Received is what has come and was not read, and why no more will come, if so. It is valid until the next Read, or until
-// fn returns that was given to Notify.
+// Received returns the bytes that have arrived and not been read, and the reason why no more will arrive, if there is
+// one. The bytes are valid until the next Read, or until the function given to Notify returns.
 func (c *Conn) Received() ([]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -81,7 +106,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		return 0, os.ErrDeadlineExceeded
 	case len(c.buf) > 0:
 		n := copy(p, c.buf)
-		c.takeLocked(n)
+		c.consumeLocked(n)
 		return n, nil
 	case errors.Is(c.err, ErrClosed):
 		return 0, net.ErrClosed
@@ -89,49 +114,49 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return 0, c.err
 }
 
-// Discard drops the first n bytes of what was Received.
+// Discard drops the first n bytes of what Received returns.
 func (c *Conn) Discard(n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.takeLocked(n)
+	c.consumeLocked(n)
 }
 
-// takeLocked takes n bytes from what came.
-func (c *Conn) takeLocked(n int) {
+// consumeLocked removes n bytes from the buffer. When little is left, the Stream reads again.
+func (c *Conn) consumeLocked(n int) {
+	before := len(c.buf)
 	if c.buf = c.buf[n:]; len(c.buf) == 0 {
 		c.buf = nil
 	}
-	if c.full && len(c.buf) < heldBytes/2 {
-		c.full = false
-		c.s.hold(false)
+	if before >= connBufferBytes/2 && len(c.buf) < connBufferBytes/2 {
+		c.s.setFull(false)
 	}
 }
 
-// Write implements net.Conn. It does not wait.
+// Write implements net.Conn. It never blocks.
 func (c *Conn) Write(p []byte) (int, error) {
 	c.s.Write(p)
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
-	switch {
-	case c.s.werr != nil:
-		return 0, c.s.werr
-	case c.s.closed:
+	switch err := c.s.err; {
+	case errors.Is(err, ErrClosed):
 		return 0, net.ErrClosed
+	case err != nil:
+		return 0, err
 	}
-	return len(p), nil // or dropped, if the peer has ended: then what it said before is still to be read
+	return len(p), nil // even if the peer has ended and p is dropped: what it sent before can still be read
 }
 
-// Close implements net.Conn. What waits to be written is dropped.
+// Close implements net.Conn. It drops bytes that wait to be written.
 func (c *Conn) Close() error {
 	c.s.Close()
 	return nil
 }
 
-// Shutdown is Stream's. What comes from then on is dropped.
+// Shutdown is like Stream's. What arrives from then on is dropped.
 func (c *Conn) Shutdown(linger time.Duration) {
 	c.mu.Lock()
-	c.dropping = true
-	c.takeLocked(len(c.buf))
+	c.moveLocked(discarding)
+	c.consumeLocked(len(c.buf))
 	c.mu.Unlock()
 	c.s.Shutdown(linger)
 }
@@ -153,7 +178,7 @@ func (c *Conn) RemoteAddr() net.Addr { return c.remote }
 // SetDeadline implements net.Conn.
 func (c *Conn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }
 
-// SetWriteDeadline implements net.Conn: a write does not wait.
+// SetWriteDeadline implements net.Conn. It has no effect, because writes never block.
 func (c *Conn) SetWriteDeadline(time.Time) error { return nil }
 
 // SetReadDeadline implements net.Conn.
@@ -173,7 +198,7 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 	return nil
 }
 
-// expire ends a Read that waits, unless the deadline was moved meanwhile.
+// expire ends a Read that waits, unless the deadline has been moved.
 func (c *Conn) expire(t time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -183,33 +208,34 @@ func (c *Conn) expire(t time.Time) {
 	}
 }
 
-// Detach takes the Conn off its loop, and makes one of package net of it; what has been Received is not read from that
-// again. release is what was to be called when the connection is closed; after an error that is done. Detach is to be called
-// in the loop, by the function given to Notify.
-func (c *Conn) Detach() (conn net.Conn, release func(), err error) {
+// Detach takes the Conn off its loop and makes a connection of package net of it. That connection does not read again
+// what was Received. The caller must call onClose, which may be nil, when it closes conn; after an error Detach has
+// done so. Call Detach in the loop, from the function given to Notify.
+func (c *Conn) Detach() (conn net.Conn, onClose func(), err error) {
 	s := c.s
 	s.mu.Lock()
 	fd := s.fd
-	if fd < 0 || s.closed {
+	if fd < 0 || s.phase == closing {
 		s.mu.Unlock()
 		return nil, nil, net.ErrClosed
 	}
-	s.loop.forget(fd)
-	s.loop.remove(s.slot)
-	s.fd, release, s.release = -1, s.release, nil
+	s.loop.unregister(fd)
+	s.loop.freeSlot(s.slot)
+	s.phase.moveLocked(closed)
+	s.fd, onClose, s.onClose = -1, s.onClose, nil
 	s.mu.Unlock()
 	conn, err = s.loop.netConn(fd)
 	if err != nil {
-		if release != nil {
-			release()
+		if onClose != nil {
+			onClose()
 		}
 		return nil, nil, err
 	}
-	return conn, release, nil
+	return conn, onClose, nil
 }
 
-// netConn makes a connection of package net of a descriptor, which is closed. It needs a second one for a moment: where there
-// is none, the loop's spare one makes room.
+// netConn makes a connection of package net of a descriptor, which it closes. That takes a second descriptor for a
+// moment; if there is none left, netConn gives up the loop's spare one.
 func (l *loop) netConn(fd int) (net.Conn, error) {
 	f := os.NewFile(uintptr(fd), "")
 	conn, err := net.FileConn(f)
@@ -218,193 +244,9 @@ func (l *loop) netConn(fd int) (net.Conn, error) {
 		l.spareFD = -1
 		conn, err = net.FileConn(f)
 	}
-	_ = f.Close() // it is no file with something left to write
+	_ = f.Close() // nothing is buffered that could fail to be written
 	if l.spareFD < 0 {
-		l.spareFD, _ = newEventFD() // or the next time
+		l.spareFD, _ = newEventFD() // or at the next call
 	}
 	return conn, err
-}
-
-// heldReader is the Handler of a Conn's stream, until New gives it another.
-type heldReader struct{ c *Conn }
-
-// Read implements Handler.
-func (r heldReader) Read(p []byte) {
-	c := r.c
-	c.mu.Lock()
-	switch {
-	case c.given: // just now
-		c.mu.Unlock()
-		c.s.passOn(p)
-		return
-	case c.dropping:
-		c.mu.Unlock()
-		return
-	}
-	c.buf = append(c.buf, p...)
-	if len(c.buf) >= heldBytes {
-		c.full = true
-		c.s.hold(true)
-	}
-	c.changed.Broadcast()
-	c.mu.Unlock()
-	if c.notify != nil {
-		c.notify()
-	}
-}
-
-// Flush implements Handler.
-func (r heldReader) Flush() {
-	c := r.c
-	c.mu.Lock()
-	given := c.given
-	c.mu.Unlock()
-	if given { // since it was read
-		c.next.Flush()
-	}
-}
-
-// Drained implements Handler.
-func (r heldReader) Drained() {
-	c := r.c
-	c.mu.Lock()
-	given := c.given
-	c.drained = true
-	c.mu.Unlock()
-	if given {
-		c.next.Drained()
-	}
-}
-
-// Closed implements Handler.
-func (r heldReader) Closed(err error) {
-	c := r.c
-	c.mu.Lock()
-	given := c.given
-	c.err = err
-	c.changed.Broadcast()
-	c.mu.Unlock()
-	switch {
-	case given: // just now: what came before is to be read first
-		c.s.endFor(err)
-	case c.notify != nil:
-		c.notify()
-	}
-}
-
-// connected says that the connection has come about.
-func (c *Conn) connected() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.open = true
-	c.changed.Broadcast()
-}
-
-// become has h get what happens from the stream's start on.
-func (c *Conn) become(h Handler) Stream {
-	c.next = h
-	return c.s
-}
-
-// give starts the stream for the Handler that became its own.
-func (c *Conn) give(initial []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.deadline != nil {
-		c.deadline.Stop()
-	}
-	initial = append(slices.Clip(initial), c.buf...)
-	c.buf = nil
-	c.given = true
-	c.s.startHeld(c.next, initial, c.err)
-	if c.drained && c.err == nil {
-		go c.s.tellDrained(c.next)
-	}
-}
-
-// hold stops the reading of a stream whose Conn has enough for now, or goes on with it.
-func (s *loopStream) hold(full bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.full = full && s.werr == nil && !s.closed // else the end is to be found
-	if !s.full && s.unread {
-		s.unread = false
-		s.loop.schedule(s)
-	}
-}
-
-// startHeld gives the stream its Handler; ended is not nil if the connection has ended.
-func (s *loopStream) startHeld(h Handler, initial []byte, ended error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.h, s.held, s.initial, s.full = h, nil, initial, false
-	switch {
-	case ended != nil:
-		s.endedLocked(ended)
-	case len(initial) > 0, s.unread:
-		s.loop.schedule(s) // no event will come for that
-	}
-}
-
-// endFor has the Handler read what came before, and then told of the end, when it is not paused.
-func (s *loopStream) endFor(err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.endedLocked(err)
-}
-
-func (s *loopStream) endedLocked(err error) {
-	s.ended, s.werr = true, err
-	s.loop.schedule(s)
-}
-
-// passOn gives p to the Handler that the stream got while p was read, after what came before. It runs in the loop.
-func (s *loopStream) passOn(p []byte) {
-	s.mu.Lock()
-	h, initial := s.h, s.initial
-	switch {
-	case s.closed:
-		s.mu.Unlock()
-		return
-	case s.paused:
-		s.initial, s.unread = append(initial, p...), true
-		s.mu.Unlock()
-		return
-	}
-	s.initial = nil
-	s.mu.Unlock()
-	if len(initial) > 0 {
-		h.Read(initial)
-	}
-	h.Read(p)
-}
-
-func (s *loopStream) tellDrained(h Handler) {
-	defer recoverFor(h, s.Close)
-	h.Drained()
-}
-
-// netAddr is a socket's address as package net has it.
-func netAddr(sa syscall.Sockaddr) net.Addr {
-	switch sa := sa.(type) {
-	case *syscall.SockaddrInet4:
-		return &net.TCPAddr{IP: slices.Clone(sa.Addr[:]), Port: sa.Port}
-	case *syscall.SockaddrInet6:
-		return &net.TCPAddr{IP: slices.Clone(sa.Addr[:]), Port: sa.Port, Zone: zone(sa.ZoneId)}
-	case *syscall.SockaddrUnix:
-		return &net.UnixAddr{Name: sa.Name, Net: "unix"}
-	}
-	return nil
-}
-
-// zone is the name of a link-local address's interface.
-func zone(index uint32) string {
-	if index == 0 {
-		return ""
-	}
-	ifi, err := net.InterfaceByIndex(int(index))
-	if err != nil {
-		return ""
-	}
-	return ifi.Name
 }

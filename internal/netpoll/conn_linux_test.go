@@ -76,6 +76,18 @@ func connPair(way func(testing.TB, net.Listener) (*netpoll.Conn, net.Conn), list
 	}
 }
 
+// accept has the event loop accept a listener's connections until stop is called.
+func accept(t testing.TB, ln net.Listener, a netpoll.Acceptor) (stop func()) {
+	t.Helper()
+	stop, err := netpoll.Accept(ln, a)
+	if errors.Is(err, netpoll.ErrLoopOff) && loopIsOff {
+		t.Skip("needs the event loop")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	return stop
+}
+
 // arrivals is an Acceptor that starts the connections.
 type arrivals struct {
 	prepare func(c *netpoll.Conn) // called before Start; nil for nothing
@@ -123,8 +135,7 @@ func acceptedAfter(t testing.TB, ln net.Listener, prepare func(*netpoll.Conn)) (
 	t.Helper()
 	a := newArrivals()
 	a.prepare = prepare
-	stop := netpoll.Accept(ln, a)
-	defer stop()
+	defer accept(t, ln, a)()
 	peer := netDial(t, ln.Addr())
 	return a.next(t), peer
 }
@@ -144,6 +155,10 @@ func dialled(t testing.TB, ln net.Listener) (*netpoll.Conn, net.Conn) {
 	ours, err := netpoll.Dial(t.Context(), ln.Addr(), patience)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if loopIsOff {
+		ours.Close()
+		t.Skip("needs the event loop")
 	}
 	peer, err := ln.Accept()
 	if err != nil {
@@ -311,7 +326,7 @@ func TestConnHoldsLittle(t *testing.T) {
 		if err == nil {
 			t.Fatal("the peer could write all")
 		}
-		if held, _ := ours.Received(); len(held) > 2*netpoll.HeldBytes {
+		if held, _ := ours.Received(); len(held) > 2*netpoll.ConnBufferBytes {
 			t.Errorf("%d bytes are held", len(held))
 		}
 		go func() {
@@ -400,9 +415,9 @@ func TestStreamOfAConnThatHasEnded(t *testing.T) {
 // A pause from before Start holds, even if the Conn held so much that it read no more.
 func TestPausedWithMuchReceived(t *testing.T) {
 	conns(t, func(t *testing.T, ours *netpoll.Conn, peer net.Conn) {
-		data := randomBytes(t, 8*netpoll.HeldBytes)
+		data := randomBytes(t, 8*netpoll.ConnBufferBytes)
 		write(t, peer, data)
-		for held, _ := ours.Received(); len(held) < netpoll.HeldBytes; held, _ = ours.Received() {
+		for held, _ := ours.Received(); len(held) < netpoll.ConnBufferBytes; held, _ = ours.Received() {
 			time.Sleep(time.Millisecond)
 		}
 		r := newRecorder()
@@ -486,7 +501,7 @@ func TestConnIsReleasedOnce(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var released atomic.Int32
-			ours, peer := acceptedAfter(t, tcpListener(t), func(c *netpoll.Conn) { c.OnRelease(func() { released.Add(1) }) })
+			ours, peer := acceptedAfter(t, tcpListener(t), func(c *netpoll.Conn) { c.OnClose(func() { released.Add(1) }) })
 			defer peer.Close()
 			tt.end(t, ours, peer)
 			await(t, "the release", func() bool { return released.Load() > 0 })
@@ -500,7 +515,7 @@ func TestConnIsReleasedOnce(t *testing.T) {
 		released := 0
 		a := closer{done: make(chan struct{}), released: &released}
 		ln := tcpListener(t)
-		defer netpoll.Accept(ln, a)()
+		defer accept(t, ln, a)()
 		peer := netDial(t, ln.Addr())
 		defer peer.Close()
 		<-a.done
@@ -518,7 +533,7 @@ type closer struct {
 
 func (a closer) Accepted(c *netpoll.Conn) {
 	defer close(a.done)
-	c.OnRelease(func() { *a.released++ })
+	c.OnClose(func() { *a.released++ })
 	c.Close()
 	c.Close()
 	if err := c.Start(); err == nil {

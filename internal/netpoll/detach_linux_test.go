@@ -25,7 +25,7 @@ func detach(t *testing.T, ln net.Listener, before func(c *netpoll.Conn), release
 	done := make(chan *detached, 1)
 	var once sync.Once
 	ours, peer := acceptedAfter(t, ln, func(c *netpoll.Conn) {
-		c.OnRelease(release)
+		c.OnClose(release)
 		c.Notify(func() {
 			once.Do(func() {
 				p, _ := c.Received()

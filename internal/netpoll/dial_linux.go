@@ -10,20 +10,21 @@ import (
 	"time"
 )
 
-// Dial connects to a TCP or Unix address, within the timeout. The connection is a *Conn where a loop can serve it. Errors are
-// *net.OpError, as of net.Dialer.
+// Dial connects to a TCP or Unix address within timeout. It returns a *Conn if the event loop can serve the connection,
+// and otherwise one of package net. Errors are *net.OpError, like those of net.Dialer.
 func Dial(ctx context.Context, addr net.Addr, timeout time.Duration) (net.Conn, error) {
 	family, sa := sockaddr(addr)
-	if sa == nil || pickLoop() == nil {
+	l := pickLoop()
+	if sa == nil || l == nil {
 		d := net.Dialer{Timeout: timeout}
 		return d.DialContext(ctx, addr.Network(), addr.String())
 	}
-	c, err := connect(ctx, family, sa, addr, timeout)
+	c, err := connect(ctx, l, family, sa, addr, timeout)
 	for range 2 { // as package net does
-		if !errors.Is(err, errItself) && !errors.Is(err, syscall.EADDRNOTAVAIL) {
+		if !errors.Is(err, errSelfConnect) && !errors.Is(err, syscall.EADDRNOTAVAIL) {
 			break
 		}
-		c, err = connect(ctx, family, sa, addr, timeout)
+		c, err = connect(ctx, l, family, sa, addr, timeout)
 	}
 	if err != nil {
 		return nil, &net.OpError{Op: "dial", Net: addr.Network(), Addr: addr, Err: err}
@@ -31,35 +32,19 @@ func Dial(ctx context.Context, addr net.Addr, timeout time.Duration) (net.Conn, 
 	return c, nil
 }
 
-// errItself is for a connection to itself, which comes about if the system chooses the very port that is dialled for the end
-// that dials, and nobody listens there.
-var errItself = fmt.Errorf("connected to itself: %w", syscall.ECONNREFUSED)
+// errSelfConnect is for a connection to itself: if no process listens on the port, the kernel may choose that very port
+// as the local one, and TCP's simultaneous open then succeeds.
+var errSelfConnect = fmt.Errorf("connected to itself: %w", syscall.ECONNREFUSED)
 
-// sockaddr is an address as the system takes it, or nil.
-func sockaddr(addr net.Addr) (family int, sa syscall.Sockaddr) {
-	switch a := addr.(type) {
-	case *net.UnixAddr:
-		return syscall.AF_UNIX, &syscall.SockaddrUnix{Name: a.Name}
-	case *net.TCPAddr:
-		if ip := a.IP.To4(); ip != nil {
-			return syscall.AF_INET, &syscall.SockaddrInet4{Port: a.Port, Addr: [4]byte(ip)}
-		}
-		if ip := a.IP.To16(); ip != nil && a.Zone == "" {
-			return syscall.AF_INET6, &syscall.SockaddrInet6{Port: a.Port, Addr: [16]byte(ip)}
-		}
-	}
-	return 0, nil
-}
-
-// connect makes a connection that a loop serves.
-func connect(ctx context.Context, family int, sa syscall.Sockaddr, addr net.Addr, timeout time.Duration) (*Conn, error) {
-	c, err := beginToConnect(family, sa, addr)
+// connect makes a connection that l serves.
+func connect(ctx context.Context, l *loop, family int, sa syscall.Sockaddr, addr net.Addr, timeout time.Duration) (*Conn, error) {
+	c, err := startConnect(l, family, sa, addr)
 	if err != nil {
 		return nil, err
 	}
-	err = c.awaitOpen(ctx, timeout)
-	if err == nil && c.isItself() {
-		err = errItself
+	err = c.awaitConnected(ctx, timeout)
+	if err == nil && c.isSelfConnected() {
+		err = errSelfConnect
 	}
 	if err != nil {
 		_ = c.Close()
@@ -68,7 +53,7 @@ func connect(ctx context.Context, family int, sa syscall.Sockaddr, addr net.Addr
 	return c, nil
 }
 
-func beginToConnect(family int, sa syscall.Sockaddr, addr net.Addr) (*Conn, error) {
+func startConnect(l *loop, family int, sa syscall.Sockaddr, addr net.Addr) (*Conn, error) {
 	fd, err := syscall.Socket(family, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
@@ -79,34 +64,35 @@ func beginToConnect(family int, sa syscall.Sockaddr, addr net.Addr) (*Conn, erro
 		closeFD(fd)
 		return nil, os.NewSyscallError("connect", err)
 	}
-	c := newConn(pickLoop(), fd, addr)
-	c.open = err == nil
-	if !c.open { // over the loopback it is mostly there already
-		_, err := syscall.Getpeername(fd)
-		c.open = err == nil
+	state := connected
+	if err != nil { // over the loopback it is mostly connected already
+		if _, err := syscall.Getpeername(fd); err != nil {
+			state = connecting
+		}
 	}
+	c := newConn(l, fd, addr, state)
 	return c, c.Start()
 }
 
-// noDelay has small writes sent at once, as package net does.
+// noDelay turns off Nagle's algorithm, as package net does.
 func noDelay(fd, family int) {
 	if family != syscall.AF_UNIX {
-		_ = syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1) // else it is only slower
+		_ = syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1) // without it writes are only slower
 	}
 }
 
-// awaitOpen waits until the connection has come about.
-func (c *Conn) awaitOpen(ctx context.Context, timeout time.Duration) error {
+// awaitConnected waits until the connection is established, or fails.
+func (c *Conn) awaitConnected(ctx context.Context, timeout time.Duration) error {
 	c.mu.Lock()
-	open := c.open
+	state := c.state
 	c.mu.Unlock()
-	if open {
+	if state != connecting {
 		return ctx.Err()
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = c.SetReadDeadline(time.Now()) })
-	err := c.opened()
+	err := c.waitConnected()
 	if !stop() { // the connection has a deadline now
 		return ctx.Err()
 	}
@@ -116,15 +102,15 @@ func (c *Conn) awaitOpen(ctx context.Context, timeout time.Duration) error {
 	return err
 }
 
-// opened waits until the connection has come about, or cannot, or the deadline for reading is over.
-func (c *Conn) opened() error {
+// waitConnected waits for the same, or for Read's deadline.
+func (c *Conn) waitConnected() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for !c.open && c.err == nil && !c.expired {
+	for c.state == connecting && c.err == nil && !c.expired {
 		c.changed.Wait()
 	}
 	switch {
-	case c.open: // even if it has ended since
+	case c.state != connecting: // even if it has ended since
 		return nil
 	case c.err != nil:
 		return c.err
@@ -132,8 +118,8 @@ func (c *Conn) opened() error {
 	return os.ErrDeadlineExceeded
 }
 
-// isItself reports whether both ends of the connection are one.
-func (c *Conn) isItself() bool {
+// isSelfConnected reports whether both ends of the connection are the same socket.
+func (c *Conn) isSelfConnected() bool {
 	remote, ok := c.remote.(*net.TCPAddr)
 	if !ok {
 		return false

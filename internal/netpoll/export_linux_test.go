@@ -5,10 +5,19 @@ import (
 	"syscall"
 )
 
-// HeldBytes is how much a Conn holds, more or less.
-const HeldBytes = heldBytes
+// ConnBufferBytes is about how much a Conn keeps unread.
+const ConnBufferBytes = connBufferBytes
 
-// SetBuffers sets the sizes of the kernel's buffers.
+// AcceptPause is how long a listener rests after a failure.
+const AcceptPause = acceptPause
+
+// NewLoop starts an event loop.
+func NewLoop() error {
+	_, err := newLoop()
+	return err
+}
+
+// SetBuffers sets the sizes of the kernel's socket buffers.
 func (c *Conn) SetBuffers(n int) error {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
@@ -17,7 +26,7 @@ func (c *Conn) SetBuffers(n int) error {
 		syscall.SetsockoptInt(c.s.fd, syscall.SOL_SOCKET, syscall.SO_RCVBUF, n))
 }
 
-// NoDelay reports whether small writes are sent at once.
+// NoDelay reports whether small writes are sent immediately.
 func (c *Conn) NoDelay() bool {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()

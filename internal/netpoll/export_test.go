@@ -1,4 +1,4 @@
 package netpoll
 
-// NewGoStream makes a Stream that no event loop serves.
+// NewGoStream makes a Stream that goroutines serve.
 var NewGoStream = newGoStream

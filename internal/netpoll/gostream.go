@@ -11,41 +11,37 @@ import (
 	"time"
 )
 
-// chunkBytes is how much the writer gives the kernel at a time, to see progress between.
+// chunkBytes bounds one write of the writer, so that Delivered shows progress in between.
 const chunkBytes = 64 << 10
 
-// goStream is a Stream with a goroutine that reads, and one that writes while the kernel takes no more.
-// A connection that is not a plain socket (TLS) is written by the latter only: nobody can tell when its Write would
-// block. Where both locks are held, wmu was taken first.
+// goStream is a Stream that goroutines serve: a reader for its whole life, and a writer while bytes are queued. A
+// plain socket is also written from Write, as far as the kernel takes it. A connection that is not a plain socket
+// (TLS) is written by the writer only, because nothing tells whether its Write would block.
+//
+// It uses package net and ordinary system calls, so it works on every system, and when the event loop is switched off.
 type goStream struct {
 	// Immutable.
 	conn   net.Conn
-	raw    syscall.RawConn // nil where the connection is not a plain socket
-	socket syscall.RawConn // the socket below, if there is one
+	raw    syscall.RawConn // nil if the connection is not a plain socket
+	socket syscall.RawConn // the socket underneath, or nil
 	h      Handler
 
-	rmu     sync.Mutex // guards the fields below
-	paused  bool
-	ending  bool // Shutdown was called, or a write failed: pausing has no effect any more
-	closed  bool // by Close, or the reader's end
-	resumed sync.Cond
-
-	wmu       sync.Mutex // guards the fields below; never held during a blocking call
-	queue     []byte     // waiting for the writer
-	inHand    int        // bytes that the writer has taken from queue, and the kernel not yet from it
-	taken     int64      // bytes that the kernel took, since the beginning
-	writing   bool       // the writer runs
-	werr      error
-	shutdown  bool      // nothing more is taken, and the writing side ends once the queue is empty
-	shutDown  bool      // it has ended
-	unwritten sync.Cond // signalled when writing ends
-	try       tryWrite
+	// mu guards the fields below. It is not held while conn is closed: that waits for the reader, which may want mu.
+	mu      sync.Mutex
+	wake    sync.Cond // wakes the reader, which waits while paused or for the writer's end
+	phase   phase
+	read    readState // on or paused; counts only while the phase is open
+	queue   []byte    // waits for the writer
+	inHand  int       // bytes that the writer took from the queue and the kernel has not taken yet
+	taken   int64     // bytes that the kernel has taken since the beginning
+	writing bool      // the writer runs
+	err     error     // of a failed write
+	try     tryWrite
 }
 
 func newGoStream(conn net.Conn, h Handler) *goStream {
 	s := &goStream{conn: conn, h: h}
-	s.resumed.L = &s.rmu
-	s.unwritten.L = &s.wmu
+	s.wake.L = &s.mu
 	s.try.fn = s.try.writeFD
 	s.raw = rawConn(conn)
 	s.socket = s.raw
@@ -57,7 +53,7 @@ func newGoStream(conn net.Conn, h Handler) *goStream {
 
 func rawConn(conn net.Conn) syscall.RawConn {
 	if runtime.GOOS == "windows" {
-		return nil // see socket_windows.go
+		return nil // see fd_windows.go
 	}
 	if sc, ok := conn.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
@@ -67,41 +63,38 @@ func rawConn(conn net.Conn) syscall.RawConn {
 	return nil
 }
 
+func (s *goStream) handler() Handler { return s.h }
+
+// Start implements Stream.
 func (s *goStream) Start(initial []byte) {
-	go s.readLoop(initial) // ends when the connection ends, Close closes it, or Shutdown's time is up
+	go s.readLoop(initial) // ends when the connection ends, Close closes it, or Shutdown's linger time is up
 }
 
-func (s *goStream) Pause() {
-	s.rmu.Lock()
-	s.paused = true
-	s.rmu.Unlock()
+// Pause implements Stream.
+func (s *goStream) Pause() { s.setRead(readPaused) }
+
+// Resume implements Stream.
+func (s *goStream) Resume() { s.setRead(readOn) }
+
+func (s *goStream) setRead(to readState) {
+	s.mu.Lock()
+	s.read.moveLocked(to)
+	s.mu.Unlock()
+	s.wake.Broadcast()
 }
 
-func (s *goStream) Resume() {
-	s.rmu.Lock()
-	s.paused = false
-	s.rmu.Unlock()
-	s.resumed.Broadcast()
-}
-
-// end makes the reader see how the connection ends, even if it is paused.
-func (s *goStream) end() {
-	s.rmu.Lock()
-	s.ending = true
-	s.rmu.Unlock()
-	s.resumed.Broadcast()
-}
-
+// Close implements Stream.
 func (s *goStream) Close() {
-	s.rmu.Lock()
-	s.closed = true
-	s.rmu.Unlock()
-	s.resumed.Broadcast()
+	s.mu.Lock()
+	s.phase.moveLocked(closing)
+	s.queue = nil
+	s.mu.Unlock()
+	s.wake.Broadcast()
 	s.closeConn()
 }
 
-// closeConn closes the socket itself: closing a TLS connection would write an alert first, and may
-// wait for that. A peer that is to see an orderly end got it by Shutdown.
+// closeConn closes the socket itself. To close a TLS connection would write an alert, which may block; a peer that
+// should see an orderly end got the alert from Shutdown.
 func (s *goStream) closeConn() {
 	if c, ok := s.conn.(interface{ NetConn() net.Conn }); ok {
 		c.NetConn().Close()
@@ -110,26 +103,30 @@ func (s *goStream) closeConn() {
 	s.conn.Close()
 }
 
+// Shutdown implements Stream.
 func (s *goStream) Shutdown(linger time.Duration) {
-	s.wmu.Lock()
-	defer s.wmu.Unlock()
-	if s.shutdown {
+	s.mu.Lock()
+	if s.phase != open {
+		s.mu.Unlock()
 		return
 	}
-	s.shutdown = true
 	s.conn.SetDeadline(time.Now().Add(linger)) // fails only if the connection has ended
-	s.end()
-	switch {
-	case s.writing: // the writer does it
-	case s.raw != nil:
+	if s.raw != nil && !s.writing {
+		s.phase.moveLocked(writeClosed)
+		s.mu.Unlock()
+		s.wake.Broadcast()
 		s.closeWrite()
-		s.shutDown = true
-	default:
-		s.startWriterLocked() // TLS has an alert to write
+		return
 	}
+	s.phase.moveLocked(writeClosing)
+	if !s.writing {
+		s.startWriterLocked() // TLS ends with an alert, which may block
+	}
+	s.mu.Unlock()
+	s.wake.Broadcast()
 }
 
-// closeWrite tells the peer that no more will come.
+// closeWrite tells the peer that nothing more will come.
 func (s *goStream) closeWrite() {
 	if c, ok := s.conn.(interface{ CloseWrite() error }); ok {
 		_ = c.CloseWrite() // fails only if the connection has ended
@@ -140,38 +137,38 @@ func (s *goStream) closeWrite() {
 
 // readLoop is the reader.
 func (s *goStream) readLoop(initial []byte) {
-	err := s.read(initial)
-	werr := s.endWriting(errors.Is(err, io.EOF))
-	s.rmu.Lock()
-	if werr != nil {
-		err = werr // it made the reader end, or tells more
+	var err error
+	safely(s, func() { err = s.readAll(initial) })
+	err = s.finish(err)
+	s.closeConn()
+	safely(s, func() { s.h.Closed(err) })
+}
+
+// finish moves to closed and returns the error for Closed; err is why reading ended. After the peer's orderly end it
+// first waits for bytes queued before Shutdown. Shutdown's deadline bounds that wait.
+func (s *goStream) finish(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if errors.Is(err, io.EOF) {
+		s.phase.moveLocked(readClosed)
 	}
-	if s.closed || s.ending && errors.Is(err, os.ErrDeadlineExceeded) {
+	for s.phase == readClosed && s.writing {
+		s.wake.Wait()
+	}
+	if s.err != nil {
+		err = s.err // it ended the reading, or says more
+	}
+	if s.phase == closing || s.phase != open && errors.Is(err, os.ErrDeadlineExceeded) {
 		err = ErrClosed
 	}
-	s.closed = true
-	s.rmu.Unlock()
-	s.closeConn()
-	defer recoverFor(s.h, s.Close)
-	s.h.Closed(err)
+	s.phase.moveLocked(closed)
+	return err
 }
 
-// endWriting returns the error of a write that failed. After the peer's orderly end it waits for what is still to be
-// written, if Shutdown asked for that; Shutdown's time bounds it.
-func (s *goStream) endWriting(orderly bool) error {
-	s.wmu.Lock()
-	defer s.wmu.Unlock()
-	for orderly && s.shutdown && s.writing {
-		s.unwritten.Wait()
-	}
-	return s.werr
-}
-
-// read hands over all there is to read, and returns how it ended.
-func (s *goStream) read(initial []byte) error {
-	defer recoverFor(s.h, s.Close)
+// readAll passes everything to the Handler until reading ends, and returns why.
+func (s *goStream) readAll(initial []byte) error {
 	if len(initial) > 0 && s.waitResumed() {
-		s.handOver(initial)
+		s.deliver(initial)
 	}
 	if s.raw != nil {
 		return s.readSocket()
@@ -179,30 +176,31 @@ func (s *goStream) read(initial []byte) error {
 	return s.readConn()
 }
 
-func (s *goStream) handOver(p []byte) {
+func (s *goStream) deliver(p []byte) {
 	s.h.Read(p)
 	s.h.Flush()
 }
 
-// waitResumed waits while the stream is paused. It returns false if it was closed.
+func (s *goStream) pausedLocked() bool { return s.read == readPaused && s.phase == open }
+
+// waitResumed waits while the Stream is paused. It returns false if the Stream was closed.
 func (s *goStream) waitResumed() bool {
-	s.rmu.Lock()
-	defer s.rmu.Unlock()
-	for s.paused && !s.ending && !s.closed {
-		s.resumed.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.pausedLocked() {
+		s.wake.Wait()
 	}
-	return !s.closed
+	return s.phase != closing
 }
 
-// mayRead reports whether waitResumed would return at once.
-func (s *goStream) mayRead() bool {
-	s.rmu.Lock()
-	defer s.rmu.Unlock()
-	return !s.paused || s.ending || s.closed
+func (s *goStream) paused() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pausedLocked()
 }
 
-// readSocket reads a plain socket. It takes a buffer only once there is something to
-// read: an idle connection holds none.
+// readSocket reads a plain socket. It takes a buffer only when there is something to read, so an idle connection
+// holds none.
 func (s *goStream) readSocket() error {
 	var (
 		bufp *[]byte // nil if nothing was read, because of a pause
@@ -211,11 +209,11 @@ func (s *goStream) readSocket() error {
 	)
 	ready := func(fd uintptr) bool {
 		bufp = nil
-		if !s.mayRead() {
+		if s.paused() {
 			return true
 		}
 		b := readBuffers.Get().(*[]byte)
-		if n, rerr = readFD(int(fd), *b); errors.Is(rerr, syscall.EAGAIN) {
+		if n, rerr = readFD(int(fd), *b, sysRead); errors.Is(rerr, syscall.EAGAIN) {
 			readBuffers.Put(b)
 			return false
 		}
@@ -233,7 +231,7 @@ func (s *goStream) readSocket() error {
 			continue
 		}
 		if rerr == nil && n > 0 {
-			s.handOver((*bufp)[:n])
+			s.deliver((*bufp)[:n])
 		}
 		readBuffers.Put(bufp)
 		switch {
@@ -245,16 +243,7 @@ func (s *goStream) readSocket() error {
 	}
 }
 
-func readFD(fd int, p []byte) (int, error) {
-	for {
-		n, err := recvFD(fd, p)
-		if err == nil || !errors.Is(err, syscall.EINTR) {
-			return n, err
-		}
-	}
-}
-
-// readConn reads what is not a plain socket, with a small buffer while it waits.
+// readConn reads a connection that is not a plain socket. It waits with a small buffer.
 func (s *goStream) readConn() error {
 	small := make([]byte, 4<<10)
 	for {
@@ -266,7 +255,7 @@ func (s *goStream) readConn() error {
 			if !s.waitResumed() { // paused while it read
 				return ErrClosed
 			}
-			s.handOver(small[:n])
+			s.deliver(small[:n])
 		}
 		if err != nil {
 			return err
@@ -274,18 +263,28 @@ func (s *goStream) readConn() error {
 	}
 }
 
+// Write implements Stream.
 func (s *goStream) Write(p []byte) (queued int) {
-	s.wmu.Lock()
-	defer s.wmu.Unlock()
-	if s.werr != nil || s.shutdown {
-		return s.queuedLocked()
+	queued, err := s.write(p)
+	if err != nil {
+		s.closeConn()
+	}
+	return queued
+}
+
+// write returns the error of a failed write.
+func (s *goStream) write(p []byte) (queued int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.phase != open {
+		return s.queuedLocked(), nil
 	}
 	if !s.writing && s.raw != nil {
 		n, err := s.try.write(s.raw, p)
 		s.taken += int64(n)
 		if err != nil {
 			s.failLocked(err)
-			return 0
+			return 0, err
 		}
 		p = p[n:]
 	}
@@ -295,82 +294,93 @@ func (s *goStream) Write(p []byte) (queued int) {
 			s.startWriterLocked()
 		}
 	}
-	return s.queuedLocked()
+	return s.queuedLocked(), nil
 }
 
+// Queued implements Stream.
 func (s *goStream) Queued() int {
-	s.wmu.Lock()
-	defer s.wmu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return s.queuedLocked()
 }
 
 func (s *goStream) queuedLocked() int { return len(s.queue) + s.inHand }
 
+// Delivered implements Stream.
 func (s *goStream) Delivered() int64 {
-	s.wmu.Lock()
-	defer s.wmu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	unsent := 0
 	if s.socket != nil {
-		// It fails only if the connection has ended.
+		// Control fails only if the connection has ended.
 		_ = s.socket.Control(func(fd uintptr) { unsent = unacknowledged(int(fd)) })
 	}
 	return max(s.taken-int64(unsent), 0)
 }
 
-// failLocked ends the connection after a failed write; the reader then reports it.
+// failLocked notes a failed write. The caller closes conn afterwards, without the lock, and the reader then reports
+// the error.
 func (s *goStream) failLocked(err error) {
-	s.werr = err
+	if s.phase.moveLocked(failed) {
+		s.err = err
+	}
 	s.queue, s.inHand = nil, 0
-	s.closeConn()
-	s.end()
+	s.wake.Broadcast()
 }
 
 func (s *goStream) startWriterLocked() {
 	s.writing = true
-	go s.writeLoop() // ends when nothing is left to write, or the connection fails or is closed
+	go s.writeLoop() // ends when nothing is queued, or when the connection fails or is closed
 }
 
 // writeLoop is the writer.
 func (s *goStream) writeLoop() {
+	s.mu.Lock()
+	wrote, err := s.writeQueueLocked()
+	if s.phase == writeClosing || s.phase == readClosed {
+		s.mu.Unlock()
+		s.closeWrite()
+		s.mu.Lock()
+		s.phase.moveLocked(writeClosed)
+	}
+	s.writing = false
+	s.mu.Unlock()
+	s.wake.Broadcast()
+	if wrote && err == nil {
+		safely(s, s.h.Drained)
+	}
+}
+
+// writeQueueLocked writes until the queue is empty, and returns with the lock held as it was called. It gives the
+// lock up while it writes.
+func (s *goStream) writeQueueLocked() (wrote bool, err error) {
 	var batch []byte
-	wrote := false
-	s.wmu.Lock()
 	for len(s.queue) > 0 {
 		batch, s.queue = s.queue, batch[:0]
 		s.inHand = len(batch)
-		s.wmu.Unlock()
-		err := s.writeAll(batch)
-		s.wmu.Lock()
-		if err != nil {
-			s.failLocked(err)
-		}
+		s.mu.Unlock()
+		err = s.writeAll(batch)
 		wrote = true
+		s.mu.Lock()
+		if err != nil {
+			s.failLocked(err) // before the reader can notice
+			s.mu.Unlock()
+			s.closeConn()
+			s.mu.Lock()
+		}
 	}
-	s.queue = nil // do not keep its memory
-	if s.shutdown && !s.shutDown && s.werr == nil {
-		s.wmu.Unlock()
-		s.closeWrite()
-		s.wmu.Lock()
-		s.shutDown = true
-	}
-	s.writing = false
-	failed := s.werr != nil
-	s.wmu.Unlock()
-	s.unwritten.Broadcast()
-	if wrote && !failed {
-		defer recoverFor(s.h, s.Close)
-		s.h.Drained()
-	}
+	s.queue = nil // frees its memory
+	return wrote, err
 }
 
 func (s *goStream) writeAll(batch []byte) error {
 	for len(batch) > 0 {
 		n, err := s.conn.Write(batch[:min(len(batch), chunkBytes)])
 		batch = batch[n:]
-		s.wmu.Lock()
+		s.mu.Lock()
 		s.taken += int64(n)
 		s.inHand = len(batch)
-		s.wmu.Unlock()
+		s.mu.Unlock()
 		if err != nil {
 			return err
 		}
@@ -378,8 +388,8 @@ func (s *goStream) writeAll(batch []byte) error {
 	return nil
 }
 
-// tryWrite writes to a socket what the kernel takes without waiting. It holds the arguments and results of its
-// own callback, which then need not be allocated for each write.
+// tryWrite writes what the kernel takes without waiting. It holds the arguments and results of its own callback, so
+// that a write allocates nothing.
 type tryWrite struct {
 	buf []byte
 	n   int
@@ -398,16 +408,26 @@ func (t *tryWrite) write(raw syscall.RawConn, p []byte) (int, error) {
 	return n, err
 }
 
-// writeFD always reports true: the poller is not to wait.
+// writeFD always returns true, so that the poller does not wait.
 func (t *tryWrite) writeFD(fd uintptr) bool {
-	t.n, t.err = writeFD(int(fd), t.buf)
+	t.n, t.err = writeFD(int(fd), t.buf, sysWrite)
 	return true
 }
 
+// readFD reads from a non-blocking descriptor with recv, again if a signal interrupts it.
+func readFD(fd int, p []byte, recv func(fd int, p []byte) (int, error)) (int, error) {
+	for {
+		n, err := recv(fd, p)
+		if err == nil || !errors.Is(err, syscall.EINTR) {
+			return n, err
+		}
+	}
+}
+
 // writeFD writes what the kernel takes without waiting.
-func writeFD(fd int, p []byte) (written int, err error) {
+func writeFD(fd int, p []byte, send func(fd int, p []byte) (int, error)) (written int, err error) {
 	for written < len(p) {
-		n, err := sendFD(fd, p[written:])
+		n, err := send(fd, p[written:])
 		switch {
 		case err == nil:
 			written += n

@@ -2,6 +2,7 @@ package netpoll
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
 	"sync"
@@ -9,23 +10,23 @@ import (
 	"syscall"
 )
 
-// This file is the event loop under plain sockets on Linux. A goroutine that waits in a read costs an idle
-// connection its stack, and every message a hand-over by the scheduler. Here a few goroutines wait, in epoll,
-// for all connections, and handle what has come where they stand.
+// This file is the event loop: a few goroutines wait in epoll for all connections, and handle events where they
+// stand. A goroutine for each connection would cost an idle connection its stack, and each message a switch by the
+// scheduler.
 //
-// Events are edge-triggered and registered once per connection: reading and writing change no registration. EPOLLRDHUP
-// tells of a peer's end that came with the last bytes, so a read that did not fill the buffer need not be repeated.
+// Events are edge-triggered and registered once per connection, so reading and writing change no registration.
+// EPOLLRDHUP announces a FIN that came with the last bytes, so a read that did not fill the buffer need not be repeated.
 
-// streamEvents are what a connection is watched for.
+// streamEvents are the events that a connection is registered for.
 const streamEvents = syscall.EPOLLIN | syscall.EPOLLOUT | syscall.EPOLLRDHUP | epollET
 
 const (
 	// eventBatch is how many events are fetched at a time.
 	eventBatch = 256
-	// maxReadsPerEvent bounds how much one busy connection is read before others have their turn.
+	// maxReadsPerEvent bounds how much of one busy connection is read before others get their turn.
 	maxReadsPerEvent = 4
-	// flushStreams and flushBytes bound what is read before it is flushed: neither is it to wait for long, nor to be out of
-	// the processor's cache by then. Where largeBytes were read, that is as soon as the stream has been read.
+	// flushStreams and flushBytes bound what is read before it is flushed: it should neither wait for long, nor have
+	// left the processor's cache by then. After a read of largeBytes the flush comes as soon as the Stream is read.
 	flushStreams = 64
 	flushBytes   = 128 << 10
 	largeBytes   = 8 << 10
@@ -34,65 +35,83 @@ const (
 	epollET = 1 << 31
 )
 
-// loop is one epoll instance and the goroutine that serves it, for the life of the process.
+// loop is one epoll instance and the goroutine that serves it. It lives as long as the process.
 type loop struct {
+	// Immutable.
 	epfd   int
-	wakeFD int // an eventfd
+	wakeFD int // an eventfd: writing to it ends epoll_wait
+
 	// Owned by the loop's goroutine.
-	spareFD   int         // for netConn, or -1
-	unflushed []unflushed // whose Handlers have read something and are still to Flush
-	readBytes int         // that they have read
+	spareFD   int       // makes room for netConn; -1 if there is none
+	toFlush   []toFlush // whose Handlers have read something and not flushed yet
+	readBytes int       // that they have read
 
 	mu    sync.Mutex // guards the fields below
 	slots []slot
 	free  []uint32
-	tasks []*loopStream // to be looked at although no event came
+	tasks []*loopStream // scheduled: handled although no event came
 	awake bool          // wakeFD is written to, and not read yet
 }
 
-// unflushed is a stream that was read, and by whom.
-type unflushed struct {
+// toFlush is a Stream that was read, and the Handler that read it.
+type toFlush struct {
 	s *loopStream
 	h Handler
 }
 
-// slot is where an event finds whom it is for. The generation tells a late event for a closed
-// descriptor from one for its successor in the slot.
+// slot tells an event's target. The generation tells a late event of a closed descriptor from one of its successor
+// in the slot.
 type slot struct {
 	t          target
 	generation uint32
 }
 
-// target is a descriptor that a loop watches: a connection, or a listener.
+// target is what owns a registered descriptor: a connection, or a listener.
 type target interface {
-	// guardedEvent handles what epoll told, in the loop. buf is room for a read. It may come late, when the target has ended.
-	guardedEvent(events uint32, buf []byte)
-	// watchedBy is the loop that watches the target.
-	watchedBy() *loop
+	// handle handles events of the descriptor, in the loop. buf is scratch space for a read. Events may come late,
+	// when the target has ended.
+	handle(events uint32, buf []byte)
+	// servedBy returns the loop that the target is registered with.
+	servedBy() *loop
 }
 
 var (
 	loopsOnce sync.Once
-	loops     []*loop // empty if the kernel gives us none
+	loops     []*loop // empty if none could be started
+	errLoops  error   // why there are fewer than there should be
 	nextLoop  atomic.Uint32
 )
 
-// pickLoop returns the loop for the next connection, or nil.
-func pickLoop() *loop {
+// startLoops starts the event loops, once for the process.
+func startLoops() error {
 	loopsOnce.Do(func() {
-		for range max(1, runtime.GOMAXPROCS(0)/2) {
+		want := max(1, runtime.GOMAXPROCS(0)/2)
+		for len(loops) < want {
 			l, err := newLoop()
 			if err != nil {
+				errLoops = fmt.Errorf("netpoll: started %d of %d event loops: %w", len(loops), want, err)
 				return
 			}
 			loops = append(loops, l)
 		}
 	})
+	return errLoops
+}
+
+// pickLoop returns the loop for the next connection, or nil if goroutines should serve it.
+func pickLoop() *loop {
+	if loopOff.Load() {
+		return nil
+	}
+	_ = startLoops() // Setup reports the error
 	if len(loops) == 0 {
 		return nil
 	}
-	return loops[int(nextLoop.Add(1))%len(loops)]
+	return anyLoop()
 }
+
+// anyLoop spreads connections over the loops, of which there must be one.
+func anyLoop() *loop { return loops[int(nextLoop.Add(1))%len(loops)] }
 
 func newLoop() (*loop, error) {
 	epfd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
@@ -112,8 +131,8 @@ func newLoop() (*loop, error) {
 		closeFD(l.wakeFD)
 		return nil, os.NewSyscallError("epoll_ctl", err)
 	}
-	l.spareFD, _ = newEventFD() // which can be done without
-	go l.run()
+	l.spareFD, _ = newEventFD() // netConn tries again later
+	go l.run()                  // never ends
 	return l, nil
 }
 
@@ -126,10 +145,10 @@ func newEventFD() (int, error) {
 	return int(fd), nil
 }
 
-// closeFD has no error to return: a descriptor that is open is closed, whatever else happens.
+// closeFD has no error to return: close frees the descriptor even when it fails.
 func closeFD(fd int) { _ = syscall.Close(fd) }
 
-// run never ends.
+// run serves the loop.
 func (l *loop) run() {
 	events := make([]syscall.EpollEvent, eventBatch)
 	targets := make([]target, eventBatch)
@@ -137,14 +156,14 @@ func (l *loop) run() {
 	for {
 		n, err := syscall.EpollWait(l.epfd, events, -1)
 		if err != nil && !errors.Is(err, syscall.EINTR) {
-			panic(os.NewSyscallError("epoll_wait", err)) // a descriptor of ours is gone: nothing can go on
+			panic(os.NewSyscallError("epoll_wait", err)) // a descriptor of ours is gone: no connection can be served
 		}
 		n = max(n, 0)
 		l.find(events[:n], targets)
 		for i := range n {
 			if t := targets[i]; t != nil {
 				targets[i] = nil
-				t.guardedEvent(events[i].Events, buf)
+				t.handle(events[i].Events, buf)
 				l.flushIfDue()
 			}
 		}
@@ -153,11 +172,11 @@ func (l *loop) run() {
 	}
 }
 
-// noteRead has a stream's Handler, which has read n bytes, flush a little later.
-func (l *loop) noteRead(s *loopStream, h Handler, n int) {
-	if !s.unflushed {
-		s.unflushed = true
-		l.unflushed = append(l.unflushed, unflushed{s, h})
+// markForFlush notes that a Stream's Handler has read n bytes, which it flushes soon.
+func (l *loop) markForFlush(s *loopStream, h Handler, n int) {
+	if !s.toFlush {
+		s.toFlush = true
+		l.toFlush = append(l.toFlush, toFlush{s, h})
 	}
 	l.readBytes += n
 	if n >= largeBytes {
@@ -166,29 +185,29 @@ func (l *loop) noteRead(s *loopStream, h Handler, n int) {
 }
 
 func (l *loop) flushIfDue() {
-	if len(l.unflushed) >= flushStreams || l.readBytes >= flushBytes {
+	if len(l.toFlush) >= flushStreams || l.readBytes >= flushBytes {
 		l.flush()
 	}
 }
 
 func (l *loop) flush() {
-	for i, u := range l.unflushed {
-		l.unflushed[i] = unflushed{}
-		u.s.guardedFlush(u.h)
+	for i, f := range l.toFlush {
+		l.toFlush[i] = toFlush{}
+		safely(f.s, func() { f.s.flush(f.h) })
 	}
-	l.unflushed, l.readBytes = l.unflushed[:0], 0
+	l.toFlush, l.readBytes = l.toFlush[:0], 0
 }
 
 // waker is a loop as the target of its wakeFD.
 type waker loop
 
-func (w *waker) watchedBy() *loop { return (*loop)(w) }
+func (w *waker) servedBy() *loop { return (*loop)(w) }
 
-// guardedEvent implements target.
-func (w *waker) guardedEvent(uint32, []byte) {
+// handle implements target.
+func (w *waker) handle(uint32, []byte) {
 	l := (*loop)(w)
 	var b [8]byte
-	_, _ = syscall.Read(l.wakeFD, b[:]) // only resets it
+	_, _ = syscall.Read(l.wakeFD, b[:]) // resets the eventfd
 	l.mu.Lock()
 	l.awake = false
 	l.mu.Unlock()
@@ -203,12 +222,12 @@ func (l *loop) runTasks(buf []byte) {
 	}
 	l.mu.Unlock()
 	for _, s := range tasks {
-		s.guardedEvent(syscall.EPOLLIN, buf)
+		s.handle(syscall.EPOLLIN, buf)
 		l.flushIfDue()
 	}
 }
 
-// schedule has a stream read although no event will come for what is there.
+// schedule makes the loop handle a Stream although no event will come.
 func (l *loop) schedule(s *loopStream) {
 	l.mu.Lock()
 	if s.scheduled {
@@ -221,12 +240,12 @@ func (l *loop) schedule(s *loopStream) {
 	l.awake = true
 	l.mu.Unlock()
 	if wake {
-		_, _ = syscall.Write(l.wakeFD, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // any number but 0; fails only when it is set already
+		_, _ = syscall.Write(l.wakeFD, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // any number but 0; fails only if it is set already
 	}
 }
 
-// find sets the targets that events are for, nil where there is none any more. With many connections each has to be fetched from
-// memory first. Here the processor fetches them at the same time, as none has to wait for another's.
+// find sets the targets of events, nil for a target that has ended. With many connections, each target has to be
+// fetched from memory. Here the processor fetches them all at once, since none of the accesses depends on another.
 func (l *loop) find(events []syscall.EpollEvent, targets []target) {
 	l.mu.Lock()
 	for i := range events {
@@ -237,14 +256,14 @@ func (l *loop) find(events []syscall.EpollEvent, targets []target) {
 	}
 	l.mu.Unlock()
 	for i := range events {
-		if t := targets[i]; t != nil && t.watchedBy() != l {
-			targets[i] = nil // is never so, but to know it the target has to be there
+		if t := targets[i]; t != nil && t.servedBy() != l {
+			targets[i] = nil // never true, but the check fetches the target
 		}
 	}
 }
 
-// add registers a target for what its descriptor, which must be open, is to be watched for. Its slot is what
-// place is set to before any event can come.
+// add registers a target's descriptor, which must be open. It sets *place to the target's slot before any event can
+// come.
 func (l *loop) add(t target, fd int, place *uint32, events uint32) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -264,31 +283,33 @@ func (l *loop) add(t target, fd int, place *uint32, events uint32) error {
 	if err := syscall.EpollCtl(l.epfd, syscall.EPOLL_CTL_ADD, fd, &ev); err != nil {
 		sl.t = nil
 		l.free = append(l.free, index)
+		*place = 0
 		return os.NewSyscallError("epoll_ctl", err)
 	}
 	return nil
 }
 
-// event is what a slot's descriptor is registered with. The kernel keeps Fd and Pad for us: what they hold is ours to choose.
+// event returns the registration of a slot's descriptor. The kernel hands Fd and Pad back unchanged: they carry the
+// slot's index and generation.
 func (sl *slot) event(index, events uint32) syscall.EpollEvent {
 	return syscall.EpollEvent{Events: events, Fd: int32(index), Pad: int32(sl.generation)}
 }
 
-// watch changes what a target's descriptor is watched for.
-func (l *loop) watch(fd int, index, events uint32) {
+// setEvents changes the events that a target's descriptor is registered for.
+func (l *loop) setEvents(fd int, index, events uint32) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ev := l.slots[index].event(index, events)
-	_ = syscall.EpollCtl(l.epfd, syscall.EPOLL_CTL_MOD, fd, &ev) // it is registered
+	return os.NewSyscallError("epoll_ctl", syscall.EpollCtl(l.epfd, syscall.EPOLL_CTL_MOD, fd, &ev))
 }
 
-// forget ends the registration of a descriptor that is going to be somebody else's, or open elsewhere.
-func (l *loop) forget(fd int) {
+// unregister removes a descriptor that stays open, here or elsewhere.
+func (l *loop) unregister(fd int) {
 	_ = syscall.EpollCtl(l.epfd, syscall.EPOLL_CTL_DEL, fd, nil) // it is registered
 }
 
-// remove frees a target's slot. Its descriptor is closed next, which ends its registration.
-func (l *loop) remove(slot uint32) {
+// freeSlot gives up a target's slot. The target then closes its descriptor, which ends the registration.
+func (l *loop) freeSlot(slot uint32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.slots[slot].t = nil

@@ -9,48 +9,35 @@ import (
 	"time"
 )
 
-// loopStream is a Stream that a loop serves. It owns a plain descriptor, not a net.Conn: the runtime's own
-// poller would wake up for it as well.
+// loopStream is a Stream that an event loop serves. It owns a descriptor, not a net.Conn: for that, the runtime's own
+// poller would wake up too.
 type loopStream struct {
-	loop *loop
+	loop *loop // immutable
 
-	slot      uint32 // guarded by loop.mu, as is scheduled
-	scheduled bool
+	slot      uint32 // set once, with mu and loop.mu held; 0 until the Stream is registered
+	scheduled bool   // guarded by loop.mu
 
-	// Owned by the loop once started.
-	hungUp    bool // the peer's end is announced: read until it comes
-	unflushed bool // the Handler has read something and is still to Flush
+	// Owned by the loop.
+	hungUp  bool // the end is announced: read until it is found
+	toFlush bool // the Handler has read something and not flushed yet
 
-	mu       sync.Mutex // guards the fields below; fd is closed with it held, and by the loop only
-	h        Handler
-	held     *Conn  // which the stream is as yet, or nil
-	initial  []byte // to be given to the Handler before what is read
-	fd       int    // -1 when closed
-	started  bool
-	paused   bool
-	full     bool // held has enough for now
-	ended    bool // the connection ended, as werr says, before it had the Handler, which is still to be told
-	unread   bool // an event came while paused, or full
-	closed   bool // Close was called
-	shutdown bool // no more is to be written; the writing side is ended when the queue is empty
-	eof      bool // the peer has ended its side, and bytes wait that it is still to have
-	queue    []byte
-	taken    int64 // bytes that the kernel took, since the beginning
-	werr     error
-	linger   *time.Timer
-	release  func() // of a Counted connection
+	// mu guards the fields below. Only the loop closes a registered descriptor, and holds mu then.
+	mu      sync.Mutex
+	phase   phase
+	read    readState
+	missed  bool // an event came while reading was off
+	h       Handler
+	conn    *Conn  // the Conn that the Stream still belongs to; nil once it is a Stream of its own
+	initial []byte // the Handler gets it before anything is read
+	fd      int    // -1 once closed
+	queue   []byte
+	taken   int64 // bytes that the kernel has taken since the beginning
+	err     error // what Closed gets, unless the loop finds out first
+	linger  *time.Timer
+	onClose func() // called when fd is closed; may be nil
 }
 
-// closeLocked closes the descriptor.
-func (s *loopStream) closeLocked() {
-	closeFD(s.fd)
-	s.fd = -1
-	if s.release != nil {
-		s.release()
-	}
-}
-
-// newLoopStream returns nil if conn cannot be served by a loop. Otherwise conn is used up.
+// newLoopStream returns nil if no loop can serve conn. Otherwise conn is used up.
 func newLoopStream(conn net.Conn, h Handler) Stream {
 	if c, ok := conn.(*Conn); ok {
 		return c.become(h)
@@ -65,189 +52,211 @@ func newLoopStream(conn net.Conn, h Handler) Stream {
 	}
 	fd, err := duplicate(sc)
 	if err != nil {
-		return nil // out of descriptors, say: the connection itself will do
+		return nil // out of descriptors, most likely: a goStream needs no second one
 	}
 	s := &loopStream{h: h, loop: l, fd: fd}
-	if c, ok := conn.(Counted); ok {
-		conn, s.release = c.Release()
+	if c, ok := conn.(TrackedConn); ok {
+		conn, s.onClose = c.Unwrap()
 	}
-	conn.Close() // ours stays open, and the runtime's poller forgets the connection
+	conn.Close() // the duplicate stays open, and the runtime's poller forgets the connection
 	return s
 }
 
+func (s *loopStream) handler() Handler {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.h
+}
+
+// Start implements Stream.
 func (s *loopStream) Start(initial []byte) {
 	s.mu.Lock()
-	if c := s.held; c != nil {
+	if c := s.conn; c != nil {
 		s.mu.Unlock()
-		c.give(initial)
+		c.handOver(initial)
+		return
+	}
+	defer s.mu.Unlock()
+	if err := s.registerLocked(); err != nil {
+		s.read.moveLocked(readOn) // there is nothing to wait for
+		s.reportEndLocked(err)
 		return
 	}
 	s.initial = initial
-	err := s.registerLocked()
-	h := s.h
-	s.mu.Unlock()
-	if err != nil {
-		go s.refused(h, err)
-		return
-	}
-	// Bytes that came before the registration raise an edge by themselves; the initial ones do not.
+	// Bytes that came before the registration raise an event by themselves; the initial ones do not.
 	if len(initial) > 0 {
 		s.loop.schedule(s)
 	}
 }
 
-// registerLocked has the loop serve the stream.
+// registerLocked makes the loop serve the Stream. If that fails, the descriptor is closed.
 func (s *loopStream) registerLocked() error {
 	if s.fd < 0 {
 		return ErrClosed
 	}
 	if err := s.loop.add(s, s.fd, &s.slot, streamEvents); err != nil {
-		s.werr = err
+		s.err = err
 		s.closeLocked()
 		return err
 	}
-	s.started = true
 	return nil
 }
 
-// refused tells of a stream that could not be started.
-func (s *loopStream) refused(h Handler, err error) {
-	defer recoverFor(h, s.Close)
-	h.Closed(err)
+// closeLocked moves to closed, and closes the descriptor.
+func (s *loopStream) closeLocked() {
+	s.phase.moveLocked(closed)
+	s.queue = nil
+	if s.linger != nil {
+		s.linger.Stop()
+	}
+	closeFD(s.fd)
+	s.fd = -1
+	if s.onClose != nil {
+		s.onClose()
+	}
 }
 
+// reportEndLocked makes the loop tell the Handler that the connection ended before the Handler had it. The Handler
+// reads what is initial first, unless this side closed the connection.
+func (s *loopStream) reportEndLocked(err error) {
+	s.phase.moveLocked(endPending)
+	if s.err == ErrClosed { //nolint:errorlint // never wrapped
+		s.initial = nil
+		s.read.moveLocked(readOn)
+	} else {
+		s.err = err
+	}
+	s.loop.schedule(s)
+}
+
+// Pause implements Stream. Before Start it works on a Conn that has ended, too: its Handler has not read anything yet.
 func (s *loopStream) Pause() {
 	s.mu.Lock()
-	s.paused = !s.shutdown && s.werr == nil
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	switch s.phase {
+	case open, closed, endPending:
+		s.read.moveLocked(readPaused)
+	case writeClosing, writeClosed, readClosed, failed, closing: // the end must be found
+	}
 }
 
+// Resume implements Stream.
 func (s *loopStream) Resume() {
 	s.mu.Lock()
-	s.paused = false
-	unread := s.unread && s.started
-	s.unread = false
-	s.mu.Unlock()
-	if unread {
+	defer s.mu.Unlock()
+	if s.read == readPaused {
+		s.readOnLocked()
+	}
+}
+
+// readOnLocked turns reading on, and catches up on events that were missed.
+func (s *loopStream) readOnLocked() {
+	s.read.moveLocked(readOn)
+	if s.missed {
+		s.missed = false
 		s.loop.schedule(s)
 	}
 }
 
-func (s *loopStream) watchedBy() *loop { return s.loop }
+func (s *loopStream) servedBy() *loop { return s.loop }
 
-// guardedEvent keeps a panic of the Handler's from ending the loop.
-func (s *loopStream) guardedEvent(events uint32, buf []byte) {
-	defer s.recover()
-	s.onEvent(events, buf)
+// handle implements target.
+func (s *loopStream) handle(events uint32, buf []byte) {
+	safely(s, func() { s.onEvent(events, buf) })
 }
 
-// recover is deferred where the Handler is called.
-func (s *loopStream) recover() {
-	if v := recover(); v != nil {
-		s.mu.Lock()
-		h := s.h
-		s.mu.Unlock()
-		panicked(h, s.Close, v)
-	}
-}
+// brokenEvents report that the connection has failed.
+const brokenEvents = syscall.EPOLLHUP | syscall.EPOLLERR
 
-// onEvent runs in the loop.
 func (s *loopStream) onEvent(events uint32, buf []byte) {
 	if events&(syscall.EPOLLRDHUP|brokenEvents) != 0 {
 		s.hungUp = true
 	}
 	if s.hungUp || events&syscall.EPOLLIN != 0 {
-		s.read(buf, events)
+		s.readAll(buf, events)
 	} else if events&syscall.EPOLLOUT != 0 {
 		s.drain(events&brokenEvents == 0)
 	}
 }
 
-// brokenEvents say that the connection has failed.
-const brokenEvents = syscall.EPOLLHUP | syscall.EPOLLERR
-
-// turn is what is to be done for a stream.
-type turn uint8
+// step is what the loop does next for a Stream.
+type step uint8
 
 const (
-	turnNone    turn = iota
-	turnDrain        // more of what waits may be written
-	turnInitial      // the Handler is to be given what is there already
-	turnRead
-	turnEnd // the connection has ended, and the Handler is still to be told
+	stepNone    step = iota
+	stepDrain        // write more of the queue
+	stepInitial      // pass the initial bytes to the Handler
+	stepRead
+	stepEnd // end, and tell the Handler
 )
 
-// turn says what is to be done next, and with what: the Handler, its bytes, or a descriptor and how much to read from it. out
-// is whether the kernel takes more: every event says that of a connection that takes any, whatever else it came for.
-func (s *loopStream) turn(out bool) (what turn, h Handler, initial []byte, fd, size int) {
+// next says what to do next, and with what: the Handler and its bytes, or the descriptor and how much to read from
+// it. writable is whether the kernel takes more: each event reports that, whatever else it came for.
+func (s *loopStream) next(writable bool) (do step, h Handler, initial []byte, fd, size int) {
 	s.mu.Lock()
-	if out && (len(s.queue) > 0 || s.held != nil) {
-		s.mu.Unlock()
-		return turnDrain, nil, nil, -1, 0
-	}
-	if s.closed {
-		s.mu.Unlock()
-		s.finish(ErrClosed)
-		return turnNone, nil, nil, -1, 0
-	}
 	defer s.mu.Unlock()
 	switch {
-	case s.fd < 0 && !s.ended:
-		return turnNone, nil, nil, -1, 0
-	case s.paused, s.full:
-		s.unread = true
-		return turnNone, nil, nil, -1, 0
+	case writable && (len(s.queue) > 0 || s.conn != nil):
+		return stepDrain, nil, nil, -1, 0
+	case s.phase == closing:
+		return stepEnd, nil, nil, -1, 0
+	case s.phase == closed:
+		return stepNone, nil, nil, -1, 0
+	case s.read != readOn:
+		s.missed = true
+		return stepNone, nil, nil, -1, 0
 	case len(s.initial) > 0:
 		initial, s.initial = s.initial, nil
-		return turnInitial, s.h, initial, -1, 0
-	case s.fd < 0:
-		return turnEnd, nil, nil, -1, 0
+		return stepInitial, s.h, initial, -1, 0
+	case s.phase == endPending:
+		return stepEnd, nil, nil, -1, 0
 	}
 	s.initial = nil
 	size = readBufferBytes
-	if s.held != nil {
-		size = heldBytes
+	if s.conn != nil {
+		size = connBufferBytes
 	}
-	return turnRead, s.h, nil, s.fd, size
+	return stepRead, s.h, nil, s.fd, size
 }
 
-// read handles events that tell of something to be read, and perhaps that more may be written.
-func (s *loopStream) read(buf []byte, events uint32) {
+// readAll reads until the kernel has no more, or others should get their turn. It writes first if the event says that
+// more may be written.
+func (s *loopStream) readAll(buf []byte, events uint32) {
 	for range maxReadsPerEvent {
-		what, h, initial, fd, size := s.turn(events&syscall.EPOLLOUT != 0)
-		if what == turnDrain {
+		do, h, initial, fd, size := s.next(events&syscall.EPOLLOUT != 0)
+		if do == stepDrain {
 			s.drain(events&brokenEvents == 0)
-			what, h, initial, fd, size = s.turn(false)
+			do, h, initial, fd, size = s.next(false)
 		}
 		events = 0
-		switch what {
-		case turnNone, turnDrain:
+		switch do {
+		case stepNone, stepDrain:
 			return
-		case turnInitial:
+		case stepInitial:
 			h.Read(initial)
-			s.loop.noteRead(s, h, len(initial))
+			s.loop.markForFlush(s, h, len(initial))
 			continue
-		case turnEnd:
-			s.finish(nil)
+		case stepEnd:
+			s.finish(ErrClosed)
 			return
-		case turnRead:
+		case stepRead:
 		}
-		n, err := readFD(fd, buf[:size])
+		n, err := readFD(fd, buf[:size], recvFD)
 		switch {
-		case err == syscall.EAGAIN: //nolint:errorlint // it is what the system says, and nothing around it
+		case err == syscall.EAGAIN: //nolint:errorlint // a bare errno
 			return
 		case err != nil:
 			s.finish(os.NewSyscallError("read", err))
 			return
 		case n == 0:
-			s.flush(h) // it may Shutdown
-			if !s.outlasts() {
+			s.flush(h) // which may call Shutdown
+			if !s.outlivesPeer() {
 				s.finish(io.EOF)
 			}
 			return
 		}
 		h.Read(buf[:n])
-		s.loop.noteRead(s, h, n)
+		s.loop.markForFlush(s, h, n)
 		if n < size && !s.hungUp {
 			return
 		}
@@ -256,76 +265,63 @@ func (s *loopStream) read(buf []byte, events uint32) {
 	s.loop.schedule(s) // there may be more; others first
 }
 
-// outlasts reports, at the peer's end, whether the peer is still to have bytes that were written before Shutdown.
-// Then drain finishes, or the linger time is up.
-func (s *loopStream) outlasts() bool {
+// outlivesPeer reports, at the peer's FIN, whether bytes that were queued before Shutdown still have to reach it. Then
+// drain finishes, or the linger time is up.
+func (s *loopStream) outlivesPeer() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.eof = s.shutdown && len(s.queue) > 0
-	return s.eof
+	s.phase.moveLocked(readClosed)
+	return s.phase == readClosed
 }
 
-// flush has h flush what it has read.
+// flush flushes h if it has read something.
 func (s *loopStream) flush(h Handler) {
-	if s.unflushed {
-		s.unflushed = false
+	if s.toFlush {
+		s.toFlush = false
 		h.Flush()
 	}
 }
 
-// guardedFlush is for flush what guardedEvent is for onEvent.
-func (s *loopStream) guardedFlush(h Handler) {
-	defer s.recover()
-	s.flush(h)
-}
-
-// finish has the Handler flush, closes the descriptor and tells the Handler. It runs in the loop.
+// finish flushes the Handler, closes the descriptor and tells the Handler. It runs in the loop. err counts unless
+// this side ended the connection, or failed to write, before.
 func (s *loopStream) finish(err error) {
-	if s.unflushed {
-		s.mu.Lock()
-		h := s.h
-		s.mu.Unlock()
-		s.guardedFlush(h)
+	if s.toFlush {
+		s.flush(s.handler())
 	}
 	s.mu.Lock()
-	switch {
-	case s.ended:
-		err, s.ended, s.werr = s.werr, false, nil
-	case s.fd < 0:
+	switch s.phase {
+	case closed:
 		s.mu.Unlock()
 		return
-	default:
-		s.loop.remove(s.slot)
+	case endPending:
+		s.phase.moveLocked(closed)
+	case open, writeClosing, writeClosed, readClosed, failed, closing:
+		s.loop.freeSlot(s.slot)
 		s.closeLocked()
-		s.queue = nil
-		if s.linger != nil {
-			s.linger.Stop()
+		if s.err == nil && len(s.initial) > 0 { // the Handler was changed during the read that found the end
+			s.reportEndLocked(err)
+			s.mu.Unlock()
+			return
 		}
 	}
-	switch {
-	case s.werr != nil:
-		err = s.werr
-	case s.closed:
-		err = ErrClosed
-	case len(s.initial) > 0: // a Conn's until just now, when the end was read
-		s.endedLocked(err)
-		s.mu.Unlock()
-		return
+	if s.err != nil {
+		err = s.err
 	}
 	h := s.h
 	s.mu.Unlock()
 	h.Closed(err)
 }
 
+// Write implements Stream.
 func (s *loopStream) Write(p []byte) (queued int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.werr != nil || s.shutdown || s.closed || s.fd < 0 {
-		s.noteEndLocked() // as a write would
+	if s.phase != open {
+		s.noticeEndLocked() // as a failed write would
 		return len(s.queue)
 	}
 	if len(s.queue) == 0 {
-		n, err := writeFD(s.fd, p)
+		n, err := writeFD(s.fd, p, sendFD)
 		s.taken += int64(n)
 		if err != nil {
 			s.failLocked(err)
@@ -337,75 +333,80 @@ func (s *loopStream) Write(p []byte) (queued int) {
 	return len(s.queue)
 }
 
-// failLocked ends the connection after a failed write; the loop then reports it.
+// failLocked ends the connection after a failed write. The loop then reports the error.
 func (s *loopStream) failLocked(err error) {
-	s.werr = err
+	s.phase.moveLocked(failed)
+	s.err = err
 	s.queue = nil
 	s.hangUpLocked()
 }
 
-// hangUpLocked makes the loop find the connection's end.
+// hangUpLocked makes the loop find the end of an open connection.
 func (s *loopStream) hangUpLocked() {
-	s.paused, s.full = false, false
-	if s.fd < 0 {
-		s.noteEndLocked()
-		return
-	}
-	// ENOTCONN means that it has ended already, and the loop knows or will be told by schedule.
+	s.read.moveLocked(readOn)
+	// ENOTCONN means that the connection has ended already, which the loop finds too.
 	_ = syscall.Shutdown(s.fd, syscall.SHUT_RDWR)
-	if s.started {
+	if s.slot != 0 {
 		s.loop.schedule(s)
 	}
 }
 
-// noteEndLocked has the Handler told, even if it has paused the stream, that the connection had ended before it had the Handler.
-func (s *loopStream) noteEndLocked() {
-	if s.ended {
-		s.paused = false
+// noticeEndLocked makes the loop report an end that the Handler, which paused the Stream, has not been told of.
+func (s *loopStream) noticeEndLocked() {
+	if s.phase == endPending {
+		s.read.moveLocked(readOn)
 		s.loop.schedule(s)
 	}
 }
 
-// drain writes on, now that the kernel takes more. well says that the connection has not failed.
-func (s *loopStream) drain(well bool) {
+// drain writes more of the queue, now that the kernel takes more. ok is false if the connection has failed.
+func (s *loopStream) drain(ok bool) {
 	s.mu.Lock()
-	if c := s.held; c != nil && well {
+	if c := s.conn; c != nil && ok {
 		defer c.connected()
 	}
-	if len(s.queue) == 0 || s.fd < 0 {
+	if len(s.queue) == 0 {
 		s.mu.Unlock()
 		return
 	}
-	n, err := writeFD(s.fd, s.queue)
+	n, err := writeFD(s.fd, s.queue, sendFD)
 	s.taken += int64(n)
 	if err != nil {
 		s.failLocked(err)
 		s.mu.Unlock()
 		return
 	}
-	s.queue = s.queue[n:]
-	done, eof, h := len(s.queue) == 0, s.eof, s.h
-	if done {
-		s.queue = nil
-		if s.shutdown {
-			_ = syscall.Shutdown(s.fd, syscall.SHUT_WR) // fails only if the connection has ended
-		}
+	if s.queue = s.queue[n:]; len(s.queue) > 0 {
+		s.mu.Unlock()
+		return
 	}
+	s.queue = nil
+	peerGone := s.phase == readClosed
+	if peerGone || s.phase == writeClosing {
+		s.phase.moveLocked(writeClosed)
+		s.sendFINLocked()
+	}
+	h := s.h
 	s.mu.Unlock()
-	if done {
-		h.Drained()
-		if eof {
-			s.finish(io.EOF)
-		}
+	h.Drained()
+	if peerGone {
+		s.finish(io.EOF)
 	}
 }
 
+// sendFINLocked ends the writing side.
+func (s *loopStream) sendFINLocked() {
+	_ = syscall.Shutdown(s.fd, syscall.SHUT_WR) // fails only if the connection has ended
+}
+
+// Queued implements Stream.
 func (s *loopStream) Queued() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.queue)
 }
 
+// Delivered implements Stream.
 func (s *loopStream) Delivered() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -416,37 +417,44 @@ func (s *loopStream) Delivered() int64 {
 	return max(s.taken-int64(unsent), 0)
 }
 
+// Close implements Stream.
 func (s *loopStream) Close() {
 	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return
+	defer s.mu.Unlock()
+	if s.err == nil || s.phase == endPending { // else a write failed, which explains more
+		s.err = ErrClosed
 	}
-	s.closed = true
-	s.queue = nil
-	s.hangUpLocked()
-	orphan := !s.started && s.fd >= 0
-	if orphan { // the loop does not know it
-		s.closeLocked()
+	switch s.phase {
+	case closing, closed:
+	case endPending:
+		s.initial = nil
+		s.noticeEndLocked()
+	case open, writeClosing, writeClosed, readClosed, failed:
+		s.phase.moveLocked(closing)
+		s.queue = nil
+		s.hangUpLocked()
+		if s.slot == 0 { // the loop does not know it
+			s.closeLocked()
+		}
 	}
-	s.mu.Unlock()
 }
 
+// Shutdown implements Stream.
 func (s *loopStream) Shutdown(linger time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.shutdown || s.fd < 0 {
-		s.noteEndLocked()
+	if s.phase != open {
+		s.noticeEndLocked()
 		return
 	}
-	s.shutdown = true
-	s.paused = false
-	if s.unread && s.started {
-		s.unread = false
-		s.loop.schedule(s)
-	}
 	s.linger = time.AfterFunc(linger, s.Close)
-	if len(s.queue) == 0 {
-		_ = syscall.Shutdown(s.fd, syscall.SHUT_WR) // fails only if the connection has ended
+	if len(s.queue) > 0 {
+		s.phase.moveLocked(writeClosing)
+	} else {
+		s.phase.moveLocked(writeClosed)
+		s.sendFINLocked()
+	}
+	if s.read == readPaused {
+		s.readOnLocked()
 	}
 }

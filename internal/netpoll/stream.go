@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// readBufferBytes is one read's size. It is a little over 64 KiB, so that a frame of 64 KiB
-// and its header come in one read.
+// readBufferBytes is the size of one read. It is a little over 64 KiB, so that a frame of 64 KiB and its header
+// arrive in one read.
 const readBufferBytes = 64<<10 + 512
 
 var readBuffers = sync.Pool{New: func() any {
@@ -16,83 +16,61 @@ var readBuffers = sync.Pool{New: func() any {
 	return &b
 }}
 
-// ErrClosed is what Closed gets when this side closed the stream.
-var ErrClosed = errors.New("stream: closed by this side")
+// ErrClosed is passed to Handler.Closed when this side closed the Stream.
+var ErrClosed = errors.New("netpoll: closed by this side")
 
-// Handler gets what happens on a Stream. Its methods are not called concurrently,
-// but for Drained, and must not wait: other streams may be served by the same goroutine.
+// Handler receives the events of a Stream. Its methods are not called concurrently, except for Drained. They must
+// not wait: the goroutine that calls them may serve other Streams too.
 type Handler interface {
-	// Read gets bytes as they arrive. p is valid, and may be changed, during the call only.
+	// Read receives bytes as they arrive. p is valid during the call only; the Handler may change it.
 	Read(p []byte)
-	// Flush follows Read, once for one or several in a row, and before Closed; it may come while the stream is paused, or when
-	// nothing was read. What others are to have of what was read, they
-	// are to have then: where many streams are read in turn, it goes out in larger pieces, and to receivers that are awake.
+	// Flush follows one or more calls of Read, and precedes Closed. It may also come while the Stream is paused, or
+	// when nothing was read. Forward what was read from Flush, not from Read: the event loop reads many Streams
+	// before it flushes them, so writes are batched and their receivers are still awake.
 	Flush()
-	// Drained says that bytes which had to wait are all written. Others may wait by now.
+	// Drained reports that all queued bytes are written. By the time it runs, others may be queued.
 	Drained()
-	// Closed comes once, and no Read after it: io.EOF after the peer's orderly end, ErrClosed
-	// after Close or when Shutdown's time is up, else the network's error.
+	// Closed comes once, and Read does not follow it. err is io.EOF after the peer's orderly end, ErrClosed after
+	// Close or when Shutdown's linger time is up, and otherwise the network's error.
 	Closed(err error)
-}
-
-// PanicHandler is a Handler that is told of its own panics. The stream is closed then, and the process goes on.
-type PanicHandler interface {
-	Handler
-	Panicked(v any)
-}
-
-// recoverFor is deferred around calls of a Handler.
-func recoverFor(h Handler, closeStream func()) {
-	if v := recover(); v != nil {
-		panicked(h, closeStream, v)
-	}
-}
-
-// panicked goes on with a panic that the Handler is not to be told of.
-func panicked(h Handler, closeStream func(), v any) {
-	ph, ok := h.(PanicHandler)
-	if !ok {
-		panic(v)
-	}
-	closeStream()
-	ph.Panicked(v)
 }
 
 // Stream is a connection with a Handler. It is safe for concurrent use.
 type Stream interface {
-	// Start begins reading; initial is what was read from the connection before. Closed comes only
-	// after Start, which may follow Close or Shutdown.
+	// Start begins to read; initial is what was read from the connection before. Closed is called only after Start,
+	// even if Close or Shutdown comes earlier.
 	Start(initial []byte)
-	// Pause stops calls to Handler.Read, but for one under way, until Resume or Shutdown. The peer's end is
-	// not seen meanwhile, unless a write fails.
+	// Pause stops calls of Handler.Read, except for one already running, until Resume or Shutdown. A paused Stream
+	// does not notice the peer's end, unless a write fails.
 	Pause()
 	// Resume undoes Pause.
 	Resume()
-	// Write takes all of p: it goes to the kernel at once as far as that takes it, and a copy of the rest waits.
-	// It returns how many bytes now wait. It does not block. After an error, which Handler.Closed
-	// will report, bytes are dropped.
+	// Write takes all of p and never blocks. It writes what the kernel takes immediately and queues a copy of the
+	// rest. It returns how many bytes are now queued. After an error, which Handler.Closed reports, it drops p.
 	Write(p []byte) (queued int)
-	// Queued is how many bytes wait for the kernel. If there are any, Drained or Closed is still to come.
+	// Queued returns how many bytes are queued. If there are any, Drained or Closed is still to come.
 	Queued() int
-	// Delivered is how many bytes have left this host: it grows while the peer takes any. Where the kernel does not
-	// tell, what it took counts. With TLS the number is too small by what encryption adds to bytes in the kernel.
+	// Delivered returns how many bytes have left this host: it grows while the peer takes any. On systems that do
+	// not tell, it counts what the kernel took. Under TLS it is too small by the overhead of encrypted bytes that
+	// the kernel still holds.
 	Delivered() int64
-	// Close ends the connection at once. Bytes that wait are dropped.
+	// Close ends the connection immediately and drops queued bytes.
 	Close()
-	// Shutdown ends the writing side once all that waits is written, and the connection when the peer has ended
-	// its side too, or after linger. Reading goes on meanwhile, so that the peer's last packets are neither lost
-	// nor answered by a reset.
+	// Shutdown ends the connection in an orderly way: it writes what is queued, then a FIN, and closes when the peer
+	// has sent its own FIN, or after linger. Reading continues meanwhile, so that the peer's last packets are not
+	// lost, and not answered by a reset.
 	Shutdown(linger time.Duration)
 }
 
-// Counted is a connection that is counted while it is open. A Stream that goes on with the socket under another descriptor
-// closes the connection inside, and calls the function when the socket itself is closed.
-type Counted interface {
+// TrackedConn is a net.Conn whose owner wants to know when it is closed. A Stream that takes the socket over closes
+// the inner connection immediately, and calls onClose when it closes its own descriptor.
+type TrackedConn interface {
 	net.Conn
-	Release() (inner net.Conn, closed func())
+	Unwrap() (inner net.Conn, onClose func())
 }
 
-// New makes a Stream of conn, which it owns from then on. Nothing is read before Start.
+// New makes a Stream of conn and owns conn from then on. It reads nothing before Start. The event loop serves the
+// Stream if it can; otherwise goroutines do.
 func New(conn net.Conn, h Handler) Stream {
 	if s := newLoopStream(conn, h); s != nil {
 		return s

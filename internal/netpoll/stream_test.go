@@ -11,6 +11,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -22,7 +23,13 @@ import (
 	"github.com/holdfast/holdfast/internal/netpoll"
 )
 
+// loopIsOff runs the tests with the event loop switched off. "make network" runs them both ways.
+var loopIsOff = os.Getenv("TEST_EVENT_LOOP") == "off"
+
 func TestMain(m *testing.M) {
+	if err := netpoll.Setup(!loopIsOff); err != nil {
+		panic(err)
+	}
 	// Event loops live as long as the process.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/holdfast/holdfast/internal/netpoll.(*loop).run"))
 }

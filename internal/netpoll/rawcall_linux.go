@@ -7,12 +7,11 @@ import (
 	"unsafe"
 )
 
-// Reads and writes are most of what a proxy costs. recvfrom and sendto spare the kernel the layers of files that read
-// and write pass, and a raw call spares the scheduler its book-keeping: these never wait, so no other goroutine
-// is held up. Together that is a sixth of a message's cost. To connect is most of what a connection costs: over the loopback
-// the call goes on until both ends are there.
+// This file has the event loop's system calls. They never wait, so RawSyscall is safe: it skips the scheduler's
+// bookkeeping, which exists to let other goroutines run while a call blocks. recvfrom and sendto also skip the VFS
+// layers that read and write pass through. Builds with the race detector use rawcall_race_linux.go instead.
 
-// recvFD is one read that does not wait.
+// recvFD reads once and does not wait.
 func recvFD(fd int, p []byte) (int, error) {
 	n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(fd),
 		uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), syscall.MSG_DONTWAIT, 0, 0)
@@ -22,7 +21,7 @@ func recvFD(fd int, p []byte) (int, error) {
 	return int(n), nil
 }
 
-// sendFD is one write that does not wait.
+// sendFD writes once and does not wait.
 func sendFD(fd int, p []byte) (int, error) {
 	n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(fd),
 		uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL, 0, 0)
@@ -32,8 +31,8 @@ func sendFD(fd int, p []byte) (int, error) {
 	return int(n), nil
 }
 
-// connectFD begins to connect a socket that does not block. (The one thing that may take the kernel long is to find a local port
-// where nearly all are in use.)
+// connectFD begins to connect a non-blocking socket. Over the loopback the kernel completes the TCP handshake within
+// the call. The call takes long only if nearly all local ports are in use and the kernel has to search for one.
 func connectFD(fd int, sa syscall.Sockaddr) error {
 	switch sa := sa.(type) {
 	case *syscall.SockaddrInet4:
@@ -54,5 +53,5 @@ func rawConnect(fd int, sa unsafe.Pointer, size uintptr) error {
 	return nil
 }
 
-// networkOrder is a port as the network writes it: both kinds of processor that this is built for have the lower byte first.
+// networkOrder converts a port to network byte order. amd64 and arm64 are little-endian.
 func networkOrder(port int) uint16 { return uint16(port>>8) | uint16(port<<8) }
