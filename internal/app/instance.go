@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/netpoll"
 	"github.com/holdfast/holdfast/internal/tlscert"
 	"github.com/holdfast/holdfast/metrics"
 	"github.com/holdfast/holdfast/proxy"
@@ -30,11 +31,22 @@ type instance struct {
 	proxy    *proxy.Server
 }
 
+// setUpEventLoop chooses how connections are served, before there are any.
+func setUpEventLoop(on bool, log *slog.Logger) {
+	if err := netpoll.Setup(on); err != nil {
+		log.Warn("the event loop is incomplete: goroutines serve the connections that it cannot", "error", err)
+	}
+	if !on {
+		log.Info("the event loop is off: goroutines serve all connections")
+	}
+}
+
 // newInstance makes an instance that does not listen yet.
 func newInstance(version string, cfg config.Config, sources config.Sources, log *slog.Logger) (*instance, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m := metrics.New(registry)
+	setUpEventLoop(cfg.EventLoop, log)
 	p, err := proxy.New(cfg, log, m)
 	if err != nil {
 		return nil, err

@@ -75,9 +75,13 @@ type Config struct {
 	// TrustedProxies are IP addresses and CIDR prefixes of peers whose
 	// X-Forwarded- headers are trusted. Default none. See TrustedPrefixes.
 	TrustedProxies []string `yaml:"trusted_proxies" reload:"live"`
-	Shutdown       Shutdown `yaml:"shutdown"`
-	Admin          Admin    `yaml:"admin"`
-	Log            Log      `yaml:"log"`
+	// EventLoop has an event loop serve connections without TLS, on Linux, with
+	// epoll and raw system calls. With false, goroutines and the standard
+	// library serve all connections. Default true.
+	EventLoop bool     `yaml:"event_loop"`
+	Shutdown  Shutdown `yaml:"shutdown"`
+	Admin     Admin    `yaml:"admin"`
+	Log       Log      `yaml:"log"`
 }
 
 // Upstream is the Socket.IO server behind holdfast.
@@ -335,6 +339,7 @@ func Default() Config {
 			MaxNamespacesPerConnection:       100,
 		},
 		TrustedProxies: []string{},
+		EventLoop:      true,
 		Shutdown:       Shutdown{DrainTimeout: 30 * time.Second},
 		Admin:          Admin{Listen: "127.0.0.1:9090"},
 		Log:            Log{Level: "info", Format: "text"},

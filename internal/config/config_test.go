@@ -28,7 +28,7 @@ var allKeys = strings.Fields(`
 	limits.max_connections limits.max_connections_per_address limits.handshakes_per_second_per_address
 	limits.failed_resumes_per_second_per_address limits.takeovers_per_minute_per_session limits.header_bytes limits.read_header_timeout limits.body_timeout limits.idle_timeout
 	limits.max_namespaces_per_connection
-	trusted_proxies
+	trusted_proxies event_loop
 	shutdown.drain_timeout
 	admin.listen admin.profiling
 	log.level log.format

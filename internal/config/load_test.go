@@ -176,6 +176,7 @@ func TestEverySettingEverywhere(t *testing.T) {
 		"limits.idle_timeout":                          "17s",
 		"limits.max_namespaces_per_connection":         "18",
 		"trusted_proxies":                              "10.0.0.0/8,::1",
+		"event_loop":                                   "false",
 		"shutdown.drain_timeout":                       "19s",
 		"admin.listen":                                 "127.0.0.1:91",
 		"admin.profiling":                              "true",

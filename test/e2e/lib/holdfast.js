@@ -82,6 +82,7 @@ export class Holdfast {
           shutdown: { drain_timeout: "1s" },
           admin: { listen: `127.0.0.1:${hf.adminPort}` },
           log: { level: "debug", format: "json" },
+          event_loop: process.env.HOLDFAST_E2E_EVENT_LOOP === "off" ? false : undefined,
         },
         config,
       );
