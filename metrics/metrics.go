@@ -28,6 +28,7 @@ type Metrics struct {
 	Packets         Directions         // holdfast_packets_total
 	ReplayedPackets prometheus.Counter // holdfast_replayed_packets_total
 	EventsDropped   DroppedEvents      // holdfast_events_dropped_total
+	PoisonPackets   prometheus.Counter // holdfast_poison_packets_total
 	BufferedPackets prometheus.Gauge   // holdfast_buffered_packets
 	BufferedBytes   prometheus.Gauge   // holdfast_buffered_bytes
 	BufferBudget    prometheus.Gauge   // holdfast_buffer_budget_bytes
@@ -175,6 +176,7 @@ func New(reg prometheus.Registerer) *Metrics {
 			Superseded: eventsDropped.WithLabelValues("superseded"),
 			Forged:     eventsDropped.WithLabelValues("forged"),
 		},
+		PoisonPackets:   f.counter("poison_packets_total", "Socket.IO packets left out because their client cannot decode them."),
 		BufferedPackets: f.gauge("buffered_packets", "Socket.IO packets currently kept in memory."),
 		BufferedBytes:   f.gauge("buffered_bytes", "Size of the packets currently kept in memory."),
 		BufferBudget:    f.gauge("buffer_budget_bytes", "Memory budget for the packets of all sessions."),

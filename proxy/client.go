@@ -106,16 +106,28 @@ func (c *client) Closed(reason engineio.Reason) {
 		c.srv.metrics.HeartbeatTimeouts.Client.Inc()
 	}
 	c.srv.log.Debug("client closed", "client", c.order, "reason", reason.String())
-	c.parkAs(parkingReasons[reason], c.parkFor(reason == engineio.GoingAway), inOrder(reason))
+	c.parkAs(parkingReasons[reason], c.parkFor(reason == engineio.GoingAway), endingOf(reason))
+}
+
+// endingOf is how a client's connection ended, for its sessions.
+func endingOf(reason engineio.Reason) session.Ending {
+	if inOrder(reason) {
+		return session.ClosedByClient
+	}
+	return session.Lost
 }
 
 // park parks the client's sessions. When it returns they can be resumed, whoever called it first.
 func (c *client) park(reason metrics.Reason) {
-	c.parkAs(reason, c.parkFor(false), false)
+	ending := session.Lost
+	if reason == metrics.Takeover {
+		ending = session.Overtaken
+	}
+	c.parkAs(reason, c.parkFor(false), ending)
 }
 
-// parkAs is park for at most d. inOrder says that the client closed its connection itself.
-func (c *client) parkAs(reason metrics.Reason, d time.Duration, inOrder bool) {
+// parkAs is park for at most d. ending says how its connection ended.
+func (c *client) parkAs(reason metrics.Reason, d time.Duration, ending session.Ending) {
 	c.detach(func(cursors []*session.Cursor, fresh []freshReply, home *link) {
 		if home != nil { // first, for a link whose sessions all end now is to be closed, not only disconnected
 			home.release(c, true)
@@ -124,8 +136,10 @@ func (c *client) parkAs(reason metrics.Reason, d time.Duration, inOrder bool) {
 			c.failSessions(cursors, home)
 			return
 		}
-		c.parkFresh(fresh, d, reason, inOrder)
-		c.srv.registry.Park(cursors, d, string(reason)) // but for those whose place was found above
+		c.judgeTrial(ending)
+		c.settleLagged(ending)
+		c.parkFresh(fresh, d, reason, ending)
+		c.srv.registry.ParkEnded(cursors, d, string(reason), ending) // but for those whose place was found above
 		c.srv.flushNotified(cursors)
 	})
 }
@@ -167,6 +181,7 @@ func (c *client) letGo() (cursors []*session.Cursor, fresh []freshReply, home *l
 	}
 	c.srv.guard(func() { cursors = append(cursors, c.out.cursors()...) })
 	c.srv.guard(c.out.close)
+	c.out.stopTrials()
 	return cursors, fresh, home
 }
 

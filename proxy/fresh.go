@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"math"
 	"time"
 
 	"github.com/holdfast/holdfast/internal/engineio"
@@ -91,16 +92,20 @@ func (f *freshReply) parkFor(d, goingAway time.Duration, inOrder bool) time.Dura
 }
 
 // parkFresh parks, or ends, those of the client's sessions whose pid it may not have. The others are left for the caller.
-func (c *client) parkFresh(fresh []freshReply, d time.Duration, reason metrics.Reason, inOrder bool) {
+func (c *client) parkFresh(fresh []freshReply, d time.Duration, reason metrics.Reason, ending session.Ending) {
 	goingAway := c.srv.settings().Recovery.GoingAwayDuration
 	for i := range fresh {
 		f := &fresh[i]
-		switch left := f.parkFor(d, goingAway, inOrder); left {
+		left := f.parkFor(d, goingAway, ending == session.ClosedByClient)
+		if left > 0 && f.cur.Suspicious(math.MaxUint64) {
+			left = d // it may have closed because it cannot decode what followed
+		}
+		switch left {
 		case d:
 		case 0:
 			c.srv.registry.Fail(f.cur, session.ClientDisconnect)
 		default:
-			c.srv.registry.Park([]*session.Cursor{f.cur}, left, string(reason))
+			c.srv.registry.ParkEnded([]*session.Cursor{f.cur}, left, string(reason), ending)
 		}
 	}
 }

@@ -39,6 +39,7 @@ func (c *client) leave(cur *session.Cursor) bool {
 	c.mu.Lock()
 	o := &c.out
 	o.replays = slices.DeleteFunc(o.replays, func(r replay) bool { return r.cur == cur })
+	c.dropTrial(cur)
 	g := &goodbye{session: s, time: time.Now(), count: o.count}
 	c.goodbyes.set(s.Namespace(), g)
 	o.farewell = o.farewell || len(o.written) > 0

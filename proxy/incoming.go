@@ -486,6 +486,9 @@ func (c *client) reattach(claim session.Claim, start time.Time) (r session.Resum
 	c.forgetEndedLocked()
 	c.goodbyes.remove(claim.Namespace)
 	c.out.pushRaw(r.Reply, false, r.Cursor.Session().Upstream().(*link))
+	if r.Trial != nil {
+		c.startTrial(r.Cursor, r.Trial)
+	}
 	if r.ToRead > 0 {
 		c.out.push(r.Cursor, r.ToRead)
 		c.out.resumed(r.Cursor, start)

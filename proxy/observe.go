@@ -7,8 +7,10 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/holdfast/holdfast/buffer"
 	"github.com/holdfast/holdfast/internal/admin/status"
 	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/metrics"
 	"github.com/holdfast/holdfast/session"
 )
@@ -168,6 +170,37 @@ func (o *observer) Panicked(v any, sessions []*session.Session) {
 	for _, s := range sessions {
 		s.Upstream().(*link).Fail()
 	}
+}
+
+// Poisoned implements session.Observer.
+func (o *observer) Poisoned(s *session.Session, p *buffer.Entry) {
+	poison := status.Poison{Namespace: s.Namespace(), Event: shownEvent(p.Data()), Bytes: len(p.Data())}
+	for _, a := range p.Attachments() {
+		poison.Bytes += len(a)
+	}
+	o.metrics.PoisonPackets.Inc()
+	o.recorder.Poisoned(poison)
+	o.limitedLog.Log(slog.LevelWarn, "", "packet left out: its client cannot decode it, and closed its connection over it",
+		"namespace", status.ShortNamespace(poison.Namespace), "event", poison.Event, "bytes", poison.Bytes,
+		"attachments", len(p.Attachments()))
+}
+
+// shownEvent is the name of an event as it may be told, or what else a packet is.
+func shownEvent(packet []byte) string {
+	h, err := socketio.ParseHeader(packet)
+	switch {
+	case err != nil:
+		return "(unknown packet)"
+	case h.IsAck():
+		return "(acknowledgement)"
+	case !h.IsEvent():
+		return "(no event)"
+	}
+	name, ok := socketio.EventName(packet[h.Data:])
+	if !ok {
+		return "(no name)"
+	}
+	return status.ShortEvent(string(name))
 }
 
 // Dropped implements session.Observer.

@@ -34,7 +34,7 @@ type outgoing struct {
 	head    int
 
 	written   []written // sent, and not confirmed
-	count     uint64    // of packets ever sent
+	count     uint64    // of packets and messages ever sent
 	bytes     int       // of them, unconfirmed
 	limit     int       // of bytes
 	mark      uint64    // the newest mark
@@ -58,7 +58,13 @@ type outgoing struct {
 	rawHeld  []*link // that sent some since rawBytes passed the window; held
 	window   int
 
-	replays []replay // sessions just resumed
+	replays     []replay // sessions just resumed
+	lagged      []lagged // the oldest first
+	laggedBytes int
+
+	watch  uint64   // the last number given to an Encoder.Watch
+	trials []*trial // of sessions just resumed, until all have ended; nil for nearly all clients
+	held   []item   // what comes after the trials
 }
 
 // item is some packets of a session, or one message without a session.
@@ -85,6 +91,10 @@ func (o *outgoing) init(window int, pingTimeout time.Duration) {
 }
 
 func (o *outgoing) push(cur *session.Cursor, n int) {
+	if len(o.trials) > 0 {
+		o.holdBack(cur, n)
+		return
+	}
 	if last := len(o.pending) - 1; last >= o.head && o.pending[last].cur == cur {
 		o.pending[last].n += n
 		return
@@ -128,7 +138,7 @@ func (o *outgoing) unholdRaw() {
 // cursors are those of sessions that ended but are not all sent; their logs can go with the client.
 func (o *outgoing) cursors() []*session.Cursor {
 	var cursors []*session.Cursor
-	for _, it := range o.pending[o.head:] {
+	for _, it := range slices.Concat(o.pending[o.head:], o.held) {
 		if it.cur != nil {
 			cursors = append(cursors, it.cur)
 		}
@@ -150,6 +160,10 @@ func (c *client) Fill(e *engineio.Encoder, maxBytes int) engineio.FillResult {
 	o := &c.out
 	o.enc, o.maxBytes, o.replayed, o.asked = e, maxBytes, 0, false
 	before := e.Packets()
+	if len(o.trials) > 0 && !c.fillTrial() {
+		o.enc = nil
+		return engineio.FillResult{Confirm: c.wantsConfirm()}
+	}
 	for o.head < len(o.pending) && e.Len() < maxBytes && !o.full() {
 		it := &o.pending[o.head]
 		if it.cur == nil {
@@ -170,6 +184,9 @@ func (c *client) Fill(e *engineio.Encoder, maxBytes int) engineio.FillResult {
 		}
 	}
 	o.enc = nil
+	if len(o.trials) > 0 {
+		c.trialSettled()
+	}
 	if o.rawBytes < o.window/2 {
 		o.unholdRaw()
 	}
@@ -194,7 +211,7 @@ func (c *client) Unconfirmed() (pending, overdue bool) {
 
 // wantsConfirm says whether a ping is to be sent ahead of the interval; c.mu is held.
 func (c *client) wantsConfirm() bool {
-	return c.out.wantConfirm() || c.out.sinceMark > 0 && c.holdsLink()
+	return c.out.wantConfirm() || c.out.trialAwaits() || c.out.sinceMark > 0 && c.holdsLink()
 }
 
 // holdsLink: c.mu is held.
@@ -215,7 +232,12 @@ func (c *client) Pending() bool {
 }
 
 // waits reports whether there is something that may be sent now.
-func (o *outgoing) waits() bool { return o.head < len(o.pending) && !o.full() }
+func (o *outgoing) waits() bool {
+	if len(o.trials) > 0 && !o.trialSettling() {
+		return o.trialSends()
+	}
+	return o.head < len(o.pending) && !o.full()
+}
 
 func (o *outgoing) full() bool { return o.bytes >= o.limit && !o.ending }
 
@@ -239,6 +261,7 @@ func (o *outgoing) writeRaw(it *item) {
 		o.enc.Text(it.data, nil, nil)
 	}
 	o.rawBytes -= len(it.data)
+	o.count++ // a trial wants to know when it has arrived
 }
 
 // writeSession writes packets of a session; it returns false if some of the item's are left.
@@ -318,11 +341,16 @@ func (c *client) Confirm(mark uint64) {
 	defer c.mu.Unlock()
 	o := &c.out
 	n, arrived := 0, 0
+	before := o.confirmed
 	for n < len(o.written) && o.written[n].count <= mark {
-		w := o.written[n]
-		w.cur.Confirm(w.last)
+		w := &o.written[n]
+		c.confirm(w, w.count-min(before, w.count))
+		before = w.count
 		arrived += w.bytes
 		n++
+	}
+	if n == 0 && len(o.lagged) > 0 {
+		o.releaseLagged(lagBytes)
 	}
 	o.bytes -= arrived
 	o.written = slices.Delete(o.written, 0, n) // which clears what is behind: a cursor leads to its session and log
@@ -331,6 +359,9 @@ func (c *client) Confirm(mark uint64) {
 		c.repliesConfirmed(mark)
 	}
 	c.settleLocked()
+	if len(o.trials) > 0 {
+		c.trialConfirmed()
+	}
 	if mark == o.mark && arrived > 0 {
 		took := time.Since(o.markTime)
 		c.srv.metrics.ConfirmDuration.Observe(took.Seconds())

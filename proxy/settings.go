@@ -65,6 +65,7 @@ func (set *settings) sessionLimits() session.Limits {
 		MaxPackets: b.MaxPackets, MaxBytes: b.MaxBytes.Int(), WindowBytes: b.Window.Int(),
 		TakeoversPerMinute: set.Limits.TakeoversPerMinutePerSession,
 		ReplayAsking:       set.Recovery.AckEvents == config.AtLeastOnce,
+		Judge:              judge,
 	}
 }
 

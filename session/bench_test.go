@@ -18,6 +18,7 @@ func (silent) Parked(*Session, string)                       {}
 func (silent) Ended(*Session, Reason, State, int)            {}
 func (silent) Panicked(any, []*Session)                      {}
 func (silent) Dropped(Fate, int)                             {}
+func (silent) Poisoned(*Session, *buffer.Entry)              {}
 func (silent) Handshake() uint64                             { return 1 }
 func quiet(maxParked int) *Registry {
 	return NewRegistry(roomy, maxParked, buffer.NewBudget(1<<30), silent{})

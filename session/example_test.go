@@ -23,6 +23,7 @@ func (unseen) Parked(*session.Session, string)                            {}
 func (unseen) Ended(*session.Session, session.Reason, session.State, int) {}
 func (unseen) Panicked(any, []*session.Session)                           {}
 func (unseen) Dropped(session.Fate, int)                                  {}
+func (unseen) Poisoned(*session.Session, *buffer.Entry)                   {}
 
 // client is a connection from outside. It remembers the offset of its last event.
 type client struct {

@@ -136,6 +136,10 @@ func (w *world) Dropped(why Fate, events int) {
 	w.dropped[why] += events
 }
 
+func (w *world) Poisoned(s *Session, p *buffer.Entry) {
+	w.note("%s poisoned: %s", s.Namespace(), p.Data())
+}
+
 // noted is what the Observer was told since the last call of noted.
 func (w *world) noted() []string {
 	w.mu.Lock()

@@ -30,6 +30,9 @@ type Observer interface {
 	// Dropped counts events that their client, which is away, will not have because of their Fate. A session's
 	// lock may be held: it must not call back.
 	Dropped(why Fate, events int)
+	// Poisoned says that a packet is left out because its client cannot decode it. The session's lock is held: it must not
+	// call back. The packet is valid during the call only.
+	Poisoned(s *Session, p *buffer.Entry)
 }
 
 // Registry knows all sessions that can be resumed. It is safe for concurrent use.
@@ -57,8 +60,19 @@ type parking struct {
 	timer    *time.Timer
 	sessions []*Session
 	reason   string   // why
+	ending   Ending   // of their client's connection
 	left     *Goodbye // of their client; nil if it was lost
 	expires  time.Time
+}
+
+// inFlight counts the sessions beside s of which packets were in flight. The registry's lock is held.
+func (p *parking) inFlight(s *Session) (n int) {
+	for _, o := range p.sessions {
+		if o != s && o.inFlight {
+			n++
+		}
+	}
+	return n
 }
 
 // NewRegistry returns an empty Registry in which maxParked sessions may be parked at a time.
@@ -125,6 +139,8 @@ type Resumption struct {
 	ToRead   int           // numbers that Cursor.Read has to pass
 	Missed   int           // packets among them
 	Away     time.Duration // how long the session was parked
+	// Trial is what to try out on the client before Cursor.Read; nil for nearly all.
+	Trial *Trial
 }
 
 // Claim is what a client presents to have its session back.
@@ -175,6 +191,10 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 	if s.unsureLocked(from, owner, claim.Soon) {
 		return Resumption{Refused: ClientDisconnect}
 	}
+	trial := s.examineLocked(from)
+	if trial != nil {
+		trial.Siblings = s.parking.inFlight(s)
+	}
 	s.away, s.left = nil, nil
 	c := &Cursor{s: s, owner: owner, sent: from, replayTo: s.log.Last()}
 	if !r.limits().ReplayAsking {
@@ -184,7 +204,7 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 	r.moveLocked(s, Live)
 	away, missed := time.Since(s.parkedAt), s.log.Packets()
 	s.upstream.SessionResumed(s, away, missed)
-	return Resumption{Cursor: c, Reply: s.reply, ToRead: s.log.Len(), Missed: missed, Away: away}
+	return Resumption{Cursor: c, Reply: s.reply, ToRead: s.log.Len(), Missed: missed, Away: away, Trial: trial}
 }
 
 // prepare does what Resume would do to the log of a parked session, without the registry's lock: the log may be long. Resume
@@ -297,7 +317,12 @@ func (r *Registry) end(tellUpstream bool, choose func(end func(*Session, Reason)
 // sessions, are passed over. Sessions that cannot be resumed, or not for any time, are closed instead.
 // reason is for the Observer.
 func (r *Registry) Park(cursors []*Cursor, d time.Duration, reason string) {
-	r.parkAll(cursors, d, &parking{reason: reason})
+	r.ParkEnded(cursors, d, reason, Lost)
+}
+
+// ParkEnded is Park for a client of which it is known how its connection ended.
+func (r *Registry) ParkEnded(cursors []*Cursor, d time.Duration, reason string, ending Ending) {
+	r.parkAll(cursors, d, &parking{reason: reason, ending: ending})
 }
 
 // Leave parks the session of a client that has said goodbye to it. The client is still there, and ignores what it has been
@@ -399,7 +424,7 @@ func (r *Registry) leaveLocked(c *Cursor, d time.Duration, p *parking) ended {
 	}
 	r.moveLocked(s, Parked)
 	s.parkedAt, s.parking = time.Now(), p
-	s.left, s.leftAt = p.left, c.sent
+	s.left, s.leftAt, s.inFlight = p.left, c.sent, c.sent > s.log.Trimmed()
 	p.sessions = append(p.sessions, s)
 	s.place = r.parked.PushBack(s)
 	s.upstream.SessionParked(s, p.reason, d)

@@ -107,6 +107,8 @@ type Limits struct {
 	ReplayAsking bool
 	// Fates tells what becomes of events while their client is away. Nil keeps them all.
 	Fates Fates
+	// Judge tells what clients can decode. With nil they can decode everything, as far as is known.
+	Judge Judge
 }
 
 // Session is safe for concurrent use. What each packet needs stands first in it, in few lines of the processor's cache.
@@ -131,6 +133,8 @@ type Session struct {
 	// is what it was sent in all. stamped is the last Stamped packet that was confirmed.
 	left            *Goodbye
 	leftAt, stamped uint64
+	doubt           *doubt // nil while no packet is suspected to be poison
+	reads           reads  // what is known of its clients
 	owned           uint64 // the latest handshake of a client that had the session
 	parkedAt        time.Time
 	// takenUntil is when the takeovers of late no longer count: each counts for its part of a minute.
@@ -140,8 +144,9 @@ type Session struct {
 	namespace string // immutable
 
 	// Set while parked; guarded by registry.mu.
-	parking *parking
-	place   *list.Element // in registry.parked
+	parking  *parking
+	inFlight bool          // its client had not confirmed all when it was parked
+	place    *list.Element // in registry.parked
 }
 
 // PID is the session's private id, empty if it cannot be resumed. It is a credential: never log it.

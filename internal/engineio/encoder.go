@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"sync"
 
 	"github.com/gobwas/ws"
@@ -65,6 +66,38 @@ func (e *Encoder) Binary(data []byte) {
 		return
 	}
 	e.frame(ws.OpBinary, 0, data, nil, nil)
+}
+
+// Watched adds a message like Text or Binary. Over WebSocket its last byte comes in a frame of its own, behind a WebSocket ping that
+// bears the number: Socket.Reached tells when that was answered, which an endpoint does only while it has not closed.
+func (e *Encoder) Watched(data []byte, isBinary bool, number uint64) {
+	n := len(data) - 1
+	if e.format == payloadFormat || n < 0 {
+		if isBinary {
+			e.Binary(data)
+		} else {
+			e.Text(data, nil, nil)
+		}
+		return
+	}
+	const fin = 0x80
+	start := len(e.buf)
+	if isBinary {
+		e.frame(ws.OpBinary, 0, data[:n], nil, nil)
+	} else {
+		e.frame(ws.OpText, byte(Message), data[:n], nil, nil)
+	}
+	e.buf[start] &^= fin
+	e.Watch(number)
+	e.frame(ws.OpContinuation, 0, data[n:], nil, nil)
+	e.packets++
+}
+
+// Watch adds a WebSocket ping that bears the number; to a polling payload, nothing.
+func (e *Encoder) Watch(number uint64) {
+	if e.format != payloadFormat {
+		e.frame(ws.OpPing, 0, strconv.AppendUint(nil, number, 10), nil, nil)
+	}
 }
 
 // packet adds any Engine.IO packet but a binary message.

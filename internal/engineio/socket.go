@@ -197,6 +197,8 @@ type Socket struct {
 	// Bytes of the WebSocket's: those in front of the ping, and those that the client's kernel has taken.
 	pingBehind, delivered int64
 
+	watched uint64 // the greatest number of a WebSocket pong
+
 	// Immutable.
 	sid  string
 	opts Options
@@ -342,6 +344,20 @@ func (s *Socket) Abort() {
 	s.mu.Lock()
 	defer s.unlock()
 	s.closeLocked(ForcedClose)
+}
+
+// Probing reports whether the client is about to change to WebSocket.
+func (s *Socket) Probing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.probe != nil
+}
+
+// Reached is the greatest number of an Encoder.Watch that the client has answered.
+func (s *Socket) Reached() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.watched
 }
 
 // flushLocked moves what the Handler has to the transport, as far as that takes it.

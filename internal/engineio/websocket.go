@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strconv"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -159,9 +160,21 @@ func (t *wsTransport) control(op ws.OpCode, payload []byte) error {
 		}
 		t.closed(code)
 		return errStop
-	default: // a pong, which nobody asked for
+	default:
+		t.reached(payload)
 	}
 	return nil
+}
+
+// reached notes a WebSocket pong, which Encoder.Watch may have asked for.
+func (t *wsTransport) reached(payload []byte) {
+	n, err := strconv.ParseUint(string(payload), 10, 64)
+	if err != nil {
+		return // nobody asked for it
+	}
+	t.socket.mu.Lock()
+	t.socket.watched = max(t.socket.watched, n)
+	t.socket.mu.Unlock()
 }
 
 // pong answers a WebSocket ping.

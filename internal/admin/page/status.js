@@ -145,6 +145,14 @@ function show(s) {
     [count(r.missed), "n"],
     [`#${r.client}`, "n muted"],
   ]);
+  $("poison-section").hidden = !s.poison.packets;
+  text("poison-count", `${plural(s.poison.packets, "packet")} that ${s.poison.packets === 1 ? "its client" : "their clients"} cannot decode`);
+  table("poison", s.poison.latest, "None.", (p) => [
+    [ago(s, p.time), "when"],
+    [p.namespace, "word"],
+    [p.event, "word"],
+    [count(p.bytes), "n"],
+  ]);
   table("failures", s.latest_failures, "None.", (f) => [
     [ago(s, f.time), "when"],
     [f.namespace, "word"],

@@ -39,6 +39,8 @@ type Recorder struct {
 	failed     map[metrics.Reason]int64
 	recoveries ring[Recovery]
 	failures   ring[Failure]
+	poisons    ring[Poison]
+	poisoned   int64
 	buckets    [steps]bucket
 	bucket     int64 // number of the newest bucket, counted from started
 	dials      [dialResults]int64
@@ -75,6 +77,15 @@ func (r *Recorder) Failed(e Failure) {
 	r.failed[e.Reason]++
 	r.failures.add(e)
 	r.bucketLocked(e.Time).failed++
+}
+
+// Poisoned records a packet that was left out now.
+func (r *Recorder) Poisoned(e Poison) {
+	e.Time, e.Namespace = time.Now(), ShortNamespace(e.Namespace)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.poisoned++
+	r.poisons.add(e)
 }
 
 // Dialled records a handshake with the upstream that ends now. err says why there was no answer.
@@ -115,6 +126,7 @@ func (r *Recorder) Report() Report {
 		History:        r.historyLocked(now),
 		LatestRecovery: r.recoveries.newestFirst(),
 		LatestFailure:  r.failures.newestFirst(),
+		Poison:         Poisons{r.poisoned, r.poisons.newestFirst()},
 		Parked:         []Parked{},
 	}
 	rec := &report.Recoveries

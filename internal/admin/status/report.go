@@ -38,7 +38,8 @@ type Report struct {
 	History        History    `json:"history"`
 	LatestRecovery []Recovery `json:"latest_recoveries"` // newest first
 	LatestFailure  []Failure  `json:"latest_failures"`   // newest first
-	Parked         []Parked   `json:"parked"`            // the longest parked, oldest first
+	Poison         Poisons    `json:"poison"`
+	Parked         []Parked   `json:"parked"` // the longest parked, oldest first
 }
 
 // Holdfast is the process itself.
@@ -129,6 +130,20 @@ type Failure struct {
 	Reason    metrics.Reason `json:"reason"` // one of metrics.FailedReasons
 }
 
+// Poisons are packets that were left out because their client cannot decode them, since the start.
+type Poisons struct {
+	Packets int64    `json:"packets"`
+	Latest  []Poison `json:"latest"` // newest first
+}
+
+// Poison is a packet that was left out.
+type Poison struct {
+	Time      time.Time `json:"time"`
+	Namespace string    `json:"namespace"`
+	Event     string    `json:"event"` // its name, or what else the packet is, in parentheses
+	Bytes     int       `json:"bytes"` // with its attachments
+}
+
 // Parked is a session without a client.
 type Parked struct {
 	Namespace        string         `json:"namespace"`
@@ -139,11 +154,14 @@ type Parked struct {
 	Bytes            int            `json:"bytes"`
 }
 
-// maxNamespace is how many bytes of a namespace's name a Report contains.
-const maxNamespace = 100
+// maxNamespace and maxEvent are how many bytes of a namespace's and an event's name a Report contains.
+const maxNamespace, maxEvent = 100, 100
 
 // ShortNamespace shortens a namespace's name, which a client may have chosen, for a Report.
 func ShortNamespace(name string) string { return shorten(name, maxNamespace) }
+
+// ShortEvent shortens an event's name for a Report.
+func ShortEvent(name string) string { return strings.ToValidUTF8(shorten(name, maxEvent), "\uFFFD") }
 
 // shorten truncates s to n bytes. If it does, it also removes invalid UTF-8.
 func shorten(s string, n int) string {

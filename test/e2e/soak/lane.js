@@ -21,7 +21,7 @@ const TRANSPORTS = ["websocket", "default", "polling"];
 const SLACK = { goroutines: 10, fds: 6, rss: 24 << 20 };
 
 export class Lane {
-  /** options: {server: version, ackEvents, buffer: recovery.buffer's keys, seed, clients, simulated, sim: binary} */
+  /** options: {server: version, ackEvents, poison: true for packets that clients cannot decode, buffer: recovery.buffer's keys, seed, clients, simulated, sim: binary} */
   static async start(options) {
     const lane = new Lane(options);
     try {
@@ -35,7 +35,7 @@ export class Lane {
 
   constructor(options) {
     this.options = options;
-    this.name = `socket.io ${options.server}`;
+    this.name = `socket.io ${options.server}${options.poison ? " with poison" : ""}`;
     this.faults = {}; // name -> count
     this.peak = 0; // bytes
     this.killed = []; // ledgers of servers, taken just before they were killed
@@ -47,7 +47,7 @@ export class Lane {
   }
 
   async #start() {
-    const { server, seed, clients, simulated, sim } = this.options;
+    const { server, seed, clients, simulated, sim, poison } = this.options;
     this.port = await freePort();
     this.server = await this.#startServer();
     this.hf = await this.#startHoldfast({});
@@ -62,7 +62,7 @@ export class Lane {
       list.push({
         name: `${server}#${i}`,
         url: relay.url,
-        version: VERSIONS[i % 2],
+        version: poison ? VERSIONS[1] : VERSIONS[i % 2], // 4.6 confirms more than it has decoded
         transport: TRANSPORTS[(i >> 1) % 3],
       });
     }
@@ -89,8 +89,8 @@ export class Lane {
   }
 
   async #startServer() {
-    const { server: version, seed } = this.options;
-    const child = Child.script("server.js", { version, port: this.port, seed, namespaces: NAMESPACES, io: HEARTBEAT });
+    const { server: version, seed, poison } = this.options;
+    const child = Child.script("server.js", { version, port: this.port, seed, namespaces: NAMESPACES, poison, io: HEARTBEAT });
     await child.call("ready");
     return child;
   }

@@ -17,6 +17,7 @@ const LANES = [
   { server: "4.5.4", ackEvents: "at-most-once", buffer: {} },
   // Small buffers, so that links are paused and sessions overflow.
   { server: "4.0.2", ackEvents: "at-least-once", buffer: { window: "64KiB", max_bytes: "512KiB" } },
+  { server: "4.5.4", ackEvents: "at-most-once", buffer: {}, poison: true },
 ];
 
 function options() {
@@ -51,7 +52,7 @@ async function soak({ minutes, seed, clients, simulated }) {
     await promisify(execFile)("go", ["build", "-o", sim, "./test/e2e/soak/sim"], { cwd: fileURLToPath(new URL("../../..", import.meta.url)) });
     process.env.HOLDFAST_BIN = await binary();
     lanes.push(...(await Promise.all(LANES.map((l) => Lane.start({ ...l, seed, clients, simulated, sim })))));
-    console.log(`Soak of ${minutes} min, seed ${seed}: ${lanes.map((l) => l.name).join(" and ")}, ${clients} real and ${simulated} simulated clients each.`);
+    console.log(`Soak of ${minutes} min, seed ${seed}: ${lanes.map((l) => l.name).join(", ")}, ${clients} real and ${simulated} simulated clients each.`);
     for (const lane of lanes) lane.startFaults();
     await runFor(minutes, lanes);
     const results = await Promise.all(lanes.map((lane) => lane.finish()));

@@ -8,12 +8,14 @@ import { Random } from "./random.js";
 import { Arrivals, body, kind } from "./stream.js";
 
 const require = createRequire(import.meta.url);
-const { version, port, seed, namespaces, io: ioOptions } = JSON.parse(process.argv[2]);
+const { version, port, seed, namespaces, poison, io: ioOptions } = JSON.parse(process.argv[2]);
 
 const TICK = 50; // ms
 const PER_TICK = 0.5; // probability of an event for a session
 const BURST = 0.001; // probability of 40 events at the same time
 const BROADCAST = 0.25; // probability of a broadcast in a namespace
+const POISON = 0.0003; // where there is poison: its probability for a session
+const POISON_BROADCAST = 0.001; // ... and for a namespace
 
 const random = new Random(seed, "server");
 const sessions = new Map(); // sid -> {client, nsp, sent, firstBroadcast, answered, ended}
@@ -66,7 +68,16 @@ setInterval(() => {
     if (random.chance(BURST)) for (let k = 0; k < 40; k++) emit(socket);
   }
   for (const nsp of namespaces) if (random.chance(BROADCAST)) broadcast(nsp);
+  if (!poison) return;
+  for (const socket of live.values()) if (random.chance(POISON)) emitPoison(socket);
+  for (const nsp of namespaces) if (random.chance(POISON_BROADCAST)) emitPoison(io.of(nsp));
 }, TICK);
+
+/** What socket.io-client cannot decode, and must not miss other events for. `to` is a socket or a namespace. */
+function emitPoison(to) {
+  if (random.chance(0.5)) to.emit("poison", ...Array.from({ length: 11 }, () => Buffer.alloc(3)));
+  else to.emit("poison", { _placeholder: true, num: 7 }, Buffer.alloc(3));
+}
 
 function broadcast(nsp) {
   const i = ++broadcasts[nsp];

@@ -1,0 +1,116 @@
+package socketio
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+	"unicode/utf8"
+)
+
+// Decodability says which clients can decode a packet.
+type Decodability uint8
+
+// Decodabilities of a packet.
+const (
+	// Decodable packets are fine as far as is known here. A client may have rules of its own.
+	Decodable Decodability = iota
+	// Doubtful packets break a rule of some version of socket.io-parser.
+	Doubtful
+	// Undecodable packets break the protocol: no client that recovers connections can decode them.
+	Undecodable
+)
+
+const (
+	// jsMaxAttachments is what socket.io-parser takes from 4.2.6 on, unless told otherwise.
+	jsMaxAttachments = 10
+	// goMaxNesting is how deep encoding/json goes. JavaScript goes deeper.
+	goMaxNesting = 10000
+)
+
+// reservedEvents are names that socket.io-parser refuses from 4.2.4 on.
+var reservedEvents = []string{"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"}
+
+// CheckDecodable judges a packet by the rules of socket.io-parser 4.2, which is what the clients that recover connections have.
+// It decodes the whole payload: it is not for packets that are delivered as they come.
+func CheckDecodable(p []byte) Decodability {
+	h, err := ParseHeader(p)
+	if err != nil {
+		return Doubtful // it is passed on as it came, and what it is nobody knows
+	}
+	data := p[h.Data:]
+	switch {
+	case h.Type == Disconnect, len(data) == 0:
+		return Decodable
+	case !utf8.Valid(p):
+		return Doubtful // a WebSocket must not carry it; by polling it is decoded somehow
+	case !json.Valid(data):
+		if nestedBeyond(data, goMaxNesting) {
+			return Doubtful
+		}
+		return Undecodable
+	case h.IsBinary() && (h.Attachments == 0 || h.Attachments > jsMaxAttachments || misplaced(data, h.Attachments)):
+		return Doubtful
+	case h.IsEvent():
+		return checkName(data)
+	}
+	return Decodable
+}
+
+// checkName judges an event by its name. The payload is valid JSON.
+func checkName(data []byte) Decodability {
+	name, ok := EventName(data)
+	switch {
+	case bytes.Equal(bytes.TrimSpace(data[1:]), []byte("]")):
+		return Undecodable // an event without arguments
+	case !ok, slices.Contains(reservedEvents, string(name)):
+		return Doubtful
+	}
+	return Decodable
+}
+
+// nestedBeyond reports whether there are more opening brackets than depth, be they in strings or not.
+func nestedBeyond(data []byte, depth int) bool {
+	return bytes.Count(data, []byte("["))+bytes.Count(data, []byte("{")) > depth
+}
+
+// misplaced reports whether a valid payload has a placeholder for an attachment that there is not.
+func misplaced(data []byte, attachments int) bool {
+	if !bytes.Contains(data, []byte("_placeholder")) {
+		return false
+	}
+	var v any
+	return json.Unmarshal(data, &v) == nil && misplacedIn(v, attachments)
+}
+
+func misplacedIn(v any, attachments int) bool {
+	switch v := v.(type) {
+	case []any:
+		return slices.ContainsFunc(v, func(e any) bool { return misplacedIn(e, attachments) })
+	case map[string]any:
+		if v["_placeholder"] == true {
+			n, ok := v["num"].(float64)
+			return !ok || n < 0 || n >= float64(attachments)
+		}
+		for _, e := range v {
+			if misplacedIn(e, attachments) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// AppendReaddressed appends packet p, of the given Header, as one of another namespace.
+func AppendReaddressed(dst, p []byte, h *Header, namespace string) []byte {
+	dst = append(dst, byte(h.Type))
+	if h.IsBinary() {
+		dst = append(dst, p[1:bytes.IndexByte(p, '-')+1]...)
+	}
+	dst = append(dst, namespace...)
+	dst = append(dst, ',')
+	i := h.Data // the acknowledgement id stands in front of it
+	for h.HasAck() && i > 1 && isDigit(p[i-1]) {
+		i--
+	}
+	return append(dst, p[i:]...)
+}

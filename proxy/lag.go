@@ -1,0 +1,78 @@
+package proxy
+
+import (
+	"time"
+
+	"github.com/holdfast/holdfast/session"
+)
+
+const (
+	// lagTime is how long what was confirmed is kept all the same, and lagBytes how much: less than half of the window while
+	// memory is scarce.
+	lagTime  = takeoverGrace
+	lagBytes = 7 << 10
+	// lagOverhead is about what a packet takes beside its bytes.
+	lagOverhead = 64
+)
+
+// A client whose decoder fails gives up its connection. But socket.io-client 4.6 leaves it open and goes on answering polls and
+// pings, and a later one that is about to upgrade polls on until it has. Both confirm what they have not handled. So what was
+// confirmed stays in its session's log for a moment: a client that closes its connection, or opens another one, says by its
+// offset what it has handled.
+
+// lagged is what a client has confirmed, and its session does not know yet.
+type lagged struct {
+	cur  *session.Cursor
+	last uint64
+	size int
+	time time.Time
+}
+
+// confirm tells a session that packets have arrived, at once or later; c.mu is held.
+func (c *client) confirm(w *written, packets uint64) {
+	o := &c.out
+	size := w.bytes + int(packets)*lagOverhead
+	if c.parks || !c.recoverable || size > min(lagBytes, o.window/4) {
+		o.releaseLagged(0)
+		w.cur.Confirm(w.last)
+		return
+	}
+	o.lagged = append(o.lagged, lagged{w.cur, w.last, size, time.Now()})
+	o.laggedBytes += size
+	o.releaseLagged(min(lagBytes, o.window/4))
+}
+
+// releaseLagged confirms what is older than lagTime, or makes more than limit bytes.
+func (o *outgoing) releaseLagged(limit int) {
+	n := 0
+	for n < len(o.lagged) && (limit == 0 || o.laggedBytes > limit || time.Since(o.lagged[n].time) >= lagTime) {
+		l := &o.lagged[n]
+		l.cur.Confirm(l.last)
+		o.laggedBytes -= l.size
+		n++
+	}
+	if n == 0 {
+		return
+	}
+	rest := copy(o.lagged, o.lagged[n:])
+	clear(o.lagged[rest:])
+	o.lagged = o.lagged[:rest]
+	if rest == 0 {
+		o.lagged = nil
+	}
+}
+
+// settleLagged confirms all that is lagging when the client is gone, unless it may not have decoded that. (If it has, it may have
+// put events aside, and will handle them although its offset lies before them.)
+func (c *client) settleLagged(ending session.Ending) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if ending != session.Lost {
+		for _, l := range c.out.lagged {
+			if l.cur.Suspicious(l.last) {
+				return
+			}
+		}
+	}
+	c.out.releaseLagged(0)
+}

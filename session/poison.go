@@ -1,0 +1,321 @@
+package session
+
+import (
+	"slices"
+
+	"github.com/holdfast/holdfast/buffer"
+)
+
+// A poison packet is one that its client cannot decode. The client closes its connection over it, comes back with the offset
+// of an event before it, and would be sent it again, for ever.
+//
+// Suspicion comes from how connections end; proof comes from trials. A client that closes its connection by itself, or opens
+// another one, while packets are unconfirmed makes a strike against these packets. When it is back, suspects are first sent as
+// packets of a namespace that it is not connected to (the Trial). A client that can decode them ignores them: no handler
+// runs, and nothing is lost or doubled. Over poison it closes the connection again, with nothing else on its way.
+// See docs/adr/0008-poison-packets.md.
+
+// Ending is how a client's connection ended, as far as that can be seen.
+type Ending uint8
+
+// Endings of a connection.
+const (
+	Lost           Ending = iota // by the network, by silence, or by this side
+	ClosedByClient               // the client closed it in order
+	Overtaken                    // the client opened another connection; this one was open as far as is known
+)
+
+// Verdict is what is known of a packet without asking its client.
+type Verdict uint8
+
+// Verdicts on a packet.
+const (
+	Fine        Verdict = iota
+	Doubtful            // some clients cannot decode it
+	Undecodable         // no client can decode it
+)
+
+// Judge gives the Verdict on a packet as the server wrote it. It may take its time.
+type Judge func(packet []byte) Verdict
+
+const (
+	// judgedBytes bounds what a Judge is given when a session is resumed: the registry's lock is held.
+	judgedBytes = 64 << 10
+	// strikesToTry is how many strikes make packets suspects that look fine.
+	strikesToTry = 2
+	// A packet is poison after so many strikes, and enough proof by trials of it alone, one after another. Once a client has
+	// shown that it cannot decode one packet, its next one needs half of the proof.
+	strikesToDrop = 3
+	proofToDrop   = 2 * GoodProof
+	// A Trial has at most so many units; fewer if each of them is to be followed by a pause.
+	maxUnits, maxUnitsHeld = 8, 2
+)
+
+// doubt is the state of a search for poison. A session has one from the first strike until what it is about has arrived,
+// is known to be decodable, or was dropped.
+type doubt struct {
+	from, to uint64 // the suspects: from < seq <= to
+	end      uint64 // the greatest number that to had
+	strikes  int    // against all of them
+	ending   Ending // the last strike's
+	judged   bool   // those that the Judge found Doubtful have passed a trial
+
+	alone uint64 // the packet that was last tried alone, and the proof against it
+	proof int
+}
+
+// reads is what trials have shown of a session's clients.
+type reads struct {
+	poisons  int  // packets dropped
+	doubtful bool // Doubtful ones were decoded
+}
+
+// Trial is what to try out on a client: it is sent a unit, and the next when it has confirmed that.
+type Trial struct {
+	// Units are numbers of packets, for Cursor.Sample.
+	Units [][]uint64
+	// Resync says that the connection is to be closed once the CONNECT reply is confirmed: with the reply the client handles
+	// events that it had put aside when it closed the connection, and only its next CONNECT tells which.
+	Resync bool
+	// Siblings is how many other sessions the client had, with packets in flight. It may have put events of theirs aside too,
+	// so it is to have the replies to their CONNECTs first.
+	Siblings int
+	// Hold says that this client may confirm what it has not decoded: the connection outlives the error. It takes a
+	// while to see whether it comes back over another one.
+	Hold bool
+	// Vary says that units are to be sent at random times: what ends the connection at a time of its own is then
+	// unlikely to hit the same packet again.
+	Vary bool
+}
+
+// examineLocked looks for poison among what was sent before and is to be sent again, behind from. What cannot be decoded at
+// all is dropped. It returns what is to be tried out on the client, or nil. s.mu is held, and the session is still parked.
+func (s *Session) examineLocked(from uint64) *Trial {
+	if s.doubt == nil && s.sent <= from || s.left != nil {
+		return nil // nothing was in flight, or it was ignored on purpose
+	}
+	s.advanceLocked(from)
+	to := min(s.leftAt, s.log.Last())
+	ending := s.parking.ending
+	if ending != Lost && to > from {
+		s.strikeLocked(from, to, ending)
+	}
+	doubtful, resync := s.judgeLocked(from)
+	d := s.doubt
+	if d == nil {
+		return nil
+	}
+	t := &Trial{Hold: d.ending == Overtaken, Vary: d.strikes >= strikesToTry}
+	switch {
+	case resync:
+		t.Resync = true
+	case len(doubtful) > 0 && !d.judged && !s.reads.doubtful:
+		t.Units = t.split(doubtful)
+	case d.strikes >= strikesToTry:
+		t.Units = t.split(s.suspectsLocked())
+	}
+	if t.Units == nil && !t.Resync {
+		return nil
+	}
+	return t
+}
+
+// advanceLocked ends the search if the client has what it was about.
+func (s *Session) advanceLocked(from uint64) {
+	if d := s.doubt; d != nil {
+		d.from = max(d.from, from)
+		if d.from >= d.to {
+			s.doubt = nil
+		}
+	}
+}
+
+// strikeLocked counts a strike against the packets behind from, up to to.
+func (s *Session) strikeLocked(from, to uint64, ending Ending) {
+	d := s.doubt
+	if d == nil || max(d.from, from) >= min(d.to, to) {
+		s.doubt = &doubt{from: from, to: to, end: to, strikes: 1, ending: ending}
+		return
+	}
+	d.from, d.to = max(d.from, from), min(d.to, to)
+	d.strikes++
+	d.ending = ending
+}
+
+// judgeLocked drops what no client can decode of what was sent before, behind from. It returns the suspects that are
+// Doubtful, and whether the client may have put events aside that came before what was dropped.
+func (s *Session) judgeLocked(from uint64) (doubtful []uint64, resync bool) {
+	l := s.registry.limits()
+	if l.Judge == nil {
+		return nil, false
+	}
+	bytes, stamped := 0, false
+	for i := from + 1; i <= min(s.sent, s.log.Last()); i++ {
+		p := s.log.At(i)
+		if p.Kind() == buffer.Dropped || p.Kind() == buffer.Asking && !l.ReplayAsking {
+			continue // not sent again
+		}
+		if bytes += len(p.Data()); bytes > judgedBytes {
+			break
+		}
+		switch l.Judge(p.Data()) {
+		case Undecodable:
+			if s.doubt != nil {
+				s.doubt.strikes = 0 // they were against this one
+				resync = resync || stamped
+			}
+			s.dropPoisonLocked(i)
+			continue
+		case Doubtful:
+			if d := s.doubt; d != nil && d.from < i && i <= d.to {
+				doubtful = append(doubtful, i)
+			}
+		case Fine:
+		}
+		stamped = stamped || p.Kind() == buffer.Stamped
+	}
+	return doubtful, resync
+}
+
+// suspectsLocked are the numbers of the packets in doubt.
+func (s *Session) suspectsLocked() (suspects []uint64) {
+	asking := s.registry.limits().ReplayAsking
+	for i := max(s.doubt.from, s.log.Trimmed()) + 1; i <= min(s.doubt.to, s.log.Last()); i++ {
+		if k := s.log.At(i).Kind(); k != buffer.Dropped && (k != buffer.Asking || asking) {
+			suspects = append(suspects, i)
+		}
+	}
+	return suspects
+}
+
+// split makes the trial's units of suspects.
+func (t *Trial) split(suspects []uint64) [][]uint64 {
+	units := maxUnits
+	if t.Hold {
+		units = maxUnitsHeld
+	}
+	if len(suspects) == 0 {
+		return nil
+	}
+	return slices.Collect(slices.Chunk(suspects, (len(suspects)+units-1)/units))
+}
+
+// dropPoisonLocked leaves a packet out for good. Its number stays.
+func (s *Session) dropPoisonLocked(seq uint64) {
+	p := s.log.At(seq)
+	if p.Kind() == buffer.Asking {
+		s.asking--
+	}
+	s.registry.observer.Poisoned(s, p)
+	s.log.Drop(seq)
+	s.reads.poisons++
+}
+
+// Sample gives the packets of a Trial's unit to fn, as far as they are still in the log. Entries are valid during
+// the call only. The session's lock is held: fn must not call back.
+func (c *Cursor) Sample(unit []uint64, fn func(p *buffer.Entry)) {
+	s := c.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cursor != c {
+		return
+	}
+	for _, seq := range unit {
+		if seq <= s.log.Trimmed() || seq > s.log.Last() {
+			continue
+		}
+		if p := s.log.At(seq); p.Kind() != buffer.Dropped {
+			fn(p)
+		}
+	}
+}
+
+// Suspicious reports whether the Judge finds anything that was sent, up to a packet, not to be fine.
+func (c *Cursor) Suspicious(to uint64) bool {
+	s := c.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.registry.limits()
+	if s.cursor != c || l.Judge == nil {
+		return false
+	}
+	for i := s.log.Trimmed() + 1; i <= min(to, c.sent, s.log.Last()); i++ {
+		if p := s.log.At(i); p.Kind() != buffer.Dropped && l.Judge(p.Data()) != Fine {
+			return true
+		}
+	}
+	return false
+}
+
+// Decoded says that the client has decoded all units of a Trial.
+func (c *Cursor) Decoded(t *Trial) {
+	s := c.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.doubt
+	if s.cursor != c || d == nil || len(t.Units) == 0 {
+		return
+	}
+	tried := 0
+	for _, u := range t.Units {
+		tried += len(u)
+	}
+	if tried == len(s.suspectsLocked()) {
+		s.doubt = nil // it was something else
+		return
+	}
+	d.judged, s.reads.doubtful = true, true
+}
+
+// Strengths of proof that a client closed its connection over a unit.
+const (
+	// GoodProof means that it received all of the unit, and closed before it did anything else.
+	GoodProof = 4
+	// FairProof means that it closed at about the time at which it must have received it.
+	FairProof = 2
+	// WeakProof means that it may have been receiving it.
+	WeakProof = 1
+)
+
+// Unproven says that the client ended its connection by itself during a Trial, and not over a unit. What is poison makes it
+// end over the unit each time.
+func (c *Cursor) Unproven() {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	if d := c.s.doubt; c.s.cursor == c && d != nil {
+		d.proof = 0
+	}
+}
+
+// Choked says that the client has closed its connection when it was sent this unit of a Trial, after it had confirmed all that
+// was sent before.
+func (c *Cursor) Choked(unit []uint64, proof int) {
+	s := c.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.doubt
+	if s.cursor != c || s.state != Live || d == nil || len(unit) == 0 {
+		return
+	}
+	d.from, d.to = unit[0]-1, unit[len(unit)-1]
+	d.strikes++
+	if len(unit) > 1 {
+		return
+	}
+	seq := unit[0]
+	if d.alone != seq {
+		d.alone, d.proof = seq, 0
+	}
+	d.proof += proof
+	strikes, enough := strikesToDrop, proofToDrop
+	if s.reads.poisons > 0 {
+		strikes, enough = strikes-1, enough/2
+	}
+	if d.strikes < strikes || d.proof < enough || seq <= s.log.Trimmed() || seq > s.log.Last() {
+		return
+	}
+	s.dropPoisonLocked(seq)
+	// The first strike was against all that was in flight then.
+	*d = doubt{from: seq, to: d.end, end: d.end, strikes: 1, ending: d.ending}
+	s.advanceLocked(s.log.Trimmed())
+}

@@ -1,0 +1,270 @@
+package session
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/holdfast/holdfast/buffer"
+)
+
+// judgeByName has packets named for what they are.
+func judgeByName(packet []byte) Verdict {
+	switch s := string(packet); {
+	case strings.Contains(s, "broken"):
+		return Undecodable
+	case strings.Contains(s, "doubtful"):
+		return Doubtful
+	}
+	return Fine
+}
+
+func judging() Limits {
+	l := roomy
+	l.Judge = judgeByName
+	return l
+}
+
+// decoder is a client that closes its connection over what it cannot decode.
+type decoder struct {
+	w       *world
+	s       *Session
+	cannot  string // what a packet must not contain
+	keeps   bool   // it opens another connection instead of closing the present one
+	order   uint64
+	cur     *Cursor
+	offset  string
+	got     []string
+	returns int
+	trials  []string // packets, in the order in which they were tried
+}
+
+func (d *decoder) decodes(packet string) bool {
+	return d.cannot == "" || !strings.Contains(packet, d.cannot)
+}
+
+func (d *decoder) end(ending Ending) {
+	d.w.ParkEnded([]*Cursor{d.cur}, time.Minute, "test", ending)
+}
+
+// read handles packets until one cannot be decoded. It reports whether it came through.
+func (d *decoder) read() bool {
+	r := read(d.cur, 1000)
+	for i, data := range r.data {
+		if !d.decodes(data) {
+			return false
+		}
+		d.got = append(d.got, data)
+		if r.offsets[i] != "" {
+			d.offset = r.offsets[i]
+		}
+	}
+	return true
+}
+
+// comeBack resumes, goes through the trial, and reads. It reports whether the client came through.
+func (d *decoder) comeBack() bool {
+	d.w.t.Helper()
+	d.returns++
+	d.order++
+	r := d.w.Resume(Claim{PID: d.s.PID(), Namespace: d.s.Namespace(), Offset: d.offset}, &client{d.order})
+	if r.Cursor == nil {
+		d.w.t.Fatalf("Resume: %+v", r)
+	}
+	d.cur = r.Cursor
+	if t := r.Trial; t != nil {
+		if t.Resync {
+			d.end(Lost)
+			return false
+		}
+		for _, unit := range t.Units {
+			if !d.try(unit) {
+				d.cur.Choked(unit, GoodProof)
+				d.end(d.closes())
+				return false
+			}
+		}
+		d.cur.Decoded(t)
+	}
+	if !d.read() {
+		d.end(d.closes())
+		return false
+	}
+	return true
+}
+
+func (d *decoder) try(unit []uint64) (ok bool) {
+	ok = true
+	d.cur.Sample(unit, func(p *buffer.Entry) {
+		d.trials = append(d.trials, string(p.Data()))
+		ok = ok && d.decodes(string(p.Data()))
+	})
+	return ok
+}
+
+func (d *decoder) closes() Ending {
+	if d.keeps {
+		return Overtaken
+	}
+	return ClosedByClient
+}
+
+func newDecoder(w *world, cannot string, packets ...string) *decoder {
+	d := &decoder{w: w, cannot: cannot, order: 1}
+	d.cur = w.open("/")
+	d.s = d.cur.s
+	for _, p := range packets {
+		w.append(d.s, stamped(p))
+	}
+	if !d.read() {
+		d.end(ClosedByClient)
+	}
+	return d
+}
+
+func (d *decoder) settle(most int) {
+	d.w.t.Helper()
+	for !d.comeBack() {
+		if d.returns > most {
+			d.w.t.Fatalf("not settled after %d reconnections", d.returns)
+		}
+	}
+}
+
+func TestPoison(t *testing.T) {
+	numbered := func(n int, special map[int]string) (packets []string) {
+		for i := 1; i <= n; i++ {
+			packets = append(packets, strings.TrimSpace(fmt.Sprint(i, " ", special[i])))
+		}
+		return packets
+	}
+	tests := []struct {
+		name    string
+		packets []string
+		cannot  string
+		keeps   bool
+		most    int // reconnections
+		left    []string
+	}{
+		{"doubtful", numbered(5, map[int]string{3: "doubtful"}), "doubtful", false, 3, []string{"3 doubtful"}},
+		{"doubtful, and the client keeps its connection", numbered(5, map[int]string{3: "doubtful"}), "doubtful", true, 3, []string{"3 doubtful"}},
+		{"the first of all", numbered(3, map[int]string{1: "doubtful"}), "doubtful", false, 3, []string{"1 doubtful"}},
+		{"the only one", []string{"doubtful"}, "doubtful", false, 3, []string{"doubtful"}},
+		{"broken", numbered(5, map[int]string{3: "broken"}), "broken", false, 2, []string{"3 broken"}},
+		{"two", numbered(9, map[int]string{3: "doubtful", 7: "doubtful"}), "doubtful", false, 5, []string{"3 doubtful", "7 doubtful"}},
+		{"looks fine", numbered(5, map[int]string{3: "odd"}), "odd", false, 4, []string{"3 odd"}},
+		{"looks fine among many", numbered(500, map[int]string{333: "odd"}), "odd", false, 6, []string{"333 odd"}},
+		{"beside a doubtful one that can be decoded", numbered(9, map[int]string{3: "doubtful", 7: "odd"}), "odd", false, 5, []string{"7 odd"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, judging(), 10)
+			d := newDecoder(w, tt.cannot, tt.packets...)
+			d.keeps = tt.keeps
+			d.settle(tt.most)
+			want := slices.DeleteFunc(slices.Clone(tt.packets), func(p string) bool { return slices.Contains(tt.left, p) })
+			equal(t, "received", d.got, want)
+			var poisoned []string
+			for _, e := range w.noted() {
+				if name, ok := strings.CutPrefix(e, "/ poisoned: "); ok {
+					poisoned = append(poisoned, name)
+				}
+			}
+			equal(t, "left out", poisoned, tt.left)
+			w.append(d.s, stamped("later"))
+			if !d.read() || d.got[len(d.got)-1] != "later" {
+				t.Errorf("what comes later does not arrive: %q", d.got)
+			}
+			w.finish()
+		})
+	}
+}
+
+// What no client can decode is passed on once, whatever ended the connection.
+func TestBrokenPacketIsSentOnce(t *testing.T) {
+	w := newWorld(t, judging(), 10)
+	c := w.parked(0)
+	w.append(c, stamped("broken while away"))
+	d := &decoder{w: w, s: c, order: 1}
+	if d.comeBack(); !slices.Equal(d.got, []string{"broken while away"}) {
+		t.Fatalf("received %q", d.got)
+	}
+	d.offset = "" // it did not handle it
+	d.end(Lost)
+	d.comeBack()
+	equal(t, "received", d.got, []string{"broken while away"})
+	w.finish()
+}
+
+// However the connections of a client end that can decode all: it gets all.
+func TestReadablePacketsStay(t *testing.T) {
+	endings := map[string][]Ending{
+		"cut":      {Lost},
+		"closed":   {ClosedByClient},
+		"overtook": {Overtaken},
+		"all":      {Lost, ClosedByClient, ClosedByClient, Overtaken},
+	}
+	for name, list := range endings {
+		for _, step := range []string{"before the trial", "in the trial", "after the trial", "in the replay"} {
+			t.Run(name+" "+step, func(t *testing.T) {
+				w := newWorld(t, judging(), 10)
+				cur := w.open("/")
+				s := cur.s
+				want := []string{"1", "2 doubtful", "3", "4 doubtful", "5"}
+				for _, p := range want {
+					w.append(s, stamped(p))
+				}
+				read(cur, 1000)
+				w.ParkEnded([]*Cursor{cur}, time.Minute, "test", list[0])
+				for i := range 50 {
+					r := w.Resume(Claim{PID: s.PID(), Namespace: "/"}, &client{uint64(i) + 2})
+					if r.Cursor == nil {
+						t.Fatalf("Resume: %+v", r)
+					}
+					ending := list[i%len(list)]
+					if step == "in the trial" && r.Trial != nil && ending != Lost {
+						r.Cursor.Unproven()
+					}
+					if step == "after the trial" && r.Trial != nil || step == "in the replay" {
+						if r.Trial != nil {
+							r.Cursor.Decoded(r.Trial)
+						}
+					}
+					if step == "in the replay" {
+						read(r.Cursor, i%6)
+					}
+					w.ParkEnded([]*Cursor{r.Cursor}, time.Minute, "test", ending)
+				}
+				c := w.mustResumeAs(s, &client{100})
+				equal(t, "received", read(c, 1000).data, want)
+				w.finish()
+			})
+		}
+	}
+}
+
+// A single proof among closes for other reasons is not enough.
+func TestProofMustRepeat(t *testing.T) {
+	w := newWorld(t, judging(), 10)
+	cur := w.open("/")
+	s := cur.s
+	w.append(s, stamped("doubtful"))
+	read(cur, 10)
+	w.ParkEnded([]*Cursor{cur}, time.Minute, "test", ClosedByClient)
+	for i := range uint64(20) {
+		c := w.Resume(Claim{PID: s.PID(), Namespace: "/"}, &client{i + 2})
+		if c.Trial == nil || len(c.Trial.Units) != 1 {
+			t.Fatalf("no trial: %+v", c)
+		}
+		if i%2 == 0 {
+			c.Cursor.Choked(c.Trial.Units[0], GoodProof)
+		} else {
+			c.Cursor.Unproven()
+		}
+		w.ParkEnded([]*Cursor{c.Cursor}, time.Minute, "test", ClosedByClient)
+	}
+	equal(t, "received", read(w.mustResumeAs(s, &client{100}), 10).data, []string{"doubtful"})
+	w.finish()
+}
