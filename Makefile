@@ -110,11 +110,6 @@ FUZZTIME ?= 30s
 fuzz: ## Run every fuzz target for FUZZTIME=30s
 	FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
 
-.PHONY: race
-race: ## Run the Go tests with the race detector, then make network
-	go test -race ./...
-	$(MAKE) network
-
 # What a build with the race detector leaves out, the event loop's raw system calls, and what runs only when the event
 # loop is switched off.
 NETWORK := ./internal/netpoll ./internal/engineio ./internal/accept ./internal/upstream ./proxy
@@ -123,6 +118,11 @@ NETWORK := ./internal/netpoll ./internal/engineio ./internal/accept ./internal/u
 network: ## Run the network packages' Go tests without the race detector, then without the event loop
 	go test $(NETWORK)
 	TEST_EVENT_LOOP=off go test -count=1 $(NETWORK) # go test does not know that it matters, and has a result cached
+
+.PHONY: race
+race: ## Run the Go tests with the race detector, then make network
+	go test -race ./...
+	$(MAKE) network
 
 # SEED repeats a run's faults. JSON names a file for the full result.
 MINUTES ?= 10
