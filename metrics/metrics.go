@@ -6,6 +6,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/holdfast/holdfast/internal/reason"
 )
 
 const namespace = "holdfast"
@@ -216,16 +218,16 @@ func New(reg prometheus.Registerer) *Metrics {
 		sessionsClosed: f.counters("sessions_closed_total", "Sessions closed, by reason.", "reason"),
 		refused:        f.counters("refused_total", "Connections, handshakes, takeovers and clients refused, by the limit that was reached.", "limit"),
 	}
-	for _, r := range RecoveredReasons() {
+	for _, r := range reason.Recovered() {
 		m.recoveries.WithLabelValues("recovered", string(r))
 	}
-	for _, r := range FailedReasons() {
+	for _, r := range reason.Failed() {
 		m.recoveries.WithLabelValues("failed", string(r))
 	}
-	for _, r := range ParkingReasons() {
+	for _, r := range reason.Parked() {
 		m.parkings.WithLabelValues(string(r))
 	}
-	for _, r := range CloseReasons() {
+	for _, r := range reason.Closed() {
 		m.sessionsClosed.WithLabelValues(string(r))
 	}
 
@@ -241,33 +243,33 @@ func New(reg prometheus.Registerer) *Metrics {
 
 // Recovered counts a session that its client resumed. A Takeover also counts in
 // Takeovers.
-func (m *Metrics) Recovered(why Reason) {
+func (m *Metrics) Recovered(why reason.Reason) {
 	m.recoveries.WithLabelValues("recovered", string(why)).Inc()
-	if why == Takeover {
+	if why == reason.Takeover {
 		m.Takeovers.Inc()
 	}
 }
 
 // RecoveryFailed counts a client that presented a pid but did not get its
 // session.
-func (m *Metrics) RecoveryFailed(why Reason) {
+func (m *Metrics) RecoveryFailed(why reason.Reason) {
 	m.recoveries.WithLabelValues("failed", string(why)).Inc()
 }
 
 // Parked counts a session that lost its client. The caller updates the Sessions
 // gauges.
-func (m *Metrics) Parked(why Reason) {
+func (m *Metrics) Parked(why reason.Reason) {
 	m.parkings.WithLabelValues(string(why)).Inc()
 }
 
 // SessionClosed counts the end of a session. Expired and Evicted also count in
 // Expirations and Evictions. The caller updates the Sessions gauges.
-func (m *Metrics) SessionClosed(why Reason) {
+func (m *Metrics) SessionClosed(why reason.Reason) {
 	m.sessionsClosed.WithLabelValues(string(why)).Inc()
 	switch why {
-	case Expired:
+	case reason.Expired:
 		m.Expirations.Inc()
-	case Evicted:
+	case reason.Evicted:
 		m.Evictions.Inc()
 	default: // the others have no counter of their own
 	}

@@ -18,6 +18,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/holdfast/holdfast/internal/reason"
 )
 
 // scrape returns what Prometheus reads if it accepts the format accept.
@@ -94,28 +96,28 @@ func TestReasons(t *testing.T) {
 		count func(m *Metrics)
 		want  []string // all series that are not 0
 	}{
-		{"resumed", func(m *Metrics) { m.Recovered(Resumed) }, []string{
+		{"resumed", func(m *Metrics) { m.Recovered(reason.Resumed) }, []string{
 			`holdfast_recoveries_total{reason="resumed",result="recovered"} 1`,
 		}},
-		{"takeover", func(m *Metrics) { m.Recovered(Takeover) }, []string{
+		{"takeover", func(m *Metrics) { m.Recovered(reason.Takeover) }, []string{
 			`holdfast_recoveries_total{reason="takeover",result="recovered"} 1`,
 			`holdfast_takeovers_total 1`,
 		}},
-		{"failed", func(m *Metrics) { m.RecoveryFailed(Evicted) }, []string{
+		{"failed", func(m *Metrics) { m.RecoveryFailed(reason.Evicted) }, []string{
 			`holdfast_recoveries_total{reason="evicted",result="failed"} 1`,
 		}},
-		{"parked", func(m *Metrics) { m.Parked(GoingAway) }, []string{
+		{"parked", func(m *Metrics) { m.Parked(reason.GoingAway) }, []string{
 			`holdfast_parkings_total{reason="going_away"} 1`,
 		}},
-		{"expired", func(m *Metrics) { m.SessionClosed(Expired) }, []string{
+		{"expired", func(m *Metrics) { m.SessionClosed(reason.Expired) }, []string{
 			`holdfast_expirations_total 1`,
 			`holdfast_sessions_closed_total{reason="expired"} 1`,
 		}},
-		{"evicted", func(m *Metrics) { m.SessionClosed(Evicted) }, []string{
+		{"evicted", func(m *Metrics) { m.SessionClosed(reason.Evicted) }, []string{
 			`holdfast_evictions_total 1`,
 			`holdfast_sessions_closed_total{reason="evicted"} 1`,
 		}},
-		{"closed otherwise", func(m *Metrics) { m.SessionClosed(UpstreamLost) }, []string{
+		{"closed otherwise", func(m *Metrics) { m.SessionClosed(reason.UpstreamLost) }, []string{
 			`holdfast_sessions_closed_total{reason="upstream_lost"} 1`,
 		}},
 		{"fields", func(m *Metrics) {
@@ -164,16 +166,16 @@ func TestEveryReasonExistsFromTheStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, r := range RecoveredReasons() {
+	for _, r := range reason.Recovered() {
 		m.Recovered(r)
 	}
-	for _, r := range FailedReasons() {
+	for _, r := range reason.Failed() {
 		m.RecoveryFailed(r)
 	}
-	for _, r := range ParkingReasons() {
+	for _, r := range reason.Parked() {
 		m.Parked(r)
 	}
-	for _, r := range CloseReasons() {
+	for _, r := range reason.Closed() {
 		m.SessionClosed(r)
 	}
 	if after, err := testutil.GatherAndCount(reg); after != before || err != nil {
@@ -184,10 +186,10 @@ func TestEveryReasonExistsFromTheStart(t *testing.T) {
 // Every reason that closes a session is also a reason for a failed recovery,
 // unless the session could not be recovered anyway.
 func TestCloseReasonsAreFailures(t *testing.T) {
-	neverReturned := []Reason{NotParked}
-	for _, r := range CloseReasons() {
-		if slices.Contains(FailedReasons(), r) == slices.Contains(neverReturned, r) {
-			t.Errorf("%s: in FailedReasons: %v", r, slices.Contains(FailedReasons(), r))
+	neverReturned := []reason.Reason{reason.NotParked}
+	for _, r := range reason.Closed() {
+		if slices.Contains(reason.Failed(), r) == slices.Contains(neverReturned, r) {
+			t.Errorf("%s: in reason.Failed: %v", r, slices.Contains(reason.Failed(), r))
 		}
 	}
 }
@@ -269,19 +271,19 @@ func TestReasonsOnMetricsPage(t *testing.T) {
 	documented := map[string][]string{}
 	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| ([a-z, ]+) \\| (.+) \\|$").FindAllStringSubmatch(section, -1) {
 		documented[m[1]] = strings.Split(m[2], ", ")
-		if got, want := Reason(m[1]).Meaning(), strings.ReplaceAll(m[3], "`", ""); got != want {
+		if got, want := reason.Reason(m[1]).Meaning(), strings.ReplaceAll(m[3], "`", ""); got != want {
 			t.Errorf("%s.Meaning() = %q, the page says %q", m[1], got, want)
 		}
 	}
 	want := map[string][]string{}
 	for _, list := range []struct {
 		name    string
-		reasons []Reason
+		reasons []reason.Reason
 	}{
-		{"recovered", RecoveredReasons()},
-		{"failed", FailedReasons()},
-		{"parked", ParkingReasons()},
-		{"closed", CloseReasons()},
+		{"recovered", reason.Recovered()},
+		{"failed", reason.Failed()},
+		{"parked", reason.Parked()},
+		{"closed", reason.Closed()},
 	} {
 		for _, r := range list.reasons {
 			want[string(r)] = append(want[string(r)], list.name)

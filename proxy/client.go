@@ -12,7 +12,7 @@ import (
 
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/engineio"
-	"github.com/holdfast/holdfast/metrics"
+	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/session"
 )
 
@@ -86,48 +86,48 @@ func (c *client) attached(namespace string) *session.Cursor {
 }
 
 // parkingReasons are the metric's words for how a transport ended.
-var parkingReasons = map[engineio.Reason]metrics.Reason{
-	engineio.TransportClose: metrics.TransportClose,
-	engineio.TransportError: metrics.TransportError,
-	engineio.PingTimeout:    metrics.PingTimeout,
-	engineio.ClientClose:    metrics.EngineClose,
-	engineio.GoingAway:      metrics.GoingAway,
-	engineio.ParseError:     metrics.ParseError,
-	engineio.ForcedClose:    metrics.TransportClose,
-	engineio.PollError:      metrics.PollError,
-	engineio.CloseFrame:     metrics.TransportClose,
+var parkingReasons = map[engineio.Reason]reason.Reason{
+	engineio.TransportClose: reason.TransportClose,
+	engineio.TransportError: reason.TransportError,
+	engineio.PingTimeout:    reason.PingTimeout,
+	engineio.ClientClose:    reason.EngineClose,
+	engineio.GoingAway:      reason.GoingAway,
+	engineio.ParseError:     reason.ParseError,
+	engineio.ForcedClose:    reason.TransportClose,
+	engineio.PollError:      reason.PollError,
+	engineio.CloseFrame:     reason.TransportClose,
 }
 
 // Closed implements engineio.Handler.
-func (c *client) Closed(reason engineio.Reason) {
+func (c *client) Closed(why engineio.Reason) {
 	defer c.contain()
 	c.srv.removeClient(c)
-	if reason == engineio.PingTimeout {
+	if why == engineio.PingTimeout {
 		c.srv.metrics.HeartbeatTimeouts.Client.Inc()
 	}
-	c.srv.log.Debug("client closed", "client", c.order, "reason", reason.String())
-	c.parkAs(parkingReasons[reason], c.parkFor(reason == engineio.GoingAway), endingOf(reason))
+	c.srv.log.Debug("client closed", "client", c.order, "reason", why.String())
+	c.parkAs(parkingReasons[why], c.parkFor(why == engineio.GoingAway), endingOf(why))
 }
 
 // endingOf is how a client's connection ended, for its sessions.
-func endingOf(reason engineio.Reason) session.Ending {
-	if inOrder(reason) {
+func endingOf(why engineio.Reason) session.Ending {
+	if inOrder(why) {
 		return session.ClosedByClient
 	}
 	return session.Lost
 }
 
 // park parks the client's sessions. When it returns they can be resumed, whoever called it first.
-func (c *client) park(reason metrics.Reason) {
+func (c *client) park(why reason.Reason) {
 	ending := session.Lost
-	if reason == metrics.Takeover {
+	if why == reason.Takeover {
 		ending = session.Overtaken
 	}
-	c.parkAs(reason, c.parkFor(false), ending)
+	c.parkAs(why, c.parkFor(false), ending)
 }
 
 // parkAs is park for at most d. ending says how its connection ended.
-func (c *client) parkAs(reason metrics.Reason, d time.Duration, ending session.Ending) {
+func (c *client) parkAs(why reason.Reason, d time.Duration, ending session.Ending) {
 	c.detach(func(cursors []*session.Cursor, fresh []freshReply, home *link) {
 		if home != nil { // first, for a link whose sessions all end now is to be closed, not only disconnected
 			home.release(c, true)
@@ -138,8 +138,8 @@ func (c *client) parkAs(reason metrics.Reason, d time.Duration, ending session.E
 		}
 		c.judgeTrial(ending)
 		c.settleLagged(ending)
-		c.parkFresh(fresh, d, reason, ending)
-		c.srv.registry.ParkEnded(cursors, d, string(reason), ending) // but for those whose place was found above
+		c.parkFresh(fresh, d, why, ending)
+		c.srv.registry.ParkEnded(cursors, d, why, ending) // but for those whose place was found above
 		c.srv.flushNotified(cursors)
 	})
 }
@@ -202,9 +202,9 @@ func (c *client) parkFor(goingAway bool) time.Duration {
 }
 
 // giveUp closes the client at once, because another takes its sessions over, say. They are parked when it returns.
-func (c *client) giveUp(reason metrics.Reason) {
-	c.park(reason)
-	if reason != metrics.ParseError { // the server would close such a client in order
+func (c *client) giveUp(why reason.Reason) {
+	c.park(why)
+	if why != reason.ParseError { // the server would close such a client in order
 		c.sock.ShowBroken()
 	}
 	c.sock.Abort()

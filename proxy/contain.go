@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"runtime/debug"
 
+	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/session"
 )
 
@@ -46,7 +47,7 @@ func (c *client) failSessions(cursors []*session.Cursor, home *link) {
 		home.Fail()
 	}
 	for _, cur := range cursors { // one by one: there may be something wrong with any
-		c.srv.guard(func() { c.srv.registry.Fail(cur, session.Internal) })
+		c.srv.guard(func() { c.srv.registry.Fail(cur, reason.Internal) })
 	}
 }
 

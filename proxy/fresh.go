@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/internal/engineio"
-	"github.com/holdfast/holdfast/metrics"
+	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/session"
 )
 
@@ -69,8 +69,8 @@ func (c *client) repliesUpgraded() {
 }
 
 // inOrder reports whether a client closed its connection by itself, rather than lost it.
-func inOrder(reason engineio.Reason) bool {
-	return reason == engineio.CloseFrame || reason == engineio.ClientClose
+func inOrder(why engineio.Reason) bool {
+	return why == engineio.CloseFrame || why == engineio.ClientClose
 }
 
 // parkFor is how long the session of a fresh reply waits for a client that ended for this reason. It is 0 if no client can
@@ -92,7 +92,7 @@ func (f *freshReply) parkFor(d, goingAway time.Duration, inOrder bool) time.Dura
 }
 
 // parkFresh parks, or ends, those of the client's sessions whose pid it may not have. The others are left for the caller.
-func (c *client) parkFresh(fresh []freshReply, d time.Duration, reason metrics.Reason, ending session.Ending) {
+func (c *client) parkFresh(fresh []freshReply, d time.Duration, why reason.Reason, ending session.Ending) {
 	goingAway := c.srv.settings().Recovery.GoingAwayDuration
 	for i := range fresh {
 		f := &fresh[i]
@@ -103,9 +103,9 @@ func (c *client) parkFresh(fresh []freshReply, d time.Duration, reason metrics.R
 		switch left {
 		case d:
 		case 0:
-			c.srv.registry.Fail(f.cur, session.ClientDisconnect)
+			c.srv.registry.Fail(f.cur, reason.ClientDisconnect)
 		default:
-			c.srv.registry.ParkEnded([]*session.Cursor{f.cur}, left, string(reason), ending)
+			c.srv.registry.ParkEnded([]*session.Cursor{f.cur}, left, why, ending)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/metrics"
 	"github.com/holdfast/holdfast/session"
@@ -84,13 +85,13 @@ func (c *client) connectHome(namespace string, data []byte) {
 	}
 	if !c.in.lazy && !c.srv.settings().handshakeRate.Allow(c.address) { // a lazy one has been counted
 		c.srv.refused(metrics.HandshakesPerAddress, c.address)
-		c.dropFor(metrics.Limit, "too many handshakes")
+		c.dropFor(reason.Limit, "too many handshakes")
 		return
 	}
 	data = slices.Clone(data)
 	c.homeFor(func(home *link) {
 		if !home.connect(c, namespace, data) {
-			c.dropFor(metrics.TransportClose, "the further connection to the upstream ended")
+			c.dropFor(reason.TransportClose, "the further connection to the upstream ended")
 			return
 		}
 		c.touch(home)
@@ -117,7 +118,7 @@ func (c *client) redial(then func(home *link)) {
 		c.in.dialing = false
 		if err != nil {
 			c.srv.log.Warn("further upstream handshake failed", "client", c.order, "error", err)
-			c.dropFor(metrics.TransportClose, "no further connection to the upstream")
+			c.dropFor(reason.TransportClose, "no further connection to the upstream")
 			return
 		}
 		then(home)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/metrics"
 	"github.com/holdfast/holdfast/session"
@@ -217,7 +218,7 @@ func (c *client) attachment(data []byte) {
 		return
 	}
 	if p.bytes+len(data) > freeIncompleteBytes && !c.countPartial(len(data)) {
-		c.dropFor(metrics.Limit, "no memory for incomplete messages")
+		c.dropFor(reason.Limit, "no memory for incomplete messages")
 		return
 	}
 	if !p.add(data) {
@@ -283,7 +284,7 @@ func (c *client) forward(cur *session.Cursor, p *packet) {
 	}
 	if p.h.Type == socketio.Disconnect {
 		l := cur.Session().Upstream().(*link)
-		c.srv.registry.Close(cur.Session(), session.ClientDisconnect)
+		c.srv.registry.Close(cur.Session(), reason.ClientDisconnect)
 		c.mu.Lock()
 		c.removeLocked(cur.Session().Namespace())
 		c.mu.Unlock()
@@ -336,14 +337,14 @@ func (c *client) takeEarly(namespace string) []packet {
 }
 
 // drop closes a client that broke the protocol.
-func (c *client) drop(why string) { c.dropFor(metrics.ParseError, why) }
+func (c *client) drop(text string) { c.dropFor(reason.ParseError, text) }
 
 // dropFor closes a client, and parks its sessions for that reason.
-func (c *client) dropFor(reason metrics.Reason, why string) {
+func (c *client) dropFor(why reason.Reason, text string) {
 	c.in.dropped = true
 	c.in.partial = nil
-	c.srv.limitedLog.Log(slog.LevelInfo, why, "client closed for what it sent", "client", c.order, "why", why)
-	c.giveUp(reason)
+	c.srv.limitedLog.Log(slog.LevelInfo, text, "client closed for what it sent", "client", c.order, "why", text)
+	c.giveUp(why)
 }
 
 // refusalDelay is for a client that came too often: its own back-off begins anew with each handshake.
@@ -372,7 +373,7 @@ func (c *client) connect(p *packet) {
 	namespace := string(p.h.Namespace)
 	if cur := c.attached(namespace); cur != nil {
 		// It disconnected before the reply to the first one, which it tells nobody, and ignored what came since.
-		c.srv.registry.Fail(cur, session.ClientDisconnect)
+		c.srv.registry.Fail(cur, reason.ClientDisconnect)
 		c.drop("second CONNECT for a namespace")
 		return
 	}
@@ -392,7 +393,7 @@ func (c *client) connect(p *packet) {
 	}
 	if c.openNamespaces() >= most {
 		c.srv.refused(metrics.Namespaces, c.address)
-		c.dropFor(metrics.Limit, "too many namespaces")
+		c.dropFor(reason.Limit, "too many namespaces")
 		return
 	}
 	rest, rec, err := socketio.TakeRecovery(p.data, session.IsPID, session.IsOffset)
@@ -414,10 +415,10 @@ func (c *client) connect(p *packet) {
 func (c *client) mayResume(namespace string) bool {
 	switch {
 	case !c.recoverable, !c.srv.settings().recoverable(namespace):
-		c.srv.notRecovered(c, namespace, metrics.Excluded)
+		c.srv.notRecovered(c, namespace, reason.Excluded)
 		return false
 	case c.srv.settings().failedResumeRate.Exhausted(c.address):
-		c.srv.notRecovered(c, namespace, metrics.Limit)
+		c.srv.notRecovered(c, namespace, reason.Limit)
 		return false
 	}
 	return true
@@ -434,7 +435,7 @@ func (c *client) claim(namespace string, connect []byte, rec socketio.Recovery) 
 // resume attaches the client to the session it asks for. It returns false if there is none to be had.
 func (c *client) resume(claim session.Claim, start time.Time) bool {
 	s, namespace := c.srv, claim.Namespace
-	how := metrics.Resumed
+	how := reason.Resumed
 	for {
 		r, closed := c.reattach(claim, start)
 		switch {
@@ -442,20 +443,20 @@ func (c *client) resume(claim session.Claim, start time.Time) bool {
 			c.in.dropped = true
 			return false
 		case r.Takeover != nil:
-			how = metrics.Takeover
-			r.Takeover.(*client).giveUp(metrics.Takeover)
+			how = reason.Takeover
+			r.Takeover.(*client).giveUp(reason.Takeover)
 			continue
 		case r.Cursor == nil:
-			s.notRecovered(c, namespace, metrics.Reason(r.Refused))
+			s.notRecovered(c, namespace, r.Refused)
 			switch r.Refused { //nolint:exhaustive // the others need nothing more
-			case session.Stale:
-				c.dropFor(metrics.TransportClose, "a later connection has the session")
-			case session.TooOften:
+			case reason.Stale:
+				c.dropFor(reason.TransportClose, "a later connection has the session")
+			case reason.Limit:
 				s.refused(metrics.TakeoversPerSession, c.address)
 				c.dropLater("its session was taken over too often")
-			case session.UnknownPID, session.WrongNamespace, session.Mismatch: // somebody may be guessing
+			case reason.UnknownPID, reason.WrongNamespace, reason.Binding: // somebody may be guessing
 				s.settings().failedResumeRate.Allow(c.address)
-			case session.BadOffset, session.ClientDisconnect:
+			case reason.BadOffset, reason.ClientDisconnect:
 				s.registry.Abandon(claim.PID, namespace, r.Refused)
 			}
 			return false

@@ -14,6 +14,7 @@ import (
 
 	"github.com/holdfast/holdfast/buffer"
 	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/session"
 )
@@ -315,7 +316,7 @@ func (l *link) dispatch(p *packet) {
 	if p.h.EndsSocket() {
 		l.deliver()
 		l.forget(s)
-		l.srv.registry.Close(s, session.ServerDisconnect)
+		l.srv.registry.Close(s, reason.ServerDisconnect)
 		l.closeIfUnused()
 	}
 }
@@ -357,7 +358,7 @@ func (l *link) append(s *session.Session, p *packet) {
 		}
 		l.arrived.n++
 	case errors.Is(err, session.ErrFull):
-		l.srv.registry.Close(s, session.BufferFull)
+		l.srv.registry.Close(s, reason.BufferFull)
 	}
 	if l.srv.budget.Exceeded() {
 		l.srv.registry.Relieve()
@@ -507,7 +508,7 @@ func (l *link) left(s *session.Session) {
 }
 
 // SessionsEnded implements session.Upstream.
-func (l *link) SessionsEnded(ended []*session.Session, _ session.Reason) {
+func (l *link) SessionsEnded(ended []*session.Session, _ reason.Reason) {
 	defer l.contain()
 	for _, s := range ended {
 		l.forget(s)
@@ -605,16 +606,16 @@ func (l *link) Closed(err error) {
 		level = slog.LevelWarn
 	}
 	l.srv.log.Log(context.Background(), level, "link closed", "error", err, "sessions", len(left.sessions))
-	reason := session.UpstreamLost
+	why := reason.UpstreamLost
 	if errors.Is(err, engineio.ErrClosed) && l.srv.draining.Load() { // by closeAll
-		reason = session.Draining
+		why = reason.Draining
 	}
 	orderly := errors.Is(err, engineio.ErrServerClosed)
 	if errors.Is(err, engineio.ErrTooBig) {
 		left.showTooBig()
 	}
 	for _, s := range left.sessions {
-		l.srv.guard(func() { l.lose(s, reason, orderly) })
+		l.srv.guard(func() { l.lose(s, why, orderly) })
 	}
 	for _, w := range left.waiting { // nobody answers their CONNECT
 		if w.client != nil {
@@ -660,8 +661,8 @@ func (l *link) endAll() remains {
 }
 
 // lose ends a session whose link has ended, and its client.
-func (l *link) lose(s *session.Session, reason session.Reason, orderly bool) {
-	l.srv.registry.Close(s, reason)
+func (l *link) lose(s *session.Session, why reason.Reason, orderly bool) {
+	l.srv.registry.Close(s, why)
 	// After Close: who resumes it before is told, and after it nobody can.
 	if c, ok := s.Attached().(*client); ok {
 		c.end(orderly)

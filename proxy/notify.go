@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/session"
 )
@@ -66,10 +67,10 @@ func (s *Server) flushNotified(cursors []*session.Cursor) {
 }
 
 // SessionParked implements session.Upstream.
-func (l *link) SessionParked(s *session.Session, reason string, d time.Duration) {
+func (l *link) SessionParked(s *session.Session, why reason.Reason, d time.Duration) {
 	defer l.contain()
 	if n := l.srv.notify; n != nil && n.parked != nil {
-		l.conn.Send(notification(s.Namespace(), n.parked, fmt.Sprintf(`{"reason":%s,"expires_in":%s}`, jsonString(reason), seconds(d))), nil)
+		l.conn.Send(notification(s.Namespace(), n.parked, fmt.Sprintf(`{"reason":%s,"expires_in":%s}`, jsonString(string(why)), seconds(d))), nil)
 	}
 }
 

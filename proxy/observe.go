@@ -10,8 +10,8 @@ import (
 	"github.com/holdfast/holdfast/buffer"
 	"github.com/holdfast/holdfast/internal/admin/status"
 	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/internal/socketio"
-	"github.com/holdfast/holdfast/metrics"
 	"github.com/holdfast/holdfast/session"
 )
 
@@ -19,7 +19,7 @@ import (
 // here that tells all of them, so that the reason is the same word everywhere.
 
 // recovered tells of a client that has its session again.
-func (s *Server) recovered(c *client, namespace string, why metrics.Reason, r session.Resumption) {
+func (s *Server) recovered(c *client, namespace string, why reason.Reason, r session.Resumption) {
 	s.metrics.Recovered(why)
 	s.metrics.DisconnectionDuration.Observe(r.Away.Seconds())
 	s.recorder.Recovered(status.Recovery{
@@ -30,11 +30,11 @@ func (s *Server) recovered(c *client, namespace string, why metrics.Reason, r se
 }
 
 // notRecovered tells of a client that presented a pid and does not get its session.
-func (s *Server) notRecovered(c *client, namespace string, why metrics.Reason) {
+func (s *Server) notRecovered(c *client, namespace string, why reason.Reason) {
 	s.metrics.RecoveryFailed(why)
 	s.recorder.Failed(status.Failure{Client: c.order, Namespace: namespace, Reason: why})
 	attrs := []any{"client", c.order, "namespace", namespace, "reason", string(why)}
-	if why == metrics.Limit { // as often as the client likes
+	if why == reason.Limit { // as often as the client likes
 		s.limitedLog.Log(slog.LevelWarn, "", "not recovered", append(attrs, "address", c.address.String())...)
 		return
 	}
@@ -76,20 +76,20 @@ func (s *Server) upgradeFailed(err error) {
 type observer Server
 
 // Parked implements session.Observer.
-func (o *observer) Parked(s *session.Session, reason string) {
-	o.metrics.Parked(metrics.Reason(reason))
-	o.log.Info("session parked", "namespace", s.Namespace(), "reason", reason)
+func (o *observer) Parked(s *session.Session, why reason.Reason) {
+	o.metrics.Parked(why)
+	o.log.Info("session parked", "namespace", s.Namespace(), "reason", why)
 }
 
 // Ended implements session.Observer.
-func (o *observer) Ended(s *session.Session, reason session.Reason, was session.State, buffered int) {
-	o.metrics.SessionClosed(metrics.Reason(reason))
+func (o *observer) Ended(s *session.Session, why reason.Reason, was session.State, buffered int) {
+	o.metrics.SessionClosed(why)
 	level := slog.LevelDebug
-	if was == session.Parked || reason == session.UpstreamLost {
+	if was == session.Parked || why == reason.UpstreamLost {
 		level = slog.LevelInfo
 	}
 	o.log.Log(context.Background(), level, "session closed",
-		"namespace", s.Namespace(), "reason", string(reason), "was", was.String(), "packets", buffered)
+		"namespace", s.Namespace(), "reason", string(why), "was", was.String(), "packets", buffered)
 }
 
 // transports counts clients and links by their transport.
@@ -145,7 +145,7 @@ func (s *Server) Status() status.Report {
 	for _, p := range s.registry.OldestParked(listedParked) {
 		r.Parked = append(r.Parked, status.Parked{
 			Namespace:        status.ShortNamespace(p.Namespace),
-			Reason:           metrics.Reason(p.Reason),
+			Reason:           p.Reason,
 			AgeSeconds:       max(0, now.Sub(p.Since).Seconds()),
 			ExpiresInSeconds: max(0, p.Expires.Sub(now).Seconds()),
 			Packets:          p.Packets,

@@ -3,49 +3,20 @@ package proxy
 import (
 	"context"
 	"errors"
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/holdfast/holdfast/internal/admin/status"
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/engineio"
-	"github.com/holdfast/holdfast/metrics"
+	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/session"
 )
 
-// sessionReasons are the words of session's constants of type Reason, as its source has them.
-func sessionReasons(t *testing.T) []metrics.Reason {
-	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), "../session/session.go", nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var words []metrics.Reason
-	ast.Inspect(file, func(n ast.Node) bool {
-		spec, ok := n.(*ast.ValueSpec)
-		if !ok || spec.Type == nil {
-			return true
-		}
-		if id, ok := spec.Type.(*ast.Ident); ok && id.Name == "Reason" {
-			word, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
-			if err != nil {
-				t.Fatal(err)
-			}
-			words = append(words, metrics.Reason(word))
-		}
-		return true
-	})
-	return words
-}
-
 // recoveries reads holdfast_recoveries_total.
-func (r *rig) recoveries(result, reason string) float64 {
+func (r *rig) recoveries(result, why string) float64 {
 	r.t.Helper()
 	families, err := r.series.Gather()
 	if err != nil {
@@ -56,7 +27,7 @@ func (r *rig) recoveries(result, reason string) float64 {
 			continue
 		}
 		for _, m := range f.GetMetric() {
-			if labels := m.GetLabel(); labels[0].GetValue() == reason && labels[1].GetValue() == result {
+			if labels := m.GetLabel(); labels[0].GetValue() == why && labels[1].GetValue() == result {
 				return m.GetCounter().GetValue()
 			}
 		}
@@ -64,29 +35,9 @@ func (r *rig) recoveries(result, reason string) float64 {
 	return 0
 }
 
-// Package session has words of its own, so that it need not know metrics. None is outside the closed list.
-func TestSessionsReasonsAreOnTheList(t *testing.T) {
-	words := sessionReasons(t)
-	if len(words) < 10 {
-		t.Fatalf("found only %v", words)
-	}
-	all := slices.Concat(metrics.CloseReasons(), metrics.FailedReasons())
-	for _, w := range words {
-		if !slices.Contains(all, w) {
-			t.Errorf("%q is a reason of package session, and on no list of package metrics", w)
-		}
-	}
-	// And what a session can be closed for is what a client can be told that comes too late.
-	for _, r := range metrics.CloseReasons() {
-		if !slices.Contains(words, r) {
-			t.Errorf("%q is on the list of close reasons, but no session ends for it", r)
-		}
-	}
-}
-
 func TestEveryEndOfATransportIsAParkingReason(t *testing.T) {
 	for r := engineio.Reason(1); r.String() != "unknown"; r++ {
-		if word := parkingReasons[r]; !slices.Contains(metrics.ParkingReasons(), word) {
+		if word := parkingReasons[r]; !slices.Contains(reason.Parked(), word) {
 			t.Errorf("%v: %q is no parking reason", r, word)
 		}
 	}
@@ -96,7 +47,7 @@ func TestEveryEndOfATransportIsAParkingReason(t *testing.T) {
 func TestReasonsAreTheSameEverywhere(t *testing.T) {
 	r := newRig(t, nil)
 	c := &client{srv: r.proxy, order: 7}
-	for _, why := range metrics.FailedReasons() {
+	for _, why := range reason.Failed() {
 		r.proxy.notRecovered(c, "/nsp", why)
 		if got := r.recoveries("failed", string(why)); got != 1 {
 			t.Errorf("%s: counted %v times in the metrics", why, got)
@@ -109,7 +60,7 @@ func TestReasonsAreTheSameEverywhere(t *testing.T) {
 			t.Errorf("status report: %+v, want %s", f, why)
 		}
 	}
-	for _, why := range metrics.RecoveredReasons() {
+	for _, why := range reason.Recovered() {
 		r.proxy.recovered(c, "/nsp", why, session.Resumption{Missed: 3})
 		if got := r.recoveries("recovered", string(why)); got != 1 {
 			t.Errorf("%s: counted %v times in the metrics", why, got)
@@ -151,7 +102,7 @@ func TestStatus(t *testing.T) {
 		t.Errorf("upstream: %+v", u)
 	}
 	p := got.Parked[0]
-	if p.Namespace != "/" || !slices.Contains(metrics.ParkingReasons(), p.Reason) || p.Bytes <= 0 || p.ExpiresInSeconds <= 0 || p.AgeSeconds > 60 {
+	if p.Namespace != "/" || !slices.Contains(reason.Parked(), p.Reason) || p.Bytes <= 0 || p.ExpiresInSeconds <= 0 || p.AgeSeconds > 60 {
 		t.Errorf("parked: %+v", p)
 	}
 }

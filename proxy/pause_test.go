@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/internal/config"
-	"github.com/holdfast/holdfast/metrics"
+	"github.com/holdfast/holdfast/internal/reason"
 )
 
 type input struct{ calls []string }
@@ -156,7 +156,7 @@ func TestDialEndsWithItsClient(t *testing.T) {
 	c.want("40/a,", "40/b,")
 	c.send("41/a,", "40/a,")
 	upstream := <-asked
-	r.byOrder(1).giveUp(metrics.Takeover)
+	r.byOrder(1).giveUp(reason.Takeover)
 	select {
 	case <-upstream.Done():
 	case <-time.After(5 * time.Second): // the handshake's time is 10 s

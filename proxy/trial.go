@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/internal/socketio"
-	"github.com/holdfast/holdfast/metrics"
 	"github.com/holdfast/holdfast/session"
 )
 
@@ -236,7 +236,7 @@ func (c *client) trialConfirmed() {
 		c.enter(t, holding, confirmPatience)
 		c.closeAfterLocked(0, func() {
 			defer c.contain()
-			c.giveUp(metrics.TransportClose)
+			c.giveUp(reason.TransportClose)
 		})
 	case c.websocket.Load() && !c.awaitsSiblings(t):
 		c.pauseTrial(t)

@@ -18,7 +18,7 @@ import (
 
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/engineio"
-	"github.com/holdfast/holdfast/metrics"
+	"github.com/holdfast/holdfast/internal/reason"
 )
 
 // peer is one end of a WebSocket that a test speaks for: it says and hears what the test tells it to.
@@ -287,7 +287,7 @@ func TestClientThatClosesAtOnceLeavesNoLink(t *testing.T) {
 	}
 	c := newClient(r.proxy, 1, req, newSID(), engineio.Options{}, true)
 	l := newLink(r.proxy, conn, c)
-	c.park(metrics.TransportClose) // it was faster than the handshake's goroutine
+	c.park(reason.TransportClose) // it was faster than the handshake's goroutine
 	l.start()
 	s.accept().wantEnd()
 	r.awaitNoLinks()

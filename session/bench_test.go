@@ -6,20 +6,21 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/internal/reason"
 )
 
 type silent struct{}
 
-func (silent) SessionsEnded([]*Session, Reason)              {}
-func (silent) SessionHeld(bool)                              {}
-func (silent) SessionParked(*Session, string, time.Duration) {}
-func (silent) SessionResumed(*Session, time.Duration, int)   {}
-func (silent) Parked(*Session, string)                       {}
-func (silent) Ended(*Session, Reason, State, int)            {}
-func (silent) Panicked(any, []*Session)                      {}
-func (silent) Dropped(Fate, int)                             {}
-func (silent) Poisoned(*Session, *buffer.Entry)              {}
-func (silent) Handshake() uint64                             { return 1 }
+func (silent) SessionsEnded([]*Session, reason.Reason)              {}
+func (silent) SessionHeld(bool)                                     {}
+func (silent) SessionParked(*Session, reason.Reason, time.Duration) {}
+func (silent) SessionResumed(*Session, time.Duration, int)          {}
+func (silent) Parked(*Session, reason.Reason)                       {}
+func (silent) Ended(*Session, reason.Reason, State, int)            {}
+func (silent) Panicked(any, []*Session)                             {}
+func (silent) Dropped(Fate, int)                                    {}
+func (silent) Poisoned(*Session, *buffer.Entry)                     {}
+func (silent) Handshake() uint64                                    { return 1 }
 func quiet(maxParked int) *Registry {
 	return NewRegistry(roomy, maxParked, buffer.NewBudget(1<<30), silent{})
 }

@@ -10,19 +10,20 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/internal/reason"
 )
 
 // A client whose session ends still gets what the server sent before.
 func TestClosedSessionCanBeRead(t *testing.T) {
-	for _, reason := range []Reason{ServerDisconnect, UpstreamLost} {
-		t.Run(string(reason), func(t *testing.T) {
+	for _, why := range []reason.Reason{reason.ServerDisconnect, reason.UpstreamLost} {
+		t.Run(string(why), func(t *testing.T) {
 			w := newWorld(t, roomy, 10)
 			c := w.open("/")
 			for i := range 4 {
 				w.append(c.s, stamped(fmt.Sprint(i+1)))
 			}
 			read(c, 1)
-			w.Close(c.s, reason)
+			w.Close(c.s, why)
 			if c.Attached() || c.s.Attached() != c.Owner() {
 				t.Errorf("cursor attached %v, session attached to %v: want the client known, but not attached", c.Attached(), c.s.Attached())
 			}
@@ -48,20 +49,20 @@ func TestCloseFreesMemory(t *testing.T) {
 		do   func(*world, *Cursor)
 		want int64 // packets held, of 3 of which 1 was sent
 	}{
-		{"closed by the server", func(w *world, c *Cursor) { w.Close(c.s, ServerDisconnect) }, 2},
+		{"closed by the server", func(w *world, c *Cursor) { w.Close(c.s, reason.ServerDisconnect) }, 2},
 		{"closed by the server, and its client gone", func(w *world, c *Cursor) {
-			w.Close(c.s, ServerDisconnect)
+			w.Close(c.s, reason.ServerDisconnect)
 			w.Park([]*Cursor{c}, maxAway, "cut")
 		}, 0},
-		{"closed by the client, which handles nothing that comes after", func(w *world, c *Cursor) { w.Close(c.s, ClientDisconnect) }, 0},
+		{"closed by the client, which handles nothing that comes after", func(w *world, c *Cursor) { w.Close(c.s, reason.ClientDisconnect) }, 0},
 		{"parked and closed", func(w *world, c *Cursor) {
 			w.Park([]*Cursor{c}, maxAway, "cut")
-			w.Close(c.s, ServerDisconnect)
+			w.Close(c.s, reason.ServerDisconnect)
 		}, 0},
 		{"parked for no time", func(w *world, c *Cursor) { w.Park([]*Cursor{c}, 0, "cut") }, 0},
 		{"abandoned", func(w *world, c *Cursor) {
 			w.Park([]*Cursor{c}, maxAway, "cut")
-			w.Abandon(c.s.PID(), "/", BadOffset)
+			w.Abandon(c.s.PID(), "/", reason.BadOffset)
 		}, 0},
 	}
 	for _, tt := range tests {
@@ -99,23 +100,23 @@ func TestParkUnrecoverable(t *testing.T) {
 
 func TestTombstones(t *testing.T) {
 	tests := []struct {
-		want Reason
+		want reason.Reason
 		end  func(*world, *Session)
 	}{
-		{Expired, func(*world, *Session) { later(time.Minute) }},
-		{Evicted, func(w *world, _ *Session) {
+		{reason.Expired, func(*world, *Session) { later(time.Minute) }},
+		{reason.Evicted, func(w *world, _ *Session) {
 			for range 10 {
 				w.Park([]*Cursor{w.open("/")}, time.Minute, "cut")
 			}
 		}},
-		{BufferFull, func(w *world, s *Session) { w.Close(s, BufferFull) }},
-		{ServerDisconnect, func(w *world, s *Session) { w.Close(s, ServerDisconnect) }},
-		{ClientDisconnect, func(w *world, s *Session) { w.Close(s, ClientDisconnect) }},
-		{UpstreamLost, func(w *world, s *Session) { w.Close(s, UpstreamLost) }},
-		{BadOffset, func(w *world, s *Session) { w.Abandon(s.PID(), "/", BadOffset) }},
-		{ServerDisconnect, func(w *world, s *Session) { // the first reason counts
-			w.Close(s, ServerDisconnect)
-			w.Close(s, UpstreamLost)
+		{reason.BufferFull, func(w *world, s *Session) { w.Close(s, reason.BufferFull) }},
+		{reason.ServerDisconnect, func(w *world, s *Session) { w.Close(s, reason.ServerDisconnect) }},
+		{reason.ClientDisconnect, func(w *world, s *Session) { w.Close(s, reason.ClientDisconnect) }},
+		{reason.UpstreamLost, func(w *world, s *Session) { w.Close(s, reason.UpstreamLost) }},
+		{reason.BadOffset, func(w *world, s *Session) { w.Abandon(s.PID(), "/", reason.BadOffset) }},
+		{reason.ServerDisconnect, func(w *world, s *Session) { // the first reason counts
+			w.Close(s, reason.ServerDisconnect)
+			w.Close(s, reason.UpstreamLost)
 		}},
 	}
 	for i, tt := range tests {
@@ -138,11 +139,11 @@ func TestTombstones(t *testing.T) {
 func TestTombstonesAreBounded(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	first := w.New(w.link, "/", &client{1}, true)
-	w.Close(first.s, ServerDisconnect)
+	w.Close(first.s, reason.ServerDisconnect)
 	for range rememberedEnds {
-		w.Close(w.New(w.link, "/", &client{1}, true).s, ServerDisconnect)
+		w.Close(w.New(w.link, "/", &client{1}, true).s, reason.ServerDisconnect)
 	}
-	if r := w.resume(first.s, ""); r.Refused != UnknownPID {
+	if r := w.resume(first.s, ""); r.Refused != reason.UnknownPID {
 		t.Errorf("%+v, want it forgotten", r)
 	}
 	w.finish()
@@ -245,7 +246,7 @@ func TestResumedBeforeItIsClosedForItsBuffer(t *testing.T) {
 		t.Fatalf("%v, want ErrFull", err)
 	}
 	c := w.mustResume(s, "")
-	w.Close(s, BufferFull)
+	w.Close(s, reason.BufferFull)
 	if s.State() != Live || !c.Attached() {
 		t.Fatalf("%v", s.State())
 	}
@@ -273,24 +274,24 @@ func TestFail(t *testing.T) {
 	former := w.open("/chat")
 	w.Park([]*Cursor{former}, time.Minute, "test")
 	w.noted()
-	w.Fail(c, Internal)
-	w.Fail(former, Internal)
+	w.Fail(c, reason.Internal)
+	w.Fail(former, reason.Internal)
 	if got, want := w.noted(), []string{"/ ended: internal, was live, 0 packets"}; !slices.Equal(got, want) {
 		t.Errorf("the observer was told %q, want %q", got, want)
 	}
 	if got, want := w.link.told(), []string{"internal: /"}; !slices.Equal(got, want) {
 		t.Errorf("the link was told %q, want %q", got, want)
 	}
-	if got := w.Resume(Claim{PID: c.Session().PID(), Namespace: "/"}, &client{2}); got.Refused != Internal {
+	if got := w.Resume(Claim{PID: c.Session().PID(), Namespace: "/"}, &client{2}); got.Refused != reason.Internal {
 		t.Errorf("resumed: %+v, want it refused as internal", got)
 	}
-	w.Close(former.Session(), UpstreamLost) // its timer ends with it
+	w.Close(former.Session(), reason.UpstreamLost) // its timer ends with it
 }
 
 // brokenLink is an Upstream that panics when told of an end.
 type brokenLink struct{ link }
 
-func (*brokenLink) SessionsEnded([]*Session, Reason) { panic("broken") }
+func (*brokenLink) SessionsEnded([]*Session, reason.Reason) { panic("broken") }
 
 func TestPanicAtExpiryIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -5,25 +5,26 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/session"
 )
 
 // link is an upstream connection that does as it is told.
 type link struct{}
 
-func (link) SessionsEnded([]*session.Session, session.Reason)      {}
-func (link) SessionHeld(bool)                                      {}
-func (link) SessionParked(*session.Session, string, time.Duration) {}
-func (link) SessionResumed(*session.Session, time.Duration, int)   {}
+func (link) SessionsEnded([]*session.Session, reason.Reason)              {}
+func (link) SessionHeld(bool)                                             {}
+func (link) SessionParked(*session.Session, reason.Reason, time.Duration) {}
+func (link) SessionResumed(*session.Session, time.Duration, int)          {}
 
 // unseen observes nothing.
 type unseen struct{}
 
-func (unseen) Parked(*session.Session, string)                            {}
-func (unseen) Ended(*session.Session, session.Reason, session.State, int) {}
-func (unseen) Panicked(any, []*session.Session)                           {}
-func (unseen) Dropped(session.Fate, int)                                  {}
-func (unseen) Poisoned(*session.Session, *buffer.Entry)                   {}
+func (unseen) Parked(*session.Session, reason.Reason)                    {}
+func (unseen) Ended(*session.Session, reason.Reason, session.State, int) {}
+func (unseen) Panicked(any, []*session.Session)                          {}
+func (unseen) Dropped(session.Fate, int)                                 {}
+func (unseen) Poisoned(*session.Session, *buffer.Entry)                  {}
 
 // client is a connection from outside. It remembers the offset of its last event.
 type client struct {
@@ -62,7 +63,7 @@ func ExampleRegistry_Resume() {
 	r := registry.Resume(session.Claim{PID: s.PID(), Namespace: "/", Offset: first.offset}, second)
 	fmt.Println("missed", r.Missed)
 	r.Cursor.Read(r.Missed, second)
-	registry.Close(s, session.ClientDisconnect)
+	registry.Close(s, reason.ClientDisconnect)
 	// Output:
 	// client 1: 2["a"], replayed false
 	// missed 1

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/internal/reason"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -39,7 +40,7 @@ type link struct {
 	moves []string // of sessions, to Parked and back
 }
 
-func (l *link) SessionsEnded(ended []*Session, reason Reason) {
+func (l *link) SessionsEnded(ended []*Session, why reason.Reason) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	names := make([]string, 0, len(ended))
@@ -47,7 +48,7 @@ func (l *link) SessionsEnded(ended []*Session, reason Reason) {
 		names = append(names, s.Namespace())
 	}
 	slices.Sort(names)
-	l.ended = append(l.ended, string(reason)+": "+strings.Join(names, " "))
+	l.ended = append(l.ended, string(why)+": "+strings.Join(names, " "))
 }
 
 func (l *link) SessionHeld(held bool) {
@@ -64,8 +65,8 @@ func (l *link) SessionHeld(held bool) {
 	}
 }
 
-func (l *link) SessionParked(s *Session, reason string, d time.Duration) {
-	l.moved(fmt.Sprintf("%s parked: %s, for %v", s.Namespace(), reason, d))
+func (l *link) SessionParked(s *Session, why reason.Reason, d time.Duration) {
+	l.moved(fmt.Sprintf("%s parked: %s, for %v", s.Namespace(), why, d))
 }
 
 func (l *link) SessionResumed(s *Session, away time.Duration, missed int) {
@@ -120,10 +121,10 @@ func (w *world) note(format string, args ...any) {
 	w.events = append(w.events, fmt.Sprintf(format, args...))
 }
 
-func (w *world) Parked(s *Session, reason string) { w.note("%s parked: %s", s.Namespace(), reason) }
+func (w *world) Parked(s *Session, why reason.Reason) { w.note("%s parked: %s", s.Namespace(), why) }
 
-func (w *world) Ended(s *Session, reason Reason, was State, buffered int) {
-	w.note("%s ended: %s, was %v, %d packets", s.Namespace(), reason, was, buffered)
+func (w *world) Ended(s *Session, why reason.Reason, was State, buffered int) {
+	w.note("%s ended: %s, was %v, %d packets", s.Namespace(), why, was, buffered)
 }
 
 func (w *world) Panicked(v any, sessions []*Session) {
@@ -201,7 +202,7 @@ func (w *world) finish() {
 	all := w.all
 	w.mu.Unlock()
 	for _, c := range all {
-		w.Close(c.s, UpstreamLost)
+		w.Close(c.s, reason.UpstreamLost)
 		c.s.mu.Lock()
 		last := c.s.cursor
 		c.s.mu.Unlock()

@@ -3,6 +3,8 @@ package session
 import (
 	"testing"
 	"testing/synctest"
+
+	"github.com/holdfast/holdfast/internal/reason"
 )
 
 // left returns a session that client 1 said goodbye to, after it was sent three events, and asked once. The first event was
@@ -109,7 +111,7 @@ func TestResumeOfALeftSession(t *testing.T) {
 			r := w.Resume(claim, tt.owner)
 			switch {
 			case tt.want == nil:
-				if r.Cursor != nil || r.Refused != ClientDisconnect || c.s.State() != Parked {
+				if r.Cursor != nil || r.Refused != reason.ClientDisconnect || c.s.State() != Parked {
 					t.Errorf("%+v, and it is %v; want it refused, and parked", r, c.s.State())
 				}
 				w.Abandon(c.s.PID(), "/", r.Refused)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/internal/reason"
 )
 
 // lockWatcher notes whether the registry's lock is free, and what the budget counts, when a session's end is told.
@@ -26,7 +27,7 @@ func (w *lockWatcher) look() {
 	w.r.mu.Unlock()
 }
 
-func (w *lockWatcher) Ended(*Session, Reason, State, int) {
+func (w *lockWatcher) Ended(*Session, reason.Reason, State, int) {
 	w.look()
 	w.buffered.Store(w.r.budget.Packets())
 }
@@ -53,9 +54,9 @@ func (w *lockWatcher) park(packets int) *Session {
 // The packets of a session that ends are dropped after the registry's lock was given up: they still count when its end is told.
 func TestLogsAreDroppedWithoutTheRegistrysLock(t *testing.T) {
 	for name, end := range map[string]func(w *lockWatcher, s *Session){
-		"closed":  func(w *lockWatcher, s *Session) { w.r.Close(s, BufferFull) },
+		"closed":  func(w *lockWatcher, s *Session) { w.r.Close(s, reason.BufferFull) },
 		"expired": func(w *lockWatcher, s *Session) { w.r.expire(s.parking) },
-		"refused": func(w *lockWatcher, s *Session) { w.r.Abandon(s.pid, "/", BadOffset) },
+		"refused": func(w *lockWatcher, s *Session) { w.r.Abandon(s.pid, "/", reason.BadOffset) },
 		"evicted": func(w *lockWatcher, s *Session) { w.park(0) },
 		"relief":  func(w *lockWatcher, s *Session) { w.r.Relieve() },
 	} {

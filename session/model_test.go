@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/internal/reason"
 )
 
 // TestModel does at random what links and clients do, and compares the sessions with a model of slices: the
@@ -62,11 +63,11 @@ type machine struct {
 
 // model is what a session should be. Packets are numbered from 1: packet n is log[n-1].
 type model struct {
-	s      *Session
-	cur    *Cursor // of the present client, or the last one's if the session was closed under it
-	state  State
-	reason Reason // it was closed for
-	log    []buffer.Packet
+	s     *Session
+	cur   *Cursor // of the present client, or the last one's if the session was closed under it
+	state State
+	why   reason.Reason // it was closed for
+	log   []buffer.Packet
 
 	confirmed int // with all that was dropped for another cause
 	sent      int // to any client
@@ -173,14 +174,14 @@ func (s *model) updateHeld() {
 }
 
 // end closes a session in the model.
-func (m *machine) end(s *model, reason Reason, toldUpstream bool) {
-	s.state, s.reason = Closed, reason
+func (m *machine) end(s *model, why reason.Reason, toldUpstream bool) {
+	s.state, s.why = Closed, why
 	m.order = slices.DeleteFunc(m.order, func(o *model) bool { return o == s })
-	if reason == ClientDisconnect {
+	if why == reason.ClientDisconnect {
 		s.cur = nil
 	}
 	if toldUpstream {
-		m.told = append(m.told, fmt.Sprint(reason, " ", s.s.Namespace()))
+		m.told = append(m.told, fmt.Sprint(why, " ", s.s.Namespace()))
 	}
 	s.updateHeld()
 }
@@ -208,7 +209,7 @@ func (m *machine) cut(sessions []*model, d time.Duration) {
 		}
 	}
 	for len(m.order) > modelMaxParked {
-		m.end(m.order[0], Evicted, true)
+		m.end(m.order[0], reason.Evicted, true)
 	}
 }
 
@@ -310,9 +311,9 @@ func (m *machine) Append(t *rapid.T) {
 		if rapid.Bool().Draw(t, "the client is back first") {
 			m.comeBack(t, s)
 		} else {
-			m.end(s, BufferFull, true)
+			m.end(s, reason.BufferFull, true)
 		}
-		m.Close(s.s, BufferFull)
+		m.Close(s.s, reason.BufferFull)
 		return
 	}
 }
@@ -445,7 +446,7 @@ func (m *machine) Cut(t *rapid.T) {
 // Reconnect lets a client come back to a session that may be parked, live or closed.
 func (m *machine) Reconnect(t *rapid.T) {
 	s := m.pick(t, func(*model) bool { return true })
-	offset, claim, refused, foreign := "", 0, Reason(""), false
+	offset, claim, refused, foreign := "", 0, reason.Reason(""), false
 	switch how := rapid.SampledFrom([]string{"true", "none", "earlier session", "old", "too new", "garbage", "stale", "elsewhere", "unbound"}).Draw(t, "how"); how {
 	case "true":
 		if s.open() {
@@ -461,13 +462,13 @@ func (m *machine) Reconnect(t *rapid.T) {
 			offset = offsetOf(s.s, uint64(claim))
 		}
 	case "too new":
-		offset, refused = offsetOf(s.s, uint64(s.sent+rapid.IntRange(1, 5).Draw(t, "ahead"))), BadOffset
+		offset, refused = offsetOf(s.s, uint64(s.sent+rapid.IntRange(1, 5).Draw(t, "ahead"))), reason.BadOffset
 	case "garbage":
-		foreign, refused = true, BadOffset
+		foreign, refused = true, reason.BadOffset
 	case "stale":
 		if s.open() {
 			claim := Claim{PID: s.s.PID(), Namespace: s.s.Namespace(), Binding: modelBinding}
-			if r := m.Resume(claim, &client{1}); r.Refused != Stale || r.Cursor != nil || r.Takeover != nil {
+			if r := m.Resume(claim, &client{1}); r.Refused != reason.Stale || r.Cursor != nil || r.Takeover != nil {
 				t.Errorf("an older client: %+v", r)
 			}
 		}
@@ -475,15 +476,15 @@ func (m *machine) Reconnect(t *rapid.T) {
 	case "unbound":
 		if s.open() {
 			r := m.Resume(Claim{PID: s.s.PID(), Namespace: s.s.Namespace(), Binding: "another"}, &client{1 << 60})
-			if r.Refused != Mismatch || r.Cursor != nil || r.Takeover != nil {
+			if r.Refused != reason.Binding || r.Cursor != nil || r.Takeover != nil {
 				t.Errorf("without its binding: %+v", r)
 			}
 		}
 		return
 	case "elsewhere":
-		want := WrongNamespace
+		want := reason.WrongNamespace
 		if !s.open() {
-			want = s.reason
+			want = s.why
 		}
 		if r := m.Resume(Claim{PID: s.s.PID(), Namespace: "/elsewhere"}, &client{1 << 60}); r.Refused != want || r.Cursor != nil {
 			t.Errorf("in another namespace: %+v", r)
@@ -491,7 +492,7 @@ func (m *machine) Reconnect(t *rapid.T) {
 		return
 	}
 	if !s.open() {
-		refused = s.reason
+		refused = s.why
 	}
 	r := m.resume(s, offset, foreign)
 	if refused == "" {
@@ -501,10 +502,10 @@ func (m *machine) Reconnect(t *rapid.T) {
 	if r.Refused != refused || r.Cursor != nil {
 		t.Errorf("offset %q: %+v, want refused as %s", offset, r, refused)
 	}
-	if refused == BadOffset && rapid.IntRange(0, 5).Draw(t, "abandon if 0") == 0 {
-		m.Abandon(s.s.PID(), s.s.Namespace(), BadOffset)
+	if refused == reason.BadOffset && rapid.IntRange(0, 5).Draw(t, "abandon if 0") == 0 {
+		m.Abandon(s.s.PID(), s.s.Namespace(), reason.BadOffset)
 		if s.parked() {
-			m.end(s, BadOffset, true)
+			m.end(s, reason.BadOffset, true)
 		}
 	}
 }
@@ -518,10 +519,10 @@ func (m *machine) End(t *rapid.T) {
 		return
 	}
 	s := m.pick(t, func(*model) bool { return true })
-	reason := rapid.SampledFrom([]Reason{ServerDisconnect, ClientDisconnect, UpstreamLost, BufferFull}).Draw(t, "reason")
-	m.Close(s.s, reason)
-	if s.parked() || s.live() && reason != BufferFull {
-		m.end(s, reason, reason == BufferFull)
+	why := rapid.SampledFrom([]reason.Reason{reason.ServerDisconnect, reason.ClientDisconnect, reason.UpstreamLost, reason.BufferFull}).Draw(t, "reason")
+	m.Close(s.s, why)
+	if s.parked() || s.live() && why != reason.BufferFull {
+		m.end(s, why, why == reason.BufferFull)
 	}
 }
 
@@ -546,7 +547,7 @@ func (m *machine) Pass(t *rapid.T) {
 	later(time.Duration(rapid.IntRange(1, 90).Draw(t, "seconds")) * time.Second)
 	for _, s := range m.sessions {
 		if s.parked() && !time.Now().Before(s.deadline) {
-			m.end(s, Expired, true)
+			m.end(s, reason.Expired, true)
 		}
 	}
 }
@@ -582,9 +583,9 @@ func (m *machine) Check(t *rapid.T) {
 		t.Errorf("%d live, %d parked; want %d, %d", l, p, live, len(m.order))
 	}
 	for _, call := range m.link.told() {
-		reason, names, _ := strings.Cut(call, ": ")
+		why, names, _ := strings.Cut(call, ": ")
 		for name := range strings.FieldsSeq(names) {
-			m.heard = append(m.heard, reason+" "+name)
+			m.heard = append(m.heard, why+" "+name)
 		}
 	}
 	slices.Sort(m.heard)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/internal/reason"
 )
 
 func TestOldestParked(t *testing.T) {
@@ -19,7 +20,7 @@ func TestOldestParked(t *testing.T) {
 		}
 		for i, c := range cursors[:3] {
 			time.Sleep(time.Second)
-			w.Park([]*Cursor{c}, time.Minute, []string{"ping_timeout", "transport_close", "going_away"}[i])
+			w.Park([]*Cursor{c}, time.Minute, []reason.Reason{"ping_timeout", "transport_close", "going_away"}[i])
 		}
 		if _, err := cursors[1].Session().Append(&buffer.Packet{Data: []byte(`2["x"]`), Kind: buffer.Stamped}); err != nil {
 			t.Fatal(err)
@@ -42,7 +43,7 @@ func TestOldestParked(t *testing.T) {
 			t.Errorf("OldestParked(1) = %+v, want /b: /a was resumed", got)
 		}
 		for _, c := range cursors {
-			w.Close(c.Session(), UpstreamLost)
+			w.Close(c.Session(), reason.UpstreamLost)
 		}
 		if got := w.OldestParked(1); len(got) != 0 {
 			t.Errorf("OldestParked(1) = %+v, want none", got)

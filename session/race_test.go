@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/internal/reason"
 )
 
 // numbers is a client's end: it takes events that are numbers, and fails if one is missing or comes twice.
@@ -122,7 +123,7 @@ func TestConcurrentEnds(t *testing.T) {
 		wg.Go(func() {
 			for {
 				if _, err := c.s.Append(stamped("event")); err != nil {
-					w.Close(c.s, BufferFull)
+					w.Close(c.s, reason.BufferFull)
 					if c.s.State() == Closed {
 						return
 					}
@@ -135,10 +136,10 @@ func TestConcurrentEnds(t *testing.T) {
 			r := w.resume(c.s, "")
 			if r.Cursor != nil {
 				read(r.Cursor, 3)
-				w.Close(c.s, ClientDisconnect)
+				w.Close(c.s, reason.ClientDisconnect)
 			}
 		})
-		wg.Go(func() { w.Abandon(c.s.PID(), c.s.Namespace(), BadOffset) })
+		wg.Go(func() { w.Abandon(c.s.PID(), c.s.Namespace(), reason.BadOffset) })
 	}
 	wg.Wait()
 	w.finish()

@@ -10,6 +10,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/internal/reason"
 )
 
 const (
@@ -23,8 +24,8 @@ const (
 
 // Observer is told what happens to sessions, for metrics and logs. No lock is held.
 type Observer interface {
-	Parked(s *Session, reason string)
-	Ended(s *Session, reason Reason, was State, buffered int)
+	Parked(s *Session, why reason.Reason)
+	Ended(s *Session, why reason.Reason, was State, buffered int)
 	// Panicked says that to expire these sessions panicked, and with what: their links are to be ended.
 	Panicked(v any, sessions []*Session)
 	// Dropped counts events that their client, which is away, will not have because of their Fate. A session's
@@ -50,16 +51,16 @@ type Registry struct {
 	parked      list.List // of *Session, oldest parked first; kept to maxParked by Park
 	maxParked   int
 	live        int
-	ends        *lru.Cache[string, Reason] // by pid
-	relieveNext time.Time                  // when Relieve is worth its while again
-	relieveAt   *list.Element              // of parked: what Relieve looks at next; nil at the end
+	ends        *lru.Cache[string, reason.Reason] // by pid
+	relieveNext time.Time                         // when Relieve is worth its while again
+	relieveAt   *list.Element                     // of parked: what Relieve looks at next; nil at the end
 }
 
 // parking is sessions that were parked together, and expire together.
 type parking struct {
 	timer    *time.Timer
 	sessions []*Session
-	reason   string   // why
+	why      reason.Reason
 	ending   Ending   // of their client's connection
 	left     *Goodbye // of their client; nil if it was lost
 	expires  time.Time
@@ -82,7 +83,7 @@ func NewRegistry(limits Limits, maxParked int, budget *buffer.Budget, observer O
 	}
 	r.current.Store(&limits)
 	var err error
-	if r.ends, err = lru.New[string, Reason](rememberedEnds); err != nil {
+	if r.ends, err = lru.New[string, reason.Reason](rememberedEnds); err != nil {
 		panic(err)
 	}
 	return r
@@ -131,7 +132,7 @@ func (r *Registry) New(up Upstream, namespace string, owner Owner, resumable boo
 type Resumption struct {
 	// Cursor is the new client's place in the log; nil if it was refused, and Refused says why.
 	Cursor  *Cursor
-	Refused Reason
+	Refused reason.Reason
 	// Takeover is a client that the session is still attached to: it has to give the session up
 	// (Detach, Park) before the new one can have it.
 	Takeover Owner
@@ -164,23 +165,23 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 	defer r.mu.Unlock()
 	s := r.byPID[claim.PID]
 	if s == nil {
-		if reason, ok := r.ends.Get(claim.PID); ok {
-			return Resumption{Refused: reason}
+		if why, ok := r.ends.Get(claim.PID); ok {
+			return Resumption{Refused: why}
 		}
-		return Resumption{Refused: UnknownPID}
+		return Resumption{Refused: reason.UnknownPID}
 	}
 	if s.namespace != claim.Namespace {
-		return Resumption{Refused: WrongNamespace}
+		return Resumption{Refused: reason.WrongNamespace}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case !s.binding.equal(claim.Binding):
-		return Resumption{Refused: Mismatch}
+		return Resumption{Refused: reason.Binding}
 	case s.owned > owner.Handshake(), s.state == Live && s.owned == owner.Handshake():
-		return Resumption{Refused: Stale}
+		return Resumption{Refused: reason.Stale}
 	case s.state == Live && !s.takeLocked(r.limits().TakeoversPerMinute):
-		return Resumption{Refused: TooOften}
+		return Resumption{Refused: reason.Limit}
 	case s.state == Live:
 		return Resumption{Takeover: s.cursor.owner}
 	}
@@ -189,7 +190,7 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 		return Resumption{Refused: refused}
 	}
 	if s.unsureLocked(from, owner, claim.Soon) {
-		return Resumption{Refused: ClientDisconnect}
+		return Resumption{Refused: reason.ClientDisconnect}
 	}
 	trial := s.examineLocked(from)
 	if trial != nil {
@@ -225,18 +226,18 @@ func (r *Registry) prepare(claim Claim, owner Owner) {
 
 // resumeFromLocked returns the number of the last packet that a client with this claim has, or why it cannot resume. The log of the
 // session, which is parked, is left without what this client need not have. s.mu is held.
-func (s *Session) resumeFromLocked(claim *Claim) (from uint64, refused Reason) {
+func (s *Session) resumeFromLocked(claim *Claim) (from uint64, refused reason.Reason) {
 	var has uint64 // the last event that the client has handled
 	if tag, seq, ok := parseOffset(claim.Offset); ok && tag == s.tag {
 		if seq > s.sent {
-			return 0, BadOffset
+			return 0, reason.BadOffset
 		}
 		has = seq
 	} else if claim.ForeignOffset {
-		return 0, BadOffset
+		return 0, reason.BadOffset
 	}
 	if s.left != nil && has < s.stamped { // it has ignored some that are not there any more
-		return 0, ClientDisconnect
+		return 0, reason.ClientDisconnect
 	}
 	from = max(s.log.Trimmed(), has)
 	s.trimLocked(from)
@@ -287,48 +288,48 @@ func (s *Session) takeLocked(perMinute int) bool {
 }
 
 // Abandon closes a parked session whose client came back, but cannot resume it for this reason: nobody else will.
-func (r *Registry) Abandon(pid, namespace string, reason Reason) {
-	r.end(true, func(end func(*Session, Reason)) {
+func (r *Registry) Abandon(pid, namespace string, why reason.Reason) {
+	r.end(true, func(end func(*Session, reason.Reason)) {
 		if s := r.byPID[pid]; s != nil && s.namespace == namespace && s.State() == Parked {
-			end(s, reason)
+			end(s, why)
 		}
 	})
 }
 
 // AbandonLeft closes a session that this client left, and does not come back to.
 func (r *Registry) AbandonLeft(s *Session, owner Owner) {
-	r.end(true, func(end func(*Session, Reason)) {
+	r.end(true, func(end func(*Session, reason.Reason)) {
 		if s.LeftBy(owner) {
-			end(s, ClientDisconnect)
+			end(s, reason.ClientDisconnect)
 		}
 	})
 }
 
 // end closes the sessions that choose, with r.mu held, calls end for; and tells of them.
-func (r *Registry) end(tellUpstream bool, choose func(end func(*Session, Reason))) {
+func (r *Registry) end(tellUpstream bool, choose func(end func(*Session, reason.Reason))) {
 	var gone []ended
 	defer func() { r.finish(gone, tellUpstream) }()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	choose(func(s *Session, reason Reason) { gone = append(gone, r.closeLocked(s, reason)) })
+	choose(func(s *Session, why reason.Reason) { gone = append(gone, r.closeLocked(s, why)) })
 }
 
 // Park parks the sessions of one client for at most d. Cursors that are no longer their session's, and closed
 // sessions, are passed over. Sessions that cannot be resumed, or not for any time, are closed instead.
-// reason is for the Observer.
-func (r *Registry) Park(cursors []*Cursor, d time.Duration, reason string) {
-	r.ParkEnded(cursors, d, reason, Lost)
+// why is for the Observer.
+func (r *Registry) Park(cursors []*Cursor, d time.Duration, why reason.Reason) {
+	r.ParkEnded(cursors, d, why, Lost)
 }
 
 // ParkEnded is Park for a client of which it is known how its connection ended.
-func (r *Registry) ParkEnded(cursors []*Cursor, d time.Duration, reason string, ending Ending) {
-	r.parkAll(cursors, d, &parking{reason: reason, ending: ending})
+func (r *Registry) ParkEnded(cursors []*Cursor, d time.Duration, why reason.Reason, ending Ending) {
+	r.parkAll(cursors, d, &parking{why: why, ending: ending})
 }
 
 // Leave parks the session of a client that has said goodbye to it. The client is still there, and ignores what it has been
 // sent since it did so: nothing of that is confirmed any more. g says what becomes known of it later.
 func (r *Registry) Leave(c *Cursor, d time.Duration, g *Goodbye) {
-	r.parkAll([]*Cursor{c}, d, &parking{reason: string(ClientDisconnect), left: g})
+	r.parkAll([]*Cursor{c}, d, &parking{why: reason.ClientDisconnect, left: g})
 }
 
 // Goodbye is what is known of a client that left a session.
@@ -346,7 +347,7 @@ func (g *Goodbye) Last() { g.last.Store(true) }
 func (r *Registry) parkAll(cursors []*Cursor, d time.Duration, p *parking) {
 	parked, gone, surplus := r.park(cursors, d, p)
 	for _, s := range parked {
-		r.observer.Parked(s, p.reason)
+		r.observer.Parked(s, p.why)
 	}
 	r.finish(gone, true)
 	for surplus {
@@ -357,9 +358,9 @@ func (r *Registry) parkAll(cursors []*Cursor, d time.Duration, p *parking) {
 // evictSurplus closes the sessions parked longest until there are no more parked than may be. It returns true if there still are:
 // after SetLimits there may be many.
 func (r *Registry) evictSurplus() (more bool) {
-	r.end(true, func(end func(*Session, Reason)) {
+	r.end(true, func(end func(*Session, reason.Reason)) {
 		for n := 0; n < lockedSteps && r.parked.Len() > r.maxParked; n++ {
-			end(parkedIn(r.parked.Front()), Evicted)
+			end(parkedIn(r.parked.Front()), reason.Evicted)
 		}
 		more = r.parked.Len() > r.maxParked
 	})
@@ -385,10 +386,10 @@ func (r *Registry) park(cursors []*Cursor, d time.Duration, p *parking) (parked 
 
 // Fail closes a client's session, of which nothing is to be relied on any more, for this reason. A cursor that is no
 // longer its session's is without effect.
-func (r *Registry) Fail(c *Cursor, reason Reason) {
-	r.end(true, func(end func(*Session, Reason)) {
+func (r *Registry) Fail(c *Cursor, why reason.Reason) {
+	r.end(true, func(end func(*Session, reason.Reason)) {
 		if c.leave() {
-			end(c.s, reason)
+			end(c.s, why)
 		}
 	})
 }
@@ -418,16 +419,16 @@ func (r *Registry) leaveLocked(c *Cursor, d time.Duration, p *parking) ended {
 	case s.state == Closed:
 		return ended{s: s, was: Closed} // to be released
 	case s.pid == "":
-		return r.endLocked(s, Unrecoverable)
+		return r.endLocked(s, reason.NotParked)
 	case d <= 0:
-		return r.endLocked(s, Expired)
+		return r.endLocked(s, reason.Expired)
 	}
 	r.moveLocked(s, Parked)
 	s.parkedAt, s.parking = time.Now(), p
 	s.left, s.leftAt, s.inFlight = p.left, c.sent, c.sent > s.log.Trimmed()
 	p.sessions = append(p.sessions, s)
 	s.place = r.parked.PushBack(s)
-	s.upstream.SessionParked(s, p.reason, d)
+	s.upstream.SessionParked(s, p.why, d)
 	return ended{}
 }
 
@@ -471,10 +472,10 @@ func (r *Registry) expire(p *parking) {
 			r.observer.Panicked(v, sessions)
 		}
 	}()
-	r.end(true, func(end func(*Session, Reason)) {
+	r.end(true, func(end func(*Session, reason.Reason)) {
 		sessions = slices.Clone(p.sessions)
 		for _, s := range sessions {
-			end(s, Expired)
+			end(s, reason.Expired)
 		}
 	})
 }
@@ -482,10 +483,10 @@ func (r *Registry) expire(p *parking) {
 // Close ends a session for a reason that its link knows. What its client has not been sent yet can still be read,
 // but for ClientDisconnect: a client handles nothing that comes after it. BufferFull ends a parked session only:
 // if a client resumed it after Append said so, all it missed is there.
-func (r *Registry) Close(s *Session, reason Reason) {
-	r.end(reason == BufferFull, func(end func(*Session, Reason)) {
-		if reason != BufferFull || s.State() == Parked {
-			end(s, reason)
+func (r *Registry) Close(s *Session, why reason.Reason) {
+	r.end(why == reason.BufferFull, func(end func(*Session, reason.Reason)) {
+		if why != reason.BufferFull || s.State() == Parked {
+			end(s, why)
 		}
 	})
 }
@@ -528,14 +529,14 @@ func (r *Registry) endRelief() {
 // relieveSome looks at the next parked sessions, and closes those that hold packets until enough would be free if they shared
 // nothing. It returns false if there are none.
 func (r *Registry) relieveSome() (more bool) {
-	r.end(true, func(end func(*Session, Reason)) {
+	r.end(true, func(end func(*Session, reason.Reason)) {
 		more = r.relieveAt != nil
 		excess := r.budget.Bytes() - r.budget.Limit()
 		for n := 0; n < lockedSteps && r.relieveAt != nil && excess > 0; n++ {
 			s := parkedIn(r.relieveAt)
 			r.relieveAt = r.relieveAt.Next()
 			if packets, bytes := s.buffered(); packets > 0 {
-				end(s, Evicted)
+				end(s, reason.Evicted)
 				excess -= int64(bytes)
 			}
 		}
@@ -546,30 +547,30 @@ func (r *Registry) relieveSome() (more bool) {
 // ended is a session that has just been closed.
 type ended struct {
 	s        *Session
-	reason   Reason
+	why      reason.Reason
 	was      State
 	buffered int
 }
 
 // closeLocked closes a session; r.mu is held, s.mu is not. was is Closed if it was closed before.
-func (r *Registry) closeLocked(s *Session, reason Reason) ended {
+func (r *Registry) closeLocked(s *Session, why reason.Reason) ended {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return r.endLocked(s, reason)
+	return r.endLocked(s, why)
 }
 
 // endLocked is closeLocked with s.mu held too.
-func (r *Registry) endLocked(s *Session, reason Reason) ended {
-	e := ended{s, reason, s.state, s.log.Packets()}
+func (r *Registry) endLocked(s *Session, why reason.Reason) ended {
+	e := ended{s, why, s.state, s.log.Packets()}
 	if s.state == Closed {
 		return e
 	}
 	r.moveLocked(s, Closed)
 	if s.pid != "" {
 		delete(r.byPID, s.pid)
-		r.ends.Add(s.pid, reason)
+		r.ends.Add(s.pid, why)
 	}
-	if reason == ClientDisconnect {
+	if why == reason.ClientDisconnect {
 		s.cursor = nil
 	}
 	return e
@@ -589,22 +590,22 @@ func (r *Registry) tell(gone []ended, tellUpstream bool) {
 		return
 	}
 	type group struct {
-		up     Upstream
-		reason Reason
+		up  Upstream
+		why reason.Reason
 	}
 	links := make(map[group][]*Session)
 	for _, e := range gone {
 		if e.was == Closed {
 			continue
 		}
-		r.observer.Ended(e.s, e.reason, e.was, e.buffered)
-		g := group{e.s.upstream, e.reason}
+		r.observer.Ended(e.s, e.why, e.was, e.buffered)
+		g := group{e.s.upstream, e.why}
 		links[g] = append(links[g], e.s)
 	}
 	if !tellUpstream {
 		return
 	}
 	for g, sessions := range links {
-		g.up.SessionsEnded(sessions, g.reason)
+		g.up.SessionsEnded(sessions, g.why)
 	}
 }

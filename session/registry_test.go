@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/internal/reason"
 )
 
 const maxAway = 2 * time.Minute
@@ -29,12 +30,12 @@ func TestTransitions(t *testing.T) {
 		noTime   = action{"park for no time", func(w *world, c *Cursor) { w.Park([]*Cursor{c}, 0, "cut") }}
 		resume   = action{"resume", func(w *world, c *Cursor) { w.resume(c.s, "") }}
 		refused  = action{"resume, refused", func(w *world, c *Cursor) { w.resume(c.s, offsetOf(c.s, 9)) }}
-		abandon  = action{"abandon", func(w *world, c *Cursor) { w.Abandon(c.s.PID(), "/", BadOffset) }}
-		elsewhr  = action{"abandon in another namespace", func(w *world, c *Cursor) { w.Abandon(c.s.PID(), "/x", BadOffset) }}
-		server   = action{"server disconnects", func(w *world, c *Cursor) { w.Close(c.s, ServerDisconnect) }}
-		client   = action{"client disconnects", func(w *world, c *Cursor) { w.Close(c.s, ClientDisconnect) }}
-		lost     = action{"link dies", func(w *world, c *Cursor) { w.Close(c.s, UpstreamLost) }}
-		full     = action{"over the limit", func(w *world, c *Cursor) { w.Close(c.s, BufferFull) }}
+		abandon  = action{"abandon", func(w *world, c *Cursor) { w.Abandon(c.s.PID(), "/", reason.BadOffset) }}
+		elsewhr  = action{"abandon in another namespace", func(w *world, c *Cursor) { w.Abandon(c.s.PID(), "/x", reason.BadOffset) }}
+		server   = action{"server disconnects", func(w *world, c *Cursor) { w.Close(c.s, reason.ServerDisconnect) }}
+		client   = action{"client disconnects", func(w *world, c *Cursor) { w.Close(c.s, reason.ClientDisconnect) }}
+		lost     = action{"link dies", func(w *world, c *Cursor) { w.Close(c.s, reason.UpstreamLost) }}
+		full     = action{"over the limit", func(w *world, c *Cursor) { w.Close(c.s, reason.BufferFull) }}
 		almost   = action{"time passes", func(*world, *Cursor) { later(maxAway - 1) }}
 		tooLong  = action{"too much time passes", func(*world, *Cursor) { later(maxAway) }}
 		relieved = action{"relief", func(w *world, _ *Cursor) { w.Relieve() }}
@@ -44,17 +45,17 @@ func TestTransitions(t *testing.T) {
 		from   State
 		action action
 		want   State
-		ended  Reason // what the Observer is told
-		told   bool   // whether the link is
+		ended  reason.Reason // what the Observer is told
+		told   bool          // whether the link is
 	}{
 		{Live, park, Parked, "", false},
-		{Live, noTime, Closed, Expired, true},
+		{Live, noTime, Closed, reason.Expired, true},
 		{Live, resume, Live, "", false}, // a takeover is asked for
 		{Live, refused, Live, "", false},
 		{Live, abandon, Live, "", false},
-		{Live, server, Closed, ServerDisconnect, false},
-		{Live, client, Closed, ClientDisconnect, false},
-		{Live, lost, Closed, UpstreamLost, false},
+		{Live, server, Closed, reason.ServerDisconnect, false},
+		{Live, client, Closed, reason.ClientDisconnect, false},
+		{Live, lost, Closed, reason.UpstreamLost, false},
 		{Live, full, Live, "", false},
 		{Live, tooLong, Live, "", false},
 		{Live, relieved, Live, "", false},
@@ -63,14 +64,14 @@ func TestTransitions(t *testing.T) {
 		{Parked, noTime, Parked, "", false},
 		{Parked, resume, Live, "", false},
 		{Parked, refused, Parked, "", false},
-		{Parked, abandon, Closed, BadOffset, true},
+		{Parked, abandon, Closed, reason.BadOffset, true},
 		{Parked, elsewhr, Parked, "", false},
-		{Parked, server, Closed, ServerDisconnect, false},
-		{Parked, client, Closed, ClientDisconnect, false},
-		{Parked, lost, Closed, UpstreamLost, false},
-		{Parked, full, Closed, BufferFull, true},
+		{Parked, server, Closed, reason.ServerDisconnect, false},
+		{Parked, client, Closed, reason.ClientDisconnect, false},
+		{Parked, lost, Closed, reason.UpstreamLost, false},
+		{Parked, full, Closed, reason.BufferFull, true},
 		{Parked, almost, Parked, "", false},
-		{Parked, tooLong, Closed, Expired, true},
+		{Parked, tooLong, Closed, reason.Expired, true},
 		{Parked, relieved, Parked, "", false},
 
 		{Closed, park, Closed, "", false},
@@ -143,7 +144,7 @@ func TestParkedSessionExpires(t *testing.T) {
 		if n := w.budget.Bytes(); n != 0 {
 			t.Errorf("%d bytes are held", n)
 		}
-		if r := w.resume(c.s, ""); r.Refused != Expired {
+		if r := w.resume(c.s, ""); r.Refused != reason.Expired {
 			t.Errorf("a client that comes too late: %+v", r)
 		}
 		w.finish()
@@ -212,7 +213,7 @@ func TestTakeover(t *testing.T) {
 
 	older, same := &client{0}, &client{1}
 	for _, o := range []*client{older, same} {
-		if r := w.Resume(Claim{PID: s.PID(), Namespace: "/", Offset: sent.offsets[0]}, o); r.Refused != Stale || r.Takeover != nil || r.Cursor != nil {
+		if r := w.Resume(Claim{PID: s.PID(), Namespace: "/", Offset: sent.offsets[0]}, o); r.Refused != reason.Stale || r.Takeover != nil || r.Cursor != nil {
 			t.Errorf("handshake %d: %+v, want it refused as stale", o.handshake, r)
 		}
 	}
@@ -232,11 +233,11 @@ func TestTakeover(t *testing.T) {
 	}
 	w.Park([]*Cursor{first}, maxAway, "late end of the old transport")
 	equal(t, "the new client reads", read(r.Cursor, 10).data, []string{"b", "c"})
-	if r := w.Resume(Claim{PID: s.PID(), Namespace: "/"}, &client{1}); r.Refused != Stale {
+	if r := w.Resume(Claim{PID: s.PID(), Namespace: "/"}, &client{1}); r.Refused != reason.Stale {
 		t.Errorf("the first client's late CONNECT: %+v, want it refused as stale", r)
 	}
 	w.Park([]*Cursor{r.Cursor}, maxAway, "cut")
-	if r := w.Resume(Claim{PID: s.PID(), Namespace: "/"}, &client{1}); r.Refused != Stale {
+	if r := w.Resume(Claim{PID: s.PID(), Namespace: "/"}, &client{1}); r.Refused != reason.Stale {
 		t.Errorf("the first client's CONNECT after the second one's end: %+v, want it refused as stale", r)
 	}
 	back := w.Resume(Claim{PID: s.PID(), Namespace: "/"}, r.Cursor.Owner())
@@ -283,7 +284,7 @@ func TestTakeoversAreLimited(t *testing.T) {
 		c := w.open("/")
 		s := c.s
 		handshake := uint64(1)
-		take := func() Reason {
+		take := func() reason.Reason {
 			handshake++
 			owner := &client{handshake}
 			r := w.Resume(Claim{PID: s.PID(), Namespace: "/"}, owner)
@@ -299,7 +300,7 @@ func TestTakeoversAreLimited(t *testing.T) {
 				t.Fatalf("takeover %d is refused: %s", i+1, got)
 			}
 		}
-		if got := take(); got != TooOften || !c.Attached() {
+		if got := take(); got != reason.Limit || !c.Attached() {
 			t.Errorf("one more: %q, and attached %v; want it refused, and the session where it was", got, c.Attached())
 		}
 		w.Park([]*Cursor{c}, maxAway, "cut") // a session that is parked is not taken from anybody
@@ -312,7 +313,7 @@ func TestTakeoversAreLimited(t *testing.T) {
 		if got := take(); got != "" {
 			t.Errorf("ten seconds later: %s", got)
 		}
-		if got := take(); got != TooOften {
+		if got := take(); got != reason.Limit {
 			t.Errorf("a second one then: %q", got)
 		}
 		w.finish()
@@ -328,7 +329,7 @@ func TestTakeoverWithBadOffset(t *testing.T) {
 		t.Fatalf("while the session is live: %+v, want a takeover", r)
 	}
 	w.Park([]*Cursor{first}, maxAway, "takeover")
-	if r := w.Resume(claim, &client{2}); r.Refused != BadOffset {
+	if r := w.Resume(claim, &client{2}); r.Refused != reason.BadOffset {
 		t.Errorf("then: %+v, want a bad offset", r)
 	}
 	w.finish()
@@ -340,15 +341,15 @@ func TestBinding(t *testing.T) {
 		name           string
 		bound, present Binding
 		offset         uint64
-		refused        Reason
+		refused        reason.Reason
 	}{
 		{"right", right, right, 0, ""},
 		{"of none", "", "", 0, ""},
-		{"wrong", right, wrong, 0, Mismatch},
-		{"absent", right, "", 0, Mismatch},
-		{"of a session that has none", "", right, 0, Mismatch},
-		{"a part", right, right[:3], 0, Mismatch},
-		{"wrong, as the offset is", right, wrong, 99, Mismatch},
+		{"wrong", right, wrong, 0, reason.Binding},
+		{"absent", right, "", 0, reason.Binding},
+		{"of a session that has none", "", right, 0, reason.Binding},
+		{"a part", right, right[:3], 0, reason.Binding},
+		{"wrong, as the offset is", right, wrong, 99, reason.Binding},
 	}
 	for _, tt := range tests {
 		for _, live := range []bool{true, false} {
@@ -393,20 +394,20 @@ func TestResumeOffsets(t *testing.T) {
 		offset  func(*Session) string
 		foreign bool
 		want    []string
-		refused Reason
+		refused reason.Reason
 	}{
 		{"none", func(*Session) string { return "" }, false, []string{"2", "3", "4"}, ""},
 		{"own", func(s *Session) string { return offsetOf(s, 2) }, false, []string{"3", "4"}, ""},
 		{"own, all that was sent", func(s *Session) string { return offsetOf(s, 3) }, false, []string{"4"}, ""},
 		{"own, what is confirmed", func(s *Session) string { return offsetOf(s, 1) }, false, []string{"2", "3", "4"}, ""},
-		{"own, appended but not sent", func(s *Session) string { return offsetOf(s, 4) }, false, nil, BadOffset},
-		{"own, beyond the end", func(s *Session) string { return offsetOf(s, 5) }, false, nil, BadOffset},
-		{"own, far beyond", func(s *Session) string { return offsetOf(s, 1<<63-1) }, false, nil, BadOffset},
+		{"own, appended but not sent", func(s *Session) string { return offsetOf(s, 4) }, false, nil, reason.BadOffset},
+		{"own, beyond the end", func(s *Session) string { return offsetOf(s, 5) }, false, nil, reason.BadOffset},
+		{"own, far beyond", func(s *Session) string { return offsetOf(s, 1<<63-1) }, false, nil, reason.BadOffset},
 		{"an earlier session's", func(*Session) string { return "hfAAAAAAAA2" }, false, []string{"2", "3", "4"}, ""},
 		{"an earlier session's, large", func(*Session) string { return "hfAAAAAAAAzzz" }, false, []string{"2", "3", "4"}, ""},
-		{"not of our making", func(*Session) string { return "" }, true, nil, BadOffset},
+		{"not of our making", func(*Session) string { return "" }, true, nil, reason.BadOffset},
 		{"not of our making, beside our own", func(s *Session) string { return offsetOf(s, 3) }, true, []string{"4"}, ""},
-		{"not of our making, beside an earlier session's", func(*Session) string { return "hfAAAAAAAA2" }, true, nil, BadOffset},
+		{"not of our making, beside an earlier session's", func(*Session) string { return "hfAAAAAAAA2" }, true, nil, reason.BadOffset},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -449,22 +450,22 @@ func TestResumeOffsets(t *testing.T) {
 func TestResumeUnknown(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	s := w.parked(1)
-	if r := w.Resume(Claim{PID: newPID(), Namespace: "/"}, &client{2}); r.Refused != UnknownPID {
+	if r := w.Resume(Claim{PID: newPID(), Namespace: "/"}, &client{2}); r.Refused != reason.UnknownPID {
 		t.Errorf("an unknown pid: %+v", r)
 	}
-	if r := w.Resume(Claim{PID: "", Namespace: "/"}, &client{2}); r.Refused != UnknownPID {
+	if r := w.Resume(Claim{PID: "", Namespace: "/"}, &client{2}); r.Refused != reason.UnknownPID {
 		t.Errorf("no pid: %+v", r)
 	}
-	if r := w.Resume(Claim{PID: s.PID(), Namespace: "/other"}, &client{2}); r.Refused != WrongNamespace {
+	if r := w.Resume(Claim{PID: s.PID(), Namespace: "/other"}, &client{2}); r.Refused != reason.WrongNamespace {
 		t.Errorf("another namespace: %+v", r)
 	}
 	equal(t, "its own client reads", read(w.mustResume(s, ""), 10).data, []string{"1"})
 
 	never := w.New(w.link, "/", &client{1}, false)
-	if r := w.Resume(Claim{PID: never.s.PID(), Namespace: "/"}, &client{2}); r.Refused != UnknownPID {
+	if r := w.Resume(Claim{PID: never.s.PID(), Namespace: "/"}, &client{2}); r.Refused != reason.UnknownPID {
 		t.Errorf("a session without a pid was found: %+v", r)
 	}
-	w.Close(never.s, UpstreamLost)
+	w.Close(never.s, reason.UpstreamLost)
 	w.finish()
 }
 

@@ -9,13 +9,14 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/internal/reason"
 )
 
 // State is a session's place in its life:
 //
 //	Live   -> Parked  its client's transport died
 //	Parked -> Live    a client resumed it
-//	either -> Closed  see Reason; terminal
+//	either -> Closed  for one of reason.Closed; terminal
 type State uint8
 
 // States of a Session.
@@ -37,33 +38,6 @@ func (s State) String() string {
 	return "unknown"
 }
 
-// Reason says why a session ended, or why a client could not resume one. The list is closed: the same words
-// are metric labels and in log lines.
-type Reason string
-
-// Reasons a session ends for.
-const (
-	Expired          Reason = "expired"           // parked for longer than allowed
-	Evicted          Reason = "evicted"           // gave way to more recently parked sessions
-	BufferFull       Reason = "buffer_full"       // parked, and the server sent more than the limit
-	ServerDisconnect Reason = "server_disconnect" // the server sent DISCONNECT
-	ClientDisconnect Reason = "client_disconnect" // the client sent DISCONNECT
-	UpstreamLost     Reason = "upstream_lost"     // the link to the server ended
-	Draining         Reason = "draining"          // the same, by a shutdown of ours
-	Unrecoverable    Reason = "not_parked"        // recovery is off for this client, and it has gone
-	Internal         Reason = "internal"          // a panic, after which nothing of its is to be relied on
-)
-
-// Further reasons why a client cannot resume.
-const (
-	UnknownPID     Reason = "unknown_pid"
-	WrongNamespace Reason = "wrong_namespace"
-	BadOffset      Reason = "bad_offset"
-	Stale          Reason = "stale"   // a client with a later handshake has, or had, the session
-	Mismatch       Reason = "binding" // it lacks what the session is bound to
-	TooOften       Reason = "limit"   // the session was taken over too often of late
-)
-
 // Errors of a Session.
 var (
 	// ErrClosed means that the session has ended.
@@ -82,13 +56,13 @@ type Owner interface {
 type Upstream interface {
 	// SessionsEnded says that sessions of this link have ended on this side, by expiry and the like: the
 	// server has to be told. No lock of this package is held.
-	SessionsEnded(ended []*Session, reason Reason)
+	SessionsEnded(ended []*Session, why reason.Reason)
 	// SessionHeld says whether a live session's unconfirmed bytes are over the window: the link is not to
 	// be read as long as any is. It may be called with a session's lock held, and must not call back.
 	SessionHeld(held bool)
 	// SessionParked says that a session has lost its client, and stays for at most d; SessionResumed that a client has it
 	// again. They are called with locks held, so that the one cannot overtake the other, and must not call back.
-	SessionParked(s *Session, reason string, d time.Duration)
+	SessionParked(s *Session, why reason.Reason, d time.Duration)
 	SessionResumed(s *Session, away time.Duration, missed int)
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/internal/reason"
 )
 
 func TestReadGivesPacketsOnceInOrder(t *testing.T) {
@@ -216,7 +217,7 @@ func TestAcknowledgedDuringReplayThenClosed(t *testing.T) {
 	w.Park([]*Cursor{c}, time.Minute, "cut")
 	r := w.resume(s, "")
 	r.Cursor.Acknowledged(0)
-	w.Close(s, ServerDisconnect)
+	w.Close(s, reason.ServerDisconnect)
 	equal(t, "after the end", read(r.Cursor, r.Missed).data, []string{"2"})
 	if n := w.budget.Bytes(); n != 0 {
 		t.Errorf("%d bytes are held though all was read", n)
@@ -229,7 +230,7 @@ func TestAppendErrors(t *testing.T) {
 	tests := []struct {
 		name  string
 		park  bool
-		close Reason
+		close reason.Reason
 		sizes []int
 		want  []error
 	}{
@@ -237,8 +238,8 @@ func TestAppendErrors(t *testing.T) {
 		{"parked, up to the packet limit", true, "", []int{1, 1, 1, 1}, []error{nil, nil, nil, ErrFull}},
 		{"parked, up to the byte limit", true, "", []int{800, 200}, []error{nil, ErrFull}},
 		{"parked, one too large", true, "", []int{1001}, []error{ErrFull}},
-		{"closed", false, ServerDisconnect, []int{1, 1}, []error{ErrClosed, ErrClosed}},
-		{"parked and closed", true, UpstreamLost, []int{1}, []error{ErrClosed}},
+		{"closed", false, reason.ServerDisconnect, []int{1, 1}, []error{ErrClosed, ErrClosed}},
+		{"parked and closed", true, reason.UpstreamLost, []int{1}, []error{ErrClosed}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -287,7 +288,7 @@ func TestStringsAndAccessors(t *testing.T) {
 	if plainOne.Session().PID() != "" {
 		t.Error("a session that cannot be resumed has a pid")
 	}
-	w.Close(plainOne.Session(), ServerDisconnect)
+	w.Close(plainOne.Session(), reason.ServerDisconnect)
 }
 
 func TestHold(t *testing.T) {
@@ -334,10 +335,10 @@ func TestHold(t *testing.T) {
 			w.Park([]*Cursor{c}, time.Minute, "cut")
 			w.append(c.Session(), big)
 		}, 0},
-		{"closed by the server", func(w *world, c *Cursor) { w.Close(c.Session(), ServerDisconnect) }, 0},
-		{"closed by the client", func(w *world, c *Cursor) { w.Close(c.Session(), ClientDisconnect) }, 0},
+		{"closed by the server", func(w *world, c *Cursor) { w.Close(c.Session(), reason.ServerDisconnect) }, 0},
+		{"closed by the client", func(w *world, c *Cursor) { w.Close(c.Session(), reason.ClientDisconnect) }, 0},
 		{"closed, read, and the client gone", func(w *world, c *Cursor) {
-			w.Close(c.Session(), ServerDisconnect)
+			w.Close(c.Session(), reason.ServerDisconnect)
 			read(c, 1)
 			w.Park([]*Cursor{c}, time.Minute, "cut")
 		}, 0},
@@ -365,7 +366,7 @@ func TestHold(t *testing.T) {
 		}, 0},
 		{"abandoned", func(w *world, c *Cursor) {
 			w.Park([]*Cursor{c}, time.Minute, "cut")
-			w.Abandon(c.Session().PID(), "/", BadOffset)
+			w.Abandon(c.Session().PID(), "/", reason.BadOffset)
 		}, 0},
 		{"a takeover is asked for", func(w *world, c *Cursor) { w.resume(c.Session(), "") }, 1},
 		{"taken over", func(w *world, c *Cursor) {

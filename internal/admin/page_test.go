@@ -10,7 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/holdfast/holdfast/internal/admin/status"
-	"github.com/holdfast/holdfast/metrics"
+	"github.com/holdfast/holdfast/internal/reason"
 )
 
 func newServer(t *testing.T, report func() status.Report) *httptest.Server {
@@ -80,7 +80,7 @@ func TestNothingElseIsAnAsset(t *testing.T) {
 
 func TestStatusAsJSON(t *testing.T) {
 	recorder := status.NewRecorder()
-	recorder.Failed(status.Failure{Client: 3, Namespace: "/<b>", Reason: metrics.Expired})
+	recorder.Failed(status.Failure{Client: 3, Namespace: "/<b>", Reason: reason.Expired})
 	server := newServer(t, recorder.Report)
 	code, header, body := get(t, server, "GET", "/api/status", "")
 	if code != 200 || header.Get("Content-Type") != "application/json" || header.Get("Cache-Control") != "no-store" {
@@ -93,7 +93,7 @@ func TestStatusAsJSON(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &got); err != nil {
 		t.Fatal(err)
 	}
-	if got.Version != status.Version || len(got.LatestFailure) != 1 || got.LatestFailure[0].Reason != metrics.Expired {
+	if got.Version != status.Version || len(got.LatestFailure) != 1 || got.LatestFailure[0].Reason != reason.Expired {
 		t.Errorf("got %+v", got)
 	}
 	if strings.Contains(body, "<b>") {
@@ -103,10 +103,10 @@ func TestStatusAsJSON(t *testing.T) {
 
 func TestTextForCurl(t *testing.T) {
 	recorder := status.NewRecorder()
-	recorder.Recovered(status.Recovery{Reason: metrics.Resumed})
-	recorder.Failed(status.Failure{Reason: metrics.Expired})
-	recorder.Failed(status.Failure{Reason: metrics.Expired})
-	recorder.Failed(status.Failure{Reason: metrics.UnknownPID})
+	recorder.Recovered(status.Recovery{Reason: reason.Resumed})
+	recorder.Failed(status.Failure{Reason: reason.Expired})
+	recorder.Failed(status.Failure{Reason: reason.Expired})
+	recorder.Failed(status.Failure{Reason: reason.UnknownPID})
 	server := newServer(t, func() status.Report {
 		r := recorder.Report()
 		r.Sessions = status.Sessions{Live: 5, Parked: 2, MaxParked: 10}

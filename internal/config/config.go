@@ -225,7 +225,7 @@ type Events struct {
 // the client is away or back. Clients cannot send events with these names.
 type Notify struct {
 	// Parked is sent when a session is parked. Its argument contains reason, one of
-	// metrics.ParkingReasons, and expires_in, in seconds. Default "", none.
+	// reason.Parked, and expires_in, in seconds. Default "", none.
 	Parked string `yaml:"parked"`
 	// Resumed is sent when a session is resumed. Its argument contains away, in
 	// seconds, and missed, a number of packets. Default "", none.

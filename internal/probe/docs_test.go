@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/holdfast/holdfast/metrics"
+	"github.com/holdfast/holdfast/internal/reason"
 )
 
 func page(t *testing.T, name string) string {
@@ -62,7 +62,7 @@ func TestTroubleshootingPage(t *testing.T) {
 	}
 	_, section, _ := strings.Cut(text, "\n## Not recovered\n")
 	section, _, _ = strings.Cut(section, "\n## ")
-	for _, r := range metrics.FailedReasons() {
+	for _, r := range reason.Failed() {
 		if !strings.Contains(section, "\n| `"+string(r)+"` |") {
 			t.Errorf("no row for the reason %s", r)
 		}

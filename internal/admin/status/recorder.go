@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/holdfast/holdfast/metrics"
+	"github.com/holdfast/holdfast/internal/reason"
 )
 
 const (
@@ -35,8 +35,8 @@ type Recorder struct {
 	started time.Time // immutable
 
 	mu         sync.Mutex // guards the fields below
-	recovered  map[metrics.Reason]int64
-	failed     map[metrics.Reason]int64
+	recovered  map[reason.Reason]int64
+	failed     map[reason.Reason]int64
 	recoveries ring[Recovery]
 	failures   ring[Failure]
 	poisons    ring[Poison]
@@ -55,7 +55,7 @@ type bucket struct{ recovered, failed int }
 // NewRecorder returns a Recorder that starts now.
 func NewRecorder() *Recorder {
 	return &Recorder{
-		started: time.Now(), recovered: make(map[metrics.Reason]int64), failed: make(map[metrics.Reason]int64),
+		started: time.Now(), recovered: make(map[reason.Reason]int64), failed: make(map[reason.Reason]int64),
 	}
 }
 
@@ -130,15 +130,15 @@ func (r *Recorder) Report() Report {
 		Parked:         []Parked{},
 	}
 	rec := &report.Recoveries
-	for _, reason := range metrics.RecoveredReasons() {
-		n := r.recovered[reason]
+	for _, why := range reason.Recovered() {
+		n := r.recovered[why]
 		rec.Recovered += n
-		rec.Reasons = append(rec.Reasons, ReasonCount{"recovered", reason, n, reason.Meaning()})
+		rec.Reasons = append(rec.Reasons, ReasonCount{"recovered", why, n, why.Meaning()})
 	}
-	for _, reason := range metrics.FailedReasons() {
-		n := r.failed[reason]
+	for _, why := range reason.Failed() {
+		n := r.failed[why]
 		rec.Failed += n
-		rec.Reasons = append(rec.Reasons, ReasonCount{"failed", reason, n, reason.Meaning()})
+		rec.Reasons = append(rec.Reasons, ReasonCount{"failed", why, n, why.Meaning()})
 	}
 	return report
 }

@@ -14,16 +14,16 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/holdfast/holdfast/metrics"
+	"github.com/holdfast/holdfast/internal/reason"
 )
 
 func TestHistory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now().UTC()
 		r := NewRecorder()
-		r.Recovered(Recovery{Reason: metrics.Resumed})
+		r.Recovered(Recovery{Reason: reason.Resumed})
 		time.Sleep(step - time.Nanosecond)
-		r.Failed(Failure{Reason: metrics.Expired})
+		r.Failed(Failure{Reason: reason.Expired})
 		check := func(wantStart time.Time, recovered, failed []int) {
 			t.Helper()
 			h := r.Report().History
@@ -35,7 +35,7 @@ func TestHistory(t *testing.T) {
 		time.Sleep(time.Nanosecond)
 		check(start, []int{1, 0}, []int{1, 0})
 		time.Sleep(2 * step)
-		r.Recovered(Recovery{Reason: metrics.Takeover})
+		r.Recovered(Recovery{Reason: reason.Takeover})
 		check(start, []int{1, 0, 0, 1}, []int{1, 0, 0, 0})
 
 		// The oldest steps fall out one by one.
@@ -46,7 +46,7 @@ func TestHistory(t *testing.T) {
 
 		// After a long silence nothing of the past is left in them.
 		time.Sleep(10 * steps * step)
-		r.Failed(Failure{Reason: metrics.Expired})
+		r.Failed(Failure{Reason: reason.Expired})
 		h := r.Report().History
 		if want := append(make([]int, steps-1), 1); !slices.Equal(h.Failed, want) || slices.Max(h.Recovered) != 0 || len(h.Recovered) != steps {
 			t.Errorf("after a long time: %+v", h)
@@ -57,10 +57,10 @@ func TestHistory(t *testing.T) {
 func TestLatestAndTotals(t *testing.T) {
 	r := NewRecorder()
 	for i := range latest + 3 {
-		r.Recovered(Recovery{Client: uint64(i), Reason: metrics.Resumed, Missed: i, AwaySeconds: 1.5, Namespace: "/"})
+		r.Recovered(Recovery{Client: uint64(i), Reason: reason.Resumed, Missed: i, AwaySeconds: 1.5, Namespace: "/"})
 	}
-	r.Failed(Failure{Client: 100, Reason: metrics.UnknownPID, Namespace: "/a"})
-	r.Failed(Failure{Client: 101, Reason: metrics.Expired, Namespace: "/b"})
+	r.Failed(Failure{Client: 100, Reason: reason.UnknownPID, Namespace: "/a"})
+	r.Failed(Failure{Client: 101, Reason: reason.Expired, Namespace: "/b"})
 	got := r.Report()
 	if n := len(got.LatestRecovery); n != latest {
 		t.Fatalf("%d recoveries are remembered, want %d", n, latest)
@@ -68,7 +68,7 @@ func TestLatestAndTotals(t *testing.T) {
 	if first, last := got.LatestRecovery[0], got.LatestRecovery[latest-1]; first.Client != latest+2 || last.Client != 3 || first.Missed != latest+2 {
 		t.Errorf("from %+v to %+v, want the newest first", first, last)
 	}
-	if f := got.LatestFailure; len(f) != 2 || f[0].Reason != metrics.Expired || f[0].Namespace != "/b" || f[0].Time.IsZero() {
+	if f := got.LatestFailure; len(f) != 2 || f[0].Reason != reason.Expired || f[0].Namespace != "/b" || f[0].Time.IsZero() {
 		t.Errorf("failures: %+v", f)
 	}
 	if rec := got.Recoveries; rec.Recovered != latest+3 || rec.Failed != 2 {
@@ -76,7 +76,7 @@ func TestLatestAndTotals(t *testing.T) {
 	}
 	// Every reason of the closed list is there, with its meaning, in the list's order.
 	i := 0
-	for _, want := range slices.Concat(metrics.RecoveredReasons(), metrics.FailedReasons()) {
+	for _, want := range slices.Concat(reason.Recovered(), reason.Failed()) {
 		if rc := got.Recoveries.Reasons[i]; rc.Reason != want || rc.Meaning == "" {
 			t.Errorf("reason %d = %+v, want %s with a meaning", i, rc, want)
 		}
@@ -152,7 +152,7 @@ func BenchmarkRecovered(b *testing.B) {
 	r := NewRecorder()
 	b.ReportAllocs()
 	for b.Loop() {
-		r.Recovered(Recovery{Namespace: "/", Reason: metrics.Resumed})
+		r.Recovered(Recovery{Namespace: "/", Reason: reason.Resumed})
 	}
 }
 

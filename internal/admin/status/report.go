@@ -4,7 +4,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/holdfast/holdfast/metrics"
+	"github.com/holdfast/holdfast/internal/reason"
 )
 
 // Version is the Report's version. It changes when a field is renamed or removed or changes its
@@ -97,10 +97,10 @@ type Recoveries struct {
 
 // ReasonCount says how often a reason occurred.
 type ReasonCount struct {
-	Result  string         `json:"result"` // "recovered" or "failed"
-	Reason  metrics.Reason `json:"reason"`
-	Count   int64          `json:"count"`
-	Meaning string         `json:"meaning"`
+	Result  string        `json:"result"` // "recovered" or "failed"
+	Reason  reason.Reason `json:"reason"`
+	Count   int64         `json:"count"`
+	Meaning string        `json:"meaning"`
 }
 
 // History counts recoveries over time. Both lists have the same length, oldest first. The last element
@@ -114,20 +114,20 @@ type History struct {
 
 // Recovery is a client that resumed its session.
 type Recovery struct {
-	Time        time.Time      `json:"time"`
-	Client      uint64         `json:"client"` // the number of its handshake, as in the log
-	Namespace   string         `json:"namespace"`
-	Reason      metrics.Reason `json:"reason"` // metrics.Resumed or Takeover
-	Missed      int            `json:"missed"` // packets sent while it was away
-	AwaySeconds float64        `json:"away_seconds"`
+	Time        time.Time     `json:"time"`
+	Client      uint64        `json:"client"` // the number of its handshake, as in the log
+	Namespace   string        `json:"namespace"`
+	Reason      reason.Reason `json:"reason"` // reason.Resumed or Takeover
+	Missed      int           `json:"missed"` // packets sent while it was away
+	AwaySeconds float64       `json:"away_seconds"`
 }
 
 // Failure is a client that presented a pid and did not get its session.
 type Failure struct {
-	Time      time.Time      `json:"time"`
-	Client    uint64         `json:"client"`
-	Namespace string         `json:"namespace"`
-	Reason    metrics.Reason `json:"reason"` // one of metrics.FailedReasons
+	Time      time.Time     `json:"time"`
+	Client    uint64        `json:"client"`
+	Namespace string        `json:"namespace"`
+	Reason    reason.Reason `json:"reason"` // one of reason.Failed
 }
 
 // Poisons are packets that were left out because their client cannot decode them, since the start.
@@ -146,12 +146,12 @@ type Poison struct {
 
 // Parked is a session without a client.
 type Parked struct {
-	Namespace        string         `json:"namespace"`
-	Reason           metrics.Reason `json:"reason"` // one of metrics.ParkingReasons
-	AgeSeconds       float64        `json:"age_seconds"`
-	ExpiresInSeconds float64        `json:"expires_in_seconds"`
-	Packets          int            `json:"packets"`
-	Bytes            int            `json:"bytes"`
+	Namespace        string        `json:"namespace"`
+	Reason           reason.Reason `json:"reason"` // one of reason.Parked
+	AgeSeconds       float64       `json:"age_seconds"`
+	ExpiresInSeconds float64       `json:"expires_in_seconds"`
+	Packets          int           `json:"packets"`
+	Bytes            int           `json:"bytes"`
 }
 
 // maxNamespace and maxEvent are how many bytes of a namespace's and an event's name a Report contains.

@@ -1,8 +1,11 @@
-package metrics
+// Package reason has the closed list of reasons why sessions are parked, closed, recovered or not recovered.
+//
+// Package session decides on them. Metrics, logs, the status page and notifications show the same words, and
+// docs/metrics.md lists them.
+package reason
 
-// Reason says why a session was parked or closed, or why a reconnection did or
-// did not recover it. Metrics, logs and the status page use the same words, and
-// docs/metrics.md lists them. The constants below are the only reasons.
+// Reason says why a session was parked or closed, or why a reconnection did or did not recover it. The constants below
+// are the only reasons.
 type Reason string
 
 // Why a recovery succeeded.
@@ -79,24 +82,24 @@ const (
 	Internal Reason = "internal"
 )
 
-// RecoveredReasons returns the reasons of Metrics.Recovered.
-func RecoveredReasons() []Reason { return []Reason{Resumed, Takeover} }
+// Recovered lists why a session can be recovered.
+func Recovered() []Reason { return []Reason{Resumed, Takeover} }
 
-// FailedReasons returns the reasons of Metrics.RecoveryFailed.
-func FailedReasons() []Reason {
+// Failed lists why a client that presents a pid may not get its session.
+func Failed() []Reason {
 	return []Reason{
 		Expired, Evicted, UnknownPID, BadOffset, BufferFull, ServerDisconnect, ClientDisconnect,
 		UpstreamLost, WrongNamespace, Stale, Draining, Limit, Binding, Excluded, Internal,
 	}
 }
 
-// ParkingReasons returns the reasons of Metrics.Parked.
-func ParkingReasons() []Reason {
+// Parked lists why a session can be parked.
+func Parked() []Reason {
 	return []Reason{TransportClose, TransportError, PingTimeout, EngineClose, GoingAway, PollError, ParseError, Limit, Takeover, ClientDisconnect}
 }
 
-// CloseReasons returns the reasons of Metrics.SessionClosed.
-func CloseReasons() []Reason {
+// Closed lists why a session can be closed.
+func Closed() []Reason {
 	return []Reason{
 		Expired, Evicted, BufferFull, ServerDisconnect, ClientDisconnect, UpstreamLost, Draining, BadOffset, NotParked,
 		Internal,
