@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Checks that the files that documents link to exist, and the tests that guarantees.md names.
+# Checks that the files that documents link to exist, the tests that guarantees.md names, and the functions in the table
+# "Where do I find what?" of design.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bad=0
@@ -32,4 +33,14 @@ while IFS= read -r ref; do
       ;;
   esac
 done < <(grep -oE '`([a-z-]+\.test\.js|[a-z/]+): [^`]+`' docs/guarantees.md | tr -d '`' | grep -E '^([a-z-]+\.test\.js|[a-z/]+): [A-Za-z]' | grep -vE '^recovery\.ack' | grep -E '^[a-z-]+\.test\.js|: (Test|Fuzz|Example)' || true)
+
+# | question | [file](../file) | `Type.method`, `function`; more that is elsewhere |
+while IFS='|' read -r _ _ file functions _; do
+  file=$(sed -E 's/^ *\[([^]]+)\].*/\1/' <<<"$file")
+  while IFS= read -r function; do
+    name=${function##*.} receiver="\([a-z]+ \*?${function%.*}\) "
+    [ "$function" != "$name" ] || receiver=""
+    grep -qsE "^func $receiver$name\(" "$file" || complain "docs/design.md: no $function in $file"
+  done < <(cut -d';' -f1 <<<"$functions" | grep -oE '`[A-Za-z.]+`' | tr -d '`')
+done < <(sed -n '/^## Where do I find/,/^## Packages/p' docs/design.md | grep -E '\| \[[a-z/_]+\.go\]')
 exit $bad
