@@ -297,6 +297,7 @@ export class Relay extends EventEmitter {
   // Called for every chunk before it passes. Returns {at, run} of the hook that stops it, if any.
   matchHooks(flow, chunk, first) {
     const conn = flow.conn;
+    conn.last = flow.name;
     if (flow.name === "up" && conn.request === null) {
       const line = chunk.toString("latin1").split("\r\n", 1)[0];
       conn.request = line;
@@ -403,6 +404,11 @@ export class Relay extends EventEmitter {
     const list = this.list(where);
     for (const conn of list) conn.kill("reset");
     return list.length;
+  }
+
+  /** Reports whether a poll has passed that has no answer yet. */
+  get pollWaits() {
+    return [...this.connections].some((c) => /^GET .*transport=polling/.test(c.request ?? "") && c.last === "up");
   }
 
   /** Keeps the sockets open but forwards nothing more, not even their end. */
