@@ -12,7 +12,7 @@ func BenchmarkAppendTrim(b *testing.B) {
 		for _, burst := range []int{1, 16, 64} {
 			b.Run(fmt.Sprintf("%dB/burst=%d", size, burst), func(b *testing.B) {
 				l := NewLog(NewBudget(1 << 30))
-				p := Packet{Kind: Stamped, Data: bytes.Repeat([]byte("x"), size)}
+				p := Packet{Kind: WithOffset, Data: bytes.Repeat([]byte("x"), size)}
 				b.SetBytes(int64(size * burst))
 				b.ReportAllocs()
 				for b.Loop() {
@@ -31,7 +31,7 @@ func BenchmarkAppendTrimBehind(b *testing.B) {
 	for _, behind := range []uint64{1, 100} {
 		b.Run(fmt.Sprintf("behind=%d", behind), func(b *testing.B) {
 			l := NewLog(NewBudget(1 << 30))
-			p := Packet{Kind: Stamped, Data: bytes.Repeat([]byte("x"), 50)}
+			p := Packet{Kind: WithOffset, Data: bytes.Repeat([]byte("x"), 50)}
 			b.ReportAllocs()
 			for b.Loop() {
 				if seq := l.Append(&p); seq > behind {
@@ -44,7 +44,7 @@ func BenchmarkAppendTrimBehind(b *testing.B) {
 
 func BenchmarkAppendBinary(b *testing.B) {
 	l := NewLog(nil)
-	p := Packet{Kind: Stamped, Data: bytes.Repeat([]byte("x"), 50), Attachments: [][]byte{make([]byte, 100)}}
+	p := Packet{Kind: WithOffset, Data: bytes.Repeat([]byte("x"), 50), Attachments: [][]byte{make([]byte, 100)}}
 	b.ReportAllocs()
 	for b.Loop() {
 		l.Trim(l.Append(&p))

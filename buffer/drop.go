@@ -20,16 +20,16 @@ func (l *Log) Drop(seq uint64) {
 	l.dropped++
 }
 
-// Sift drops the packets that drop chooses; it is asked for each of them, the newest first, with how many numbers there
+// Compact drops the packets that drop chooses; it is asked for each of them, the newest first, with how many numbers there
 // are going to be behind it. The numbers of dropped packets go to those behind them, and Last goes
 // down, but for numbers up to fixed, which stay: somebody knows them.
-func (l *Log) Sift(fixed uint64, drop func(e *Entry, behind uint64) bool) {
+func (l *Log) Compact(fixed uint64, drop func(e *Entry, behind uint64) bool) {
 	scattered := false // other packets' chunks have the bytes of some that were dropped
 	behind := uint64(0)
 	for seq := l.Last(); seq > l.trimmed; seq-- {
 		e := l.At(seq)
 		if e.kind != Dropped && drop(e, behind) {
-			scattered = scattered || !e.brief
+			scattered = scattered || !e.shortLived
 			l.Drop(seq)
 		}
 		if e.kind != Dropped || seq <= fixed {
@@ -38,7 +38,7 @@ func (l *Log) Sift(fixed uint64, drop func(e *Entry, behind uint64) bool) {
 	}
 	l.closeGaps(fixed)
 	if scattered {
-		l.repack()
+		l.compactChunks()
 	}
 }
 
@@ -54,14 +54,14 @@ func (l *Log) closeGaps(fixed uint64) {
 	if cap(l.entries) > keptEntries && cap(l.entries) > 4*l.Len() {
 		l.entries, l.head = slices.Clone(l.entries[l.head:]), 0
 	}
-	l.settle()
+	l.resetIfEmpty()
 }
 
-// repack moves small packets to chunks without gaps.
-func (l *Log) repack() {
+// compactChunks moves small packets to chunks without gaps.
+func (l *Log) compactChunks() {
 	l.chunk, l.full = nil, nil // the garbage collector's, for the packets are still in them
 	move := func(e *Entry, b []byte) []byte {
-		if e.brief || len(b) >= largeBytes || e.shares(b) {
+		if e.shortLived || len(b) >= largeBytes || e.shares(b) {
 			return b // it has its own memory
 		}
 		return l.copyToChunk(b)

@@ -48,7 +48,7 @@ func TestSift(t *testing.T) {
 				l.Append(text(s))
 			}
 			numbers := map[string]uint64{}
-			l.Sift(tt.fixed, func(e *Entry, behind uint64) bool {
+			l.Compact(tt.fixed, func(e *Entry, behind uint64) bool {
 				numbers[string(e.Data())] = behind
 				return e.Data()[0] < 'a'
 			})
@@ -70,7 +70,7 @@ func TestSiftFreesMemory(t *testing.T) {
 	for i := range 10_000 {
 		l.Append(text(fmt.Sprint(i, " some fifty bytes of a packet that comes often")))
 	}
-	l.Sift(0, func(e *Entry, _ uint64) bool { return !strings.HasPrefix(string(e.Data()), "5000 ") })
+	l.Compact(0, func(e *Entry, _ uint64) bool { return !strings.HasPrefix(string(e.Data()), "5000 ") })
 	if cap(l.entries) > keptEntries || cap(l.chunk) > maxChunkBytes || &l.At(1).Data()[0] != &l.chunk[0] {
 		t.Errorf("one packet has room for %d, in %d bytes", cap(l.entries), cap(l.chunk))
 	}
@@ -96,7 +96,7 @@ func TestLogModel(t *testing.T) {
 				}
 				model = append(model, want)
 				if rapid.Bool().Draw(t, "shared") {
-					p.Brief = rapid.Bool().Draw(t, "brief")
+					p.ShortLived = rapid.Bool().Draw(t, "brief")
 					l.AppendShared(p)
 				} else {
 					l.Append(p)
@@ -127,7 +127,7 @@ func TestLogModel(t *testing.T) {
 					}
 				}
 				model = kept
-				l.Sift(uint64(fixed), func(e *Entry, _ uint64) bool { return e.Data()[0] == every })
+				l.Compact(uint64(fixed), func(e *Entry, _ uint64) bool { return e.Data()[0] == every })
 			},
 			"": func(t *rapid.T) {
 				if got := contents(&l); !slices.Equal(got, model) {

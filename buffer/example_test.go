@@ -10,7 +10,7 @@ func ExampleLog() {
 	budget := buffer.NewBudget(64 << 20)
 	log := buffer.NewLog(budget)
 	for _, event := range []string{`2["a"]`, `2["b"]`, `2["c"]`} {
-		log.Append(&buffer.Packet{Kind: buffer.Stamped, Data: []byte(event)})
+		log.Append(&buffer.Packet{Kind: buffer.WithOffset, Data: []byte(event)})
 	}
 	log.Trim(1) // the client has confirmed the first
 	for seq := log.Trimmed() + 1; seq <= log.Last(); seq++ {

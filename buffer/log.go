@@ -10,13 +10,13 @@ import (
 type Kind uint8
 
 const (
-	// Plain packets are written as they are: acknowledgements, for one.
-	Plain Kind = iota
-	// Stamped packets are events that get their offset when written.
-	Stamped
-	// Asking packets are events that ask for an acknowledgement: they cannot bear an offset.
-	Asking
-	// Dropped is what a packet becomes that Drop or Sift took out: only its number is left. It is not written.
+	// NoOffset packets are written as they are: acknowledgements, for one.
+	NoOffset Kind = iota
+	// WithOffset packets are events that get their offset when written.
+	WithOffset
+	// AckRequested packets are events that ask for an acknowledgement: they cannot bear an offset.
+	AckRequested
+	// Dropped is what a packet becomes that Drop or Compact took out: only its number is left. It is not written.
 	Dropped
 )
 
@@ -24,21 +24,21 @@ const (
 type Packet struct {
 	Data        []byte
 	Attachments [][]byte
-	// AckID is the acknowledgement id of an Asking packet.
+	// AckID is the acknowledgement id of an AckRequested packet.
 	AckID int64
 	Kind  Kind
-	// Brief packets may soon be dropped while those around them stay: AppendShared puts their bytes into no chunk.
-	Brief bool
+	// ShortLived packets may soon be dropped while those around them stay: AppendShared puts their bytes into no chunk.
+	ShortLived bool
 }
 
 // Entry is a Packet as a log keeps it: there may be many, so what few packets have stands apart. It belongs to the log,
-// as do its bytes, and is valid until the next call of Trim, Append, AppendShared, Drop, Sift or Release.
+// as do its bytes, and is valid until the next call of Trim, Append, AppendShared, Drop, Compact or Release.
 type Entry struct {
 	data       []byte
 	rare       *rare // nil for most
 	sharedFrom uint16
 	kind       Kind
-	brief      bool
+	shortLived bool
 }
 
 // rare is what an Entry may have beside its data.
@@ -61,7 +61,7 @@ func (e *Entry) Attachments() [][]byte {
 	return e.rare.attachments
 }
 
-// AckID is the acknowledgement id of an Asking packet.
+// AckID is the acknowledgement id of an AckRequested packet.
 func (e *Entry) AckID() int64 {
 	if e.rare == nil {
 		return 0
@@ -132,12 +132,12 @@ func (l *Log) Append(p *Packet) (seq uint64) { return l.append(p, largeBytes) }
 // append shares parts of at least sharedFrom bytes with other logs.
 func (l *Log) append(p *Packet, sharedFrom uint16) (seq uint64) {
 	e := l.grow()
-	e.kind, e.brief = p.Kind, p.Brief
+	e.kind, e.shortLived = p.Kind, p.ShortLived
 	if l.budget != nil {
 		e.sharedFrom = sharedFrom
 	}
 	e.data = l.keep(e, p.Data)
-	if len(p.Attachments) > 0 || p.Kind == Asking {
+	if len(p.Attachments) > 0 || p.Kind == AckRequested {
 		e.rare = &rare{ackID: p.AckID}
 	}
 	if len(p.Attachments) > 0 {
@@ -158,7 +158,7 @@ func (l *Log) keep(e *Entry, b []byte) []byte {
 	switch {
 	case e.shares(b):
 		return l.budget.share(b)
-	case e.brief || len(b) >= largeBytes:
+	case e.shortLived || len(b) >= largeBytes:
 		return bytes.Clone(b)
 	}
 	return l.copyToChunk(b)
@@ -269,11 +269,11 @@ func (l *Log) Trim(seq uint64) {
 	l.bytes -= freed
 	l.budget.add(-own, dropped-n)
 	l.freeChunks()
-	l.settle()
+	l.resetIfEmpty()
 }
 
 // settle makes an empty log begin anew with the room that it has, if that is little, or it was needed.
-func (l *Log) settle() {
+func (l *Log) resetIfEmpty() {
 	if l.head < len(l.entries) {
 		return
 	}
@@ -298,9 +298,9 @@ func (l *Log) Idle() {
 	}
 }
 
-// Detach takes all packets out, in a Log of their own, at a constant cost. They still count for the Budget, until that Log is
+// Drain takes all packets out, in a Log of their own, at a constant cost. They still count for the Budget, until that Log is
 // released. This one goes on with the numbers behind theirs.
-func (l *Log) Detach() Log {
+func (l *Log) Drain() Log {
 	d := *l
 	*l = Log{budget: l.budget, trimmed: l.Last()}
 	return d

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func text(s string) *Packet { return &Packet{Kind: Stamped, Data: []byte(s)} }
+func text(s string) *Packet { return &Packet{Kind: WithOffset, Data: []byte(s)} }
 
 // contents are the packets of a log as text, attachments behind a +.
 func contents(l *Log) []string {
@@ -92,13 +92,13 @@ func TestAppendCopies(t *testing.T) {
 			l := NewLog(nil)
 			data, att := bytes.Repeat([]byte("x"), size), bytes.Repeat([]byte("y"), size)
 			atts := [][]byte{att, nil}
-			want := Packet{Kind: Asking, AckID: 7, Data: slices.Clone(data), Attachments: [][]byte{slices.Clone(att), nil}}
-			l.Append(&Packet{Kind: Asking, AckID: 7, Data: data, Attachments: atts})
+			want := Packet{Kind: AckRequested, AckID: 7, Data: slices.Clone(data), Attachments: [][]byte{slices.Clone(att), nil}}
+			l.Append(&Packet{Kind: AckRequested, AckID: 7, Data: data, Attachments: atts})
 			clear(data)
 			clear(att)
 			clear(atts)
 			got := l.At(1)
-			if !bytes.Equal(got.Data(), want.Data) || got.Kind() != Asking || got.AckID() != 7 {
+			if !bytes.Equal(got.Data(), want.Data) || got.Kind() != AckRequested || got.AckID() != 7 {
 				t.Errorf("the packet changed with the caller's bytes")
 			}
 			if atts := got.Attachments(); len(atts) != 2 || !bytes.Equal(atts[0], want.Attachments[0]) || len(atts[1]) != 0 {

@@ -47,7 +47,7 @@ func (c *client) failSessions(cursors []*session.Cursor, home *link) {
 		home.Fail()
 	}
 	for _, cur := range cursors { // one by one: there may be something wrong with any
-		c.srv.guard(func() { c.srv.registry.Fail(cur, reason.Internal) })
+		c.srv.guard(func() { c.srv.registry.Abort(cur, reason.Internal) })
 	}
 }
 

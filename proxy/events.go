@@ -6,27 +6,27 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// newFates returns what tells the events that are not for clients which were away, or nil where all are.
-func newFates(e config.Events) session.Fates {
+// newRetention returns what tells the events that are not for clients which were away, or nil where all are.
+func newRetention(e config.Events) session.RetentionFunc {
 	if len(e.Volatile) == 0 && len(e.Latest) == 0 {
 		return nil
 	}
 	volatile, latest := config.ParseEventPatterns(e.Volatile), config.ParseEventPatterns(e.Latest)
-	return func(namespace string, packet []byte) (session.Fate, []byte) {
+	return func(namespace string, packet []byte) (session.Retention, []byte) {
 		h, err := socketio.ParseHeader(packet)
 		if err != nil {
-			return session.Kept, nil
+			return session.Keep, nil
 		}
 		name, ok := socketio.EventName(packet[h.Data:])
 		switch {
 		case !ok:
-			return session.Kept, nil
+			return session.Keep, nil
 		case matchAny(volatile, namespace, name):
-			return session.Volatile, name
+			return session.DropVolatile, name
 		case matchAny(latest, namespace, name):
-			return session.Latest, name
+			return session.KeepLatest, name
 		}
-		return session.Kept, nil
+		return session.Keep, nil
 	}
 }
 

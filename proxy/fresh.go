@@ -103,7 +103,7 @@ func (c *client) parkFresh(fresh []freshReply, d time.Duration, why reason.Reaso
 		switch left {
 		case d:
 		case 0:
-			c.srv.registry.Fail(f.cur, reason.ClientDisconnect)
+			c.srv.registry.Abort(f.cur, reason.ClientDisconnect)
 		default:
 			c.srv.registry.ParkEnded([]*session.Cursor{f.cur}, left, why, ending)
 		}

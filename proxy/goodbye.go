@@ -22,7 +22,7 @@ const settleTime = time.Second
 
 // goodbye is a session that the client left, until it connects to the namespace again.
 type goodbye struct {
-	session.Goodbye
+	session.ClientDisconnect
 	session *session.Session
 	time    time.Time
 	count   uint64 // outgoing.count then
@@ -46,7 +46,7 @@ func (c *client) leave(cur *session.Cursor) bool {
 	c.settleLocked()
 	c.removeLocked(s.Namespace())
 	c.mu.Unlock()
-	c.srv.registry.Leave(cur, d, &g.Goodbye)
+	c.srv.registry.ParkDisconnected(cur, d, &g.ClientDisconnect)
 	c.touch(g.link()) // it may have been told
 	c.in.wake = true
 	return true
@@ -59,7 +59,7 @@ func (c *client) removeLocked(namespace string) {
 		return
 	}
 	for _, e := range c.goodbyes {
-		e.value.Last()
+		e.value.LastSession()
 	}
 }
 
@@ -67,7 +67,7 @@ func (c *client) removeLocked(namespace string) {
 func (c *client) settleLocked() {
 	for _, e := range c.goodbyes {
 		if c.out.confirmed >= e.value.count || len(c.out.written) == 0 {
-			e.value.Arrived()
+			e.value.AllArrived()
 		}
 	}
 }
@@ -87,7 +87,7 @@ func (c *client) afterGoodbye(p *packet) bool {
 		return false
 	case !p.h.IsAck():
 		c.drop("a packet for a namespace that it left")
-	case g.session.LeftBy(c): // the server still waits for the answer
+	case g.session.DisconnectedBy(c): // the server still waits for the answer
 		g.link().conn.Send(p.data, p.attachments)
 		c.touch(g.link())
 	}
@@ -107,6 +107,6 @@ func (c *client) forgetGoodbye(namespace string) {
 	c.goodbyes.remove(namespace)
 	c.mu.Unlock()
 	if g != nil {
-		c.srv.registry.AbandonLeft(g.session, c)
+		c.srv.registry.AbortDisconnected(g.session, c)
 	}
 }

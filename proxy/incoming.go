@@ -373,7 +373,7 @@ func (c *client) connect(p *packet) {
 	namespace := string(p.h.Namespace)
 	if cur := c.attached(namespace); cur != nil {
 		// It disconnected before the reply to the first one, which it tells nobody, and ignored what came since.
-		c.srv.registry.Fail(cur, reason.ClientDisconnect)
+		c.srv.registry.Abort(cur, reason.ClientDisconnect)
 		c.drop("second CONNECT for a namespace")
 		return
 	}
@@ -428,7 +428,7 @@ func (c *client) mayResume(namespace string) bool {
 func (c *client) claim(namespace string, connect []byte, rec socketio.Recovery) session.Claim {
 	return session.Claim{
 		PID: rec.PID, Namespace: namespace, Offset: rec.Offset, ForeignOffset: rec.ForeignOffset,
-		Binding: c.srv.binder.session(c.bound, connect), Soon: c.leftSoon(namespace),
+		Binding: c.srv.binder.session(c.bound, connect), DisconnectedRecently: c.leftSoon(namespace),
 	}
 }
 
@@ -457,7 +457,7 @@ func (c *client) resume(claim session.Claim, start time.Time) bool {
 			case reason.UnknownPID, reason.WrongNamespace, reason.Binding: // somebody may be guessing
 				s.settings().failedResumeRate.Allow(c.address)
 			case reason.BadOffset, reason.ClientDisconnect:
-				s.registry.Abandon(claim.PID, namespace, r.Refused)
+				s.registry.AbortParked(claim.PID, namespace, r.Refused)
 			}
 			return false
 		}

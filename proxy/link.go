@@ -361,7 +361,7 @@ func (l *link) append(s *session.Session, p *packet) {
 		l.srv.registry.Close(s, reason.BufferFull)
 	}
 	if l.srv.budget.Exceeded() {
-		l.srv.registry.Relieve()
+		l.srv.registry.EvictForMemory()
 	}
 }
 
@@ -369,14 +369,14 @@ func (l *link) append(s *session.Session, p *packet) {
 func kindOf(p *packet, s *session.Session) buffer.Kind {
 	switch {
 	case !p.h.IsEvent() || s.PID() == "":
-		return buffer.Plain
+		return buffer.NoOffset
 	case p.h.HasAck():
-		return buffer.Asking
+		return buffer.AckRequested
 	}
 	if _, _, ok := socketio.SplitArray(p.data); !ok {
-		return buffer.Plain
+		return buffer.NoOffset
 	}
-	return buffer.Stamped
+	return buffer.WithOffset
 }
 
 // answeredLocked takes a CONNECT off those that wait.
@@ -507,8 +507,8 @@ func (l *link) left(s *session.Session) {
 	l.closeIfUnused()
 }
 
-// SessionsEnded implements session.Upstream.
-func (l *link) SessionsEnded(ended []*session.Session, _ reason.Reason) {
+// SessionsClosed implements session.Upstream.
+func (l *link) SessionsClosed(ended []*session.Session, _ reason.Reason) {
 	defer l.contain()
 	for _, s := range ended {
 		l.forget(s)
@@ -521,12 +521,12 @@ func (l *link) SessionsEnded(ended []*session.Session, _ reason.Reason) {
 	}
 }
 
-// SessionHeld implements session.Upstream: the link is not read while any session is over its window.
-func (l *link) SessionHeld(held bool) {
+// SetReadPaused implements session.Upstream: the link is not read while any session is over its window.
+func (l *link) SetReadPaused(paused bool) {
 	defer l.contain()
 	l.holdMu.Lock()
 	defer l.holdMu.Unlock()
-	if held {
+	if paused {
 		if l.holds++; l.holds == 1 {
 			l.srv.metrics.LinkPauses.Inc()
 			l.conn.Pause()

@@ -81,8 +81,8 @@ func (o *observer) Parked(s *session.Session, why reason.Reason) {
 	o.log.Info("session parked", "namespace", s.Namespace(), "reason", why)
 }
 
-// Ended implements session.Observer.
-func (o *observer) Ended(s *session.Session, why reason.Reason, was session.State, buffered int) {
+// Closed implements session.Observer.
+func (o *observer) Closed(s *session.Session, why reason.Reason, was session.State, buffered int) {
 	o.metrics.SessionClosed(why)
 	level := slog.LevelDebug
 	if was == session.Parked || why == reason.UpstreamLost {
@@ -204,12 +204,12 @@ func shownEvent(packet []byte) string {
 }
 
 // Dropped implements session.Observer.
-func (o *observer) Dropped(why session.Fate, events int) {
+func (o *observer) Dropped(why session.Retention, events int) {
 	switch why {
-	case session.Volatile:
+	case session.DropVolatile:
 		o.metrics.EventsDropped.Volatile.Add(float64(events))
-	case session.Latest:
+	case session.KeepLatest:
 		o.metrics.EventsDropped.Superseded.Add(float64(events))
-	case session.Kept: // is not dropped
+	case session.Keep: // is not dropped
 	}
 }

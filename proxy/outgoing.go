@@ -124,13 +124,13 @@ func (o *outgoing) pushRaw(data []byte, binary bool, from *link) {
 	o.rawBytes += len(data)
 	if o.rawBytes >= o.window && !slices.Contains(o.rawHeld, from) {
 		o.rawHeld = append(o.rawHeld, from)
-		from.SessionHeld(true)
+		from.SetReadPaused(true)
 	}
 }
 
 func (o *outgoing) unholdRaw() {
 	for _, l := range o.rawHeld {
-		l.SessionHeld(false)
+		l.SetReadPaused(false)
 	}
 	o.rawHeld = nil
 }
@@ -217,7 +217,7 @@ func (c *client) wantsConfirm() bool {
 // holdsLink: c.mu is held.
 func (c *client) holdsLink() bool {
 	for e := c.sessions.first.Load(); e != nil; e = e.next {
-		if e.value.Held() {
+		if e.value.ReadPaused() {
 			return true
 		}
 	}
@@ -293,7 +293,7 @@ func (c *client) Emit(p *buffer.Entry, offset session.Offset, replayed bool) boo
 	o := &c.out
 	data := p.Data()
 	n := len(data)
-	if p.Kind() == buffer.Stamped {
+	if p.Kind() == buffer.WithOffset {
 		head, tail, _ := socketio.SplitArray(data) // it was Stamped because it can be split
 		var stamp [40]byte
 		s := append(stamp[:0], `,"`...)
@@ -308,7 +308,7 @@ func (c *client) Emit(p *buffer.Entry, offset session.Offset, replayed bool) boo
 		o.enc.Binary(a)
 		n += len(a)
 	}
-	if p.Kind() == buffer.Asking {
+	if p.Kind() == buffer.AckRequested {
 		o.asked = true
 	}
 	if replayed {

@@ -98,7 +98,7 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 	m.ParkedLimit.Set(float64(cfg.Recovery.MaxParkedSessions))
 	log.Debug("buffer budget", "bytes", int64(total), "from", why)
 	limits := set.sessionLimits()
-	limits.Fates = newFates(cfg.Events)
+	limits.Retention = newRetention(cfg.Events)
 	s.registry = session.NewRegistry(limits, cfg.Recovery.MaxParkedSessions, s.budget, (*observer)(s))
 	return s, nil
 }

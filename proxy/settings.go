@@ -64,7 +64,7 @@ func (set *settings) sessionLimits() session.Limits {
 	return session.Limits{
 		MaxPackets: b.MaxPackets, MaxBytes: b.MaxBytes.Int(), WindowBytes: b.Window.Int(),
 		TakeoversPerMinute: set.Limits.TakeoversPerMinutePerSession,
-		ReplayAsking:       set.Recovery.AckEvents == config.AtLeastOnce,
+		ReplayAckRequested: set.Recovery.AckEvents == config.AtLeastOnce,
 		Judge:              judge,
 	}
 }

@@ -2,59 +2,59 @@ package session
 
 import "github.com/holdfast/holdfast/buffer"
 
-// Fate is what becomes of an event while its client is away. Events that ask for an acknowledgement, for which the
-// server waits, and packets that are no events are always Kept.
-type Fate uint8
+// Retention is what becomes of an event while its client is away. Events that ask for an acknowledgement, for which the
+// server waits, and packets that are no events are always Keep.
+type Retention uint8
 
-// Fates of an event.
+// RetentionFunc of an event.
 const (
-	Kept     Fate = iota // sent when the client is back
-	Volatile             // dropped
-	Latest               // dropped when another of its name comes after it
+	Keep         Retention = iota // sent when the client is back
+	DropVolatile                  // dropped
+	KeepLatest                    // dropped when another of its name comes after it
 )
 
-func (f Fate) String() string {
+func (f Retention) String() string {
 	switch f {
-	case Kept:
+	case Keep:
 		return "kept"
-	case Volatile:
+	case DropVolatile:
 		return "volatile"
-	case Latest:
+	case KeepLatest:
 		return "latest"
 	}
 	return "unknown"
 }
 
-// Fates decides the Fate of a namespace's event, by the packet as the server wrote it. For Latest it returns the event's
+// RetentionFunc decides the Retention of a namespace's event, by the packet as the server wrote it. For KeepLatest it returns the event's
 // name too; name may alias packet.
-type Fates func(namespace string, packet []byte) (f Fate, name []byte)
+type RetentionFunc func(namespace string, packet []byte) (f Retention, name []byte)
 
 // maxGaps is how many numbers without a packet a parked session's log may have, beside as many as it has packets.
 const maxGaps = 64
 
 // away is what is known of the log of a session while it is parked.
 type away struct {
-	latest map[string]*uint64 // the numbers of Latest events, by their names
+	latest map[string]*uint64 // the numbers of KeepLatest events, by their names
 	gaps   int                // dropped packets whose numbers can be given anew
 }
 
 // A session is sifted once after it was parked: of what its client was sent without confirming it, or not sent, the
-// events that are Volatile or superseded go. They may have arrived. They may also have been written to a connection
+// events that are DropVolatile or superseded go. They may have arrived. They may also have been written to a connection
 // that was dead for a minute before that was seen, and are stale then: they are not sent again.
 // From then on each packet is judged as it comes.
 
-// siftLocked drops what the client is not to have any more, and numbers anew what no client was sent. s.mu is held.
-func (s *Session) siftLocked() {
+// compactLocked drops what the client is not to have any more, and numbers anew what no client was sent. s.mu is held.
+func (s *Session) compactLocked() {
 	a := &away{latest: make(map[string]*uint64)}
 	s.away = a
-	dropped := [Latest + 1]int{}
-	s.log.Sift(s.sent, func(p *buffer.Entry, behind uint64) bool {
-		f, name := s.fateOf(p.Kind(), p.Data())
-		if f == Latest && a.latest[string(name)] == nil {
+	dropped := [KeepLatest + 1]int{}
+	s.log.Compact(s.sent, func(p *buffer.Entry, behind uint64) bool {
+		f, name := s.retentionOf(p.Kind(), p.Data())
+		if f == KeepLatest && a.latest[string(name)] == nil {
 			a.latest[string(name)] = &behind // from the end, as yet
 			return false
 		}
-		if f == Kept {
+		if f == Keep {
 			return false
 		}
 		dropped[f]++
@@ -65,36 +65,36 @@ func (s *Session) siftLocked() {
 	}
 	for f, n := range dropped {
 		if n > 0 {
-			s.registry.observer.Dropped(Fate(f), n)
+			s.registry.observer.Dropped(Retention(f), n)
 		}
 	}
 }
 
-func (s *Session) fateOf(kind buffer.Kind, data []byte) (f Fate, name []byte) {
-	if s.registry.limits().Fates == nil || kind != buffer.Stamped {
-		return Kept, nil
+func (s *Session) retentionOf(kind buffer.Kind, data []byte) (f Retention, name []byte) {
+	if s.registry.limits().Retention == nil || kind != buffer.WithOffset {
+		return Keep, nil
 	}
-	return s.registry.limits().Fates(s.namespace, data)
+	return s.registry.limits().Retention(s.namespace, data)
 }
 
-// appendAwayLocked adds a packet to a parked session's log, if its client is to have it. s.mu is held.
-func (s *Session) appendAwayLocked(p *buffer.Packet) {
-	if s.registry.limits().Fates == nil {
+// appendParkedLocked adds a packet to a parked session's log, if its client is to have it. s.mu is held.
+func (s *Session) appendParkedLocked(p *buffer.Packet) {
+	if s.registry.limits().Retention == nil {
 		s.log.AppendShared(p)
 		return
 	}
 	if s.away == nil {
-		s.siftLocked()
+		s.compactLocked()
 	}
-	f, name := s.fateOf(p.Kind, p.Data)
-	if f == Volatile {
-		s.registry.observer.Dropped(Volatile, 1)
+	f, name := s.retentionOf(p.Kind, p.Data)
+	if f == DropVolatile {
+		s.registry.observer.Dropped(DropVolatile, 1)
 		return
 	}
-	brief := *p
-	brief.Brief = f == Latest
-	seq := s.log.AppendShared(&brief)
-	if f == Latest {
+	shortLived := *p
+	shortLived.ShortLived = f == KeepLatest
+	seq := s.log.AppendShared(&shortLived)
+	if f == KeepLatest {
 		s.supersedeLocked(name, seq)
 	}
 }
@@ -108,12 +108,12 @@ func (s *Session) supersedeLocked(name []byte, seq uint64) {
 		return
 	}
 	s.log.Drop(*former)
-	s.registry.observer.Dropped(Latest, 1)
+	s.registry.observer.Dropped(KeepLatest, 1)
 	if *former > s.sent {
 		a.gaps++
 	}
 	*former = seq
 	if a.gaps > maxGaps+s.log.Packets() {
-		s.siftLocked()
+		s.compactLocked()
 	}
 }

@@ -15,19 +15,19 @@ import (
 	"github.com/holdfast/holdfast/buffer"
 )
 
-// fates reads a test's packet: "v" and what follows is Volatile, "l" Latest by its second letter, all else Kept.
-func fates(_ string, packet []byte) (Fate, []byte) {
+// retentions reads a test's packet: "v" and what follows is DropVolatile, "l" KeepLatest by its second letter, all else Keep.
+func retentions(_ string, packet []byte) (Retention, []byte) {
 	switch packet[0] {
 	case 'v':
-		return Volatile, nil
+		return DropVolatile, nil
 	case 'l':
-		return Latest, packet[1:2]
+		return KeepLatest, packet[1:2]
 	}
-	return Kept, nil
+	return Keep, nil
 }
 
 func newAwayWorld(t tester, limits Limits) *world {
-	limits.Fates = fates
+	limits.Retention = retentions
 	return newWorld(t, limits, 10)
 }
 
@@ -53,15 +53,15 @@ func TestAway(t *testing.T) {
 				w := newAwayWorld(t, roomy)
 				c := w.open("/")
 				for p := range strings.FieldsSeq(tt.sent) {
-					w.append(c.s, stamped(p))
+					w.append(c.s, withOffset(p))
 				}
 				read(c, 100)
 				for p := range strings.FieldsSeq(tt.unsent) {
-					w.append(c.s, stamped(p))
+					w.append(c.s, withOffset(p))
 				}
 				w.Park([]*Cursor{c}, time.Minute, "cut")
 				for p := range strings.FieldsSeq(tt.away) {
-					w.append(c.s, stamped(p))
+					w.append(c.s, withOffset(p))
 				}
 				r := w.resume(c.s, "")
 				if r.Missed != len(strings.Fields(tt.want)) {
@@ -69,7 +69,7 @@ func TestAway(t *testing.T) {
 				}
 				got := read(r.Cursor, r.ToRead)
 				equal(t, "read", got.data, strings.Fields(tt.want))
-				if w.dropped[Volatile] != tt.dropped || w.dropped[Latest] != tt.latest {
+				if w.dropped[DropVolatile] != tt.dropped || w.dropped[KeepLatest] != tt.latest {
 					t.Errorf("%v dropped, want %d volatile, %d superseded", w.dropped, tt.dropped, tt.latest)
 				}
 				w.finish()
@@ -84,8 +84,8 @@ func TestAwayKeepsWhatIsNoEvent(t *testing.T) {
 		w := newAwayWorld(t, roomy)
 		c := w.open("/")
 		w.Park([]*Cursor{c}, time.Minute, "cut")
-		w.append(c.s, asking(1, "v asks"))
-		w.append(c.s, plain("v is none"))
+		w.append(c.s, ackRequested(1, "v asks"))
+		w.append(c.s, noOffset("v is none"))
 		equal(t, "read", read(w.mustResume(c.s, ""), 9).data, []string{"v asks", "v is none"})
 		w.finish()
 	})
@@ -97,12 +97,12 @@ func TestAwayKeepsKnownOffsets(t *testing.T) {
 		w := newAwayWorld(t, roomy)
 		c := w.open("/")
 		for p := range strings.FieldsSeq("lx1 v1 a lx2 b c") {
-			w.append(c.s, stamped(p))
+			w.append(c.s, withOffset(p))
 		}
 		offsets := read(c, 5).offsets // not c
 		w.Park([]*Cursor{c}, time.Minute, "cut")
 		for p := range strings.FieldsSeq("lx3 v2 lx4 d") {
-			w.append(c.s, stamped(p))
+			w.append(c.s, withOffset(p))
 		}
 		r := w.resume(c.s, offsets[2]) // it has a
 		got := read(r.Cursor, r.ToRead)
@@ -112,25 +112,25 @@ func TestAwayKeepsKnownOffsets(t *testing.T) {
 
 		// A second absence begins anew.
 		w.Park([]*Cursor{r.Cursor}, time.Minute, "cut")
-		w.append(c.s, stamped("lx5"))
+		w.append(c.s, withOffset("lx5"))
 		equal(t, "read again", read(w.mustResume(c.s, got.offsets[2]), 9).data, []string{"d", "lx5"})
 		w.finish()
 	})
 }
 
-// Any number of Latest events takes room for a few.
+// Any number of KeepLatest events takes room for a few.
 func TestLatestIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newAwayWorld(t, Limits{MaxPackets: 20, MaxBytes: 40_000, WindowBytes: 1 << 20})
 		c := w.open("/")
 		for i := range 500 { // unconfirmed when it is parked
-			w.append(c.s, stamped(fmt.Sprint("lx", i)))
+			w.append(c.s, withOffset(fmt.Sprint("lx", i)))
 		}
 		read(c, 250)
 		w.Park([]*Cursor{c}, time.Minute, "cut")
 		most := 0
 		for i := range 100_000 {
-			w.append(c.s, stamped(fmt.Sprintf("l%c%d%s", 'a'+i%10, i, strings.Repeat(".", i%200))))
+			w.append(c.s, withOffset(fmt.Sprintf("l%c%d%s", 'a'+i%10, i, strings.Repeat(".", i%200))))
 			most = max(most, c.s.log.Len()-250)
 		}
 		if most > 2*(maxGaps+11) {
@@ -180,9 +180,9 @@ type sent struct{ data, offset string }
 func (m *awayMachine) sift() {
 	kept := make([]string, 0, len(m.missing))
 	for i, p := range m.missing {
-		f, name := fates("", []byte(p))
+		f, name := retentions("", []byte(p))
 		newer := func(o string) bool { return o[0] == 'l' && o[1:2] == string(name) }
-		if f == Kept || f == Latest && !slices.ContainsFunc(m.missing[i+1:], newer) {
+		if f == Keep || f == KeepLatest && !slices.ContainsFunc(m.missing[i+1:], newer) {
 			kept = append(kept, p)
 		}
 	}
@@ -195,7 +195,7 @@ func (m *awayMachine) Append(t *rapid.T) {
 		m.n++
 		data := rapid.SampledFrom([]string{"k", "v", "la", "lb", "lc"}).Draw(t, "event") +
 			fmt.Sprint(m.n, strings.Repeat(".", rapid.SampledFrom([]int{0, 70, 3000}).Draw(t, "size")))
-		p := stamped(data)
+		p := withOffset(data)
 		if rapid.Bool().Draw(t, "binary") {
 			p.Attachments = [][]byte{[]byte("attachment of " + data)}
 		}
@@ -304,20 +304,20 @@ func BenchmarkAppendAway(b *testing.B) {
 	payload := bytes.Repeat([]byte("x"), 50)
 	for _, bb := range []struct {
 		name, event string
-		fates       Fates
+		retentions  RetentionFunc
 	}{
 		{"not configured", "k", nil},
-		{"kept", "k", fates},
-		{"volatile", "v", fates},
-		{"latest", "la", fates},
+		{"kept", "k", retentions},
+		{"volatile", "v", retentions},
+		{"latest", "la", retentions},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			limits := roomy
-			limits.MaxPackets, limits.MaxBytes, limits.Fates = 1<<30, math.MaxInt, bb.fates
+			limits.MaxPackets, limits.MaxBytes, limits.Retention = 1<<30, math.MaxInt, bb.retentions
 			r := NewRegistry(limits, 1, buffer.NewBudget(1<<40), silent{})
 			c := r.New(silent{}, "/", silent{}, true)
 			r.Park([]*Cursor{c}, time.Hour, "cut")
-			p := stamped(bb.event + string(payload))
+			p := withOffset(bb.event + string(payload))
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := c.s.Append(p); err != nil {
@@ -337,7 +337,7 @@ func TestUpstreamIsToldOfMoves(t *testing.T) {
 		w := newWorld(t, roomy, 10)
 		c := w.open("/chat")
 		w.Park([]*Cursor{c}, time.Minute, "transport_close")
-		w.append(c.s, stamped("a"))
+		w.append(c.s, withOffset("a"))
 		time.Sleep(3 * time.Second)
 		c = w.mustResume(c.s, "")
 		w.Park([]*Cursor{c}, time.Second, "takeover")

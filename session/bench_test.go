@@ -11,21 +11,21 @@ import (
 
 type silent struct{}
 
-func (silent) SessionsEnded([]*Session, reason.Reason)              {}
-func (silent) SessionHeld(bool)                                     {}
+func (silent) SessionsClosed([]*Session, reason.Reason)             {}
+func (silent) SetReadPaused(bool)                                   {}
 func (silent) SessionParked(*Session, reason.Reason, time.Duration) {}
 func (silent) SessionResumed(*Session, time.Duration, int)          {}
 func (silent) Parked(*Session, reason.Reason)                       {}
-func (silent) Ended(*Session, reason.Reason, State, int)            {}
+func (silent) Closed(*Session, reason.Reason, State, int)           {}
 func (silent) Panicked(any, []*Session)                             {}
-func (silent) Dropped(Fate, int)                                    {}
+func (silent) Dropped(Retention, int)                               {}
 func (silent) Poisoned(*Session, *buffer.Entry)                     {}
 func (silent) Handshake() uint64                                    { return 1 }
 func quiet(maxParked int) *Registry {
 	return NewRegistry(roomy, maxParked, buffer.NewBudget(1<<30), silent{})
 }
 
-func event() *buffer.Packet { return stamped(`2["msg","a message of some fifty bytes, or so"]`) }
+func event() *buffer.Packet { return withOffset(`2["msg","a message of some fifty bytes, or so"]`) }
 
 // What every packet costs: appended, read, confirmed.
 func BenchmarkDelivery(b *testing.B) {

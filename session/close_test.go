@@ -20,7 +20,7 @@ func TestClosedSessionCanBeRead(t *testing.T) {
 			w := newWorld(t, roomy, 10)
 			c := w.open("/")
 			for i := range 4 {
-				w.append(c.s, stamped(fmt.Sprint(i+1)))
+				w.append(c.s, withOffset(fmt.Sprint(i+1)))
 			}
 			read(c, 1)
 			w.Close(c.s, why)
@@ -62,7 +62,7 @@ func TestCloseFreesMemory(t *testing.T) {
 		{"parked for no time", func(w *world, c *Cursor) { w.Park([]*Cursor{c}, 0, "cut") }, 0},
 		{"abandoned", func(w *world, c *Cursor) {
 			w.Park([]*Cursor{c}, maxAway, "cut")
-			w.Abandon(c.s.PID(), "/", reason.BadOffset)
+			w.AbortParked(c.s.PID(), "/", reason.BadOffset)
 		}, 0},
 	}
 	for _, tt := range tests {
@@ -70,7 +70,7 @@ func TestCloseFreesMemory(t *testing.T) {
 			w := newWorld(t, roomy, 10)
 			c := w.open("/")
 			for i := range 3 {
-				w.append(c.s, stamped(fmt.Sprint(i+1)))
+				w.append(c.s, withOffset(fmt.Sprint(i+1)))
 			}
 			read(c, 1)
 			tt.do(w, c)
@@ -86,8 +86,8 @@ func TestCloseFreesMemory(t *testing.T) {
 func TestParkUnrecoverable(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	c := w.New(w.link, "/", &client{1}, false)
-	w.append(c.s, stamped("1"))
-	w.append(c.s, stamped("2"))
+	w.append(c.s, withOffset("1"))
+	w.append(c.s, withOffset("2"))
 	read(c, 1)
 	w.Park([]*Cursor{c}, maxAway, "cut")
 	if c.s.State() != Closed || w.budget.Bytes() != 0 {
@@ -113,7 +113,7 @@ func TestTombstones(t *testing.T) {
 		{reason.ServerDisconnect, func(w *world, s *Session) { w.Close(s, reason.ServerDisconnect) }},
 		{reason.ClientDisconnect, func(w *world, s *Session) { w.Close(s, reason.ClientDisconnect) }},
 		{reason.UpstreamLost, func(w *world, s *Session) { w.Close(s, reason.UpstreamLost) }},
-		{reason.BadOffset, func(w *world, s *Session) { w.Abandon(s.PID(), "/", reason.BadOffset) }},
+		{reason.BadOffset, func(w *world, s *Session) { w.AbortParked(s.PID(), "/", reason.BadOffset) }},
 		{reason.ServerDisconnect, func(w *world, s *Session) { // the first reason counts
 			w.Close(s, reason.ServerDisconnect)
 			w.Close(s, reason.UpstreamLost)
@@ -200,7 +200,7 @@ func TestRelieve(t *testing.T) {
 		bigs := 0
 		big := func() *buffer.Packet { // no two are equal, or they would be kept once
 			bigs++
-			return stamped(strings.Repeat("x", 900) + fmt.Sprint(100+bigs))
+			return withOffset(strings.Repeat("x", 900) + fmt.Sprint(100+bigs))
 		}
 		var c [4]*Cursor
 		for i := range c {
@@ -210,27 +210,27 @@ func TestRelieve(t *testing.T) {
 		for _, i := range []int{3, 2, 1} { // the one parked longest has nothing
 			w.append(c[i].s, big())
 		}
-		w.Relieve()
+		w.EvictForMemory()
 		equal(t, "within the budget", w.link.told(), nil)
 		w.append(c[3].s, big())
-		w.Relieve()
+		w.EvictForMemory()
 		equal(t, "the one parked longest that holds something", w.link.told(), []string{"evicted: /1"})
 
 		live := w.open("/live")
 		for range 20 {
 			w.append(live.s, big())
 		}
-		w.Relieve()
+		w.EvictForMemory()
 		equal(t, "all that hold something", w.link.told(), []string{"evicted: /2 /3"})
-		if c[0].s.State() != Parked || live.s.State() != Live || w.link.held() != 1 {
-			t.Errorf("the one that holds nothing is %v, the live one %v; held %d", c[0].s.State(), live.s.State(), w.link.held())
+		if c[0].s.State() != Parked || live.s.State() != Live || w.link.readPaused() != 1 {
+			t.Errorf("the one that holds nothing is %v, the live one %v; held %d", c[0].s.State(), live.s.State(), w.link.readPaused())
 		}
 
 		w.append(c[0].s, big())
-		w.Relieve()
+		w.EvictForMemory()
 		equal(t, "looked at again at once", w.link.told(), nil)
-		time.Sleep(relieveEvery)
-		w.Relieve()
+		time.Sleep(sweepEvery)
+		w.EvictForMemory()
 		equal(t, "looked at again", w.link.told(), []string{"evicted: /0"})
 		w.finish()
 	})
@@ -242,7 +242,7 @@ func TestResumedBeforeItIsClosedForItsBuffer(t *testing.T) {
 	limits := Limits{MaxPackets: 2, MaxBytes: 1 << 20, WindowBytes: 1 << 19}
 	w := newWorld(t, limits, 10)
 	s := w.parked(2)
-	if _, err := s.Append(stamped("3")); !errors.Is(err, ErrFull) {
+	if _, err := s.Append(withOffset("3")); !errors.Is(err, ErrFull) {
 		t.Fatalf("%v, want ErrFull", err)
 	}
 	c := w.mustResume(s, "")
@@ -274,8 +274,8 @@ func TestFail(t *testing.T) {
 	former := w.open("/chat")
 	w.Park([]*Cursor{former}, time.Minute, "test")
 	w.noted()
-	w.Fail(c, reason.Internal)
-	w.Fail(former, reason.Internal)
+	w.Abort(c, reason.Internal)
+	w.Abort(former, reason.Internal)
 	if got, want := w.noted(), []string{"/ ended: internal, was live, 0 packets"}; !slices.Equal(got, want) {
 		t.Errorf("the observer was told %q, want %q", got, want)
 	}
@@ -291,7 +291,7 @@ func TestFail(t *testing.T) {
 // brokenLink is an Upstream that panics when told of an end.
 type brokenLink struct{ link }
 
-func (*brokenLink) SessionsEnded([]*Session, reason.Reason) { panic("broken") }
+func (*brokenLink) SessionsClosed([]*Session, reason.Reason) { panic("broken") }
 
 func TestPanicAtExpiryIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

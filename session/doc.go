@@ -9,6 +9,6 @@
 // server's session-aware adapter, but for what docs/design.md says of order and of clients without an offset.
 //
 // Locks: the Registry's is taken before a Session's. With one held, only these outside this package are called:
-// Upstream.SessionHeld, SessionParked and SessionResumed, Owner.Handshake, Observer.Dropped, Limits.Fates, and the Emitter
+// Upstream.SetReadPaused, SessionParked and SessionResumed, Owner.Handshake, Observer.Dropped, Limits.Retention, and the Emitter
 // given to Cursor.Read. None of them may call back.
 package session

@@ -12,19 +12,19 @@ import (
 // link is an upstream connection that does as it is told.
 type link struct{}
 
-func (link) SessionsEnded([]*session.Session, reason.Reason)              {}
-func (link) SessionHeld(bool)                                             {}
+func (link) SessionsClosed([]*session.Session, reason.Reason)             {}
+func (link) SetReadPaused(bool)                                           {}
 func (link) SessionParked(*session.Session, reason.Reason, time.Duration) {}
 func (link) SessionResumed(*session.Session, time.Duration, int)          {}
 
 // unseen observes nothing.
 type unseen struct{}
 
-func (unseen) Parked(*session.Session, reason.Reason)                    {}
-func (unseen) Ended(*session.Session, reason.Reason, session.State, int) {}
-func (unseen) Panicked(any, []*session.Session)                          {}
-func (unseen) Dropped(session.Fate, int)                                 {}
-func (unseen) Poisoned(*session.Session, *buffer.Entry)                  {}
+func (unseen) Parked(*session.Session, reason.Reason)                     {}
+func (unseen) Closed(*session.Session, reason.Reason, session.State, int) {}
+func (unseen) Panicked(any, []*session.Session)                           {}
+func (unseen) Dropped(session.Retention, int)                             {}
+func (unseen) Poisoned(*session.Session, *buffer.Entry)                   {}
 
 // client is a connection from outside. It remembers the offset of its last event.
 type client struct {
@@ -49,7 +49,7 @@ func ExampleRegistry_Resume() {
 	cursor := registry.New(link{}, "/", first, true)
 	s := cursor.Session()
 	send := func(event string) {
-		if _, err := s.Append(&buffer.Packet{Kind: buffer.Stamped, Data: []byte(event)}); err != nil {
+		if _, err := s.Append(&buffer.Packet{Kind: buffer.WithOffset, Data: []byte(event)}); err != nil {
 			fmt.Println(err)
 		}
 	}

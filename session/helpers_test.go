@@ -40,7 +40,7 @@ type link struct {
 	moves []string // of sessions, to Parked and back
 }
 
-func (l *link) SessionsEnded(ended []*Session, why reason.Reason) {
+func (l *link) SessionsClosed(ended []*Session, why reason.Reason) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	names := make([]string, 0, len(ended))
@@ -51,10 +51,10 @@ func (l *link) SessionsEnded(ended []*Session, why reason.Reason) {
 	l.ended = append(l.ended, string(why)+": "+strings.Join(names, " "))
 }
 
-func (l *link) SessionHeld(held bool) {
+func (l *link) SetReadPaused(readPaused bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if held {
+	if readPaused {
 		if l.holds++; l.holds == 1 {
 			l.pause++
 		}
@@ -79,13 +79,13 @@ func (l *link) moved(what string) {
 	l.moves = append(l.moves, what)
 }
 
-func (l *link) held() int {
+func (l *link) readPaused() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.holds
 }
 
-// told is what SessionsEnded was called with since the last call of told.
+// told is what SessionsClosed was called with since the last call of told.
 func (l *link) told() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -102,7 +102,7 @@ type world struct {
 
 	mu      sync.Mutex
 	events  []string
-	dropped [Latest + 1]int
+	dropped [KeepLatest + 1]int
 	all     []*Cursor
 }
 
@@ -123,7 +123,7 @@ func (w *world) note(format string, args ...any) {
 
 func (w *world) Parked(s *Session, why reason.Reason) { w.note("%s parked: %s", s.Namespace(), why) }
 
-func (w *world) Ended(s *Session, why reason.Reason, was State, buffered int) {
+func (w *world) Closed(s *Session, why reason.Reason, was State, buffered int) {
 	w.note("%s ended: %s, was %v, %d packets", s.Namespace(), why, was, buffered)
 }
 
@@ -131,7 +131,7 @@ func (w *world) Panicked(v any, sessions []*Session) {
 	w.note("panicked: %v, with %d sessions", v, len(sessions))
 }
 
-func (w *world) Dropped(why Fate, events int) {
+func (w *world) Dropped(why Retention, events int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.dropped[why] += events
@@ -164,7 +164,7 @@ func (w *world) parked(packets int) *Session {
 	c := w.open("/")
 	w.Park([]*Cursor{c}, time.Minute, "cut")
 	for i := range packets {
-		if _, err := c.s.Append(stamped(fmt.Sprint(i + 1))); err != nil {
+		if _, err := c.s.Append(withOffset(fmt.Sprint(i + 1))); err != nil {
 			w.t.Errorf("Append: %v", err)
 		}
 	}
@@ -213,7 +213,7 @@ func (w *world) finish() {
 	if live, parked := w.Counts(); live != 0 || parked != 0 {
 		w.t.Errorf("%d sessions live and %d parked after all ended", live, parked)
 	}
-	if n := w.link.held(); n != 0 {
+	if n := w.link.readPaused(); n != 0 {
 		w.t.Errorf("the link is held by %d sessions after all ended", n)
 	}
 	if b := w.budget; b.Bytes() != 0 || b.Packets() != 0 {
@@ -234,14 +234,16 @@ func (w *world) mustResumeAs(s *Session, owner Owner) *Cursor {
 	return r.Cursor
 }
 
-func stamped(data string) *buffer.Packet {
-	return &buffer.Packet{Kind: buffer.Stamped, Data: []byte(data)}
+func withOffset(data string) *buffer.Packet {
+	return &buffer.Packet{Kind: buffer.WithOffset, Data: []byte(data)}
 }
 
-func plain(data string) *buffer.Packet { return &buffer.Packet{Kind: buffer.Plain, Data: []byte(data)} }
+func noOffset(data string) *buffer.Packet {
+	return &buffer.Packet{Kind: buffer.NoOffset, Data: []byte(data)}
+}
 
-func asking(id int64, data string) *buffer.Packet {
-	return &buffer.Packet{Kind: buffer.Asking, AckID: id, Data: []byte(data)}
+func ackRequested(id int64, data string) *buffer.Packet {
+	return &buffer.Packet{Kind: buffer.AckRequested, AckID: id, Data: []byte(data)}
 }
 
 // received is what a client got: packets as text, and their offsets.

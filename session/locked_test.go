@@ -27,7 +27,7 @@ func (w *lockWatcher) look() {
 	w.r.mu.Unlock()
 }
 
-func (w *lockWatcher) Ended(*Session, reason.Reason, State, int) {
+func (w *lockWatcher) Closed(*Session, reason.Reason, State, int) {
 	w.look()
 	w.buffered.Store(w.r.budget.Packets())
 }
@@ -56,9 +56,9 @@ func TestLogsAreDroppedWithoutTheRegistrysLock(t *testing.T) {
 	for name, end := range map[string]func(w *lockWatcher, s *Session){
 		"closed":  func(w *lockWatcher, s *Session) { w.r.Close(s, reason.BufferFull) },
 		"expired": func(w *lockWatcher, s *Session) { w.r.expire(s.parking) },
-		"refused": func(w *lockWatcher, s *Session) { w.r.Abandon(s.pid, "/", reason.BadOffset) },
+		"refused": func(w *lockWatcher, s *Session) { w.r.AbortParked(s.pid, "/", reason.BadOffset) },
 		"evicted": func(w *lockWatcher, s *Session) { w.park(0) },
-		"relief":  func(w *lockWatcher, s *Session) { w.r.Relieve() },
+		"relief":  func(w *lockWatcher, s *Session) { w.r.EvictForMemory() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newLockWatcher(roomy, 1, buffer.NewBudget(1))
@@ -84,9 +84,9 @@ func TestLogsAreDroppedWithoutTheRegistrysLock(t *testing.T) {
 func TestLogsAreSiftedWithoutTheRegistrysLock(t *testing.T) {
 	var w *lockWatcher
 	limits := roomy
-	limits.Fates = func(string, []byte) (Fate, []byte) {
+	limits.Retention = func(string, []byte) (Retention, []byte) {
 		w.look()
-		return Volatile, nil
+		return DropVolatile, nil
 	}
 	w = newLockWatcher(limits, 1, buffer.NewBudget(0))
 	c := w.r.New(silent{}, "/", &client{1}, true)
@@ -122,7 +122,7 @@ func TestReliefIsExact(t *testing.T) {
 	}
 	var wg sync.WaitGroup
 	for range 8 {
-		wg.Go(w.r.Relieve)
+		wg.Go(w.r.EvictForMemory)
 	}
 	wg.Wait()
 	for i, s := range parked {
@@ -164,7 +164,7 @@ func BenchmarkLongLogs(b *testing.B) {
 				w.r.expire(s.parking)
 			}
 		}},
-		{"relieve", func(w *lockWatcher, _ []*Session) { w.r.Relieve() }},
+		{"relieve", func(w *lockWatcher, _ []*Session) { w.r.EvictForMemory() }},
 		{"resume", func(w *lockWatcher, all []*Session) {
 			for _, s := range all {
 				s.sent = packets
@@ -184,7 +184,7 @@ func BenchmarkLongLogs(b *testing.B) {
 					w.r.Park([]*Cursor{c}, time.Hour, "cut")
 					all[i] = c.s
 					for n := range packets {
-						_, _ = c.s.Append(stamped(fmt.Sprintf(`2["msg","a message of a hundred bytes, which differs from all others in this: %08d %d"]`, n, i)))
+						_, _ = c.s.Append(withOffset(fmt.Sprintf(`2["msg","a message of a hundred bytes, which differs from all others in this: %08d %d"]`, n, i)))
 					}
 				}
 				stop := make(chan struct{})

@@ -69,13 +69,13 @@ type model struct {
 	why   reason.Reason // it was closed for
 	log   []buffer.Packet
 
-	confirmed int // with all that was dropped for another cause
-	sent      int // to any client
-	at        int // the cursor
-	skipTo    int
-	replayTo  int
-	held      bool
-	deadline  time.Time
+	confirmed  int // with all that was dropped for another cause
+	sent       int // to any client
+	at         int // the cursor
+	skipTo     int
+	replayTo   int
+	readPaused bool
+	deadline   time.Time
 
 	client modelClient
 }
@@ -101,7 +101,7 @@ const (
 func newMachine(t *rapid.T) *machine {
 	limits := Limits{
 		MaxPackets: modelMaxPackets, MaxBytes: modelMaxBytes, WindowBytes: modelWindow,
-		ReplayAsking: rapid.Bool().Draw(t, "at least once"),
+		ReplayAckRequested: rapid.Bool().Draw(t, "at least once"),
 	}
 	m := &machine{world: newWorld(t, limits, modelMaxParked), handshake: 10}
 	for i := range 3 {
@@ -165,11 +165,11 @@ func (s *model) updateHeld() {
 	n := size(s.log[s.dropped():])
 	switch {
 	case s.state != Live:
-		s.held = false
+		s.readPaused = false
 	case n >= modelWindow:
-		s.held = true
+		s.readPaused = true
 	case n < modelWindow/2:
-		s.held = false
+		s.readPaused = false
 	}
 }
 
@@ -197,7 +197,7 @@ func (m *machine) cut(sessions []*model, d time.Duration) {
 	for _, s := range sessions {
 		s.cur = nil
 		for _, n := range s.client.wire {
-			if s.log[n-1].Kind == buffer.Asking && !m.limits().ReplayAsking {
+			if s.log[n-1].Kind == buffer.AckRequested && !m.limits().ReplayAckRequested {
 				s.client.lost[n] = true
 			}
 		}
@@ -226,7 +226,7 @@ func (m *machine) resumed(t tester, s *model, r Resumption, claim int) {
 	}
 	s.cur, s.state, s.at, s.replayTo = r.Cursor, Live, s.confirmed, len(s.log)
 	s.skipTo = 0
-	if !m.limits().ReplayAsking {
+	if !m.limits().ReplayAckRequested {
 		s.skipTo = s.sent
 	}
 	s.updateHeld()
@@ -235,7 +235,7 @@ func (m *machine) resumed(t tester, s *model, r Resumption, claim int) {
 	for n := range c.has {
 		if n > s.confirmed && c.last > s.confirmed {
 			delete(c.has, n)
-			c.lost[n] = s.log[n-1].Kind == buffer.Asking && !m.limits().ReplayAsking
+			c.lost[n] = s.log[n-1].Kind == buffer.AckRequested && !m.limits().ReplayAckRequested
 		}
 	}
 	if c.last > s.confirmed {
@@ -279,12 +279,12 @@ func (m *machine) comeBack(t tester, s *model) {
 func (m *machine) Append(t *rapid.T) {
 	s := m.pick(t, func(*model) bool { return true })
 	for range rapid.IntRange(1, 6).Draw(t, "packets") {
-		p := buffer.Packet{Kind: rapid.SampledFrom([]buffer.Kind{buffer.Stamped, buffer.Asking, buffer.Plain}).Draw(t, "kind")}
+		p := buffer.Packet{Kind: rapid.SampledFrom([]buffer.Kind{buffer.WithOffset, buffer.AckRequested, buffer.NoOffset}).Draw(t, "kind")}
 		p.Data = []byte(fmt.Sprint(len(s.log)+1, strings.Repeat(".", rapid.IntRange(0, 300).Draw(t, "size"))))
 		if rapid.Bool().Draw(t, "binary") {
 			p.Attachments = [][]byte{[]byte("attachment")}
 		}
-		if p.Kind == buffer.Asking {
+		if p.Kind == buffer.AckRequested {
 			m.ackID++
 			p.AckID = m.ackID
 		}
@@ -297,10 +297,10 @@ func (m *machine) Append(t *rapid.T) {
 		}
 		s.log = append(s.log, p)
 		s.updateHeld()
-		held := s.log[s.confirmed:]
-		full := s.parked() && (len(held) > modelMaxPackets || size(held) > modelMaxBytes)
+		readPaused := s.log[s.confirmed:]
+		full := s.parked() && (len(readPaused) > modelMaxPackets || size(readPaused) > modelMaxBytes)
 		if errors.Is(err, ErrFull) != full || (err != nil) != full {
-			t.Fatalf("Append to a session that is %v and has %d packets: %v", s.state, len(held), err)
+			t.Fatalf("Append to a session that is %v and has %d packets: %v", s.state, len(readPaused), err)
 		}
 		if s.live() && cur != s.cur || s.parked() && cur != nil {
 			t.Errorf("Append to a session that is %v wakes %v", s.state, cur)
@@ -337,12 +337,12 @@ func (m *machine) read(t tester, s *model, n, stop int) {
 		s.at++
 		wantPassed++
 		p := s.log[s.at-1]
-		if s.at <= s.confirmed || p.Kind == buffer.Asking && s.at <= s.skipTo {
+		if s.at <= s.confirmed || p.Kind == buffer.AckRequested && s.at <= s.skipTo {
 			continue
 		}
 		want = append(want, string(p.Data))
 		offsets = append(offsets, "")
-		if p.Kind == buffer.Stamped {
+		if p.Kind == buffer.WithOffset {
 			offsets[len(offsets)-1] = offsetOf(s.s, uint64(s.at))
 		}
 		if s.at <= s.replayTo {
@@ -383,19 +383,19 @@ func (m *machine) arrive(t tester, s *model, n int) {
 			}
 		}
 		switch p.Kind {
-		case buffer.Stamped:
+		case buffer.WithOffset:
 			if again {
 				t.Errorf("%s: event %d came twice", s.s.Namespace(), seq)
 			}
 			c.last = seq
-		case buffer.Asking:
-			if again && !m.limits().ReplayAsking || c.lost[seq] {
+		case buffer.AckRequested:
+			if again && !m.limits().ReplayAckRequested || c.lost[seq] {
 				t.Errorf("%s: event %d, which asks, came twice", s.s.Namespace(), seq)
 			}
 			if !again {
 				c.unanswered = append(c.unanswered, seq)
 			}
-		case buffer.Plain, buffer.Dropped: // an ack that comes twice has no effect
+		case buffer.NoOffset, buffer.Dropped: // an ack that comes twice has no effect
 		}
 		c.has[seq] = true
 	}
@@ -503,7 +503,7 @@ func (m *machine) Reconnect(t *rapid.T) {
 		t.Errorf("offset %q: %+v, want refused as %s", offset, r, refused)
 	}
 	if refused == reason.BadOffset && rapid.IntRange(0, 5).Draw(t, "abandon if 0") == 0 {
-		m.Abandon(s.s.PID(), s.s.Namespace(), reason.BadOffset)
+		m.AbortParked(s.s.PID(), s.s.Namespace(), reason.BadOffset)
 		if s.parked() {
 			m.end(s, reason.BadOffset, true)
 		}
@@ -562,10 +562,10 @@ func (m *machine) Check(t *rapid.T) {
 		if s.cur != nil && s.cur.Attached() != s.live() {
 			t.Errorf("%s is %v, and its cursor attached: %v", s.s.Namespace(), s.state, s.cur.Attached())
 		}
-		held := s.log[s.dropped():]
-		packets += len(held)
-		bytes += size(held)
-		if s.held {
+		readPaused := s.log[s.dropped():]
+		packets += len(readPaused)
+		bytes += size(readPaused)
+		if s.readPaused {
 			holds++
 		}
 		if s.live() {
@@ -576,7 +576,7 @@ func (m *machine) Check(t *rapid.T) {
 	if b := m.budget; b.Bytes() > int64(bytes) || (b.Bytes() == 0) != (bytes == 0) || b.Packets() != int64(packets) {
 		t.Errorf("%d bytes, %d packets in memory; want %d at most, %d", b.Bytes(), b.Packets(), bytes, packets)
 	}
-	if got := m.link.held(); got != holds {
+	if got := m.link.readPaused(); got != holds {
 		t.Errorf("the link is held by %d sessions, want %d", got, holds)
 	}
 	if l, p := m.Counts(); l != live || p != len(m.order) {

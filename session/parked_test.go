@@ -22,7 +22,7 @@ func TestOldestParked(t *testing.T) {
 			time.Sleep(time.Second)
 			w.Park([]*Cursor{c}, time.Minute, []reason.Reason{"ping_timeout", "transport_close", "going_away"}[i])
 		}
-		if _, err := cursors[1].Session().Append(&buffer.Packet{Data: []byte(`2["x"]`), Kind: buffer.Stamped}); err != nil {
+		if _, err := cursors[1].Session().Append(&buffer.Packet{Data: []byte(`2["x"]`), Kind: buffer.WithOffset}); err != nil {
 			t.Fatal(err)
 		}
 		want := []ParkedInfo{

@@ -95,7 +95,7 @@ func (s *Session) examineLocked(from uint64) *Trial {
 		return nil // nothing was in flight, or it was ignored on purpose
 	}
 	s.advanceLocked(from)
-	to := min(s.leftAt, s.log.Last())
+	to := min(s.sentWhenParked, s.log.Last())
 	ending := s.parking.ending
 	if ending != Lost && to > from {
 		s.strikeLocked(from, to, ending)
@@ -149,10 +149,10 @@ func (s *Session) judgeLocked(from uint64) (doubtful []uint64, resync bool) {
 	if l.Judge == nil {
 		return nil, false
 	}
-	bytes, stamped := 0, false
+	bytes, withOffset := 0, false
 	for i := from + 1; i <= min(s.sent, s.log.Last()); i++ {
 		p := s.log.At(i)
-		if p.Kind() == buffer.Dropped || p.Kind() == buffer.Asking && !l.ReplayAsking {
+		if p.Kind() == buffer.Dropped || p.Kind() == buffer.AckRequested && !l.ReplayAckRequested {
 			continue // not sent again
 		}
 		if bytes += len(p.Data()); bytes > judgedBytes {
@@ -162,7 +162,7 @@ func (s *Session) judgeLocked(from uint64) (doubtful []uint64, resync bool) {
 		case Undecodable:
 			if s.doubt != nil {
 				s.doubt.strikes = 0 // they were against this one
-				resync = resync || stamped
+				resync = resync || withOffset
 			}
 			s.dropPoisonLocked(i)
 			continue
@@ -172,16 +172,16 @@ func (s *Session) judgeLocked(from uint64) (doubtful []uint64, resync bool) {
 			}
 		case Fine:
 		}
-		stamped = stamped || p.Kind() == buffer.Stamped
+		withOffset = withOffset || p.Kind() == buffer.WithOffset
 	}
 	return doubtful, resync
 }
 
 // suspectsLocked are the numbers of the packets in doubt.
 func (s *Session) suspectsLocked() (suspects []uint64) {
-	asking := s.registry.limits().ReplayAsking
+	ackRequested := s.registry.limits().ReplayAckRequested
 	for i := max(s.doubt.from, s.log.Trimmed()) + 1; i <= min(s.doubt.to, s.log.Last()); i++ {
-		if k := s.log.At(i).Kind(); k != buffer.Dropped && (k != buffer.Asking || asking) {
+		if k := s.log.At(i).Kind(); k != buffer.Dropped && (k != buffer.AckRequested || ackRequested) {
 			suspects = append(suspects, i)
 		}
 	}
@@ -203,8 +203,8 @@ func (t *Trial) split(suspects []uint64) [][]uint64 {
 // dropPoisonLocked leaves a packet out for good. Its number stays.
 func (s *Session) dropPoisonLocked(seq uint64) {
 	p := s.log.At(seq)
-	if p.Kind() == buffer.Asking {
-		s.asking--
+	if p.Kind() == buffer.AckRequested {
+		s.ackRequested--
 	}
 	s.registry.observer.Poisoned(s, p)
 	s.log.Drop(seq)

@@ -116,7 +116,7 @@ func newDecoder(w *world, cannot string, packets ...string) *decoder {
 	d.cur = w.open("/")
 	d.s = d.cur.s
 	for _, p := range packets {
-		w.append(d.s, stamped(p))
+		w.append(d.s, withOffset(p))
 	}
 	if !d.read() {
 		d.end(ClosedByClient)
@@ -173,7 +173,7 @@ func TestPoison(t *testing.T) {
 				}
 			}
 			equal(t, "left out", poisoned, tt.left)
-			w.append(d.s, stamped("later"))
+			w.append(d.s, withOffset("later"))
 			if !d.read() || d.got[len(d.got)-1] != "later" {
 				t.Errorf("what comes later does not arrive: %q", d.got)
 			}
@@ -186,7 +186,7 @@ func TestPoison(t *testing.T) {
 func TestBrokenPacketIsSentOnce(t *testing.T) {
 	w := newWorld(t, judging(), 10)
 	c := w.parked(0)
-	w.append(c, stamped("broken while away"))
+	w.append(c, withOffset("broken while away"))
 	d := &decoder{w: w, s: c, order: 1}
 	if d.comeBack(); !slices.Equal(d.got, []string{"broken while away"}) {
 		t.Fatalf("received %q", d.got)
@@ -214,7 +214,7 @@ func TestReadablePacketsStay(t *testing.T) {
 				s := cur.s
 				want := []string{"1", "2 doubtful", "3", "4 doubtful", "5"}
 				for _, p := range want {
-					w.append(s, stamped(p))
+					w.append(s, withOffset(p))
 				}
 				read(cur, 1000)
 				w.ParkEnded([]*Cursor{cur}, time.Minute, "test", list[0])
@@ -250,7 +250,7 @@ func TestProofMustRepeat(t *testing.T) {
 	w := newWorld(t, judging(), 10)
 	cur := w.open("/")
 	s := cur.s
-	w.append(s, stamped("doubtful"))
+	w.append(s, withOffset("doubtful"))
 	read(cur, 10)
 	w.ParkEnded([]*Cursor{cur}, time.Minute, "test", ClosedByClient)
 	for i := range uint64(20) {

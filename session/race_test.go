@@ -41,7 +41,7 @@ func TestConcurrentUse(t *testing.T) {
 		s := c.s
 		wg.Go(func() { // the link
 			for n := range events {
-				w.append(s, stamped(strconv.Itoa(n)))
+				w.append(s, withOffset(strconv.Itoa(n)))
 			}
 		})
 		wg.Go(func() { // clients
@@ -122,7 +122,7 @@ func TestConcurrentEnds(t *testing.T) {
 		c := w.open(fmt.Sprint("/", i))
 		wg.Go(func() {
 			for {
-				if _, err := c.s.Append(stamped("event")); err != nil {
+				if _, err := c.s.Append(withOffset("event")); err != nil {
 					w.Close(c.s, reason.BufferFull)
 					if c.s.State() == Closed {
 						return
@@ -139,7 +139,7 @@ func TestConcurrentEnds(t *testing.T) {
 				w.Close(c.s, reason.ClientDisconnect)
 			}
 		})
-		wg.Go(func() { w.Abandon(c.s.PID(), c.s.Namespace(), reason.BadOffset) })
+		wg.Go(func() { w.AbortParked(c.s.PID(), c.s.Namespace(), reason.BadOffset) })
 	}
 	wg.Wait()
 	w.finish()

@@ -16,8 +16,8 @@ import (
 const (
 	// rememberedEnds is how many ended sessions' reasons are kept, to tell a client that comes too late why.
 	rememberedEnds = 8192
-	// relieveEvery is how often Relieve looks at all parked sessions while they hold nothing that it could free.
-	relieveEvery = 100 * time.Millisecond
+	// relieveEvery is how often EvictForMemory looks at all parked sessions while they hold nothing that it could free.
+	sweepEvery = 100 * time.Millisecond
 	// lockedSteps is how many sessions are looked at, or evicted, before the registry's lock is given up for a moment.
 	lockedSteps = 256
 )
@@ -25,12 +25,12 @@ const (
 // Observer is told what happens to sessions, for metrics and logs. No lock is held.
 type Observer interface {
 	Parked(s *Session, why reason.Reason)
-	Ended(s *Session, why reason.Reason, was State, buffered int)
+	Closed(s *Session, why reason.Reason, was State, buffered int)
 	// Panicked says that to expire these sessions panicked, and with what: their links are to be ended.
 	Panicked(v any, sessions []*Session)
-	// Dropped counts events that their client, which is away, will not have because of their Fate. A session's
+	// Dropped counts events that their client, which is away, will not have because of their Retention. A session's
 	// lock may be held: it must not call back.
-	Dropped(why Fate, events int)
+	Dropped(why Retention, events int)
 	// Poisoned says that a packet is left out because its client cannot decode it. The session's lock is held: it must not
 	// call back. The packet is valid during the call only.
 	Poisoned(s *Session, p *buffer.Entry)
@@ -44,16 +44,16 @@ type Registry struct {
 
 	current atomic.Pointer[Limits]
 
-	relieving sync.Mutex // held by Relieve; taken before mu
+	evicting sync.Mutex // held by EvictForMemory; taken before mu
 
-	mu          sync.Mutex // guards the fields below, and every change of a session's state; never held while a log is walked
-	byPID       map[string]*Session
-	parked      list.List // of *Session, oldest parked first; kept to maxParked by Park
-	maxParked   int
-	live        int
-	ends        *lru.Cache[string, reason.Reason] // by pid
-	relieveNext time.Time                         // when Relieve is worth its while again
-	relieveAt   *list.Element                     // of parked: what Relieve looks at next; nil at the end
+	mu        sync.Mutex // guards the fields below, and every change of a session's state; never held while a log is walked
+	byPID     map[string]*Session
+	parked    list.List // of *Session, oldest parked first; kept to maxParked by Park
+	maxParked int
+	live      int
+	ends      *lru.Cache[string, reason.Reason] // by pid
+	sweepNext time.Time                         // when EvictForMemory is worth its while again
+	sweepAt   *list.Element                     // of parked: what EvictForMemory looks at next; nil at the end
 }
 
 // parking is sessions that were parked together, and expire together.
@@ -61,8 +61,8 @@ type parking struct {
 	timer    *time.Timer
 	sessions []*Session
 	why      reason.Reason
-	ending   Ending   // of their client's connection
-	left     *Goodbye // of their client; nil if it was lost
+	ending   Ending            // of their client's connection
+	left     *ClientDisconnect // of their client; nil if it was lost
 	expires  time.Time
 }
 
@@ -92,12 +92,12 @@ func NewRegistry(limits Limits, maxParked int, budget *buffer.Budget, observer O
 // limits are those in force.
 func (r *Registry) limits() *Limits { return r.current.Load() }
 
-// SetLimits changes the limits, for open sessions too, but for Fates. A session that is over a new limit is
+// SetLimits changes the limits, for open sessions too, but for RetentionFunc. A session that is over a new limit is
 // closed when something happens to it, as it would be at the old one.
 func (r *Registry) SetLimits(limits Limits, maxParked int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	limits.Fates = r.limits().Fates // what a parked session has left out depends on them
+	limits.Retention = r.limits().Retention // what a parked session has left out depends on them
 	r.maxParked = max(maxParked, 1)
 	r.current.Store(&limits)
 }
@@ -153,7 +153,7 @@ type Claim struct {
 	ForeignOffset bool
 	Binding       Binding
 	// Soon says that the client left the session a moment ago, over this connection.
-	Soon bool
+	DisconnectedRecently bool
 }
 
 // Resume attaches owner to the session that claim names, if it is parked. It implements
@@ -180,7 +180,7 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 		return Resumption{Refused: reason.Binding}
 	case s.owned > owner.Handshake(), s.state == Live && s.owned == owner.Handshake():
 		return Resumption{Refused: reason.Stale}
-	case s.state == Live && !s.takeLocked(r.limits().TakeoversPerMinute):
+	case s.state == Live && !s.allowTakeoverLocked(r.limits().TakeoversPerMinute):
 		return Resumption{Refused: reason.Limit}
 	case s.state == Live:
 		return Resumption{Takeover: s.cursor.owner}
@@ -189,7 +189,7 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 	if refused != "" {
 		return Resumption{Refused: refused}
 	}
-	if s.unsureLocked(from, owner, claim.Soon) {
+	if s.ambiguousLocked(from, owner, claim.DisconnectedRecently) {
 		return Resumption{Refused: reason.ClientDisconnect}
 	}
 	trial := s.examineLocked(from)
@@ -198,7 +198,7 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 	}
 	s.away, s.left = nil, nil
 	c := &Cursor{s: s, owner: owner, sent: from, replayTo: s.log.Last()}
-	if !r.limits().ReplayAsking {
+	if !r.limits().ReplayAckRequested {
 		c.skipTo = s.sent
 	}
 	s.cursor, s.owned = c, owner.Handshake()
@@ -236,21 +236,21 @@ func (s *Session) resumeFromLocked(claim *Claim) (from uint64, refused reason.Re
 	} else if claim.ForeignOffset {
 		return 0, reason.BadOffset
 	}
-	if s.left != nil && has < s.stamped { // it has ignored some that are not there any more
+	if s.left != nil && has < s.withOffset { // it has ignored some that are not there any more
 		return 0, reason.ClientDisconnect
 	}
 	from = max(s.log.Trimmed(), has)
 	s.trimLocked(from)
-	if s.registry.limits().Fates != nil && s.away == nil {
-		s.siftLocked()
+	if s.registry.limits().Retention != nil && s.away == nil {
+		s.compactLocked()
 	}
 	return from, ""
 }
 
-// unsureLocked reports whether it cannot be known which events after from the client has, because it left the session while
+// ambiguousLocked reports whether it cannot be known which events after from the client has, because it left the session while
 // they were on their way. If it connects again over the same connection before they arrive it puts them aside, and
 // handles them with the reply, be that over the next connection; those that came before that it has ignored.
-func (s *Session) unsureLocked(from uint64, owner Owner, soon bool) bool {
+func (s *Session) ambiguousLocked(from uint64, owner Owner, soon bool) bool {
 	if s.left == nil {
 		return false
 	}
@@ -262,33 +262,33 @@ func (s *Session) unsureLocked(from uint64, owner Owner, soon bool) bool {
 	} else if !onItsWay || s.left.last.Load() {
 		return false
 	}
-	for i := from + 1; i <= min(s.leftAt, s.log.Last()); i++ {
-		if s.log.At(i).Kind() == buffer.Stamped {
+	for i := from + 1; i <= min(s.sentWhenParked, s.log.Last()); i++ {
+		if s.log.At(i).Kind() == buffer.WithOffset {
 			return true
 		}
 	}
 	return false
 }
 
-// takeLocked counts one takeover, unless there were too many of late.
-func (s *Session) takeLocked(perMinute int) bool {
+// allowTakeoverLocked counts one takeover, unless there were too many of late.
+func (s *Session) allowTakeoverLocked(perMinute int) bool {
 	if perMinute <= 0 {
 		return true
 	}
 	now, each := time.Now(), time.Minute/time.Duration(perMinute)
-	from := s.takenUntil
+	from := s.takeoversUntil
 	if from.Before(now) {
 		from = now
 	}
 	if from.Add(each).Sub(now) > time.Minute {
 		return false
 	}
-	s.takenUntil = from.Add(each)
+	s.takeoversUntil = from.Add(each)
 	return true
 }
 
-// Abandon closes a parked session whose client came back, but cannot resume it for this reason: nobody else will.
-func (r *Registry) Abandon(pid, namespace string, why reason.Reason) {
+// AbortParked closes a parked session whose client came back, but cannot resume it for this reason: nobody else will.
+func (r *Registry) AbortParked(pid, namespace string, why reason.Reason) {
 	r.end(true, func(end func(*Session, reason.Reason)) {
 		if s := r.byPID[pid]; s != nil && s.namespace == namespace && s.State() == Parked {
 			end(s, why)
@@ -296,10 +296,10 @@ func (r *Registry) Abandon(pid, namespace string, why reason.Reason) {
 	})
 }
 
-// AbandonLeft closes a session that this client left, and does not come back to.
-func (r *Registry) AbandonLeft(s *Session, owner Owner) {
+// AbortDisconnected closes a session that this client left, and does not come back to.
+func (r *Registry) AbortDisconnected(s *Session, owner Owner) {
 	r.end(true, func(end func(*Session, reason.Reason)) {
-		if s.LeftBy(owner) {
+		if s.DisconnectedBy(owner) {
 			end(s, reason.ClientDisconnect)
 		}
 	})
@@ -328,21 +328,21 @@ func (r *Registry) ParkEnded(cursors []*Cursor, d time.Duration, why reason.Reas
 
 // Leave parks the session of a client that has said goodbye to it. The client is still there, and ignores what it has been
 // sent since it did so: nothing of that is confirmed any more. g says what becomes known of it later.
-func (r *Registry) Leave(c *Cursor, d time.Duration, g *Goodbye) {
+func (r *Registry) ParkDisconnected(c *Cursor, d time.Duration, g *ClientDisconnect) {
 	r.parkAll([]*Cursor{c}, d, &parking{why: reason.ClientDisconnect, left: g})
 }
 
-// Goodbye is what is known of a client that left a session.
-type Goodbye struct {
+// ClientDisconnect is what is known of a client that left a session.
+type ClientDisconnect struct {
 	arrived atomic.Bool
 	last    atomic.Bool
 }
 
-// Arrived says that what the client had been sent when it left the session has arrived, before it connected again.
-func (g *Goodbye) Arrived() { g.arrived.Store(true) }
+// AllArrived says that what the client had been sent when it left the session has arrived, before it connected again.
+func (g *ClientDisconnect) AllArrived() { g.arrived.Store(true) }
 
-// Last says that the client has no other session on its connection either: so it closes that, and has put nothing aside.
-func (g *Goodbye) Last() { g.last.Store(true) }
+// LastSession says that the client has no other session on its connection either: so it closes that, and has put nothing aside.
+func (g *ClientDisconnect) LastSession() { g.last.Store(true) }
 
 func (r *Registry) parkAll(cursors []*Cursor, d time.Duration, p *parking) {
 	parked, gone, surplus := r.park(cursors, d, p)
@@ -386,7 +386,7 @@ func (r *Registry) park(cursors []*Cursor, d time.Duration, p *parking) (parked 
 
 // Fail closes a client's session, of which nothing is to be relied on any more, for this reason. A cursor that is no
 // longer its session's is without effect.
-func (r *Registry) Fail(c *Cursor, why reason.Reason) {
+func (r *Registry) Abort(c *Cursor, why reason.Reason) {
 	r.end(true, func(end func(*Session, reason.Reason)) {
 		if c.leave() {
 			end(c.s, why)
@@ -425,7 +425,7 @@ func (r *Registry) leaveLocked(c *Cursor, d time.Duration, p *parking) ended {
 	}
 	r.moveLocked(s, Parked)
 	s.parkedAt, s.parking = time.Now(), p
-	s.left, s.leftAt, s.inFlight = p.left, c.sent, c.sent > s.log.Trimmed()
+	s.left, s.sentWhenParked, s.inFlight = p.left, c.sent, c.sent > s.log.Trimmed()
 	p.sessions = append(p.sessions, s)
 	s.place = r.parked.PushBack(s)
 	s.upstream.SessionParked(s, p.why, d)
@@ -445,13 +445,13 @@ func (r *Registry) moveLocked(s *Session, to State) {
 	if to == Live {
 		r.live++
 	}
-	s.updateHoldLocked()
+	s.updateReadPauseLocked()
 }
 
 // unparkLocked takes a session out of what parked ones are in; r.mu and s.mu are held.
 func (r *Registry) unparkLocked(s *Session) {
-	if r.relieveAt == s.place {
-		r.relieveAt = s.place.Next()
+	if r.sweepAt == s.place {
+		r.sweepAt = s.place.Next()
 	}
 	r.parked.Remove(s.place)
 	p := s.parking
@@ -491,50 +491,50 @@ func (r *Registry) Close(s *Session, why reason.Reason) {
 	})
 }
 
-// Relieve closes parked sessions that hold packets, the one parked longest first, until the budget is kept again or
+// EvictForMemory closes parked sessions that hold packets, the one parked longest first, until the budget is kept again or
 // none is left. What live clients have not confirmed is never dropped; their links are held instead.
 //
 // One call at a time does this; others return at once, for what it closes is counted only when it is released.
-func (r *Registry) Relieve() {
-	if !r.budget.Exceeded() || !r.relieving.TryLock() {
+func (r *Registry) EvictForMemory() {
+	if !r.budget.Exceeded() || !r.evicting.TryLock() {
 		return
 	}
-	defer r.relieving.Unlock()
-	if !r.beginRelief() {
+	defer r.evicting.Unlock()
+	if !r.beginSweep() {
 		return
 	}
 	for r.budget.Exceeded() {
-		if !r.relieveSome() {
-			r.endRelief()
+		if !r.evictSome() {
+			r.endSweep()
 			return
 		}
 	}
 }
 
 // beginRelief makes relieveSome begin with the session parked longest, unless that was in vain a moment ago.
-func (r *Registry) beginRelief() bool {
+func (r *Registry) beginSweep() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.relieveAt = r.parked.Front()
-	return !time.Now().Before(r.relieveNext)
+	r.sweepAt = r.parked.Front()
+	return !time.Now().Before(r.sweepNext)
 }
 
 // endRelief notes that all parked sessions have been looked at, and the budget is still exceeded.
-func (r *Registry) endRelief() {
+func (r *Registry) endSweep() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.relieveNext = time.Now().Add(relieveEvery)
+	r.sweepNext = time.Now().Add(sweepEvery)
 }
 
 // relieveSome looks at the next parked sessions, and closes those that hold packets until enough would be free if they shared
 // nothing. It returns false if there are none.
-func (r *Registry) relieveSome() (more bool) {
+func (r *Registry) evictSome() (more bool) {
 	r.end(true, func(end func(*Session, reason.Reason)) {
-		more = r.relieveAt != nil
+		more = r.sweepAt != nil
 		excess := r.budget.Bytes() - r.budget.Limit()
-		for n := 0; n < lockedSteps && r.relieveAt != nil && excess > 0; n++ {
-			s := parkedIn(r.relieveAt)
-			r.relieveAt = r.relieveAt.Next()
+		for n := 0; n < lockedSteps && r.sweepAt != nil && excess > 0; n++ {
+			s := parkedIn(r.sweepAt)
+			r.sweepAt = r.sweepAt.Next()
 			if packets, bytes := s.buffered(); packets > 0 {
 				end(s, reason.Evicted)
 				excess -= int64(bytes)
@@ -598,7 +598,7 @@ func (r *Registry) tell(gone []ended, tellUpstream bool) {
 		if e.was == Closed {
 			continue
 		}
-		r.observer.Ended(e.s, e.why, e.was, e.buffered)
+		r.observer.Closed(e.s, e.why, e.was, e.buffered)
 		g := group{e.s.upstream, e.why}
 		links[g] = append(links[g], e.s)
 	}
@@ -606,6 +606,6 @@ func (r *Registry) tell(gone []ended, tellUpstream bool) {
 		return
 	}
 	for g, sessions := range links {
-		g.up.SessionsEnded(sessions, g.why)
+		g.up.SessionsClosed(sessions, g.why)
 	}
 }

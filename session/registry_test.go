@@ -30,15 +30,15 @@ func TestTransitions(t *testing.T) {
 		noTime   = action{"park for no time", func(w *world, c *Cursor) { w.Park([]*Cursor{c}, 0, "cut") }}
 		resume   = action{"resume", func(w *world, c *Cursor) { w.resume(c.s, "") }}
 		refused  = action{"resume, refused", func(w *world, c *Cursor) { w.resume(c.s, offsetOf(c.s, 9)) }}
-		abandon  = action{"abandon", func(w *world, c *Cursor) { w.Abandon(c.s.PID(), "/", reason.BadOffset) }}
-		elsewhr  = action{"abandon in another namespace", func(w *world, c *Cursor) { w.Abandon(c.s.PID(), "/x", reason.BadOffset) }}
+		abandon  = action{"abandon", func(w *world, c *Cursor) { w.AbortParked(c.s.PID(), "/", reason.BadOffset) }}
+		elsewhr  = action{"abandon in another namespace", func(w *world, c *Cursor) { w.AbortParked(c.s.PID(), "/x", reason.BadOffset) }}
 		server   = action{"server disconnects", func(w *world, c *Cursor) { w.Close(c.s, reason.ServerDisconnect) }}
 		client   = action{"client disconnects", func(w *world, c *Cursor) { w.Close(c.s, reason.ClientDisconnect) }}
 		lost     = action{"link dies", func(w *world, c *Cursor) { w.Close(c.s, reason.UpstreamLost) }}
 		full     = action{"over the limit", func(w *world, c *Cursor) { w.Close(c.s, reason.BufferFull) }}
 		almost   = action{"time passes", func(*world, *Cursor) { later(maxAway - 1) }}
 		tooLong  = action{"too much time passes", func(*world, *Cursor) { later(maxAway) }}
-		relieved = action{"relief", func(w *world, _ *Cursor) { w.Relieve() }}
+		relieved = action{"relief", func(w *world, _ *Cursor) { w.EvictForMemory() }}
 		nothing  = action{"nothing", func(*world, *Cursor) {}}
 	)
 	tests := []struct {
@@ -131,7 +131,7 @@ func TestParkedSessionExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, roomy, 10)
 		c := w.open("/")
-		w.append(c.s, stamped("a"))
+		w.append(c.s, withOffset("a"))
 		w.Park([]*Cursor{c}, maxAway, "cut")
 		later(maxAway - time.Nanosecond)
 		if got := c.s.State(); got != Parked {
@@ -207,8 +207,8 @@ func TestTakeover(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	first := w.open("/")
 	s := first.s
-	w.append(s, stamped("a"))
-	w.append(s, stamped("b"))
+	w.append(s, withOffset("a"))
+	w.append(s, withOffset("b"))
 	sent := read(first, 1)
 
 	older, same := &client{0}, &client{1}
@@ -224,7 +224,7 @@ func TestTakeover(t *testing.T) {
 	if !first.Attached() {
 		t.Fatal("the session was given away before its client gave it up")
 	}
-	w.append(s, stamped("c")) // meanwhile
+	w.append(s, withOffset("c")) // meanwhile
 	read(first, 1)
 	w.Park([]*Cursor{first}, maxAway, "takeover")
 	r = w.resume(s, sent.offsets[0])
@@ -251,16 +251,16 @@ func TestSetLimits(t *testing.T) {
 	w := newWorld(t, roomy, 3)
 	cursors := []*Cursor{w.open("/a"), w.open("/b"), w.open("/c"), w.open("/d")}
 	w.Park(cursors[:3], maxAway, "cut")
-	w.append(cursors[0].s, stamped("1"))
-	w.append(cursors[0].s, stamped("2"))
+	w.append(cursors[0].s, withOffset("1"))
+	w.append(cursors[0].s, withOffset("2"))
 
 	smaller := roomy
-	smaller.MaxPackets, smaller.ReplayAsking = 2, true
+	smaller.MaxPackets, smaller.ReplayAckRequested = 2, true
 	w.SetLimits(smaller, 2)
 	if _, parked := w.Counts(); parked != 3 {
 		t.Errorf("%d sessions are parked after the change, want all three", parked)
 	}
-	if _, err := cursors[0].s.Append(stamped("3")); !errors.Is(err, ErrFull) {
+	if _, err := cursors[0].s.Append(withOffset("3")); !errors.Is(err, ErrFull) {
 		t.Errorf("a packet over the new limit: %v, want ErrFull", err)
 	}
 	w.Park(cursors[3:], maxAway, "cut")
@@ -268,7 +268,7 @@ func TestSetLimits(t *testing.T) {
 		t.Errorf("%d sessions are parked after one more, want the new limit of 2", parked)
 	}
 	c := w.mustResume(cursors[3].s, "")
-	w.append(c.s, asking(1, "again"))
+	w.append(c.s, ackRequested(1, "again"))
 	read(c, 1)
 	w.Park([]*Cursor{c}, maxAway, "cut")
 	c = w.mustResumeAs(c.s, &client{3})
@@ -357,7 +357,7 @@ func TestBinding(t *testing.T) {
 				w := newWorld(t, roomy, 10)
 				c := w.open("/")
 				c.s.Bind(tt.bound)
-				w.append(c.s, stamped("1"))
+				w.append(c.s, withOffset("1"))
 				want := Live
 				if !live {
 					w.Park([]*Cursor{c}, maxAway, "cut")
@@ -416,7 +416,7 @@ func TestResumeOffsets(t *testing.T) {
 			s := c.s
 			s.SetReply([]byte("reply"))
 			for i := range 4 {
-				w.append(s, stamped(fmt.Sprint(i+1)))
+				w.append(s, withOffset(fmt.Sprint(i+1)))
 			}
 			read(c, 3)
 			c.Confirm(1)
@@ -435,7 +435,7 @@ func TestResumeOffsets(t *testing.T) {
 			if r.Missed != len(tt.want) || string(r.Reply) != "reply" {
 				t.Errorf("%d missed, reply %q; want %d", r.Missed, r.Reply, len(tt.want))
 			}
-			w.append(s, stamped("new"))
+			w.append(s, withOffset("new"))
 			var got received
 			passed, last, done := r.Cursor.Read(10, &got)
 			equal(t, "the client reads", got.data, append(tt.want, "new"))
@@ -476,7 +476,7 @@ func TestReplayDone(t *testing.T) {
 	var r received
 	for i, want := range []bool{false, false, true, false} {
 		if i == 3 {
-			w.append(s, stamped("new"))
+			w.append(s, withOffset("new"))
 		}
 		if _, _, done := c.Read(1, &r); done != want {
 			t.Errorf("after %d packets: replay done %v, want %v", i+1, done, want)
@@ -490,7 +490,7 @@ func TestReplayDone(t *testing.T) {
 
 func TestAskingPackets(t *testing.T) {
 	// Sent: stamped 1, asking 2, plain 3, asking 4. Not sent: asking 5, stamped 6.
-	packets := []*buffer.Packet{stamped("1"), asking(1, "2"), plain("3"), asking(2, "4"), asking(3, "5"), stamped("6")}
+	packets := []*buffer.Packet{withOffset("1"), ackRequested(1, "2"), noOffset("3"), ackRequested(2, "4"), ackRequested(3, "5"), withOffset("6")}
 	tests := []struct {
 		name        string
 		atLeastOnce bool
@@ -509,7 +509,7 @@ func TestAskingPackets(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			limits := roomy
-			limits.ReplayAsking = tt.atLeastOnce
+			limits.ReplayAckRequested = tt.atLeastOnce
 			w := newWorld(t, limits, 10)
 			c := w.open("/")
 			for _, p := range packets {
@@ -540,8 +540,8 @@ func TestAskingPackets(t *testing.T) {
 func TestAskingPacketSentDuringReplay(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	c := w.open("/")
-	w.append(c.s, stamped("1"))
-	w.append(c.s, asking(1, "2"))
+	w.append(c.s, withOffset("1"))
+	w.append(c.s, ackRequested(1, "2"))
 	w.Park([]*Cursor{c}, maxAway, "cut")
 	c = w.mustResume(c.s, "")
 	equal(t, "the second client reads", read(c, 10).data, []string{"1", "2"})
@@ -555,7 +555,7 @@ func TestAskingPacketSentDuringReplay(t *testing.T) {
 func TestAskingPacketAfterCutReplay(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	c := w.open("/")
-	for _, p := range []*buffer.Packet{stamped("1"), stamped("2"), asking(1, "3"), stamped("4")} {
+	for _, p := range []*buffer.Packet{withOffset("1"), withOffset("2"), ackRequested(1, "3"), withOffset("4")} {
 		w.append(c.s, p)
 	}
 	read(c, 4)

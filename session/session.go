@@ -54,12 +54,12 @@ type Owner interface {
 
 // Upstream is the link that a session belongs to.
 type Upstream interface {
-	// SessionsEnded says that sessions of this link have ended on this side, by expiry and the like: the
+	// SessionsClosed says that sessions of this link have ended on this side, by expiry and the like: the
 	// server has to be told. No lock of this package is held.
-	SessionsEnded(ended []*Session, why reason.Reason)
-	// SessionHeld says whether a live session's unconfirmed bytes are over the window: the link is not to
+	SessionsClosed(ended []*Session, why reason.Reason)
+	// SetReadPaused says whether a live session's unconfirmed bytes are over the window: the link is not to
 	// be read as long as any is. It may be called with a session's lock held, and must not call back.
-	SessionHeld(held bool)
+	SetReadPaused(readPaused bool)
 	// SessionParked says that a session has lost its client, and stays for at most d; SessionResumed that a client has it
 	// again. They are called with locks held, so that the one cannot overtake the other, and must not call back.
 	SessionParked(s *Session, why reason.Reason, d time.Duration)
@@ -76,11 +76,11 @@ type Limits struct {
 	// TakeoversPerMinute bounds the takeovers of one session in the long run; a minute's worth may come at once. 0 is no
 	// limit.
 	TakeoversPerMinute int
-	// ReplayAsking says that events with an acknowledgement which may have arrived are sent again
+	// ReplayAckRequested says that events with an acknowledgement which may have arrived are sent again
 	// (at least once); otherwise they are not (at most once).
-	ReplayAsking bool
-	// Fates tells what becomes of events while their client is away. Nil keeps them all.
-	Fates Fates
+	ReplayAckRequested bool
+	// RetentionFunc tells what becomes of events while their client is away. Nil keeps them all.
+	Retention RetentionFunc
 	// Judge tells what clients can decode. With nil they can decode everything, as far as is known.
 	Judge Judge
 }
@@ -93,27 +93,27 @@ type Session struct {
 	pid      string // empty if it cannot be resumed
 	tag      tag
 
-	mu     sync.Mutex // guards the fields below, up to those that are immutable; never held during I/O
-	state  State
-	heard  bool        // a client sent something for it
-	held   atomic.Bool // SessionHeld(true) was called; set with mu held
-	sent   uint64      // what any client was ever sent
-	cursor *Cursor
-	log    buffer.Log
-	asking int    // Asking packets in the log
-	reply  []byte // the CONNECT reply, with the pid
-	away   *away  // nil until the log is sifted
-	// left is set while it is parked because its client said goodbye. What that was sent about then it may have ignored: leftAt
-	// is what it was sent in all. stamped is the last Stamped packet that was confirmed.
-	left            *Goodbye
-	leftAt, stamped uint64
-	doubt           *doubt // nil while no packet is suspected to be poison
-	reads           reads  // what is known of its clients
-	owned           uint64 // the latest handshake of a client that had the session
-	parkedAt        time.Time
-	// takenUntil is when the takeovers of late no longer count: each counts for its part of a minute.
-	takenUntil time.Time
-	binding    Binding
+	mu           sync.Mutex // guards the fields below, up to those that are immutable; never held during I/O
+	state        State
+	heard        bool        // a client sent something for it
+	readPaused   atomic.Bool // SetReadPaused(true) was called; set with mu held
+	sent         uint64      // what any client was ever sent
+	cursor       *Cursor
+	log          buffer.Log
+	ackRequested int    // AckRequested packets in the log
+	reply        []byte // the CONNECT reply, with the pid
+	away         *away  // nil until the log is sifted
+	// left is set while it is parked because its client said goodbye. What that was sent about then it may have ignored: sentWhenParked
+	// is what it was sent in all. stamped is the last WithOffset packet that was confirmed.
+	left                       *ClientDisconnect
+	sentWhenParked, withOffset uint64
+	doubt                      *doubt // nil while no packet is suspected to be poison
+	reads                      reads  // what is known of its clients
+	owned                      uint64 // the latest handshake of a client that had the session
+	parkedAt                   time.Time
+	// takeoversUntil is when the takeovers of late no longer count: each counts for its part of a minute.
+	takeoversUntil time.Time
+	binding        Binding
 
 	namespace string // immutable
 
@@ -149,8 +149,8 @@ func (s *Session) Attached() Owner {
 	return s.cursor.owner
 }
 
-// LeftBy reports whether the session is parked since this client said goodbye.
-func (s *Session) LeftBy(o Owner) bool {
+// DisconnectedBy reports whether the session is parked since this client said goodbye.
+func (s *Session) DisconnectedBy(o Owner) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.state == Parked && s.left != nil && s.owned == o.Handshake()
@@ -186,12 +186,12 @@ func (s *Session) Append(p *buffer.Packet) (*Cursor, error) {
 		return nil, ErrClosed
 	}
 	if s.state == Parked {
-		s.appendAwayLocked(p)
+		s.appendParkedLocked(p)
 	} else {
 		s.log.Append(p)
 	}
-	if p.Kind == buffer.Asking {
-		s.asking++
+	if p.Kind == buffer.AckRequested {
+		s.ackRequested++
 	}
 	if s.state == Parked {
 		l := s.registry.limits()
@@ -200,7 +200,7 @@ func (s *Session) Append(p *buffer.Packet) (*Cursor, error) {
 		}
 		return nil, nil //nolint:nilnil // a parked session has no cursor, and that is no error
 	}
-	s.updateHoldLocked()
+	s.updateReadPauseLocked()
 	return s.cursor, nil
 }
 
@@ -208,45 +208,45 @@ func (s *Session) Append(p *buffer.Packet) (*Cursor, error) {
 // be done is to take in fewer.
 const scarceWindowBytes = 16 << 10
 
-// updateHoldLocked tells the link when a live session's log passes the window, or comes back to half of it.
-func (s *Session) updateHoldLocked() {
+// updateReadPauseLocked tells the link when a live session's log passes the window, or comes back to half of it.
+func (s *Session) updateReadPauseLocked() {
 	window := s.registry.limits().WindowBytes
 	if s.registry.budget.Exceeded() {
 		window = min(window, scarceWindowBytes)
 	}
-	held := s.held.Load()
+	readPaused := s.readPaused.Load()
 	switch n := s.log.Bytes(); {
 	case s.state != Live:
-		held = false
+		readPaused = false
 	case n >= window:
-		held = true
+		readPaused = true
 	case n < window/2:
-		held = false
+		readPaused = false
 	}
-	if held != s.held.Load() {
-		s.held.Store(held)
-		s.upstream.SessionHeld(held)
+	if readPaused != s.readPaused.Load() {
+		s.readPaused.Store(readPaused)
+		s.upstream.SetReadPaused(readPaused)
 	}
 }
 
 // trimLocked drops what has been confirmed.
 func (s *Session) trimLocked(seq uint64) {
 	seq = min(seq, s.log.Last())
-	if s.asking > 0 {
+	if s.ackRequested > 0 {
 		for i := s.log.Trimmed() + 1; i <= seq; i++ {
-			if s.log.At(i).Kind() == buffer.Asking {
-				s.asking--
+			if s.log.At(i).Kind() == buffer.AckRequested {
+				s.ackRequested--
 			}
 		}
 	}
 	for i := seq; i > s.log.Trimmed(); i-- {
-		if s.log.At(i).Kind() == buffer.Stamped {
-			s.stamped = i
+		if s.log.At(i).Kind() == buffer.WithOffset {
+			s.withOffset = i
 			break
 		}
 	}
 	s.log.Trim(seq)
-	s.updateHoldLocked()
+	s.updateReadPauseLocked()
 }
 
 // dropSentLocked drops what nobody can ask a closed session for: what its client was sent, or all if it has none.
@@ -271,7 +271,7 @@ func (s *Session) takeUnread() buffer.Log {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.cursor == nil {
-		return s.log.Detach()
+		return s.log.Drain()
 	}
 	s.dropSentLocked()
 	return buffer.Log{}
@@ -291,7 +291,7 @@ type Cursor struct {
 	owner Owner
 	// Guarded by s.mu.
 	sent     uint64
-	skipTo   uint64 // Asking packets up to here may have arrived, and are not sent again
+	skipTo   uint64 // AckRequested packets up to here may have arrived, and are not sent again
 	replayTo uint64 // what was in the log when the client resumed
 	checked  uint64 // sent, at the last Unanswered
 }
@@ -310,18 +310,18 @@ func (c *Cursor) Attached() bool {
 }
 
 // Held reports whether the link is not read because of what this client has not confirmed.
-func (c *Cursor) Held() bool {
-	if !c.s.held.Load() {
+func (c *Cursor) ReadPaused() bool {
+	if !c.s.readPaused.Load() {
 		return false
 	}
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
-	return c.s.cursor == c && c.s.held.Load()
+	return c.s.cursor == c && c.s.readPaused.Load()
 }
 
 // Emitter gets the packets that Cursor.Read reads.
 type Emitter interface {
-	// Emit gets a packet, valid during the call only. The offset is zero unless the packet is Stamped. replayed
+	// Emit gets a packet, valid during the call only. The offset is zero unless the packet is WithOffset. replayed
 	// says that the packet was there before the client. It returns false to read no further. It is called with
 	// the session's lock held, and must not call back.
 	Emit(p *buffer.Entry, offset Offset, replayed bool) bool
@@ -345,11 +345,11 @@ func (c *Cursor) Read(n int, e Emitter) (passed int, last uint64, replayDone boo
 			continue // the client answered an event that it had from before the reconnection
 		}
 		p := s.log.At(c.sent)
-		if p.Kind() == buffer.Dropped || p.Kind() == buffer.Asking && c.sent <= c.skipTo {
+		if p.Kind() == buffer.Dropped || p.Kind() == buffer.AckRequested && c.sent <= c.skipTo {
 			continue
 		}
 		var offset Offset
-		if p.Kind() == buffer.Stamped {
+		if p.Kind() == buffer.WithOffset {
 			offset = Offset{s.tag, c.sent}
 		}
 		if !e.Emit(p, offset, c.sent <= c.replayTo) {
@@ -380,11 +380,11 @@ func (c *Cursor) Acknowledged(id int64) {
 	s := c.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cursor != c || s.asking == 0 {
+	if s.cursor != c || s.ackRequested == 0 {
 		return
 	}
 	for i := s.log.Trimmed() + 1; i <= s.sent; i++ {
-		if p := s.log.At(i); p.Kind() == buffer.Asking && p.AckID() == id {
+		if p := s.log.At(i); p.Kind() == buffer.AckRequested && p.AckID() == id {
 			s.trimLocked(i)
 			return
 		}
@@ -397,13 +397,13 @@ func (c *Cursor) Unanswered() (pending, overdue bool) {
 	s := c.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cursor != c || s.asking == 0 {
+	if s.cursor != c || s.ackRequested == 0 {
 		return false, false
 	}
 	checked := c.checked
 	c.checked = c.sent
 	for i := max(s.log.Trimmed(), c.skipTo) + 1; i <= c.sent; i++ {
-		if s.log.At(i).Kind() == buffer.Asking {
+		if s.log.At(i).Kind() == buffer.AckRequested {
 			return true, i <= checked
 		}
 	}

@@ -15,12 +15,12 @@ func TestReadGivesPacketsOnceInOrder(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	c := w.open("/")
 	s := c.Session()
-	if woken := w.append(s, stamped("a")); woken != c {
+	if woken := w.append(s, withOffset("a")); woken != c {
 		t.Errorf("Append wakes %v, want the session's cursor", woken)
 	}
-	w.append(s, asking(7, "b"))
-	w.append(s, plain("c"))
-	w.append(s, stamped("d"))
+	w.append(s, ackRequested(7, "b"))
+	w.append(s, noOffset("c"))
+	w.append(s, withOffset("d"))
 
 	var got received
 	passed, last, _ := c.Read(3, &got)
@@ -40,7 +40,7 @@ func TestReadStops(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	c := w.open("/")
 	for i := range 5 {
-		w.append(c.Session(), stamped(fmt.Sprint(i)))
+		w.append(c.Session(), withOffset(fmt.Sprint(i)))
 	}
 	equal(t, "none", read(c, 0).data, nil)
 	r := received{stop: 2}
@@ -102,7 +102,7 @@ func TestConfirm(t *testing.T) {
 			w := newWorld(t, roomy, 10)
 			c := w.open("/")
 			for i := range 4 {
-				w.append(c.Session(), stamped(fmt.Sprint(i)))
+				w.append(c.Session(), withOffset(fmt.Sprint(i)))
 			}
 			read(c, 3)
 			for _, n := range tt.confirms {
@@ -138,7 +138,7 @@ func TestAcknowledged(t *testing.T) {
 			w := newWorld(t, roomy, 10)
 			c := w.open("/")
 			s := c.Session()
-			for _, p := range []*buffer.Packet{stamped("1"), asking(5, "2"), plain("3"), asking(6, "4"), asking(7, "5")} {
+			for _, p := range []*buffer.Packet{withOffset("1"), ackRequested(5, "2"), noOffset("3"), ackRequested(6, "4"), ackRequested(7, "5")} {
 				w.append(s, p)
 			}
 			read(c, 4)
@@ -160,11 +160,11 @@ func TestAcknowledgedDuringReplay(t *testing.T) {
 	for _, atLeastOnce := range []bool{false, true} {
 		t.Run(fmt.Sprintf("at least once=%v", atLeastOnce), func(t *testing.T) {
 			limits := roomy
-			limits.ReplayAsking = atLeastOnce
+			limits.ReplayAckRequested = atLeastOnce
 			w := newWorld(t, limits, 10)
 			c := w.open("/")
 			s := c.Session()
-			for _, p := range []*buffer.Packet{stamped("1"), asking(0, "2"), plain("3"), asking(1, "4"), stamped("5")} {
+			for _, p := range []*buffer.Packet{withOffset("1"), ackRequested(0, "2"), noOffset("3"), ackRequested(1, "4"), withOffset("5")} {
 				w.append(s, p)
 			}
 			sent := read(c, 4)
@@ -190,13 +190,13 @@ func TestAcknowledgedAllOfReplay(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	c := w.open("/")
 	s := c.Session()
-	w.append(s, asking(0, "1"))
+	w.append(s, ackRequested(0, "1"))
 	read(c, 1)
 	w.Park([]*Cursor{c}, time.Minute, "cut")
 	r := w.resume(s, "")
 	r.Cursor.Acknowledged(0)
 	r.Cursor.Confirm(1)
-	w.append(s, stamped("2"))
+	w.append(s, withOffset("2"))
 	var got received
 	passed, last, done := r.Cursor.Read(2, &got)
 	equal(t, "after the ack", got.data, []string{"2"})
@@ -211,8 +211,8 @@ func TestAcknowledgedDuringReplayThenClosed(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	c := w.open("/")
 	s := c.Session()
-	w.append(s, asking(0, "1"))
-	w.append(s, stamped("2"))
+	w.append(s, ackRequested(0, "1"))
+	w.append(s, withOffset("2"))
 	read(c, 1)
 	w.Park([]*Cursor{c}, time.Minute, "cut")
 	r := w.resume(s, "")
@@ -253,7 +253,7 @@ func TestAppendErrors(t *testing.T) {
 				w.Close(s, tt.close)
 			}
 			for i, n := range tt.sizes {
-				cur, err := s.Append(plain(strings.Repeat("x", n)))
+				cur, err := s.Append(noOffset(strings.Repeat("x", n)))
 				if !errors.Is(err, tt.want[i]) || (tt.want[i] == nil) != (err == nil) {
 					t.Errorf("packet %d of %d bytes: %v, want %v", i+1, n, err, tt.want[i])
 				}
@@ -294,17 +294,17 @@ func TestStringsAndAccessors(t *testing.T) {
 func TestHold(t *testing.T) {
 	const window = 10_000
 	limits := Limits{MaxPackets: 1000, MaxBytes: 1 << 20, WindowBytes: window}
-	big := stamped(strings.Repeat("x", window/4)) // four of them pass the window, two are more than half of it
+	big := withOffset(strings.Repeat("x", window/4)) // four of them pass the window, two are more than half of it
 	fill := func(t *testing.T) (*world, *Cursor) {
 		w := newWorld(t, limits, 10)
 		c := w.open("/")
 		for i := range 4 {
-			if w.link.held() != 0 {
+			if w.link.readPaused() != 0 {
 				t.Fatalf("held after %d packets", i)
 			}
 			w.append(c.Session(), big)
 		}
-		if w.link.held() != 1 {
+		if w.link.readPaused() != 1 {
 			t.Fatal("not held at the window")
 		}
 		read(c, 4)
@@ -324,7 +324,7 @@ func TestHold(t *testing.T) {
 			}
 		}, 1},
 		{"answered", func(w *world, c *Cursor) {
-			w.append(c.Session(), asking(1, "a"))
+			w.append(c.Session(), ackRequested(1, "a"))
 			read(c, 1)
 			c.Acknowledged(1)
 		}, 0},
@@ -366,7 +366,7 @@ func TestHold(t *testing.T) {
 		}, 0},
 		{"abandoned", func(w *world, c *Cursor) {
 			w.Park([]*Cursor{c}, time.Minute, "cut")
-			w.Abandon(c.Session().PID(), "/", reason.BadOffset)
+			w.AbortParked(c.Session().PID(), "/", reason.BadOffset)
 		}, 0},
 		{"a takeover is asked for", func(w *world, c *Cursor) { w.resume(c.Session(), "") }, 1},
 		{"taken over", func(w *world, c *Cursor) {
@@ -387,7 +387,7 @@ func TestHold(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			w, c := fill(t)
 			tt.do(w, c)
-			if got := w.link.held(); got != tt.want {
+			if got := w.link.readPaused(); got != tt.want {
 				t.Errorf("held by %d sessions, want %d", got, tt.want)
 			}
 			w.finish()
@@ -402,7 +402,7 @@ func TestResumeDoesNotFlapHold(t *testing.T) {
 	w := newWorld(t, Limits{MaxPackets: 1000, MaxBytes: 1 << 20, WindowBytes: 10_000}, 10)
 	c := w.open("/")
 	for range 4 {
-		w.append(c.Session(), stamped(strings.Repeat("x", 2500)))
+		w.append(c.Session(), withOffset(strings.Repeat("x", 2500)))
 	}
 	read(c, 4)
 	w.Park([]*Cursor{c}, time.Minute, "cut")
@@ -418,17 +418,17 @@ func TestHoldWhileBudgetIsExceeded(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	w.Registry = NewRegistry(roomy, 10, buffer.NewBudget(scarceWindowBytes/2), w)
 	c := w.open("/")
-	w.append(c.Session(), stamped(strings.Repeat("x", scarceWindowBytes*3/4)))
-	if w.link.held() != 0 {
+	w.append(c.Session(), withOffset(strings.Repeat("x", scarceWindowBytes*3/4)))
+	if w.link.readPaused() != 0 {
 		t.Error("held below what is always allowed")
 	}
-	w.append(c.Session(), stamped(strings.Repeat("x", scarceWindowBytes*3/8)))
-	if w.link.held() != 1 {
+	w.append(c.Session(), withOffset(strings.Repeat("x", scarceWindowBytes*3/8)))
+	if w.link.readPaused() != 1 {
 		t.Error("not held though memory is scarce")
 	}
 	read(c, 2)
 	c.Confirm(1)
-	if w.link.held() != 0 {
+	if w.link.readPaused() != 0 {
 		t.Error("held though memory is there again")
 	}
 	w.finish()
@@ -439,14 +439,14 @@ func TestStaleCursor(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	old := w.open("/")
 	s := old.Session()
-	w.append(s, stamped("1"))
-	w.append(s, asking(5, "2"))
+	w.append(s, withOffset("1"))
+	w.append(s, ackRequested(5, "2"))
 	read(old, 1)
 	w.Park([]*Cursor{old}, time.Minute, "cut")
 	now := w.mustResume(s, "")
 	read(now, 2)
 
-	w.append(s, stamped("3"))
+	w.append(s, withOffset("3"))
 	var r received
 	if passed, last, done := old.Read(10, &r); passed != 0 || last != 0 || done || r.data != nil {
 		t.Errorf("a stale cursor read %q (%d, %d, %v)", r.data, passed, last, done)
@@ -475,8 +475,8 @@ func TestUnanswered(t *testing.T) {
 			t.Errorf("%s: pending %v, overdue %v; want %v, %v", what, p, o, pending, overdue)
 		}
 	}
-	w.append(c.Session(), stamped("1"))
-	w.append(c.Session(), asking(5, "2"))
+	w.append(c.Session(), withOffset("1"))
+	w.append(c.Session(), ackRequested(5, "2"))
 	read(c, 1)
 	look("before it is sent", false, false)
 	read(c, 1)
@@ -484,12 +484,12 @@ func TestUnanswered(t *testing.T) {
 	look("for a while", true, true)
 	c.Acknowledged(5)
 	look("answered", false, false)
-	w.append(c.Session(), asking(6, "3"))
+	w.append(c.Session(), ackRequested(6, "3"))
 	read(c, 1)
 	look("the next one", true, false)
 	c.Confirm(3)
 	look("confirmed", false, false)
-	w.append(c.Session(), asking(7, "4"))
+	w.append(c.Session(), ackRequested(7, "4"))
 	read(c, 1)
 	w.Park([]*Cursor{c}, time.Minute, "cut")
 	look("parked", false, false)
@@ -501,12 +501,12 @@ func TestUnanswered(t *testing.T) {
 func TestIdle(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	c := w.open("/")
-	w.append(c.Session(), stamped("1"))
+	w.append(c.Session(), withOffset("1"))
 	c.Idle()
 	equal(t, "after Idle", read(c, 1).data, []string{"1"})
 	c.Confirm(1)
 	c.Idle()
-	w.append(c.Session(), stamped("2"))
+	w.append(c.Session(), withOffset("2"))
 	got := read(c, 1)
 	equal(t, "after Idle", got.data, []string{"2"})
 	equal(t, "its offset", got.offsets, []string{offsetOf(c.Session(), 2)})

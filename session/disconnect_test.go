@@ -10,16 +10,16 @@ import (
 // left returns a session that client 1 said goodbye to, after it was sent three events, and asked once. The first event was
 // confirmed.
 func left(w *world) (*Session, *Cursor) {
-	var g Goodbye
-	g.Last()
+	var g ClientDisconnect
+	g.LastSession()
 	c := w.open("/")
 	for _, p := range []string{"1", "2", "3"} {
-		w.append(c.s, stamped(p))
+		w.append(c.s, withOffset(p))
 	}
-	w.append(c.s, asking(1, "4"))
+	w.append(c.s, ackRequested(1, "4"))
 	read(c, 4)
 	c.Confirm(1)
-	w.Leave(c, maxAway, &g)
+	w.ParkDisconnected(c, maxAway, &g)
 	return c.s, c
 }
 
@@ -33,14 +33,14 @@ func TestLeave(t *testing.T) {
 		former.Confirm(4)
 		former.Acknowledged(1)
 		w.Park([]*Cursor{former}, 0, "cut") // its connection ends
-		w.append(s, stamped("5"))
+		w.append(s, withOffset("5"))
 		c := w.mustResume(s, offsetOf(s, 1))
 		equal(t, "what it missed", read(c, 10).data, []string{"2", "3", "5"})
 
 		// From then on the session is like any other.
 		c.Confirm(5)
 		w.Park([]*Cursor{c}, maxAway, "cut")
-		w.append(s, stamped("6"))
+		w.append(s, withOffset("6"))
 		equal(t, "after a drop", read(w.mustResume(s, offsetOf(s, 3)), 10).data, []string{"6"})
 		w.finish()
 	})
@@ -62,8 +62,8 @@ func TestLeftSessionExpires(t *testing.T) {
 // A client that left a session may have ignored what is confirmed. It comes back over another connection, or the same.
 func TestResumeOfALeftSession(t *testing.T) {
 	later, same := &client{2}, &client{1}
-	last, arrived := (*Goodbye).Last, (*Goodbye).Arrived
-	type known []func(*Goodbye)
+	last, arrived := (*ClientDisconnect).LastSession, (*ClientDisconnect).AllArrived
+	type known []func(*ClientDisconnect)
 	tests := []struct {
 		name    string
 		owner   Owner
@@ -93,18 +93,18 @@ func TestResumeOfALeftSession(t *testing.T) {
 			w := newWorld(t, roomy, 10)
 			c := w.open("/")
 			for _, p := range []string{"1", "2", "3"} {
-				w.append(c.s, stamped(p))
+				w.append(c.s, withOffset(p))
 			}
-			w.append(c.s, asking(1, "4"))
+			w.append(c.s, ackRequested(1, "4"))
 			read(c, 4)
 			c.Confirm(tt.confirm)
-			var g Goodbye
-			w.Leave(c, maxAway, &g)
+			var g ClientDisconnect
+			w.ParkDisconnected(c, maxAway, &g)
 			for _, tell := range tt.known {
 				tell(&g)
 			}
-			w.append(c.s, stamped("5")) // was not sent: nobody can have put it aside
-			claim := Claim{PID: c.s.PID(), Namespace: "/", Soon: tt.soon}
+			w.append(c.s, withOffset("5")) // was not sent: nobody can have put it aside
+			claim := Claim{PID: c.s.PID(), Namespace: "/", DisconnectedRecently: tt.soon}
 			if tt.offset > 0 {
 				claim.Offset = offsetOf(c.s, tt.offset)
 			}
@@ -114,7 +114,7 @@ func TestResumeOfALeftSession(t *testing.T) {
 				if r.Cursor != nil || r.Refused != reason.ClientDisconnect || c.s.State() != Parked {
 					t.Errorf("%+v, and it is %v; want it refused, and parked", r, c.s.State())
 				}
-				w.Abandon(c.s.PID(), "/", r.Refused)
+				w.AbortParked(c.s.PID(), "/", r.Refused)
 				equal(t, "the link is told", w.link.told(), []string{"client_disconnect: /"})
 			case r.Cursor == nil:
 				t.Errorf("refused: %+v", r)
@@ -130,23 +130,23 @@ func TestResumeOfALeftSession(t *testing.T) {
 func TestAbandonLeft(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	s, _ := left(w)
-	if !s.LeftBy(&client{1}) || s.LeftBy(&client{2}) {
+	if !s.DisconnectedBy(&client{1}) || s.DisconnectedBy(&client{2}) {
 		t.Error("it is not known who left the session")
 	}
-	w.AbandonLeft(s, &client{2})
+	w.AbortDisconnected(s, &client{2})
 	c := w.mustResume(s, offsetOf(s, 3))
-	w.AbandonLeft(s, &client{1})
-	if s.State() != Live || s.LeftBy(&client{1}) {
+	w.AbortDisconnected(s, &client{1})
+	if s.State() != Live || s.DisconnectedBy(&client{1}) {
 		t.Errorf("%v after it was another client's", s.State())
 	}
 	w.Park([]*Cursor{c}, maxAway, "cut")
-	w.AbandonLeft(s, &client{1})
-	w.AbandonLeft(s, &client{2}) // it did not leave, it was lost
+	w.AbortDisconnected(s, &client{1})
+	w.AbortDisconnected(s, &client{2}) // it did not leave, it was lost
 	if s.State() != Parked {
 		t.Errorf("%v, want Parked", s.State())
 	}
 	s, _ = left(w)
-	w.AbandonLeft(s, &client{1})
+	w.AbortDisconnected(s, &client{1})
 	if s.State() != Closed {
 		t.Errorf("%v, want Closed", s.State())
 	}
