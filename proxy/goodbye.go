@@ -28,7 +28,7 @@ type goodbye struct {
 	count   uint64 // outgoing.count then
 }
 
-func (g *goodbye) link() *link { return g.session.Upstream().(*link) }
+func (g *goodbye) link() *link { return linkOf(g.session) }
 
 // leave parks the session that the client said goodbye to. It returns false if that is to end it.
 func (c *client) leave(cur *session.Cursor) bool {

@@ -263,7 +263,7 @@ func (c *client) dispatch(p *packet) {
 
 // send sends a packet to the link of its session. It returns false if that is not the client's any more.
 func (c *client) send(cur *session.Cursor, p *packet) bool {
-	l := cur.Session().Upstream().(*link)
+	l := linkOf(cur.Session())
 	if !cur.Forward(func() { l.conn.Send(p.data, p.attachments) }) {
 		return false
 	}
@@ -283,7 +283,7 @@ func (c *client) forward(cur *session.Cursor, p *packet) {
 		return
 	}
 	if p.h.Type == socketio.Disconnect {
-		l := cur.Session().Upstream().(*link)
+		l := linkOf(cur.Session())
 		c.srv.registry.Close(cur.Session(), reason.ClientDisconnect)
 		c.mu.Lock()
 		c.removeLocked(cur.Session().Namespace())
@@ -444,7 +444,7 @@ func (c *client) resume(claim session.Claim, start time.Time) bool {
 			return false
 		case r.Takeover != nil:
 			how = reason.Takeover
-			r.Takeover.(*client).giveUp(reason.Takeover)
+			clientOf(r.Takeover).giveUp(reason.Takeover)
 			continue
 		case r.Cursor == nil:
 			s.notRecovered(c, namespace, r.Refused)
@@ -463,7 +463,7 @@ func (c *client) resume(claim session.Claim, start time.Time) bool {
 		}
 		s.recovered(c, namespace, how, r)
 		c.in.wake = true
-		c.touch(r.Cursor.Session().Upstream().(*link)) // it may have been told
+		c.touch(linkOf(r.Cursor.Session())) // it may have been told
 		for _, p := range c.takeEarly(namespace) {
 			c.forward(r.Cursor, &p)
 		}
@@ -486,7 +486,7 @@ func (c *client) reattach(claim session.Claim, start time.Time) (r session.Resum
 	c.sessions.set(claim.Namespace, r.Cursor)
 	c.forgetEndedLocked()
 	c.goodbyes.remove(claim.Namespace)
-	c.out.pushRaw(r.Reply, false, r.Cursor.Session().Upstream().(*link))
+	c.out.pushRaw(r.Reply, false, linkOf(r.Cursor.Session()))
 	if r.Trial != nil {
 		c.startTrial(r.Cursor, r.Trial)
 	}

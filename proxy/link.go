@@ -286,7 +286,7 @@ func (l *link) deliver() {
 		return
 	}
 	l.arrived = arrivals{}
-	c := a.cur.Owner().(*client)
+	c := clientOf(a.cur.Owner())
 	c.deliver(a.cur, a.n)
 	l.touch(c)
 }
@@ -641,7 +641,7 @@ func (r *remains) showTooBig() {
 		r.home.sock.ShowTooBig()
 	}
 	for _, s := range r.sessions {
-		if c, ok := s.Attached().(*client); ok {
+		if c := clientOf(s.Attached()); c != nil {
 			c.sock.ShowTooBig()
 		}
 	}
@@ -664,7 +664,7 @@ func (l *link) endAll() remains {
 func (l *link) lose(s *session.Session, why reason.Reason, orderly bool) {
 	l.srv.registry.Close(s, why)
 	// After Close: who resumes it before is told, and after it nobody can.
-	if c, ok := s.Attached().(*client); ok {
+	if c := clientOf(s.Attached()); c != nil {
 		c.end(orderly)
 	}
 }

@@ -62,7 +62,7 @@ func (s *Server) flushNotified(cursors []*session.Cursor) {
 		return
 	}
 	for _, cur := range cursors {
-		cur.Session().Upstream().(*link).conn.Flush()
+		linkOf(cur.Session()).conn.Flush()
 	}
 }
 

@@ -168,7 +168,7 @@ func shownURL(raw string) string {
 func (o *observer) Panicked(v any, sessions []*session.Session) {
 	(*Server)(o).panicked(v)
 	for _, s := range sessions {
-		s.Upstream().(*link).Fail()
+		linkOf(s).Fail()
 	}
 }
 

@@ -88,7 +88,7 @@ func TestClientStaysPausedForItsOtherLink(t *testing.T) {
 	first.send(`40/b,{"sid":"b1"}`)
 	c.want("40/b,")
 	cl := r.byOrder(1)
-	la, lb := cl.attached("/a").Session().Upstream().(*link), cl.attached("/b").Session().Upstream().(*link)
+	la, lb := linkOf(cl.attached("/a").Session()), linkOf(cl.attached("/b").Session())
 	congest(r, cl, la, lb)
 	c.send(`42/b,["later"]`)
 	var drained atomic.Bool
@@ -118,7 +118,7 @@ func TestClientStaysPausedAfterItsHomeWasDialled(t *testing.T) {
 	c.send("41/a,")
 	first.want("41/a,")
 	cl := r.byOrder(1)
-	lb := cl.attached("/b").Session().Upstream().(*link)
+	lb := linkOf(cl.attached("/b").Session())
 	congest(r, cl, lb)
 	cl.sock.Input(func() { cl.Message([]byte("0/a,"), false) })
 	second := s.accept()
