@@ -97,10 +97,18 @@ func (s *Session) examineLocked(from uint64) *Trial {
 	s.advanceLocked(from)
 	to := min(s.sentWhenParked, s.log.Last())
 	ending := s.parking.ending
-	if ending != Lost && to > from {
+	switch {
+	case to <= from:
+	case ending != Lost:
 		s.strikeLocked(from, to, ending)
+	case s.doubt == nil:
+		// No strike. But the network may have failed just after the client closed, with events put aside.
+		s.doubt = &doubt{from: from, to: to, end: to}
 	}
 	doubtful, resync := s.judgeLocked(from)
+	if d := s.doubt; d != nil && d.strikes == 0 && len(doubtful) == 0 && !resync {
+		s.doubt = nil
+	}
 	d := s.doubt
 	if d == nil {
 		return nil
