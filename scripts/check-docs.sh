@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks that the files that documents link to exist, the tests that guarantees.md names, and the functions in the table
-# "Where do I find what?" of design.md.
+# Checks that the files that documents link to exist, the tests that guarantees.md names, and the functions in the data path
+# and the table "Where do I find what?" of design.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bad=0
@@ -43,4 +43,12 @@ while IFS='|' read -r _ _ file functions _; do
     grep -qsE "^func $receiver$name\(" "$file" || complain "docs/design.md: no $function in $file"
   done < <(cut -d';' -f1 <<<"$functions" | grep -oE '`[A-Za-z.]+`' | tr -d '`')
 done < <(sed -n '/^## Where do I find/,/^## Packages/p' docs/design.md | grep -E '\| \[[a-z/_]+\.go\]')
+
+# Steps of the data path, in the left column: Type.method
+while IFS= read -r function; do
+  case $function in Stream.*) continue ;; esac # an interface
+  grep -qsE "^func \([a-z]+ \*?${function%.*}\) ${function##*.}\(" {proxy,session,internal/{accept,engineio,upstream}}/*.go ||
+    complain "docs/design.md: no $function, a step of the data path"
+done < <(sed -n '/^## The data path/,/^## Where do I find/p' docs/design.md | sed -nE 's/^    +//p' |
+  sed 's/   .*//' | grep -oE '[A-Za-z]+\.[A-Za-z]+')
 exit $bad
