@@ -37,8 +37,9 @@ type client struct {
 
 	partialBytes atomic.Int64 // of in.partial, as counted in Server.incomplete
 	websocket    atomic.Bool
-	pauses       pauses      // of its input
-	failed       atomic.Bool // by a panic
+	pauses       pauses       // of its input
+	connectDelay atomic.Int64 // from its handshake to its first CONNECT, in nanoseconds; 0 before that
+	failed       atomic.Bool  // by a panic
 	detached     sync.Once
 	done         ending // the client is gone and its sessions are parked
 
@@ -47,6 +48,7 @@ type client struct {
 	recoverable bool         // sessions of its are, in namespaces that have recovery
 	parks       bool         // its sessions are parked when it says goodbye to them
 	order       uint64       // of its handshake
+	opened      time.Time    // when its handshake was answered
 	address     netip.Addr   // where it comes from
 	request     savedRequest // its handshake, to be repeated if a further home is needed
 	later       http.Header  // for its polling responses
@@ -56,7 +58,7 @@ type client struct {
 func newClient(s *Server, order uint64, req engineio.Request, sid string, opts engineio.Options, recoverable bool) *client {
 	c := &client{
 		srv: s, order: order, request: saveRequest(req), byWebSocket: req.WebSocket, recoverable: recoverable,
-		bound: s.binder.handshake(req),
+		bound: s.binder.handshake(req), opened: time.Now(),
 	}
 	c.parks = recoverable && s.settings().Recovery.OnClientDisconnect == config.ParkSession
 	opts.TooLarge = c.tooLarge
@@ -182,6 +184,9 @@ func (c *client) letGo() (cursors []*session.Cursor, fresh []freshReply, home *l
 	c.srv.guard(func() { cursors = append(cursors, c.out.cursors()...) })
 	c.srv.guard(c.out.close)
 	c.out.stopTrials()
+	if c.out.lagTimer != nil {
+		c.out.lagTimer.Stop()
+	}
 	return cursors, fresh, home
 }
 

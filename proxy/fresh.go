@@ -9,18 +9,22 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// A client that calls disconnect() before the reply to its CONNECT has come sends no DISCONNECT: it only closes its connection,
-// in order. Its session has a pid that it never read, so no client can resume it, and the server's socket is a ghost. But
-// engine.close(), which a client recovers from, looks the same. They differ in whether the client had the reply.
+// A client that calls disconnect() before its CONNECT is answered sends no DISCONNECT: it only closes its connection, in
+// order. No client can resume its session, because none has read the pid, and the server's socket is a ghost. A client that
+// calls engine.close(), and recovers, looks the same. The difference is whether it had the reply when it closed.
+//
+// Over WebSocket a WebSocket ping in front of the reply tells: an endpoint answers pings until it closes. Over polling only
+// time tells: a client that closes long after the reply was written had it.
 
 const (
-	// doubtfulParking is how long a session stays whose client closed in order just when the reply reached it, or did not. A
-	// client that recovers from engine.close() may be back by then.
+	// doubtfulParking is how long a session stays if its client closed in order when the reply may have been on its way.
+	// A client that recovers from engine.close() may be back by then.
 	doubtfulParking = 750 * time.Millisecond
-	// replyTime is how long a reply may take to reach a client, and be handled, without being doubtful.
-	replyTime = time.Second
-	// upgradeClose is how soon after its UPGRADE packet a client closes that was told to close before: it finishes the upgrade
-	// first, and polls on meanwhile. That it fetched the reply then does not mean that it has handled it.
+	// minReplyTime and maxReplyTime bound how long a reply may have been on its way to the client.
+	minReplyTime = 100 * time.Millisecond
+	maxReplyTime = time.Second
+	// upgradeClose is how soon after its UPGRADE packet a client closes if it was told to close earlier: it finishes the
+	// upgrade first, and polls meanwhile. Having fetched the reply then does not mean having handled it.
 	upgradeClose = 100 * time.Millisecond
 )
 
@@ -29,19 +33,34 @@ type freshReply struct {
 	cur      *session.Cursor
 	written  time.Time // zero while it waits
 	count    uint64    // outgoing.count with it
+	watch    uint64    // the number of the WebSocket ping in front of it; 0 over polling
 	arrived  bool      // confirmed
 	upgraded time.Time // the client's change to WebSocket after it was written
 }
 
-// replyWritten notes that the first reply that waits was written; c.mu is held.
-func (c *client) replyWritten() {
+// writeReply writes the first reply that waits; c.mu is held.
+func (c *client) writeReply(it *item) {
+	o := &c.out
+	var watch uint64
+	if c.websocket.Load() {
+		o.watch++
+		watch = o.watch
+		o.enc.Watch(watch)
+	}
+	o.writeRaw(it)
 	for i := range c.fresh {
 		if f := &c.fresh[i]; f.written.IsZero() {
-			c.out.count++ // so that a ping ahead of the reply does not confirm it
-			f.written, f.count = time.Now(), c.out.count
+			o.count++ // so that a ping ahead of the reply does not confirm it
+			f.written, f.count, f.watch = time.Now(), o.count, watch
 			return
 		}
 	}
+}
+
+// replyTime is how long a reply may be on its way to this client: twice the time from its handshake to its first CONNECT,
+// which is about a round trip, and a little more.
+func (c *client) replyTime() time.Duration {
+	return min(2*time.Duration(c.connectDelay.Load())+minReplyTime, maxReplyTime)
 }
 
 // repliesConfirmed notes which replies have arrived, and forgets those beyond doubt; c.mu is held.
@@ -49,7 +68,7 @@ func (c *client) repliesConfirmed(mark uint64) {
 	kept := c.fresh[:0]
 	for _, f := range c.fresh {
 		f.arrived = f.arrived || !f.written.IsZero() && f.count <= mark
-		if !f.arrived || time.Since(f.written) < replyTime {
+		if !f.arrived || time.Since(f.written) < maxReplyTime {
 			kept = append(kept, f)
 		}
 	}
@@ -73,30 +92,29 @@ func inOrder(why engineio.Reason) bool {
 	return why == engineio.CloseFrame || why == engineio.ClientClose
 }
 
-// parkFor is how long the session of a fresh reply waits for a client that ended for this reason. It is 0 if no client can
-// have the pid, and d if nothing speaks against it.
-func (f *freshReply) parkFor(d, goingAway time.Duration, inOrder bool) time.Duration {
+// parkFor is how long the session of a fresh reply waits for this client, which has gone: 0 if no client can have the pid,
+// and d if nothing speaks against it. inOrder says that the client closed its connection itself.
+func (f *freshReply) parkFor(c *client, d time.Duration, inOrder bool) time.Duration {
 	switch {
 	case f.written.IsZero():
 		return 0
-	case !inOrder, f.cur.Session().Heard():
+	case !inOrder, f.cur.Session().Heard(), f.watch > 0 && c.sock.Reached() >= f.watch:
 		return d
 	case f.arrived && (f.upgraded.IsZero() || time.Since(f.upgraded) >= upgradeClose):
 		return d
-	case time.Since(f.written) < replyTime:
+	case time.Since(f.written) < c.replyTime():
 		return min(d, doubtfulParking)
 	case f.arrived:
 		return d
 	}
-	return min(d, goingAway)
+	return min(d, c.srv.settings().Recovery.GoingAwayDuration)
 }
 
 // parkFresh parks, or ends, those of the client's sessions whose pid it may not have. The others are left for the caller.
 func (c *client) parkFresh(fresh []freshReply, d time.Duration, why reason.Reason, ending session.Ending) {
-	goingAway := c.srv.settings().Recovery.GoingAwayDuration
 	for i := range fresh {
 		f := &fresh[i]
-		left := f.parkFor(d, goingAway, ending == session.ClosedByClient)
+		left := f.parkFor(c, d, ending == session.ClosedByClient)
 		if left > 0 && f.cur.Suspicious(math.MaxUint64) {
 			left = d // it may have closed because it cannot decode what followed
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/gobwas/ws"
 	"github.com/gobwas/ws/wsutil"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // sayClose sends a Close frame without a code, as a client's disconnect() and engine.close() do.
@@ -28,32 +29,33 @@ func (r *rig) parkedFor() time.Duration {
 }
 
 func TestHowLongAFreshSessionWaits(t *testing.T) {
+	// readsReply reads the reply, and answers the WebSocket ping in front of it.
+	readsReply := func(t *testing.T, c *peer) { c.want(`40{"sid":"s"`) }
 	tests := []struct {
 		name string
-		end  func(c, up *peer)
+		end  func(t *testing.T, c, up *peer)
 		want time.Duration
 	}{
-		{"cut behind the reply", func(c, _ *peer) { c.conn.Close() }, 2 * time.Minute},
-		{"closed in order behind the reply", func(c, _ *peer) { c.sayClose() }, doubtfulParking},
-		{"closed in order, by a CLOSE packet", func(c, _ *peer) {
-			c.write("1")
-		}, doubtfulParking},
-		{"closed in order, later", func(c, _ *peer) {
-			time.Sleep(replyTime)
-			c.sayClose()
-		}, 10 * time.Second},
-		{"closed in order by a client that has sent something", func(c, up *peer) {
-			c.send(`42["x"]`)
-			up.want(`42["x"`)
+		{"cut behind the reply", func(_ *testing.T, c, _ *peer) { c.conn.Close() }, 2 * time.Minute},
+		{"closed in order when it had the reply", func(t *testing.T, c, _ *peer) {
+			readsReply(t, c)
 			c.sayClose()
 		}, 2 * time.Minute},
-		{"closed in order by a client that answered a ping since", func(c, up *peer) {
-			time.Sleep(replyTime)
-			up.send(`42["x","` + strings.Repeat("x", confirmBytes) + `"]`) // which is followed by a ping
-			c.want(`42["x"`)
-			up.send(`42["y"]`)
-			c.want(`42["y"`) // and answers the ping
-			time.Sleep(50 * time.Millisecond)
+		{"closed in order when it had the reply, by a CLOSE packet", func(t *testing.T, c, _ *peer) {
+			readsReply(t, c)
+			c.write("1")
+		}, 2 * time.Minute},
+		{"closed in order while the reply was on its way", func(_ *testing.T, c, _ *peer) { c.sayClose() }, doubtfulParking},
+		{"closed in order, by a CLOSE packet, while the reply was on its way", func(_ *testing.T, c, _ *peer) {
+			c.write("1")
+		}, doubtfulParking},
+		{"closed in order, later, by a client that answers no WebSocket pings", func(_ *testing.T, c, _ *peer) {
+			time.Sleep(maxReplyTime)
+			c.sayClose()
+		}, 10 * time.Second},
+		{"closed in order by a client that has sent something", func(_ *testing.T, c, up *peer) {
+			c.send(`42["x"]`)
+			up.want(`42["x"`)
 			c.sayClose()
 		}, 2 * time.Minute},
 	}
@@ -66,12 +68,27 @@ func TestHowLongAFreshSessionWaits(t *testing.T) {
 			c.send("40")
 			up.want("40")
 			up.send(`40{"sid":"s"}`)
-			c.want(`40{"sid":"s"`)
-			tt.end(c, up)
+			r.await("the reply to be written", func() bool { return testutil.ToFloat64(r.metrics.Packets.Out) > 0 })
+			tt.end(t, c, up)
 			if got := r.parkedFor(); got != tt.want {
 				t.Errorf("parked for %v, want %v", got, tt.want)
 			}
 		})
+	}
+}
+
+// A slow client's reply may be on its way for longer than a fast one's.
+func TestReplyTimeFollowsTheRoundTrip(t *testing.T) {
+	for delay, want := range map[time.Duration]time.Duration{
+		0:                      minReplyTime,
+		200 * time.Millisecond: 500 * time.Millisecond,
+		time.Minute:            maxReplyTime,
+	} {
+		c := &client{}
+		c.connectDelay.Store(int64(delay))
+		if got := c.replyTime(); got != want {
+			t.Errorf("with %v from handshake to CONNECT, a reply may take %v, want %v", delay, got, want)
+		}
 	}
 }
 

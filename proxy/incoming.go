@@ -369,6 +369,7 @@ func (c *client) dropLater(why string) {
 // connect handles a CONNECT: the client resumes its session, or connects a fresh one on its home.
 func (c *client) connect(p *packet) {
 	start := time.Now()
+	c.connectDelay.CompareAndSwap(0, int64(start.Sub(c.opened)))
 	in := &c.in
 	namespace := string(p.h.Namespace)
 	if cur := c.attached(namespace); cur != nil {

@@ -15,10 +15,10 @@ const (
 	lagOverhead = 64
 )
 
-// A client whose decoder fails gives up its connection. But socket.io-client 4.6 leaves it open and goes on answering polls and
-// pings, and a later one that is about to upgrade polls on until it has. Both confirm what they have not handled. So what was
-// confirmed stays in its session's log for a moment: a client that closes its connection, or opens another one, says by its
-// offset what it has handled.
+// A client whose decoder fails gives up its connection. But socket.io-client 4.6 leaves it open and goes on polling, and a
+// later one that is about to upgrade polls until it has. So a poll may confirm what the client has not handled. What a poll
+// confirms therefore stays in its session's log for lagTime: a client that closes its connection, or opens another one,
+// says by its offset what it has handled. Over WebSocket only pongs confirm, which are rare.
 
 // lagged is what a client has confirmed, and its session does not know yet.
 type lagged struct {
@@ -32,14 +32,39 @@ type lagged struct {
 func (c *client) confirm(w *written, packets uint64) {
 	o := &c.out
 	size := w.bytes + int(packets)*lagOverhead
-	if c.parks || !c.recoverable || size > min(lagBytes, o.window/4) {
+	if c.websocket.Load() || c.parks || !c.recoverable || size > min(lagBytes, o.window/4) {
 		o.releaseLagged(0)
 		w.cur.Confirm(w.last)
 		return
 	}
+	if len(o.lagged) == 0 {
+		c.releaseAfter(lagTime)
+	}
 	o.lagged = append(o.lagged, lagged{w.cur, w.last, size, time.Now()})
 	o.laggedBytes += size
 	o.releaseLagged(min(lagBytes, o.window/4))
+}
+
+// releaseAfter arms the timer that confirms what lags; c.mu is held.
+func (c *client) releaseAfter(d time.Duration) {
+	if c.out.lagTimer == nil {
+		c.out.lagTimer = time.AfterFunc(d, c.onLagTimer) // stopped by letGo
+		return
+	}
+	c.out.lagTimer.Reset(d)
+}
+
+func (c *client) onLagTimer() {
+	defer c.contain()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return // settleLagged decides
+	}
+	c.out.releaseLagged(lagBytes)
+	if left := c.out.lagged; len(left) > 0 {
+		c.releaseAfter(max(lagTime-time.Since(left[0].time), time.Millisecond))
+	}
 }
 
 // releaseLagged confirms what is older than lagTime, or makes more than limit bytes.

@@ -61,6 +61,7 @@ type outgoing struct {
 	replays     []replay // sessions just resumed
 	lagged      []lagged // the oldest first
 	laggedBytes int
+	lagTimer    *time.Timer // nil for most
 
 	watch  uint64   // the last number given to an Encoder.Watch
 	trials []*trial // of sessions just resumed, until all have ended; nil for nearly all clients
@@ -167,10 +168,7 @@ func (c *client) Fill(e *engineio.Encoder, maxBytes int) engineio.FillResult {
 	for o.head < len(o.pending) && e.Len() < maxBytes && !o.full() {
 		it := &o.pending[o.head]
 		if it.cur == nil {
-			o.writeRaw(it)
-			if it.fresh {
-				c.replyWritten()
-			}
+			c.writeMessage(it)
 		} else if !c.writeSession(it) {
 			break
 		}
@@ -252,6 +250,15 @@ func (o *outgoing) wantConfirm() bool {
 		return time.Since(o.markTime) >= confirmSpacing
 	}
 	return false
+}
+
+// writeMessage writes a message of no session; c.mu is held.
+func (c *client) writeMessage(it *item) {
+	if it.fresh {
+		c.writeReply(it)
+		return
+	}
+	c.out.writeRaw(it)
 }
 
 func (o *outgoing) writeRaw(it *item) {
@@ -348,9 +355,6 @@ func (c *client) Confirm(mark uint64) {
 		before = w.count
 		arrived += w.bytes
 		n++
-	}
-	if n == 0 && len(o.lagged) > 0 {
-		o.releaseLagged(lagBytes)
 	}
 	o.bytes -= arrived
 	o.written = slices.Delete(o.written, 0, n) // which clears what is behind: a cursor leads to its session and log
