@@ -13,8 +13,10 @@ import (
 // order. No client can resume its session, because none has read the pid, and the server's socket is a ghost. A client that
 // calls engine.close(), and recovers, looks the same. The difference is whether it had the reply when it closed.
 //
-// Over WebSocket a WebSocket ping in front of the reply tells: an endpoint answers pings until it closes. Over polling only
-// time tells: a client that closes long after the reply was written had it.
+// Over WebSocket a WebSocket ping in front of the reply tells: an endpoint answers pings until it closes. Over polling the
+// next poll tells, unless the client is about to upgrade: a client that is told to close then finishes its upgrade first,
+// polls meanwhile, and closes right behind its UPGRADE packet. A WebSocket ping behind the upgrade tells which client that
+// was. Without an answer only time tells: a client that closes long after the reply was written had it.
 
 const (
 	// doubtfulParking is how long a session stays if its client closed in order when the reply may have been on its way.
@@ -23,9 +25,6 @@ const (
 	// minReplyTime and maxReplyTime bound how long a reply may have been on its way to the client.
 	minReplyTime = 100 * time.Millisecond
 	maxReplyTime = time.Second
-	// upgradeClose is how soon after its UPGRADE packet a client closes if it was told to close earlier: it finishes the
-	// upgrade first, and polls meanwhile. Having fetched the reply then does not mean having handled it.
-	upgradeClose = 100 * time.Millisecond
 )
 
 // freshReply is a CONNECT reply with a new pid, until the client is known to have it.
@@ -35,7 +34,7 @@ type freshReply struct {
 	count    uint64    // outgoing.count with it
 	watch    uint64    // the number of the WebSocket ping in front of it; 0 over polling
 	arrived  bool      // confirmed
-	upgraded time.Time // the client's change to WebSocket after it was written
+	upgraded uint64    // the number of the WebSocket ping behind the client's upgrade, if that came after it; 0 before
 }
 
 // writeReply writes the first reply that waits; c.mu is held.
@@ -78,12 +77,16 @@ func (c *client) repliesConfirmed(mark uint64) {
 	}
 }
 
-// repliesUpgraded notes the client's change to WebSocket.
+// repliesUpgraded notes the client's change to WebSocket, and asks for a WebSocket ping if a reply is in doubt.
 func (c *client) repliesUpgraded() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	o := &c.out
 	for i := range c.fresh {
-		c.fresh[i].upgraded = time.Now()
+		if c.fresh[i].watch == 0 {
+			c.fresh[i].upgraded = o.watch + 1
+			o.watchNext = true
+		}
 	}
 }
 
@@ -100,7 +103,7 @@ func (f *freshReply) parkFor(c *client, d time.Duration, inOrder bool) time.Dura
 		return 0
 	case !inOrder, f.cur.Session().Heard(), f.watch > 0 && c.sock.Reached() >= f.watch:
 		return d
-	case f.arrived && (f.upgraded.IsZero() || time.Since(f.upgraded) >= upgradeClose):
+	case f.arrived && (f.upgraded == 0 || c.sock.Reached() >= f.upgraded):
 		return d
 	case time.Since(f.written) < c.replyTime():
 		return min(d, doubtfulParking)

@@ -63,9 +63,10 @@ type outgoing struct {
 	laggedBytes int
 	lagTimer    *time.Timer // nil for most
 
-	watch  uint64   // the last number given to an Encoder.Watch
-	trials []*trial // of sessions just resumed, until all have ended; nil for nearly all clients
-	held   []item   // what comes after the trials
+	watch     uint64   // the last number given to an Encoder.Watch
+	watchNext bool     // the next batch begins with one
+	trials    []*trial // of sessions just resumed, until all have ended; nil for nearly all clients
+	held      []item   // what comes after the trials
 }
 
 // item is some packets of a session, or one message without a session.
@@ -161,6 +162,11 @@ func (c *client) Fill(e *engineio.Encoder, maxBytes int) engineio.FillResult {
 	o := &c.out
 	o.enc, o.maxBytes, o.replayed, o.asked = e, maxBytes, 0, false
 	before := e.Packets()
+	if o.watchNext {
+		o.watchNext = false
+		o.watch++
+		e.Watch(o.watch)
+	}
 	if len(o.trials) > 0 && !c.fillTrial() {
 		o.enc = nil
 		return engineio.FillResult{Confirm: c.wantsConfirm()}

@@ -373,7 +373,7 @@ func (s *Socket) flushLocked() {
 		e := newEncoder(serverFrames)
 		r := s.h.Fill(e, batchBytes)
 		early := r.Confirm && !s.pingInFlight
-		if e.packets == 0 && !early {
+		if e.Len() == 0 && !early { // a batch may consist of an Encoder.Watch alone
 			e.free()
 			// While a ping is in flight the Handler may hold back more until it hears of the pong.
 			if s.state.get() == stateClosing && !s.pingInFlight {
