@@ -209,7 +209,9 @@ func (c *client) parkFor(goingAway bool) time.Duration {
 // giveUp closes the client at once, because another takes its sessions over, say. They are parked when it returns.
 func (c *client) giveUp(why reason.Reason) {
 	c.park(why)
-	if why != reason.ParseError { // the server would close such a client in order
+	switch why { //nolint:exhaustive // all others want the client back
+	case reason.ParseError, reason.Limit: // for what it sent: it is closed in order, as the server would do it
+	default:
 		c.sock.ShowBroken()
 	}
 	c.sock.Abort()

@@ -218,6 +218,7 @@ func (c *client) attachment(data []byte) {
 		return
 	}
 	if p.bytes+len(data) > freeIncompleteBytes && !c.countPartial(len(data)) {
+		c.sock.ShowBroken() // it may come back: others take the memory
 		c.dropFor(reason.Limit, "no memory for incomplete messages")
 		return
 	}
