@@ -19,58 +19,58 @@ import (
 // client is one Engine.IO connection from outside. It implements engineio.Handler and session.Owner. What each message needs
 // stands first, as in an engineio.Socket.
 type client struct {
-	sock *engineio.Socket // immutable
-	mu   sync.Mutex       // guards the fields below, up to goodbyes, but for those that say otherwise
-	out  outgoing
+	sock   *engineio.Socket // immutable
+	mu     sync.Mutex       // guards the fields below, up to disconnects, but for those that say otherwise
+	sender sender
 
 	srv      *Server                   // immutable
 	sessions snapshot[*session.Cursor] // changed with mu held
 
-	closed   bool
-	fresh    []freshReply          // whose arrival is not known yet; nil for most
-	closing  *time.Timer           // nil for most
-	home     *link                 // of its own handshake; nil while none is needed
-	goodbyes byNamespace[*goodbye] // to sessions that it left
-	stopDial context.CancelFunc    // of a further home; nil unless one is dialled
+	closed      bool
+	fresh       []freshReply                   // whose arrival is not known yet; nil for most
+	closing     *time.Timer                    // nil for most
+	primary     *link                          // of its own handshake; nil while none is needed
+	disconnects byNamespace[*clientDisconnect] // to sessions that it left
+	stopDial    context.CancelFunc             // of a further primary link; nil unless one is dialled
 
-	in incoming // owned by the Socket's input
+	receiver receiver // owned by the Socket's input
 
 	partialBytes atomic.Int64 // of in.partial, as counted in Server.incomplete
 	websocket    atomic.Bool
 	pauses       pauses       // of its input
 	connectDelay atomic.Int64 // from its handshake to its first CONNECT, in nanoseconds; 0 before that
-	failed       atomic.Bool  // by a panic
+	panicked     atomic.Bool  // by a panic
 	detached     sync.Once
-	done         ending // the client is gone and its sessions are parked
+	done         event // the client is gone and its sessions are parked
 
 	// Immutable.
-	byWebSocket bool         // the handshake was
-	recoverable bool         // sessions of its are, in namespaces that have recovery
-	parks       bool         // its sessions are parked when it says goodbye to them
-	order       uint64       // of its handshake
-	opened      time.Time    // when its handshake was answered
-	address     netip.Addr   // where it comes from
-	request     savedRequest // its handshake, to be repeated if a further home is needed
-	later       http.Header  // for its polling responses
-	bound       string       // digest of what its handshake has of recovery.bind
+	byWebSocket      bool         // the handshake was
+	recoverable      bool         // sessions of its are, in namespaces that have recovery
+	parkOnDisconnect bool         // its sessions are parked when it says goodbye to them
+	seq              uint64       // of its handshake
+	opened           time.Time    // when its handshake was answered
+	address          netip.Addr   // where it comes from
+	request          savedRequest // its handshake, to be repeated if a further primary link is needed
+	pollHeaders      http.Header  // for its polling responses
+	bindingDigest    string       // digest of what its handshake has of recovery.bind
 }
 
-func newClient(s *Server, order uint64, req engineio.Request, sid string, opts engineio.Options, recoverable bool) *client {
+func newClient(s *Server, seq uint64, req engineio.Request, sid string, opts engineio.Options, recoverable bool) *client {
 	c := &client{
-		srv: s, order: order, request: saveRequest(req), byWebSocket: req.WebSocket, recoverable: recoverable,
-		bound: s.binder.handshake(req), opened: time.Now(),
+		srv: s, seq: seq, request: saveRequest(req), byWebSocket: req.WebSocket, recoverable: recoverable,
+		bindingDigest: s.binder.handshake(req), opened: time.Now(),
 	}
-	c.parks = recoverable && s.settings().Recovery.OnClientDisconnect == config.ParkSession
+	c.parkOnDisconnect = recoverable && s.settings().Recovery.OnClientDisconnect == config.ParkSession
 	opts.TooLarge = c.tooLarge
-	opts.Incomplete, opts.ConfirmByPong = c.takeIncomplete, c.parks
+	opts.Incomplete, opts.ConfirmByPong = c.takeIncomplete, c.parkOnDisconnect
 	c.sock = engineio.NewSocket(sid, opts, c)
-	c.out.init(s.settings().Recovery.Buffer.Window.Int(), opts.PingTimeout)
-	c.in.limits = incomingLimits(opts.MaxPayload, int64(s.settings().EngineIO.MaxPayload))
+	c.sender.init(s.settings().Recovery.Buffer.Window.Int(), opts.PingTimeout)
+	c.receiver.limits = receiverLimits(opts.MaxPayload, int64(s.settings().EngineIO.MaxPayload))
 	return c
 }
 
 // Handshake implements session.Owner.
-func (c *client) Handshake() uint64 { return c.order }
+func (c *client) Handshake() uint64 { return c.seq }
 
 // Upgraded implements engineio.Handler.
 func (c *client) Upgraded() {
@@ -102,12 +102,12 @@ var parkingReasons = map[engineio.Reason]reason.Reason{
 
 // Closed implements engineio.Handler.
 func (c *client) Closed(why engineio.Reason) {
-	defer c.contain()
+	defer c.recoverPanic()
 	c.srv.removeClient(c)
 	if why == engineio.PingTimeout {
 		c.srv.metrics.HeartbeatTimeouts.Client.Inc()
 	}
-	c.srv.log.Debug("client closed", "client", c.order, "reason", why.String())
+	c.srv.log.Debug("client closed", "client", c.seq, "reason", why.String())
 	c.parkAs(parkingReasons[why], c.parkFor(why == engineio.GoingAway), endingOf(why))
 }
 
@@ -130,49 +130,49 @@ func (c *client) park(why reason.Reason) {
 
 // parkAs is park for at most d. ending says how its connection ended.
 func (c *client) parkAs(why reason.Reason, d time.Duration, ending session.Ending) {
-	c.detach(func(cursors []*session.Cursor, fresh []freshReply, home *link) {
-		if home != nil { // first, for a link whose sessions all end now is to be closed, not only disconnected
-			home.release(c, true)
+	c.detach(func(cursors []*session.Cursor, fresh []freshReply, primary *link) {
+		if primary != nil { // first, for a link whose sessions all end now is to be closed, not only disconnected
+			primary.release(c, true)
 		}
-		if c.failed.Load() { // its end was heard of before fail was called
-			c.failSessions(cursors, home)
+		if c.panicked.Load() { // its end was heard of before fail was called
+			c.failSessions(cursors, primary)
 			return
 		}
 		c.judgeTrial(ending)
 		c.settleLagged(ending)
-		c.parkFresh(fresh, d, why, ending)
+		c.parkFresh(cursors, fresh, d, why, ending)
 		c.srv.registry.ParkEnded(cursors, d, why, ending) // but for those whose place was found above
 		c.srv.flushNotified(cursors)
 	})
 }
 
-// detach takes the client off its sessions and its home, and leaves what becomes of them to the function. Only the first
+// detach takes the client off its sessions and its primary link, and leaves what becomes of them to the function. Only the first
 // call does anything; the others wait for it.
-func (c *client) detach(leave func(cursors []*session.Cursor, fresh []freshReply, home *link)) {
+func (c *client) detach(leave func(cursors []*session.Cursor, fresh []freshReply, primary *link)) {
 	c.detached.Do(func() {
 		defer func() {
-			c.done.happen()
+			c.done.Fire()
 			c.freePartial()
 		}()
-		cursors, fresh, home := c.letGo()
+		cursors, fresh, primary := c.markClosed()
 		defer func() {
 			if v := recover(); v != nil {
-				c.srv.panicked(v)
-				c.failSessions(cursors, home)
+				c.srv.reportPanic(v)
+				c.failSessions(cursors, primary)
 			}
 		}()
-		leave(cursors, fresh, home)
+		leave(cursors, fresh, primary)
 	})
 }
 
-// letGo closes the client for anything further, and returns what it was attached to.
-func (c *client) letGo() (cursors []*session.Cursor, fresh []freshReply, home *link) {
+// markClosed closes the client for anything further, and returns what it was attached to.
+func (c *client) markClosed() (cursors []*session.Cursor, fresh []freshReply, primary *link) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
 	cursors = c.sessions.all()
-	home = c.home
-	c.home = nil
+	primary = c.primary
+	c.primary = nil
 	fresh, c.fresh = c.fresh, nil
 	c.sessions.clear()
 	if c.closing != nil {
@@ -181,13 +181,13 @@ func (c *client) letGo() (cursors []*session.Cursor, fresh []freshReply, home *l
 	if c.stopDial != nil {
 		c.stopDial()
 	}
-	c.srv.guard(func() { cursors = append(cursors, c.out.cursors()...) })
-	c.srv.guard(c.out.close)
-	c.out.stopTrials()
-	if c.out.lagTimer != nil {
-		c.out.lagTimer.Stop()
+	c.srv.safely(func() { cursors = append(cursors, c.sender.cursors()...) })
+	c.srv.safely(c.sender.close)
+	c.sender.stopTrials()
+	if c.sender.lagTimer != nil {
+		c.sender.lagTimer.Stop()
 	}
-	return cursors, fresh, home
+	return cursors, fresh, primary
 }
 
 // closeAfterLocked calls end after a while, unless the client is gone by then.
@@ -195,7 +195,7 @@ func (c *client) closeAfterLocked(d time.Duration, end func()) {
 	if c.closing != nil {
 		c.closing.Stop()
 	}
-	c.closing = time.AfterFunc(d, end) // stopped by letGo
+	c.closing = time.AfterFunc(d, end) // stopped by markClosed
 }
 
 func (c *client) parkFor(goingAway bool) time.Duration {
@@ -206,10 +206,10 @@ func (c *client) parkFor(goingAway bool) time.Duration {
 	return r.MaxDisconnectionDuration
 }
 
-// giveUp closes the client at once, because another takes its sessions over, say. They are parked when it returns.
-func (c *client) giveUp(why reason.Reason) {
+// abort closes the client at once, because another takes its sessions over, say. They are parked when it returns.
+func (c *client) abort(why reason.Reason) {
 	c.park(why)
-	switch why { //nolint:exhaustive // all others want the client back
+	switch why {
 	case reason.ParseError, reason.Limit: // for what it sent: it is closed in order, as the server would do it
 	default:
 		c.sock.ShowBroken()
@@ -217,33 +217,33 @@ func (c *client) giveUp(why reason.Reason) {
 	c.sock.Abort()
 }
 
-// takeHome makes l the client's home, unless the client has gone.
-func (c *client) takeHome(l *link) bool {
+// setPrimary makes l the client's primary link, unless the client has gone.
+func (c *client) setPrimary(l *link) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return false
 	}
-	c.home = l
+	c.primary = l
 	return true
 }
 
-// homeLost says that a link which is this client's home has ended, in which way, and whether anything of the client's was on
+// onPrimaryLost says that a link which is this client's primary link has ended, in which way, and whether anything of the client's was on
 // it.
-func (c *client) homeLost(l *link, needed, orderly bool) {
-	defer c.contain()
-	if c.dropHome(l) && (needed || !c.attachedAnywhere()) {
+func (c *client) onPrimaryLost(l *link, needed, orderly bool) {
+	defer c.recoverPanic()
+	if c.clearPrimary(l) && (needed || !c.attachedAnywhere()) {
 		c.end(orderly)
 	}
 }
 
-// dropHome makes l the client's home no longer, and reports whether it was.
-func (c *client) dropHome(l *link) bool {
+// clearPrimary makes l the client's primary link no longer, and reports whether it was.
+func (c *client) clearPrimary(l *link) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	was := c.home == l
+	was := c.primary == l
 	if was {
-		c.home = nil
+		c.primary = nil
 	}
 	return was
 }
@@ -254,12 +254,12 @@ func (c *client) attachedAnywhere() bool {
 
 // connected attaches the client to a fresh session, whose CONNECT reply has come. It returns false if the client has gone.
 func (c *client) connected(l *link, namespace string, reply connectReply, binding session.Binding, resumable bool) (ok bool) {
-	defer c.contain()
+	defer c.recoverPanic()
 	if !c.attach(l, namespace, reply, binding, resumable) {
 		return false
 	}
 	c.srv.metrics.SessionsCreated.Inc()
-	c.srv.log.Debug("session opened", "client", c.order, "namespace", namespace, "resumable", resumable)
+	c.srv.log.Debug("session opened", "client", c.seq, "namespace", namespace, "resumable", resumable)
 	return true
 }
 
@@ -278,39 +278,39 @@ func (c *client) attach(l *link, namespace string, reply connectReply, binding s
 	if s.PID() != "" {
 		c.fresh = append(c.fresh, freshReply{cur: cur})
 	}
-	c.out.pushRaw(reply.withPID(s), false, l)
-	c.out.pending[len(c.out.pending)-1].fresh = s.PID() != ""
+	c.sender.pushRaw(reply.withPID(s), false, l)
+	c.sender.pending[len(c.sender.pending)-1].fresh = s.PID() != ""
 	return true
 }
 
 // deliver says that a session's log has n packets for the client; the Socket is woken later, by its link.
 func (c *client) deliver(cur *session.Cursor, n int) {
-	defer c.contain()
+	defer c.recoverPanic()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.out.push(cur, n)
+	c.sender.push(cur, n)
 }
 
 // relay sends the client a message that belongs to no session.
 func (c *client) relay(data []byte, binary bool, l *link) {
-	defer c.contain()
+	defer c.recoverPanic()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.closed {
-		c.out.pushRaw(slices.Clone(data), binary, l)
+		c.sender.pushRaw(slices.Clone(data), binary, l)
 	}
 }
 
 // tooLarge tells of a message that Options.MaxPayload forbids.
 func (c *client) tooLarge() {
-	c.srv.limitedLog.Log(slog.LevelWarn, "", "a client's message is too large", "client", c.order, "key", "engineio.max_payload")
+	c.srv.limitedLog.Log(slog.LevelWarn, "", "a client's message is too large", "client", c.seq, "key", "engineio.max_payload")
 }
 
 // end closes the client's transport after all that is still to be sent. orderly says that the server did so: the client sees
 // what it would have seen of that. Otherwise it sees a broken connection, which makes it come back.
 func (c *client) end(orderly bool) {
 	c.mu.Lock()
-	c.out.ending = true
+	c.sender.ending = true
 	c.mu.Unlock()
 	if !orderly {
 		c.sock.ShowBroken()

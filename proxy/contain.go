@@ -14,7 +14,7 @@ import (
 
 // contain is deferred by the client's methods that others call, but for Message: whoever reads a connection contains what its
 // messages do.
-func (c *client) contain() {
+func (c *client) recoverPanic() {
 	if v := recover(); v != nil {
 		c.Panicked(v)
 	}
@@ -22,37 +22,37 @@ func (c *client) contain() {
 
 // Panicked implements engineio.Handler.
 func (c *client) Panicked(v any) {
-	c.failed.Store(true)
-	c.srv.panicked(v)
-	go c.fail() // not from here: the caller may hold the Socket's lock, or ours
+	c.panicked.Store(true)
+	c.srv.reportPanic(v)
+	go c.abortPanicked() // not from here: the caller may hold the Socket's lock, or ours
 }
 
 // fail ends the client and its sessions, as far as that still goes.
-func (c *client) fail() {
+func (c *client) abortPanicked() {
 	for _, step := range []func(){
 		func() { c.srv.removeClient(c) },
 		func() {
-			c.detach(func(cursors []*session.Cursor, _ []freshReply, home *link) { c.failSessions(cursors, home) })
+			c.detach(func(cursors []*session.Cursor, _ []freshReply, primary *link) { c.failSessions(cursors, primary) })
 		},
 		c.sock.ShowBroken, c.sock.Abort,
 	} {
-		c.srv.guard(step)
+		c.srv.safely(step)
 	}
 }
 
-// failSessions ends the sessions with these cursors, and the client's home with whatever else is on it.
-func (c *client) failSessions(cursors []*session.Cursor, home *link) {
-	if home != nil {
-		home.release(c, true)
-		home.Fail()
+// failSessions ends the sessions with these cursors, and the client's primary link with whatever else is on it.
+func (c *client) failSessions(cursors []*session.Cursor, primary *link) {
+	if primary != nil {
+		primary.release(c, true)
+		primary.Abort()
 	}
 	for _, cur := range cursors { // one by one: there may be something wrong with any
-		c.srv.guard(func() { c.srv.registry.Abort(cur, reason.Internal) })
+		c.srv.safely(func() { c.srv.registry.Abort(cur, reason.Internal) })
 	}
 }
 
 // contain is deferred by the link's methods that others call, but for Message.
-func (l *link) contain() {
+func (l *link) recoverPanic() {
 	if v := recover(); v != nil {
 		l.Panicked(v)
 	}
@@ -60,35 +60,35 @@ func (l *link) contain() {
 
 // Panicked implements engineio.ConnHandler.
 func (l *link) Panicked(v any) {
-	l.srv.panicked(v)
-	go l.Fail() // not from here: the caller may hold our lock
+	l.srv.reportPanic(v)
+	go l.Abort() // not from here: the caller may hold our lock
 }
 
 // Fail ends the link with its sessions.
-func (l *link) Fail() { l.srv.guard(l.conn.Close) }
+func (l *link) Abort() { l.srv.safely(l.conn.Close) }
 
 // guard runs fn, and only tells of its panic: there is nothing left to end.
-func (s *Server) guard(fn func()) {
+func (s *Server) safely(fn func()) {
 	defer func() {
 		if v := recover(); v != nil {
-			s.panicked(v)
+			s.reportPanic(v)
 		}
 	}()
 	fn()
 }
 
-// containRequest is deferred by ServeHTTP: a request whose handling panics is not answered, and its connection ends.
-func (s *Server) containRequest() {
+// recoverRequest is deferred by ServeHTTP: a request whose handling panics is not answered, and its connection ends.
+func (s *Server) recoverRequest() {
 	if v := recover(); v != nil {
 		if v != http.ErrAbortHandler { //nolint:errorlint // else it is meant so; net/http compares it so, too
-			s.panicked(v)
+			s.reportPanic(v)
 		}
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// containRequest is deferred where a request of this client's is handled.
-func (c *client) containRequest() {
+// recoverRequest is deferred where a request of this client's is handled.
+func (c *client) recoverRequest() {
 	if v := recover(); v != nil {
 		if v != http.ErrAbortHandler { //nolint:errorlint // as above
 			c.Panicked(v)
@@ -98,7 +98,7 @@ func (c *client) containRequest() {
 }
 
 // panicked counts and logs a contained panic.
-func (s *Server) panicked(v any) {
+func (s *Server) reportPanic(v any) {
 	s.metrics.Panics.Inc()
 	s.log.Error("panic confined to one connection: please report it", "panic", v, "stack", string(debug.Stack()))
 }

@@ -22,7 +22,7 @@ func (r *rig) byOrder(n uint64) *client {
 	r.proxy.mu.Lock()
 	defer r.proxy.mu.Unlock()
 	for _, c := range r.proxy.clients {
-		if c.order == n {
+		if c.seq == n {
 			return c
 		}
 	}
@@ -30,11 +30,11 @@ func (r *rig) byOrder(n uint64) *client {
 	return nil
 }
 
-// homeOf is a client's home.
+// homeOf is a client's primary link.
 func homeOf(c *client) *link {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.home
+	return c.primary
 }
 
 // wantContained checks that there was a panic, which was counted and logged with its stack; that its client and the
@@ -42,13 +42,13 @@ func homeOf(c *client) *link {
 func (r *rig) wantContained(victim *client, other *counter) {
 	r.t.Helper()
 	r.await("the client's end", func() bool {
-		return victim.done.happened() && r.proxy.client(victim.sock.SID()) == nil
+		return victim.done.HasFired() && r.proxy.client(victim.sock.SID()) == nil
 	})
 	r.await("one session, on one link, to be left", func() bool {
 		live, parked := r.proxy.registry.Counts()
 		r.proxy.mu.Lock()
 		defer r.proxy.mu.Unlock()
-		return live == 1 && parked == 0 && len(r.proxy.allLink) == 1
+		return live == 1 && parked == 0 && len(r.proxy.links) == 1
 	})
 	if testutil.ToFloat64(r.metrics.Panics) == 0 {
 		r.t.Error("the panic was not counted")
@@ -85,7 +85,7 @@ func TestPanicsEndOneConnection(t *testing.T) {
 		}},
 		{"while a message is handled, with more behind it than one read takes", func(_ *rig, c *client, p *peer) {
 			c.mu.Lock()
-			c.goodbyes.set("/bad", &goodbye{})
+			c.disconnects.set("/bad", &clientDisconnect{})
 			c.mu.Unlock()
 			burst := clientFrame(`43/bad,1["x"]`)
 			for range 300 {
@@ -94,24 +94,24 @@ func TestPanicsEndOneConnection(t *testing.T) {
 			_, _ = p.conn.Write(burst) // or it is closed already
 		}},
 		{"while a batch of the client's messages is flushed", func(_ *rig, c *client, p *peer) {
-			c.sock.Input(func() { c.in.dirty = append(c.in.dirty, nil) })
+			c.sock.Input(func() { c.receiver.toFlush = append(c.receiver.toFlush, nil) })
 			p.send(`42["x"]`)
 		}},
 		{"while a CONNECT reply is handled, under the client's lock", func(_ *rig, c *client, p *peer) {
 			c.mu.Lock()
-			c.out.head = 100 // of no items
+			c.sender.head = 100 // of no items
 			c.mu.Unlock()
 			p.send("40/admin,")
 		}},
 		{"while packets are written to the client", func(r *rig, c *client, _ *peer) {
 			c.mu.Lock()
-			c.out.pending = append(c.out.pending, item{cur: &session.Cursor{}, n: 1})
+			c.sender.pending = append(c.sender.pending, item{cur: &session.Cursor{}, n: 1})
 			c.mu.Unlock()
 			r.socket(1).Emit("n", 1)
 		}},
 		{"while the server's packet is queued, under the client's lock", func(r *rig, c *client, _ *peer) {
 			c.mu.Lock()
-			c.out.head = 100
+			c.sender.head = 100
 			c.mu.Unlock()
 			r.socket(1).Emit("n", 1)
 		}},
@@ -168,7 +168,7 @@ func TestPanicWhileASessionIsResumed(t *testing.T) {
 	second := r.dial()
 	victim := r.byOrder(3)
 	victim.mu.Lock()
-	victim.out.head = 100
+	victim.sender.head = 100
 	victim.mu.Unlock()
 	second.send(`40{"pid":"` + pid + `"}`)
 	second.wantEnd()
@@ -197,7 +197,7 @@ func between(t *testing.T, s, before, after string) string {
 func TestPanicWhileARequestIsHandled(t *testing.T) {
 	r := newRig(t, nil)
 	c := r.client()
-	r.proxy.passed = nil
+	r.proxy.reverseProxy = nil
 	if resp, err := http.Get(r.url + "/api"); err == nil {
 		resp.Body.Close()
 		t.Errorf("got an answer, with status %d", resp.StatusCode)
@@ -213,7 +213,7 @@ func TestPanicWhileARequestIsHandled(t *testing.T) {
 func TestPanicWhileAHandshakeIsHandled(t *testing.T) {
 	r, s := newScriptedRig(t, nil)
 	set := *r.proxy.settings()
-	set.chosen = func(url.Values, string) bool { panic("a defect") }
+	set.clientFilter = func(url.Values, string) bool { panic("a defect") }
 	r.proxy.current.Store(&set)
 	req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/socket.io/?EIO=4&transport=websocket", nil)
 	req.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}}

@@ -58,16 +58,16 @@ func TestBurstOfSmallPacketsDoesNotWaitForTheHeartbeat(t *testing.T) {
 
 func TestWhatIsSentLeavesNoRoomBehind(t *testing.T) {
 	c := &client{srv: &Server{metrics: metrics.New(prometheus.NewRegistry())}}
-	c.out.init(1<<20, time.Second)
-	c.out.pushRaw([]byte("x"), false, nil)
+	c.sender.init(1<<20, time.Second)
+	c.sender.pushRaw([]byte("x"), false, nil)
 	for range 10_000 { // one always waits
-		c.out.pushRaw([]byte("x"), false, nil)
+		c.sender.pushRaw([]byte("x"), false, nil)
 		c.Fill(&engineio.Encoder{}, 1)
 	}
-	if n := len(c.out.pending) - c.out.head; n != 1 {
+	if n := len(c.sender.pending) - c.sender.head; n != 1 {
 		t.Fatalf("%d wait, want 1", n)
 	}
-	if room := cap(c.out.pending); room > 256 {
+	if room := cap(c.sender.pending); room > 256 {
 		t.Errorf("one message waits, in room for %d", room)
 	}
 }

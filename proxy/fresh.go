@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"github.com/holdfast/holdfast/internal/engineio"
@@ -39,7 +40,7 @@ type freshReply struct {
 
 // writeReply writes the first reply that waits; c.mu is held.
 func (c *client) writeReply(it *item) {
-	o := &c.out
+	o := &c.sender
 	var watch uint64
 	if c.websocket.Load() {
 		o.watch++
@@ -81,7 +82,7 @@ func (c *client) repliesConfirmed(mark uint64) {
 func (c *client) repliesUpgraded() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	o := &c.out
+	o := &c.sender
 	for i := range c.fresh {
 		if c.fresh[i].watch == 0 {
 			c.fresh[i].upgraded = o.watch + 1
@@ -114,7 +115,18 @@ func (f *freshReply) parkFor(c *client, d time.Duration, inOrder bool) time.Dura
 }
 
 // parkFresh parks, or ends, those of the client's sessions whose pid it may not have. The others are left for the caller.
-func (c *client) parkFresh(fresh []freshReply, d time.Duration, why reason.Reason, ending session.Ending) {
+//
+// disconnect() closes the connection only with the last namespace, and sends a DISCONNECT for those that are connected. So
+// a client that leaves any session behind that it surely has did not call disconnect(), and the others wait as long.
+func (c *client) parkFresh(cursors []*session.Cursor, fresh []freshReply, d time.Duration, why reason.Reason, ending session.Ending) {
+	var doubtful []*session.Cursor
+	var longest time.Duration
+	sure := 0
+	for _, cur := range cursors {
+		if cur.Attached() && !slices.ContainsFunc(fresh, func(f freshReply) bool { return f.cur == cur }) {
+			sure++
+		}
+	}
 	for i := range fresh {
 		f := &fresh[i]
 		left := f.parkFor(c, d, ending == session.ClosedByClient)
@@ -123,10 +135,14 @@ func (c *client) parkFresh(fresh []freshReply, d time.Duration, why reason.Reaso
 		}
 		switch left {
 		case d:
+			sure++
 		case 0:
 			c.srv.registry.Abort(f.cur, reason.ClientDisconnect)
 		default:
-			c.srv.registry.ParkEnded([]*session.Cursor{f.cur}, left, why, ending)
+			doubtful, longest = append(doubtful, f.cur), max(longest, left)
 		}
+	}
+	if sure == 0 {
+		c.srv.registry.ParkEnded(doubtful, longest, why, ending)
 	}
 }

@@ -30,30 +30,30 @@ func (r *rig) parkedFor() time.Duration {
 
 func TestHowLongAFreshSessionWaits(t *testing.T) {
 	// readsReply reads the reply, and answers the WebSocket ping in front of it.
-	readsReply := func(t *testing.T, c *peer) { c.want(`40{"sid":"s"`) }
+	readsReply := func(c *peer) { c.want(`40{"sid":"s"`) }
 	tests := []struct {
 		name string
-		end  func(t *testing.T, c, up *peer)
+		end  func(c, up *peer)
 		want time.Duration
 	}{
-		{"cut behind the reply", func(_ *testing.T, c, _ *peer) { c.conn.Close() }, 2 * time.Minute},
-		{"closed in order when it had the reply", func(t *testing.T, c, _ *peer) {
-			readsReply(t, c)
+		{"cut behind the reply", func(c, _ *peer) { c.conn.Close() }, 2 * time.Minute},
+		{"closed in order when it had the reply", func(c, _ *peer) {
+			readsReply(c)
 			c.sayClose()
 		}, 2 * time.Minute},
-		{"closed in order when it had the reply, by a CLOSE packet", func(t *testing.T, c, _ *peer) {
-			readsReply(t, c)
+		{"closed in order when it had the reply, by a CLOSE packet", func(c, _ *peer) {
+			readsReply(c)
 			c.write("1")
 		}, 2 * time.Minute},
-		{"closed in order while the reply was on its way", func(_ *testing.T, c, _ *peer) { c.sayClose() }, doubtfulParking},
-		{"closed in order, by a CLOSE packet, while the reply was on its way", func(_ *testing.T, c, _ *peer) {
+		{"closed in order while the reply was on its way", func(c, _ *peer) { c.sayClose() }, doubtfulParking},
+		{"closed in order, by a CLOSE packet, while the reply was on its way", func(c, _ *peer) {
 			c.write("1")
 		}, doubtfulParking},
-		{"closed in order, later, by a client that answers no WebSocket pings", func(_ *testing.T, c, _ *peer) {
+		{"closed in order, later, by a client that answers no WebSocket pings", func(c, _ *peer) {
 			time.Sleep(maxReplyTime)
 			c.sayClose()
 		}, 10 * time.Second},
-		{"closed in order by a client that has sent something", func(_ *testing.T, c, up *peer) {
+		{"closed in order by a client that has sent something", func(c, up *peer) {
 			c.send(`42["x"]`)
 			up.want(`42["x"`)
 			c.sayClose()
@@ -69,11 +69,33 @@ func TestHowLongAFreshSessionWaits(t *testing.T) {
 			up.want("40")
 			up.send(`40{"sid":"s"}`)
 			r.await("the reply to be written", func() bool { return testutil.ToFloat64(r.metrics.Packets.Out) > 0 })
-			tt.end(t, c, up)
+			tt.end(c, up)
 			if got := r.parkedFor(); got != tt.want {
 				t.Errorf("parked for %v, want %v", got, tt.want)
 			}
 		})
+	}
+}
+
+// A client that leaves a session behind that it surely has did not call disconnect() for all.
+func TestFreshSessionWaitsAsLongAsItsSiblings(t *testing.T) {
+	r, s := newScriptedRig(t, nil)
+	c := r.dial()
+	up := s.accept()
+	c.send("40")
+	up.want("40")
+	up.send(`40{"sid":"s"}`)
+	c.want(`40{"sid":"s"`)
+	c.send("40/a,")
+	up.want("40/a,")
+	up.send(`40/a,{"sid":"a"}`)
+	r.await("the reply to be written", func() bool { return testutil.ToFloat64(r.metrics.Packets.Out) > 1 })
+	c.sayClose() // without having read it
+	r.await("parking", func() bool { _, parked := r.proxy.registry.Counts(); return parked == 2 })
+	for _, s := range r.proxy.registry.OldestParked(2) {
+		if got := s.Expires.Sub(s.Since).Round(10 * time.Millisecond); got != 2*time.Minute {
+			t.Errorf("%s parked for %v, want 2m", s.Namespace, got)
+		}
 	}
 }
 

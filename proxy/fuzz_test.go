@@ -64,13 +64,13 @@ func FuzzProxy(f *testing.F) {
 
 // model is a Server between pages and an application, and what is known of them.
 type model struct {
-	t       *testing.T
-	choices []byte
-	parks   bool // the sessions of those that leave
-	proxy   *Server
-	metrics *metrics.Metrics
-	front   *http.Server
-	conns   chan net.Conn // to the front
+	t                *testing.T
+	choices          []byte
+	parkOnDisconnect bool // the sessions of those that leave
+	proxy            *Server
+	metrics          *metrics.Metrics
+	front            *http.Server
+	conns            chan net.Conn // to the front
 
 	mu      sync.Mutex // guards the fields below, and all that pages and sockets keep
 	pages   map[string]*page
@@ -80,8 +80,8 @@ type model struct {
 	wires   []*wire
 }
 
-func newModel(t *testing.T, parks bool) *model {
-	m := &model{t: t, parks: parks, conns: make(chan net.Conn), pages: make(map[string]*page)}
+func newModel(t *testing.T, parkOnDisconnect bool) *model {
+	m := &model{t: t, parkOnDisconnect: parkOnDisconnect, conns: make(chan net.Conn), pages: make(map[string]*page)}
 	for _, name := range []string{"p", "q"} {
 		p := &page{m: m, name: name, spaces: make(map[string]*space)}
 		p.spaces["/"] = &space{page: p, name: "/"}
@@ -90,7 +90,7 @@ func newModel(t *testing.T, parks bool) *model {
 	}
 	cfg := config.Default()
 	cfg.Recovery.MaxDisconnectionDuration = keptFor
-	if parks {
+	if parkOnDisconnect {
 		cfg.Recovery.OnClientDisconnect = config.ParkSession
 	}
 	m.metrics = metrics.New(prometheus.NewRegistry())
@@ -141,7 +141,7 @@ func (m *model) step() {
 			m.disconnect(s)
 		case 1:
 			m.leave(s)
-			if m.parks && m.choice(4) == 0 {
+			if m.parkOnDisconnect && m.choice(4) == 0 {
 				m.again(s)
 			}
 		case 2:
@@ -276,7 +276,7 @@ func (m *model) again(s *space) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if s.page.conn != nil && s.left && s.asked == "" {
-		if twice := m.choice(4); !m.parks && twice > 1 { // disconnect() before the reply, of which nothing is sent, and connect()
+		if twice := m.choice(4); !m.parkOnDisconnect && twice > 1 { // disconnect() before the reply, of which nothing is sent, and connect()
 			first, second := s.connectPacket(""), s.connectPacket("")
 			if twice == 3 {
 				second = s.connectPacket(`"other":"auth"`)
@@ -285,7 +285,7 @@ func (m *model) again(s *space) {
 			return
 		}
 		s.connect()
-		if from := m.socket(s.sid); from != nil && m.parks {
+		if from := m.socket(s.sid); from != nil && m.parkOnDisconnect {
 			for i := range from.sent { // this connection may be stalled, or be cut within what it is sent
 				from.sent[i].attached = true
 			}

@@ -46,11 +46,11 @@ func (s *Server) upstreamRequest(r *http.Request, websocket bool) engineio.Reque
 func (s *Server) handshake(w http.ResponseWriter, r *http.Request, q url.Values, websocket bool) {
 	order := s.handshakes.Add(1)
 	req := s.upstreamRequest(r, websocket)
-	if a, ok := s.answers.get(req); ok {
+	if a, ok := s.cache.get(req); ok {
 		s.metrics.LazyHandshakes.Inc()
 		c := s.answeredClient(r, q, req, order, &a)
-		defer c.containRequest()
-		c.in.lazy = true
+		defer c.recoverRequest()
+		c.receiver.lazy = true
 		c.closeUnlessConnected(connectTimeout)
 		s.open(w, r, c, a, nil)
 		return
@@ -73,9 +73,9 @@ func (s *Server) handshake(w http.ResponseWriter, r *http.Request, q url.Values,
 		}
 	}()
 	a := answer{conn.Handshake(), without(conn.ResponseHeader(), notRelayed)}
-	s.answers.put(req, a)
+	s.cache.put(req, a)
 	c := s.answeredClient(r, q, req, order, &a)
-	defer c.containRequest()
+	defer c.recoverRequest()
 	opened = s.open(w, r, c, a, newLink(s, conn, c))
 }
 
@@ -84,21 +84,21 @@ func (s *Server) answeredClient(r *http.Request, q url.Values, req engineio.Requ
 	var opts engineio.Options
 	a.handshake, opts = s.ownHandshake(a.handshake, req.WebSocket)
 	opts.HandshakeID = q.Get("t")
-	recoverable := s.settings().Recovery.MaxDisconnectionDuration > 0 && s.settings().chosen(q, r.UserAgent())
+	recoverable := s.settings().Recovery.MaxDisconnectionDuration > 0 && s.settings().clientFilter(q, r.UserAgent())
 	c := newClient(s, order, req, a.handshake.SID, opts, recoverable)
 	c.address = s.clientAddress(r)
 	if !req.WebSocket {
-		c.later = laterHeaders(a.header)
+		c.pollHeaders = pollHeadersOf(a.header)
 	}
 	return c
 }
 
-// open answers a handshake, and starts the client and its home, which is nil if it is to be dialled when it is needed. It
+// open answers a handshake, and starts the client and its primary link, which is nil if it is to be dialled when it is needed. It
 // returns false if the client is not open.
-func (s *Server) open(w http.ResponseWriter, r *http.Request, c *client, a answer, home *link) bool {
+func (s *Server) open(w http.ResponseWriter, r *http.Request, c *client, a answer, primary *link) bool {
 	start := func() {
-		if home != nil {
-			home.start()
+		if primary != nil {
+			primary.start()
 		}
 	}
 	if !c.byWebSocket {
@@ -111,7 +111,7 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, c *client, a answe
 	}
 	client, err := upgrade(w, r, a.header)
 	if err != nil {
-		s.log.Debug("websocket handshake failed", "client", c.order, "error", err)
+		s.log.Debug("websocket handshake failed", "client", c.seq, "error", err)
 		return false
 	}
 	c.websocket.Store(true)
@@ -247,13 +247,13 @@ func handles(r *http.Request, q url.Values) bool {
 
 // serveClient handles a request that bears a client's sid. What handles says no to does not come here.
 func (s *Server) serveClient(w http.ResponseWriter, r *http.Request, c *client, q url.Values) {
-	defer c.containRequest()
+	defer c.recoverRequest()
 	transport, upgrading := q.Get("transport"), isUpgrade(r)
 	switch {
 	case transport == "websocket" && upgrading:
 		upgraded, err := upgrade(w, r, nil)
 		if err != nil {
-			s.log.Debug("websocket upgrade failed", "client", c.order, "error", err)
+			s.log.Debug("websocket upgrade failed", "client", c.seq, "error", err)
 			return
 		}
 		c.sock.ServeProbe(upgraded.conn, upgraded.initial, upgraded.answer.Bytes())
@@ -274,7 +274,7 @@ func (s *Server) serveClient(w http.ResponseWriter, r *http.Request, c *client, 
 
 // answer writes the answer to a request of a client.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, c *client, a engineio.Answer) {
-	copyHeader(w.Header(), c.later)
+	copyHeader(w.Header(), c.pollHeaders)
 	s.writeAnswer(w, r, a)
 }
 

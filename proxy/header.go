@@ -81,8 +81,8 @@ func (s *Server) setForwarded(h http.Header, r *http.Request) {
 	}
 }
 
-// laterHeaders are those of a handshake's response that belong on the client's later polling responses too.
-func laterHeaders(h http.Header) http.Header {
+// pollHeadersOf are those of a handshake's response that belong on the client's later polling responses too.
+func pollHeadersOf(h http.Header) http.Header {
 	later := make(http.Header)
 	for name, values := range h {
 		if strings.HasPrefix(name, "Access-Control-") || name == "Vary" {

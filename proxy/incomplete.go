@@ -71,7 +71,7 @@ func (c *client) countPartial(n int) bool {
 		return false
 	}
 	c.partialBytes.Add(int64(n))
-	if c.done.happened() { // detach may have been here before
+	if c.done.HasFired() { // detach may have been here before
 		c.freePartial()
 	}
 	return true

@@ -30,9 +30,9 @@ type lagged struct {
 
 // confirm tells a session that packets have arrived, at once or later; c.mu is held.
 func (c *client) confirm(w *written, packets uint64) {
-	o := &c.out
+	o := &c.sender
 	size := w.bytes + int(packets)*lagOverhead
-	if c.websocket.Load() || c.parks || !c.recoverable || size > min(lagBytes, o.window/4) {
+	if c.websocket.Load() || c.parkOnDisconnect || !c.recoverable || size > min(lagBytes, o.window/4) {
 		o.releaseLagged(0)
 		w.cur.Confirm(w.last)
 		return
@@ -47,28 +47,28 @@ func (c *client) confirm(w *written, packets uint64) {
 
 // releaseAfter arms the timer that confirms what lags; c.mu is held.
 func (c *client) releaseAfter(d time.Duration) {
-	if c.out.lagTimer == nil {
-		c.out.lagTimer = time.AfterFunc(d, c.onLagTimer) // stopped by letGo
+	if c.sender.lagTimer == nil {
+		c.sender.lagTimer = time.AfterFunc(d, c.onLagTimer) // stopped by markClosed
 		return
 	}
-	c.out.lagTimer.Reset(d)
+	c.sender.lagTimer.Reset(d)
 }
 
 func (c *client) onLagTimer() {
-	defer c.contain()
+	defer c.recoverPanic()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return // settleLagged decides
 	}
-	c.out.releaseLagged(lagBytes)
-	if left := c.out.lagged; len(left) > 0 {
+	c.sender.releaseLagged(lagBytes)
+	if left := c.sender.lagged; len(left) > 0 {
 		c.releaseAfter(max(lagTime-time.Since(left[0].time), time.Millisecond))
 	}
 }
 
 // releaseLagged confirms what is older than lagTime, or makes more than limit bytes.
-func (o *outgoing) releaseLagged(limit int) {
+func (o *sender) releaseLagged(limit int) {
 	n := 0
 	for n < len(o.lagged) && (limit == 0 || o.laggedBytes > limit || time.Since(o.lagged[n].time) >= lagTime) {
 		l := &o.lagged[n]
@@ -93,11 +93,11 @@ func (c *client) settleLagged(ending session.Ending) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if ending != session.Lost {
-		for _, l := range c.out.lagged {
+		for _, l := range c.sender.lagged {
 			if l.cur.Suspicious(l.last) {
 				return
 			}
 		}
 	}
-	c.out.releaseLagged(0)
+	c.sender.releaseLagged(0)
 }

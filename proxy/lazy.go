@@ -12,15 +12,15 @@ import (
 	"github.com/holdfast/holdfast/internal/engineio"
 )
 
-// A lazy handshake is answered here, and repeated upstream only when the client sends something that needs a home: a
+// A lazy handshake is answered here, and repeated upstream only when the client sends something that needs a primary link: a
 // CONNECT that cannot resume, say. Most reconnections then cost the upstream nothing. What is answered is what the upstream
 // answered to the last handshake of its kind, so the first of each kind goes there, and so do all once the
 // upstream is in doubt.
 
 const (
-	// maxAnswers bounds the kinds of handshakes whose answers are remembered: web pages choose their origin.
-	maxAnswers = 1024
-	// connectTimeout is how long a client without a home may send nothing, as socket.io's own.
+	// maxCachedHandshakes bounds the kinds of handshakes whose answers are remembered: web pages choose their origin.
+	maxCachedHandshakes = 1024
+	// connectTimeout is how long a client without a primary link may send nothing, as socket.io's own.
 	connectTimeout = 45 * time.Second
 )
 
@@ -37,24 +37,24 @@ type kind struct {
 }
 
 // answers are the upstream's last ones. It is safe for concurrent use; a nil one remembers nothing.
-type answers struct{ last *lru.Cache[kind, answer] }
+type handshakeCache struct{ last *lru.Cache[kind, answer] }
 
-func newAnswers() *answers {
-	last, err := lru.New[kind, answer](maxAnswers)
+func newHandshakeCache() *handshakeCache {
+	last, err := lru.New[kind, answer](maxCachedHandshakes)
 	if err != nil {
 		panic(err) // only for a size below 1
 	}
-	return &answers{last}
+	return &handshakeCache{last}
 }
 
 // kindOf reports whether a handshake's answer can be given in place of the upstream. One that offers subprotocols is the
 // upstream's own to answer.
-func (a *answers) kindOf(r engineio.Request) (k kind, ok bool) {
+func (a *handshakeCache) kindOf(r engineio.Request) (k kind, ok bool) {
 	k = kind{path: r.Path, origin: r.Header.Get("Origin"), websocket: r.WebSocket}
 	return k, a != nil && len(r.Header.Values("Sec-Websocket-Protocol")) == 0
 }
 
-func (a *answers) get(r engineio.Request) (answer, bool) {
+func (a *handshakeCache) get(r engineio.Request) (answer, bool) {
 	if k, ok := a.kindOf(r); ok {
 		return a.last.Get(k)
 	}
@@ -75,7 +75,7 @@ func isReplayed(name string) bool {
 }
 
 // put remembers an answer, with those headers only that are not for one client.
-func (a *answers) put(r engineio.Request, given answer) {
+func (a *handshakeCache) put(r engineio.Request, given answer) {
 	if k, ok := a.kindOf(r); ok {
 		given.header = given.header.Clone()
 		maps.DeleteFunc(given.header, func(name string, _ []string) bool { return !isReplayed(name) })
@@ -84,19 +84,19 @@ func (a *answers) put(r engineio.Request, given answer) {
 }
 
 // forget has the next handshakes answered by the upstream.
-func (a *answers) forget() {
+func (a *handshakeCache) forget() {
 	if a != nil {
 		a.last.Purge()
 	}
 }
 
-// closeUnlessConnected ends a client that has no home by then and has resumed no session.
+// closeUnlessConnected ends a client that has no primary link by then and has resumed no session.
 func (c *client) closeUnlessConnected(timeout time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closeAfterLocked(timeout, func() {
 		c.mu.Lock()
-		unused := c.home == nil && c.sessions.empty()
+		unused := c.primary == nil && c.sessions.empty()
 		c.mu.Unlock()
 		if unused && !c.pauses.has(redialing) {
 			c.sock.Close()
@@ -104,17 +104,17 @@ func (c *client) closeUnlessConnected(timeout time.Duration) {
 	})
 }
 
-// relayLazily relays a message to the home that a client has yet to get. The first decides what the home relays.
+// relayLazily relays a message to the primary link that a client has yet to get. The first decides what the primary link relays.
 func (c *client) relayLazily(data []byte, binary bool) {
-	if c.in.dialing {
+	if c.receiver.dialing {
 		c.wait(data, binary)
 		return
 	}
 	data = slices.Clone(data)
-	c.homeFor(func(home *link) {
-		if c.in.raw {
-			home.relayRaw()
+	c.redialPrimary(func(primary *link) {
+		if c.receiver.raw {
+			primary.relayRaw()
 		}
-		c.toHome(data, binary)
+		c.sendPrimary(data, binary)
 	})
 }

@@ -11,7 +11,7 @@ import (
 
 // The next client of the origin is a stranger: it gets nothing that was for the first only.
 func TestLazyAnswersReplayNothingThatIsForOneClient(t *testing.T) {
-	a := newAnswers()
+	a := newHandshakeCache()
 	req := engineio.Request{Path: "/socket.io/", Header: http.Header{"Origin": {"https://example.org"}}}
 	header := http.Header{
 		"Access-Control-Allow-Origin":      {"https://example.org"},

@@ -29,25 +29,25 @@ type link struct {
 	srv  *Server
 	conn *engineio.Conn
 
-	done ending // of the link
+	done event // of the link
 
 	// Owned by the Conn's input.
 	partial        *partial
 	partialBytes   int       // of partial
 	partialCounted int       // of them, in Server.incomplete
-	touched        []*client // to be woken after this batch
+	toWake         []*client // to be woken after this batch
 	arrived        arrivals
 
 	raw      atomic.Bool                // everything passes between client and upstream as it is
 	sessions snapshot[*session.Session] // changed with mu held
 
-	mu        sync.Mutex            // guards the fields below
-	client    *client               // whose home this is, or nil
-	used      bool                  // a namespace was connected on it, or everything passes
-	pending   map[string]connecting // by the namespaces whose CONNECT reply is awaited
-	spent     map[string]struct{}   // namespaces that a DISCONNECT was sent for: never connected here again
-	former    map[string]struct{}   // namespaces whose session has ended: see late
-	congested []*client             // paused until the upstream takes more
+	mu             sync.Mutex            // guards the fields below
+	client         *client               // whose primary link this is, or nil
+	used           bool                  // a namespace was connected on it, or everything passes
+	pending        map[string]connecting // by the namespaces whose CONNECT reply is awaited
+	disconnectedNS map[string]struct{}   // namespaces that a DISCONNECT was sent for: never connected here again
+	endedNS        map[string]struct{}   // namespaces whose session has ended: see late
+	congested      []*client             // paused until the upstream takes more
 	// queuedCounted is how much of what waits for the upstream is counted in Server.incomplete.
 	queuedCounted int
 	ended         bool
@@ -81,7 +81,7 @@ func newLink(s *Server, conn *engineio.Conn, c *client) *link {
 	l := &link{
 		srv: s, conn: conn, client: c,
 	}
-	c.takeHome(l)
+	c.setPrimary(l)
 	return l
 }
 
@@ -93,19 +93,19 @@ func (l *link) start() {
 
 // abandon closes a link that was not started.
 func (l *link) abandon() {
-	l.done.happen()
+	l.done.Fire()
 	l.conn.Close()
 }
 
 // connect sends a CONNECT for a fresh namespace. It returns false if another link has to be used.
 func (l *link) connect(c *client, namespace string, data []byte) bool {
-	binding := l.srv.binder.session(c.bound, data)
+	binding := l.srv.binder.session(c.bindingDigest, data)
 	l.mu.Lock()
-	_, spent := l.spent[namespace]
+	_, disconnectedNS := l.disconnectedNS[namespace]
 	_, waits := l.pending[namespace]
 	open := l.sessions.get(namespace) != nil
-	worn := max(len(l.spent), len(l.former)) >= maxEndedNamespaces
-	if l.ended || spent || waits || open || worn {
+	worn := max(len(l.disconnectedNS), len(l.endedNS)) >= maxEndedNamespaces
+	if l.ended || disconnectedNS || waits || open || worn {
 		l.mu.Unlock()
 		return false
 	}
@@ -206,7 +206,7 @@ func (l *link) noteCongested(c *client) bool {
 
 // Drained implements engineio.ConnHandler.
 func (l *link) Drained() {
-	defer l.contain()
+	defer l.recoverPanic()
 	l.mu.Lock()
 	clients := l.congested
 	l.congested = nil
@@ -264,18 +264,18 @@ func (l *link) attachment(data []byte) {
 
 // Flush implements engineio.ConnHandler: it wakes the clients that a batch of messages was for.
 func (l *link) Flush() {
-	defer l.contain()
+	defer l.recoverPanic()
 	l.deliver()
-	for i, c := range l.touched {
-		l.touched[i] = nil
+	for i, c := range l.toWake {
+		l.toWake[i] = nil
 		c.sock.Wake()
 	}
-	l.touched = l.touched[:0]
+	l.toWake = l.toWake[:0]
 }
 
-func (l *link) touch(c *client) {
-	if !slices.Contains(l.touched, c) {
-		l.touched = append(l.touched, c)
+func (l *link) markForWake(c *client) {
+	if !slices.Contains(l.toWake, c) {
+		l.toWake = append(l.toWake, c)
 	}
 }
 
@@ -288,7 +288,7 @@ func (l *link) deliver() {
 	l.arrived = arrivals{}
 	c := clientOf(a.cur.Owner())
 	c.deliver(a.cur, a.n)
-	l.touch(c)
+	l.markForWake(c)
 }
 
 // dispatch handles a whole packet from the server.
@@ -303,7 +303,7 @@ func (l *link) dispatch(p *packet) {
 	s := l.sessions.find(p.h.Namespace)
 	switch {
 	case s != nil:
-	case l.late(p):
+	case l.isLatePacket(p):
 		return
 	default:
 		l.relay(p.data, false)
@@ -315,7 +315,7 @@ func (l *link) dispatch(p *packet) {
 	l.append(s, p)
 	if p.h.EndsSocket() {
 		l.deliver()
-		l.forget(s)
+		l.remove(s)
 		l.srv.registry.Close(s, reason.ServerDisconnect)
 		l.closeIfUnused()
 	}
@@ -336,13 +336,13 @@ func (l *link) refused(p *packet) bool {
 // late reports whether a packet without a session is of one that has ended: the server sent it before it knew, or a client
 // that has left and connects again would take it for the new session's. An event would bear no offset there, and spoil the
 // one that the client has; a DISCONNECT would end it for good. The answer to what the client asked is for who asked.
-func (l *link) late(p *packet) bool {
+func (l *link) isLatePacket(p *packet) bool {
 	if !p.h.IsEvent() && !p.h.EndsSocket() {
 		return false
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_, ok := l.former[string(p.h.Namespace)]
+	_, ok := l.endedNS[string(p.h.Namespace)]
 	return ok
 }
 
@@ -405,7 +405,7 @@ func (l *link) connected(p *packet) {
 	}
 	place, plain := socketio.PIDPlace(p.data)
 	if !plain && bytes.Contains(p.data, []byte(`"pid"`)) {
-		l.srv.ownCSR.Do(func() {
+		l.srv.upstreamRecoversOnce.Do(func() {
 			l.srv.log.Info("the upstream recovers connections itself: its sessions pass as they are (logged once)")
 		})
 	}
@@ -420,7 +420,7 @@ func (l *link) connected(p *packet) {
 	l.answeredLocked(namespace)
 	l.mu.Unlock()
 	if attached {
-		l.touch(c)
+		l.markForWake(c)
 		return
 	}
 	if !l.closeIfUnused() { // nobody is there to have it
@@ -447,14 +447,14 @@ func (r connectReply) withPID(s *session.Session) []byte {
 // disconnect tells the server that a namespace's socket is gone.
 func (l *link) disconnect(namespace string) {
 	l.mu.Lock()
-	note(&l.spent, namespace)
-	note(&l.former, namespace) // without a client that is to have more of it
+	addTo(&l.disconnectedNS, namespace)
+	addTo(&l.endedNS, namespace) // without a client that is to have more of it
 	l.mu.Unlock()
 	l.conn.Send(socketio.AppendDisconnect(nil, namespace), nil)
 	l.conn.Flush()
 }
 
-// relay passes a message that belongs to no session to the client whose home this is.
+// relay passes a message that belongs to no session to the client whose primary link this is.
 func (l *link) relay(data []byte, binary bool) {
 	l.mu.Lock()
 	c := l.client
@@ -468,7 +468,7 @@ func (l *link) relayTo(c *client, data []byte, binary bool) {
 	}
 	l.deliver()
 	c.relay(data, binary, l)
-	l.touch(c)
+	l.markForWake(c)
 }
 
 // add puts a session on the link.
@@ -479,19 +479,19 @@ func (l *link) add(s *session.Session) {
 }
 
 // forget takes a session off the link.
-func (l *link) forget(s *session.Session) {
+func (l *link) remove(s *session.Session) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.sessions.get(s.Namespace()) == s {
 		l.sessions.remove(s.Namespace())
 	}
 	if s.PID() != "" { // else the client has no offset to be spoilt, and gets all as it is
-		note(&l.former, s.Namespace())
+		addTo(&l.endedNS, s.Namespace())
 	}
 }
 
 // note adds to a set that most links never need.
-func note(set *map[string]struct{}, namespace string) {
+func addTo(set *map[string]struct{}, namespace string) {
 	if *set == nil {
 		*set = make(map[string]struct{})
 	}
@@ -499,19 +499,19 @@ func note(set *map[string]struct{}, namespace string) {
 }
 
 // left takes a session off the link for which the client has sent a DISCONNECT.
-func (l *link) left(s *session.Session) {
-	l.forget(s)
+func (l *link) disconnected(s *session.Session) {
+	l.remove(s)
 	l.mu.Lock()
-	note(&l.spent, s.Namespace())
+	addTo(&l.disconnectedNS, s.Namespace())
 	l.mu.Unlock()
 	l.closeIfUnused()
 }
 
 // SessionsClosed implements session.Upstream.
 func (l *link) SessionsClosed(ended []*session.Session, _ reason.Reason) {
-	defer l.contain()
+	defer l.recoverPanic()
 	for _, s := range ended {
-		l.forget(s)
+		l.remove(s)
 	}
 	if l.closeIfUnused() {
 		return
@@ -523,7 +523,7 @@ func (l *link) SessionsClosed(ended []*session.Session, _ reason.Reason) {
 
 // SetReadPaused implements session.Upstream: the link is not read while any session is over its window.
 func (l *link) SetReadPaused(paused bool) {
-	defer l.contain()
+	defer l.recoverPanic()
 	l.holdMu.Lock()
 	defer l.holdMu.Unlock()
 	if paused {
@@ -542,7 +542,7 @@ func (l *link) SetReadPaused(paused bool) {
 // connection ends while it is being connected.
 const lateReply = 5 * time.Second
 
-// release says that the link is its client's home no longer. If the client is gone, nobody wants the CONNECT replies that
+// release says that the link is its client's primary link no longer. If the client is gone, nobody wants the CONNECT replies that
 // are still to come.
 func (l *link) release(c *client, gone bool) {
 	l.mu.Lock()
@@ -559,14 +559,14 @@ func (l *link) release(c *client, gone bool) {
 }
 
 func (l *link) giveUpReplies() {
-	defer l.contain()
+	defer l.recoverPanic()
 	l.mu.Lock()
 	l.gone = true
 	l.mu.Unlock()
 	l.closeIfUnused()
 }
 
-// closeIfUnused closes a link that is no client's home and has no sessions. It reports whether the link is closed.
+// closeIfUnused closes a link that is no client's primary link and has no sessions. It reports whether the link is closed.
 func (l *link) closeIfUnused() bool {
 	l.mu.Lock()
 	unused := l.client == nil && l.sessions.empty() && (len(l.pending) == 0 || l.gone)
@@ -585,16 +585,16 @@ func (l *link) closeIfUnused() bool {
 // Closed implements engineio.ConnHandler: the link's sessions end, and their clients are told by the
 // end of their transports, after what the server had sent before.
 func (l *link) Closed(err error) {
-	defer l.done.happen()
+	defer l.done.Fire()
 	defer l.srv.removeLink(l)
-	defer l.contain()
+	defer l.recoverPanic()
 	l.freePartial()
 	l.Flush() // where a batch panicked
-	left := l.endAll()
+	left := l.detachAll()
 	l.Drained()
 
 	if !errors.Is(err, engineio.ErrClosed) {
-		l.srv.answers.forget() // the upstream may be another one now
+		l.srv.cache.forget() // the upstream may be another one now
 	}
 	level := slog.LevelDebug
 	if errors.Is(err, engineio.ErrSilent) {
@@ -615,30 +615,30 @@ func (l *link) Closed(err error) {
 		left.showTooBig()
 	}
 	for _, s := range left.sessions {
-		l.srv.guard(func() { l.lose(s, why, orderly) })
+		l.srv.safely(func() { l.abortSession(s, why, orderly) })
 	}
 	for _, w := range left.waiting { // nobody answers their CONNECT
 		if w.client != nil {
 			w.client.end(orderly)
 		}
 	}
-	if left.home != nil {
-		left.home.homeLost(l, left.needed || len(left.sessions) > 0, orderly)
+	if left.primary != nil {
+		left.primary.onPrimaryLost(l, left.needed || len(left.sessions) > 0, orderly)
 	}
 }
 
 // remains is what was on a link when it ended.
-type remains struct {
-	home     *client // the client whose home it was, or nil
+type detachedLink struct {
+	primary  *client // the client whose primary link it was, or nil
 	needed   bool    // by that client, even without a session
 	sessions []*session.Session
 	waiting  []connecting // for the reply to a CONNECT
 }
 
 // showTooBig lets the clients see that the server found a message too big.
-func (r *remains) showTooBig() {
-	if r.home != nil {
-		r.home.sock.ShowTooBig()
+func (r *detachedLink) showTooBig() {
+	if r.primary != nil {
+		r.primary.sock.ShowTooBig()
 	}
 	for _, s := range r.sessions {
 		if c := clientOf(s.Attached()); c != nil {
@@ -647,13 +647,13 @@ func (r *remains) showTooBig() {
 	}
 }
 
-// endAll takes everything off the link, which has ended.
-func (l *link) endAll() remains {
+// detachAll takes everything off the link, which has ended.
+func (l *link) detachAll() detachedLink {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.ended = true
-	r := remains{
-		home: l.client, needed: len(l.pending) > 0 || l.raw.Load(),
+	r := detachedLink{
+		primary: l.client, needed: len(l.pending) > 0 || l.raw.Load(),
 		sessions: l.sessions.all(), waiting: slices.Collect(maps.Values(l.pending)),
 	}
 	l.sessions.clear()
@@ -661,7 +661,7 @@ func (l *link) endAll() remains {
 }
 
 // lose ends a session whose link has ended, and its client.
-func (l *link) lose(s *session.Session, why reason.Reason, orderly bool) {
+func (l *link) abortSession(s *session.Session, why reason.Reason, orderly bool) {
 	l.srv.registry.Close(s, why)
 	// After Close: who resumes it before is told, and after it nobody can.
 	if c := clientOf(s.Attached()); c != nil {

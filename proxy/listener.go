@@ -20,7 +20,7 @@ func (s *Server) Listener(ln net.Listener, tls bool) net.Listener {
 		Refused:  s.refused,
 		Failed:   s.acceptFailed,
 		NoLoop:   s.noLoop,
-		Panicked: s.panicked,
+		Panicked: s.reportPanic,
 	})
 }
 
@@ -70,7 +70,7 @@ func (s *Server) matchUpgrade(r *http.Request) http.HandlerFunc {
 		return nil
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
-		defer s.containRequest()
+		defer s.recoverRequest()
 		serve(w, r)
 	}
 }

@@ -75,8 +75,8 @@ func (m *model) must(ok bool, format string, args ...any) {
 	}
 }
 
-// event reads an event's arguments: ["n", number, ...] or ["c", number, ...]. It is of no name if it is none of these.
-func event(packet string) (name string, number int, args []json.RawMessage) {
+// parseEvent reads an event's arguments: ["n", number, ...] or ["c", number, ...]. It is of no name if it is none of these.
+func parseEvent(packet string) (name string, number int, args []json.RawMessage) {
 	at := strings.IndexByte(packet, '[')
 	if at < 0 || json.Unmarshal([]byte(packet[at:]), &args) != nil || len(args) < 2 {
 		return "", 0, nil
@@ -154,7 +154,7 @@ func (m *model) fromClient(l *upstreamLink, message string, binary bool) {
 func (m *model) clientEvent(l *upstreamLink, packet string) {
 	_, namespace, _ := split(packet)
 	s := l.spaces[namespace]
-	_, number, _ := event(packet)
+	_, number, _ := parseEvent(packet)
 	m.must(s != nil && s.alive || l.dropped[namespace], "%q for a namespace that is not connected", packet)
 	if s != nil {
 		m.must(number > s.got, "event %d of %s came after %d", number, s.page, s.got)
@@ -260,13 +260,13 @@ func (s *space) connected(payload string) {
 // handle handles a whole event: it must be the next one of its socket's.
 func (s *space) handle(packet string) {
 	m := s.page.m
-	if m.parks && s.left { // as socket.io-client
+	if m.parkOnDisconnect && s.left { // as socket.io-client
 		if s.asked != "" {
 			s.aside = append(s.aside, packet)
 		}
 		return
 	}
-	name, number, args := event(packet)
+	name, number, args := parseEvent(packet)
 	from := m.socket(s.sid)
 	if name != "n" || from == nil || number > len(from.sent) || number < 1 {
 		m.must(false, "%s got %.80q", s.page.name, packet)

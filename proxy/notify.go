@@ -68,7 +68,7 @@ func (s *Server) flushNotified(cursors []*session.Cursor) {
 
 // SessionParked implements session.Upstream.
 func (l *link) SessionParked(s *session.Session, why reason.Reason, d time.Duration) {
-	defer l.contain()
+	defer l.recoverPanic()
 	if n := l.srv.notify; n != nil && n.parked != nil {
 		l.conn.Send(notification(s.Namespace(), n.parked, fmt.Sprintf(`{"reason":%s,"expires_in":%s}`, jsonString(string(why)), seconds(d))), nil)
 	}
@@ -76,7 +76,7 @@ func (l *link) SessionParked(s *session.Session, why reason.Reason, d time.Durat
 
 // SessionResumed implements session.Upstream.
 func (l *link) SessionResumed(s *session.Session, away time.Duration, missed int) {
-	defer l.contain()
+	defer l.recoverPanic()
 	if n := l.srv.notify; n != nil && n.resumed != nil {
 		l.conn.Send(notification(s.Namespace(), n.resumed, fmt.Sprintf(`{"away":%s,"missed":%d}`, seconds(away), missed)), nil)
 	}
@@ -119,5 +119,5 @@ func (n *notifier) suspect(data []byte) bool {
 func (c *client) refuseForged() {
 	c.srv.metrics.EventsDropped.Forged.Inc()
 	const what = "an event with a name of holdfast's own, or none that can be read, was dropped"
-	c.srv.limitedLog.Log(slog.LevelInfo, what, what, "client", c.order)
+	c.srv.limitedLog.Log(slog.LevelInfo, what, what, "client", c.seq)
 }

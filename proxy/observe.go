@@ -23,17 +23,17 @@ func (s *Server) recovered(c *client, namespace string, why reason.Reason, r ses
 	s.metrics.Recovered(why)
 	s.metrics.DisconnectionDuration.Observe(r.Away.Seconds())
 	s.recorder.Recovered(status.Recovery{
-		Client: c.order, Namespace: namespace, Reason: why, Missed: r.Missed, AwaySeconds: r.Away.Seconds(),
+		Client: c.seq, Namespace: namespace, Reason: why, Missed: r.Missed, AwaySeconds: r.Away.Seconds(),
 	})
-	s.log.Info("recovered", "client", c.order, "namespace", namespace, "reason", string(why),
+	s.log.Info("recovered", "client", c.seq, "namespace", namespace, "reason", string(why),
 		"missed", r.Missed, "away", r.Away.Round(time.Millisecond))
 }
 
 // notRecovered tells of a client that presented a pid and does not get its session.
 func (s *Server) notRecovered(c *client, namespace string, why reason.Reason) {
 	s.metrics.RecoveryFailed(why)
-	s.recorder.Failed(status.Failure{Client: c.order, Namespace: namespace, Reason: why})
-	attrs := []any{"client", c.order, "namespace", namespace, "reason", string(why)}
+	s.recorder.Failed(status.Failure{Client: c.seq, Namespace: namespace, Reason: why})
+	attrs := []any{"client", c.seq, "namespace", namespace, "reason", string(why)}
 	if why == reason.Limit { // as often as the client likes
 		s.limitedLog.Log(slog.LevelWarn, "", "not recovered", append(attrs, "address", c.address.String())...)
 		return
@@ -53,13 +53,13 @@ func (s *Server) dialled(err error, took time.Duration) {
 		s.recorder.Dialled(status.DialRejected, nil)
 	case errors.Is(err, context.DeadlineExceeded):
 		s.metrics.Dials.Timeout.Inc()
-		s.answers.forget()
+		s.cache.forget()
 		s.recorder.Dialled(status.DialTimeout, err)
 		return
 	default:
 		s.metrics.Dials.Error.Inc()
 		if !errors.Is(err, context.Canceled) { // else the client has gone, which is not the upstream's fault
-			s.answers.forget()
+			s.cache.forget()
 			s.recorder.Dialled(status.DialError, err)
 		}
 		return
@@ -99,7 +99,7 @@ func (s *Server) transports() (clients, links status.Transports) {
 	for _, c := range s.clients {
 		count(&clients, c.websocket.Load())
 	}
-	for l := range s.allLink {
+	for l := range s.links {
 		count(&links, l.conn.Transport() == "websocket")
 	}
 	return clients, links
@@ -166,9 +166,9 @@ func shownURL(raw string) string {
 
 // Panicked implements session.Observer.
 func (o *observer) Panicked(v any, sessions []*session.Session) {
-	(*Server)(o).panicked(v)
+	(*Server)(o).reportPanic(v)
 	for _, s := range sessions {
-		linkOf(s).Fail()
+		linkOf(s).Abort()
 	}
 }
 

@@ -104,7 +104,7 @@ func (s *Server) passThrough(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	defer context.AfterFunc(s.drained, cancel)()
 	w.Header()["Content-Type"] = nil // the server's, or none: net/http is not to guess
-	handler := s.passed
+	handler := s.reverseProxy
 	if hasKey(r.URL.RawQuery, "sid") && hasKey(r.URL.RawQuery, "transport") {
 		handler = s.passedBySID
 	}

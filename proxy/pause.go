@@ -6,7 +6,7 @@ import "sync"
 type pauseReason uint8
 
 const (
-	// redialing means that the client's further home is dialled: nothing may overtake what it is for.
+	// redialing means that the client's further primary link is dialled: nothing may overtake what it is for.
 	redialing pauseReason = iota
 	// congested means that a link takes no more. It counts once for each such link.
 	congested

@@ -44,7 +44,7 @@ func congest(r *rig, c *client, links ...*link) {
 	}
 	c.sock.Input(func() {
 		for _, l := range links {
-			c.touch(l)
+			c.markForFlush(l)
 		}
 	})
 	for _, l := range links {
@@ -106,7 +106,7 @@ func TestClientStaysPausedForItsOtherLink(t *testing.T) {
 	}
 }
 
-// A further home that was dialled does not undo that a link is congested.
+// A further primary link that was dialled does not undo that a link is congested.
 func TestClientStaysPausedAfterItsHomeWasDialled(t *testing.T) {
 	r, s := newScriptedRig(t, nil)
 	c := r.dial()
@@ -140,7 +140,7 @@ func TestClientStaysPausedAfterItsHomeWasDialled(t *testing.T) {
 	}
 }
 
-// The server is not asked any longer for a further home of a client that has gone.
+// The server is not asked any longer for a further primary link of a client that has gone.
 func TestDialEndsWithItsClient(t *testing.T) {
 	url, s, asked, answer := slowUpstream(t)
 	r := newRig(t, func(c *config.Config) { c.Upstream.URL = url })
@@ -156,7 +156,7 @@ func TestDialEndsWithItsClient(t *testing.T) {
 	c.want("40/a,", "40/b,")
 	c.send("41/a,", "40/a,")
 	upstream := <-asked
-	r.byOrder(1).giveUp(reason.Takeover)
+	r.byOrder(1).abort(reason.Takeover)
 	select {
 	case <-upstream.Done():
 	case <-time.After(5 * time.Second): // the handshake's time is 10 s
@@ -174,7 +174,7 @@ func TestAllLinksOfWaitingMessagesAreHeld(t *testing.T) {
 	cl := r.byOrder(1)
 	r.proxy.mu.Lock()
 	links := make([]*link, 0, 2)
-	for l := range r.proxy.allLink {
+	for l := range r.proxy.links {
 		links = append(links, l)
 	}
 	r.proxy.mu.Unlock()
@@ -190,13 +190,13 @@ func TestAllLinksOfWaitingMessagesAreHeld(t *testing.T) {
 	defer cl.mu.Unlock()
 	for range 3 { // once each, however many messages there are
 		for _, l := range links {
-			cl.out.pushRaw(make([]byte, cl.out.window), false, l)
+			cl.sender.pushRaw(make([]byte, cl.sender.window), false, l)
 		}
 	}
 	if got := holds(); !slices.Equal(got, []int{1, 1}) {
 		t.Errorf("the links are held %v times, want once each", got)
 	}
-	cl.out.close()
+	cl.sender.close()
 	if got := holds(); !slices.Equal(got, []int{0, 0}) {
 		t.Errorf("then the links are held %v times, want not at all", got)
 	}

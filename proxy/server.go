@@ -29,33 +29,33 @@ var ErrDraining = errors.New("proxy: shutting down")
 // Server is the proxy. It is an http.Handler and safe for concurrent use.
 type Server struct {
 	// Immutable.
-	log         *slog.Logger
-	metrics     *metrics.Metrics
-	upstream    *upstream.Upstream
-	registry    *session.Registry
-	budget      *buffer.Budget
-	recorder    *status.Recorder
-	binder      *binder
-	answers     *answers // nil unless handshakes are lazy
-	passed      *httputil.ReverseProxy
-	passedBySID *httputil.ReverseProxy // each request on a connection of its own
-	drained     context.Context        // what passes through is cut when it ends
-	cut         context.CancelFunc     // ends drained
-	notify      *notifier
-	bundle      *clientjs.Bundle // nil where the upstream's client is left
+	log          *slog.Logger
+	metrics      *metrics.Metrics
+	upstream     *upstream.Upstream
+	registry     *session.Registry
+	budget       *buffer.Budget
+	recorder     *status.Recorder
+	binder       *binder
+	cache        *handshakeCache // nil unless handshakes are lazy
+	reverseProxy *httputil.ReverseProxy
+	passedBySID  *httputil.ReverseProxy // each request on a connection of its own
+	drained      context.Context        // what passes through is cut when it ends
+	cut          context.CancelFunc     // ends drained
+	notify       *notifier
+	bundle       *clientjs.Bundle // nil where the upstream's client is left
 
 	current    atomic.Pointer[settings] // changed by Reload
 	incomplete incomplete
 	limitedLog *limit.Logger
 
-	handshakes atomic.Uint64 // numbers the clients by their handshakes
-	draining   atomic.Bool
-	rawLogged  sync.Once
-	ownCSR     sync.Once // logs that the server recovers connections itself
+	handshakes           atomic.Uint64 // numbers the clients by their handshakes
+	draining             atomic.Bool
+	rawLogged            sync.Once
+	upstreamRecoversOnce sync.Once // logs that the server recovers connections itself
 
 	mu       sync.Mutex // guards the fields below
 	clients  map[string]*client
-	allLink  map[*link]struct{}
+	links    map[*link]struct{}
 	openings int           // handshakes of WebSockets that are being answered without net/http, which would wait for them
 	passing  int           // requests and WebSockets that pass through, and downloads of the bundle
 	idle     chan struct{} // closed when the last link, opening and passing ends, while Shutdown waits
@@ -66,10 +66,10 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 	s := &Server{
 		log: log, limitedLog: limit.NewLogger(log), metrics: m, recorder: status.NewRecorder(),
 		binder:  newBinder(cfg.Recovery.Bind),
-		clients: make(map[string]*client), allLink: make(map[*link]struct{}),
+		clients: make(map[string]*client), links: make(map[*link]struct{}),
 	}
 	if cfg.Upstream.Handshake == config.Lazy {
-		s.answers = newAnswers()
+		s.cache = newHandshakeCache()
 	}
 	set, err := newSettings(cfg, nil)
 	if err != nil {
@@ -81,7 +81,7 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 	}); err != nil {
 		return nil, err
 	}
-	s.passed = s.newPassthrough(s.upstream.RoundTripper())
+	s.reverseProxy = s.newPassthrough(s.upstream.RoundTripper())
 	s.passedBySID = s.newPassthrough(s.upstream.UnsharedRoundTripper())
 	s.drained, s.cut = context.WithCancel(context.Background())
 	s.notify = newNotifier(cfg.Notify)
@@ -113,7 +113,7 @@ func (s *Server) Ready() error {
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	defer s.containRequest()
+	defer s.recoverRequest()
 	if doubtfulEnd(r) {
 		w.Header().Set("Connection", "close")
 	}
@@ -236,20 +236,20 @@ func (s *Server) removeClient(c *client) {
 
 func (s *Server) addLink(l *link) {
 	s.mu.Lock()
-	s.allLink[l] = struct{}{}
+	s.links[l] = struct{}{}
 	s.mu.Unlock()
 }
 
 func (s *Server) removeLink(l *link) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.allLink, l)
+	delete(s.links, l)
 	s.idleLocked()
 }
 
 // idleLocked tells Shutdown if there is nothing left to wait for.
 func (s *Server) idleLocked() {
-	if len(s.allLink) == 0 && s.openings == 0 && s.passing == 0 && s.idle != nil {
+	if len(s.links) == 0 && s.openings == 0 && s.passing == 0 && s.idle != nil {
 		close(s.idle)
 		s.idle = nil
 	}
@@ -298,14 +298,14 @@ func (s *Server) closeAll() {
 	deadline := time.Now().Add(closeTimeout)
 	for _, c := range clients {
 		select {
-		case <-c.done.wait():
+		case <-c.done.Done():
 		case <-time.After(time.Until(deadline)):
 			c.sock.Abort() // as broken
 		}
 	}
 	s.mu.Lock()
-	links := make([]*link, 0, len(s.allLink))
-	for l := range s.allLink {
+	links := make([]*link, 0, len(s.links))
+	for l := range s.links {
 		links = append(links, l)
 	}
 	s.mu.Unlock()
@@ -315,7 +315,7 @@ func (s *Server) closeAll() {
 	deadline = time.Now().Add(closeTimeout)
 	for _, l := range links {
 		select {
-		case <-l.done.wait():
+		case <-l.done.Done():
 		case <-time.After(time.Until(deadline)):
 		}
 	}

@@ -16,7 +16,7 @@ type settings struct {
 	config.Config
 	trusted          []netip.Prefix
 	paths            []string // EngineIO.Paths without the slash at the end
-	chosen           func(query url.Values, userAgent string) bool
+	clientFilter     func(query url.Values, userAgent string) bool
 	recoverable      func(namespace string) bool
 	handshakeRate    *limit.AddressRate
 	failedResumeRate *limit.AddressRate
@@ -26,7 +26,7 @@ type settings struct {
 func newSettings(cfg config.Config, old *settings) (*settings, error) {
 	set := &settings{Config: cfg, trusted: cfg.TrustedPrefixes(), recoverable: cfg.Recovery.Namespaces.Filter()}
 	var err error
-	if set.chosen, err = cfg.Recovery.Clients.Filter(); err != nil {
+	if set.clientFilter, err = cfg.Recovery.Clients.Filter(); err != nil {
 		return nil, err
 	}
 	for _, p := range cfg.EngineIO.Paths {

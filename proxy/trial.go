@@ -103,7 +103,7 @@ func judge(packet []byte) session.Verdict {
 
 // startTrial begins a trial, behind those of other sessions; c.mu is held.
 func (c *client) startTrial(cur *session.Cursor, t *session.Trial) {
-	o := &c.out
+	o := &c.sender
 	if len(o.trials) == 0 {
 		pending := o.pending[o.head:]
 		o.pending, o.head = nil, 0
@@ -119,7 +119,7 @@ func (c *client) startTrial(cur *session.Cursor, t *session.Trial) {
 }
 
 // trial is the one that is under way, or nil.
-func (o *outgoing) trial() *trial {
+func (o *sender) trial() *trial {
 	for _, t := range o.trials {
 		if t.phase != over {
 			return t
@@ -129,7 +129,7 @@ func (o *outgoing) trial() *trial {
 }
 
 // holdBack keeps packets for after the trials.
-func (o *outgoing) holdBack(cur *session.Cursor, n int) {
+func (o *sender) holdBack(cur *session.Cursor, n int) {
 	if last := len(o.held) - 1; last >= 0 && o.held[last].cur == cur {
 		o.held[last].n += n
 		return
@@ -138,19 +138,19 @@ func (o *outgoing) holdBack(cur *session.Cursor, n int) {
 }
 
 // trialSettling reports whether the client is to be sent all else first.
-func (o *outgoing) trialSettling() bool {
+func (o *sender) trialSettling() bool {
 	t := o.trial()
 	return t == nil || t.phase == settling || t.phase == upgrading
 }
 
 // trialSends reports whether a unit is to be written.
-func (o *outgoing) trialSends() bool {
+func (o *sender) trialSends() bool {
 	t := o.trial()
 	return t != nil && t.phase == sending
 }
 
 // trialAwaits reports whether a ping is wanted.
-func (o *outgoing) trialAwaits() bool {
+func (o *sender) trialAwaits() bool {
 	if len(o.trials) == 0 {
 		return false
 	}
@@ -160,7 +160,7 @@ func (o *outgoing) trialAwaits() bool {
 
 // fillTrial writes a unit if it is time for it, and reports whether the rest may be written; c.mu is held.
 func (c *client) fillTrial() bool {
-	o := &c.out
+	o := &c.sender
 	if o.ending {
 		c.endTrials()
 		return true
@@ -173,7 +173,7 @@ func (c *client) fillTrial() bool {
 
 // writeUnit sends a unit's packets as those of trialNamespace.
 func (c *client) writeUnit(t *trial) {
-	o := &c.out
+	o := &c.sender
 	t.size = 0
 	t.watch = o.watch + 1
 	add := func(data []byte, binary bool) {
@@ -207,7 +207,7 @@ func (c *client) writeUnit(t *trial) {
 
 // trialSettled begins to wait until all that was written has arrived; c.mu is held.
 func (c *client) trialSettled() {
-	o := &c.out
+	o := &c.sender
 	t := o.trial()
 	if t == nil || t.phase != settling || o.head < len(o.pending) {
 		return
@@ -219,7 +219,7 @@ func (c *client) trialSettled() {
 
 // trialConfirmed goes on if what a trial waits for has arrived; c.mu is held.
 func (c *client) trialConfirmed() {
-	o := &c.out
+	o := &c.sender
 	t := o.trial()
 	if t == nil || t.phase != confirming && t.phase != flying || o.confirmed < t.upTo {
 		return
@@ -235,8 +235,8 @@ func (c *client) trialConfirmed() {
 	case t.Resync:
 		c.enter(t, holding, confirmPatience)
 		c.closeAfterLocked(0, func() {
-			defer c.contain()
-			c.giveUp(reason.TransportClose)
+			defer c.recoverPanic()
+			c.abort(reason.TransportClose)
 		})
 	case c.websocket.Load() && !c.awaitsSiblings(t):
 		c.pauseTrial(t)
@@ -268,7 +268,7 @@ func (c *client) pauseTrial(t *trial) {
 func (c *client) enter(t *trial, p trialPhase, d time.Duration) {
 	t.stop()
 	t.phase, t.since = p, time.Now()
-	t.timer = time.AfterFunc(d, func() { c.trialTimeout(t, p) }) // stopped by the next phase, or letGo
+	t.timer = time.AfterFunc(d, func() { c.trialTimeout(t, p) }) // stopped by the next phase, or markClosed
 }
 
 func (t *trial) stop() {
@@ -278,14 +278,14 @@ func (t *trial) stop() {
 }
 
 func (c *client) trialTimeout(t *trial, p trialPhase) {
-	defer c.contain()
+	defer c.recoverPanic()
 	if p == upgrading && c.awaitUpgrade(t, c.sock.Probing()) {
 		return
 	}
 	c.mu.Lock()
 	switch {
 	case c.closed || t.phase != p:
-	case p == upgrading && (c.out.head < len(c.out.pending) || c.out.confirmed < c.out.count):
+	case p == upgrading && (c.sender.head < len(c.sender.pending) || c.sender.confirmed < c.sender.count):
 		t.phase = settling // the replies to further CONNECTs are to arrive, too
 		c.trialSettled()
 	case p == upgrading:
@@ -327,7 +327,7 @@ func (c *client) awaitUpgrade(t *trial, probing bool) bool {
 func (c *client) endTrial(t *trial) {
 	t.stop()
 	t.phase = over
-	if c.out.trial() == nil {
+	if c.sender.trial() == nil {
 		c.endTrials()
 		return
 	}
@@ -336,7 +336,7 @@ func (c *client) endTrial(t *trial) {
 
 // endTrials ends all trials, and lets the sessions go on.
 func (c *client) endTrials() {
-	o := &c.out
+	o := &c.sender
 	o.stopTrials()
 	held := o.held
 	o.trials, o.held = nil, nil
@@ -347,7 +347,7 @@ func (c *client) endTrials() {
 
 // dropTrial forgets the trial of a session that the client leaves; c.mu is held.
 func (c *client) dropTrial(cur *session.Cursor) {
-	o := &c.out
+	o := &c.sender
 	for i, t := range o.trials {
 		if t.cur == cur {
 			o.trials = slices.Delete(o.trials, i, i+1)
@@ -357,7 +357,7 @@ func (c *client) dropTrial(cur *session.Cursor) {
 	}
 }
 
-func (o *outgoing) stopTrials() {
+func (o *sender) stopTrials() {
 	for _, t := range o.trials {
 		t.stop()
 	}
@@ -366,7 +366,7 @@ func (o *outgoing) stopTrials() {
 // judgeTrial tells the session on trial if it was a unit that ended the client's connection. The client is closed.
 func (c *client) judgeTrial(ending session.Ending) {
 	c.mu.Lock()
-	t := c.out.trial()
+	t := c.sender.trial()
 	c.mu.Unlock()
 	if t == nil {
 		return
@@ -393,7 +393,7 @@ func (c *client) proof(t *trial, ending session.Ending) int {
 		return 0
 	case c.websocket.Load():
 		c.mu.Lock()
-		last := c.out.watch
+		last := c.sender.watch
 		c.mu.Unlock()
 		switch reached := c.sock.Reached(); {
 		case reached < t.watch:

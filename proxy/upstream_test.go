@@ -169,7 +169,7 @@ func (r *rig) awaitNothing() {
 		live, parked := r.proxy.registry.Counts()
 		r.proxy.mu.Lock()
 		defer r.proxy.mu.Unlock()
-		return live+parked+len(r.proxy.clients)+len(r.proxy.allLink) == 0
+		return live+parked+len(r.proxy.clients)+len(r.proxy.links) == 0
 	})
 }
 
@@ -178,7 +178,7 @@ func (r *rig) awaitNoLinks() {
 	r.await("the end of all links", func() bool {
 		r.proxy.mu.Lock()
 		defer r.proxy.mu.Unlock()
-		return len(r.proxy.allLink) == 0
+		return len(r.proxy.links) == 0
 	})
 }
 

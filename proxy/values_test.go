@@ -30,7 +30,7 @@ func TestErrorsAreJSON(t *testing.T) {
 // The limits that come of what a server says are never negative, nor small: on machines of 32 bits either.
 func TestLimitsOfLargePayloads(t *testing.T) {
 	for _, maxPayload := range []int64{1 << 27, 1 << 31, 1 << 40} { // the last is the most that a handshake is believed
-		if got := incomingLimits(maxPayload, 0).partialBytes; got < maxPayload {
+		if got := receiverLimits(maxPayload, 0).partialBytes; got < maxPayload {
 			t.Errorf("payloads of %d: partial packets may have %d bytes", maxPayload, got)
 		}
 	}
@@ -46,15 +46,15 @@ func TestConfirmedEntriesAreForgotten(t *testing.T) {
 	cl := r.byOrder(1)
 	cur := cl.attached("/")
 	cl.mu.Lock()
-	cl.out.written = []written{{cur: cur, count: 1}, {cur: cur, count: 2}, {cur: cur, count: 1000}}
+	cl.sender.written = []written{{cur: cur, count: 1}, {cur: cur, count: 2}, {cur: cur, count: 1000}}
 	cl.mu.Unlock()
 	cl.Confirm(2)
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
-	if n := len(cl.out.written); n != 1 {
+	if n := len(cl.sender.written); n != 1 {
 		t.Fatalf("%d entries are left, want 1", n)
 	}
-	for i, w := range cl.out.written[:3][1:] {
+	for i, w := range cl.sender.written[:3][1:] {
 		if w.cur != (*session.Cursor)(nil) {
 			t.Errorf("entry %d behind the last still has its cursor", i)
 		}

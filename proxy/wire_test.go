@@ -208,8 +208,8 @@ func (m *model) dialFront(name string, fn func(w *wire, message string, binary b
 	w := m.newWire(ours, true)
 	r := io.Reader(&limited{w})
 	if br != nil {
-		early, _ := br.Peek(br.Buffered()) // it has them
-		r = io.MultiReader(strings.NewReader(string(early)), r)
+		heldAcks, _ := br.Peek(br.Buffered()) // it has them
+		r = io.MultiReader(strings.NewReader(string(heldAcks)), r)
 	}
 	go func() { // ends with the connection
 		w.readLoop(r, func(message string, binary bool) { fn(w, message, binary) })

@@ -417,8 +417,8 @@ describe("disconnect() before the reply to CONNECT", { skip: onlyHoldfast }, () 
         await sleep(i % 4);
         c.socket.disconnect();
       }
-      await until(async () => (await s.hf.metrics()).sum("holdfast_sessions", {}) === 0, "the sessions to end", 1000);
-      await until(() => s.app.io.engine.clientsCount === 0, "the connections to the server to end", 1000);
+      await until(async () => (await s.hf.metrics()).sum("holdfast_sessions", {}) === 0, "the sessions to end", 3000);
+      await until(() => s.app.io.engine.clientsCount === 0, "the connections to the server to end", 3000);
     });
   }
 });

@@ -12,7 +12,7 @@ func TestGoodbyes(t *testing.T) {
 	for seed := range uint64(100) {
 		synctest.Test(t, func(t *testing.T) {
 			m := newModel(t, true)
-			m.choices = goodbyes(rand.New(rand.NewPCG(seed, 7)))
+			m.choices = disconnects(rand.New(rand.NewPCG(seed, 7)))
 			for len(m.choices) > 0 && !t.Failed() {
 				m.step()
 				synctest.Wait()
@@ -25,8 +25,8 @@ func TestGoodbyes(t *testing.T) {
 	}
 }
 
-// goodbyes are choices for model.step.
-func goodbyes(random *rand.Rand) []byte {
+// disconnects are choices for model.step.
+func disconnects(random *rand.Rand) []byte {
 	steps := [][]byte{
 		{12, 0},          // stall
 		{12, 1},          // read again

@@ -29,7 +29,7 @@ const (
 
 // outgoing is what a client is still to be sent, in order, and what it was sent but has not
 // confirmed. Guarded by the client's mu.
-type outgoing struct {
+type sender struct {
 	pending []item // pending[head:] waits
 	head    int
 
@@ -86,13 +86,13 @@ type written struct {
 	bytes int
 }
 
-func (o *outgoing) init(window int, pingTimeout time.Duration) {
+func (o *sender) init(window int, pingTimeout time.Duration) {
 	o.window = window
 	o.within = min(confirmWithin, pingTimeout/confirmShare)
 	o.limit = min(firstInFlight, window)
 }
 
-func (o *outgoing) push(cur *session.Cursor, n int) {
+func (o *sender) push(cur *session.Cursor, n int) {
 	if len(o.trials) > 0 {
 		o.holdBack(cur, n)
 		return
@@ -106,7 +106,7 @@ func (o *outgoing) push(cur *session.Cursor, n int) {
 }
 
 // add puts an empty item behind those that wait, to be filled where it stands.
-func (o *outgoing) add() *item {
+func (o *sender) add() *item {
 	if o.head > 0 && o.head == len(o.pending) {
 		o.pending, o.head = o.pending[:0], 0
 	}
@@ -120,7 +120,7 @@ func (o *outgoing) add() *item {
 }
 
 // pushRaw adds a message of no session, which is not copied. Past the window, its link is held; the client may have several.
-func (o *outgoing) pushRaw(data []byte, binary bool, from *link) {
+func (o *sender) pushRaw(data []byte, binary bool, from *link) {
 	it := o.add()
 	it.data, it.binary = data, binary
 	o.rawBytes += len(data)
@@ -130,7 +130,7 @@ func (o *outgoing) pushRaw(data []byte, binary bool, from *link) {
 	}
 }
 
-func (o *outgoing) unholdRaw() {
+func (o *sender) unholdRaw() {
 	for _, l := range o.rawHeld {
 		l.SetReadPaused(false)
 	}
@@ -138,7 +138,7 @@ func (o *outgoing) unholdRaw() {
 }
 
 // cursors are those of sessions that ended but are not all sent; their logs can go with the client.
-func (o *outgoing) cursors() []*session.Cursor {
+func (o *sender) cursors() []*session.Cursor {
 	var cursors []*session.Cursor
 	for _, it := range slices.Concat(o.pending[o.head:], o.held) {
 		if it.cur != nil {
@@ -149,17 +149,17 @@ func (o *outgoing) cursors() []*session.Cursor {
 }
 
 // close forgets all.
-func (o *outgoing) close() {
+func (o *sender) close() {
 	o.pending, o.head, o.written, o.rawBytes = nil, 0, nil, 0
 	o.unholdRaw()
 }
 
 // Fill implements engineio.Handler: it moves packets from the logs to the client.
 func (c *client) Fill(e *engineio.Encoder, maxBytes int) engineio.FillResult {
-	defer c.contain()
+	defer c.recoverPanic()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	o := &c.out
+	o := &c.sender
 	o.enc, o.maxBytes, o.replayed, o.asked = e, maxBytes, 0, false
 	before := e.Packets()
 	if o.watchNext {
@@ -215,7 +215,7 @@ func (c *client) Unconfirmed() (pending, overdue bool) {
 
 // wantsConfirm says whether a ping is to be sent ahead of the interval; c.mu is held.
 func (c *client) wantsConfirm() bool {
-	return c.out.wantConfirm() || c.out.trialAwaits() || c.out.sinceMark > 0 && c.holdsLink()
+	return c.sender.wantConfirm() || c.sender.trialAwaits() || c.sender.sinceMark > 0 && c.holdsLink()
 }
 
 // holdsLink: c.mu is held.
@@ -232,21 +232,21 @@ func (c *client) holdsLink() bool {
 func (c *client) Pending() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.out.waits() || c.parks && c.wantsConfirm()
+	return c.sender.waits() || c.parkOnDisconnect && c.wantsConfirm()
 }
 
 // waits reports whether there is something that may be sent now.
-func (o *outgoing) waits() bool {
+func (o *sender) waits() bool {
 	if len(o.trials) > 0 && !o.trialSettling() {
 		return o.trialSends()
 	}
 	return o.head < len(o.pending) && !o.full()
 }
 
-func (o *outgoing) full() bool { return o.bytes >= o.limit && !o.ending }
+func (o *sender) full() bool { return o.bytes >= o.limit && !o.ending }
 
 // wantConfirm says whether it should be known soon what has arrived.
-func (o *outgoing) wantConfirm() bool {
+func (o *sender) wantConfirm() bool {
 	switch {
 	case o.farewell:
 		return true
@@ -264,10 +264,10 @@ func (c *client) writeMessage(it *item) {
 		c.writeReply(it)
 		return
 	}
-	c.out.writeRaw(it)
+	c.sender.writeRaw(it)
 }
 
-func (o *outgoing) writeRaw(it *item) {
+func (o *sender) writeRaw(it *item) {
 	if it.binary {
 		o.enc.Binary(it.data)
 	} else {
@@ -279,7 +279,7 @@ func (o *outgoing) writeRaw(it *item) {
 
 // writeSession writes packets of a session; it returns false if some of the item's are left.
 func (c *client) writeSession(it *item) (whole bool) {
-	o := &c.out
+	o := &c.sender
 	o.emitted = 0
 	passed, last, replayDone := it.cur.Read(it.n, c)
 	if passed == 0 {
@@ -303,7 +303,7 @@ func (c *client) writeSession(it *item) (whole bool) {
 
 // Emit implements session.Emitter.
 func (c *client) Emit(p *buffer.Entry, offset session.Offset, replayed bool) bool {
-	o := &c.out
+	o := &c.sender
 	data := p.Data()
 	n := len(data)
 	if p.Kind() == buffer.WithOffset {
@@ -335,7 +335,7 @@ func (c *client) Emit(p *buffer.Entry, offset session.Offset, replayed bool) boo
 func (c *client) Mark() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	o := &c.out
+	o := &c.sender
 	o.idleMark = o.mark == o.count && len(o.written) == 0
 	o.mark = o.count
 	o.markTime = time.Now()
@@ -349,10 +349,10 @@ func (c *client) ConfirmPing() { c.srv.metrics.ConfirmPings.Inc() }
 
 // Confirm implements engineio.Handler.
 func (c *client) Confirm(mark uint64) {
-	defer c.contain()
+	defer c.recoverPanic()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	o := &c.out
+	o := &c.sender
 	n, arrived := 0, 0
 	before := o.confirmed
 	for n < len(o.written) && o.written[n].count <= mark {
@@ -368,7 +368,7 @@ func (c *client) Confirm(mark uint64) {
 	if c.fresh != nil {
 		c.repliesConfirmed(mark)
 	}
-	c.settleLocked()
+	c.confirmDisconnectsLocked()
 	if len(o.trials) > 0 {
 		c.trialConfirmed()
 	}
@@ -386,7 +386,7 @@ func (c *client) Confirm(mark uint64) {
 }
 
 // adapt fits the bytes that may be in flight to how fast some arrived.
-func (o *outgoing) adapt(arrived int, took time.Duration) {
+func (o *sender) adapt(arrived int, took time.Duration) {
 	telling := arrived >= o.limit/4 // else the client was not kept busy, and its pace is not known
 	if !telling && took <= o.within {
 		return
@@ -401,13 +401,13 @@ type replay struct {
 	start time.Time
 }
 
-func (o *outgoing) resumed(cur *session.Cursor, start time.Time) {
+func (o *sender) resumed(cur *session.Cursor, start time.Time) {
 	o.replays = append(o.replays, replay{cur, start})
 }
 
 // replayDone measures how long a recovery took.
 func (c *client) replayDone(cur *session.Cursor) {
-	c.out.replays = slices.DeleteFunc(c.out.replays, func(r replay) bool {
+	c.sender.replays = slices.DeleteFunc(c.sender.replays, func(r replay) bool {
 		if r.cur == cur {
 			c.srv.metrics.RecoveryDuration.Observe(time.Since(r.start).Seconds())
 		}

@@ -12,15 +12,15 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// A client's home is the link of its own handshake: fresh namespaces are connected there. It is given up when the client resumes
+// A client's primary link is the link of its own handshake: fresh namespaces are connected there. It is given up when the client resumes
 // instead, and dialled again when it is needed after all.
 
 // connecting reports whether a CONNECT of this client's waits for its reply.
 func (c *client) connecting(namespace string) bool {
 	c.mu.Lock()
-	home := c.home
+	primary := c.primary
 	c.mu.Unlock()
-	return home != nil && home.connecting(namespace)
+	return primary != nil && primary.connecting(namespace)
 }
 
 // repeats handles a CONNECT for a namespace whose former CONNECT has no reply yet: the client called disconnect(), which it
@@ -28,22 +28,22 @@ func (c *client) connecting(namespace string) bool {
 func (c *client) repeats(namespace string, connect []byte) bool {
 	rest, _, err := socketio.TakeRecovery(connect, session.IsPID, session.IsOffset)
 	if err != nil {
-		c.drop("second CONNECT for a namespace")
+		c.protocolError("second CONNECT for a namespace")
 		return true
 	}
 	c.mu.Lock()
-	home := c.home
+	primary := c.primary
 	c.mu.Unlock()
-	return home != nil && home.repeated(c, namespace, rest)
+	return primary != nil && primary.repeated(c, namespace, rest)
 }
 
 // openNamespaces is how many namespaces the client has sessions in, or awaits a CONNECT reply for.
 func (c *client) openNamespaces() (n int) {
 	c.mu.Lock()
-	home := c.home
+	primary := c.primary
 	c.mu.Unlock()
-	if home != nil {
-		n = home.connectingFor(c)
+	if primary != nil {
+		n = primary.connectingFor(c)
 	}
 	for e := c.sessions.first.Load(); e != nil; e = e.next {
 		if e.value.Attached() {
@@ -53,80 +53,80 @@ func (c *client) openNamespaces() (n int) {
 	return n
 }
 
-// forgetEndedLocked forgets sessions and goodbyes of namespaces that have ended, the oldest first, once the client has had many
+// forgetEndedLocked forgets sessions and disconnects of namespaces that have ended, the oldest first, once the client has had many
 // namespaces. What it still sends for them is then judged by the upstream. c.mu is held.
 func (c *client) forgetEndedLocked() {
 	most := c.srv.settings().Limits.MaxNamespacesPerConnection
 	c.sessions.trim(most, func(cur *session.Cursor) bool { return !cur.Attached() })
-	c.goodbyes.trim(most, func(g *goodbye) bool { return g.session.State() == session.Closed })
+	c.disconnects.trim(most, func(g *clientDisconnect) bool { return g.session.State() == session.Closed })
 }
 
-// releaseHome closes the client's home if nothing is on it: the client resumed instead.
-func (c *client) releaseHome() {
+// releasePrimary closes the client's primary link if nothing is on it: the client resumed instead.
+func (c *client) releasePrimary() {
 	c.mu.Lock()
-	home := c.home
-	if home == nil || !home.unused() {
+	primary := c.primary
+	if primary == nil || !primary.unused() {
 		c.mu.Unlock()
 		return
 	}
-	c.home = nil
+	c.primary = nil
 	c.mu.Unlock()
-	home.release(c, false)
+	primary.release(c, false)
 }
 
-// connectHome connects a fresh namespace on the client's home, which is dialled again if there is none that will do.
-func (c *client) connectHome(namespace string, data []byte) {
+// connectPrimary connects a fresh namespace on the client's primary link, which is dialled again if there is none that will do.
+func (c *client) connectPrimary(namespace string, data []byte) {
 	c.mu.Lock()
-	home := c.home
+	primary := c.primary
 	c.mu.Unlock()
-	if home != nil && home.connect(c, namespace, data) {
-		c.touch(home)
+	if primary != nil && primary.connect(c, namespace, data) {
+		c.markForFlush(primary)
 		return
 	}
-	if !c.in.lazy && !c.srv.settings().handshakeRate.Allow(c.address) { // a lazy one has been counted
+	if !c.receiver.lazy && !c.srv.settings().handshakeRate.Allow(c.address) { // a lazy one has been counted
 		c.srv.refused(metrics.HandshakesPerAddress, c.address)
-		c.dropFor(reason.Limit, "too many handshakes")
+		c.abortFor(reason.Limit, "too many handshakes")
 		return
 	}
 	data = slices.Clone(data)
-	c.homeFor(func(home *link) {
-		if !home.connect(c, namespace, data) {
-			c.dropFor(reason.TransportClose, "the further connection to the upstream ended")
+	c.redialPrimary(func(primary *link) {
+		if !primary.connect(c, namespace, data) {
+			c.abortFor(reason.TransportClose, "the further connection to the upstream ended")
 			return
 		}
-		c.touch(home)
+		c.markForFlush(primary)
 	})
 }
 
-// homeFor calls then, in the client's input, with a further home that is dialled for it. Meanwhile the client is not read, so
+// redialPrimary calls then, in the client's input, with a further primary link that is dialled for it. Meanwhile the client is not read, so
 // that nothing overtakes what it is for.
-func (c *client) homeFor(then func(home *link)) {
-	c.in.dialing, c.in.lazy = true, false
+func (c *client) redialPrimary(then func(primary *link)) {
+	c.receiver.dialing, c.receiver.lazy = true, false
 	c.pauses.add(c.sock, redialing)
-	go c.redial(then) // ends within the handshake timeout, or soon after the client has gone
+	go c.runRedial(then) // ends within the handshake timeout, or soon after the client has gone
 }
 
 // redial repeats the client's handshake upstream.
-func (c *client) redial(then func(home *link)) {
-	defer c.contain()
+func (c *client) runRedial(then func(primary *link)) {
+	defer c.recoverPanic()
 	defer c.pauses.remove(c.sock, redialing)
-	home, err := c.dialHome()
+	primary, err := c.dialPrimary()
 	if errors.Is(err, errClientGone) {
 		return
 	}
 	c.sock.Input(func() {
-		c.in.dialing = false
+		c.receiver.dialing = false
 		if err != nil {
-			c.srv.log.Warn("further upstream handshake failed", "client", c.order, "error", err)
-			c.dropFor(reason.TransportClose, "no further connection to the upstream")
+			c.srv.log.Warn("further upstream handshake failed", "client", c.seq, "error", err)
+			c.abortFor(reason.TransportClose, "no further connection to the upstream")
 			return
 		}
-		then(home)
-		waiting := c.in.waiting
-		c.in.waiting, c.in.waitingBytes = nil, 0
+		then(primary)
+		waiting := c.receiver.waiting
+		c.receiver.waiting, c.receiver.waitingBytes = nil, 0
 		for i, m := range waiting {
-			if c.in.dialing { // for one more
-				c.in.waiting = append(c.in.waiting, waiting[i:]...)
+			if c.receiver.dialing { // for one more
+				c.receiver.waiting = append(c.receiver.waiting, waiting[i:]...)
 				return
 			}
 			c.Message(m.data, m.binary)
@@ -146,7 +146,7 @@ func (c *client) beginDial() (ctx context.Context, cancel context.CancelFunc, er
 	return ctx, cancel, nil
 }
 
-// endDial takes the dialled link in place of the home there is, unless the client has gone.
+// endDial takes the dialled link in place of the primary link there is, unless the client has gone.
 func (c *client) endDial() (old *link, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -154,12 +154,12 @@ func (c *client) endDial() (old *link, err error) {
 	if c.closed {
 		return nil, errClientGone
 	}
-	old = c.home
-	c.home = nil
+	old = c.primary
+	c.primary = nil
 	return old, nil
 }
 
-func (c *client) dialHome() (*link, error) {
+func (c *client) dialPrimary() (*link, error) {
 	req, err := c.request.restore(c.byWebSocket)
 	if err != nil {
 		return nil, err
@@ -181,7 +181,7 @@ func (c *client) dialHome() (*link, error) {
 		old.release(c, false)
 	}
 	l := newLink(c.srv, conn, c)
-	if !c.takeHome(l) {
+	if !c.setPrimary(l) {
 		l.abandon()
 		return nil, errClientGone
 	}
@@ -189,31 +189,31 @@ func (c *client) dialHome() (*link, error) {
 	return l, nil
 }
 
-// packetHome sends a packet that belongs to no session to the client's home.
-func (c *client) packetHome(p *packet) {
-	c.toHome(p.data, false)
+// sendPrimaryPacket sends a packet that belongs to no session to the client's primary link.
+func (c *client) sendPrimaryPacket(p *packet) {
+	c.sendPrimary(p.data, false)
 	for _, a := range p.attachments {
-		c.toHome(a, true)
+		c.sendPrimary(a, true)
 	}
 }
 
-// toHome relays a message to the client's home; the upstream judges it. A client without a home is judged here.
-func (c *client) toHome(data []byte, binary bool) {
+// sendPrimary relays a message to the client's primary link; the upstream judges it. A client without a primary link is judged here.
+func (c *client) sendPrimary(data []byte, binary bool) {
 	c.mu.Lock()
-	home := c.home
+	primary := c.primary
 	c.mu.Unlock()
-	if home == nil {
-		if c.in.lazy || c.in.dialing {
+	if primary == nil {
+		if c.receiver.lazy || c.receiver.dialing {
 			c.relayLazily(data, binary)
 		} else {
-			c.drop("a packet that belongs to no session")
+			c.protocolError("a packet that belongs to no session")
 		}
 		return
 	}
 	if binary {
-		home.conn.SendBinary(data)
+		primary.conn.SendBinary(data)
 	} else {
-		home.conn.Send(data, nil)
+		primary.conn.Send(data, nil)
 	}
-	c.touch(home)
+	c.markForFlush(primary)
 }
