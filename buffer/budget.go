@@ -2,8 +2,8 @@ package buffer
 
 import "sync/atomic"
 
-// Budget counts what the logs of the process hold together. It is safe for concurrent use; a
-// nil Budget counts nothing.
+// Budget counts what all logs of the process hold, and has the payloads that they share. It is safe
+// for concurrent use. A nil Budget counts nothing.
 type Budget struct {
 	packets atomic.Int64
 	bytes   atomic.Int64
@@ -11,7 +11,7 @@ type Budget struct {
 	shares  shares
 }
 
-// NewBudget returns a Budget of limit bytes; 0 is no limit.
+// NewBudget returns a Budget of limit bytes. 0 is no limit.
 func NewBudget(limit int64) *Budget { return &Budget{limit: limit} }
 
 func (b *Budget) add(bytes, packets int) {
@@ -22,7 +22,7 @@ func (b *Budget) add(bytes, packets int) {
 	b.packets.Add(int64(packets))
 }
 
-// Bytes is about how much memory all packets take.
+// Bytes returns about how much memory all packets take.
 func (b *Budget) Bytes() int64 {
 	if b == nil {
 		return 0
@@ -30,7 +30,7 @@ func (b *Budget) Bytes() int64 {
 	return b.bytes.Load()
 }
 
-// Packets is how many packets all logs hold.
+// Packets returns how many packets all logs hold.
 func (b *Budget) Packets() int64 {
 	if b == nil {
 		return 0
@@ -38,7 +38,7 @@ func (b *Budget) Packets() int64 {
 	return b.packets.Load()
 }
 
-// Limit is the limit in bytes; 0 is none.
+// Limit returns the limit in bytes. 0 is no limit.
 func (b *Budget) Limit() int64 {
 	if b == nil {
 		return 0

@@ -2,11 +2,11 @@ package buffer
 
 import "slices"
 
-// Packets leave a log at its front, when they are confirmed. But while a client is away there are events that it need
-// not have any more when it returns: those can be dropped from anywhere.
+// Packets leave a log at its front when they are confirmed. While a client is away, some events
+// become obsolete. Those can be dropped from anywhere.
 
-// Drop takes packet seq out of the log, which it must be in: Trimmed() < seq <= Last(). Its number stays, as that of
-// a packet of the Kind Dropped.
+// Drop takes packet seq out of the log, which must have it: Trimmed() < seq <= Last(). Its number
+// stays and gets the Kind Dropped.
 func (l *Log) Drop(seq uint64) {
 	e := l.At(seq)
 	if e.kind == Dropped {
@@ -20,20 +20,17 @@ func (l *Log) Drop(seq uint64) {
 	l.dropped++
 }
 
-// Compact drops the packets that drop chooses; it is asked for each of them, the newest first, with how many numbers there
-// are going to be behind it. The numbers of dropped packets go to those behind them, and Last goes
-// down, but for numbers up to fixed, which stay: somebody knows them.
-func (l *Log) Compact(fixed uint64, drop func(e *Entry, behind uint64) bool) {
-	scattered := false // other packets' chunks have the bytes of some that were dropped
-	behind := uint64(0)
+// Compact drops the packets for which drop returns true. It asks for each of them, the newest
+// first.
+//
+// Numbers up to fixed stay, because clients know them. Beyond that packets move up into the gaps,
+// and Last decreases.
+func (l *Log) Compact(fixed uint64, drop func(e *Entry) bool) {
+	scattered := false // chunks contain bytes of packets that were dropped
 	for seq := l.Last(); seq > l.trimmed; seq-- {
-		e := l.At(seq)
-		if e.kind != Dropped && drop(e, behind) {
+		if e := l.At(seq); e.kind != Dropped && drop(e) {
 			scattered = scattered || !e.shortLived
 			l.Drop(seq)
-		}
-		if e.kind != Dropped || seq <= fixed {
-			behind++
 		}
 	}
 	l.closeGaps(fixed)
@@ -42,7 +39,7 @@ func (l *Log) Compact(fixed uint64, drop func(e *Entry, behind uint64) bool) {
 	}
 }
 
-// closeGaps takes the numbers of dropped packets away that are greater than fixed.
+// closeGaps removes the numbers greater than fixed that belong to dropped packets.
 func (l *Log) closeGaps(fixed uint64) {
 	first := l.head + int(min(max(fixed, l.trimmed), l.Last())-l.trimmed)
 	kept := slices.DeleteFunc(l.entries[first:], func(e Entry) bool { return e.kind == Dropped })
@@ -57,9 +54,9 @@ func (l *Log) closeGaps(fixed uint64) {
 	l.resetIfEmpty()
 }
 
-// compactChunks moves small packets to chunks without gaps.
+// compactChunks copies small packets to new chunks, without the bytes of dropped ones.
 func (l *Log) compactChunks() {
-	l.chunk, l.full = nil, nil // the garbage collector's, for the packets are still in them
+	l.chunk, l.full = nil, nil // not for the pool: packets are still in them
 	move := func(e *Entry, b []byte) []byte {
 		if e.shortLived || len(b) >= largeBytes || e.shares(b) {
 			return b // it has its own memory

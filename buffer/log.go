@@ -6,33 +6,35 @@ import (
 	"sync"
 )
 
-// Kind is what has to be known of a packet to write it.
+// Kind says how a packet is written.
 type Kind uint8
 
 const (
-	// NoOffset packets are written as they are: acknowledgements, for one.
+	// NoOffset packets are written as they are, for example acknowledgements.
 	NoOffset Kind = iota
-	// WithOffset packets are events that get their offset when written.
+	// WithOffset packets are events. Their offset is added when they are written.
 	WithOffset
-	// AckRequested packets are events that ask for an acknowledgement: they cannot bear an offset.
+	// AckRequested packets are events that ask for an acknowledgement. They cannot have an offset.
 	AckRequested
-	// Dropped is what a packet becomes that Drop or Compact took out: only its number is left. It is not written.
+	// Dropped is the kind of a number whose packet was taken out by Drop or Compact. It is not
+	// written.
 	Dropped
 )
 
-// Packet is one Socket.IO packet with its binary attachments, to be appended to a log.
+// Packet is a Socket.IO packet with its binary attachments. Log.Append copies it.
 type Packet struct {
 	Data        []byte
 	Attachments [][]byte
 	// AckID is the acknowledgement id of an AckRequested packet.
 	AckID int64
 	Kind  Kind
-	// ShortLived packets may soon be dropped while those around them stay: AppendShared puts their bytes into no chunk.
+	// ShortLived packets may be dropped while those around them stay. Their bytes go into no chunk.
 	ShortLived bool
 }
 
-// Entry is a Packet as a log keeps it: there may be many, so what few packets have stands apart. It belongs to the log,
-// as do its bytes, and is valid until the next call of Trim, Append, AppendShared, Drop, Compact or Release.
+// Entry is a packet in a log. It is small: what few packets have is in rare. The entry and its
+// bytes belong to the log, and are valid until the next call of one of the log's methods that
+// change it.
 type Entry struct {
 	data       []byte
 	rare       *rare // nil for most
@@ -41,19 +43,19 @@ type Entry struct {
 	shortLived bool
 }
 
-// rare is what an Entry may have beside its data.
+// rare is the part of an Entry that most packets do not need.
 type rare struct {
 	attachments [][]byte
 	ackID       int64
 }
 
-// Data is the packet without its attachments.
+// Data returns the packet without its attachments.
 func (e *Entry) Data() []byte { return e.data }
 
-// Kind is the packet's, or Dropped.
+// Kind returns the packet's kind, or Dropped.
 func (e *Entry) Kind() Kind { return e.kind }
 
-// Attachments are the packet's.
+// Attachments returns the packet's attachments.
 func (e *Entry) Attachments() [][]byte {
 	if e.rare == nil {
 		return nil
@@ -61,7 +63,7 @@ func (e *Entry) Attachments() [][]byte {
 	return e.rare.attachments
 }
 
-// AckID is the acknowledgement id of an AckRequested packet.
+// AckID returns the acknowledgement id of an AckRequested packet.
 func (e *Entry) AckID() int64 {
 	if e.rare == nil {
 		return 0
@@ -69,14 +71,15 @@ func (e *Entry) AckID() int64 {
 	return e.rare.ackID
 }
 
-// packetOverhead is about what a packet costs in memory beside its bytes: its entry, and room for further ones.
+// packetOverhead is about how much memory a packet takes beside its bytes: its entry, and spare
+// room.
 const packetOverhead = 64
 
-// attachmentOverhead is what an attachment costs beside its bytes.
+// attachmentOverhead is how much memory an attachment takes beside its bytes.
 const attachmentOverhead = 24
 
-// sizes are what the entry counts for its log, and what of that counts for the Budget: not what is counted where it is
-// shared.
+// sizes returns what the entry counts in its log, and in the Budget. Shared bytes count in the
+// Budget only once, with the table that has them.
 func (e *Entry) sizes() (all, own int) {
 	all = len(e.data) + packetOverhead
 	own = all
@@ -96,40 +99,40 @@ func (e *Entry) sizes() (all, own int) {
 const (
 	minChunkBytes = 256
 	maxChunkBytes = 8 << 10
-	// largeBytes is what goes into no chunk. It is looked for in other logs: it is worth it.
+	// largeBytes is the size from which bytes go into no chunk, and are shared with other logs.
 	largeBytes = maxChunkBytes/4 + 1
-	// keptEntries is how many entries an empty log may keep room for, whatever use it made of it.
+	// keptEntries is for how many entries an empty log keeps room, even if it used few of them.
 	keptEntries = 512
-	// busyEntries is the same for a log that needed a fourth of them since it was last empty.
+	// busyEntries is the same for a log that used a quarter of them since it was last empty.
 	busyEntries = 8 * keptEntries
 )
 
-// Log is the packet log of one session. The zero value is an empty log that counts for no Budget.
+// Log is the packet log of one session. The zero value is an empty log without a Budget.
 type Log struct {
 	budget  *Budget
 	entries []Entry // entries[head:] are packets trimmed+1 to Last
 	head    int
-	most    int // that Len was since the log was last empty, as Trim saw it
+	most    int // the greatest Len that Trim saw since the log was last empty
 	trimmed uint64
-	dropped int // of the entries
+	dropped int // entries of the kind Dropped
 	bytes   int
-	chunk   []byte      // packets' bytes are copied to its end; what is beyond its length is free
+	chunk   []byte      // small packets are copied to its end; its spare capacity is free
 	full    []fullChunk // the oldest first
 }
 
-// fullChunk is a chunk that is in use up to packet last.
+// fullChunk is a chunk without room. Packets up to last are in it.
 type fullChunk struct {
 	bytes []byte
 	last  uint64
 }
 
-// NewLog returns an empty log that counts for b, which may be nil.
+// NewLog returns an empty log that counts in b, which may be nil.
 func NewLog(b *Budget) Log { return Log{budget: b} }
 
 // Append copies p to the end of the log and returns its sequence number.
 func (l *Log) Append(p *Packet) (seq uint64) { return l.append(p, largeBytes) }
 
-// append shares parts of at least sharedFrom bytes with other logs.
+// append shares payloads and attachments of at least sharedFrom bytes with other logs.
 func (l *Log) append(p *Packet, sharedFrom uint16) (seq uint64) {
 	e := l.grow()
 	e.kind, e.shortLived = p.Kind, p.ShortLived
@@ -153,7 +156,7 @@ func (l *Log) append(p *Packet, sharedFrom uint16) (seq uint64) {
 	return l.Last()
 }
 
-// keep copies b, which is one of the parts of the last entry.
+// keep copies b, which is the data or an attachment of the last entry.
 func (l *Log) keep(e *Entry, b []byte) []byte {
 	switch {
 	case e.shares(b):
@@ -164,10 +167,10 @@ func (l *Log) keep(e *Entry, b []byte) []byte {
 	return l.copyToChunk(b)
 }
 
-// grow puts an empty entry at the end, to be filled where it stands.
+// grow adds an empty entry at the end. The caller fills it in place.
 func (l *Log) grow() *Entry {
 	n := len(l.entries)
-	if n < cap(l.entries) { // what is beyond the length is clear
+	if n < cap(l.entries) { // the spare capacity is zero
 		l.entries = l.entries[:n+1]
 		return &l.entries[n]
 	}
@@ -180,7 +183,7 @@ func (l *Log) grow() *Entry {
 	return &l.entries[n]
 }
 
-// copyToChunk copies b to the chunk, which many small packets have in common.
+// copyToChunk copies b to the chunk that small packets share.
 func (l *Log) copyToChunk(b []byte) []byte {
 	if cap(l.chunk)-len(l.chunk) < len(b) {
 		l.nextChunk(len(b))
@@ -202,17 +205,17 @@ func (l *Log) nextChunk(size int) {
 	}
 }
 
-// chunks are those of maxChunkBytes that no log has any more.
+// chunks are free chunks of maxChunkBytes.
 var chunks = sync.Pool{New: func() any { return new([maxChunkBytes]byte) }}
 
-// freeChunk gives a chunk away that no packet is in.
+// freeChunk gives back a chunk that contains no packet.
 func freeChunk(b []byte) {
 	if cap(b) == maxChunkBytes {
 		chunks.Put((*[maxChunkBytes]byte)(b[:maxChunkBytes]))
 	}
 }
 
-// freeChunks gives the full chunks away that no packet is in any more.
+// freeChunks gives back the full chunks that contain no packet any more.
 func (l *Log) freeChunks() {
 	n := 0
 	for n < len(l.full) && l.full[n].last <= l.trimmed {
@@ -222,28 +225,28 @@ func (l *Log) freeChunks() {
 	l.full = slices.Delete(l.full, 0, n)
 }
 
-// Last is the sequence number of the newest packet appended; 0 before the first.
+// Last returns the sequence number of the newest packet, or 0 before the first.
 func (l *Log) Last() uint64 { return l.trimmed + uint64(l.Len()) }
 
-// Trimmed is the sequence number up to which packets have been dropped.
+// Trimmed returns the sequence number up to which packets were trimmed.
 func (l *Log) Trimmed() uint64 { return l.trimmed }
 
-// Len is how many numbers the log holds: Last() - Trimmed().
+// Len returns how many sequence numbers the log has: Last() - Trimmed().
 func (l *Log) Len() int { return len(l.entries) - l.head }
 
-// Packets is how many packets the log holds: Len, without the numbers of packets that were dropped.
+// Packets returns how many packets the log has: Len without the numbers of dropped packets.
 func (l *Log) Packets() int { return l.Len() - l.dropped }
 
-// Bytes is about how much memory the log's packets take.
+// Bytes returns about how much memory the log's packets take.
 func (l *Log) Bytes() int { return l.bytes }
 
-// At returns packet seq, which must be in the log: Trimmed() < seq <= Last().
+// At returns packet seq. The log must have it: Trimmed() < seq <= Last().
 func (l *Log) At(seq uint64) *Entry {
 	return &l.entries[l.head+int(seq-l.trimmed-1)]
 }
 
-// Trim drops packets up to seq. A seq that was dropped before, or is not reached yet, is
-// no error: it drops nothing, or all.
+// Trim drops packets up to seq. It drops nothing if they were trimmed before, and everything if seq
+// is greater than Last.
 func (l *Log) Trim(seq uint64) {
 	seq = min(seq, l.Last())
 	if seq <= l.trimmed {
@@ -272,13 +275,13 @@ func (l *Log) Trim(seq uint64) {
 	l.resetIfEmpty()
 }
 
-// settle makes an empty log begin anew with the room that it has, if that is little, or it was needed.
+// resetIfEmpty makes an empty log reuse its memory, unless that is much more than it needed.
 func (l *Log) resetIfEmpty() {
 	if l.head < len(l.entries) {
 		return
 	}
 	l.entries, l.head = l.entries[:0], 0
-	l.chunk = l.chunk[:0] // nobody holds a packet any more
+	l.chunk = l.chunk[:0] // no packet is in it
 	for _, c := range l.full {
 		freeChunk(c.bytes)
 	}
@@ -290,7 +293,7 @@ func (l *Log) resetIfEmpty() {
 	l.most = 0
 }
 
-// Idle frees what an empty log keeps for the next packets.
+// Idle frees the memory that an empty log keeps for its next packets.
 func (l *Log) Idle() {
 	if l.Len() == 0 {
 		freeChunk(l.chunk)
@@ -298,15 +301,15 @@ func (l *Log) Idle() {
 	}
 }
 
-// Drain takes all packets out, in a Log of their own, at a constant cost. They still count for the Budget, until that Log is
-// released. This one goes on with the numbers behind theirs.
+// Drain moves all packets to a Log of their own, at constant cost. They count in the Budget until
+// that is released. This log continues with the next number.
 func (l *Log) Drain() Log {
 	d := *l
 	*l = Log{budget: l.budget, trimmed: l.Last()}
 	return d
 }
 
-// Release drops all packets for good.
+// Release drops all packets and frees all memory.
 func (l *Log) Release() {
 	l.Trim(l.Last())
 	l.Idle()

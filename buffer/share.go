@@ -7,19 +7,20 @@ import (
 	"unsafe"
 )
 
-// A broadcast reaches every session, over a link of its own, and would be kept as often as they are many. Logs keep equal bytes
-// once: those of parked sessions nearly all, for they are kept for long; those of live ones what is large.
+// The server sends a broadcast once for each session. Logs keep equal payloads once. Parked
+// sessions share nearly all of theirs, because they keep them for long; live ones share large
+// payloads only.
 
-// minSharedBytes is the least that is worth looking for an equal.
+// minSharedBytes is the smallest payload that parked sessions share.
 const minSharedBytes = 64
 
-// shares are the bytes that several packets may have in common, by their hash. Safe for concurrent use.
+// shares is the table of shared payloads, by their hash. It is safe for concurrent use.
 type shares struct {
 	mu    sync.Mutex // guards the fields below
 	blobs map[uint64]*blob
 }
 
-// blob is bytes that are kept once.
+// blob is a shared payload.
 type blob struct {
 	data []byte // immutable
 	refs int    // guarded by shares.mu
@@ -27,22 +28,24 @@ type blob struct {
 
 var shareSeed = maphash.MakeSeed()
 
-// share returns bytes equal to data that are kept until as many calls of release. They count for the Budget once. Where
-// two different data have one hash the second is a copy of its own.
+// share returns bytes that equal data, and that stay until release was called as often as share.
+// They count in the Budget once. If the hash collides with another payload's, it returns a copy
+// that is not shared.
 func (b *Budget) share(data []byte) []byte {
 	h := maphash.Bytes(shareSeed, data)
 	if old := b.shares.hold(h, nil); old != nil {
 		return b.sameOrCopy(h, old, data)
 	}
-	fresh := &blob{bytes.Clone(data), 1} // before the lock is taken: there may be much of it
+	fresh := &blob{bytes.Clone(data), 1} // before the lock is taken, because it may be large
 	if old := b.shares.hold(h, fresh); old != fresh {
-		return b.sameOrCopy(h, old, data) // another was faster
+		return b.sameOrCopy(h, old, data) // another log was faster
 	}
 	b.bytes.Add(int64(len(data)))
 	return fresh.data
 }
 
-// sameOrCopy returns the bytes of a blob that is held, if they equal data; else a copy of data, and the blob is held no longer.
+// sameOrCopy returns a held blob's bytes if they equal data. Otherwise it releases the blob and
+// returns a copy of data.
 func (b *Budget) sameOrCopy(h uint64, old *blob, data []byte) []byte {
 	if bytes.Equal(old.data, data) {
 		return old.data
@@ -52,7 +55,8 @@ func (b *Budget) sameOrCopy(h uint64, old *blob, data []byte) []byte {
 	return bytes.Clone(data)
 }
 
-// hold counts one more reference to the blob with a hash. Without one it keeps fresh, which may be nil, and returns it.
+// hold adds a reference to the blob with hash h, and returns the blob. If there is none it adds
+// fresh, which may be nil, and returns that.
 func (s *shares) hold(h uint64, fresh *blob) *blob {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,7 +73,7 @@ func (s *shares) hold(h uint64, fresh *blob) *blob {
 	return fresh
 }
 
-// release gives back what share returned.
+// release takes back what share returned.
 func (b *Budget) release(data []byte) { b.unshare(maphash.Bytes(shareSeed, data), data) }
 
 func (b *Budget) unshare(h uint64, data []byte) {
@@ -78,13 +82,13 @@ func (b *Budget) unshare(h uint64, data []byte) {
 	}
 }
 
-// drop counts a reference to these bytes less, and reports whether that was the last.
+// drop removes a reference to these bytes, and reports whether it was the last.
 func (s *shares) drop(h uint64, data []byte) (last bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.blobs[h]
 	if old == nil || unsafe.SliceData(old.data) != unsafe.SliceData(data) {
-		return true // a copy of its own
+		return true // a copy that is not shared
 	}
 	if old.refs--; old.refs > 0 {
 		return false
@@ -96,14 +100,14 @@ func (s *shares) drop(h uint64, data []byte) (last bool) {
 	return true
 }
 
-// AppendShared is Append for a session without a client: its packets stay for long, and the log keeps all but the smallest
-// only once with other logs.
+// AppendShared is Append for a parked session. It shares all payloads with other logs that are not
+// tiny.
 func (l *Log) AppendShared(p *Packet) (seq uint64) { return l.append(p, minSharedBytes) }
 
-// shares reports whether a part of the entry is to be had, or was had, from Budget.share.
+// shares reports whether a payload or attachment of the entry comes from Budget.share.
 func (e *Entry) shares(part []byte) bool { return e.sharedFrom > 0 && len(part) >= int(e.sharedFrom) }
 
-// eachShared calls fn for those of the entry's bytes that are shared.
+// eachShared calls fn for the entry's shared payload and attachments.
 func (e *Entry) eachShared(fn func([]byte)) {
 	if e.shares(e.data) {
 		fn(e.data)

@@ -2,6 +2,7 @@ package session
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 	"time"
 
@@ -64,5 +65,26 @@ func BenchmarkParkResume(b *testing.B) {
 		if c = r.Resume(Claim{PID: c.s.pid, Namespace: "/"}, &client{handshake}).Cursor; c == nil {
 			b.Fatal("not resumed")
 		}
+	}
+}
+
+// How much memory a parked session takes that missed nothing, with its link's part left out.
+func BenchmarkParkedMemory(b *testing.B) {
+	const sessions = 20_000
+	heap := func() uint64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	for b.Loop() {
+		r := quiet(sessions)
+		before := heap()
+		for range sessions {
+			r.Park([]*Cursor{r.New(silent{}, "/", silent{}, true)}, time.Hour, "cut")
+		}
+		b.ReportMetric(float64(heap()-before)/sessions, "B/session")
+		runtime.KeepAlive(r)
 	}
 }

@@ -5,24 +5,160 @@ import (
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
-// dropSentLocked drops what nobody can ask a closed session for: what its client was sent, or all if it has none.
-func (s *Session) dropSentLocked() {
-	if s.cursor == nil {
-		s.log.Release()
-		return
+// Close ends a session for a reason that its link knows. What its client has not been sent yet can
+// still be read, except after ClientDisconnect: a client handles nothing after that. BufferFull
+// ends a parked session only: if a client resumed it after Append failed, nothing is missing.
+func (r *Registry) Close(s *Session, why reason.Reason) {
+	r.closeChosen(why == reason.BufferFull, func(end func(*Session, reason.Reason)) {
+		if why != reason.BufferFull || s.State() == Parked {
+			end(s, why)
+		}
+	})
+}
+
+// Abort ends the session of a client that is to have nothing more of it. A cursor that has lost its
+// session has no effect.
+func (r *Registry) Abort(c *Cursor, why reason.Reason) {
+	r.closeChosen(true, func(end func(*Session, reason.Reason)) {
+		if c.detach() {
+			end(c.s, why)
+		}
+	})
+}
+
+// AbortParked ends a parked session whose client came back but cannot resume it for this reason. No
+// other client will.
+func (r *Registry) AbortParked(pid, namespace string, why reason.Reason) {
+	r.closeChosen(true, func(end func(*Session, reason.Reason)) {
+		if s := r.byPID[pid]; s != nil && s.namespace == namespace && s.State() == Parked {
+			end(s, why)
+		}
+	})
+}
+
+// detach takes the client off its session. It returns false if the client does not have it.
+func (c *Cursor) detach() bool {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	had := c.s.cursor == c
+	if had {
+		c.s.cursor = nil
 	}
-	s.trimLocked(s.cursor.sent)
-	s.log.Idle()
+	return had
 }
 
-// release does that for a session that has just been closed. A log that nobody reads is emptied without the session's lock:
-// whoever waits for that may hold the registry's.
+// detachAny takes whatever client the session has off it.
+func (s *Session) detachAny() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cursor = nil
+}
+
+// closedSession is a session that has just been closed, and what others are told about that.
+type closedSession struct {
+	s        *Session
+	why      reason.Reason
+	was      State // Closed if it was closed before
+	buffered int
+}
+
+// closeChosen closes the sessions that choose passes to end. choose runs with r.mu held.
+func (r *Registry) closeChosen(tellUpstream bool, choose func(end func(*Session, reason.Reason))) {
+	var closed []closedSession
+	defer func() { r.finish(closed, tellUpstream) }()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	choose(func(s *Session, why reason.Reason) { closed = append(closed, r.closeLocked(s, why)) })
+}
+
+// closeLocked closes a session. r.mu is held, and s.mu is not.
+func (r *Registry) closeLocked(s *Session, why reason.Reason) closedSession {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return r.closeBothLocked(s, why)
+}
+
+// closeBothLocked is closeLocked with s.mu held too. It calls nothing outside this package: finish
+// does.
+func (r *Registry) closeBothLocked(s *Session, why reason.Reason) closedSession {
+	e := closedSession{s, why, s.state, s.log.Packets()}
+	if s.state == Closed {
+		return e
+	}
+	if s.pid != "" {
+		delete(r.byPID, s.pid)
+		r.ends.Add(s.pid, why)
+	}
+	if why == reason.ClientDisconnect {
+		s.cursor = nil
+	}
+	r.moveLocked(s, Closed)
+	return e
+}
+
+// finish tells the observer about closed sessions, and their links if these do not know. Then it
+// releases their packets, which may take a while. No lock is held.
+func (r *Registry) finish(closed []closedSession, tellUpstream bool) {
+	defer each(closed, func(e closedSession) { e.s.release() })
+	defer func() {
+		if tellUpstream {
+			tellUpstreams(closed)
+		}
+	}()
+	each(closed, func(e closedSession) {
+		if e.was != Closed {
+			r.observer.Closed(e.s, e.why, e.was, e.buffered)
+		}
+	})
+}
+
+// tellUpstreams tells each link once about all its sessions that were closed for one reason.
+func tellUpstreams(closed []closedSession) {
+	type group struct {
+		up  Upstream
+		why reason.Reason
+	}
+	var groups []group
+	sessions := make(map[group][]*Session)
+	for _, e := range closed {
+		if e.was == Closed {
+			continue
+		}
+		g := group{e.s.upstream, e.why}
+		if sessions[g] == nil {
+			groups = append(groups, g)
+		}
+		sessions[g] = append(sessions[g], e.s)
+	}
+	each(groups, func(g group) { g.up.SessionsClosed(sessions[g], g.why) })
+}
+
+// each calls fn for all elements. If fn panics for one, it calls fn for the rest before the panic
+// continues.
+func each[T any](list []T, fn func(T)) {
+	i := 0
+	defer func() {
+		if i < len(list) {
+			each(list[i+1:], fn)
+		}
+	}()
+	for ; i < len(list); i++ {
+		fn(list[i])
+	}
+}
+
+// release drops what no client can ask a closed session for. It empties a log that nobody reads
+// without the session's lock: others may wait for that lock while they hold the registry's.
 func (s *Session) release() {
-	rest := s.takeUnread()
-	rest.Release()
+	unread := s.takeUnread()
+	unread.Release()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.updateReadPauseLocked() // last: it calls the link
 }
 
-// takeUnread takes the log of a closed session without a client out of it. What another session's client has been sent is dropped.
+// takeUnread takes the log out of a closed session that has no client. If it has one, takeUnread
+// only drops what that client was sent.
 func (s *Session) takeUnread() buffer.Log {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -33,118 +169,12 @@ func (s *Session) takeUnread() buffer.Log {
 	return buffer.Log{}
 }
 
-// AbortParked closes a parked session whose client came back, but cannot resume it for this reason: nobody else will.
-func (r *Registry) AbortParked(pid, namespace string, why reason.Reason) {
-	r.end(true, func(end func(*Session, reason.Reason)) {
-		if s := r.byPID[pid]; s != nil && s.namespace == namespace && s.State() == Parked {
-			end(s, why)
-		}
-	})
-}
-
-// end closes the sessions that choose, with r.mu held, calls end for; and tells of them.
-func (r *Registry) end(tellUpstream bool, choose func(end func(*Session, reason.Reason))) {
-	var gone []ended
-	defer func() { r.finish(gone, tellUpstream) }()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	choose(func(s *Session, why reason.Reason) { gone = append(gone, r.closeLocked(s, why)) })
-}
-
-// Fail closes a client's session, of which nothing is to be relied on any more, for this reason. A cursor that is no
-// longer its session's is without effect.
-func (r *Registry) Abort(c *Cursor, why reason.Reason) {
-	r.end(true, func(end func(*Session, reason.Reason)) {
-		if c.leave() {
-			end(c.s, why)
-		}
-	})
-}
-
-// leave takes the client off the session, and reports whether it had it. The registry's lock is held.
-func (c *Cursor) leave() bool {
-	c.s.mu.Lock()
-	defer c.s.mu.Unlock()
-	had := c.s.cursor == c
-	if had {
-		c.s.cursor = nil
-	}
-	return had
-}
-
-// Close ends a session for a reason that its link knows. What its client has not been sent yet can still be read,
-// but for ClientDisconnect: a client handles nothing that comes after it. BufferFull ends a parked session only:
-// if a client resumed it after Append said so, all it missed is there.
-func (r *Registry) Close(s *Session, why reason.Reason) {
-	r.end(why == reason.BufferFull, func(end func(*Session, reason.Reason)) {
-		if why != reason.BufferFull || s.State() == Parked {
-			end(s, why)
-		}
-	})
-}
-
-// ended is a session that has just been closed.
-type ended struct {
-	s        *Session
-	why      reason.Reason
-	was      State
-	buffered int
-}
-
-// closeLocked closes a session; r.mu is held, s.mu is not. was is Closed if it was closed before.
-func (r *Registry) closeLocked(s *Session, why reason.Reason) ended {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return r.endLocked(s, why)
-}
-
-// endLocked is closeLocked with s.mu held too.
-func (r *Registry) endLocked(s *Session, why reason.Reason) ended {
-	e := ended{s, why, s.state, s.log.Packets()}
-	if s.state == Closed {
-		return e
-	}
-	r.moveLocked(s, Closed)
-	if s.pid != "" {
-		delete(r.byPID, s.pid)
-		r.ends.Add(s.pid, why)
-	}
-	if why == reason.ClientDisconnect {
-		s.cursor = nil
-	}
-	return e
-}
-
-// finish tells of ended sessions, and their links if those do not know. Then it drops their packets, which may take a while.
-// No lock is held.
-func (r *Registry) finish(gone []ended, tellUpstream bool) {
-	r.tell(gone, tellUpstream)
-	for _, e := range gone {
-		e.s.release()
-	}
-}
-
-func (r *Registry) tell(gone []ended, tellUpstream bool) {
-	if len(gone) == 0 {
+// dropSentLocked drops what the client of a closed session was sent, or everything if it has none.
+func (s *Session) dropSentLocked() {
+	if s.cursor == nil {
+		s.log.Release()
 		return
 	}
-	type group struct {
-		up  Upstream
-		why reason.Reason
-	}
-	links := make(map[group][]*Session)
-	for _, e := range gone {
-		if e.was == Closed {
-			continue
-		}
-		r.observer.Closed(e.s, e.why, e.was, e.buffered)
-		g := group{e.s.upstream, e.why}
-		links[g] = append(links[g], e.s)
-	}
-	if !tellUpstream {
-		return
-	}
-	for g, sessions := range links {
-		g.up.SessionsClosed(sessions, g.why)
-	}
+	s.trimLocked(s.cursor.sent)
+	s.log.Idle()
 }

@@ -1,35 +1,33 @@
 package session
 
-import (
-	"github.com/holdfast/holdfast/buffer"
-)
+import "github.com/holdfast/holdfast/buffer"
 
-// Cursor is a client's place in a session's log. All but the session's present
-// cursor are without effect, so that a client that lost the session to another needs no care.
+// Cursor is a client's place in a session's log. A cursor that has lost its session to another
+// client has no effect.
 type Cursor struct {
 	s     *Session
 	owner Owner
 	// Guarded by s.mu.
-	sent     uint64
-	skipTo   uint64 // AckRequested packets up to here may have arrived, and are not sent again
-	replayTo uint64 // what was in the log when the client resumed
+	sent     uint64 // the last packet that Read passed
+	skipTo   uint64 // AckRequested packets up to here may have arrived and are not sent again
+	replayTo uint64 // the last packet that was in the log when the client resumed
 	checked  uint64 // sent, at the last Unanswered
 }
 
-// Session is the session that the cursor is on.
+// Session returns the session that the cursor is on.
 func (c *Cursor) Session() *Session { return c.s }
 
-// Owner is the client that the cursor belongs to.
+// Owner returns the client that the cursor belongs to.
 func (c *Cursor) Owner() Owner { return c.owner }
 
-// Attached reports whether this is the session's present cursor and the session is open.
+// Attached reports whether the cursor has the session, and the session is live.
 func (c *Cursor) Attached() bool {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	return c.s.cursor == c && c.s.state == Live
 }
 
-// Held reports whether the link is not read because of what this client has not confirmed.
+// ReadPaused reports whether the link is paused because of what this client has not confirmed.
 func (c *Cursor) ReadPaused() bool {
 	if !c.s.readPaused.Load() {
 		return false
@@ -41,14 +39,16 @@ func (c *Cursor) ReadPaused() bool {
 
 // Emitter gets the packets that Cursor.Read reads.
 type Emitter interface {
-	// Emit gets a packet, valid during the call only. The offset is zero unless the packet is WithOffset. replayed
-	// says that the packet was there before the client. It returns false to read no further. It is called with
-	// the session's lock held, and must not call back.
+	// Emit takes a packet, which is valid only during the call. The offset is zero unless the
+	// packet is WithOffset. replayed says that the packet was in the log before the client resumed.
+	// Emit returns false to stop after this packet. The session's lock is held, so it must not call
+	// back.
 	Emit(p *buffer.Entry, offset Offset, replayed bool) bool
 }
 
-// Read gives the next packets, n at most, to e. It returns how many packets it has passed, with those left out because they
-// were dropped, or have or may have arrived before; the number of the last; and whether the replay is complete with this.
+// Read passes the next packets to e, at most n. It returns how many sequence numbers it passed, and
+// the last of them. These include packets it left out because they were dropped, or may have
+// arrived before. replayDone says that this call completed the replay.
 func (c *Cursor) Read(n int, e Emitter) (passed int, last uint64, replayDone bool) {
 	s := c.s
 	s.mu.Lock()
@@ -62,7 +62,7 @@ func (c *Cursor) Read(n int, e Emitter) (passed int, last uint64, replayDone boo
 		c.sent++
 		passed++
 		if c.sent <= s.log.Trimmed() {
-			continue // the client answered an event that it had from before the reconnection
+			continue // Acknowledged said that the client had it before it resumed
 		}
 		p := s.log.At(c.sent)
 		if p.Kind() == buffer.Dropped || p.Kind() == buffer.AckRequested && c.sent <= c.skipTo {
@@ -84,7 +84,7 @@ func (c *Cursor) Read(n int, e Emitter) (passed int, last uint64, replayDone boo
 	return passed, last, replaying && c.sent >= c.replayTo
 }
 
-// Confirm says that all packets up to seq have arrived at the client.
+// Confirm says that the client has received all packets up to seq.
 func (c *Cursor) Confirm(seq uint64) {
 	s := c.s
 	s.mu.Lock()
@@ -94,8 +94,8 @@ func (c *Cursor) Confirm(seq uint64) {
 	}
 }
 
-// Acknowledged says that the client answered the event with this acknowledgement id: so it has arrived, and all before
-// it. The client may have had it before it resumed: then Read passes over them.
+// Acknowledged says that the client answered the event with this acknowledgement id. So the event
+// and all packets before it have arrived, perhaps before the client resumed. Read then skips them.
 func (c *Cursor) Acknowledged(id int64) {
 	s := c.s
 	s.mu.Lock()
@@ -111,8 +111,8 @@ func (c *Cursor) Acknowledged(id int64) {
 	}
 }
 
-// Unanswered looks for a packet that asks for an acknowledgement, was sent to the client, and is not confirmed. pending reports
-// whether there is one, and overdue whether one was there at the last call already.
+// Unanswered looks for an AckRequested packet that was sent to the client and is not confirmed.
+// pending reports whether there is one, and overdue whether it was there at the last call.
 func (c *Cursor) Unanswered() (pending, overdue bool) {
 	s := c.s
 	s.mu.Lock()
@@ -130,9 +130,9 @@ func (c *Cursor) Unanswered() (pending, overdue bool) {
 	return false, false
 }
 
-// Forward calls send, which hands something of the client's to the link, unless the session is not Attached. It
-// cannot be another client's before send returns: so nothing of a former client's comes behind what a later one
-// sends. send must not call back.
+// Forward calls send, which passes a packet from the client to the link, if the client has the
+// session. No other client can resume the session before send returns, so their packets stay in
+// order. send must not call back.
 func (c *Cursor) Forward(send func()) bool {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
@@ -144,7 +144,7 @@ func (c *Cursor) Forward(send func()) bool {
 	return true
 }
 
-// Idle frees what the session keeps ready for the next packets.
+// Idle frees memory that the session keeps for its next packets.
 func (c *Cursor) Idle() {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()

@@ -8,26 +8,60 @@ import (
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
-// DisconnectedBy reports whether the session is parked since this client said goodbye.
+// This file has what recovery.on_client_disconnect: park needs. A client that sends a DISCONNECT is
+// still connected, and ignores what arrives for the namespace from then on. From its next CONNECT
+// on it puts events aside and handles them after the reply.
+
+// ClientDisconnect collects what becomes known about a client after it sent a DISCONNECT.
+type ClientDisconnect struct {
+	allArrived  atomic.Bool
+	lastSession atomic.Bool
+}
+
+// AllArrived says that everything the client had been sent before its DISCONNECT has arrived, and
+// that it did not connect again before that.
+func (d *ClientDisconnect) AllArrived() { d.allArrived.Store(true) }
+
+// LastSession says that the client has no other session on its connection. It will close the
+// connection, and has put nothing aside.
+func (d *ClientDisconnect) LastSession() { d.lastSession.Store(true) }
+
+// ParkDisconnected parks the session of a client that sent a DISCONNECT for it. Nothing that the
+// client was sent before is confirmed any more, because it may ignore it.
+func (r *Registry) ParkDisconnected(c *Cursor, d time.Duration, disconnect *ClientDisconnect) {
+	r.parkAll([]*Cursor{c}, d, &parking{why: reason.ClientDisconnect, disconnect: disconnect})
+}
+
+// AbortDisconnected ends a session that is parked because this client sent a DISCONNECT, and that
+// the client does not resume.
+func (r *Registry) AbortDisconnected(s *Session, owner Owner) {
+	r.closeChosen(true, func(end func(*Session, reason.Reason)) {
+		if s.DisconnectedBy(owner) {
+			end(s, reason.ClientDisconnect)
+		}
+	})
+}
+
+// DisconnectedBy reports whether the session is parked because this client sent a DISCONNECT.
 func (s *Session) DisconnectedBy(o Owner) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.state == Parked && s.left != nil && s.owned == o.Handshake()
+	return s.state == Parked && s.disconnect != nil && s.owned == o.Handshake()
 }
 
-// ambiguousLocked reports whether it cannot be known which events after from the client has, because it left the session while
-// they were on their way. If it connects again over the same connection before they arrive it puts them aside, and
-// handles them with the reply, be that over the next connection; those that came before that it has ignored.
-func (s *Session) ambiguousLocked(from uint64, owner Owner, soon bool) bool {
-	if s.left == nil {
+// ambiguousLocked reports whether the client may or may not have handled events after from, because
+// they were in flight at its DISCONNECT. It ignored those that arrived before its next CONNECT.
+// Those that arrived later it handles with the reply, even if that comes over another connection.
+func (s *Session) ambiguousLocked(from uint64, owner Owner, recently bool) bool {
+	if s.disconnect == nil {
 		return false
 	}
-	onItsWay := !s.left.arrived.Load()
+	inFlight := !s.disconnect.allArrived.Load()
 	if s.owned == owner.Handshake() {
-		if !onItsWay && !soon {
+		if !inFlight && !recently {
 			return false
 		}
-	} else if !onItsWay || s.left.last.Load() {
+	} else if !inFlight || s.disconnect.lastSession.Load() {
 		return false
 	}
 	for i := from + 1; i <= min(s.sentWhenParked, s.log.Last()); i++ {
@@ -37,30 +71,3 @@ func (s *Session) ambiguousLocked(from uint64, owner Owner, soon bool) bool {
 	}
 	return false
 }
-
-// AbortDisconnected closes a session that this client left, and does not come back to.
-func (r *Registry) AbortDisconnected(s *Session, owner Owner) {
-	r.end(true, func(end func(*Session, reason.Reason)) {
-		if s.DisconnectedBy(owner) {
-			end(s, reason.ClientDisconnect)
-		}
-	})
-}
-
-// Leave parks the session of a client that has said goodbye to it. The client is still there, and ignores what it has been
-// sent since it did so: nothing of that is confirmed any more. g says what becomes known of it later.
-func (r *Registry) ParkDisconnected(c *Cursor, d time.Duration, g *ClientDisconnect) {
-	r.parkAll([]*Cursor{c}, d, &parking{why: reason.ClientDisconnect, left: g})
-}
-
-// ClientDisconnect is what is known of a client that left a session.
-type ClientDisconnect struct {
-	arrived atomic.Bool
-	last    atomic.Bool
-}
-
-// AllArrived says that what the client had been sent when it left the session has arrived, before it connected again.
-func (g *ClientDisconnect) AllArrived() { g.arrived.Store(true) }
-
-// LastSession says that the client has no other session on its connection either: so it closes that, and has put nothing aside.
-func (g *ClientDisconnect) LastSession() { g.last.Store(true) }

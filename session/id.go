@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// idPrefix marks pids and offsets as ours: an application may have auth keys of these names.
+	// idPrefix tells holdfast's pids and offsets from an application's auth keys of the same names.
 	idPrefix  = "hf"
 	pidBytes  = 20 // 160 bits
 	pidLen    = len(idPrefix) + 27
@@ -26,14 +26,15 @@ func randomText(n int) string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// newPID returns a private id: whoever has it can take the session over.
+// newPID returns a private id. Whoever has it can take the session over.
 func newPID() string { return idPrefix + randomText(pidBytes) }
 
-// newTag returns what makes a session's offsets its own. It is not derived from the pid: offsets are seen
-// by event handlers and logs.
+// newTag returns the part of a session's offsets that tells them from other sessions'. It is not
+// derived from the pid, because event handlers and logs see offsets.
 func newTag() tag { return tagOf(randomText(tagBytes)) }
 
-// tag is its tagLen characters, the first one in the lowest byte: every event needs it, so it is kept where it is at hand.
+// tag is tagLen characters, the first one in the lowest byte. It is a number because every event
+// needs it: a string would be one more cache line.
 type tag uint64
 
 func tagOf(s string) tag { return tag(binary.LittleEndian.Uint64([]byte(s))) }
@@ -52,18 +53,18 @@ func isBase64URL(s string) bool {
 	return true
 }
 
-// IsPID reports whether s has the form of a pid that New gives.
+// IsPID reports whether s has the form of a pid.
 func IsPID(s string) bool {
 	return len(s) == pidLen && strings.HasPrefix(s, idPrefix) && isBase64URL(s)
 }
 
-// IsOffset reports whether s has the form of an offset that Cursor.Offset gives.
+// IsOffset reports whether s has the form of an offset.
 func IsOffset(s string) bool {
 	_, _, ok := parseOffset(s)
 	return ok
 }
 
-// parseOffset takes an offset apart: the prefix, the session's tag, and the sequence number in base 36.
+// parseOffset parses an offset: the prefix, the session's tag, and the sequence number in base 36.
 func parseOffset(s string) (t tag, seq uint64, ok bool) {
 	if len(s) < offsetMin || !strings.HasPrefix(s, idPrefix) {
 		return 0, 0, false
@@ -76,13 +77,14 @@ func parseOffset(s string) (t tag, seq uint64, ok bool) {
 	return tagOf(text), seq, true
 }
 
-// Offset is a packet's place in its session, which the client keeps and presents when it is back. The zero Offset is none.
+// Offset is a packet's place in its session. The client keeps the last one and presents it when it
+// returns. The zero Offset is none.
 type Offset struct {
 	tag tag
 	seq uint64
 }
 
-// AppendTo appends the offset as IsOffset knows it; nothing for the zero Offset.
+// AppendTo appends the text of the offset. The zero Offset has none.
 func (o Offset) AppendTo(dst []byte) []byte {
 	if o.seq == 0 {
 		return dst
@@ -92,7 +94,7 @@ func (o Offset) AppendTo(dst []byte) []byte {
 	return appendBase36(dst, o.seq)
 }
 
-// appendBase36 is strconv.AppendUint for the base 36, of which every event has one, and with a divisor that is known here.
+// appendBase36 is strconv.AppendUint for base 36. A constant divisor makes it faster.
 func appendBase36(dst []byte, n uint64) []byte {
 	const digits = "0123456789abcdefghijklmnopqrstuvwxyz"
 	var b [13]byte // 36^13 > 2^64

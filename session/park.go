@@ -1,24 +1,27 @@
 package session
 
 import (
-	"container/list"
 	"slices"
 	"time"
 
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
-// parking is sessions that were parked together, and expire together.
+// sweepEvery is how long EvictForMemory waits after it looked at all parked sessions in vain, and
+// for how long it continues where its last call stopped.
+const sweepEvery = 100 * time.Millisecond
+
+// parking is sessions that were parked together and expire together. The registry's lock guards it.
 type parking struct {
-	timer    *time.Timer
-	sessions []*Session
-	why      reason.Reason
-	ending   Ending            // of their client's connection
-	left     *ClientDisconnect // of their client; nil if it was lost
-	expires  time.Time
+	timer      *time.Timer
+	sessions   []*Session
+	why        reason.Reason
+	ending     Ending            // of the client's connection
+	disconnect *ClientDisconnect // nil unless the client disconnected
+	expires    time.Time
 }
 
-// inFlight counts the sessions beside s of which packets were in flight. The registry's lock is held.
+// inFlight counts the other sessions that had packets in flight when they were parked with s.
 func (p *parking) inFlight(s *Session) (n int) {
 	for _, o := range p.sessions {
 		if o != s && o.inFlight {
@@ -28,117 +31,128 @@ func (p *parking) inFlight(s *Session) (n int) {
 	return n
 }
 
-// Park parks the sessions of one client for at most d. Cursors that are no longer their session's, and closed
-// sessions, are passed over. Sessions that cannot be resumed, or not for any time, are closed instead.
-// why is for the Observer.
+// Park parks the sessions of one client for at most d. It passes over closed sessions, and cursors
+// that have lost their session. It closes sessions that cannot be resumed, and all if d is not
+// positive. The Observer is told why.
 func (r *Registry) Park(cursors []*Cursor, d time.Duration, why reason.Reason) {
 	r.ParkEnded(cursors, d, why, Lost)
 }
 
-// ParkEnded is Park for a client of which it is known how its connection ended.
+// ParkEnded is Park for a client whose connection is known to have ended in a certain way.
 func (r *Registry) ParkEnded(cursors []*Cursor, d time.Duration, why reason.Reason, ending Ending) {
 	r.parkAll(cursors, d, &parking{why: why, ending: ending})
 }
 
 func (r *Registry) parkAll(cursors []*Cursor, d time.Duration, p *parking) {
-	parked, gone, surplus := r.park(cursors, d, p)
-	for _, s := range parked {
-		r.observer.Parked(s, p.why)
-	}
-	r.finish(gone, true)
+	parked, closed, surplus := r.park(cursors, d, p)
+	func() {
+		defer r.finish(closed, true)
+		for _, s := range parked {
+			r.observer.Parked(s, p.why)
+		}
+	}()
 	for surplus {
 		surplus = r.evictSurplus()
 	}
 }
 
-// evictSurplus closes the sessions parked longest until there are no more parked than may be. It returns true if there still are:
-// after SetLimits there may be many.
-func (r *Registry) evictSurplus() (more bool) {
-	r.end(true, func(end func(*Session, reason.Reason)) {
-		for n := 0; n < lockedSteps && r.parked.Len() > r.maxParked; n++ {
-			end(parkedIn(r.parked.Front()), reason.Evicted)
+// park parks or closes sessions. It returns those it parked, those it closed, and whether more
+// sessions are parked than allowed.
+func (r *Registry) park(cursors []*Cursor, d time.Duration, p *parking) (parked []*Session, closed []closedSession, surplus bool) {
+	done := false
+	defer func() {
+		if !done {
+			r.abortDetached(cursors)
 		}
-		more = r.parked.Len() > r.maxParked
-	})
-	return more
-}
-
-func (r *Registry) park(cursors []*Cursor, d time.Duration, p *parking) (parked []*Session, gone []ended, surplus bool) {
+	}()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p.expires = time.Now().Add(d)
 	p.timer = time.AfterFunc(d, func() { r.expire(p) }) // waits for r.mu
 	for _, c := range cursors {
-		if e := r.leaveLocked(c, d, p); e.s != nil {
-			gone = append(gone, e)
+		if e := r.parkLocked(c, d, p); e.s != nil {
+			closed = append(closed, e)
 		}
 	}
 	parked = slices.Clone(p.sessions)
 	if len(parked) == 0 {
 		p.timer.Stop()
 	}
-	return parked, gone, r.parked.Len() > r.maxParked
+	closed = append(closed, r.closeEvictedLocked()...)
+	done = true
+	return parked, closed, r.parked.len() > r.maxParked
 }
 
-// leaveLocked takes a session's client away, and parks the session with those of p, or closes it. What it
-// returns has no session unless it is closed now. r.mu is held.
-func (r *Registry) leaveLocked(c *Cursor, d time.Duration, p *parking) ended {
+// abortDetached aborts the sessions that these cursors had, unless another client has them by now.
+// It runs after a panic while they were parked.
+func (r *Registry) abortDetached(cursors []*Cursor) {
+	r.closeChosen(true, func(end func(*Session, reason.Reason)) {
+		for _, c := range cursors {
+			if c.detach() || c.s.Attached() == nil {
+				end(c.s, reason.Internal)
+			}
+		}
+	})
+}
+
+// parkLocked detaches a session's client, and parks the session with those of p or closes it. It
+// returns the session only if it is closed. r.mu is held.
+func (r *Registry) parkLocked(c *Cursor, d time.Duration, p *parking) closedSession {
 	s := c.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.cursor != c {
-		return ended{}
+		return closedSession{}
 	}
 	s.cursor = nil
 	switch {
 	case s.state == Closed:
-		return ended{s: s, was: Closed} // to be released
+		return closedSession{s: s, was: Closed} // nobody reads the rest of its log
 	case s.pid == "":
-		return r.endLocked(s, reason.NotParked)
+		return r.closeBothLocked(s, reason.NotParked)
 	case d <= 0:
-		return r.endLocked(s, reason.Expired)
+		return r.closeBothLocked(s, reason.Expired)
 	}
-	r.moveLocked(s, Parked)
 	s.parkedAt, s.parking = time.Now(), p
-	s.left, s.sentWhenParked, s.inFlight = p.left, c.sent, c.sent > s.log.Trimmed()
-	p.sessions = append(p.sessions, s)
-	s.place = r.parked.PushBack(s)
+	s.disconnect, s.sentWhenParked, s.inFlight = p.disconnect, c.sent, c.sent > s.log.Trimmed()
+	r.moveLocked(s, Parked)
+	s.updateReadPauseLocked()
 	s.upstream.SessionParked(s, p.why, d)
-	return ended{}
+	return closedSession{}
 }
 
-// moveLocked is the only place where a session's state changes. r.mu and s.mu are held.
+// moveLocked is the only function that changes a session's state. r.mu and s.mu are held. It calls
+// nothing outside this package, so it leaves no state half-changed.
 func (r *Registry) moveLocked(s *Session, to State) {
-	switch s.state {
+	from := s.state
+	s.state = to // first: parkedLRU tells an eviction by the state
+	switch from {
 	case Live:
 		r.live--
 	case Parked:
 		r.unparkLocked(s)
-	case Closed: // nobody moves it from there
+	case Closed: // terminal
 	}
-	s.state = to
-	if to == Live {
+	switch to {
+	case Live:
 		r.live++
+	case Parked:
+		s.parking.sessions = append(s.parking.sessions, s)
+		r.parked.add(s)
+	case Closed:
 	}
-	s.updateReadPauseLocked()
 }
 
-// unparkLocked takes a session out of what parked ones are in; r.mu and s.mu are held.
+// unparkLocked removes a session from where parked ones are kept. r.mu and s.mu are held.
 func (r *Registry) unparkLocked(s *Session) {
-	if r.sweepAt == s.place {
-		r.sweepAt = s.place.Next()
-	}
-	r.parked.Remove(s.place)
+	r.parked.remove(s)
 	p := s.parking
-	s.place, s.parking = nil, nil
+	s.parking = nil
 	p.sessions = slices.DeleteFunc(p.sessions, func(o *Session) bool { return o == s })
 	if len(p.sessions) == 0 {
 		p.timer.Stop()
 	}
 }
-
-// parkedIn is the session of an element of Registry.parked.
-func parkedIn(e *list.Element) *Session { return e.Value.(*Session) }
 
 func (r *Registry) expire(p *parking) {
 	var sessions []*Session
@@ -147,7 +161,7 @@ func (r *Registry) expire(p *parking) {
 			r.observer.Panicked(v, sessions)
 		}
 	}()
-	r.end(true, func(end func(*Session, reason.Reason)) {
+	r.closeChosen(true, func(end func(*Session, reason.Reason)) {
 		sessions = slices.Clone(p.sessions)
 		for _, s := range sessions {
 			end(s, reason.Expired)
@@ -155,55 +169,74 @@ func (r *Registry) expire(p *parking) {
 	})
 }
 
-// EvictForMemory closes parked sessions that hold packets, the one parked longest first, until the budget is kept again or
-// none is left. What live clients have not confirmed is never dropped; their links are held instead.
+// closeEvictedLocked closes the sessions that parkedLRU has evicted. r.mu is held, and no
+// session's lock.
+func (r *Registry) closeEvictedLocked() (closed []closedSession) {
+	for _, s := range r.parked.takeEvicted() {
+		closed = append(closed, r.closeLocked(s, reason.Evicted))
+	}
+	return closed
+}
+
+// evictSurplus evicts some of the sessions beyond a limit that SetLimits has lowered. It returns
+// true if there are more.
+func (r *Registry) evictSurplus() (more bool) {
+	r.closeChosen(true, func(end func(*Session, reason.Reason)) {
+		r.parked.resize(max(r.maxParked, r.parked.len()-lockedSteps))
+		for _, s := range r.parked.takeEvicted() {
+			end(s, reason.Evicted)
+		}
+		more = r.parked.len() > r.maxParked
+	})
+	return more
+}
+
+// EvictForMemory evicts parked sessions that hold packets, the one parked longest first, until the
+// budget is kept or none is left. It never drops what live clients have not confirmed: their links
+// are paused instead.
 //
-// One call at a time does this; others return at once, for what it closes is counted only when it is released.
+// It works for one caller at a time, and returns immediately for others, because what it evicts
+// counts until it is released.
 func (r *Registry) EvictForMemory() {
 	if !r.budget.Exceeded() || !r.evicting.TryLock() {
 		return
 	}
 	defer r.evicting.Unlock()
-	if !r.beginSweep() {
+	now := time.Now()
+	if now.Before(r.sweepNext) {
 		return
 	}
-	for r.budget.Exceeded() {
-		if !r.evictSome() {
-			r.endSweep()
+	if now.Sub(r.sweepBegan) >= sweepEvery {
+		r.sweepAt, r.sweepBegan = 0, now
+	}
+	for fromOldest := r.sweepAt == 0; r.budget.Exceeded(); {
+		switch {
+		case r.evictSome():
+		case fromOldest:
+			r.sweepAt, r.sweepNext = 0, now.Add(sweepEvery)
 			return
+		default: // sessions that held nothing at the last look may hold something now
+			r.sweepAt, r.sweepBegan, fromOldest = 0, now, true
 		}
 	}
 }
 
-// beginRelief makes relieveSome begin with the session parked longest, unless that was in vain a moment ago.
-func (r *Registry) beginSweep() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.sweepAt = r.parked.Front()
-	return !time.Now().Before(r.sweepNext)
-}
-
-// endRelief notes that all parked sessions have been looked at, and the budget is still exceeded.
-func (r *Registry) endSweep() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.sweepNext = time.Now().Add(sweepEvery)
-}
-
-// relieveSome looks at the next parked sessions, and closes those that hold packets until enough would be free if they shared
-// nothing. It returns false if there are none.
+// evictSome looks at the next parked sessions. It evicts those that hold packets until enough would
+// be free if they shared nothing. It returns false if no session was left to look at.
 func (r *Registry) evictSome() (more bool) {
-	r.end(true, func(end func(*Session, reason.Reason)) {
-		more = r.sweepAt != nil
+	r.closeChosen(true, func(end func(*Session, reason.Reason)) {
 		excess := r.budget.Bytes() - r.budget.Limit()
-		for n := 0; n < lockedSteps && r.sweepAt != nil && excess > 0; n++ {
-			s := parkedIn(r.sweepAt)
-			r.sweepAt = r.sweepAt.Next()
+		if excess <= 0 {
+			more = true // the caller looks again
+			return
+		}
+		r.sweepAt, more = r.parked.visit(r.sweepAt, func(s *Session) bool {
 			if packets, bytes := s.buffered(); packets > 0 {
 				end(s, reason.Evicted)
 				excess -= int64(bytes)
 			}
-		}
+			return excess > 0
+		})
 	})
 	return more
 }

@@ -51,6 +51,82 @@ func TestOldestParked(t *testing.T) {
 	})
 }
 
+// A parkedLRU of sessions without anything else.
+func newParked(n, size int) (*parkedLRU, []*Session) {
+	l := newParkedLRU(size)
+	all := make([]*Session, n)
+	for i := range all {
+		all[i] = &Session{state: Parked}
+		l.add(all[i])
+	}
+	return l, all
+}
+
+// visitAll visits all sessions, in steps.
+func (l *parkedLRU) visitAll() (all []*Session, steps int) {
+	for ticket, more := uint64(0), true; more; steps++ {
+		ticket, more = l.visit(ticket, func(s *Session) bool {
+			all = append(all, s)
+			return true
+		})
+	}
+	return all, steps
+}
+
+func TestParkedAreVisitedOldestFirst(t *testing.T) {
+	l, all := newParked(3*lockedSteps, 3*lockedSteps)
+	var want []*Session
+	for i, s := range all {
+		if i%3 == 0 { // leaves a gap
+			s.state = Live
+			l.remove(s)
+			continue
+		}
+		want = append(want, s)
+	}
+	if got, _ := l.visitAll(); !slices.Equal(got, want) {
+		t.Errorf("%d sessions were visited, want %d in their order", len(got), len(want))
+	}
+	if n := len(l.takeEvicted()); n != 0 {
+		t.Errorf("%d sessions that left count as evicted", n)
+	}
+}
+
+func TestOldestParkedIsEvicted(t *testing.T) {
+	l, all := newParked(5, 3)
+	if got := l.takeEvicted(); !slices.Equal(got, all[:2]) {
+		t.Errorf("%d were evicted, want the first two", len(got))
+	}
+	l.resize(1)
+	if got := l.takeEvicted(); !slices.Equal(got, all[2:4]) {
+		t.Errorf("%d were evicted, want the next two", len(got))
+	}
+	l.resize(2)
+	l.add(&Session{state: Parked})
+	if got := l.takeEvicted(); len(got) != 0 || l.len() != 2 {
+		t.Errorf("%d were evicted, %d are parked; want room for two", len(got), l.len())
+	}
+}
+
+// A session that stays while millions come and go does not make a visit long.
+func TestTicketsAreRenumbered(t *testing.T) {
+	l, all := newParked(2, 10)
+	l.next += 2 * maxSpan
+	s := &Session{state: Parked}
+	l.add(s)
+	got, steps := l.visitAll()
+	if !slices.Equal(got, append(all, s)) || steps > 2 {
+		t.Errorf("%d sessions were visited in %d steps, want three in their order", len(got), steps)
+	}
+	for _, s := range got {
+		s.state = Live
+		l.remove(s)
+	}
+	if l.len() != 0 || len(l.takeEvicted()) != 0 {
+		t.Errorf("%d are left after all were removed", l.len())
+	}
+}
+
 func BenchmarkOldestParked(b *testing.B) {
 	w := newWorld(b, roomy, 100_000)
 	for i := range 100_000 {

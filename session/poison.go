@@ -6,26 +6,27 @@ import (
 	"github.com/holdfast/holdfast/buffer"
 )
 
-// A poison packet is one that its client cannot decode. The client closes its connection over it, comes back with the offset
-// of an event before it, and would be sent it again, for ever.
+// A poison packet is one that its client cannot decode. The client closes its connection, returns
+// with the offset of an event before the packet, and would receive it again, forever.
 //
-// Suspicion comes from how connections end; proof comes from trials. A client that closes its connection by itself, or opens
-// another one, while packets are unconfirmed makes a strike against these packets. When it is back, suspects are first sent as
-// packets of a namespace that it is not connected to (the Trial). A client that can decode them ignores them: no handler
-// runs, and nothing is lost or doubled. Over poison it closes the connection again, with nothing else on its way.
-// See docs/adr/0008-poison-packets.md.
+// How connections end raises suspicion, and trials prove it. A client that closes its connection,
+// or opens another one, while packets are unconfirmed causes a strike against these packets. When
+// it returns, the suspects are first sent as packets of a namespace that it is not connected to: a
+// Trial. A client that can decode them ignores them, so no handler runs and nothing is lost or
+// duplicated. One that cannot closes the connection again, with nothing else in flight. See
+// docs/adr/0008-poison-packets.md.
 
-// Ending is how a client's connection ended, as far as that can be seen.
+// Ending is how a client's connection ended, as far as holdfast can see.
 type Ending uint8
 
 // Endings of a connection.
 const (
-	Lost           Ending = iota // by the network, by silence, or by this side
-	ClosedByClient               // the client closed it in order
-	Overtaken                    // the client opened another connection; this one was open as far as is known
+	Lost           Ending = iota // by the network, a timeout, or this side
+	ClosedByClient               // the client closed it
+	Overtaken                    // the client opened another connection, and this one seemed open
 )
 
-// Verdict is what is known of a packet without asking its client.
+// Verdict says whether clients can decode a packet, as far as its text shows.
 type Verdict uint8
 
 // Verdicts on a packet.
@@ -35,64 +36,68 @@ const (
 	Undecodable         // no client can decode it
 )
 
-// Judge gives the Verdict on a packet as the server wrote it. It may take its time.
+// Judge gives the Verdict on a packet as the server wrote it. It may be slow.
 type Judge func(packet []byte) Verdict
 
 const (
-	// judgedBytes bounds what a Judge is given when a session is resumed: the registry's lock is held.
+	// judgedBytes bounds what is judged when a session is resumed, because the registry's lock is
+	// held.
 	judgedBytes = 64 << 10
-	// strikesToTry is how many strikes make packets suspects that look fine.
+	// strikesToTry is how many strikes make suspects of packets that are judged Fine.
 	strikesToTry = 2
-	// A packet is poison after so many strikes, and enough proof by trials of it alone, one after another. Once a client has
-	// shown that it cannot decode one packet, its next one needs half of the proof.
+	// A packet is poison after strikesToDrop strikes and proofToDrop proof from consecutive trials
+	// of it alone. A client's second poison packet needs one strike fewer and half of the proof.
 	strikesToDrop = 3
 	proofToDrop   = 2 * GoodProof
-	// A Trial has at most so many units; fewer if each of them is to be followed by a pause.
+	// maxUnits bounds the units of a Trial, and maxUnitsHeld those of one that pauses after each
+	// unit.
 	maxUnits, maxUnitsHeld = 8, 2
 )
 
-// doubt is the state of a search for poison. A session has one from the first strike until what it is about has arrived,
-// is known to be decodable, or was dropped.
+// doubt is the state of a search for poison. It begins with the first strike. It ends when the
+// suspects have arrived, proved decodable, or were dropped.
 type doubt struct {
 	from, to uint64 // the suspects: from < seq <= to
 	end      uint64 // the greatest number that to had
 	strikes  int    // against all of them
-	ending   Ending // the last strike's
-	judged   bool   // those that the Judge found Doubtful have passed a trial
+	ending   Ending // of the connection at the last strike
+	judged   bool   // the Doubtful ones have passed a trial
 
 	alone uint64 // the packet that was last tried alone, and the proof against it
 	proof int
 }
 
-// reads is what trials have shown of a session's clients.
+// reads is what trials have shown about a session's clients.
 type reads struct {
 	poisons  int  // packets dropped
-	doubtful bool // Doubtful ones were decoded
+	doubtful bool // they decode Doubtful packets
 }
 
-// Trial is what to try out on a client: it is sent a unit, and the next when it has confirmed that.
+// Trial is a sequence of units to try on a client. It is sent each unit after it confirmed the one
+// before.
 type Trial struct {
-	// Units are numbers of packets, for Cursor.Sample.
+	// Units are sequence numbers of packets, for Cursor.Sample.
 	Units [][]uint64
-	// Resync says that the connection is to be closed once the CONNECT reply is confirmed: with the reply the client handles
-	// events that it had put aside when it closed the connection, and only its next CONNECT tells which.
+	// Resync says to close the connection once the CONNECT reply is confirmed. With the reply the
+	// client handles events that it had put aside, and only its next CONNECT tells which.
 	Resync bool
-	// Siblings is how many other sessions the client had, with packets in flight. It may have put events of theirs aside too,
-	// so it is to have the replies to their CONNECTs first.
+	// Siblings is how many other sessions of the client had packets in flight. It may have put
+	// events of theirs aside too, so it must receive the replies to their CONNECTs first.
 	Siblings int
-	// Hold says that this client may confirm what it has not decoded: the connection outlives the error. It takes a
-	// while to see whether it comes back over another one.
+	// Hold says that this client may confirm what it cannot decode, because its connection survives
+	// the error. Wait after each unit to see whether it opens another one.
 	Hold bool
-	// Vary says that units are to be sent at random times: what ends the connection at a time of its own is then
+	// Vary says to send units at random times. Something else that ends the connection is then
 	// unlikely to hit the same packet again.
 	Vary bool
 }
 
-// examineLocked looks for poison among what was sent before and is to be sent again, behind from. What cannot be decoded at
-// all is dropped. It returns what is to be tried out on the client, or nil. s.mu is held, and the session is still parked.
+// examineLocked looks for poison among the packets after from that were sent before. It drops those
+// that no client can decode, and returns what to try on the client, or nil. s.mu is held, and the
+// session is still parked.
 func (s *Session) examineLocked(from uint64) *Trial {
-	if s.doubt == nil && s.sent <= from || s.left != nil {
-		return nil // nothing was in flight, or it was ignored on purpose
+	if s.doubt == nil && s.sent <= from || s.disconnect != nil {
+		return nil // nothing was in flight, or the client ignored it after its DISCONNECT
 	}
 	s.advanceLocked(from)
 	to := min(s.sentWhenParked, s.log.Last())
@@ -128,7 +133,7 @@ func (s *Session) examineLocked(from uint64) *Trial {
 	return t
 }
 
-// advanceLocked ends the search if the client has what it was about.
+// advanceLocked ends the search if the client has received the suspects.
 func (s *Session) advanceLocked(from uint64) {
 	if d := s.doubt; d != nil {
 		d.from = max(d.from, from)
@@ -138,7 +143,7 @@ func (s *Session) advanceLocked(from uint64) {
 	}
 }
 
-// strikeLocked counts a strike against the packets behind from, up to to.
+// strikeLocked counts a strike against the packets after from, up to to.
 func (s *Session) strikeLocked(from, to uint64, ending Ending) {
 	d := s.doubt
 	if d == nil || max(d.from, from) >= min(d.to, to) {
@@ -150,8 +155,9 @@ func (s *Session) strikeLocked(from, to uint64, ending Ending) {
 	d.ending = ending
 }
 
-// judgeLocked drops what no client can decode of what was sent before, behind from. It returns the suspects that are
-// Doubtful, and whether the client may have put events aside that came before what was dropped.
+// judgeLocked judges the packets after from that were sent before, and drops those that no client
+// can decode. It returns the Doubtful suspects. resync reports whether the client may have put
+// events aside that came before a dropped packet.
 func (s *Session) judgeLocked(from uint64) (doubtful []uint64, resync bool) {
 	l := s.registry.limits()
 	if l.Judge == nil {
@@ -185,7 +191,7 @@ func (s *Session) judgeLocked(from uint64) (doubtful []uint64, resync bool) {
 	return doubtful, resync
 }
 
-// suspectsLocked are the numbers of the packets in doubt.
+// suspectsLocked returns the numbers of the suspects.
 func (s *Session) suspectsLocked() (suspects []uint64) {
 	ackRequested := s.registry.limits().ReplayAckRequested
 	for i := max(s.doubt.from, s.log.Trimmed()) + 1; i <= min(s.doubt.to, s.log.Last()); i++ {
@@ -196,7 +202,7 @@ func (s *Session) suspectsLocked() (suspects []uint64) {
 	return suspects
 }
 
-// split makes the trial's units of suspects.
+// split divides suspects into the trial's units.
 func (t *Trial) split(suspects []uint64) [][]uint64 {
 	units := maxUnits
 	if t.Hold {
@@ -208,7 +214,7 @@ func (t *Trial) split(suspects []uint64) [][]uint64 {
 	return slices.Collect(slices.Chunk(suspects, (len(suspects)+units-1)/units))
 }
 
-// dropPoisonLocked leaves a packet out for good. Its number stays.
+// dropPoisonLocked drops a packet for good. Its number stays.
 func (s *Session) dropPoisonLocked(seq uint64) {
 	p := s.log.At(seq)
 	if p.Kind() == buffer.AckRequested {
@@ -219,8 +225,8 @@ func (s *Session) dropPoisonLocked(seq uint64) {
 	s.reads.poisons++
 }
 
-// Sample gives the packets of a Trial's unit to fn, as far as they are still in the log. Entries are valid during
-// the call only. The session's lock is held: fn must not call back.
+// Sample passes the packets of a Trial's unit that are still in the log to fn. An entry is valid
+// only during the call. The session's lock is held, so fn must not call back.
 func (c *Cursor) Sample(unit []uint64, fn func(p *buffer.Entry)) {
 	s := c.s
 	s.mu.Lock()
@@ -238,7 +244,7 @@ func (c *Cursor) Sample(unit []uint64, fn func(p *buffer.Entry)) {
 	}
 }
 
-// Suspicious reports whether the Judge finds anything that was sent, up to a packet, not to be fine.
+// Suspicious reports whether a packet up to this number was sent and is not judged Fine.
 func (c *Cursor) Suspicious(to uint64) bool {
 	s := c.s
 	s.mu.Lock()
@@ -255,7 +261,7 @@ func (c *Cursor) Suspicious(to uint64) bool {
 	return false
 }
 
-// Decoded says that the client has decoded all units of a Trial.
+// Decoded says that the client decoded all units of a Trial.
 func (c *Cursor) Decoded(t *Trial) {
 	s := c.s
 	s.mu.Lock()
@@ -275,18 +281,18 @@ func (c *Cursor) Decoded(t *Trial) {
 	d.judged, s.reads.doubtful = true, true
 }
 
-// Strengths of proof that a client closed its connection over a unit.
+// Strengths of the proof that a client closed its connection because of a unit.
 const (
-	// GoodProof means that it received all of the unit, and closed before it did anything else.
+	// GoodProof means that it received the whole unit, and closed before it did anything else.
 	GoodProof = 4
-	// FairProof means that it closed at about the time at which it must have received it.
+	// FairProof means that it closed at about the time when it received the unit.
 	FairProof = 2
-	// WeakProof means that it may have been receiving it.
+	// WeakProof means that it may have been receiving the unit.
 	WeakProof = 1
 )
 
-// Unproven says that the client ended its connection by itself during a Trial, and not over a unit. What is poison makes it
-// end over the unit each time.
+// Unproven says that the client closed its connection during a Trial, but not because of a unit.
+// Poison would make it close because of the unit each time.
 func (c *Cursor) Unproven() {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
@@ -295,8 +301,8 @@ func (c *Cursor) Unproven() {
 	}
 }
 
-// Choked says that the client has closed its connection when it was sent this unit of a Trial, after it had confirmed all that
-// was sent before.
+// Choked says that the client closed its connection when it was sent this unit of a Trial, after it
+// had confirmed everything before.
 func (c *Cursor) Choked(unit []uint64, proof int) {
 	s := c.s
 	s.mu.Lock()
@@ -323,7 +329,7 @@ func (c *Cursor) Choked(unit []uint64, proof int) {
 		return
 	}
 	s.dropPoisonLocked(seq)
-	// The first strike was against all that was in flight then.
+	// The first strike was against everything that was in flight then.
 	*d = doubt{from: seq, to: d.end, end: d.end, strikes: 1, ending: d.ending}
 	s.advanceLocked(s.log.Trimmed())
 }

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"container/list"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,25 +12,23 @@ import (
 )
 
 const (
-	// rememberedEnds is how many ended sessions' reasons are kept, to tell a client that comes too late why.
+	// rememberedEnds is for how many closed sessions the registry remembers why they were closed.
+	// It tells clients that return too late.
 	rememberedEnds = 8192
-	// relieveEvery is how often EvictForMemory looks at all parked sessions while they hold nothing that it could free.
-	sweepEvery = 100 * time.Millisecond
-	// lockedSteps is how many sessions are looked at, or evicted, before the registry's lock is given up for a moment.
-	lockedSteps = 256
 )
 
-// Observer is told what happens to sessions, for metrics and logs. No lock is held.
+// Observer hears what happens to sessions, for metrics and logs. It is called without a lock,
+// unless a method says otherwise.
 type Observer interface {
 	Parked(s *Session, why reason.Reason)
 	Closed(s *Session, why reason.Reason, was State, buffered int)
-	// Panicked says that to expire these sessions panicked, and with what: their links are to be ended.
+	// Panicked reports a panic with v while these sessions expired. It must end their links.
 	Panicked(v any, sessions []*Session)
-	// Dropped counts events that their client, which is away, will not have because of their Retention. A session's
-	// lock may be held: it must not call back.
+	// Dropped counts events that were dropped because of their Retention while their client was
+	// away. The session's lock may be held, so it must not call back.
 	Dropped(why Retention, events int)
-	// Poisoned says that a packet is left out because its client cannot decode it. The session's lock is held: it must not
-	// call back. The packet is valid during the call only.
+	// Poisoned reports a packet that is left out because its client cannot decode it. The session's
+	// lock is held, so it must not call back. The packet is valid only during the call.
 	Poisoned(s *Session, p *buffer.Entry)
 }
 
@@ -43,22 +40,25 @@ type Registry struct {
 
 	current atomic.Pointer[Limits]
 
-	evicting sync.Mutex // held by EvictForMemory; taken before mu
+	evicting   sync.Mutex // held by EvictForMemory, and taken before mu; guards the fields below
+	sweepAt    uint64     // the ticket that EvictForMemory looks at next; 0 for the oldest
+	sweepBegan time.Time  // at the oldest
+	sweepNext  time.Time  // after a look at all parked sessions was in vain
 
-	mu        sync.Mutex // guards the fields below, and every change of a session's state; never held while a log is walked
+	mu        sync.Mutex // guards the fields below and every change of a session's state
 	byPID     map[string]*Session
-	parked    list.List // of *Session, oldest parked first; kept to maxParked by Park
+	parked    *parkedLRU
 	maxParked int
 	live      int
 	ends      *lru.Cache[string, reason.Reason] // by pid
-	sweepNext time.Time                         // when EvictForMemory is worth its while again
-	sweepAt   *list.Element                     // of parked: what EvictForMemory looks at next; nil at the end
 }
 
-// NewRegistry returns an empty Registry in which maxParked sessions may be parked at a time.
+// NewRegistry returns an empty Registry that parks at most maxParked sessions, and at least one.
 func NewRegistry(limits Limits, maxParked int, budget *buffer.Budget, observer Observer) *Registry {
+	maxParked = max(maxParked, 1)
 	r := &Registry{
-		budget: budget, observer: observer, byPID: make(map[string]*Session), maxParked: max(maxParked, 1),
+		budget: budget, observer: observer, byPID: make(map[string]*Session),
+		parked: newParkedLRU(maxParked), maxParked: maxParked,
 	}
 	r.current.Store(&limits)
 	var err error
@@ -68,16 +68,17 @@ func NewRegistry(limits Limits, maxParked int, budget *buffer.Budget, observer O
 	return r
 }
 
-// limits are those in force.
+// limits returns the limits in force.
 func (r *Registry) limits() *Limits { return r.current.Load() }
 
-// SetLimits changes the limits, for open sessions too, but for RetentionFunc. A session that is over a new limit is
-// closed when something happens to it, as it would be at the old one.
+// SetLimits changes the limits, also for open sessions, with the exception of Retention. It closes
+// no session: one beyond a new limit is closed at the next event that checks the limit.
 func (r *Registry) SetLimits(limits Limits, maxParked int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	limits.Retention = r.limits().Retention // what a parked session has left out depends on them
+	limits.Retention = r.limits().Retention // parked sessions have dropped events by it
 	r.maxParked = max(maxParked, 1)
+	r.parked.resize(max(r.maxParked, r.parked.len())) // evicts none; Park does
 	r.current.Store(&limits)
 }
 
@@ -85,11 +86,11 @@ func (r *Registry) SetLimits(limits Limits, maxParked int) {
 func (r *Registry) Counts() (live, parked int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.live, r.parked.Len()
+	return r.live, r.parked.len()
 }
 
-// New returns a live session with its first client's cursor. It can be resumed, and has
-// a pid, if resumable.
+// New returns the first client's cursor on a new live session. The session has a pid, and can be
+// resumed, only if resumable.
 func (r *Registry) New(up Upstream, namespace string, owner Owner, resumable bool) *Cursor {
 	s := &Session{
 		registry: r, upstream: up, namespace: namespace, state: Live, log: buffer.NewLog(r.budget), owned: owner.Handshake(),

@@ -8,37 +8,47 @@ import (
 
 // Resumption is the outcome of Resume.
 type Resumption struct {
-	// Cursor is the new client's place in the log; nil if it was refused, and Refused says why.
+	// Cursor is the new client's place in the log. It is nil if the client was refused, and Refused
+	// says why.
 	Cursor  *Cursor
 	Refused reason.Reason
-	// Takeover is a client that the session is still attached to: it has to give the session up
-	// (Detach, Park) before the new one can have it.
+	// Takeover is the client that still has the session. It must Park before the new one can
+	// resume.
 	Takeover Owner
 	Reply    []byte        // the CONNECT reply to repeat
-	ToRead   int           // numbers that Cursor.Read has to pass
+	ToRead   int           // sequence numbers that Cursor.Read has to pass
 	Missed   int           // packets among them
-	Away     time.Duration // how long the session was parked
-	// Trial is what to try out on the client before Cursor.Read; nil for nearly all.
+	Away     time.Duration // for how long the session was parked
+	// Trial is what to try on the client before Cursor.Read; nil for nearly all clients.
 	Trial *Trial
 }
 
-// Claim is what a client presents to have its session back.
+// Claim is what a client presents to resume its session.
 type Claim struct {
 	PID       string
 	Namespace string
 	Offset    string // "" for none
-	// ForeignOffset says that it presented an offset that is not of our making.
+	// ForeignOffset says that the client presented an offset that this package did not issue.
 	ForeignOffset bool
 	Binding       Binding
-	// Soon says that the client left the session a moment ago, over this connection.
+	// DisconnectedRecently says that the client sent a DISCONNECT for the session a moment ago,
+	// over this connection.
 	DisconnectedRecently bool
 }
 
-// Resume attaches owner to the session that claim names, if it is parked. It implements
-// what docs/design.md says under "Resuming". Nothing about a session is told, and nothing done to it, before the
-// claim has its binding.
+// Resume gives owner the session that claim names, if it is parked. docs/design.md has the rules
+// under "Resuming". A claim without the session's binding learns nothing and changes nothing.
 func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
-	r.prepare(claim, owner)
+	var changing *Session // until its new client is sure to hear of it
+	defer func() {
+		if changing != nil { // a panic: neither the client nor the link knows
+			r.closeChosen(true, func(end func(*Session, reason.Reason)) {
+				changing.detachAny()
+				end(changing, reason.Internal)
+			})
+		}
+	}()
+	r.prepare(claim, owner, &changing)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.byPID[claim.PID]
@@ -63,7 +73,15 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 	case s.state == Live:
 		return Resumption{Takeover: s.cursor.owner}
 	}
-	from, refused := s.resumeFromLocked(&claim)
+	changing = s
+	resumption := r.attachLocked(s, &claim, owner)
+	changing = nil
+	return resumption
+}
+
+// attachLocked gives a parked session to owner. r.mu and s.mu are held.
+func (r *Registry) attachLocked(s *Session, claim *Claim, owner Owner) Resumption {
+	from, refused := s.trimForLocked(claim)
 	if refused != "" {
 		return Resumption{Refused: refused}
 	}
@@ -74,21 +92,23 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 	if trial != nil {
 		trial.Siblings = s.parking.inFlight(s)
 	}
-	s.away, s.left = nil, nil
+	s.parkedIndex, s.disconnect = nil, nil
 	c := &Cursor{s: s, owner: owner, sent: from, replayTo: s.log.Last()}
 	if !r.limits().ReplayAckRequested {
 		c.skipTo = s.sent
 	}
 	s.cursor, s.owned = c, owner.Handshake()
 	r.moveLocked(s, Live)
+	s.updateReadPauseLocked()
 	away, missed := time.Since(s.parkedAt), s.log.Packets()
 	s.upstream.SessionResumed(s, away, missed)
 	return Resumption{Cursor: c, Reply: s.reply, ToRead: s.log.Len(), Missed: missed, Away: away, Trial: trial}
 }
 
-// prepare does what Resume would do to the log of a parked session, without the registry's lock: the log may be long. Resume
-// finds little left to do.
-func (r *Registry) prepare(claim Claim, owner Owner) {
+// prepare trims the log of a parked session before Resume takes the registry's lock, because the
+// log may be long. Little is left to trim for Resume. While changing is set, the session must be
+// closed after a panic.
+func (r *Registry) prepare(claim Claim, owner Owner, changing **Session) {
 	r.mu.Lock()
 	s := r.byPID[claim.PID]
 	r.mu.Unlock()
@@ -98,13 +118,16 @@ func (r *Registry) prepare(claim Claim, owner Owner) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state == Parked && s.binding.equal(claim.Binding) && s.owned <= owner.Handshake() {
-		s.resumeFromLocked(&claim)
+		*changing = s
+		s.trimForLocked(&claim)
+		*changing = nil
 	}
 }
 
-// resumeFromLocked returns the number of the last packet that a client with this claim has, or why it cannot resume. The log of the
-// session, which is parked, is left without what this client need not have. s.mu is held.
-func (s *Session) resumeFromLocked(claim *Claim) (from uint64, refused reason.Reason) {
+// trimForLocked drops from a parked session's log what a client with this claim does not need. It
+// returns the sequence number of the last packet that the client has, or why it cannot resume. s.mu
+// is held.
+func (s *Session) trimForLocked(claim *Claim) (from uint64, refused reason.Reason) {
 	var has uint64 // the last event that the client has handled
 	if tag, seq, ok := parseOffset(claim.Offset); ok && tag == s.tag {
 		if seq > s.sent {
@@ -114,18 +137,18 @@ func (s *Session) resumeFromLocked(claim *Claim) (from uint64, refused reason.Re
 	} else if claim.ForeignOffset {
 		return 0, reason.BadOffset
 	}
-	if s.left != nil && has < s.withOffset { // it has ignored some that are not there any more
-		return 0, reason.ClientDisconnect
+	if s.disconnect != nil && has < s.confirmedEvent {
+		return 0, reason.ClientDisconnect // it ignored events that the log no longer has
 	}
 	from = max(s.log.Trimmed(), has)
 	s.trimLocked(from)
-	if s.registry.limits().Retention != nil && s.away == nil {
+	if s.registry.limits().Retention != nil && s.parkedIndex == nil {
 		s.compactLocked()
 	}
 	return from, ""
 }
 
-// allowTakeoverLocked counts one takeover, unless there were too many of late.
+// allowTakeoverLocked counts a takeover. It returns false if there were too many recently.
 func (s *Session) allowTakeoverLocked(perMinute int) bool {
 	if perMinute <= 0 {
 		return true

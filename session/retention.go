@@ -2,118 +2,140 @@ package session
 
 import "github.com/holdfast/holdfast/buffer"
 
-// Retention is what becomes of an event while its client is away. Events that ask for an acknowledgement, for which the
-// server waits, and packets that are no events are always Keep.
+// This file has what events.volatile and events.latest need: events that a client need not have any
+// more when it returns are dropped from the log while the session is parked.
+
+// Retention is what becomes of an event while its client is away. Events that ask for an
+// acknowledgement are always kept, because the server waits for it. So are packets other than
+// events.
 type Retention uint8
 
-// RetentionFunc of an event.
+// Retentions of an event.
 const (
 	Keep         Retention = iota // sent when the client is back
 	DropVolatile                  // dropped
-	KeepLatest                    // dropped when another of its name comes after it
+	KeepLatest                    // dropped when another event of its name comes after it
 )
 
-func (f Retention) String() string {
-	switch f {
+func (r Retention) String() string {
+	switch r {
 	case Keep:
-		return "kept"
+		return "keep"
 	case DropVolatile:
-		return "volatile"
+		return "drop volatile"
 	case KeepLatest:
-		return "latest"
+		return "keep latest"
 	}
 	return "unknown"
 }
 
-// RetentionFunc decides the Retention of a namespace's event, by the packet as the server wrote it. For KeepLatest it returns the event's
-// name too; name may alias packet.
-type RetentionFunc func(namespace string, packet []byte) (f Retention, name []byte)
+// RetentionFunc decides the Retention of an event of a namespace. The packet is as the server wrote
+// it. For KeepLatest it returns the event's name too, which may alias packet.
+type RetentionFunc func(namespace string, packet []byte) (r Retention, name []byte)
 
-// maxGaps is how many numbers without a packet a parked session's log may have, beside as many as it has packets.
+// maxGaps is how many unused sequence numbers a parked session's log may have beyond the number of
+// its packets.
 const maxGaps = 64
 
-// away is what is known of the log of a session while it is parked.
-type away struct {
-	latest map[string]*uint64 // the numbers of KeepLatest events, by their names
-	gaps   int                // dropped packets whose numbers can be given anew
+// parkedIndex is what a parked session knows about its log once that is compacted.
+type parkedIndex struct {
+	latest map[string]*uint64 // the sequence number of the newest event of each KeepLatest name
+	gaps   int                // numbers of dropped packets that no client knows
 }
 
-// A session is sifted once after it was parked: of what its client was sent without confirming it, or not sent, the
-// events that are DropVolatile or superseded go. They may have arrived. They may also have been written to a connection
-// that was dead for a minute before that was seen, and are stale then: they are not sent again.
-// From then on each packet is judged as it comes.
-
-// compactLocked drops what the client is not to have any more, and numbers anew what no client was sent. s.mu is held.
+// compactLocked drops events that the client need not have any more, and closes the gaps in numbers
+// that no client was sent. s.mu is held.
+//
+// It runs once after the session was parked, and judges also what the client was sent but did not
+// confirm. That may have been written to a connection that was dead for a minute, and is stale now.
+// Later events are judged as they come.
 func (s *Session) compactLocked() {
-	a := &away{latest: make(map[string]*uint64)}
-	s.away = a
+	s.parkedIndex = nil
+	seen := make(map[string]bool)
 	dropped := [KeepLatest + 1]int{}
-	s.log.Compact(s.sent, func(p *buffer.Entry, behind uint64) bool {
-		f, name := s.retentionOf(p.Kind(), p.Data())
-		if f == KeepLatest && a.latest[string(name)] == nil {
-			a.latest[string(name)] = &behind // from the end, as yet
+	s.log.Compact(s.sent, func(p *buffer.Entry) bool { // the newest first
+		retention, name := s.retentionOf(p.Kind(), p.Data())
+		switch {
+		case retention == Keep:
+			return false
+		case retention == KeepLatest && !seen[string(name)]:
+			seen[string(name)] = true
 			return false
 		}
-		if f == Keep {
-			return false
-		}
-		dropped[f]++
+		dropped[retention]++
 		return true
 	})
-	for _, seq := range a.latest {
-		*seq = s.log.Last() - *seq
-	}
-	for f, n := range dropped {
+	s.parkedIndex = s.newParkedIndex()
+	for r, n := range dropped {
 		if n > 0 {
-			s.registry.observer.Dropped(Retention(f), n)
+			s.registry.observer.Dropped(Retention(r), n)
 		}
 	}
 }
 
-func (s *Session) retentionOf(kind buffer.Kind, data []byte) (f Retention, name []byte) {
+// newParkedIndex returns the index of a log that has just been compacted.
+func (s *Session) newParkedIndex() *parkedIndex {
+	index := &parkedIndex{latest: make(map[string]*uint64)}
+	for seq := s.log.Trimmed() + 1; seq <= s.log.Last(); seq++ {
+		p := s.log.At(seq)
+		if retention, name := s.retentionOf(p.Kind(), p.Data()); retention == KeepLatest {
+			newest := seq
+			index.latest[string(name)] = &newest
+		}
+	}
+	return index
+}
+
+func (s *Session) retentionOf(kind buffer.Kind, data []byte) (r Retention, name []byte) {
 	if s.registry.limits().Retention == nil || kind != buffer.WithOffset {
 		return Keep, nil
 	}
 	return s.registry.limits().Retention(s.namespace, data)
 }
 
-// appendParkedLocked adds a packet to a parked session's log, if its client is to have it. s.mu is held.
+// appendParkedLocked adds a packet to a parked session's log, unless it is volatile. s.mu is held.
 func (s *Session) appendParkedLocked(p *buffer.Packet) {
 	if s.registry.limits().Retention == nil {
 		s.log.AppendShared(p)
 		return
 	}
-	if s.away == nil {
+	if s.parkedIndex == nil {
 		s.compactLocked()
 	}
-	f, name := s.retentionOf(p.Kind, p.Data)
-	if f == DropVolatile {
+	retention, name := s.retentionOf(p.Kind, p.Data)
+	if retention == DropVolatile {
 		s.registry.observer.Dropped(DropVolatile, 1)
 		return
 	}
 	shortLived := *p
-	shortLived.ShortLived = f == KeepLatest
+	shortLived.ShortLived = retention == KeepLatest
 	seq := s.log.AppendShared(&shortLived)
-	if f == KeepLatest {
+	if retention == KeepLatest {
 		s.supersedeLocked(name, seq)
 	}
 }
 
-// supersedeLocked drops the former event of a name.
+// supersedeLocked drops the previous event of a name.
+//
+// Compaction closes the gaps only when they outnumber the packets, so an event costs constant time.
+// Without it a million superseded events would leave a million entries, and the session would
+// exceed MaxBytes although it holds one event.
 func (s *Session) supersedeLocked(name []byte, seq uint64) {
-	a := s.away
-	former := a.latest[string(name)]
-	if former == nil {
-		a.latest[string(name)] = &seq
+	index := s.parkedIndex
+	previous := index.latest[string(name)]
+	if previous == nil {
+		index.latest[string(name)] = &seq
 		return
 	}
-	s.log.Drop(*former)
-	s.registry.observer.Dropped(KeepLatest, 1)
-	if *former > s.sent {
-		a.gaps++
+	if *previous > s.log.Trimmed() { // else a client had it that was not allowed to resume
+		s.log.Drop(*previous)
+		s.registry.observer.Dropped(KeepLatest, 1)
 	}
-	*former = seq
-	if a.gaps > maxGaps+s.log.Packets() {
+	if *previous > s.sent {
+		index.gaps++
+	}
+	*previous = seq
+	if index.gaps > maxGaps+s.log.Packets() {
 		s.compactLocked()
 	}
 }

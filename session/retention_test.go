@@ -279,7 +279,7 @@ func (m *awayMachine) Resume(t *rapid.T) {
 // Check looks at what is in memory.
 func (m *awayMachine) Check(t *rapid.T) {
 	l := &m.s.log
-	if !m.live && m.s.away != nil && l.Packets() < len(m.missing) {
+	if !m.live && m.s.parkedIndex != nil && l.Packets() < len(m.missing) {
 		t.Errorf("the log has %d packets; the client is to get %d", l.Packets(), len(m.missing))
 	}
 	if m.budget.Packets() != int64(l.Packets()) {

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"container/list"
 	"errors"
 	"fmt"
 	"sync"
@@ -12,11 +11,11 @@ import (
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
-// State is a session's place in its life:
+// State is where a session is in its life. doc.go has a drawing.
 //
-//	Live   -> Parked  its client's transport died
+//	Live   -> Parked  its client's connection ended, or another client takes over
 //	Parked -> Live    a client resumed it
-//	either -> Closed  for one of reason.Closed; terminal
+//	either -> Closed  for one of the reasons in reason.Closed; terminal
 type State uint8
 
 // States of a Session.
@@ -42,50 +41,53 @@ func (s State) String() string {
 var (
 	// ErrClosed means that the session has ended.
 	ErrClosed = errors.New("session: closed")
-	// ErrFull is wrapped when a parked session's log went over a limit: the session is to be closed.
+	// ErrFull means that a parked session's log exceeds a limit. The caller must close the session.
 	ErrFull = errors.New("session: log of a parked session is full")
 )
 
-// Owner is a client as sessions know it. Owners are compared.
+// Owner is a client. It must be comparable.
 type Owner interface {
-	// Handshake grows with each client's handshake: a later one has a greater number.
+	// Handshake is the number of the client's handshake. A later client has a greater number.
 	Handshake() uint64
 }
 
 // Upstream is the link that a session belongs to.
 type Upstream interface {
-	// SessionsClosed says that sessions of this link have ended on this side, by expiry and the like: the
-	// server has to be told. No lock of this package is held.
-	SessionsClosed(ended []*Session, why reason.Reason)
-	// SetReadPaused says whether a live session's unconfirmed bytes are over the window: the link is not to
-	// be read as long as any is. It may be called with a session's lock held, and must not call back.
-	SetReadPaused(readPaused bool)
-	// SessionParked says that a session has lost its client, and stays for at most d; SessionResumed that a client has it
-	// again. They are called with locks held, so that the one cannot overtake the other, and must not call back.
+	// SessionsClosed reports sessions of this link that were closed on this side, for example
+	// because they expired. It must tell the server. No lock of this package is held.
+	SessionsClosed(closed []*Session, why reason.Reason)
+	// SetReadPaused says that one more live session's unconfirmed bytes exceed the window, or one
+	// fewer. The link must not be read while there are any. It may be called with a session's lock
+	// held, and must not call back.
+	SetReadPaused(paused bool)
+	// SessionParked says that a session is parked for at most d. Locks are held, so that calls for
+	// one session come in order. It must not call back.
 	SessionParked(s *Session, why reason.Reason, d time.Duration)
+	// SessionResumed says that a client has resumed a session. The same locks are held.
 	SessionResumed(s *Session, away time.Duration, missed int)
 }
 
 // Limits bound one session's log.
 type Limits struct {
-	// MaxPackets and MaxBytes hold while it is parked.
+	// MaxPackets and MaxBytes apply while the session is parked.
 	MaxPackets int
 	MaxBytes   int
-	// WindowBytes is where a live session's link is no longer read.
+	// WindowBytes is how much of a live session may be unconfirmed before its link is paused.
 	WindowBytes int
-	// TakeoversPerMinute bounds the takeovers of one session in the long run; a minute's worth may come at once. 0 is no
-	// limit.
+	// TakeoversPerMinute limits the takeovers of one session, with a burst of a minute's worth. 0
+	// is no limit.
 	TakeoversPerMinute int
-	// ReplayAckRequested says that events with an acknowledgement which may have arrived are sent again
-	// (at least once); otherwise they are not (at most once).
+	// ReplayAckRequested says whether events that ask for an acknowledgement are sent again if they
+	// may have arrived (at least once), or not (at most once).
 	ReplayAckRequested bool
-	// RetentionFunc tells what becomes of events while their client is away. Nil keeps them all.
+	// Retention decides which events are kept while their client is away. Nil keeps all of them.
 	Retention RetentionFunc
-	// Judge tells what clients can decode. With nil they can decode everything, as far as is known.
+	// Judge decides what clients can decode. Nil means everything.
 	Judge Judge
 }
 
-// Session is safe for concurrent use. What each packet needs stands first in it, in few lines of the processor's cache.
+// Session is one namespace of one upstream connection. It is safe for concurrent use. The fields
+// that every packet needs come first, so that they share few cache lines.
 type Session struct {
 	// Immutable.
 	registry *Registry
@@ -93,37 +95,38 @@ type Session struct {
 	pid      string // empty if it cannot be resumed
 	tag      tag
 
-	mu           sync.Mutex // guards the fields below, up to those that are immutable; never held during I/O
-	state        State
-	heard        bool        // a client sent something for it
+	mu           sync.Mutex  // guards the fields down to namespace
+	state        State       // changed by Registry.moveLocked only
+	heard        bool        // a client has sent something for it
 	readPaused   atomic.Bool // SetReadPaused(true) was called; set with mu held
-	sent         uint64      // what any client was ever sent
+	sent         uint64      // the last packet that any client was sent
 	cursor       *Cursor
 	log          buffer.Log
-	ackRequested int    // AckRequested packets in the log
-	reply        []byte // the CONNECT reply, with the pid
-	away         *away  // nil until the log is sifted
-	// left is set while it is parked because its client said goodbye. What that was sent about then it may have ignored: sentWhenParked
-	// is what it was sent in all. stamped is the last WithOffset packet that was confirmed.
-	left                       *ClientDisconnect
-	sentWhenParked, withOffset uint64
-	doubt                      *doubt // nil while no packet is suspected to be poison
-	reads                      reads  // what is known of its clients
-	owned                      uint64 // the latest handshake of a client that had the session
-	parkedAt                   time.Time
-	// takeoversUntil is when the takeovers of late no longer count: each counts for its part of a minute.
-	takeoversUntil time.Time
+	ackRequested int          // AckRequested packets in the log
+	reply        []byte       // the CONNECT reply, with the pid
+	parkedIndex  *parkedIndex // nil until the parked log is compacted
+	// disconnect is not nil while the session is parked because its client sent a DISCONNECT. That
+	// client may have ignored what was in flight, up to sentWhenParked.
+	disconnect     *ClientDisconnect
+	sentWhenParked uint64
+	confirmedEvent uint64 // the last WithOffset packet that was confirmed
+	doubt          *doubt // nil while no packet is suspected to be poison
+	reads          reads  // what is known of its clients
+	owned          uint64 // the latest handshake of a client that had the session
+	parkedAt       time.Time
+	takeoversUntil time.Time // each takeover moves it on by its share of a minute
 	binding        Binding
 
 	namespace string // immutable
 
-	// Set while parked; guarded by registry.mu.
+	// Set while parked. Registry.mu guards them.
 	parking  *parking
-	inFlight bool          // its client had not confirmed all when it was parked
-	place    *list.Element // in registry.parked
+	inFlight bool   // its client had not confirmed everything when it was parked
+	ticket   uint64 // in parkedLRU; 0 unless parked
 }
 
-// PID is the session's private id, empty if it cannot be resumed. It is a credential: never log it.
+// PID is the session's private id. It is empty if the session cannot be resumed. It is a
+// credential: never log it.
 func (s *Session) PID() string { return s.pid }
 
 // Namespace is the session's namespace.
@@ -132,14 +135,14 @@ func (s *Session) Namespace() string { return s.namespace }
 // Upstream is the link that the session belongs to.
 func (s *Session) Upstream() Upstream { return s.upstream }
 
-// State is the session's present state.
+// State is the session's current state.
 func (s *Session) State() State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.state
 }
 
-// Attached is the client that has the session, or nil.
+// Attached returns the client that has the session, or nil.
 func (s *Session) Attached() Owner {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -149,7 +152,7 @@ func (s *Session) Attached() Owner {
 	return s.cursor.owner
 }
 
-// Heard reports whether a client has sent anything for the session: so it has the pid.
+// Heard reports whether a client has sent anything for the session, and therefore has the pid.
 func (s *Session) Heard() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -163,15 +166,16 @@ func (s *Session) SetReply(reply []byte) {
 	s.mu.Unlock()
 }
 
-// Bind sets what clients must present, beside the pid, to have the session. It is called before the pid is given away.
+// Bind sets what clients must present beside the pid to resume the session. It must be called
+// before the pid is sent.
 func (s *Session) Bind(b Binding) {
 	s.mu.Lock()
 	s.binding = b
 	s.mu.Unlock()
 }
 
-// Append adds a packet that the server sent. It returns the cursor of the client that is to be woken, if one is
-// attached. Errors are ErrClosed and ErrFull; after ErrFull the caller closes the session.
+// Append adds a packet that the server sent. It returns the cursor of the client to wake, if there
+// is one. It fails with ErrClosed or ErrFull. After ErrFull the caller must close the session.
 func (s *Session) Append(p *buffer.Packet) (*Cursor, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -191,38 +195,39 @@ func (s *Session) Append(p *buffer.Packet) (*Cursor, error) {
 		if s.log.Packets() > l.MaxPackets || s.log.Bytes() > l.MaxBytes {
 			return nil, fmt.Errorf("%w: %d packets, %d bytes", ErrFull, s.log.Packets(), s.log.Bytes())
 		}
-		return nil, nil //nolint:nilnil // a parked session has no cursor, and that is no error
+		return nil, nil //nolint:nilnil // a parked session has no cursor
 	}
 	s.updateReadPauseLocked()
 	return s.cursor, nil
 }
 
-// scarceWindowBytes is the window while the budget is exceeded: live clients' packets are not dropped, so all that can
-// be done is to take in fewer.
+// scarceWindowBytes is the window while the budget is exceeded. Packets of live sessions cannot be
+// dropped, so all that helps is to read fewer.
 const scarceWindowBytes = 16 << 10
 
-// updateReadPauseLocked tells the link when a live session's log passes the window, or comes back to half of it.
+// updateReadPauseLocked tells the link when a live session's log reaches the window, and when it is
+// down to half of it.
 func (s *Session) updateReadPauseLocked() {
 	window := s.registry.limits().WindowBytes
 	if s.registry.budget.Exceeded() {
 		window = min(window, scarceWindowBytes)
 	}
-	readPaused := s.readPaused.Load()
+	paused := s.readPaused.Load()
 	switch n := s.log.Bytes(); {
 	case s.state != Live:
-		readPaused = false
+		paused = false
 	case n >= window:
-		readPaused = true
+		paused = true
 	case n < window/2:
-		readPaused = false
+		paused = false
 	}
-	if readPaused != s.readPaused.Load() {
-		s.readPaused.Store(readPaused)
-		s.upstream.SetReadPaused(readPaused)
+	if paused != s.readPaused.Load() {
+		s.readPaused.Store(paused)
+		s.upstream.SetReadPaused(paused)
 	}
 }
 
-// trimLocked drops what has been confirmed.
+// trimLocked drops packets up to seq, which are confirmed.
 func (s *Session) trimLocked(seq uint64) {
 	seq = min(seq, s.log.Last())
 	if s.ackRequested > 0 {
@@ -234,7 +239,7 @@ func (s *Session) trimLocked(seq uint64) {
 	}
 	for i := seq; i > s.log.Trimmed(); i-- {
 		if s.log.At(i).Kind() == buffer.WithOffset {
-			s.withOffset = i
+			s.confirmedEvent = i
 			break
 		}
 	}
@@ -242,7 +247,7 @@ func (s *Session) trimLocked(seq uint64) {
 	s.updateReadPauseLocked()
 }
 
-// buffered is how many packets the session's log holds, and about how many bytes.
+// buffered returns how many packets the session's log holds, and about how many bytes.
 func (s *Session) buffered() (packets, bytes int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
