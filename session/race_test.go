@@ -142,11 +142,15 @@ func TestConcurrentEnds(t *testing.T) {
 		wg.Go(func() { w.AbortParked(c.s.PID(), c.s.Namespace(), reason.BadOffset) })
 	}
 	wg.Wait()
+	deadline := time.Now().Add(30 * time.Second)
+	for w.budget.Packets() > 0 && time.Now().Before(deadline) { // timers may still release logs
+		time.Sleep(time.Millisecond)
+	}
 	w.finish()
 
-	// The timers' goroutines may still be about to tell.
+	// Timers may still be about to tell.
 	ended := make(map[string]int)
-	for deadline := time.Now().Add(30 * time.Second); len(ended) < sessions && time.Now().Before(deadline); {
+	for len(ended) < sessions && time.Now().Before(deadline) {
 		for _, e := range w.noted() {
 			if namespace, what, _ := strings.Cut(e, " "); strings.HasPrefix(what, "ended") {
 				ended[namespace]++
