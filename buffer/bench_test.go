@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// A live session's log: packets come, and go as they are confirmed.
+// BenchmarkAppendTrim measures the log of a live session.
 func BenchmarkAppendTrim(b *testing.B) {
 	for _, size := range []int{50, 1 << 10, 16 << 10} {
 		for _, burst := range []int{1, 16, 64} {
@@ -26,7 +26,8 @@ func BenchmarkAppendTrim(b *testing.B) {
 	}
 }
 
-// A log that is never empty, as it is while packets come all the time: what arrives is one round trip behind.
+// BenchmarkAppendTrimBehind measures a log that is never empty, because confirmations are one round
+// trip behind.
 func BenchmarkAppendTrimBehind(b *testing.B) {
 	for _, behind := range []uint64{1, 100} {
 		b.Run(fmt.Sprintf("behind=%d", behind), func(b *testing.B) {

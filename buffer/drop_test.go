@@ -29,8 +29,8 @@ func TestDrop(t *testing.T) {
 	}
 }
 
-// Numbers up to fixed stay those of their packets; the others move up.
-func TestSift(t *testing.T) {
+// Packets up to fixed keep their numbers. The others move up.
+func TestCompact(t *testing.T) {
 	tests := []struct {
 		fixed uint64
 		want  []string
@@ -55,8 +55,8 @@ func TestSift(t *testing.T) {
 	}
 }
 
-// What is left of many packets must not keep the memory of all.
-func TestSiftFreesMemory(t *testing.T) {
+// The few packets that are left must not keep the memory of all.
+func TestCompactFreesMemory(t *testing.T) {
 	l := NewLog(NewBudget(0))
 	for i := range 10_000 {
 		l.Append(text(fmt.Sprint(i, " some fifty bytes of a packet that comes often")))
@@ -70,12 +70,12 @@ func TestSiftFreesMemory(t *testing.T) {
 	}
 }
 
-// TestLogModel does all that can be done to a log, and compares it with a slice.
+// TestLogModel compares a log with a slice under random operations.
 func TestLogModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b := NewBudget(0)
 		l := NewLog(b)
-		var model []string // "" is a dropped one
+		var model []string // "" is a dropped packet
 		trimmed := 0
 		t.Repeat(map[string]func(*rapid.T){
 			"append": func(t *rapid.T) {
@@ -105,7 +105,7 @@ func TestLogModel(t *testing.T) {
 					l.Drop(uint64(trimmed + 1 + i))
 				}
 			},
-			"sift": func(t *rapid.T) {
+			"compact": func(t *rapid.T) {
 				fixed := rapid.IntRange(0, trimmed+len(model)).Draw(t, "fixed")
 				every := byte('0' + rapid.IntRange(0, 9).Draw(t, "first digit"))
 				var kept []string

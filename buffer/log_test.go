@@ -108,7 +108,8 @@ func TestAppendCopies(t *testing.T) {
 	}
 }
 
-// A packet's bytes have no room behind them: who appends to them must not write into the next packet.
+// A packet's bytes have no room behind them: who appends to them must not write into the next
+// packet.
 func TestPacketsDoNotOverlap(t *testing.T) {
 	l := NewLog(nil)
 	l.Append(text("first"))

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Logs of many sessions, each with its own goroutine: what they have in common is the Budget. A quarter of the packets are shared,
-// all of one content (a broadcast) or each of its own.
+// Logs of many sessions, each with its own goroutine: what they have in common is the Budget. A
+// quarter of the packets are shared, all of one content (a broadcast) or each of its own.
 func BenchmarkParallel(b *testing.B) {
 	for _, size := range []int{100, 64 << 10} {
 		for _, kind := range []string{"live", "broadcast", "own"} {
@@ -52,7 +52,8 @@ func BenchmarkParallel(b *testing.B) {
 	}
 }
 
-// How long a session waits for the shared payloads' lock while another one keeps a large payload: less than it takes to copy it.
+// How long a session waits for the shared payloads' lock while another one keeps a large payload:
+// less than it takes to copy it.
 func BenchmarkSharesLocked(b *testing.B) {
 	budget := NewBudget(0)
 	large := make([]byte, 4<<20)

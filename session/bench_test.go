@@ -28,7 +28,7 @@ func quiet(maxParked int) *Registry {
 
 func event() *buffer.Packet { return withOffset(`2["msg","a message of some fifty bytes, or so"]`) }
 
-// What every packet costs: appended, read, confirmed.
+// BenchmarkDelivery measures a packet: appended, read and confirmed.
 func BenchmarkDelivery(b *testing.B) {
 	for _, burst := range []int{1, 16} {
 		b.Run(fmt.Sprintf("burst=%d", burst), func(b *testing.B) {
@@ -49,7 +49,7 @@ func BenchmarkDelivery(b *testing.B) {
 	}
 }
 
-// What a recovery costs, among many parked sessions.
+// BenchmarkParkResume measures a recovery among many parked sessions.
 func BenchmarkParkResume(b *testing.B) {
 	const others = 10_000
 	r := quiet(others + 1)
@@ -68,7 +68,8 @@ func BenchmarkParkResume(b *testing.B) {
 	}
 }
 
-// How much memory a parked session takes that missed nothing, with its link's part left out.
+// BenchmarkParkedMemory measures the memory of a parked session without packets, and without its
+// link.
 func BenchmarkParkedMemory(b *testing.B) {
 	const sessions = 20_000
 	heap := func() uint64 {

@@ -82,7 +82,7 @@ func TestCloseFreesMemory(t *testing.T) {
 	}
 }
 
-// A session that cannot be resumed ends with its client, whatever of it was not sent.
+// A session that cannot be resumed ends with its client, even if packets were not sent.
 func TestParkUnrecoverable(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	c := w.New(w.link, "/", &client{1}, false)
@@ -125,7 +125,7 @@ func TestTombstones(t *testing.T) {
 				w := newWorld(t, roomy, 10)
 				s := w.parked(1)
 				tt.end(w, s)
-				for range 2 { // asking does not make it forgotten
+				for range 2 { // the reason is still known after the first time
 					if r := w.resume(s, ""); r.Refused != tt.want || r.Cursor != nil || r.Takeover != nil {
 						t.Errorf("%+v, want refused as %s", r, tt.want)
 					}
@@ -171,14 +171,14 @@ func TestEviction(t *testing.T) {
 			t.Errorf("%d are parked, want 3", parked)
 		}
 		later(maxAway)
-		told := w.link.told() // both timers are due at once
+		told := w.link.told() // both timers are due at the same time
 		slices.Sort(told)
 		equal(t, "the link was told", told, []string{"expired: /3", "expired: /4 /5"})
 		w.finish()
 	})
 }
 
-// More sessions of one client than may be parked at all.
+// One client may have more sessions than may be parked in all.
 func TestEvictionOfThoseParkedTogether(t *testing.T) {
 	for _, limit := range []int{0, 1, 2} {
 		t.Run(fmt.Sprint(limit), func(t *testing.T) {
@@ -193,12 +193,12 @@ func TestEvictionOfThoseParkedTogether(t *testing.T) {
 	}
 }
 
-func TestRelieve(t *testing.T) {
+func TestEvictForMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, roomy, 10)
 		w.Registry = NewRegistry(roomy, 10, buffer.NewBudget(3000), w)
 		bigs := 0
-		big := func() *buffer.Packet { // no two are equal, or they would be kept once
+		big := func() *buffer.Packet { // no two are equal, or logs would share them
 			bigs++
 			return withOffset(strings.Repeat("x", 900) + fmt.Sprint(100+bigs))
 		}
@@ -236,8 +236,8 @@ func TestRelieve(t *testing.T) {
 	})
 }
 
-// Append says that a parked session is full; before it is closed for that, its client comes back. It has
-// missed nothing, and must not lose the session without a word.
+// A client returns after Append reported a full session and before that is closed. It has missed
+// nothing, and must keep the session.
 func TestResumedBeforeItIsClosedForItsBuffer(t *testing.T) {
 	limits := Limits{MaxPackets: 2, MaxBytes: 1 << 20, WindowBytes: 1 << 19}
 	w := newWorld(t, limits, 10)
@@ -255,7 +255,7 @@ func TestResumedBeforeItIsClosedForItsBuffer(t *testing.T) {
 	w.finish()
 }
 
-// One call tells a link of all its sessions that end for one reason at one time.
+// One call tells a link about all its sessions that end together for one reason.
 func TestEndedTogether(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	other := &link{t: t}
@@ -268,7 +268,7 @@ func TestEndedTogether(t *testing.T) {
 	w.finish()
 }
 
-func TestFail(t *testing.T) {
+func TestAbort(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	c := w.open("/")
 	former := w.open("/chat")
@@ -288,7 +288,7 @@ func TestFail(t *testing.T) {
 	w.Close(former.Session(), reason.UpstreamLost) // its timer ends with it
 }
 
-// brokenLink is an Upstream that panics when told of an end.
+// brokenLink is an Upstream that panics when it is told about closed sessions.
 type brokenLink struct{ link }
 
 func (*brokenLink) SessionsClosed([]*Session, reason.Reason) { panic("broken") }
@@ -304,7 +304,7 @@ func TestPanicAtExpiryIsTold(t *testing.T) {
 		if got, want := w.noted(), []string{"/ ended: expired, was parked, 0 packets", "panicked: broken, with 1 sessions"}; !slices.Equal(got, want) {
 			t.Errorf("the observer was told %q, want %q", got, want)
 		}
-		if live, parked := w.Counts(); live+parked != 0 { // no lock was left behind
+		if live, parked := w.Counts(); live+parked != 0 { // no lock is still held
 			t.Errorf("%d sessions live, %d parked, want none", live, parked)
 		}
 	})

@@ -7,9 +7,9 @@ import (
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
-// left returns a session that client 1 said goodbye to, after it was sent three events, and asked once. The first event was
-// confirmed.
-func left(w *world) (*Session, *Cursor) {
+// disconnected returns a session that client 1 sent a DISCONNECT for. It had been sent three events
+// and one that asks for an acknowledgement. The first event was confirmed.
+func disconnected(w *world) (*Session, *Cursor) {
 	var g ClientDisconnect
 	g.LastSession()
 	c := w.open("/")
@@ -23,11 +23,11 @@ func left(w *world) (*Session, *Cursor) {
 	return c.s, c
 }
 
-// What a client does after its goodbye tells nothing about what it has.
-func TestLeave(t *testing.T) {
+// What a client does after its DISCONNECT confirms nothing.
+func TestParkDisconnected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, roomy, 10)
-		s, former := left(w)
+		s, former := disconnected(w)
 		equal(t, "the observer is told", w.noted(), []string{"/ parked: client_disconnect"})
 		equal(t, "and the link", w.link.moves, []string{"/ parked: client_disconnect, for 2m0s"})
 		former.Confirm(4)
@@ -37,7 +37,7 @@ func TestLeave(t *testing.T) {
 		c := w.mustResume(s, offsetOf(s, 1))
 		equal(t, "what it missed", read(c, 10).data, []string{"2", "3", "5"})
 
-		// From then on the session is like any other.
+		// From now on the session is like any other.
 		c.Confirm(5)
 		w.Park([]*Cursor{c}, maxAway, "cut")
 		w.append(s, withOffset("6"))
@@ -46,10 +46,10 @@ func TestLeave(t *testing.T) {
 	})
 }
 
-func TestLeftSessionExpires(t *testing.T) {
+func TestDisconnectedSessionExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, roomy, 10)
-		s, _ := left(w)
+		s, _ := disconnected(w)
 		later(maxAway)
 		if s.State() != Closed {
 			t.Errorf("%v after its time", s.State())
@@ -59,8 +59,9 @@ func TestLeftSessionExpires(t *testing.T) {
 	})
 }
 
-// A client that left a session may have ignored what is confirmed. It comes back over another connection, or the same.
-func TestResumeOfALeftSession(t *testing.T) {
+// A client that sent a DISCONNECT may have ignored what is confirmed. It returns over another
+// connection, or the same.
+func TestResumeAfterADisconnect(t *testing.T) {
 	later, same := &client{2}, &client{1}
 	last, arrived := (*ClientDisconnect).LastSession, (*ClientDisconnect).AllArrived
 	type known []func(*ClientDisconnect)
@@ -68,7 +69,7 @@ func TestResumeOfALeftSession(t *testing.T) {
 		name    string
 		owner   Owner
 		offset  uint64 // 0 for none
-		confirm uint64 // before it left
+		confirm uint64 // before its DISCONNECT
 		known   known
 		soon    bool
 		want    []string // what is sent; nil if it is refused
@@ -103,7 +104,7 @@ func TestResumeOfALeftSession(t *testing.T) {
 			for _, tell := range tt.known {
 				tell(&g)
 			}
-			w.append(c.s, withOffset("5")) // was not sent: nobody can have put it aside
+			w.append(c.s, withOffset("5")) // was not sent, so no client can have put it aside
 			claim := Claim{PID: c.s.PID(), Namespace: "/", DisconnectedRecently: tt.soon}
 			if tt.offset > 0 {
 				claim.Offset = offsetOf(c.s, tt.offset)
@@ -126,10 +127,11 @@ func TestResumeOfALeftSession(t *testing.T) {
 	}
 }
 
-// Of a client that connects afresh only the session goes that it left, and only if it was the last to have it.
-func TestAbandonLeft(t *testing.T) {
+// A client that connects again ends only the session that it disconnected, and only if it was the
+// last client that had it.
+func TestAbortDisconnected(t *testing.T) {
 	w := newWorld(t, roomy, 10)
-	s, _ := left(w)
+	s, _ := disconnected(w)
 	if !s.DisconnectedBy(&client{1}) || s.DisconnectedBy(&client{2}) {
 		t.Error("it is not known who left the session")
 	}
@@ -141,11 +143,11 @@ func TestAbandonLeft(t *testing.T) {
 	}
 	w.Park([]*Cursor{c}, maxAway, "cut")
 	w.AbortDisconnected(s, &client{1})
-	w.AbortDisconnected(s, &client{2}) // it did not leave, it was lost
+	w.AbortDisconnected(s, &client{2}) // its connection was lost
 	if s.State() != Parked {
 		t.Errorf("%v, want Parked", s.State())
 	}
-	s, _ = left(w)
+	s, _ = disconnected(w)
 	w.AbortDisconnected(s, &client{1})
 	if s.State() != Closed {
 		t.Errorf("%v, want Closed", s.State())

@@ -11,13 +11,13 @@
 //
 //	     New
 //	      |
-//	      v      Park
-//	    Live ----------> Parked
-//	      ^ <------------  |
-//	      |     Resume     |
-//	Close |                | Close, Evict, expiry
-//	Abort |                | Abort
-//	      +---> Closed <---+
+//	      v         Park
+//	    Live ----------------> Parked
+//	      |  <----------------   |
+//	      |        Resume        |
+//	Close |                      | Close, Evict, expiry
+//	Abort |                      | Abort
+//	      +-----> Closed <-------+
 //
 // Registry.moveLocked changes the state, and nothing else does. Closed is terminal.
 //

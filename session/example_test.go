@@ -9,7 +9,7 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// link is an upstream connection that does as it is told.
+// link is an upstream connection that does nothing.
 type link struct{}
 
 func (link) SessionsClosed([]*session.Session, reason.Reason)             {}
@@ -17,7 +17,7 @@ func (link) SetReadPaused(bool)                                           {}
 func (link) SessionParked(*session.Session, reason.Reason, time.Duration) {}
 func (link) SessionResumed(*session.Session, time.Duration, int)          {}
 
-// unseen observes nothing.
+// unseen is an Observer that does nothing.
 type unseen struct{}
 
 func (unseen) Parked(*session.Session, reason.Reason)                     {}
@@ -26,7 +26,7 @@ func (unseen) Panicked(any, []*session.Session)                           {}
 func (unseen) Dropped(session.Retention, int)                             {}
 func (unseen) Poisoned(*session.Session, *buffer.Entry)                   {}
 
-// client is a connection from outside. It remembers the offset of its last event.
+// client is a client's connection. It remembers the offset of its last event.
 type client struct {
 	handshake uint64
 	offset    string

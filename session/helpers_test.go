@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// tester is what tests of testing and rapid have in common.
+// tester is the common part of testing.TB and rapid.T.
 type tester interface {
 	Helper()
 	Error(args ...any)
@@ -24,20 +24,20 @@ type tester interface {
 	Fatalf(format string, args ...any)
 }
 
-// client is an Owner, by the number of its handshake.
+// client is an Owner with a handshake number.
 type client struct{ handshake uint64 }
 
 func (c *client) Handshake() uint64 { return c.handshake }
 
-// link is an Upstream that keeps what it is told.
+// link is an Upstream that records what it is told.
 type link struct {
 	t tester
 
 	mu    sync.Mutex
 	holds int
-	pause int      // how often the first hold came
-	ended []string // "reason: namespace namespace", a call each
-	moves []string // of sessions, to Parked and back
+	pause int      // how often it was paused
+	ended []string // "reason: namespace namespace", one for each call
+	moves []string // sessions parked and resumed
 }
 
 func (l *link) SessionsClosed(ended []*Session, why reason.Reason) {
@@ -85,7 +85,7 @@ func (l *link) readPaused() int {
 	return l.holds
 }
 
-// told is what SessionsClosed was called with since the last call of told.
+// told returns the calls of SessionsClosed since the last call of told.
 func (l *link) told() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -94,7 +94,7 @@ func (l *link) told() []string {
 	return ended
 }
 
-// world is a Registry with its surroundings. It is its Observer.
+// world is a Registry with a link and an Observer.
 type world struct {
 	*Registry
 	t    tester
@@ -106,7 +106,7 @@ type world struct {
 	all     []*Cursor
 }
 
-// roomy limits bind no test that is not about them.
+// roomy are limits that no test reaches unless it is about them.
 var roomy = Limits{MaxPackets: 1000, MaxBytes: 1 << 20, WindowBytes: 1 << 19}
 
 func newWorld(t tester, limits Limits, maxParked int) *world {
@@ -141,7 +141,7 @@ func (w *world) Poisoned(s *Session, p *buffer.Entry) {
 	w.note("%s poisoned: %s", s.Namespace(), p.Data())
 }
 
-// noted is what the Observer was told since the last call of noted.
+// noted returns what the Observer was told since the last call of noted.
 func (w *world) noted() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -150,7 +150,7 @@ func (w *world) noted() []string {
 	return events
 }
 
-// open returns a session that can be resumed, and is client 1's.
+// open returns client 1's cursor on a session that can be resumed.
 func (w *world) open(namespace string) *Cursor {
 	c := w.New(w.link, namespace, &client{1}, true)
 	w.mu.Lock()
@@ -159,7 +159,7 @@ func (w *world) open(namespace string) *Cursor {
 	return c
 }
 
-// parked returns a session that missed packets "1", "2" and so on.
+// parked returns a parked session with packets "1", "2" and so on.
 func (w *world) parked(packets int) *Session {
 	c := w.open("/")
 	w.Park([]*Cursor{c}, time.Minute, "cut")
@@ -180,12 +180,12 @@ func (w *world) append(s *Session, p *buffer.Packet) *Cursor {
 	return cur
 }
 
-// resume is Resume by a client as it is, with its last offset.
+// resume resumes a session as client 2.
 func (w *world) resume(s *Session, offset string) Resumption {
 	return w.Resume(Claim{PID: s.PID(), Namespace: s.Namespace(), Offset: offset}, &client{2})
 }
 
-// mustResume is resume where nothing stands in its way.
+// mustResume is resume where it must succeed.
 func (w *world) mustResume(s *Session, offset string) *Cursor {
 	w.t.Helper()
 	r := w.resume(s, offset)
@@ -195,7 +195,7 @@ func (w *world) mustResume(s *Session, offset string) *Cursor {
 	return r.Cursor
 }
 
-// finish ends all sessions, and checks that they leave nothing behind.
+// finish ends all sessions and checks that nothing of them is left.
 func (w *world) finish() {
 	w.t.Helper()
 	w.mu.Lock()
@@ -224,7 +224,7 @@ func (w *world) finish() {
 	w.all = nil
 }
 
-// mustResumeAs is mustResume by one owner, without an offset.
+// mustResumeAs is mustResume by owner, without an offset.
 func (w *world) mustResumeAs(s *Session, owner Owner) *Cursor {
 	w.t.Helper()
 	r := w.Resume(Claim{PID: s.PID(), Namespace: s.Namespace()}, owner)
@@ -246,7 +246,7 @@ func ackRequested(id int64, data string) *buffer.Packet {
 	return &buffer.Packet{Kind: buffer.AckRequested, AckID: id, Data: []byte(data)}
 }
 
-// received is what a client got: packets as text, and their offsets.
+// received is an Emitter that records packets and their offsets.
 type received struct {
 	data    []string
 	offsets []string
@@ -263,7 +263,7 @@ func (r *received) Emit(p *buffer.Entry, offset Offset, replayed bool) bool {
 	return len(r.data) != r.stop
 }
 
-// read reads n packets, or what there is.
+// read reads at most n packets.
 func read(c *Cursor, n int) *received {
 	var r received
 	c.Read(n, &r)

@@ -36,7 +36,7 @@ func TestParseOffset(t *testing.T) {
 	const tag = "AbC-_123"
 	tests := []struct {
 		name, in string
-		seq      uint64 // 0: it is no offset
+		seq      uint64 // 0 if it is not an offset
 	}{
 		{"the first", "hf" + tag + "1", 1},
 		{"base 36", "hf" + tag + "zz", 35*36 + 35},
@@ -96,7 +96,7 @@ func FuzzIsPID(f *testing.F) {
 		if !IsPID(s) {
 			return
 		}
-		// It stands in JSON and in headers as it is.
+		// JSON and headers contain it without escaping.
 		if strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
 			t.Fatalf("%q needs escaping", s)
 		}

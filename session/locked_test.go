@@ -11,7 +11,8 @@ import (
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
-// lockWatcher notes whether the registry's lock is free, and what the budget counts, when a session's end is told.
+// lockWatcher records, when a session is closed, whether the registry's lock is free and what the
+// budget counts.
 type lockWatcher struct {
 	silent
 	r        *Registry
@@ -38,7 +39,7 @@ func newLockWatcher(limits Limits, maxParked int, budget *buffer.Budget) *lockWa
 	return w
 }
 
-// park parks a fresh session that misses so many packets, all alike.
+// park parks a new session, which then misses this many equal packets.
 func (w *lockWatcher) park(packets int) *Session {
 	c := w.r.New(silent{}, "/", silent{}, true)
 	w.r.Park([]*Cursor{c}, time.Hour, "cut")
@@ -51,7 +52,8 @@ func (w *lockWatcher) park(packets int) *Session {
 	return c.s
 }
 
-// The packets of a session that ends are dropped after the registry's lock was given up: they still count when its end is told.
+// The packets of a closed session are dropped without the registry's lock. They still count when
+// the observer is told.
 func TestLogsAreDroppedWithoutTheRegistrysLock(t *testing.T) {
 	for name, end := range map[string]func(w *lockWatcher, s *Session){
 		"closed":  func(w *lockWatcher, s *Session) { w.r.Close(s, reason.BufferFull) },
@@ -80,8 +82,8 @@ func TestLogsAreDroppedWithoutTheRegistrysLock(t *testing.T) {
 	}
 }
 
-// What a returning client need not have is dropped from the log before its session is resumed, which needs the registry's lock.
-func TestLogsAreSiftedWithoutTheRegistrysLock(t *testing.T) {
+// A log is compacted before the registry's lock is taken to resume its session.
+func TestLogsAreCompactedWithoutTheRegistrysLock(t *testing.T) {
 	var w *lockWatcher
 	limits := roomy
 	limits.Retention = func(string, []byte) (Retention, []byte) {
@@ -105,8 +107,9 @@ func TestLogsAreSiftedWithoutTheRegistrysLock(t *testing.T) {
 	}
 }
 
-// However many event loops see that memory is short, no more sessions are closed than need be.
-func TestReliefIsExact(t *testing.T) {
+// No more sessions are evicted than necessary, even if many event loops notice that memory is
+// short.
+func TestEvictionForMemoryIsExact(t *testing.T) {
 	const sessions, kept = 3 * lockedSteps, 100
 	one := buffer.NewLog(nil)
 	one.Append(event())
@@ -118,7 +121,7 @@ func TestReliefIsExact(t *testing.T) {
 	parked := make([]*Session, sessions)
 	for i := range parked {
 		parked[i] = w.park(1 + i%3)
-		w.park(0) // gives nothing
+		w.park(0) // has nothing to free
 	}
 	var wg sync.WaitGroup
 	for range 8 {
@@ -138,7 +141,7 @@ func TestReliefIsExact(t *testing.T) {
 	}
 }
 
-// A lower limit takes effect for all parked sessions when the next is parked.
+// A lower limit takes effect when the next session is parked.
 func TestSurplusIsEvicted(t *testing.T) {
 	w := newLockWatcher(roomy, 3*lockedSteps, buffer.NewBudget(0))
 	for range 3 * lockedSteps {
@@ -151,7 +154,8 @@ func TestSurplusIsEvicted(t *testing.T) {
 	}
 }
 
-// How long the registry's lock is held at most while sessions with long logs end: as long as others wait for it.
+// BenchmarkLongLogs measures for how long the registry's lock is held at most while sessions with
+// long logs end.
 func BenchmarkLongLogs(b *testing.B) {
 	const packets, sessions = 90_000, 4
 	limits := Limits{MaxPackets: packets, MaxBytes: 1 << 30, WindowBytes: 1 << 30}
@@ -202,7 +206,7 @@ func BenchmarkLongLogs(b *testing.B) {
 	}
 }
 
-// longestWait is how long it takes at most to get a lock, until stop is closed.
+// longestWait returns the longest time that it took to get a lock, until stop is closed.
 func longestWait(mu *sync.Mutex, stop <-chan struct{}) (longest time.Duration) {
 	for {
 		select {

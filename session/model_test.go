@@ -18,14 +18,16 @@ import (
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
-// TestModel does at random what links and clients do, and compares the sessions with a model of slices: the
-// log is everything that was ever appended, the rest are places in it. Beside that it plays the client, which
-// must have each packet once, in order, whatever happens to its connections.
+// TestModel does at random what links and clients do, and compares the sessions with a model of
+// slices. The log is everything that was ever appended, and the rest are places in it. It also
+// plays the client, which must receive each packet once and in order, whatever happens to its
+// connections.
 func TestModel(t *testing.T) { rapid.Check(t, checkModel) }
 
-// FuzzModel is TestModel with the choices made by the fuzzer, which looks for ways through the code that were not seen yet.
+// FuzzModel is TestModel with choices made by the fuzzer, which looks for new paths through the
+// code.
 func FuzzModel(f *testing.F) {
-	// Choices that are all alike, or are not enough for a run, tell nothing: the fuzzer changes random ones.
+	// The fuzzer mutates random choices. Uniform ones, or too few for a run, would tell nothing.
 	random := make([]byte, 32<<10)
 	_, _ = rand.NewChaCha8([32]byte{}).Read(random)
 	check := rapid.MakeFuzz(checkModel)
@@ -49,7 +51,7 @@ func checkModel(t *rapid.T) {
 	})
 }
 
-// machine is a registry and what it should be.
+// machine is a registry and the model of it.
 type machine struct {
 	*world
 	sessions  []*model
@@ -64,12 +66,12 @@ type machine struct {
 // model is what a session should be. Packets are numbered from 1: packet n is log[n-1].
 type model struct {
 	s     *Session
-	cur   *Cursor // of the present client, or the last one's if the session was closed under it
+	cur   *Cursor // of the client that has the session, or had it when it was closed
 	state State
-	why   reason.Reason // it was closed for
+	why   reason.Reason // why it was closed
 	log   []buffer.Packet
 
-	confirmed  int // with all that was dropped for another cause
+	confirmed  int // or dropped for another reason
 	sent       int // to any client
 	at         int // the cursor
 	skipTo     int
@@ -80,13 +82,13 @@ type model struct {
 	client modelClient
 }
 
-// modelClient is a client over all its connections.
+// modelClient is a client with all its connections.
 type modelClient struct {
-	wire       []int        // written to its connection, and not there yet
+	wire       []int        // in flight
 	has        map[int]bool // what it handled
-	lost       map[int]bool // asking packets that may have arrived, under at most once
-	last       int          // stamped packet it handled
-	unanswered []int        // asking packets it handled
+	lost       map[int]bool // AckRequested packets that may have arrived, with at most once
+	last       int          // WithOffset packet it handled
+	unanswered []int        // AckRequested packets it handled
 	foreign    string       // an offset of an earlier session of its own
 }
 
@@ -121,7 +123,7 @@ func (m *machine) fresh(namespace, foreign string) *model {
 	}
 }
 
-// pick draws one of the sessions that ok accepts; nil if there is none.
+// pick draws a session that ok accepts, or returns nil if there is none.
 func (m *machine) pick(t *rapid.T, ok func(*model) bool) *model {
 	var names []string
 	for _, s := range m.sessions {
@@ -130,7 +132,7 @@ func (m *machine) pick(t *rapid.T, ok func(*model) bool) *model {
 		}
 	}
 	if len(names) == 0 {
-		return nil // the action has nothing to do: a fuzzer may choose it again and again
+		return nil // nothing to do; a fuzzer may choose this action again and again
 	}
 	name := rapid.SampledFrom(names).Draw(t, "session")
 	return m.sessions[slices.IndexFunc(m.sessions, func(s *model) bool { return s.s.Namespace() == name })]
@@ -141,7 +143,7 @@ func (s *model) live() bool     { return s.state == Live }
 func (s *model) parked() bool   { return s.state == Parked }
 func (s *model) open() bool     { return s.state != Closed }
 
-// dropped is how many packets are no longer in memory; they are the oldest.
+// dropped returns how many of the oldest packets are no longer in memory.
 func (s *model) dropped() int {
 	switch {
 	case s.open():
@@ -152,7 +154,7 @@ func (s *model) dropped() int {
 	return len(s.log)
 }
 
-// size is what a log counts for packets.
+// size returns what a log counts for packets.
 func size(packets []buffer.Packet) int {
 	l := buffer.NewLog(nil)
 	for _, p := range packets {
@@ -186,9 +188,9 @@ func (m *machine) end(s *model, why reason.Reason, toldUpstream bool) {
 	s.updateHeld()
 }
 
-// cut ends the connection of sessions, which parks those that are open.
+// cut ends the connection of sessions, and parks those that are open.
 func (m *machine) cut(sessions []*model, d time.Duration) {
-	cursors := slices.Clone(m.stale) // without effect
+	cursors := slices.Clone(m.stale) // they have no effect
 	for _, s := range sessions {
 		cursors = append(cursors, s.cur)
 		m.stale = append(m.stale, s.cur)
@@ -213,7 +215,7 @@ func (m *machine) cut(sessions []*model, d time.Duration) {
 	}
 }
 
-// resumed is what a resumption does that claims to have all up to claim.
+// resumed updates the model for a client that resumed and has everything up to claim.
 func (m *machine) resumed(t tester, s *model, r Resumption, claim int) {
 	t.Helper()
 	if r.Cursor == nil {
@@ -230,7 +232,7 @@ func (m *machine) resumed(t tester, s *model, r Resumption, claim int) {
 		s.skipTo = s.sent
 	}
 	s.updateHeld()
-	// A client that claims less than it has got has lost it since, the page's state with it.
+	// A client that claims less than it received has lost the rest since, like a reloaded page.
 	c := &s.client
 	for n := range c.has {
 		if n > s.confirmed && c.last > s.confirmed {
@@ -244,7 +246,7 @@ func (m *machine) resumed(t tester, s *model, r Resumption, claim int) {
 	}
 }
 
-// resume lets the client of s come back with an offset.
+// resume lets the client of s return with an offset.
 func (m *machine) resume(s *model, offset string, foreign bool) Resumption {
 	m.handshake++
 	owner := &client{m.handshake}
@@ -318,7 +320,7 @@ func (m *machine) Append(t *rapid.T) {
 	}
 }
 
-// Read lets the client's writer read; also that of a session that was closed.
+// Read lets the client's writer read, even from a closed session.
 func (m *machine) Read(t *rapid.T) {
 	s := m.pick(t, (*model).attached)
 	if s == nil {
@@ -363,7 +365,7 @@ func (m *machine) read(t tester, s *model, n, stop int) {
 	}
 }
 
-// Arrive lets the client handle some of what is on its way.
+// Arrive lets the client handle some of what is in flight.
 func (m *machine) Arrive(t *rapid.T) {
 	s := m.pick(t, func(s *model) bool { return len(s.client.wire) > 0 })
 	if s == nil {
@@ -402,7 +404,7 @@ func (m *machine) arrive(t tester, s *model, n int) {
 	c.wire = c.wire[n:]
 }
 
-// Confirm says of some packets that they have arrived, which they have.
+// Confirm confirms some packets that have arrived.
 func (m *machine) Confirm(t *rapid.T) {
 	s := m.pick(t, (*model).attached)
 	if s == nil {
@@ -418,7 +420,7 @@ func (m *machine) Confirm(t *rapid.T) {
 	s.updateHeld()
 }
 
-// Answer lets the client answer an event, maybe one that it had over a former connection.
+// Answer lets the client answer an event, perhaps one from an earlier connection.
 func (m *machine) Answer(t *rapid.T) {
 	s := m.pick(t, func(s *model) bool { return s.live() && len(s.client.unanswered) > 0 })
 	if s == nil {
@@ -432,7 +434,7 @@ func (m *machine) Answer(t *rapid.T) {
 	s.updateHeld()
 }
 
-// Cut ends connections: one client's with all its sessions, that is.
+// Cut ends the connection of a client with all its sessions.
 func (m *machine) Cut(t *rapid.T) {
 	var some []*model
 	for _, s := range m.sessions {
@@ -443,7 +445,7 @@ func (m *machine) Cut(t *rapid.T) {
 	m.cut(some, time.Duration(rapid.IntRange(1, 120).Draw(t, "seconds"))*time.Second)
 }
 
-// Reconnect lets a client come back to a session that may be parked, live or closed.
+// Reconnect lets a client return to a session that is parked, live or closed.
 func (m *machine) Reconnect(t *rapid.T) {
 	s := m.pick(t, func(*model) bool { return true })
 	offset, claim, refused, foreign := "", 0, reason.Reason(""), false
@@ -510,7 +512,7 @@ func (m *machine) Reconnect(t *rapid.T) {
 	}
 }
 
-// rarely keeps what ends sessions from doing so before much has happened to them.
+// rarely makes actions that end sessions rare, so that much happens to them before.
 func rarely(t *rapid.T) bool { return rapid.IntRange(0, 5).Draw(t, "if 0") == 0 }
 
 // End lets a link close a session.
@@ -526,7 +528,7 @@ func (m *machine) End(t *rapid.T) {
 	}
 }
 
-// Fresh replaces a session that has ended, if its client has what there was to have.
+// Fresh replaces a session that has ended, if its client has received everything.
 func (m *machine) Fresh(t *rapid.T) {
 	s := m.pick(t, func(s *model) bool { return !s.open() && (s.cur == nil || s.at == len(s.log)) })
 	if s == nil {
@@ -572,7 +574,7 @@ func (m *machine) Check(t *rapid.T) {
 			live++
 		}
 	}
-	// Equal bytes in several logs are counted once: package buffer tests how exactly.
+	// Logs share equal bytes. Package buffer tests how these count.
 	if b := m.budget; b.Bytes() > int64(bytes) || (b.Bytes() == 0) != (bytes == 0) || b.Packets() != int64(packets) {
 		t.Errorf("%d bytes, %d packets in memory; want %d at most, %d", b.Bytes(), b.Packets(), bytes, packets)
 	}
@@ -593,7 +595,7 @@ func (m *machine) Check(t *rapid.T) {
 	equal(t, "the link was told", m.heard, m.told)
 }
 
-// drain lets all clients come back once more, and have everything.
+// drain lets all clients return once more and receive everything.
 func (m *machine) drain(t *rapid.T) {
 	for _, s := range m.sessions {
 		if s.parked() {

@@ -55,7 +55,7 @@ func panics(t *testing.T, fn func()) {
 	fn()
 }
 
-// checkNothingLeft checks that the registry is as if all sessions had ended in order.
+// checkNothingLeft checks that no session is left.
 func (w *world) checkNothingLeft() {
 	w.t.Helper()
 	if live, parked := w.Counts(); live != 0 || parked != 0 {
@@ -125,7 +125,7 @@ func TestPanicWhileASessionIsResumed(t *testing.T) {
 	}
 }
 
-// One link's panic keeps neither the other links from being told, nor the logs from being released.
+// After one link's panic the other links are told, and all logs released.
 func TestPanicWhileSessionsAreClosed(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	var links []*panickyLink
@@ -158,9 +158,9 @@ func TestEachContinuesAfterAPanic(t *testing.T) {
 	}
 }
 
-// A client that may not resume leaves a log behind that is trimmed further than the index knows.
+// A client that is refused may have trimmed the log further than the index knows.
 func TestSupersededEventIsGone(t *testing.T) {
-	w := newAwayWorld(t, roomy)
+	w := newRetentionWorld(t, roomy)
 	c := w.open("/")
 	w.append(c.s, withOffset("lx1"))
 	w.append(c.s, withOffset("b"))

@@ -51,7 +51,7 @@ func TestOldestParked(t *testing.T) {
 	})
 }
 
-// A parkedLRU of sessions without anything else.
+// newParked returns a parkedLRU to which n sessions were added.
 func newParked(n, size int) (*parkedLRU, []*Session) {
 	l := newParkedLRU(size)
 	all := make([]*Session, n)

@@ -10,7 +10,7 @@ import (
 	"github.com/holdfast/holdfast/buffer"
 )
 
-// judgeByName has packets named for what they are.
+// judgeByName judges packets by a word in them.
 func judgeByName(packet []byte) Verdict {
 	switch s := string(packet); {
 	case strings.Contains(s, "broken"):
@@ -27,12 +27,12 @@ func judging() Limits {
 	return l
 }
 
-// decoder is a client that closes its connection over what it cannot decode.
+// decoder is a client that closes its connection when it cannot decode a packet.
 type decoder struct {
 	w       *world
 	s       *Session
 	cannot  string // what a packet must not contain
-	keeps   bool   // it opens another connection instead of closing the present one
+	keeps   bool   // it opens another connection instead of closing this one
 	order   uint64
 	cur     *Cursor
 	offset  string
@@ -49,7 +49,7 @@ func (d *decoder) end(ending Ending) {
 	d.w.ParkEnded([]*Cursor{d.cur}, time.Minute, "test", ending)
 }
 
-// read handles packets until one cannot be decoded. It reports whether it came through.
+// read handles packets. It returns false at one that it cannot decode.
 func (d *decoder) read() bool {
 	r := read(d.cur, 1000)
 	for i, data := range r.data {
@@ -64,7 +64,8 @@ func (d *decoder) read() bool {
 	return true
 }
 
-// comeBack resumes, goes through the trial, and reads. It reports whether the client came through.
+// comeBack resumes, goes through the trial and reads. It returns false if a packet cannot be
+// decoded.
 func (d *decoder) comeBack() bool {
 	d.w.t.Helper()
 	d.returns++
@@ -182,7 +183,7 @@ func TestPoison(t *testing.T) {
 	}
 }
 
-// What no client can decode is passed on once, whatever ended the connection.
+// A packet that no client can decode is sent once, however the connection ended.
 func TestBrokenPacketIsSentOnce(t *testing.T) {
 	w := newWorld(t, judging(), 10)
 	c := w.parked(0)
@@ -198,7 +199,7 @@ func TestBrokenPacketIsSentOnce(t *testing.T) {
 	w.finish()
 }
 
-// However the connections of a client end that can decode all: it gets all.
+// A client that can decode everything receives everything, however its connections end.
 func TestReadablePacketsStay(t *testing.T) {
 	endings := map[string][]Ending{
 		"cut":      {Lost},
@@ -245,7 +246,7 @@ func TestReadablePacketsStay(t *testing.T) {
 	}
 }
 
-// A single proof among closes for other reasons is not enough.
+// Proof among closes for other reasons must repeat.
 func TestProofMustRepeat(t *testing.T) {
 	w := newWorld(t, judging(), 10)
 	cur := w.open("/")

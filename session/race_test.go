@@ -14,7 +14,7 @@ import (
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
-// numbers is a client's end: it takes events that are numbers, and fails if one is missing or comes twice.
+// numbers is a client that receives numbered events. It fails if one is missing or duplicated.
 type numbers struct {
 	t      *testing.T
 	next   int
@@ -30,8 +30,9 @@ func (n *numbers) Emit(p *buffer.Entry, offset Offset, _ bool) bool {
 	return true
 }
 
-// TestConcurrentUse has links that send without a pause while clients lose their connections, come back, are taken
-// over by their next connection while the last one still writes, and confirm. Each event must arrive once, in order.
+// TestConcurrentUse has links that send without a pause. Meanwhile clients lose their connections,
+// return, confirm, and take over from a connection that still writes. Each event must arrive once
+// and in order.
 func TestConcurrentUse(t *testing.T) {
 	const sessions, events = 4, 3000
 	w := newWorld(t, Limits{MaxPackets: events + 1, MaxBytes: 1 << 30, WindowBytes: 1 << 12}, sessions)
@@ -79,13 +80,14 @@ func TestConcurrentUse(t *testing.T) {
 	w.finish()
 }
 
-// TestNothingOfAFormerClientComesLate has each client of a session send until it loses it to the next.
-func TestNothingOfAFormerClientComesLate(t *testing.T) {
+// TestNothingFromAPreviousClientComesLate lets each client of a session send until the next one
+// takes over.
+func TestNothingFromAPreviousClientComesLate(t *testing.T) {
 	w := newWorld(t, roomy, 1)
 	c := w.open("/")
 	s := c.s
 	var wg sync.WaitGroup
-	latest := uint64(0) // whose packets came last; guarded by the session
+	latest := uint64(0) // whose packets came last; the session's lock guards it
 	for handshake := uint64(2); handshake < 100; handshake++ {
 		from, started := c, make(chan struct{})
 		wg.Go(func() {
@@ -113,7 +115,8 @@ func TestNothingOfAFormerClientComesLate(t *testing.T) {
 	w.finish()
 }
 
-// TestConcurrentEnds ends sessions in all ways at once: each ends once, and nothing of it is left.
+// TestConcurrentEnds ends sessions in all ways at the same time. Each ends once, and nothing is
+// left.
 func TestConcurrentEnds(t *testing.T) {
 	const sessions = 200
 	w := newWorld(t, Limits{MaxPackets: 5, MaxBytes: 1 << 20, WindowBytes: 100}, 3)

@@ -13,13 +13,13 @@ import (
 
 const maxAway = 2 * time.Minute
 
-// later passes time, and lets what is due happen.
+// later lets time pass, and waits for timers that are due.
 func later(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
 }
 
-// TestTransitions is the state machine: what happens to a session in each state.
+// TestTransitions checks what each action does to a session in each state.
 func TestTransitions(t *testing.T) {
 	type action struct {
 		name string
@@ -50,7 +50,7 @@ func TestTransitions(t *testing.T) {
 	}{
 		{Live, park, Parked, "", false},
 		{Live, noTime, Closed, reason.Expired, true},
-		{Live, resume, Live, "", false}, // a takeover is asked for
+		{Live, resume, Live, "", false}, // asks for a takeover
 		{Live, refused, Live, "", false},
 		{Live, abandon, Live, "", false},
 		{Live, server, Closed, reason.ServerDisconnect, false},
@@ -60,7 +60,7 @@ func TestTransitions(t *testing.T) {
 		{Live, tooLong, Live, "", false},
 		{Live, relieved, Live, "", false},
 
-		{Parked, park, Parked, "", false}, // by its former client, once more
+		{Parked, park, Parked, "", false}, // by its previous client, again
 		{Parked, noTime, Parked, "", false},
 		{Parked, resume, Live, "", false},
 		{Parked, refused, Parked, "", false},
@@ -303,7 +303,7 @@ func TestTakeoversAreLimited(t *testing.T) {
 		if got := take(); got != reason.Limit || !c.Attached() {
 			t.Errorf("one more: %q, and attached %v; want it refused, and the session where it was", got, c.Attached())
 		}
-		w.Park([]*Cursor{c}, maxAway, "cut") // a session that is parked is not taken from anybody
+		w.Park([]*Cursor{c}, maxAway, "cut") // resuming a parked session is not a takeover
 		for range 20 {
 			c = w.mustResumeAs(s, &client{handshake})
 			w.Park([]*Cursor{c}, maxAway, "cut")
@@ -320,7 +320,8 @@ func TestTakeoversAreLimited(t *testing.T) {
 	})
 }
 
-// TestTakeoverWithBadOffset: the former client gives the session up, as nobody can be meant to have it any more.
+// In a takeover with a bad offset the previous client loses the session, although the new one is
+// refused.
 func TestTakeoverWithBadOffset(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	first := w.open("/")
@@ -520,7 +521,8 @@ func TestAskingPackets(t *testing.T) {
 			for _, id := range tt.answered {
 				c.Acknowledged(id)
 			}
-			// Cut before anything is written, and again: what may have arrived does not change by that.
+			// The connection ends before anything is written, twice. What may have arrived stays
+			// the same.
 			w.Park([]*Cursor{c}, maxAway, "cut")
 			c = w.mustResume(c.s, offset)
 			w.Park([]*Cursor{c}, maxAway, "cut")
@@ -536,7 +538,7 @@ func TestAskingPackets(t *testing.T) {
 	}
 }
 
-// What a packet is, and whether it was sent, counts: not which client it was sent to.
+// It matters whether a packet was sent, but not to which client.
 func TestAskingPacketSentDuringReplay(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	c := w.open("/")
@@ -551,7 +553,7 @@ func TestAskingPacketSentDuringReplay(t *testing.T) {
 	w.finish()
 }
 
-// A client that was sent less than the one before it does not make forgotten what that one may have got.
+// What a previous client may have received still counts if a later client was sent less.
 func TestAskingPacketAfterCutReplay(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	c := w.open("/")

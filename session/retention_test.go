@@ -15,7 +15,8 @@ import (
 	"github.com/holdfast/holdfast/buffer"
 )
 
-// retentions reads a test's packet: "v" and what follows is DropVolatile, "l" KeepLatest by its second letter, all else Keep.
+// retentions is a RetentionFunc for packets like "v1", which is volatile, and "lx1", of which the
+// latest of each second letter is kept. It keeps all others.
 func retentions(_ string, packet []byte) (Retention, []byte) {
 	switch packet[0] {
 	case 'v':
@@ -26,15 +27,15 @@ func retentions(_ string, packet []byte) (Retention, []byte) {
 	return Keep, nil
 }
 
-func newAwayWorld(t tester, limits Limits) *world {
+func newRetentionWorld(t tester, limits Limits) *world {
 	limits.Retention = retentions
 	return newWorld(t, limits, 10)
 }
 
-func TestAway(t *testing.T) {
+func TestRetention(t *testing.T) {
 	tests := []struct {
 		name            string
-		sent, unsent    string // while live; of the sent ones the client has none
+		sent, unsent    string // while live; none of the sent ones arrived
 		away            string // appended while parked
 		want            string
 		dropped, latest int
@@ -50,7 +51,7 @@ func TestAway(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newAwayWorld(t, roomy)
+				w := newRetentionWorld(t, roomy)
 				c := w.open("/")
 				for p := range strings.FieldsSeq(tt.sent) {
 					w.append(c.s, withOffset(p))
@@ -78,10 +79,10 @@ func TestAway(t *testing.T) {
 	}
 }
 
-// An acknowledgement that the server waits for, and what is no event, is no matter of patterns.
-func TestAwayKeepsWhatIsNoEvent(t *testing.T) {
+// Patterns apply neither to events that ask for an acknowledgement nor to other packets.
+func TestRetentionKeepsOtherPackets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newAwayWorld(t, roomy)
+		w := newRetentionWorld(t, roomy)
 		c := w.open("/")
 		w.Park([]*Cursor{c}, time.Minute, "cut")
 		w.append(c.s, ackRequested(1, "v asks"))
@@ -91,10 +92,10 @@ func TestAwayKeepsWhatIsNoEvent(t *testing.T) {
 	})
 }
 
-// Offsets that a client knows stay those of their packets, whatever was dropped around them.
-func TestAwayKeepsKnownOffsets(t *testing.T) {
+// Offsets that a client knows stay valid when packets around them are dropped.
+func TestRetentionKeepsKnownOffsets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newAwayWorld(t, roomy)
+		w := newRetentionWorld(t, roomy)
 		c := w.open("/")
 		for p := range strings.FieldsSeq("lx1 v1 a lx2 b c") {
 			w.append(c.s, withOffset(p))
@@ -118,10 +119,10 @@ func TestAwayKeepsKnownOffsets(t *testing.T) {
 	})
 }
 
-// Any number of KeepLatest events takes room for a few.
+// Any number of KeepLatest events takes the room of a few.
 func TestLatestIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newAwayWorld(t, Limits{MaxPackets: 20, MaxBytes: 40_000, WindowBytes: 1 << 20})
+		w := newRetentionWorld(t, Limits{MaxPackets: 20, MaxBytes: 40_000, WindowBytes: 1 << 20})
 		c := w.open("/")
 		for i := range 500 { // unconfirmed when it is parked
 			w.append(c.s, withOffset(fmt.Sprint("lx", i)))
@@ -143,13 +144,14 @@ func TestLatestIsBounded(t *testing.T) {
 	})
 }
 
-// TestAwayModel plays a server that sends at random, and a client that is cut at random, which a slice of what it is to
-// get next is the model of: while it is away, volatile events are left out, and of each name all but the newest.
-func TestAwayModel(t *testing.T) {
+// TestRetentionModel plays a server that sends at random, and a client whose connection ends at
+// random. The model is a slice of what the client must receive next. While it is away volatile
+// events are left out, and all but the newest of each name.
+func TestRetentionModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rapid.SyncTest(t, func(t *rapid.T) {
-			w := newAwayWorld(t, Limits{MaxPackets: 1 << 20, MaxBytes: 1 << 30, WindowBytes: 1 << 20})
-			m := &awayMachine{world: w, t: t, cur: w.open("/"), live: true}
+			w := newRetentionWorld(t, Limits{MaxPackets: 1 << 20, MaxBytes: 1 << 30, WindowBytes: 1 << 20})
+			m := &retentionMachine{world: w, t: t, cur: w.open("/"), live: true}
 			m.s = m.cur.s
 			for range 5 {
 				t.Repeat(rapid.StateMachineActions(m))
@@ -160,7 +162,7 @@ func TestAwayModel(t *testing.T) {
 	})
 }
 
-type awayMachine struct {
+type retentionMachine struct {
 	*world
 	t    *rapid.T
 	s    *Session
@@ -168,16 +170,16 @@ type awayMachine struct {
 	live bool
 
 	n       int
-	missing []string // what the client is to get, in order: the model
-	wire    []sent   // what is on its way to it
-	offset  string   // of the last that arrived
+	missing []string // the model: what the client must receive, in order
+	wire    []sent   // in flight
+	offset  string   // of the last one that arrived
 	seq     uint64
 }
 
 type sent struct{ data, offset string }
 
-// sift is what being away does to the model.
-func (m *awayMachine) sift() {
+// compact applies retention to the model.
+func (m *retentionMachine) compact() {
 	kept := make([]string, 0, len(m.missing))
 	for i, p := range m.missing {
 		f, name := retentions("", []byte(p))
@@ -190,7 +192,7 @@ func (m *awayMachine) sift() {
 }
 
 // Append lets the server send.
-func (m *awayMachine) Append(t *rapid.T) {
+func (m *retentionMachine) Append(t *rapid.T) {
 	for range rapid.IntRange(1, 20).Draw(t, "packets") {
 		m.n++
 		data := rapid.SampledFrom([]string{"k", "v", "la", "lb", "lc"}).Draw(t, "event") +
@@ -202,13 +204,13 @@ func (m *awayMachine) Append(t *rapid.T) {
 		m.append(m.s, p)
 		m.missing = append(m.missing, data)
 		if !m.live {
-			m.sift()
+			m.compact()
 		}
 	}
 }
 
 // Emit implements Emitter.
-func (m *awayMachine) Emit(p *buffer.Entry, offset Offset, _ bool) bool {
+func (m *retentionMachine) Emit(p *buffer.Entry, offset Offset, _ bool) bool {
 	for _, a := range p.Attachments() {
 		if string(a) != "attachment of "+string(p.Data()) {
 			m.t.Errorf("%.20q has the attachment %.20q", p.Data(), a)
@@ -224,18 +226,18 @@ func (m *awayMachine) Emit(p *buffer.Entry, offset Offset, _ bool) bool {
 }
 
 // Read writes to the client's connection.
-func (m *awayMachine) Read(t *rapid.T) {
+func (m *retentionMachine) Read(t *rapid.T) {
 	if m.live {
 		m.cur.Read(rapid.IntRange(0, 30).Draw(t, "packets"), m)
 	}
 }
 
-// Arrive lets the client have some of what is on its way.
-func (m *awayMachine) Arrive(t *rapid.T) {
+// Arrive lets the client receive some of what is in flight.
+func (m *retentionMachine) Arrive(t *rapid.T) {
 	m.arrive(t, rapid.IntRange(0, len(m.wire)).Draw(t, "packets"))
 }
 
-func (m *awayMachine) arrive(t *rapid.T, n int) {
+func (m *retentionMachine) arrive(t *rapid.T, n int) {
 	for _, p := range m.wire[:n] {
 		if len(m.missing) == 0 || m.missing[0] != p.data {
 			t.Fatalf("%.20q arrives; what it is to get is %.20q", p.data, m.missing)
@@ -245,25 +247,25 @@ func (m *awayMachine) arrive(t *rapid.T, n int) {
 	m.wire = m.wire[n:]
 }
 
-// Confirm says what has arrived.
-func (m *awayMachine) Confirm(*rapid.T) {
+// Confirm confirms what has arrived.
+func (m *retentionMachine) Confirm(*rapid.T) {
 	if _, seq, ok := parseOffset(m.offset); ok && m.live {
 		m.cur.Confirm(seq)
 	}
 }
 
-// Cut ends the connection. What was on its way is lost.
-func (m *awayMachine) Cut(*rapid.T) {
+// Cut ends the connection. What was in flight is lost.
+func (m *retentionMachine) Cut(*rapid.T) {
 	if !m.live {
 		return
 	}
 	m.Park([]*Cursor{m.cur}, time.Hour, "cut")
 	m.live, m.wire = false, nil
-	m.sift()
+	m.compact()
 }
 
-// Resume lets the client come back, also while holdfast thinks that it is there.
-func (m *awayMachine) Resume(t *rapid.T) {
+// Resume lets the client return, even while its old connection seems open.
+func (m *retentionMachine) Resume(t *rapid.T) {
 	m.Cut(t)
 	r := m.resume(m.s, m.offset)
 	if r.Cursor == nil {
@@ -276,8 +278,8 @@ func (m *awayMachine) Resume(t *rapid.T) {
 	m.cur, m.live = r.Cursor, true
 }
 
-// Check looks at what is in memory.
-func (m *awayMachine) Check(t *rapid.T) {
+// Check checks what is in memory.
+func (m *retentionMachine) Check(t *rapid.T) {
 	l := &m.s.log
 	if !m.live && m.s.parkedIndex != nil && l.Packets() < len(m.missing) {
 		t.Errorf("the log has %d packets; the client is to get %d", l.Packets(), len(m.missing))
@@ -287,7 +289,7 @@ func (m *awayMachine) Check(t *rapid.T) {
 	}
 }
 
-func (m *awayMachine) drain(t *rapid.T) {
+func (m *retentionMachine) drain(t *rapid.T) {
 	if !m.live {
 		m.Resume(t)
 	}
@@ -298,9 +300,9 @@ func (m *awayMachine) drain(t *rapid.T) {
 	}
 }
 
-// BenchmarkAppendAway is what a packet costs while its client is away: what nobody set patterns for, what they leave
-// alone, and what they drop.
-func BenchmarkAppendAway(b *testing.B) {
+// BenchmarkAppendParked measures a packet while its client is away: without patterns, kept, and
+// dropped by them.
+func BenchmarkAppendParked(b *testing.B) {
 	payload := bytes.Repeat([]byte("x"), 50)
 	for _, bb := range []struct {
 		name, event string
@@ -331,7 +333,7 @@ func BenchmarkAppendAway(b *testing.B) {
 	}
 }
 
-// The link is told in order, also of a session that is taken over.
+// The link is told in order, even about a session that is taken over.
 func TestUpstreamIsToldOfMoves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, roomy, 10)

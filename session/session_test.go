@@ -53,7 +53,7 @@ func TestReadStops(t *testing.T) {
 	w.finish()
 }
 
-// A packet on its way through a session costs no allocation, its offset included.
+// Passing a packet through a session allocates nothing, even with an offset.
 func TestDeliveryDoesNotAllocate(t *testing.T) {
 	c := quiet(1).New(silent{}, "/", silent{}, true)
 	p, e := event(), &stamps{}
@@ -69,7 +69,7 @@ func TestDeliveryDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// stamps writes the offsets, and forgets them.
+// stamps is an Emitter that only writes the offsets.
 type stamps struct {
 	n   int
 	buf [32]byte
@@ -154,8 +154,8 @@ func TestAcknowledged(t *testing.T) {
 	}
 }
 
-// A client that resumed may answer an event that it had before the connection broke, while what it missed is
-// still to be written: that event and what came before it are not written again, but they are counted.
+// A client that resumed may answer an event that it received before, while the replay is still to
+// be written. That event and those before it are not written again, but they are counted.
 func TestAcknowledgedDuringReplay(t *testing.T) {
 	for _, atLeastOnce := range []bool{false, true} {
 		t.Run(fmt.Sprintf("at least once=%v", atLeastOnce), func(t *testing.T) {
@@ -206,7 +206,8 @@ func TestAcknowledgedAllOfReplay(t *testing.T) {
 	w.finish()
 }
 
-// A session that ends during the replay: what it held goes when it is read, also past an early ack.
+// A session ends during the replay. Its packets are dropped as they are read, even after an early
+// ack.
 func TestAcknowledgedDuringReplayThenClosed(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	c := w.open("/")
@@ -294,7 +295,7 @@ func TestStringsAndAccessors(t *testing.T) {
 func TestHold(t *testing.T) {
 	const window = 10_000
 	limits := Limits{MaxPackets: 1000, MaxBytes: 1 << 20, WindowBytes: window}
-	big := withOffset(strings.Repeat("x", window/4)) // four of them pass the window, two are more than half of it
+	big := withOffset(strings.Repeat("x", window/4)) // four of them reach the window, two are more than half of it
 	fill := func(t *testing.T) (*world, *Cursor) {
 		w := newWorld(t, limits, 10)
 		c := w.open("/")
@@ -397,7 +398,7 @@ func TestHold(t *testing.T) {
 
 func offsetOf(s *Session, seq uint64) string { return string(Offset{s.tag, seq}.AppendTo(nil)) }
 
-// A resumption that leaves less than the window must not pause the link on its way.
+// Resuming with less than a window in the log must not pause the link in between.
 func TestResumeDoesNotFlapHold(t *testing.T) {
 	w := newWorld(t, Limits{MaxPackets: 1000, MaxBytes: 1 << 20, WindowBytes: 10_000}, 10)
 	c := w.open("/")
@@ -413,7 +414,7 @@ func TestResumeDoesNotFlapHold(t *testing.T) {
 	w.finish()
 }
 
-// While the process has no memory left, live sessions are allowed less.
+// The window is smaller while the budget is exceeded.
 func TestHoldWhileBudgetIsExceeded(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	w.Registry = NewRegistry(roomy, 10, buffer.NewBudget(scarceWindowBytes/2), w)
@@ -434,7 +435,7 @@ func TestHoldWhileBudgetIsExceeded(t *testing.T) {
 	w.finish()
 }
 
-// What a cursor that lost its session does is without effect.
+// A cursor that lost its session has no effect.
 func TestStaleCursor(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	old := w.open("/")
@@ -465,7 +466,7 @@ func TestStaleCursor(t *testing.T) {
 	w.finish()
 }
 
-// A question is overdue at the second look that finds it sent and unanswered.
+// An event is overdue at the second call that finds it sent and unanswered.
 func TestUnanswered(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	c := w.open("/")
