@@ -1,9 +1,72 @@
-// Package proxy joins clients, sessions and links: it is holdfast's HTTP entry.
+// Package proxy is holdfast's data plane: an http.Handler that joins clients, sessions and links.
 //
-// A client is one Engine.IO connection from outside, a link is one Engine.IO connection to the
-// upstream server, and a session is one namespace of one link. What is not Engine.IO traffic, or is of
-// a kind that holdfast does not speak, passes through unchanged.
+// A client is one Engine.IO connection from outside. A link is one Engine.IO connection to the
+// upstream server. A session is one namespace of one link, and package session keeps it while its
+// client is away. Everything that is not Engine.IO traffic, or is a version that holdfast does not
+// speak, passes through unchanged.
 //
-// Locks, in the order in which they may be held together: a Socket's (package engineio), a client's, a
-// link's, those of package session, a Conn's. None is held across a blocking call.
+// # Files
+//
+// To learn the package, read server.go, receiver.go, resume.go, link.go and sender.go, in this
+// order.
+//
+// Requests:
+//
+//   - server.go has the Server: it routes requests, and shuts down. listener.go connects it to
+//     internal/accept, which answers simple WebSocket handshakes without net/http.
+//   - settings.go has the configuration in force, which Reload replaces.
+//   - handshake.go repeats a client's handshake to the upstream and opens the client. It also serves
+//     the later requests of a client. lazy.go answers handshakes from a cache instead.
+//   - passthrough.go relays what holdfast does not handle.
+//   - address.go, body.go, compress.go, header.go and refuse.go are helpers for single requests.
+//
+// Clients:
+//
+//   - client.go has the client: how it opens, what it is attached to, how it ends.
+//   - receiver.go handles the packets that a client sends.
+//   - resume.go handles its CONNECT: the client resumes a session, or connects a fresh one.
+//   - disconnect.go parks a session when its client sends a DISCONNECT, if that is configured.
+//   - primary.go has the primary link, on which fresh namespaces are connected. It dials another one
+//     when the client needs it.
+//   - pause.go counts the reasons why a client is not read.
+//   - sender.go writes packets from the sessions' logs to the client, and tells the logs what has
+//     arrived. fresh.go, lag.go and trial.go handle the cases in which that is in doubt.
+//
+// Links:
+//
+//   - link.go passes the server's packets to the sessions' logs, and wakes clients.
+//   - notify.go tells the server that a client is away or back, if that is configured.
+//
+// Both:
+//
+//   - binding.go binds sessions to credentials, and events.go finds events that may be dropped.
+//   - incomplete.go bounds the memory of messages that have arrived only in part.
+//   - observe.go reports what happens to metrics, log and status page.
+//   - panic.go confines a panic to one connection.
+//   - event.go, namespaces.go and owner.go are small types and conversions.
+//
+// # References
+//
+// References run from server.go to handshake.go, then to the client, then to the link, and from
+// there into package session. The way back is short. A link tells a client about an opened session
+// (connected), packets (deliver, relay) and its own end (onPrimaryLost, end). It also pauses
+// clients and wakes their Sockets. Package session calls links, clients and the Server only through
+// its own interfaces. Clients and links use the Server for what they share: settings, registry,
+// metrics and log.
+//
+// # Locks
+//
+// Where several are held together, they are taken in this order:
+//
+//  1. the input lock of an engineio.Socket or engineio.Conn, which guards receiver and the fields of a
+//     link for one batch
+//  2. pauses.mu
+//  3. the state lock of an engineio.Socket
+//  4. client.mu, which also guards sender
+//  5. link.mu
+//  6. the locks of package session: first the Registry's, then a Session's
+//  7. Server.mu
+//  8. link.holdMu, and the locks of engineio.Conn and below
+//
+// No lock is held across a blocking call. docs/design.md says what each lock guards.
 package proxy

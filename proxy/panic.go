@@ -8,12 +8,12 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// A panic while one connection is handled is a defect, and ends that connection with its sessions: not the process, with
-// everybody else's. So every way into this package leads past a contain, or past engineio's, and locks are given up by defer
-// wherever something could go wrong under them.
+// A panic while one connection is handled is a bug. It ends that connection and its sessions, but
+// not the process. So every entry point of this package defers recoverPanic, or its caller in
+// engineio recovers. Locks are released by defer wherever code under them could panic.
 
-// contain is deferred by the client's methods that others call, but for Message: whoever reads a connection contains what its
-// messages do.
+// recoverPanic is deferred by the client's methods that other code calls. Message does not need it:
+// the reader of a connection recovers panics of its messages.
 func (c *client) recoverPanic() {
 	if v := recover(); v != nil {
 		c.Panicked(v)
@@ -24,10 +24,10 @@ func (c *client) recoverPanic() {
 func (c *client) Panicked(v any) {
 	c.panicked.Store(true)
 	c.srv.reportPanic(v)
-	go c.abortPanicked() // not from here: the caller may hold the Socket's lock, or ours
+	go c.abortPanicked() // in a goroutine: the caller may hold the Socket's lock, or c.mu
 }
 
-// fail ends the client and its sessions, as far as that still goes.
+// abortPanicked ends the client and its sessions. A step that panics does not prevent the next.
 func (c *client) abortPanicked() {
 	for _, step := range []func(){
 		func() { c.srv.removeClient(c) },
@@ -40,18 +40,19 @@ func (c *client) abortPanicked() {
 	}
 }
 
-// failSessions ends the sessions with these cursors, and the client's primary link with whatever else is on it.
+// failSessions ends the sessions of these cursors, and the client's primary link with everything
+// else on it.
 func (c *client) failSessions(cursors []*session.Cursor, primary *link) {
 	if primary != nil {
 		primary.release(c, true)
 		primary.Abort()
 	}
-	for _, cur := range cursors { // one by one: there may be something wrong with any
+	for _, cur := range cursors { // each on its own, because any may panic again
 		c.srv.safely(func() { c.srv.registry.Abort(cur, reason.Internal) })
 	}
 }
 
-// contain is deferred by the link's methods that others call, but for Message.
+// recoverPanic is deferred by the link's methods that other code calls, except Message.
 func (l *link) recoverPanic() {
 	if v := recover(); v != nil {
 		l.Panicked(v)
@@ -61,13 +62,13 @@ func (l *link) recoverPanic() {
 // Panicked implements engineio.ConnHandler.
 func (l *link) Panicked(v any) {
 	l.srv.reportPanic(v)
-	go l.Abort() // not from here: the caller may hold our lock
+	go l.Abort() // in a goroutine: the caller may hold l.mu
 }
 
-// Fail ends the link with its sessions.
+// Abort ends the link with its sessions.
 func (l *link) Abort() { l.srv.safely(l.conn.Close) }
 
-// guard runs fn, and only tells of its panic: there is nothing left to end.
+// safely runs fn and reports its panic. It ends nothing, because its callers already do.
 func (s *Server) safely(fn func()) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -77,17 +78,19 @@ func (s *Server) safely(fn func()) {
 	fn()
 }
 
-// recoverRequest is deferred by ServeHTTP: a request whose handling panics is not answered, and its connection ends.
+// recoverRequest is deferred by ServeHTTP. A request whose handler panics gets no answer, and its
+// connection ends.
 func (s *Server) recoverRequest() {
 	if v := recover(); v != nil {
-		if v != http.ErrAbortHandler { //nolint:errorlint // else it is meant so; net/http compares it so, too
+		if v != http.ErrAbortHandler { //nolint:errorlint // no bug; net/http compares it the same way
 			s.reportPanic(v)
 		}
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// recoverRequest is deferred where a request of this client's is handled.
+// recoverRequest is deferred where a request from this client is handled. A panic ends the client
+// too.
 func (c *client) recoverRequest() {
 	if v := recover(); v != nil {
 		if v != http.ErrAbortHandler { //nolint:errorlint // as above
@@ -97,7 +100,7 @@ func (c *client) recoverRequest() {
 	}
 }
 
-// panicked counts and logs a contained panic.
+// reportPanic counts and logs a recovered panic.
 func (s *Server) reportPanic(v any) {
 	s.metrics.Panics.Inc()
 	s.log.Error("panic confined to one connection: please report it", "panic", v, "stack", string(debug.Stack()))
