@@ -16,43 +16,44 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// client is one Engine.IO connection from outside. It implements engineio.Handler and session.Owner. What each message needs
-// stands first, as in an engineio.Socket.
+// client is one Engine.IO connection from outside. It implements engineio.Handler and
+// session.Owner. Fields that every message needs come first, so that they share cache lines, as in
+// engineio.Socket.
 type client struct {
 	sock   *engineio.Socket // immutable
-	mu     sync.Mutex       // guards the fields below, up to disconnects, but for those that say otherwise
+	mu     sync.Mutex       // guards the fields below up to stopDial, unless they say otherwise
 	sender sender
 
 	srv      *Server                   // immutable
-	sessions snapshot[*session.Cursor] // changed with mu held
+	sessions snapshot[*session.Cursor] // read without a lock; written with mu held
 
 	closed      bool
-	fresh       []freshReply                   // whose arrival is not known yet; nil for most
-	closing     *time.Timer                    // nil for most
-	primary     *link                          // of its own handshake; nil while none is needed
-	disconnects byNamespace[*clientDisconnect] // to sessions that it left
-	stopDial    context.CancelFunc             // of a further primary link; nil unless one is dialled
+	fresh       []freshReply                   // CONNECT replies that may not have arrived; usually nil
+	closing     *time.Timer                    // set by closeAfterLocked; usually nil
+	primary     *link                          // nil while it needs none
+	disconnects byNamespace[*clientDisconnect] // the DISCONNECTs that parked a session
+	stopDial    context.CancelFunc             // cancels the dial of a new primary link; usually nil
 
-	receiver receiver // owned by the Socket's input
+	receiver receiver // guarded by the Socket's input lock
 
-	partialBytes atomic.Int64 // of in.partial, as counted in Server.incomplete
+	partialBytes atomic.Int64 // bytes of receiver.partial that Server.incomplete counts
 	websocket    atomic.Bool
-	pauses       pauses       // of its input
-	connectDelay atomic.Int64 // from its handshake to its first CONNECT, in nanoseconds; 0 before that
-	panicked     atomic.Bool  // by a panic
+	pauses       pauses       // why its input is not read
+	connectDelay atomic.Int64 // nanoseconds from its handshake to its first CONNECT; 0 before that
+	panicked     atomic.Bool  // a panic ended it
 	detached     sync.Once
-	done         event // the client is gone and its sessions are parked
+	done         event // fires when the client is gone and its sessions are parked
 
 	// Immutable.
-	byWebSocket      bool         // the handshake was
-	recoverable      bool         // sessions of its are, in namespaces that have recovery
-	parkOnDisconnect bool         // its sessions are parked when it says goodbye to them
-	seq              uint64       // of its handshake
-	opened           time.Time    // when its handshake was answered
-	address          netip.Addr   // where it comes from
-	request          savedRequest // its handshake, to be repeated if a further primary link is needed
-	pollHeaders      http.Header  // for its polling responses
-	bindingDigest    string       // digest of what its handshake has of recovery.bind
+	byWebSocket      bool         // its handshake came over WebSocket
+	recoverable      bool         // it can resume sessions, in namespaces that have recovery
+	parkOnDisconnect bool         // its DISCONNECT parks a session (recovery.on_client_disconnect)
+	seq              uint64       // number of its handshake
+	opened           time.Time    // about when its handshake was answered
+	address          netip.Addr   // behind trusted proxies, the one they report
+	request          savedRequest // its handshake, to dial another primary link with
+	pollHeaders      http.Header  // added to its polling responses
+	bindingDigest    string       // digest of the recovery.bind values in its handshake
 }
 
 func newClient(s *Server, seq uint64, req engineio.Request, sid string, opts engineio.Options, recoverable bool) *client {
@@ -78,7 +79,7 @@ func (c *client) Upgraded() {
 	c.repliesUpgraded()
 }
 
-// attached is the client's cursor on the open session of a namespace, or nil.
+// attached returns the client's cursor on its live session of a namespace, or nil.
 func (c *client) attached(namespace string) *session.Cursor {
 	cur := c.sessions.get(namespace)
 	if cur == nil || !cur.Attached() {
@@ -87,7 +88,7 @@ func (c *client) attached(namespace string) *session.Cursor {
 	return cur
 }
 
-// parkingReasons are the metric's words for how a transport ended.
+// parkingReasons maps how a transport ended to the reason that metrics and logs report.
 var parkingReasons = map[engineio.Reason]reason.Reason{
 	engineio.TransportClose: reason.TransportClose,
 	engineio.TransportError: reason.TransportError,
@@ -111,7 +112,7 @@ func (c *client) Closed(why engineio.Reason) {
 	c.parkAs(parkingReasons[why], c.parkFor(why == engineio.GoingAway), endingOf(why))
 }
 
-// endingOf is how a client's connection ended, for its sessions.
+// endingOf returns how a client's connection ended, in the terms of package session.
 func endingOf(why engineio.Reason) session.Ending {
 	if inOrder(why) {
 		return session.ClosedByClient
@@ -119,7 +120,8 @@ func endingOf(why engineio.Reason) session.Ending {
 	return session.Lost
 }
 
-// park parks the client's sessions. When it returns they can be resumed, whoever called it first.
+// park parks the client's sessions. When it returns they can be resumed, even if another goroutine
+// called it first.
 func (c *client) park(why reason.Reason) {
 	ending := session.Lost
 	if why == reason.Takeover {
@@ -128,26 +130,26 @@ func (c *client) park(why reason.Reason) {
 	c.parkAs(why, c.parkFor(false), ending)
 }
 
-// parkAs is park for at most d. ending says how its connection ended.
+// parkAs parks the client's sessions for at most d. ending says how its connection ended.
 func (c *client) parkAs(why reason.Reason, d time.Duration, ending session.Ending) {
 	c.detach(func(cursors []*session.Cursor, fresh []freshReply, primary *link) {
-		if primary != nil { // first, for a link whose sessions all end now is to be closed, not only disconnected
+		if primary != nil { // first: if all its sessions end now, the link closes without DISCONNECTs
 			primary.release(c, true)
 		}
-		if c.panicked.Load() { // its end was heard of before fail was called
+		if c.panicked.Load() { // Closed ran before abortPanicked
 			c.failSessions(cursors, primary)
 			return
 		}
 		c.judgeTrial(ending)
 		c.settleLagged(ending)
 		c.parkFresh(cursors, fresh, d, why, ending)
-		c.srv.registry.ParkEnded(cursors, d, why, ending) // but for those whose place was found above
+		c.srv.registry.ParkEnded(cursors, d, why, ending) // no effect on what parkFresh parked or ended
 		c.srv.flushNotified(cursors)
 	})
 }
 
-// detach takes the client off its sessions and its primary link, and leaves what becomes of them to the function. Only the first
-// call does anything; the others wait for it.
+// detach takes the client off its sessions and its primary link, and passes them to leave. Only the
+// first call does anything. Others wait until it is done.
 func (c *client) detach(leave func(cursors []*session.Cursor, fresh []freshReply, primary *link)) {
 	c.detached.Do(func() {
 		defer func() {
@@ -165,7 +167,8 @@ func (c *client) detach(leave func(cursors []*session.Cursor, fresh []freshReply
 	})
 }
 
-// markClosed closes the client for anything further, and returns what it was attached to.
+// markClosed marks the client as closed, and returns what it was attached to. Nothing can be
+// attached to it afterwards.
 func (c *client) markClosed() (cursors []*session.Cursor, fresh []freshReply, primary *link) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -190,7 +193,8 @@ func (c *client) markClosed() (cursors []*session.Cursor, fresh []freshReply, pr
 	return cursors, fresh, primary
 }
 
-// closeAfterLocked calls end after a while, unless the client is gone by then.
+// closeAfterLocked calls end after d, unless the client is gone by then. It replaces an earlier
+// call.
 func (c *client) closeAfterLocked(d time.Duration, end func()) {
 	if c.closing != nil {
 		c.closing.Stop()
@@ -206,18 +210,19 @@ func (c *client) parkFor(goingAway bool) time.Duration {
 	return r.MaxDisconnectionDuration
 }
 
-// abort closes the client at once, because another takes its sessions over, say. They are parked when it returns.
+// abort closes the client immediately, for example because another client takes over its sessions.
+// They are parked when it returns.
 func (c *client) abort(why reason.Reason) {
 	c.park(why)
 	switch why {
-	case reason.ParseError, reason.Limit: // for what it sent: it is closed in order, as the server would do it
+	case reason.ParseError, reason.Limit: // the client is at fault: close properly, as the server would
 	default:
 		c.sock.ShowBroken()
 	}
 	c.sock.Abort()
 }
 
-// setPrimary makes l the client's primary link, unless the client has gone.
+// setPrimary makes l the client's primary link. It returns false if the client is gone.
 func (c *client) setPrimary(l *link) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -228,8 +233,8 @@ func (c *client) setPrimary(l *link) bool {
 	return true
 }
 
-// onPrimaryLost says that a link which is this client's primary link has ended, in which way, and whether anything of the client's was on
-// it.
+// onPrimaryLost tells the client that its primary link has ended. needed says whether the client
+// had anything on it. orderly says whether the server closed it properly.
 func (c *client) onPrimaryLost(l *link, needed, orderly bool) {
 	defer c.recoverPanic()
 	if c.clearPrimary(l) && (needed || !c.attachedAnywhere()) {
@@ -237,7 +242,8 @@ func (c *client) onPrimaryLost(l *link, needed, orderly bool) {
 	}
 }
 
-// clearPrimary makes l the client's primary link no longer, and reports whether it was.
+// clearPrimary removes l as the client's primary link. It returns false if l was not its primary
+// link.
 func (c *client) clearPrimary(l *link) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -252,7 +258,8 @@ func (c *client) attachedAnywhere() bool {
 	return slices.ContainsFunc(c.sessions.all(), (*session.Cursor).Attached)
 }
 
-// connected attaches the client to a fresh session, whose CONNECT reply has come. It returns false if the client has gone.
+// connected attaches the client to a fresh session, whose CONNECT reply has arrived. It returns
+// false if the client is gone, or has a session in this namespace already.
 func (c *client) connected(l *link, namespace string, reply connectReply, binding session.Binding, resumable bool) (ok bool) {
 	defer c.recoverPanic()
 	if !c.attach(l, namespace, reply, binding, resumable) {
@@ -272,7 +279,7 @@ func (c *client) attach(l *link, namespace string, reply connectReply, binding s
 	cur := c.srv.registry.New(l, namespace, c, resumable)
 	s := cur.Session()
 	s.Bind(binding)
-	l.add(s) // before the client's end, which waits for mu, can find the link without sessions
+	l.add(s) // with mu held: a client that ends now must not see the link unused
 	c.sessions.set(namespace, cur)
 	c.forgetEndedLocked()
 	if s.PID() != "" {
@@ -283,7 +290,8 @@ func (c *client) attach(l *link, namespace string, reply connectReply, binding s
 	return true
 }
 
-// deliver says that a session's log has n packets for the client; the Socket is woken later, by its link.
+// deliver queues n packets of a session's log for the client. The link wakes the Socket later, once
+// for a whole batch.
 func (c *client) deliver(cur *session.Cursor, n int) {
 	defer c.recoverPanic()
 	c.mu.Lock()
@@ -291,7 +299,7 @@ func (c *client) deliver(cur *session.Cursor, n int) {
 	c.sender.push(cur, n)
 }
 
-// relay sends the client a message that belongs to no session.
+// relay queues a copy of a message that belongs to no session.
 func (c *client) relay(data []byte, binary bool, l *link) {
 	defer c.recoverPanic()
 	c.mu.Lock()
@@ -301,13 +309,14 @@ func (c *client) relay(data []byte, binary bool, l *link) {
 	}
 }
 
-// tooLarge tells of a message that Options.MaxPayload forbids.
+// tooLarge logs that a message exceeded Options.MaxPayload.
 func (c *client) tooLarge() {
 	c.srv.limitedLog.Log(slog.LevelWarn, "", "a client's message is too large", "client", c.seq, "key", "engineio.max_payload")
 }
 
-// end closes the client's transport after all that is still to be sent. orderly says that the server did so: the client sees
-// what it would have seen of that. Otherwise it sees a broken connection, which makes it come back.
+// end closes the client's transport after everything that is queued for it. orderly says that the
+// server closed the connection: the client then sees the same. Otherwise it sees a broken
+// connection, so that it reconnects.
 func (c *client) end(orderly bool) {
 	c.mu.Lock()
 	c.sender.ending = true

@@ -12,10 +12,11 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// A client's primary link is the link of its own handshake: fresh namespaces are connected there. It is given up when the client resumes
-// instead, and dialled again when it is needed after all.
+// A client's primary link is the link of its own handshake. Fresh namespaces are connected there.
+// If the client resumes instead, it releases an unused primary link, and dials another if it needs
+// one later.
 
-// connecting reports whether a CONNECT of this client's waits for its reply.
+// connecting reports whether a CONNECT for the namespace awaits its reply on the primary link.
 func (c *client) connecting(namespace string) bool {
 	c.mu.Lock()
 	primary := c.primary
@@ -23,8 +24,9 @@ func (c *client) connecting(namespace string) bool {
 	return primary != nil && primary.connecting(namespace)
 }
 
-// repeats handles a CONNECT for a namespace whose former CONNECT has no reply yet: the client called disconnect(), which it
-// tells nobody then, and connect() again. It returns false if that is to be connected as well.
+// repeats handles a CONNECT for a namespace whose previous CONNECT has no reply yet. The client
+// called disconnect(), which sends no packet before the reply, and then connect() again. repeats
+// returns false if the new CONNECT must go to the server too.
 func (c *client) repeats(namespace string, connect []byte) bool {
 	rest, _, err := socketio.TakeRecovery(connect, session.IsPID, session.IsOffset)
 	if err != nil {
@@ -37,7 +39,8 @@ func (c *client) repeats(namespace string, connect []byte) bool {
 	return primary != nil && primary.repeated(c, namespace, rest)
 }
 
-// openNamespaces is how many namespaces the client has sessions in, or awaits a CONNECT reply for.
+// openNamespaces returns how many namespaces the client has sessions in, or awaits a CONNECT reply
+// for.
 func (c *client) openNamespaces() (n int) {
 	c.mu.Lock()
 	primary := c.primary
@@ -53,15 +56,17 @@ func (c *client) openNamespaces() (n int) {
 	return n
 }
 
-// forgetEndedLocked forgets sessions and disconnects of namespaces that have ended, the oldest first, once the client has had many
-// namespaces. What it still sends for them is then judged by the upstream. c.mu is held.
+// forgetEndedLocked forgets sessions and DISCONNECTs of namespaces that have ended, the oldest
+// first. It does so only once the client has had more namespaces than it may have at a time. If the
+// client still sends packets for them, the upstream decides what to do with them. c.mu is held.
 func (c *client) forgetEndedLocked() {
 	most := c.srv.settings().Limits.MaxNamespacesPerConnection
 	c.sessions.trim(most, func(cur *session.Cursor) bool { return !cur.Attached() })
 	c.disconnects.trim(most, func(g *clientDisconnect) bool { return g.session.State() == session.Closed })
 }
 
-// releasePrimary closes the client's primary link if nothing is on it: the client resumed instead.
+// releasePrimary releases the client's primary link if nothing is on it, because the client resumed
+// instead.
 func (c *client) releasePrimary() {
 	c.mu.Lock()
 	primary := c.primary
@@ -74,7 +79,8 @@ func (c *client) releasePrimary() {
 	primary.release(c, false)
 }
 
-// connectPrimary connects a fresh namespace on the client's primary link, which is dialled again if there is none that will do.
+// connectPrimary connects a fresh namespace on the client's primary link. It dials a new one if
+// there is none, or if the namespace cannot be connected there.
 func (c *client) connectPrimary(namespace string, data []byte) {
 	c.mu.Lock()
 	primary := c.primary
@@ -83,7 +89,7 @@ func (c *client) connectPrimary(namespace string, data []byte) {
 		c.markForFlush(primary)
 		return
 	}
-	if !c.receiver.lazy && !c.srv.settings().handshakeRate.Allow(c.address) { // a lazy one has been counted
+	if !c.receiver.lazy && !c.srv.settings().handshakeRate.Allow(c.address) { // a lazy one was counted
 		c.srv.refused(metrics.HandshakesPerAddress, c.address)
 		c.abortFor(reason.Limit, "too many handshakes")
 		return
@@ -98,15 +104,15 @@ func (c *client) connectPrimary(namespace string, data []byte) {
 	})
 }
 
-// redialPrimary calls then, in the client's input, with a further primary link that is dialled for it. Meanwhile the client is not read, so
-// that nothing overtakes what it is for.
+// redialPrimary dials a new primary link and calls then with the Socket's input lock held.
+// Meanwhile it pauses reading, so that no later message overtakes the one that needs the link.
 func (c *client) redialPrimary(then func(primary *link)) {
 	c.receiver.dialing, c.receiver.lazy = true, false
 	c.pauses.add(c.sock, redialing)
 	go c.runRedial(then) // ends within the handshake timeout, or soon after the client has gone
 }
 
-// redial repeats the client's handshake upstream.
+// runRedial repeats the client's handshake to the upstream.
 func (c *client) runRedial(then func(primary *link)) {
 	defer c.recoverPanic()
 	defer c.pauses.remove(c.sock, redialing)
@@ -125,7 +131,7 @@ func (c *client) runRedial(then func(primary *link)) {
 		waiting := c.receiver.waiting
 		c.receiver.waiting, c.receiver.waitingBytes = nil, 0
 		for i, m := range waiting {
-			if c.receiver.dialing { // for one more
+			if c.receiver.dialing { // that message needed yet another link
 				c.receiver.waiting = append(c.receiver.waiting, waiting[i:]...)
 				return
 			}
@@ -134,7 +140,7 @@ func (c *client) runRedial(then func(primary *link)) {
 	})
 }
 
-// beginDial returns the context of a dial, which ends with the client too.
+// beginDial returns the context of a dial. Closing the client cancels it.
 func (c *client) beginDial() (ctx context.Context, cancel context.CancelFunc, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -146,7 +152,7 @@ func (c *client) beginDial() (ctx context.Context, cancel context.CancelFunc, er
 	return ctx, cancel, nil
 }
 
-// endDial takes the dialled link in place of the primary link there is, unless the client has gone.
+// endDial ends what beginDial began. It takes the old primary link off the client and returns it.
 func (c *client) endDial() (old *link, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -173,7 +179,7 @@ func (c *client) dialPrimary() (*link, error) {
 	old, gone := c.endDial()
 	switch {
 	case err != nil:
-		return nil, cmp.Or(gone, err) // the dial ends with the client
+		return nil, cmp.Or(gone, err) // closing the client cancels the dial, and then gone is the cause
 	case gone != nil:
 		conn.Close()
 		return nil, gone
@@ -197,7 +203,9 @@ func (c *client) sendPrimaryPacket(p *packet) {
 	}
 }
 
-// sendPrimary relays a message to the client's primary link; the upstream judges it. A client without a primary link is judged here.
+// sendPrimary relays a message to the client's primary link, and the upstream decides what to do
+// with it. Without a primary link, a lazy client gets one now. For others the message is a protocol
+// error.
 func (c *client) sendPrimary(data []byte, binary bool) {
 	c.mu.Lock()
 	primary := c.primary

@@ -14,61 +14,63 @@ import (
 )
 
 const (
-	// maxAttachments and maxPartialPayloads bound a binary packet that is not complete yet.
+	// maxAttachments and maxPartialPayloads bound an incomplete binary packet.
 	maxAttachments     = 1024
 	maxPartialPayloads = 16
-	// maxHeldAcks and maxHeldAckBytes bound the acknowledgements held for namespaces whose CONNECT is still to come.
+	// maxHeldAcks and maxHeldAckBytes bound the acknowledgements held for namespaces whose CONNECT
+	// has not arrived.
 	maxHeldAcks     = 256
 	maxHeldAckBytes = 1 << 20
-	// maxNamespaceBytes bounds the name of a namespace: it is kept for as long as the client is there.
+	// maxNamespaceBytes bounds the name of a namespace, which is kept until the client is gone.
 	maxNamespaceBytes = 4 << 10
-	// maxWaiting bounds the messages that were read already when the client was paused for a further primary link.
+	// maxWaiting bounds the messages that wait for a new primary link. Reading is paused meanwhile,
+	// but some messages have already been read.
 	maxWaiting = 16384
 )
 
 var errClientGone = errors.New("proxy: the client has gone")
 
-// incoming is a client's state towards the upstream; owned by the Socket's input.
+// receiver is the state of what arrives from a client. The Socket's input lock guards it.
 type receiver struct {
-	lazy       bool // the client's handshake was not repeated upstream yet
-	raw        bool // the client does not speak the default parser: everything passes as it is
-	decided    bool // raw is
-	wakeSocket bool // the Socket is to be woken
-	resumed    bool // the primary link may be needed no more
-	dropped    bool // the client was closed: what follows is not handled
-	dialing    bool
-	packets    int     // handled since the last Flush
-	toFlush    []*link // to be flushed
+	lazy       bool    // the client's handshake has not been repeated to the upstream
+	raw        bool    // the client does not use the default parser: everything is relayed unchanged
+	decided    bool    // raw is final
+	wakeSocket bool    // Flush must wake the Socket
+	resumed    bool    // the client resumed: Flush releases the primary link if it is unused
+	dropped    bool    // the client is closed: ignore what follows
+	dialing    bool    // a new primary link is being dialled
+	packets    int     // received since the last Flush
+	toFlush    []*link // links with something to send
 	partial    *partial
 	limits     limits
 	heldAcks   []packet
-	// heldAckBytes counts early's.
+	// heldAckBytes is the size of heldAcks.
 	heldAckBytes int
-	waiting      []message // what came while a further primary link was dialled
+	waiting      []message // arrived while dialing
 	waitingBytes int
-	namespaces   []string // that a CONNECT came for, the latest of them
+	namespaces   []string // the latest ones that a CONNECT arrived for
 }
 
 type limits struct {
-	partialBytes int64 // of a binary packet without all its attachments
-	waitingBytes int64 // of messages that wait for a further primary link
+	partialBytes int64 // of an incomplete binary packet
+	waitingBytes int64 // of messages that wait for a new primary link
 }
 
-// receiverLimits has limits for a client's messages; configured is engineio.max_payload. An Engine.IO handshake's numbers are far
-// from overflowing.
+// receiverLimits returns the limits for a client with this maxPayload. configured is
+// engineio.max_payload. The values of a handshake are too small for the products to overflow.
 func receiverLimits(maxPayload, configured int64) limits {
 	waiting := min(maxPayload, max(configured, int64(config.DefaultMaxPayload)))
 	return limits{maxPayload * maxPartialPayloads, waiting * maxPartialPayloads}
 }
 
-// packet is a whole Socket.IO packet from the client.
+// packet is a complete Socket.IO packet, from a client or from the server.
 type packet struct {
 	h           socketio.Header
 	data        []byte
 	attachments [][]byte
 }
 
-// size is how many bytes the packet has.
+// size returns the length of the packet with its attachments.
 func (p *packet) size() int {
 	n := len(p.data)
 	for _, a := range p.attachments {
@@ -77,7 +79,7 @@ func (p *packet) size() int {
 	return n
 }
 
-// partial is a binary packet whose attachments have not all come.
+// partial is a binary packet whose attachments have not all arrived.
 type partial struct {
 	data        []byte
 	need        int
@@ -91,7 +93,7 @@ type message struct {
 	binary bool
 }
 
-// add takes one attachment, copied. It returns true when the packet is complete.
+// add adds a copy of one attachment. It returns true when the packet is complete.
 func (p *partial) add(data []byte) bool {
 	p.attachments = append(p.attachments, slices.Clone(data))
 	p.bytes += len(data)
@@ -104,7 +106,7 @@ func (c *client) Message(data []byte, binary bool) {
 	switch {
 	case in.dropped:
 		return
-	case in.dialing: // reading is paused: this is the rest of what was read already
+	case in.dialing: // reading is paused, but this had already been read
 		c.wait(data, binary)
 		return
 	}
@@ -121,14 +123,14 @@ func (c *client) Message(data []byte, binary bool) {
 	case binary:
 		c.attachment(data)
 	case in.partial != nil:
-		// Text inside a binary packet: what came of it is discarded, and the client closed, as the server would.
+		// Discard the binary packet and close the client, as the server would.
 		c.protocolError("text in the middle of a binary packet")
 	default:
 		c.text(data)
 	}
 }
 
-// wait keeps a message until the primary link is there that is being dialled.
+// wait keeps a message until the primary link that is being dialled is there.
 func (c *client) wait(data []byte, binary bool) {
 	in := &c.receiver
 	in.waiting = append(in.waiting, message{slices.Clone(data), binary})
@@ -137,8 +139,8 @@ func (c *client) wait(data []byte, binary bool) {
 	}
 }
 
-// decideParser looks at a client's first message: the default parser's is a CONNECT, or an acknowledgement
-// that the client owed from before a reconnection.
+// decideParser decides from a client's first message whether it uses the default parser. If so, the
+// message is a CONNECT, or an acknowledgement that the client owed from before it reconnected.
 func (c *client) decideParser(data []byte, binary bool) {
 	c.receiver.decided = true
 	if !binary {
@@ -160,7 +162,7 @@ func (c *client) decideParser(data []byte, binary bool) {
 	})
 }
 
-// Flush implements engineio.Handler: it sends what a batch of messages brought.
+// Flush implements engineio.Handler. It sends what a batch of messages produced.
 func (c *client) Flush() {
 	defer c.recoverPanic()
 	in := &c.receiver
@@ -177,7 +179,7 @@ func (c *client) Flush() {
 		in.wakeSocket = false
 		c.sock.Wake()
 	}
-	if in.resumed { // not before: a namespace that is not recovered may be connected in the same batch
+	if in.resumed { // only now: the same batch may connect another namespace there
 		in.resumed = false
 		c.releasePrimary()
 	}
@@ -192,7 +194,7 @@ func (c *client) text(data []byte) {
 		return
 	}
 	if err != nil {
-		c.sendPrimary(data, false) // the upstream judges it
+		c.sendPrimary(data, false) // the upstream decides what to do with it
 		return
 	}
 	if p.h.IsBinary() && p.h.Attachments > 0 {
@@ -209,7 +211,7 @@ func (c *client) text(data []byte) {
 func (c *client) attachment(data []byte) {
 	p := c.receiver.partial
 	if p == nil {
-		c.sendPrimary(data, true) // nobody announced it; the upstream judges it
+		c.sendPrimary(data, true) // no packet announced it: the upstream decides
 		return
 	}
 	if int64(p.bytes)+int64(len(data)) > c.receiver.limits.partialBytes {
@@ -217,7 +219,7 @@ func (c *client) attachment(data []byte) {
 		return
 	}
 	if p.bytes+len(data) > freeIncompleteBytes && !c.countPartial(len(data)) {
-		c.sock.ShowBroken() // it may come back: others take the memory
+		c.sock.ShowBroken() // so that it reconnects: other clients use the memory
 		c.abortFor(reason.Limit, "no memory for incomplete messages")
 		return
 	}
@@ -233,7 +235,7 @@ func (c *client) attachment(data []byte) {
 	c.dispatch(&whole)
 }
 
-// dispatch handles a whole packet.
+// dispatch handles a complete packet.
 func (c *client) dispatch(p *packet) {
 	if p.h.Type == socketio.Connect {
 		c.connect(p)
@@ -261,7 +263,8 @@ func (c *client) dispatch(p *packet) {
 	c.forward(cur, p)
 }
 
-// send sends a packet to the link of its session. It returns false if that is not the client's any more.
+// send sends a packet to the link of its session. It returns false if another client has the
+// session.
 func (c *client) send(cur *session.Cursor, p *packet) bool {
 	l := linkOf(cur.Session())
 	if !cur.Forward(func() { l.conn.Send(p.data, p.attachments) }) {
@@ -271,7 +274,7 @@ func (c *client) send(cur *session.Cursor, p *packet) bool {
 	return true
 }
 
-// forward is send for all kinds of packets, with what they mean for the session.
+// forward sends a packet of any kind, and applies what it means for the session.
 func (c *client) forward(cur *session.Cursor, p *packet) {
 	if p.h.IsAck() {
 		cur.Acknowledged(p.h.AckID)
@@ -293,21 +296,22 @@ func (c *client) forward(cur *session.Cursor, p *packet) {
 	}
 }
 
-// hadSession reports whether the client's session of a namespace has ended, which it need not know yet. What it sends for it
-// is for nobody then: the server, which ended it, would close the link for that, and other namespaces' sockets with it.
+// hadSession reports whether the client had a session in the namespace. It may not know yet that
+// the session has ended. Its packets are dropped then: the server would close the link because of
+// them, with the sockets of other namespaces.
 func (c *client) hadSession(namespace string) bool {
 	return c.sessions.get(namespace) != nil
 }
 
-// touch notes that a link is to be flushed after this batch.
+// markForFlush makes Flush send what the link has queued.
 func (c *client) markForFlush(l *link) {
 	if !slices.Contains(c.receiver.toFlush, l) {
 		c.receiver.toFlush = append(c.receiver.toFlush, l)
 	}
 }
 
-// hold keeps an acknowledgement for a namespace that the client has yet to connect to: socket.io-client
-// sends those that became due while its engine opened ahead of the CONNECT.
+// holdAck keeps an acknowledgement for a namespace that the client has not connected yet.
+// socket.io-client sends those that became due while its engine opened before it sends the CONNECT.
 func (c *client) holdAck(p *packet) {
 	in := &c.receiver
 	in.heldAckBytes += p.size()
@@ -322,7 +326,7 @@ func (c *client) holdAck(p *packet) {
 	in.heldAcks = append(in.heldAcks, kept)
 }
 
-// takeHeldAcks removes and returns what is held for a namespace.
+// takeHeldAcks removes and returns the acknowledgements held for a namespace.
 func (c *client) takeHeldAcks(namespace string) []packet {
 	var taken []packet
 	c.receiver.heldAcks = slices.DeleteFunc(c.receiver.heldAcks, func(p packet) bool {
@@ -336,10 +340,10 @@ func (c *client) takeHeldAcks(namespace string) []packet {
 	return taken
 }
 
-// drop closes a client that broke the protocol.
+// protocolError closes a client that violated the protocol.
 func (c *client) protocolError(text string) { c.abortFor(reason.ParseError, text) }
 
-// abortFor closes a client, and parks its sessions for that reason.
+// abortFor closes a client, and parks its sessions for this reason.
 func (c *client) abortFor(why reason.Reason, text string) {
 	c.receiver.dropped = true
 	c.receiver.partial = nil
@@ -347,10 +351,11 @@ func (c *client) abortFor(why reason.Reason, text string) {
 	c.abort(why)
 }
 
-// refusalDelay is for a client that came too often: its own back-off begins anew with each handshake.
+// refusalDelay is how long a client that reconnects too often stays connected. Its own back-off
+// starts again with each handshake, so closing it immediately would not slow it down.
 const refusalDelay = 3 * time.Second
 
-// abortLater handles nothing more of the client's and, after a while, closes it.
+// abortLater ignores what the client sends from now on, and closes it after refusalDelay.
 func (c *client) abortLater(why string) {
 	c.receiver.dropped = true
 	c.receiver.partial = nil

@@ -10,14 +10,16 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// connect handles a CONNECT: the client resumes its session, or connects a fresh one on its primary link.
+// connect handles a CONNECT. The client resumes its session, or connects a fresh one on its primary
+// link.
 func (c *client) connect(p *packet) {
 	start := time.Now()
 	c.connectDelay.CompareAndSwap(0, int64(start.Sub(c.opened)))
 	in := &c.receiver
 	namespace := string(p.h.Namespace)
 	if cur := c.attached(namespace); cur != nil {
-		// It disconnected before the reply to the first one, which it tells nobody, and ignored what came since.
+		// The client called disconnect() before the reply to its first CONNECT. It sends no
+		// DISCONNECT then, and has ignored everything since.
 		c.srv.registry.Abort(cur, reason.ClientDisconnect)
 		c.protocolError("second CONNECT for a namespace")
 		return
@@ -43,7 +45,7 @@ func (c *client) connect(p *packet) {
 	}
 	rest, rec, err := socketio.TakeRecovery(p.data, session.IsPID, session.IsOffset)
 	if err != nil {
-		c.sendPrimary(p.data, false) // the upstream judges it
+		c.sendPrimary(p.data, false) // the upstream decides what to do with it
 		return
 	}
 	if rec.PID != "" {
@@ -51,12 +53,12 @@ func (c *client) connect(p *packet) {
 			return
 		}
 	}
-	c.takeHeldAcks(namespace) // they were for the session that could not be resumed
+	c.takeHeldAcks(namespace) // drop them: they answer events of the session that was not resumed
 	c.forgetDisconnect(namespace)
 	c.connectPrimary(namespace, rest)
 }
 
-// resumeAllowed reports whether the client's pid is to be looked up at all.
+// resumeAllowed reports whether the client's pid may be looked up at all.
 func (c *client) resumeAllowed(namespace string) bool {
 	switch {
 	case !c.recoverable, !c.srv.settings().recoverable(namespace):
@@ -69,7 +71,8 @@ func (c *client) resumeAllowed(namespace string) bool {
 	return true
 }
 
-// claim is what the client presents with its CONNECT, of which the library's own keys are cut out.
+// claim returns what the client presents to resume a session. connect is its CONNECT packet without
+// pid and offset.
 func (c *client) claim(namespace string, connect []byte, rec socketio.Recovery) session.Claim {
 	return session.Claim{
 		PID: rec.PID, Namespace: namespace, Offset: rec.Offset, ForeignOffset: rec.ForeignOffset,
@@ -77,7 +80,8 @@ func (c *client) claim(namespace string, connect []byte, rec socketio.Recovery) 
 	}
 }
 
-// resume attaches the client to the session it asks for. It returns false if there is none to be had.
+// resume attaches the client to the session that it claims. It returns false if the client does not
+// get it.
 func (c *client) resume(claim session.Claim, start time.Time) bool {
 	s, namespace := c.srv, claim.Namespace
 	how := reason.Resumed
@@ -99,7 +103,7 @@ func (c *client) resume(claim session.Claim, start time.Time) bool {
 			case reason.Limit:
 				s.refused(metrics.TakeoversPerSession, c.address)
 				c.abortLater("its session was taken over too often")
-			case reason.UnknownPID, reason.WrongNamespace, reason.Binding: // somebody may be guessing
+			case reason.UnknownPID, reason.WrongNamespace, reason.Binding: // it may be guessing pids
 				s.settings().failedResumeRate.Allow(c.address)
 			case reason.BadOffset, reason.ClientDisconnect:
 				s.registry.AbortParked(claim.PID, namespace, r.Refused)
@@ -108,7 +112,7 @@ func (c *client) resume(claim session.Claim, start time.Time) bool {
 		}
 		s.recovered(c, namespace, how, r)
 		c.receiver.wakeSocket = true
-		c.markForFlush(linkOf(r.Cursor.Session())) // it may have been told
+		c.markForFlush(linkOf(r.Cursor.Session())) // SessionResumed may have queued a notification
 		for _, p := range c.takeHeldAcks(namespace) {
 			c.forward(r.Cursor, &p)
 		}
@@ -117,7 +121,8 @@ func (c *client) resume(claim session.Claim, start time.Time) bool {
 	}
 }
 
-// reattach asks for the session, and takes what there is to be had of it. closed says that the client has gone.
+// reattach asks the registry for the session. If the client gets it, reattach queues the reply and
+// the missed packets. closed says that the client is gone.
 func (c *client) reattach(claim session.Claim, start time.Time) (r session.Resumption, closed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -11,78 +11,80 @@ import (
 )
 
 const (
-	// firstInFlight is how many bytes may be unconfirmed before the first confirmation shows how fast the client is.
+	// firstInFlight limits the unconfirmed bytes until the first confirmation shows how fast the
+	// client is.
 	firstInFlight = 128 << 10
-	// leastInFlight is what a slow client may have in flight: a ping must not wait for long behind it.
+	// leastInFlight is the lowest limit, for slow clients. It is small, because a ping must not
+	// wait long behind data.
 	leastInFlight = 32 << 10
-	// confirmBytes is how much may be unconfirmed before a ping is sent ahead of the interval, and
-	// confirmSpacing how often that may happen while the client is not held up by it.
+	// A ping is sent ahead of the interval once confirmBytes were written since the last one, and
+	// confirmSpacing has passed.
 	confirmBytes   = 16 << 10
 	confirmSpacing = 50 * time.Millisecond
-	// maxUnconfirmedBytes is how much may be unconfirmed without a ping on its way, however soon after the last.
+	// After maxUnconfirmedBytes it is sent however recent the last one was.
 	maxUnconfirmedBytes = 4 * confirmBytes
-	// What may be in flight is what arrives within confirmWithin, or within the confirmShare-th part of the ping
-	// timeout, whichever is less.
+	// The limit on bytes in flight is what arrives within confirmWithin, or within the ping timeout
+	// divided by confirmShare if that is less.
 	confirmWithin = 2 * time.Second
 	confirmShare  = 4
 )
 
-// outgoing is what a client is still to be sent, in order, and what it was sent but has not
-// confirmed. Guarded by the client's mu.
+// sender is what remains to be sent to a client, in order, and what was sent but not confirmed. The
+// client's mu guards it.
 type sender struct {
-	pending []item // pending[head:] waits
+	pending []item // pending[head:] remains to be sent
 	head    int
 
-	written   []written // sent, and not confirmed
-	count     uint64    // of packets and messages ever sent
-	bytes     int       // of them, unconfirmed
-	limit     int       // of bytes
-	mark      uint64    // the newest mark
-	sinceMark int       // bytes sent since
-	ending    bool
-	farewell  bool // the client left a session since, and is to confirm what it was sent
-	asked     bool // an event with an acknowledgement was sent in this Fill
-	idleMark  bool // nothing was sent between the last two marks
+	written   []written // sent but not confirmed
+	count     uint64    // packets and messages sent in all
+	bytes     int       // unconfirmed bytes
+	limit     int       // upper bound of bytes
+	mark      uint64    // count at the latest call of Mark
+	sinceMark int       // bytes sent since then
+	ending    bool      // the transport is closing, so limit does not apply
+	farewell  bool      // a session was parked by a DISCONNECT since: ask for a confirmation
+	asked     bool      // this Fill wrote an event that asks for an acknowledgement
+	idleMark  bool      // nothing was sent between the last two marks
 
-	// For Emit, while Fill runs.
+	// Used by Emit while Fill runs.
 	enc      *engineio.Encoder
 	maxBytes int
-	emitted  int // bytes
+	emitted  int // bytes written
 	replayed int
 
 	markTime  time.Time
-	within    time.Duration // in which the bytes should arrive
-	confirmed uint64        // of the packets sent; count's value then
+	within    time.Duration // in which the bytes in flight should arrive
+	confirmed uint64        // everything up to this count has arrived
 
-	rawBytes int     // of the pending items without a session
-	rawHeld  []*link // that sent some since rawBytes passed the window; held
+	rawBytes int     // of pending messages that belong to no session
+	rawHeld  []*link // links paused because rawBytes reached the window
 	window   int
 
-	replays     []replay // sessions just resumed
-	lagged      []lagged // the oldest first
+	replays     []replay // of resumed sessions, until all is written
+	lagged      []lagged // oldest first
 	laggedBytes int
-	lagTimer    *time.Timer // nil for most
+	lagTimer    *time.Timer // usually nil
 
-	watch     uint64   // the last number given to an Encoder.Watch
-	watchNext bool     // the next batch begins with one
-	trials    []*trial // of sessions just resumed, until all have ended; nil for nearly all clients
-	held      []item   // what comes after the trials
+	watch     uint64   // number of the latest Encoder.Watch
+	watchNext bool     // the next Fill begins with one
+	trials    []*trial // of resumed sessions, until all have ended; usually nil
+	held      []item   // to be sent after the trials
 }
 
-// item is some packets of a session, or one message without a session.
+// item is n packets of a session, or one message that belongs to no session.
 type item struct {
 	cur    *session.Cursor
 	n      int
 	data   []byte
 	binary bool
-	fresh  bool // a freshReply
+	fresh  bool // the message is a CONNECT reply with a new pid: see freshReply
 }
 
-// written is packets of one session that were sent in a row.
+// written is a run of packets of one session that were sent.
 type written struct {
 	cur   *session.Cursor
-	last  uint64 // sequence number
-	count uint64 // outgoing.count after it
+	last  uint64 // sequence number of the last packet
+	count uint64 // sender.count after it
 	bytes int
 }
 
@@ -105,7 +107,7 @@ func (o *sender) push(cur *session.Cursor, n int) {
 	it.cur, it.n = cur, n
 }
 
-// add puts an empty item behind those that wait, to be filled where it stands.
+// add appends an empty item to pending, which the caller fills in place.
 func (o *sender) add() *item {
 	if o.head > 0 && o.head == len(o.pending) {
 		o.pending, o.head = o.pending[:0], 0
@@ -119,7 +121,8 @@ func (o *sender) add() *item {
 	return &o.pending[len(o.pending)-1]
 }
 
-// pushRaw adds a message of no session, which is not copied. Past the window, its link is held; the client may have several.
+// pushRaw queues a message that belongs to no session, without a copy. If too much is queued, it
+// pauses the link that the message came from. A client may have several links.
 func (o *sender) pushRaw(data []byte, binary bool, from *link) {
 	it := o.add()
 	it.data, it.binary = data, binary
@@ -137,7 +140,8 @@ func (o *sender) unholdRaw() {
 	o.rawHeld = nil
 }
 
-// cursors are those of sessions that ended but are not all sent; their logs can go with the client.
+// cursors returns the cursors of queued packets. Some sessions have closed before all was sent, and
+// their logs can be released with the client.
 func (o *sender) cursors() []*session.Cursor {
 	var cursors []*session.Cursor
 	for _, it := range slices.Concat(o.pending[o.head:], o.held) {
@@ -148,13 +152,13 @@ func (o *sender) cursors() []*session.Cursor {
 	return cursors
 }
 
-// close forgets all.
+// close drops everything, and resumes the links that are paused.
 func (o *sender) close() {
 	o.pending, o.head, o.written, o.rawBytes = nil, 0, nil, 0
 	o.unholdRaw()
 }
 
-// Fill implements engineio.Handler: it moves packets from the logs to the client.
+// Fill implements engineio.Handler. It writes packets from the logs to the client.
 func (c *client) Fill(e *engineio.Encoder, maxBytes int) engineio.FillResult {
 	defer c.recoverPanic()
 	c.mu.Lock()
@@ -203,8 +207,8 @@ func (c *client) Fill(e *engineio.Encoder, maxBytes int) engineio.FillResult {
 	return engineio.FillResult{More: o.waits(), Confirm: c.wantsConfirm(), ConfirmLater: o.asked}
 }
 
-// Unconfirmed implements engineio.Handler. Events that ask for an acknowledgement bear no offset: only their answer, or a ping,
-// tells that they have arrived.
+// Unconfirmed implements engineio.Handler. Events that ask for an acknowledgement have no offset.
+// Only their answer, or a ping, shows that they have arrived.
 func (c *client) Unconfirmed() (pending, overdue bool) {
 	for e := c.sessions.first.Load(); e != nil; e = e.next {
 		p, o := e.value.Unanswered()
@@ -213,12 +217,13 @@ func (c *client) Unconfirmed() (pending, overdue bool) {
 	return pending, overdue
 }
 
-// wantsConfirm says whether a ping is to be sent ahead of the interval; c.mu is held.
+// wantsConfirm reports whether to send a ping ahead of the interval; c.mu is held.
 func (c *client) wantsConfirm() bool {
 	return c.sender.wantConfirm() || c.sender.trialAwaits() || c.sender.sinceMark > 0 && c.holdsLink()
 }
 
-// holdsLink: c.mu is held.
+// holdsLink reports whether a link is paused because of what this client has not confirmed; c.mu is
+// held.
 func (c *client) holdsLink() bool {
 	for e := c.sessions.first.Load(); e != nil; e = e.next {
 		if e.value.ReadPaused() {
@@ -235,7 +240,7 @@ func (c *client) Pending() bool {
 	return c.sender.waits() || c.parkOnDisconnect && c.wantsConfirm()
 }
 
-// waits reports whether there is something that may be sent now.
+// waits reports whether something can be sent now.
 func (o *sender) waits() bool {
 	if len(o.trials) > 0 && !o.trialSettling() {
 		return o.trialSends()
@@ -245,7 +250,7 @@ func (o *sender) waits() bool {
 
 func (o *sender) full() bool { return o.bytes >= o.limit && !o.ending }
 
-// wantConfirm says whether it should be known soon what has arrived.
+// wantConfirm reports whether so much was sent that the client should confirm it soon.
 func (o *sender) wantConfirm() bool {
 	switch {
 	case o.farewell:
@@ -258,7 +263,7 @@ func (o *sender) wantConfirm() bool {
 	return false
 }
 
-// writeMessage writes a message of no session; c.mu is held.
+// writeMessage writes a message that belongs to no session; c.mu is held.
 func (c *client) writeMessage(it *item) {
 	if it.fresh {
 		c.writeReply(it)
@@ -274,16 +279,16 @@ func (o *sender) writeRaw(it *item) {
 		o.enc.Text(it.data, nil, nil)
 	}
 	o.rawBytes -= len(it.data)
-	o.count++ // a trial wants to know when it has arrived
+	o.count++ // so that a trial sees when it has arrived
 }
 
-// writeSession writes packets of a session; it returns false if some of the item's are left.
+// writeSession writes packets of a session. It returns false if some of the item's packets remain.
 func (c *client) writeSession(it *item) (whole bool) {
 	o := &c.sender
 	o.emitted = 0
 	passed, last, replayDone := it.cur.Read(it.n, c)
 	if passed == 0 {
-		return true // the session is another client's by now
+		return true // another client has the session now
 	}
 	it.n -= passed
 	o.count += uint64(passed)
@@ -307,7 +312,7 @@ func (c *client) Emit(p *buffer.Entry, offset session.Offset, replayed bool) boo
 	data := p.Data()
 	n := len(data)
 	if p.Kind() == buffer.WithOffset {
-		head, tail, _ := socketio.SplitArray(data) // it was Stamped because it can be split
+		head, tail, _ := socketio.SplitArray(data) // kindOf chose WithOffset because this succeeds
 		var stamp [40]byte
 		s := append(stamp[:0], `,"`...)
 		s = offset.AppendTo(s)
@@ -363,7 +368,7 @@ func (c *client) Confirm(mark uint64) {
 		n++
 	}
 	o.bytes -= arrived
-	o.written = slices.Delete(o.written, 0, n) // which clears what is behind: a cursor leads to its session and log
+	o.written = slices.Delete(o.written, 0, n) // clears the tail, so that no cursor keeps a session alive
 	o.confirmed = max(o.confirmed, mark)
 	if c.fresh != nil {
 		c.repliesConfirmed(mark)
@@ -385,9 +390,9 @@ func (c *client) Confirm(mark uint64) {
 	}
 }
 
-// adapt fits the bytes that may be in flight to how fast some arrived.
+// adapt sets the limit on bytes in flight according to how fast some arrived.
 func (o *sender) adapt(arrived int, took time.Duration) {
-	telling := arrived >= o.limit/4 // else the client was not kept busy, and its pace is not known
+	telling := arrived >= o.limit/4 // with less in flight the client was partly idle
 	if !telling && took <= o.within {
 		return
 	}
@@ -405,7 +410,7 @@ func (o *sender) resumed(cur *session.Cursor, start time.Time) {
 	o.replays = append(o.replays, replay{cur, start})
 }
 
-// replayDone measures how long a recovery took.
+// replayDone records how long a recovery took.
 func (c *client) replayDone(cur *session.Cursor) {
 	c.sender.replays = slices.DeleteFunc(c.sender.replays, func(r replay) bool {
 		if r.cur == cur {
