@@ -15,10 +15,11 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// binder makes a session's binding of what recovery.bind names. A nil binder makes empty ones, which bind to nothing.
-// A value that is absent differs from one that is empty.
+// binder computes session bindings from the values that recovery.bind names. A nil binder returns
+// empty bindings, which bind to nothing. An absent value differs from an empty one.
 type binder struct {
-	// key is this process's own, so that a digest tells nothing about a value that is easy to guess.
+	// key is random for each process, so that a digest reveals nothing about a value that is easy
+	// to guess.
 	key [sha256.Size]byte
 	config.Bind
 }
@@ -34,7 +35,8 @@ func newBinder(cfg config.Bind) *binder {
 	return b
 }
 
-// handshake digests what a client's handshake has, as the upstream sees it.
+// handshake returns a digest of the bound headers and cookies of a client's handshake, as the
+// upstream sees them.
 func (b *binder) handshake(r engineio.Request) string {
 	if b == nil {
 		return ""
@@ -53,7 +55,8 @@ func (b *binder) handshake(r engineio.Request) string {
 	return string(d.Sum(nil))
 }
 
-// session adds what a CONNECT packet has to the digest of its client's handshake.
+// session returns the binding of a session: a digest of its client's handshake and of the bound
+// auth values in its CONNECT packet.
 func (b *binder) session(handshake string, connect []byte) session.Binding {
 	if b == nil {
 		return ""
@@ -70,7 +73,8 @@ func (b *binder) session(handshake string, connect []byte) session.Binding {
 	return session.Binding(d.Sum(nil))
 }
 
-// writeValues writes the values of one name, each behind its length, so that no others are written alike.
+// writeValues writes the values of one name. Each follows its length, so that different values
+// never produce the same bytes.
 func writeValues(d hash.Hash, values ...string) {
 	text := strconv.AppendInt(nil, int64(len(values)), 10)
 	for _, v := range values {
@@ -82,8 +86,8 @@ func writeValues(d hash.Hash, values ...string) {
 	_, _ = d.Write(append(text, '\n')) // never fails
 }
 
-// cookies are all values of a cookie. Package http would leave out those with characters that it does not like, and
-// what is left out equals what is not there.
+// cookies returns all values of a cookie. net/http would skip values with characters that it
+// considers invalid, and a skipped value would equal an absent one.
 func cookies(h http.Header, name string) []string {
 	var values []string
 	for _, line := range h.Values("Cookie") {

@@ -2,20 +2,20 @@ package proxy
 
 import "sync/atomic"
 
-// event fires once and can be waited for. Its channel is allocated only if someone waits, which is rare. The zero value
-// has not fired.
+// event fires once and can be waited for. Its channel is allocated only if someone waits, which is
+// rare. The zero value has not fired.
 type event struct {
 	p atomic.Pointer[chan struct{}]
 }
 
-// fired is the channel of events that have fired.
+// fired is the closed channel that all events share after they have fired.
 var fired = func() *chan struct{} {
 	c := make(chan struct{})
 	close(c)
 	return &c
 }()
 
-// Fire may be called once.
+// Fire fires the event. It must not be called twice.
 func (e *event) Fire() {
 	if c := e.p.Swap(fired); c != nil {
 		close(*c)

@@ -6,7 +6,8 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// newRetention returns what tells the events that are not for clients which were away, or nil where all are.
+// newRetention returns a function that decides which events are kept for clients that are away. It
+// returns nil if all are kept.
 func newRetention(e config.Events) session.RetentionFunc {
 	if len(e.Volatile) == 0 && len(e.Latest) == 0 {
 		return nil

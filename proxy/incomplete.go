@@ -8,20 +8,23 @@ import (
 )
 
 const (
-	// incompleteShare is which part of the memory budget the incomplete messages of all clients may take together.
+	// The incomplete messages of all clients together may take the memory budget divided by
+	// incompleteShare.
 	incompleteShare = 4
-	// freeIncompleteBytes is what a packet may have without being counted, so that a lack of memory stops no small ones.
+	// freeIncompleteBytes is how large a packet may be without being counted, so that small ones
+	// pass even when memory is short.
 	freeIncompleteBytes = 16 << 10
 )
 
-// incomplete counts the bytes of what has come in part: messages, POST bodies, binary packets without all their
-// attachments. Each is bounded, but there may be one for every connection.
+// incomplete counts the bytes of what has arrived only in part: messages, POST bodies, and binary
+// packets without all their attachments. Each is bounded, but every connection may have one.
 type incomplete struct {
-	limit int64 // 0 is none
+	limit int64 // 0 means no limit
 	bytes atomic.Int64
 }
 
-// take counts n bytes more, or less where n is negative. It returns false, and counts nothing, if that is too much.
+// take counts n more bytes. A negative n releases bytes. If n would exceed the limit, take counts
+// nothing and returns false.
 func (i *incomplete) take(n int) bool {
 	if total := i.bytes.Add(int64(n)); n <= 0 || i.limit == 0 || total <= i.limit {
 		return true
@@ -30,7 +33,7 @@ func (i *incomplete) take(n int) bool {
 	return false
 }
 
-// largest is how large a single message can be.
+// largest returns how large a single message can be.
 func (i *incomplete) largest() int64 {
 	if i.limit == 0 {
 		return int64(config.MaxMaxPayload)
@@ -38,11 +41,12 @@ func (i *incomplete) largest() int64 {
 	return max(i.limit, int64(config.DefaultMaxPayload))
 }
 
-// largeQueueBytes is what may wait for the upstream on one link without being counted. Clients are not read from congestedBytes on,
-// so more than this is there because of large messages, which were counted while they came.
+// largeQueueBytes is how much may wait for the upstream on one link without being counted. Clients
+// are paused from congestedBytes on, so a longer queue contains large messages. These were counted
+// while they arrived, and must be counted until they are sent.
 const largeQueueBytes = 2 * congestedBytes
 
-// countQueued counts what waits for the upstream beyond largeQueueBytes, until the link is drained. l.mu is held.
+// countQueuedLocked counts what waits for the upstream beyond largeQueueBytes, until drainedLocked.
 func (l *link) countQueuedLocked(queued int) {
 	if large := max(queued-largeQueueBytes, 0); large > l.queuedCounted {
 		l.srv.incomplete.bytes.Add(int64(large - l.queuedCounted))
@@ -50,13 +54,14 @@ func (l *link) countQueuedLocked(queued int) {
 	}
 }
 
-// drainedLocked counts it no longer; l.mu is held.
+// drainedLocked releases what countQueuedLocked counted.
 func (l *link) drainedLocked() {
 	l.srv.incomplete.bytes.Add(int64(-l.queuedCounted))
 	l.queuedCounted = 0
 }
 
-// takeIncomplete is the client's share in it; see engineio.Options.Incomplete.
+// takeIncomplete counts n bytes of an incomplete message of this client.
+// engineio.Options.Incomplete describes it.
 func (c *client) takeIncomplete(n int) bool {
 	if c.srv.incomplete.take(n) {
 		return true
@@ -65,25 +70,26 @@ func (c *client) takeIncomplete(n int) bool {
 	return false
 }
 
-// countPartial counts n bytes of the client's partial packet, or returns false.
+// countPartial counts n bytes of the client's partial packet. It returns false if memory is short.
 func (c *client) countPartial(n int) bool {
 	if !c.takeIncomplete(n) {
 		return false
 	}
 	c.partialBytes.Add(int64(n))
-	if c.done.HasFired() { // detach may have been here before
+	if c.done.HasFired() { // then detach may already have called it
 		c.freePartial()
 	}
 	return true
 }
 
-// freePartial counts the client's partial packet no longer.
+// freePartial releases what countPartial counted for the client's partial packet.
 func (c *client) freePartial() { c.srv.incomplete.take(int(-c.partialBytes.Swap(0))) }
 
-// attachmentOverhead is about what an attachment takes beside its bytes: a server may announce any number of them.
+// attachmentOverhead is about what an attachment takes in addition to its bytes. It counts, because
+// a server may announce any number of empty ones.
 const attachmentOverhead = 32
 
-// countPartial counts n bytes of the server's partial packet, or returns false.
+// countPartial counts n bytes of the server's partial packet. It returns false if memory is short.
 func (l *link) countPartial(n int) bool {
 	l.partialBytes += n
 	if l.partialBytes <= freeIncompleteBytes {
@@ -96,7 +102,7 @@ func (l *link) countPartial(n int) bool {
 	return true
 }
 
-// freePartial forgets the server's partial packet.
+// freePartial drops the server's partial packet and releases what countPartial counted.
 func (l *link) freePartial() {
 	l.srv.incomplete.take(-l.partialCounted)
 	l.partial, l.partialBytes, l.partialCounted = nil, 0, 0

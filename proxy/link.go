@@ -19,7 +19,7 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// congestedBytes is how much may wait for the upstream before its clients are not read any more.
+// congestedBytes is how much may wait for the upstream before the clients of the link are paused.
 const congestedBytes = 256 << 10
 
 // link is one Engine.IO connection to the upstream. It implements engineio.ConnHandler and
@@ -29,52 +29,52 @@ type link struct {
 	srv  *Server
 	conn *engineio.Conn
 
-	done event // of the link
+	done event // fires when the link has ended
 
-	// Owned by the Conn's input.
+	// Guarded by the Conn's input lock.
 	partial        *partial
 	partialBytes   int       // of partial
-	partialCounted int       // of them, in Server.incomplete
-	toWake         []*client // to be woken after this batch
+	partialCounted int       // of these, bytes that Server.incomplete counts
+	toWake         []*client // clients that Flush wakes
 	arrived        arrivals
 
-	raw      atomic.Bool                // everything passes between client and upstream as it is
-	sessions snapshot[*session.Session] // changed with mu held
+	raw      atomic.Bool                // everything is relayed unchanged
+	sessions snapshot[*session.Session] // read without a lock; written with mu held
 
 	mu             sync.Mutex            // guards the fields below
 	client         *client               // whose primary link this is, or nil
-	used           bool                  // a namespace was connected on it, or everything passes
-	pending        map[string]connecting // by the namespaces whose CONNECT reply is awaited
-	disconnectedNS map[string]struct{}   // namespaces that a DISCONNECT was sent for: never connected here again
-	endedNS        map[string]struct{}   // namespaces whose session has ended: see late
-	congested      []*client             // paused until the upstream takes more
-	// queuedCounted is how much of what waits for the upstream is counted in Server.incomplete.
+	used           bool                  // a namespace was connected on it, or it is raw
+	pending        map[string]connecting // CONNECTs that await their reply, by namespace
+	disconnectedNS map[string]struct{}   // namespaces with a DISCONNECT: never connected here again
+	endedNS        map[string]struct{}   // namespaces whose session has ended: see isLatePacket
+	congested      []*client             // clients paused until the upstream takes more
+	// queuedCounted is how many bytes of what waits for the upstream Server.incomplete counts.
 	queuedCounted int
 	ended         bool
-	gone          bool // its client has gone, and no CONNECT reply is waited for any more
+	gone          bool // its client is gone, and the link no longer waits for CONNECT replies
 
 	holdMu sync.Mutex // guards holds; taken with other locks held
-	holds  int        // sessions over their window
+	holds  int        // sessions and senders over their window
 }
 
-// arrivals are packets in a row for one cursor, of which its client is to hear.
+// arrivals counts consecutive packets for one cursor. Its client is told about them together.
 type arrivals struct {
 	cur *session.Cursor
 	n   int
 }
 
-// connecting is a CONNECT whose reply is awaited.
+// connecting is a CONNECT that awaits its reply.
 type connecting struct {
-	client   *client         // nil if it has sent another CONNECT since, elsewhere
-	binding  session.Binding // of the session that it opens
-	sum      uint64          // of the packet
-	answered bool            // the reply has come, and the session is not in link.sessions yet
+	client   *client         // nil if it has sent another CONNECT since, on another link
+	binding  session.Binding // of the session that it will open
+	sum      uint64          // hash of the packet
+	answered bool            // the reply has arrived, but the session is not in link.sessions yet
 }
 
 var connectSeed = maphash.MakeSeed()
 
-// maxEndedNamespaces bounds how many names of namespaces that have ended a link remembers. Beyond it the client gets another
-// link for further ones.
+// maxEndedNamespaces bounds how many ended namespaces a link remembers. After that, the client gets
+// another link for new ones.
 const maxEndedNamespaces = 1000
 
 func newLink(s *Server, conn *engineio.Conn, c *client) *link {
@@ -85,7 +85,7 @@ func newLink(s *Server, conn *engineio.Conn, c *client) *link {
 	return l
 }
 
-// start begins to read.
+// start registers the link and begins to read.
 func (l *link) start() {
 	l.srv.addLink(l)
 	l.conn.Start(l)
@@ -97,7 +97,8 @@ func (l *link) abandon() {
 	l.conn.Close()
 }
 
-// connect sends a CONNECT for a fresh namespace. It returns false if another link has to be used.
+// connect sends a CONNECT for a fresh namespace. It returns false if the client needs another link
+// for it.
 func (l *link) connect(c *client, namespace string, data []byte) bool {
 	binding := l.srv.binder.session(c.bindingDigest, data)
 	l.mu.Lock()
@@ -126,7 +127,7 @@ func (l *link) connecting(namespace string) bool {
 	return ok
 }
 
-// connectingFor is how many replies the client awaits here.
+// connectingFor returns how many CONNECT replies the client awaits on this link.
 func (l *link) connectingFor(c *client) (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -138,8 +139,9 @@ func (l *link) connectingFor(c *client) (n int) {
 	return n
 }
 
-// repeated takes a CONNECT for a namespace whose former one has no reply yet. If they are alike the reply is for both, and it
-// returns true. Else the socket that the former one opens is disconnected when the reply comes: the latest counts.
+// repeated handles a CONNECT for a namespace whose previous CONNECT has no reply yet. If both are
+// equal, the reply answers both, and repeated returns true. Otherwise the latest counts: when the
+// reply to the previous one arrives, the link disconnects the socket that it opened.
 func (l *link) repeated(c *client, namespace string, connect []byte) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -155,14 +157,14 @@ func (l *link) repeated(c *client, namespace string, connect []byte) bool {
 	return false
 }
 
-// unused reports whether nothing is on the link but its client's handshake.
+// unused reports whether the link carries nothing but its client's handshake.
 func (l *link) unused() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.sessions.empty() && len(l.pending) == 0 && !l.raw.Load()
 }
 
-// relayRaw makes the link pass everything as it is.
+// relayRaw makes the link relay everything unchanged.
 func (l *link) relayRaw() {
 	l.mu.Lock()
 	l.used = true
@@ -170,7 +172,8 @@ func (l *link) relayRaw() {
 	l.mu.Unlock()
 }
 
-// flush sends what a client's batch added, and pauses the client while the upstream takes no more.
+// flush sends what a client's batch queued. It pauses the client while too much waits for the
+// upstream.
 func (l *link) flush(c *client) {
 	queued := l.conn.Flush()
 	if queued < congestedBytes {
@@ -188,12 +191,13 @@ func (l *link) flush(c *client) {
 	l.mu.Lock()
 	ended := l.ended
 	l.mu.Unlock()
-	if ended || l.conn.Flush() == 0 { // it may have drained before the client was noted
+	if ended || l.conn.Flush() == 0 { // it may have drained before noteCongested
 		l.Drained()
 	}
 }
 
-// noteCongested notes a client that Drained is to resume. It returns false if it is noted already, or the link has ended.
+// noteCongested adds a client that Drained will resume. It returns false if the client is already
+// there, or the link has ended.
 func (l *link) noteCongested(c *client) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -262,7 +266,7 @@ func (l *link) attachment(data []byte) {
 	}
 }
 
-// Flush implements engineio.ConnHandler: it wakes the clients that a batch of messages was for.
+// Flush implements engineio.ConnHandler. It wakes the clients that a batch of messages was for.
 func (l *link) Flush() {
 	defer l.recoverPanic()
 	l.deliver()
@@ -279,7 +283,8 @@ func (l *link) markForWake(c *client) {
 	}
 }
 
-// deliver tells a client of what has arrived for it. It comes ahead of whatever else the link has for a client.
+// deliver tells a client about packets that have arrived for it. The link calls it before it queues
+// anything else for a client, to keep the order.
 func (l *link) deliver() {
 	a := l.arrived
 	if a.cur == nil {
@@ -291,7 +296,7 @@ func (l *link) deliver() {
 	l.markForWake(c)
 }
 
-// dispatch handles a whole packet from the server.
+// dispatch handles a complete packet from the server.
 func (l *link) dispatch(p *packet) {
 	switch {
 	case p.h.Type == socketio.Connect:
@@ -321,7 +326,8 @@ func (l *link) dispatch(p *packet) {
 	}
 }
 
-// refused passes on the refusal of a CONNECT, and reports whether p is one: a CONNECT_ERROR can also end an open socket.
+// refused relays the refusal of a CONNECT. It returns false if p is none: a CONNECT_ERROR can also
+// end an open socket.
 func (l *link) refused(p *packet) bool {
 	l.mu.Lock()
 	asked, ok := l.answeredLocked(string(p.h.Namespace))
@@ -333,9 +339,11 @@ func (l *link) refused(p *packet) bool {
 	return ok
 }
 
-// late reports whether a packet without a session is of one that has ended: the server sent it before it knew, or a client
-// that has left and connects again would take it for the new session's. An event would bear no offset there, and spoil the
-// one that the client has; a DISCONNECT would end it for good. The answer to what the client asked is for who asked.
+// isLatePacket reports whether p belongs to a session that already ended: the server sent it before
+// it saw the DISCONNECT. Such packets are dropped, because a client that reconnects immediately
+// would attribute them to its new session. An event without an offset would spoil the offset it
+// remembers. A DISCONNECT would end the new session. Acknowledgements pass: they answer what the
+// client asked.
 func (l *link) isLatePacket(p *packet) bool {
 	if !p.h.IsEvent() && !p.h.EndsSocket() {
 		return false
@@ -365,7 +373,7 @@ func (l *link) append(s *session.Session, p *packet) {
 	}
 }
 
-// kindOf says how a packet is to be written.
+// kindOf returns how the sender writes a packet of this session.
 func kindOf(p *packet, s *session.Session) buffer.Kind {
 	switch {
 	case !p.h.IsEvent() || s.PID() == "":
@@ -379,17 +387,17 @@ func kindOf(p *packet, s *session.Session) buffer.Kind {
 	return buffer.WithOffset
 }
 
-// answeredLocked takes a CONNECT off those that wait.
+// answeredLocked removes and returns the CONNECT that a reply answers.
 func (l *link) answeredLocked(namespace string) (asked connecting, ok bool) {
 	asked, ok = l.pending[namespace]
 	delete(l.pending, namespace)
 	if len(l.pending) == 0 {
-		l.pending = nil // most links never see another
+		l.pending = nil // free the map: most links connect no other namespace
 	}
 	return asked, ok
 }
 
-// connected handles a CONNECT reply.
+// connected handles a CONNECT reply. It opens a session if the client still wants one.
 func (l *link) connected(p *packet) {
 	namespace := string(p.h.Namespace)
 	l.mu.Lock()
@@ -423,18 +431,19 @@ func (l *link) connected(p *packet) {
 		l.markForWake(c)
 		return
 	}
-	if !l.closeIfUnused() { // nobody is there to have it
+	if !l.closeIfUnused() { // no client takes the socket
 		l.disconnect(namespace)
 	}
 }
 
-// connectReply is a server's CONNECT reply, and where a pid can be put into it.
+// connectReply is a server's CONNECT reply. A pid can be inserted at place.
 type connectReply struct {
 	data  []byte
 	place int
 }
 
-// withPID is the reply with the session's pid, which later clients get too.
+// withPID returns the reply with the session's pid. The session keeps it for clients that resume
+// it.
 func (r connectReply) withPID(s *session.Session) []byte {
 	if s.PID() == "" {
 		return r.data
@@ -448,7 +457,7 @@ func (r connectReply) withPID(s *session.Session) []byte {
 func (l *link) disconnect(namespace string) {
 	l.mu.Lock()
 	addTo(&l.disconnectedNS, namespace)
-	addTo(&l.endedNS, namespace) // without a client that is to have more of it
+	addTo(&l.endedNS, namespace) // no client should get more packets of it
 	l.mu.Unlock()
 	l.conn.Send(socketio.AppendDisconnect(nil, namespace), nil)
 	l.conn.Flush()
@@ -478,19 +487,19 @@ func (l *link) add(s *session.Session) {
 	l.mu.Unlock()
 }
 
-// forget takes a session off the link.
+// remove takes a session off the link.
 func (l *link) remove(s *session.Session) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.sessions.get(s.Namespace()) == s {
 		l.sessions.remove(s.Namespace())
 	}
-	if s.PID() != "" { // else the client has no offset to be spoilt, and gets all as it is
+	if s.PID() != "" { // otherwise the client has no offset, and late packets may pass
 		addTo(&l.endedNS, s.Namespace())
 	}
 }
 
-// note adds to a set that most links never need.
+// addTo adds to a set. It allocates the set on first use, because most links never need it.
 func addTo(set *map[string]struct{}, namespace string) {
 	if *set == nil {
 		*set = make(map[string]struct{})
@@ -498,7 +507,7 @@ func addTo(set *map[string]struct{}, namespace string) {
 	(*set)[namespace] = struct{}{}
 }
 
-// left takes a session off the link for which the client has sent a DISCONNECT.
+// disconnected takes a session off the link after its client sent a DISCONNECT.
 func (l *link) disconnected(s *session.Session) {
 	l.remove(s)
 	l.mu.Lock()
@@ -521,7 +530,8 @@ func (l *link) SessionsClosed(ended []*session.Session, _ reason.Reason) {
 	}
 }
 
-// SetReadPaused implements session.Upstream: the link is not read while any session is over its window.
+// SetReadPaused implements session.Upstream. The link is not read while any session or sender is
+// over its window.
 func (l *link) SetReadPaused(paused bool) {
 	defer l.recoverPanic()
 	l.holdMu.Lock()
@@ -538,12 +548,12 @@ func (l *link) SetReadPaused(paused bool) {
 	}
 }
 
-// lateReply is how long a link whose client has gone waits for CONNECT replies. socket.io leaves a socket behind for good if its
-// connection ends while it is being connected.
+// lateReply is how long a link whose client is gone waits for CONNECT replies. If the connection
+// ends while a socket is being connected, socket.io never removes that socket.
 const lateReply = 5 * time.Second
 
-// release says that the link is its client's primary link no longer. If the client is gone, nobody wants the CONNECT replies that
-// are still to come.
+// release says that the link is no longer c's primary link. gone says that c is closed, so the link
+// stops waiting for CONNECT replies after lateReply.
 func (l *link) release(c *client, gone bool) {
 	l.mu.Lock()
 	if l.client == c {
@@ -566,7 +576,8 @@ func (l *link) giveUpReplies() {
 	l.closeIfUnused()
 }
 
-// closeIfUnused closes a link that is no client's primary link and has no sessions. It reports whether the link is closed.
+// closeIfUnused closes the link if it is no client's primary link and has no sessions. It reports
+// whether the link is closed.
 func (l *link) closeIfUnused() bool {
 	l.mu.Lock()
 	unused := l.client == nil && l.sessions.empty() && (len(l.pending) == 0 || l.gone)
@@ -576,31 +587,31 @@ func (l *link) closeIfUnused() bool {
 	case !unused || closed:
 	case used:
 		l.conn.Close()
-	default: // its client resumed: there are many of these at once in a storm
+	default: // its client resumed. After an outage there are many at once, so leave in the cheap way.
 		l.conn.Leave()
 	}
 	return unused || closed
 }
 
-// Closed implements engineio.ConnHandler: the link's sessions end, and their clients are told by the
-// end of their transports, after what the server had sent before.
+// Closed implements engineio.ConnHandler. The link's sessions end. Their clients first get what the
+// server sent before, and then see their transports close.
 func (l *link) Closed(err error) {
 	defer l.done.Fire()
 	defer l.srv.removeLink(l)
 	defer l.recoverPanic()
 	l.freePartial()
-	l.Flush() // where a batch panicked
+	l.Flush() // a batch may have panicked before its Flush
 	left := l.detachAll()
 	l.Drained()
 
 	if !errors.Is(err, engineio.ErrClosed) {
-		l.srv.cache.forget() // the upstream may be another one now
+		l.srv.cache.forget() // another server may be behind the address now
 	}
 	level := slog.LevelDebug
 	if errors.Is(err, engineio.ErrSilent) {
 		level = slog.LevelWarn
 		l.srv.metrics.HeartbeatTimeouts.Upstream.Inc()
-		l.srv.upstream.CloseIdleConnections() // they may lead to nowhere as well: no handshake is to try that
+		l.srv.upstream.CloseIdleConnections() // they may be dead as well: keep handshakes off them
 	}
 	if errors.Is(err, engineio.ErrNoMemory) {
 		level = slog.LevelWarn
@@ -617,7 +628,7 @@ func (l *link) Closed(err error) {
 	for _, s := range left.sessions {
 		l.srv.safely(func() { l.abortSession(s, why, orderly) })
 	}
-	for _, w := range left.waiting { // nobody answers their CONNECT
+	for _, w := range left.waiting { // their CONNECTs get no reply
 		if w.client != nil {
 			w.client.end(orderly)
 		}
@@ -627,15 +638,15 @@ func (l *link) Closed(err error) {
 	}
 }
 
-// remains is what was on a link when it ended.
+// detachedLink is what was on a link when it ended.
 type detachedLink struct {
 	primary  *client // the client whose primary link it was, or nil
-	needed   bool    // by that client, even without a session
+	needed   bool    // the primary client needs the link, even without a session
 	sessions []*session.Session
-	waiting  []connecting // for the reply to a CONNECT
+	waiting  []connecting // CONNECTs without a reply
 }
 
-// showTooBig lets the clients see that the server found a message too big.
+// showTooBig makes the clients see that the server rejected a message because of its size.
 func (r *detachedLink) showTooBig() {
 	if r.primary != nil {
 		r.primary.sock.ShowTooBig()
@@ -647,7 +658,7 @@ func (r *detachedLink) showTooBig() {
 	}
 }
 
-// detachAll takes everything off the link, which has ended.
+// detachAll marks the link as ended, and takes everything off it.
 func (l *link) detachAll() detachedLink {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -660,10 +671,10 @@ func (l *link) detachAll() detachedLink {
 	return r
 }
 
-// lose ends a session whose link has ended, and its client.
+// abortSession ends a session whose link has ended, and its client.
 func (l *link) abortSession(s *session.Session, why reason.Reason, orderly bool) {
 	l.srv.registry.Close(s, why)
-	// After Close: who resumes it before is told, and after it nobody can.
+	// Look for the client only now: after Close no other client can resume the session.
 	if c := clientOf(s.Attached()); c != nil {
 		c.end(orderly)
 	}

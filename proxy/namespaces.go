@@ -5,8 +5,8 @@ import (
 	"sync/atomic"
 )
 
-// byNamespace holds a value for each namespace. There is nearly always one in all, for which a map would be large. Its order is
-// that in which they came.
+// byNamespace holds a value for each namespace, in the order in which they were added. It is a
+// slice: there is nearly always only one namespace, for which a map would be large.
 type byNamespace[T comparable] []namespaceEntry[T]
 
 type namespaceEntry[T comparable] struct {
@@ -14,7 +14,7 @@ type namespaceEntry[T comparable] struct {
 	value     T
 }
 
-// get returns the zero value for a namespace without one.
+// get returns the value of a namespace, or the zero value.
 func (m byNamespace[T]) get(namespace string) (value T) {
 	for i := range m {
 		if m[i].namespace == namespace {
@@ -41,7 +41,7 @@ func (m *byNamespace[T]) remove(namespace string) {
 	*m = slices.DeleteFunc(*m, func(e namespaceEntry[T]) bool { return e.namespace == namespace })
 }
 
-// trim removes entries that have ended, the first ones first, until there are no more than most.
+// trim removes entries that have ended, the oldest first, until no more than most remain.
 func (m *byNamespace[T]) trim(most int, ended func(T) bool) {
 	surplus := len(*m) - most
 	if surplus <= 0 {
@@ -56,8 +56,8 @@ func (m *byNamespace[T]) trim(most int, ended func(T) bool) {
 	})
 }
 
-// snapshot holds a value for each namespace that is read without a lock, for every message has to look there. Changes, which are
-// rare, are made with a lock of the owner's held, and make a new list.
+// snapshot holds a value for each namespace. Reading takes no lock, because every message reads it.
+// Changes are rare. They build a new list, and the caller holds the owner's lock.
 type snapshot[T comparable] struct {
 	first atomic.Pointer[snapshotEntry[T]]
 }
@@ -69,7 +69,7 @@ type snapshotEntry[T comparable] struct {
 	next      *snapshotEntry[T]
 }
 
-// get returns the zero value for a namespace without one.
+// get returns the value of a namespace, or the zero value.
 func (s *snapshot[T]) get(namespace string) (value T) {
 	for e := s.first.Load(); e != nil; e = e.next {
 		if e.namespace == namespace {
@@ -79,7 +79,7 @@ func (s *snapshot[T]) get(namespace string) (value T) {
 	return value
 }
 
-// find is get for a part of a message.
+// find is get for a namespace inside a message. It does not allocate a string.
 func (s *snapshot[T]) find(namespace []byte) (value T) {
 	for e := s.first.Load(); e != nil; e = e.next {
 		if e.namespace == string(namespace) {
@@ -124,7 +124,7 @@ func (s *snapshot[T]) clear() { s.first.Store(nil) }
 
 func (s *snapshot[T]) empty() bool { return s.first.Load() == nil }
 
-// all are the values, in a slice of their own.
+// all returns the values in a new slice.
 func (s *snapshot[T]) all() []T {
 	var values []T
 	for e := s.first.Load(); e != nil; e = e.next {

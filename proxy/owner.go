@@ -2,8 +2,8 @@ package proxy
 
 import "github.com/holdfast/holdfast/session"
 
-// Package session knows links and clients as interfaces. The registry is given no other Upstream than *link, and no other
-// Owner than *client, so these two functions are the only places that convert them back.
+// Package session knows links and clients only as interfaces. The registry gets no other Upstream
+// than *link, and no other Owner than *client. Only these two functions convert them back.
 
 // linkOf returns the link that a session belongs to.
 func linkOf(s *session.Session) *link { return s.Upstream().(*link) }

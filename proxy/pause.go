@@ -6,21 +6,25 @@ import "sync"
 type pauseReason uint8
 
 const (
-	// redialing means that the client's further primary link is dialled: nothing may overtake what it is for.
+	// redialing means that a new primary link is being dialled. No later message may overtake the
+	// one that needs the link.
 	redialing pauseReason = iota
-	// congested means that a link takes no more. It counts once for each such link.
+	// congested means that too much waits for the upstream on a link. Each such link counts once.
 	congested
 	pauseReasons
 )
 
-// pauses counts the reasons for which a client's input is paused. The input goes on when the last is gone:
+// pauses counts the reasons why a client's input is paused. The input resumes when the last is
+// gone:
 //
 //	reading -> paused   the first reason is added
 //	paused  -> reading  the last is removed
 //
 // It is safe for concurrent use.
 type pauses struct {
-	mu      sync.Mutex // guards counts, and is held while the input is told, so that it is told in order; taken before a Socket's
+	// mu guards the fields below. It is held while the input is paused or resumed, to keep these
+	// calls in order. So it comes before a Socket's lock.
+	mu      sync.Mutex
 	counts  [pauseReasons]int
 	reasons int // their sum
 }
@@ -31,13 +35,13 @@ type pausable interface {
 	Resume()
 }
 
-// add pauses the input for one more reason.
+// add adds a reason, and pauses the input if it is the first.
 func (p *pauses) add(input pausable, why pauseReason) { p.change(input, why, 1) }
 
-// remove takes one of the reasons back, and resumes the input if it was the last.
+// remove removes a reason, and resumes the input if it was the last.
 func (p *pauses) remove(input pausable, why pauseReason) { p.change(input, why, -1) }
 
-// change is the only place that pauses and resumes a client's input.
+// change is the only function that pauses and resumes a client's input.
 func (p *pauses) change(input pausable, why pauseReason, by int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

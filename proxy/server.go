@@ -23,7 +23,7 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// ErrDraining is what Ready returns during Shutdown.
+// ErrDraining is returned by Ready during Shutdown.
 var ErrDraining = errors.New("proxy: shutting down")
 
 // Server is the proxy. It is an http.Handler and safe for concurrent use.
@@ -38,17 +38,17 @@ type Server struct {
 	binder       *binder
 	cache        *handshakeCache // nil unless handshakes are lazy
 	reverseProxy *httputil.ReverseProxy
-	passedBySID  *httputil.ReverseProxy // each request on a connection of its own
-	drained      context.Context        // what passes through is cut when it ends
+	passedBySID  *httputil.ReverseProxy // uses a new upstream connection for each request
+	drained      context.Context        // its end cuts what still passes through
 	cut          context.CancelFunc     // ends drained
 	notify       *notifier
-	bundle       *clientjs.Bundle // nil where the upstream's client is left
+	bundle       *clientjs.Bundle // nil if the upstream serves its own
 
 	current    atomic.Pointer[settings] // changed by Reload
 	incomplete incomplete
 	limitedLog *limit.Logger
 
-	handshakes           atomic.Uint64 // numbers the clients by their handshakes
+	handshakes           atomic.Uint64 // numbers the clients
 	draining             atomic.Bool
 	rawLogged            sync.Once
 	upstreamRecoversOnce sync.Once // logs that the server recovers connections itself
@@ -56,9 +56,9 @@ type Server struct {
 	mu       sync.Mutex // guards the fields below
 	clients  map[string]*client
 	links    map[*link]struct{}
-	openings int           // handshakes of WebSockets that are being answered without net/http, which would wait for them
+	openings int           // WebSocket handshakes that net/http does not know, and so does not wait for
 	passing  int           // requests and WebSockets that pass through, and downloads of the bundle
-	idle     chan struct{} // closed when the last link, opening and passing ends, while Shutdown waits
+	idle     chan struct{} // set by Shutdown; closed when no link, opening or passing is left
 }
 
 // New returns a Server for a valid configuration.
@@ -103,7 +103,7 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 	return s, nil
 }
 
-// Ready returns nil, or why no new clients are wanted.
+// Ready returns nil, or the reason why the Server accepts no new clients.
 func (s *Server) Ready() error {
 	if s.draining.Load() {
 		return ErrDraining
@@ -123,7 +123,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusMethodNotAllowed, "holdfast is no forward proxy")
 		return
 	case isUpgrade(r) && r.ContentLength != 0:
-		// Servers do not agree on whether such a body is one, or the first bytes of what is upgraded to.
+		// Servers disagree on whether this is a body, or the first bytes of the upgraded protocol.
 		w.Header().Set("Connection", "close")
 		writeError(w, http.StatusBadRequest, "a WebSocket handshake has no body")
 		return
@@ -136,13 +136,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.serveEngineIO(w, watchBody(w, r, s.settings().Limits.BodyTimeout), r.URL.Query())
 }
 
-// serveEngineIO handles a request that is Engine.IO traffic; q is its query.
+// serveEngineIO handles an Engine.IO request; q is its query.
 func (s *Server) serveEngineIO(w http.ResponseWriter, r *http.Request, q url.Values) {
 	if sid := q.Get("sid"); sid != "" {
 		c := s.client(sid)
 		switch {
 		case c == nil:
-			s.passThrough(w, r) // the upstream's, or one that it does not know either, and says so
+			s.passThrough(w, r) // the upstream knows it, or refuses it as unknown
 		case !handles(r, q):
 			s.passThrough(w, c.knownBySID(r, q.Get("transport")))
 		default:
@@ -158,7 +158,8 @@ func (s *Server) serveEngineIO(w http.ResponseWriter, r *http.Request, q url.Val
 		w.Header().Set("Retry-After", "1")
 		writeError(w, http.StatusTooManyRequests, "too many handshakes from this address")
 	case r.Method != http.MethodGet, q.Get("EIO") != "4", q.Has("j"), !websocket && (transport != "polling" || upgrade):
-		// What we do not speak (EIO=3, JSONP), preflights, and what the upstream will refuse in its own words.
+		// What holdfast does not speak (EIO=3, JSONP), preflights, and what the upstream will
+		// refuse.
 		s.passThrough(w, r)
 	case s.draining.Load():
 		refuseDraining(w)
@@ -167,14 +168,15 @@ func (s *Server) serveEngineIO(w http.ResponseWriter, r *http.Request, q url.Val
 	}
 }
 
-// isEngineIO reports whether a request is Engine.IO traffic. The client bundle under the path, for
-// one, is not.
+// isEngineIO reports whether a request is Engine.IO traffic. A request for the client bundle, which
+// is below the same path, is not.
 func (s *Server) isEngineIO(r *http.Request) bool {
 	_, ok := s.settings().belowPaths(r.URL.Path)
 	return ok && (hasKey(r.URL.RawQuery, "EIO") || hasKey(r.URL.RawQuery, "transport"))
 }
 
-// serveBundle answers requests for files of the client under the Engine.IO paths, if we have them.
+// serveBundle serves files of the client bundle below the Engine.IO paths. It returns false if it
+// does not have the file.
 func (s *Server) serveBundle(w http.ResponseWriter, r *http.Request) bool {
 	name, ok := s.settings().belowPaths(r.URL.Path)
 	if !ok {
@@ -191,7 +193,7 @@ func hasKey(query, key string) bool {
 		if k == key {
 			return true
 		}
-		if strings.Contains(k, "%") { // the server would see through it
+		if strings.Contains(k, "%") { // the server would decode it
 			if k, err := url.QueryUnescape(k); err == nil && k == key {
 				return true
 			}
@@ -247,7 +249,7 @@ func (s *Server) removeLink(l *link) {
 	s.idleLocked()
 }
 
-// idleLocked tells Shutdown if there is nothing left to wait for.
+// idleLocked wakes Shutdown if there is nothing left to wait for.
 func (s *Server) idleLocked() {
 	if len(s.links) == 0 && s.openings == 0 && s.passing == 0 && s.idle != nil {
 		close(s.idle)
@@ -255,7 +257,7 @@ func (s *Server) idleLocked() {
 	}
 }
 
-// addPassing counts what passes through, for Shutdown.
+// addPassing counts what passes through, so that Shutdown can wait for it.
 func (s *Server) addPassing(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -263,8 +265,8 @@ func (s *Server) addPassing(n int) {
 	s.idleLocked()
 }
 
-// Shutdown refuses new handshakes and waits until the upstream has closed all its
-// connections, and all that passes through has ended, or ctx ends. Then it closes what is left.
+// Shutdown refuses new handshakes. It waits until the upstream has closed all links and everything
+// that passes through has ended, or until ctx ends. Then it closes what is left.
 func (s *Server) Shutdown(ctx context.Context) {
 	s.mu.Lock()
 	s.draining.Store(true)
@@ -279,11 +281,11 @@ func (s *Server) Shutdown(ctx context.Context) {
 	s.closeAll()
 }
 
-// closeTimeout bounds how long closeAll waits for clients to take what is still theirs.
+// closeTimeout bounds how long closeAll waits for clients to receive what is queued for them.
 const closeTimeout = 2 * time.Second
 
-// closeAll ends what passes through, all clients, then all links. Clients are told by the end of their transports, so they
-// come back to whatever listens then.
+// closeAll ends what passes through, then all clients, then all links. Clients see a broken
+// connection, so they reconnect to whatever listens then.
 func (s *Server) closeAll() {
 	s.cut()
 	s.mu.Lock()
@@ -300,7 +302,7 @@ func (s *Server) closeAll() {
 		select {
 		case <-c.done.Done():
 		case <-time.After(time.Until(deadline)):
-			c.sock.Abort() // as broken
+			c.sock.Abort() // end has made this look like a broken connection
 		}
 	}
 	s.mu.Lock()

@@ -10,19 +10,20 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// settings are the configuration in force, and what is made of those parts of it that Reload can change. They are
-// immutable.
+// settings is the configuration in force, with what is derived from the parts that Reload can
+// change. It is immutable.
 type settings struct {
 	config.Config
 	trusted          []netip.Prefix
-	paths            []string // EngineIO.Paths without the slash at the end
+	paths            []string // EngineIO.Paths without the trailing slash
 	clientFilter     func(query url.Values, userAgent string) bool
 	recoverable      func(namespace string) bool
 	handshakeRate    *limit.AddressRate
 	failedResumeRate *limit.AddressRate
 }
 
-// newSettings makes the settings of a valid configuration. Rates that old, which may be nil, has too go on counting.
+// newSettings returns the settings for a valid configuration. Rates whose limit is the same as in
+// old keep their counts. old may be nil.
 func newSettings(cfg config.Config, old *settings) (*settings, error) {
 	set := &settings{Config: cfg, trusted: cfg.TrustedPrefixes(), recoverable: cfg.Recovery.Namespaces.Filter()}
 	var err error
@@ -43,8 +44,9 @@ func newSettings(cfg config.Config, old *settings) (*settings, error) {
 	return set, nil
 }
 
-// belowPaths returns what follows one of the Engine.IO paths and its slash. The slash may be missing at the end of a request's
-// path, as it is with the clients' option addTrailingSlash: false; the upstream decides which form it serves.
+// belowPaths returns the part of path after one of the Engine.IO paths and its slash. The trailing
+// slash may be missing, because clients have the option addTrailingSlash: false. The upstream
+// decides which form it serves.
 func (set *settings) belowPaths(path string) (rest string, ok bool) {
 	for _, p := range set.paths {
 		rest, ok := strings.CutPrefix(path, p)
@@ -58,7 +60,7 @@ func (set *settings) belowPaths(path string) (rest string, ok bool) {
 	return "", false
 }
 
-// sessionLimits are the limits for package session.
+// sessionLimits returns the limits for package session.
 func (set *settings) sessionLimits() session.Limits {
 	b := set.Recovery.Buffer
 	return session.Limits{
@@ -69,14 +71,14 @@ func (set *settings) sessionLimits() session.Limits {
 	}
 }
 
-// settings are those in force.
+// settings returns the settings in force.
 func (s *Server) settings() *settings { return s.current.Load() }
 
-// Config is the configuration in force.
+// Config returns the configuration in force.
 func (s *Server) Config() config.Config { return s.settings().Config }
 
-// Reload takes the settings of cfg that can change while the Server runs (see config.Config.Reload) from now on. It
-// ends no connection and no session. It is not to be called twice at a time.
+// Reload applies the settings of cfg that can change while the Server runs (see
+// config.Config.Reload). It ends no connection and no session. Calls must not overlap.
 func (s *Server) Reload(cfg config.Config) error {
 	set, err := newSettings(cfg, s.settings())
 	if err != nil {
