@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// clientAddress is where a request comes from: the peer or, if that is a trusted proxy, the last address in
-// X-Forwarded-For that is not a trusted proxy itself. Whatever precedes it the client may have made up. It is the zero
-// Addr on a Unix socket.
+// clientAddress returns the address of the peer, or the zero Addr on a Unix socket. If the peer is a
+// trusted proxy, it returns the last address in X-Forwarded-For that is not a trusted proxy. The client may
+// have forged earlier ones.
 func (s *Server) clientAddress(r *http.Request) netip.Addr {
 	peer := hostAddr(r.RemoteAddr)
 	if !s.trustsAddr(peer) {
@@ -29,7 +29,8 @@ func (s *Server) clientAddress(r *http.Request) netip.Addr {
 	return peer
 }
 
-// parseHop parses an address as proxies write it: some add the port, and some put an IPv6 address in brackets.
+// parseHop parses an address in X-Forwarded-For. Some proxies add a port, and some write IPv6 addresses in
+// brackets.
 func parseHop(hop string) (addr netip.Addr, ok bool) {
 	if addr := hostAddr(hop); addr.IsValid() {
 		return addr, true

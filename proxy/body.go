@@ -8,30 +8,32 @@ import (
 	"time"
 )
 
-// body is a request's, which has to come in time where it is for us: net/http has a limit for headers only, or for whole
-// requests, long polls included.
+// body enforces limits.body_timeout on the bodies of Engine.IO requests. net/http has a timeout for headers
+// only, or one for whole requests, which would cut long polls.
 type body struct {
 	io.ReadCloser
-	failed atomic.Bool // the client's fault, not that of whom it is passed on to
+	failed atomic.Bool // reading from the client failed, so the upstream is not to blame
 
-	// Owned by the reader; w is nil without a timeout.
+	// The fields below belong to the reader. w is nil without a timeout.
 	w        http.ResponseWriter
-	deadline time.Time // for an empty body
-	read     int64     // bytes
-	extended int64     // read, when the deadline was last moved
+	deadline time.Time // before any extension
+	read     int64     // bytes read
+	extended int64     // value of read when the deadline last moved
 }
 
 const (
-	// bodyBytesPerSecond is how fast a body must come beyond its timeout, so that a large one may take its time.
+	// bodyBytesPerSecond is the rate at which received bytes extend the deadline, so that large bodies get
+	// more time.
 	bodyBytesPerSecond = 8 << 10
-	// extendBytes is how much is read before the deadline moves.
+	// extendBytes is how many bytes are read between two extensions.
 	extendBytes = 64 << 10
 )
 
-// bodyKey is the key of a request's body in its context: ReverseProxy does not tell its ErrorHandler of whom an error is.
+// bodyKey is the context key of a request's body. ReverseProxy's ErrorHandler looks there, because the
+// error alone does not say whether the client or the upstream failed.
 type bodyKey struct{}
 
-// watchBody returns the request with a body in place of its own; a timeout of 0 is none.
+// watchBody returns r with its body wrapped in a body. A timeout of 0 means no timeout.
 func watchBody(w http.ResponseWriter, r *http.Request, timeout time.Duration) *http.Request {
 	if r.ContentLength == 0 {
 		return r
@@ -39,7 +41,8 @@ func watchBody(w http.ResponseWriter, r *http.Request, timeout time.Duration) *h
 	b := &body{ReadCloser: r.Body}
 	if timeout > 0 {
 		b.w, b.deadline = w, time.Now().Add(timeout)
-		// It ends with the body: net/http has one of its own for what follows. A test's writer does not support it.
+		// net/http sets its own deadline for the next request. The error is ignored because writers in
+		// tests do not support deadlines.
 		_ = http.NewResponseController(w).SetReadDeadline(b.deadline)
 	}
 	r = r.WithContext(context.WithValue(r.Context(), bodyKey{}, b))
@@ -56,13 +59,14 @@ func (b *body) Read(p []byte) (int, error) {
 		more := time.Duration(b.read/bodyBytesPerSecond) * time.Second
 		_ = http.NewResponseController(b.w).SetReadDeadline(b.deadline.Add(more))
 	}
-	if err != nil && err != io.EOF { // a reader's end is never wrapped
+	if err != nil && err != io.EOF { // readers return io.EOF unwrapped
 		b.failed.Store(true)
 	}
 	return n, err
 }
 
-// doubtfulEnd reports whether another proxy may see the end of the request elsewhere: what follows on the connection is then not
-// to be taken for a request. net/http does not tell of a length beside the chunks, nor of chunks in HTTP/1.0, which it passes
-// over (RFC 9112, 6.1 wants the connection closed for both).
+// doubtfulEnd reports whether a proxy in front may see the end of the request elsewhere. The connection
+// must then be closed after it, or the bytes that follow could smuggle a request. RFC 9112, 6.1 requires
+// this for a Content-Length beside chunks and for chunks in HTTP/1.0. net/http reports neither, so all
+// chunked and HTTP/1.0 requests count.
 func doubtfulEnd(r *http.Request) bool { return len(r.TransferEncoding) > 0 || !r.ProtoAtLeast(1, 1) }

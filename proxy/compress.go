@@ -14,15 +14,15 @@ type compressor interface {
 	Reset(w io.Writer)
 }
 
-// Compressors are used again: each takes 800 KiB, whatever the size of what it compresses.
+// Compressors are pooled because each takes 800 KiB, even for a small body.
 var (
 	gzipWriters = sync.Pool{New: func() any { return gzip.NewWriter(io.Discard) }}
 	zlibWriters = sync.Pool{New: func() any { return zlib.NewWriter(io.Discard) }}
 )
 
-// compress compresses a body in the encoding, which is gzip or deflate.
+// compress returns the compressed body. encoding is gzip or deflate.
 func compress(encoding string, body []byte) []byte {
-	pool := &zlibWriters // zlib's format is what HTTP calls deflate
+	pool := &zlibWriters // HTTP's deflate is the zlib format
 	if encoding == "gzip" {
 		pool = &gzipWriters
 	}
@@ -30,10 +30,10 @@ func compress(encoding string, body []byte) []byte {
 	var b bytes.Buffer
 	b.Grow(len(body) / 2)
 	zw.Reset(&b)
-	// Writes to a bytes.Buffer do not fail.
+	// Writes to a bytes.Buffer never fail.
 	_, _ = zw.Write(body)
 	_ = zw.Close()
-	zw.Reset(io.Discard) // does not keep b
+	zw.Reset(io.Discard) // drops the reference to b
 	pool.Put(zw)
 	return b.Bytes()
 }

@@ -7,30 +7,34 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// A client says goodbye to a namespace by a DISCONNECT packet: socket.disconnect(). Where recovery.on_client_disconnect is
-// park, its session is parked then, and the server not told. Most clients close their connection at once, and come back
-// over a new one. One that has other namespaces open comes back over the same one.
+// A client leaves a namespace with a DISCONNECT packet, which socket.disconnect() sends. With
+// recovery.on_client_disconnect: park, holdfast parks the session and does not tell the server. Most
+// clients then close their connection and come back over a new one. A client with other namespaces open
+// comes back over the same one.
 //
-// What makes that delicate: from its disconnect() on the client ignores what arrives for the namespace. From its
-// connect() on it puts aside the events that arrive, and handles them with the reply to CONNECT. If it connects again
-// soon, nobody can know what it did with what was on its way: it gets a fresh session then.
+// Coming back over the same connection needs care. After disconnect() the client ignores packets for the
+// namespace. After connect() it buffers events and handles them with the reply to CONNECT. If it connects
+// again soon, holdfast cannot know whether it ignored or buffered the events in flight. Such a client gets
+// a fresh session.
 
-// recentDisconnect is how long after its disconnect() a client must have stayed away, if events were on their way then. That it has
-// confirmed them before its CONNECT is not enough: connect() may have come sooner, if the application's function for
-// the auth takes a while.
+// recentDisconnect is how long a client must stay away after disconnect() if events were in flight. That it
+// confirmed them before its CONNECT is not enough: connect() may have run earlier, if the application's
+// auth function is slow.
 const recentDisconnect = time.Second
 
-// goodbye is a session that the client left, until it connects to the namespace again.
+// clientDisconnect is a session that the client disconnected from. It lasts until the client connects to
+// the namespace again.
 type clientDisconnect struct {
 	session.ClientDisconnect
 	session *session.Session
 	time    time.Time
-	count   uint64 // outgoing.count then
+	count   uint64 // the sender's count at that time
 }
 
 func (g *clientDisconnect) link() *link { return linkOf(g.session) }
 
-// leave parks the session that the client said goodbye to. It returns false if that is to end it.
+// parkDisconnected parks the session of cur after the client's DISCONNECT. It returns false if the session
+// must end instead.
 func (c *client) parkDisconnected(cur *session.Cursor) bool {
 	s, d := cur.Session(), c.parkFor(false)
 	if !c.parkOnDisconnect || s.PID() == "" || d <= 0 {
@@ -47,12 +51,12 @@ func (c *client) parkDisconnected(cur *session.Cursor) bool {
 	c.removeLocked(s.Namespace())
 	c.mu.Unlock()
 	c.srv.registry.ParkDisconnected(cur, d, &g.ClientDisconnect)
-	c.markForFlush(g.link()) // it may have been told
+	c.markForFlush(g.link()) // a notification may be queued there
 	c.receiver.wakeSocket = true
 	return true
 }
 
-// removeLocked takes a session off the client that has left it; c.mu is held.
+// removeLocked removes a session that the client disconnected from. c.mu must be held.
 func (c *client) removeLocked(namespace string) {
 	c.sessions.remove(namespace)
 	if len(c.disconnects) == 0 || slices.ContainsFunc(c.sessions.all(), (*session.Cursor).Attached) {
@@ -63,7 +67,8 @@ func (c *client) removeLocked(namespace string) {
 	}
 }
 
-// confirmDisconnectsLocked looks which disconnects are behind what the client has confirmed; c.mu is held.
+// confirmDisconnectsLocked marks the disconnects before which the client confirmed everything it was sent.
+// c.mu must be held.
 func (c *client) confirmDisconnectsLocked() {
 	for _, e := range c.disconnects {
 		if c.sender.confirmed >= e.value.count || len(c.sender.written) == 0 {
@@ -72,14 +77,15 @@ func (c *client) confirmDisconnectsLocked() {
 	}
 }
 
-// goodbye is the client's to a namespace, or nil.
+// disconnectOf returns the client's disconnect from a namespace, or nil.
 func (c *client) disconnectOf(namespace string) *clientDisconnect {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.disconnects.get(namespace)
 }
 
-// afterDisconnect handles a packet for a session that the client left, and reports whether it was one.
+// afterDisconnect handles a packet for a namespace that the client disconnected from. It reports whether p
+// is one.
 func (c *client) afterDisconnect(p *packet) bool {
 	g := c.disconnectOf(string(p.h.Namespace))
 	switch {
@@ -87,20 +93,22 @@ func (c *client) afterDisconnect(p *packet) bool {
 		return false
 	case !p.h.IsAck():
 		c.protocolError("a packet for a namespace that it left")
-	case g.session.DisconnectedBy(c): // the server still waits for the answer
+	case g.session.DisconnectedBy(c): // the server still waits for this acknowledgement
 		g.link().conn.Send(p.data, p.attachments)
 		c.markForFlush(g.link())
 	}
 	return true
 }
 
-// disconnectedRecently reports whether the client left a namespace a moment ago.
+// disconnectedRecently reports whether the client disconnected from a namespace less than recentDisconnect
+// ago.
 func (c *client) disconnectedRecently(namespace string) bool {
 	g := c.disconnectOf(namespace)
 	return g != nil && time.Since(g.time) < recentDisconnect
 }
 
-// forgetDisconnect ends the session of a namespace that the client has left, and connects to afresh.
+// forgetDisconnect ends the parked session of a namespace, because the client connects to it with a fresh
+// one.
 func (c *client) forgetDisconnect(namespace string) {
 	c.mu.Lock()
 	g := c.disconnects.get(namespace)

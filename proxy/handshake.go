@@ -22,27 +22,28 @@ import (
 	"github.com/holdfast/holdfast/internal/engineio"
 )
 
-// newSID returns an Engine.IO session id of the length that engine.io gives.
+// newSID returns a random Engine.IO session id, as long as those of engine.io.
 func newSID() string {
 	var b [15]byte
 	if _, err := rand.Read(b[:]); err != nil {
-		panic(err) // crypto/rand never fails on the platforms we run on
+		panic(err) // crypto/rand never fails on supported platforms
 	}
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-// upstreamRequest is a client's handshake as the upstream is to see it.
+// upstreamRequest returns a client's handshake in the form that is sent to the upstream.
 func (s *Server) upstreamRequest(r *http.Request, websocket bool) engineio.Request {
 	h := without(r.Header, notForwarded)
 	s.setForwarded(h, r)
 	path, query, _ := target(r)
 	req := engineio.Request{WebSocket: websocket, Path: path, RawQuery: query, Host: r.Host, Header: h}
-	req.Head() // once for all that use it
+	req.Head() // caches the text, which every copy of req shares
 	return req
 }
 
-// handshake opens a client. The upstream decides: its answer is the client's, the last one to such a handshake where
-// upstream.handshake is lazy.
+// handshake serves a new client's handshake. The client gets the upstream's answer, so the upstream decides
+// who is admitted. With a lazy upstream.handshake it gets the cached answer to the last handshake of this
+// kind.
 func (s *Server) handshake(w http.ResponseWriter, r *http.Request, q url.Values, websocket bool) {
 	order := s.handshakes.Add(1)
 	req := s.upstreamRequest(r, websocket)
@@ -79,7 +80,8 @@ func (s *Server) handshake(w http.ResponseWriter, r *http.Request, q url.Values,
 	opened = s.open(w, r, c, a, newLink(s, conn, c))
 }
 
-// answeredClient is a client whose handshake has the answer a, in which its own values take the place of the upstream's.
+// answeredClient returns a client whose handshake is answered with a. It replaces the upstream's handshake
+// in a with the client's own.
 func (s *Server) answeredClient(r *http.Request, q url.Values, req engineio.Request, order uint64, a *answer) *client {
 	var opts engineio.Options
 	a.handshake, opts = s.ownHandshake(a.handshake, req.WebSocket)
@@ -93,8 +95,8 @@ func (s *Server) answeredClient(r *http.Request, q url.Values, req engineio.Requ
 	return c
 }
 
-// open answers a handshake, and starts the client and its primary link, which is nil if it is to be dialled when it is needed. It
-// returns false if the client is not open.
+// open answers a handshake and starts the client and its primary link. A nil primary is dialled when it is
+// needed. open returns false if the client could not be opened.
 func (s *Server) open(w http.ResponseWriter, r *http.Request, c *client, a answer, primary *link) bool {
 	start := func() {
 		if primary != nil {
@@ -121,7 +123,8 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, c *client, a answe
 	return true
 }
 
-// ownHandshake is the upstream's handshake with a sid of our own, and what is configured in place of its values.
+// ownHandshake returns h with a new sid, and with the configured values in place of the upstream's. A
+// client's sid must outlive its links, so it cannot be the upstream's.
 func (s *Server) ownHandshake(h engineio.Handshake, websocket bool) (engineio.Handshake, engineio.Options) {
 	e := s.settings().EngineIO
 	h.SID = newSID()
@@ -146,26 +149,27 @@ func (s *Server) ownHandshake(h engineio.Handshake, websocket bool) (engineio.Ha
 		UpgradeTimeout: e.UpgradeTimeout,
 		Upgrades:       len(upgrades) > 0,
 	}
-	if opts.MaxPayload == 0 { // the server says nothing, and is the judge
+	if opts.MaxPayload == 0 { // the server states no limit, so it enforces its own
 		opts.MaxPayload = s.incomplete.largest()
 	}
 	return h, opts
 }
 
-// refuse passes on the upstream's refusal, or says that it cannot be reached.
+// refuse answers a handshake whose dial failed: with the upstream's refusal, or with an error of holdfast's
+// own.
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	var rejected *engineio.RejectedError
 	switch {
 	case errors.As(err, &rejected):
-		w.Header()["Content-Type"] = nil // the server's, or none: net/http is not to guess
+		w.Header()["Content-Type"] = nil // keeps net/http from guessing one if the server sent none
 		copyHeader(w.Header(), without(rejected.Header, notRelayed))
 		w.Header().Set("Content-Length", strconv.Itoa(len(rejected.Body)))
 		if isUpgrade(r) {
 			w.Header().Set("Connection", "close")
 		}
 		w.WriteHeader(rejected.Status)
-		_, _ = w.Write(rejected.Body) // the client may have gone
-	case errors.Is(r.Context().Err(), context.Canceled): // the client has gone
+		_, _ = w.Write(rejected.Body) // fails only if the client is gone
+	case errors.Is(r.Context().Err(), context.Canceled): // the client is gone
 	case errors.Is(err, context.DeadlineExceeded):
 		s.limitedLog.Log(slog.LevelWarn, "", "upstream handshake timed out", "error", err)
 		refuseForNow(w, http.StatusServiceUnavailable, "the upstream server did not answer in time")
@@ -178,19 +182,19 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	}
 }
 
-// refuseForNow refuses what may go well a little later.
+// refuseForNow refuses a request that may succeed when the client retries a second later.
 func refuseForNow(w http.ResponseWriter, status int, message string) {
 	w.Header().Set("Retry-After", "1")
 	writeError(w, status, message)
 }
 
-// hijacked is a connection on which a WebSocket handshake is being answered. The answer is kept back, to
-// go out in one write with what follows it.
+// hijacked is a connection on which a WebSocket handshake is being answered. It buffers the answer, so that
+// the answer and the first messages go out in one write.
 type hijacked struct {
 	http.ResponseWriter
 	conn    net.Conn
 	answer  bytes.Buffer
-	initial []byte // what came behind the request already
+	initial []byte // bytes that the client sent after its request
 }
 
 // Hijack implements http.Hijacker.
@@ -204,8 +208,8 @@ func (h *hijacked) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return conn, rw, nil
 }
 
-// upgrade accepts a WebSocket handshake, with the upstream's headers and its choice of subprotocol. A bad one it answers
-// itself, and returns an error.
+// upgrade accepts a WebSocket handshake with the upstream's headers and its choice of subprotocol. It
+// answers an invalid handshake itself and returns an error.
 func upgrade(w http.ResponseWriter, r *http.Request, header http.Header) (*hijacked, error) {
 	h := &hijacked{ResponseWriter: w}
 	protocol := header.Get("Sec-WebSocket-Protocol")
@@ -216,7 +220,7 @@ func upgrade(w http.ResponseWriter, r *http.Request, header http.Header) (*hijac
 	u := ws.HTTPUpgrader{Header: header, Protocol: func(p string) bool { return p == protocol }}
 	_, rw, _, err := u.Upgrade(r, h)
 	if err == nil {
-		err = h.conn.SetDeadline(time.Time{}) // net/http's
+		err = h.conn.SetDeadline(time.Time{}) // clears net/http's deadlines
 	}
 	if err == nil && rw.Reader.Buffered() > 0 {
 		h.initial, err = rw.Peek(rw.Reader.Buffered())
@@ -227,7 +231,7 @@ func upgrade(w http.ResponseWriter, r *http.Request, header http.Header) (*hijac
 	}
 	if err != nil {
 		if h.conn != nil {
-			_, _ = h.conn.Write(h.answer.Bytes()) // says what is wrong, if anybody is there to read it
+			_, _ = h.conn.Write(h.answer.Bytes()) // tells the client why, if it is still there
 			h.conn.Close()
 		}
 		return nil, err
@@ -235,8 +239,8 @@ func upgrade(w http.ResponseWriter, r *http.Request, header http.Header) (*hijac
 	return h, nil
 }
 
-// handles reports whether a request with the sid of a client is one that serveClient handles. The others go to the upstream:
-// preflights above all, to which it knows the answer without the sid.
+// handles reports whether serveClient handles a request that names a client's sid. Other requests go to the
+// upstream. Most of them are CORS preflights, which the upstream can answer without knowing the sid.
 func handles(r *http.Request, q url.Values) bool {
 	switch q.Get("transport") {
 	case "polling", "websocket":
@@ -245,7 +249,7 @@ func handles(r *http.Request, q url.Values) bool {
 	return false
 }
 
-// serveClient handles a request that bears a client's sid. What handles says no to does not come here.
+// serveClient serves a request that names the sid of c. The caller has checked it with handles.
 func (s *Server) serveClient(w http.ResponseWriter, r *http.Request, c *client, q url.Values) {
 	defer c.recoverRequest()
 	transport, upgrading := q.Get("transport"), isUpgrade(r)
@@ -266,19 +270,19 @@ func (s *Server) serveClient(w http.ResponseWriter, r *http.Request, c *client, 
 	default: // a POST
 		a, ok := c.sock.Post(r.Context(), q.Get("t"), r.Header.Get("Content-Type"), r.ContentLength, r.Body)
 		if !ok {
-			panic(http.ErrAbortHandler) // the connection ends without an answer
+			panic(http.ErrAbortHandler) // closes the connection without an answer
 		}
 		s.answer(w, r, c, a)
 	}
 }
 
-// answer writes the answer to a request of a client.
+// answer writes a to c's request, with the headers that the upstream wants on polling responses.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, c *client, a engineio.Answer) {
 	copyHeader(w.Header(), c.pollHeaders)
 	s.writeAnswer(w, r, a)
 }
 
-// compressFrom is the size from which polling responses are compressed, as in engine.io.
+// compressFrom is the smallest body that is compressed. engine.io has the same threshold.
 const compressFrom = 1024
 
 func (s *Server) writeAnswer(w http.ResponseWriter, r *http.Request, a engineio.Answer) {
@@ -296,27 +300,29 @@ func (s *Server) writeAnswer(w http.ResponseWriter, r *http.Request, a engineio.
 	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(a.Status)
-	if err := writeBody(w, body); err != nil { // a client that has gone is found by its heartbeat
+	if err := writeBody(w, body); err != nil { // the heartbeat notices if the client is gone
 		s.log.Debug("polling answer not taken", "bytes", len(body), "error", err)
 	}
 }
 
 const (
-	// answerTimeout is how long a client may take for answerPieceBytes of an answer: more than a kilobyte per second.
+	// answerTimeout is how long a client may take to read answerPieceBytes. Clients slower than about 1
+	// KiB/s time out.
 	answerTimeout    = 30 * time.Second
 	answerPieceBytes = 32 << 10
-	// smallAnswerBytes is what net/http and the kernel take without waiting for the client.
+	// smallAnswerBytes is the size of an answer that fits the buffers of net/http and the kernel. Writing
+	// it never blocks.
 	smallAnswerBytes = 4 << 10
 )
 
-// writeBody writes an answer's body. The deadline moves as the client takes it: a slow client gets all, and one that stops
-// reading holds neither a goroutine nor the answer.
+// writeBody writes an answer's body and moves the deadline with each piece. A slow client thus gets the
+// whole body. A client that stops reading cannot keep the goroutine and the body forever.
 func writeBody(w http.ResponseWriter, body []byte) error {
 	if len(body) <= smallAnswerBytes {
 		_, err := w.Write(body)
 		return err
 	}
-	rc := http.NewResponseController(w) // a test's writer may support neither deadlines nor Flush
+	rc := http.NewResponseController(w) // ignore errors: writers in tests lack deadlines and Flush
 	for len(body) > 0 {
 		n := min(len(body), answerPieceBytes)
 		_ = rc.SetWriteDeadline(time.Now().Add(answerTimeout))
@@ -325,12 +331,12 @@ func writeBody(w http.ResponseWriter, body []byte) error {
 		}
 		body = body[n:]
 	}
-	_ = rc.Flush()                       // within the deadline
-	_ = rc.SetWriteDeadline(time.Time{}) // what follows on the connection has none
+	_ = rc.Flush()                       // while the deadline still applies
+	_ = rc.SetWriteDeadline(time.Time{}) // the next answer must not inherit it
 	return nil
 }
 
-// acceptedEncoding is gzip or deflate, the first of them that the client accepts.
+// acceptedEncoding returns gzip or deflate, in this order of preference, or "" if the client accepts neither.
 func acceptedEncoding(h http.Header) string {
 	accepted := strings.Join(h.Values("Accept-Encoding"), ",")
 	for _, encoding := range []string{"gzip", "deflate"} {
@@ -345,13 +351,13 @@ func acceptedEncoding(h http.Header) string {
 	return ""
 }
 
-// savedRequest is a client's handshake for the upstream as text: few clients ever need theirs again, and a
-// header's map is large.
+// savedRequest is a client's upstream handshake as text. Few clients ever dial again, and the text takes
+// far less memory than an http.Header.
 type savedRequest string
 
 func saveRequest(r engineio.Request) savedRequest { return savedRequest(r.Head()) }
 
-// restore returns the handshake; websocket is by which transport it is to be made.
+// restore returns the handshake, for a dial over WebSocket or polling.
 func (s savedRequest) restore(websocket bool) (engineio.Request, error) {
 	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(string(s) + "\r\n")))
 	if err != nil {

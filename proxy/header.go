@@ -8,21 +8,21 @@ import (
 	"strings"
 )
 
-// notForwarded are request headers which concern one connection only, or that a link negotiates for itself.
+// notForwarded are request headers that concern a single connection, or that each link negotiates for itself.
 var notForwarded = []string{
 	"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer",
 	"Transfer-Encoding", "Upgrade", "Sec-Websocket-Key", "Sec-Websocket-Version", "Sec-Websocket-Extensions",
 	"Sec-Websocket-Accept", "Accept-Encoding", "Content-Length", "Content-Type", "Expect",
 }
 
-// notRelayed are response headers that describe one response's body or connection.
+// notRelayed are response headers that describe a single connection or a single response's body.
 var notRelayed = []string{
 	"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding",
 	"Upgrade", "Sec-Websocket-Accept", "Sec-Websocket-Extensions", "Content-Length", "Date",
 }
 
-// without returns the headers of h but those that are named here, in their canonical form, and those that Connection names. The
-// values are h's.
+// without returns h without the given headers, whose names are canonical, and without those that Connection
+// names. The result shares its values with h.
 func without(h http.Header, names []string) http.Header {
 	rest := make(http.Header, len(h))
 	for name, values := range h {
@@ -38,19 +38,20 @@ func without(h http.Header, names []string) http.Header {
 	return rest
 }
 
-// isForwarding reports whether a header says for whom a proxy has forwarded the request.
+// isForwarding reports whether proxies use a header to describe the client that they forward for.
 func isForwarding(name string) bool {
 	name = strings.ToLower(name)
 	return strings.HasPrefix(name, "x-forwarded-") || name == "forwarded" || name == "x-real-ip"
 }
 
-// looksForwarding reports whether a header is none of these, but taken for one by servers to which a hyphen and an underscore
-// are the same (CGI, WSGI). No proxy writes them.
+// looksForwarding reports whether some servers mistake a header for a forwarding header. To CGI and WSGI a
+// hyphen and an underscore are the same. No proxy writes such headers, so only a forger sends them.
 func looksForwarding(name string) bool {
 	return strings.Contains(name, "_") && isForwarding(strings.ReplaceAll(name, "_", "-"))
 }
 
-// setForwarded tells the upstream who the client is. What an untrusted peer claims is not passed on.
+// setForwarded adds the forwarding headers for r to h. It removes those of untrusted peers, which may be
+// forged.
 func (s *Server) setForwarded(h http.Header, r *http.Request) {
 	peer, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
@@ -81,7 +82,8 @@ func (s *Server) setForwarded(h http.Header, r *http.Request) {
 	}
 }
 
-// pollHeadersOf are those of a handshake's response that belong on the client's later polling responses too.
+// pollHeadersOf returns the headers of a handshake's response that must also be on later polling responses:
+// browsers check CORS headers on each.
 func pollHeadersOf(h http.Header) http.Header {
 	later := make(http.Header)
 	for name, values := range h {
@@ -92,7 +94,7 @@ func pollHeadersOf(h http.Header) http.Header {
 	return later
 }
 
-// copyHeader adds src's headers to dst, in place of those of the same name.
+// copyHeader copies the headers of src to dst, replacing those of the same name.
 func copyHeader(dst, src http.Header) {
 	maps.Copy(dst, src)
 }

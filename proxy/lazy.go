@@ -12,15 +12,19 @@ import (
 	"github.com/holdfast/holdfast/internal/engineio"
 )
 
-// A lazy handshake is answered here, and repeated upstream only when the client sends something that needs a primary link: a
-// CONNECT that cannot resume, say. Most reconnections then cost the upstream nothing. What is answered is what the upstream
-// answered to the last handshake of its kind, so the first of each kind goes there, and so do all once the
-// upstream is in doubt.
+// A lazy handshake is answered from a cache. It is repeated upstream only when the client sends something
+// that needs a primary link, such as a CONNECT that cannot resume. Most reconnections then cost the
+// upstream nothing.
+//
+// The cache holds the upstream's last answer to each kind of handshake, so the first handshake of each kind
+// goes to the upstream. A failed dial empties the cache: the upstream may be down, and its next answers may
+// differ.
 
 const (
-	// maxCachedHandshakes bounds the kinds of handshakes whose answers are remembered: web pages choose their origin.
+	// maxCachedHandshakes bounds the cache, because clients choose its keys.
 	maxCachedHandshakes = 1024
-	// connectTimeout is how long a client without a primary link may send nothing, as socket.io's own.
+	// connectTimeout is how long a client without a primary link may stay without a session. socket.io has
+	// the same.
 	connectTimeout = 45 * time.Second
 )
 
@@ -30,13 +34,14 @@ type answer struct {
 	header    http.Header
 }
 
-// kind is what the upstream's answer depends on, but for refusals.
+// kind is the cache key: what the upstream's answer depends on, unless it is a refusal.
 type kind struct {
 	path, origin string
 	websocket    bool
 }
 
-// answers are the upstream's last ones. It is safe for concurrent use; a nil one remembers nothing.
+// handshakeCache holds the upstream's last answer to each kind of handshake. It is safe for concurrent use.
+// A nil cache is always empty.
 type handshakeCache struct{ last *lru.Cache[kind, answer] }
 
 func newHandshakeCache() *handshakeCache {
@@ -47,8 +52,8 @@ func newHandshakeCache() *handshakeCache {
 	return &handshakeCache{last}
 }
 
-// kindOf reports whether a handshake's answer can be given in place of the upstream. One that offers subprotocols is the
-// upstream's own to answer.
+// kindOf returns the cache key of a handshake, and whether its answer can be cached. If the client offers
+// subprotocols, only the upstream can answer, because it chooses one.
 func (a *handshakeCache) kindOf(r engineio.Request) (k kind, ok bool) {
 	k = kind{path: r.Path, origin: r.Header.Get("Origin"), websocket: r.WebSocket}
 	return k, a != nil && len(r.Header.Values("Sec-Websocket-Protocol")) == 0
@@ -61,9 +66,9 @@ func (a *handshakeCache) get(r engineio.Request) (answer, bool) {
 	return answer{}, false
 }
 
-// replayedHeaders are response headers that are the same for all clients of one origin. Others may be for one client only:
-// cookies, tokens, ids of requests. Browsers need these to read the answer; caches, to keep it for nobody else. Beside them
-// stand all that begin with Access-Control-.
+// replayedHeaders are response headers that are the same for all clients of an origin. Browsers and caches
+// need them. Headers that begin with Access-Control- are replayed too. Any other header may be meant for a
+// single client: a cookie, a token, a request id.
 var replayedHeaders = []string{
 	"Cache-Control", "Cross-Origin-Embedder-Policy", "Cross-Origin-Opener-Policy", "Cross-Origin-Resource-Policy", "Expires",
 	"Pragma", "Referrer-Policy", "Server", "Strict-Transport-Security", "Timing-Allow-Origin", "Vary", "X-Content-Type-Options",
@@ -74,7 +79,7 @@ func isReplayed(name string) bool {
 	return strings.HasPrefix(name, "Access-Control-") || slices.Contains(replayedHeaders, name)
 }
 
-// put remembers an answer, with those headers only that are not for one client.
+// put stores an answer without the headers that may be meant for a single client.
 func (a *handshakeCache) put(r engineio.Request, given answer) {
 	if k, ok := a.kindOf(r); ok {
 		given.header = given.header.Clone()
@@ -83,14 +88,15 @@ func (a *handshakeCache) put(r engineio.Request, given answer) {
 	}
 }
 
-// forget has the next handshakes answered by the upstream.
+// forget empties the cache, so that the upstream answers the next handshakes.
 func (a *handshakeCache) forget() {
 	if a != nil {
 		a.last.Purge()
 	}
 }
 
-// closeUnlessConnected ends a client that has no primary link by then and has resumed no session.
+// closeUnlessConnected closes the client after the timeout if it then has no primary link and has resumed
+// no session.
 func (c *client) closeUnlessConnected(timeout time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -104,7 +110,8 @@ func (c *client) closeUnlessConnected(timeout time.Duration) {
 	})
 }
 
-// relayLazily relays a message to the primary link that a client has yet to get. The first decides what the primary link relays.
+// relayLazily relays a message of a client without a primary link. The first message makes it dial one.
+// Messages that arrive during the dial wait for it.
 func (c *client) relayLazily(data []byte, binary bool) {
 	if c.receiver.dialing {
 		c.wait(data, binary)

@@ -8,9 +8,9 @@ import (
 	"github.com/holdfast/holdfast/internal/accept"
 )
 
-// Listener returns a listener for an http.Server that serves s. It counts the connections of ln and closes those over a
-// limit. Where it can, it serves WebSocket handshakes without the http.Server. tls says that the connections will be
-// wrapped in TLS.
+// Listener returns a listener for an http.Server that serves s. It counts the connections of ln and closes
+// those over a limit. Where possible it serves WebSocket handshakes without the http.Server, which saves
+// memory. tls says that the caller wraps the connections in TLS.
 func (s *Server) Listener(ln net.Listener, tls bool) net.Listener {
 	return accept.Listen(ln, accept.Options{
 		TLS:      tls,
@@ -44,13 +44,13 @@ func (s *Server) acceptFailed(err error) {
 	s.limitedLog.Log(slog.LevelWarn, "", "a connection could not be accepted", "error", err)
 }
 
-// noLoop is told when connections are served without an event loop where there should be one.
+// noLoop reports that goroutines serve the connections, although the system supports an event loop.
 func (s *Server) noLoop(err error) {
 	s.log.Warn("no event loop accepts connections: goroutines serve them, which takes more memory for each", "error", err)
 }
 
-// matchUpgrade returns the handler of a WebSocket handshake that needs no net/http: that of a new client, or the upgrade
-// of a known one. It returns nil for other requests.
+// matchUpgrade returns the handler of a WebSocket handshake that does not need net/http: a new client's
+// handshake, or the upgrade of a known client. It returns nil for all other requests.
 func (s *Server) matchUpgrade(r *http.Request) http.HandlerFunc {
 	if !isUpgrade(r) || r.Method != http.MethodGet || !s.isEngineIO(r) {
 		return nil
@@ -75,7 +75,7 @@ func (s *Server) matchUpgrade(r *http.Request) http.HandlerFunc {
 	}
 }
 
-// beginHandshake makes Shutdown wait until end is called.
+// beginHandshake records that a handshake is under way. Shutdown waits until end is called.
 func (s *Server) beginHandshake() (end func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -16,11 +16,11 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// notifier tells the server when a client is away and when it is back, by events that look like the client's own. A nil
-// notifier tells nothing.
+// notifier tells the server when a client is away and when it is back. It sends events that look as if the
+// client had sent them. A nil notifier sends nothing.
 type notifier struct {
-	parked, resumed []byte   // the names as JSON, empty for none
-	reserved        []string // the names
+	parked, resumed []byte   // event names as JSON; nil disables the event
+	reserved        []string // the same names as text; clients must not use them
 }
 
 func newNotifier(n config.Notify) *notifier {
@@ -37,16 +37,16 @@ func newNotifier(n config.Notify) *notifier {
 	return &notifier{quoted(n.Parked), quoted(n.Resumed), reserved}
 }
 
-// jsonString is text as JSON. Go's own quoting (%q) writes escapes that JSON does not have.
+// jsonString returns text as a JSON string. Go's own quoting (%q) uses escapes that JSON does not have.
 func jsonString(text string) []byte {
 	b, err := json.Marshal(text)
 	if err != nil {
-		panic(err) // a string always can be
+		panic(err) // strings can always be marshalled
 	}
 	return b
 }
 
-// notification is an EVENT packet with one argument.
+// notification returns an EVENT packet with one argument. name and argument are JSON.
 func notification(namespace string, name []byte, argument string) []byte {
 	p := []byte{byte(socketio.Event)}
 	if namespace != socketio.Root {
@@ -56,7 +56,8 @@ func notification(namespace string, name []byte, argument string) []byte {
 	return append(append(p, argument...), ']')
 }
 
-// flushNotified sends what SessionParked has queued for the sessions of a client that has gone: no batch of its follows.
+// flushNotified sends the events that SessionParked queued for a client that is gone. Usually the end of a
+// client's batch flushes its links, but this client has no further batch.
 func (s *Server) flushNotified(cursors []*session.Cursor) {
 	if s.notify == nil {
 		return
@@ -86,8 +87,9 @@ func seconds(d time.Duration) string {
 	return strconv.FormatFloat(d.Round(time.Millisecond).Seconds(), 'f', -1, 64)
 }
 
-// forged reports whether an event of a client's, by its arguments, may be taken for one of holdfast's. That is also one
-// whose name cannot be read: some servers make a text of anything that stands there, or read more than JSON.
+// forged reports whether the server may mistake a client's event for one of holdfast's. args are the
+// event's arguments. An event whose name cannot be read counts as forged: some servers convert any value to
+// a string, or read more than JSON.
 func (n *notifier) forged(args []byte) bool {
 	if n == nil {
 		return false
@@ -96,9 +98,10 @@ func (n *notifier) forged(args []byte) bool {
 	return !ok || slices.Contains(n.reserved, string(name))
 }
 
-// suspect reports whether a client's message, which is not handled as a packet, may be a forged event to the server: it
-// begins as an event does, and is not the plain form of one with another name. Servers read more than that: socket.io
-// takes white space for digits, Python any script's digits for a packet's type.
+// suspect reports whether the server may read a message as a forged event, although holdfast does not
+// handle it as a packet. Any message that starts like an event is suspect, unless it is a well-formed event
+// with another name. Servers parse leniently: socket.io accepts white space as digits, and Python accepts
+// the digits of any script as a packet type.
 func (n *notifier) suspect(data []byte) bool {
 	if n == nil {
 		return false
@@ -115,7 +118,7 @@ func (n *notifier) suspect(data []byte) bool {
 	return err != nil || !h.IsEvent() || n.forged(data[h.Data:])
 }
 
-// refuseForged counts an event of a client's that the server must not see.
+// refuseForged counts and logs a client's event that was dropped because it may be forged.
 func (c *client) refuseForged() {
 	c.srv.metrics.EventsDropped.Forged.Inc()
 	const what = "an event with a name of holdfast's own, or none that can be read, was dropped"

@@ -15,10 +15,10 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// What happens to sessions is told in three places: metrics, log and status page. Each kind of event has one function
-// here that tells all of them, so that the reason is the same word everywhere.
+// Session events are reported in three places: metrics, log and status page. Each kind of event has one
+// function here that reports to all three, so that all use the same word for the reason.
 
-// recovered tells of a client that has its session again.
+// recovered reports that a client got its session back.
 func (s *Server) recovered(c *client, namespace string, why reason.Reason, r session.Resumption) {
 	s.metrics.Recovered(why)
 	s.metrics.DisconnectionDuration.Observe(r.Away.Seconds())
@@ -29,19 +29,19 @@ func (s *Server) recovered(c *client, namespace string, why reason.Reason, r ses
 		"missed", r.Missed, "away", r.Away.Round(time.Millisecond))
 }
 
-// notRecovered tells of a client that presented a pid and does not get its session.
+// notRecovered reports that a client presented a pid and did not get its session back.
 func (s *Server) notRecovered(c *client, namespace string, why reason.Reason) {
 	s.metrics.RecoveryFailed(why)
 	s.recorder.Failed(status.Failure{Client: c.seq, Namespace: namespace, Reason: why})
 	attrs := []any{"client", c.seq, "namespace", namespace, "reason", string(why)}
-	if why == reason.Limit { // as often as the client likes
+	if why == reason.Limit { // a client can cause this at any rate
 		s.limitedLog.Log(slog.LevelWarn, "", "not recovered", append(attrs, "address", c.address.String())...)
 		return
 	}
 	s.log.Info("not recovered", attrs...)
 }
 
-// dialled tells how a handshake with the upstream ended.
+// dialled reports how a handshake with the upstream ended.
 func (s *Server) dialled(err error, took time.Duration) {
 	var rejected *engineio.RejectedError
 	switch {
@@ -58,7 +58,7 @@ func (s *Server) dialled(err error, took time.Duration) {
 		return
 	default:
 		s.metrics.Dials.Error.Inc()
-		if !errors.Is(err, context.Canceled) { // else the client has gone, which is not the upstream's fault
+		if !errors.Is(err, context.Canceled) { // a client that is gone is not the upstream's fault
 			s.cache.forget()
 			s.recorder.Dialled(status.DialError, err)
 		}
@@ -67,12 +67,12 @@ func (s *Server) dialled(err error, took time.Duration) {
 	s.metrics.DialDuration.Observe(took.Seconds())
 }
 
-// upgradeFailed tells why a link stays with polling.
+// upgradeFailed reports why a link stays with polling.
 func (s *Server) upgradeFailed(err error) {
 	s.limitedLog.Log(slog.LevelWarn, "", "a link stays with long-polling: its upgrade to WebSocket failed", "error", err)
 }
 
-// observer puts what happens to sessions into metrics and log.
+// observer is the Server as a session.Observer. It reports session events to metrics, log and status page.
 type observer Server
 
 // Parked implements session.Observer.
@@ -113,7 +113,7 @@ func count(t *status.Transports, websocket bool) {
 	}
 }
 
-// RefreshMetrics sets the gauges; it is called before they are read.
+// RefreshMetrics sets the gauges. The caller calls it before the metrics are collected.
 func (s *Server) RefreshMetrics() {
 	live, parked := s.registry.Counts()
 	s.metrics.Sessions.Live.Set(float64(live))
@@ -130,7 +130,7 @@ func (s *Server) RefreshMetrics() {
 // listedParked is how many parked sessions a status report lists.
 const listedParked = 100
 
-// Status reports the present state. Its Holdfast.Version is left empty.
+// Status reports the current state. It leaves Holdfast.Version empty.
 func (s *Server) Status() status.Report {
 	r := s.recorder.Report()
 	if s.draining.Load() {
@@ -155,7 +155,7 @@ func (s *Server) Status() status.Report {
 	return r
 }
 
-// shownURL is a URL without a password that may be in it.
+// shownURL returns a URL with its password redacted, or "" if it is invalid.
 func shownURL(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -185,7 +185,8 @@ func (o *observer) Poisoned(s *session.Session, p *buffer.Entry) {
 		"attachments", len(p.Attachments()))
 }
 
-// shownEvent is the name of an event as it may be told, or what else a packet is.
+// shownEvent returns a packet's event name, shortened for logs and the status page. For other packets it
+// returns a description in parentheses.
 func shownEvent(packet []byte) string {
 	h, err := socketio.ParseHeader(packet)
 	switch {
@@ -210,6 +211,6 @@ func (o *observer) Dropped(why session.Retention, events int) {
 		o.metrics.EventsDropped.Volatile.Add(float64(events))
 	case session.KeepLatest:
 		o.metrics.EventsDropped.Superseded.Add(float64(events))
-	case session.Keep: // is not dropped
+	case session.Keep: // such events are never dropped
 	}
 }

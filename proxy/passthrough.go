@@ -15,20 +15,21 @@ import (
 	"github.com/holdfast/holdfast/internal/engineio"
 )
 
-// newPassthrough returns the handler of what is not ours to understand.
+// newPassthrough returns the reverse proxy for requests that holdfast does not handle itself.
 func (s *Server) newPassthrough(transport http.RoundTripper) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
 		Transport: transport,
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL = urlAt(s.upstream.Base(), r.In)
 			r.Out.Host = r.In.Host
-			r.Out.Trailer = nil // of the client's connection; ReverseProxy would only announce it
+			r.Out.Trailer = nil // ReverseProxy would announce the trailer and never send it
 			if !isUpgrade(r.In) {
-				// No other protocol than WebSocket: inside HTTP/2 (h2c) requests would pass that nobody has looked at.
+				// Only WebSocket upgrades pass: requests inside an h2c connection would bypass all checks.
 				r.Out.Header.Del("Connection")
 				r.Out.Header.Del("Upgrade")
 			}
-			// ReverseProxy took some of the forwarding headers out; setForwarded decides what to believe of them.
+			// ReverseProxy removed some forwarding headers. Restore them: setForwarded decides which ones
+			// to trust.
 			for name, v := range r.In.Header {
 				if isForwarding(name) {
 					r.Out.Header[name] = v
@@ -36,26 +37,26 @@ func (s *Server) newPassthrough(transport http.RoundTripper) *httputil.ReversePr
 			}
 			s.setForwarded(r.Out.Header, r.In)
 			if _, ok := r.Out.Header["User-Agent"]; !ok {
-				r.Out.Header["User-Agent"] = []string{""} // else net/http adds its own
+				r.Out.Header["User-Agent"] = []string{""} // keeps net/http from adding its own
 			}
 		},
 		ModifyResponse: func(resp *http.Response) error {
 			if resp.StatusCode != http.StatusSwitchingProtocols && isUpgrade(resp.Request) {
-				resp.Header.Set("Connection", "close") // as servers end a connection whose upgrade they refuse
+				resp.Header.Set("Connection", "close") // servers close a connection whose upgrade they refuse
 			}
 			if a, ok := resp.Request.Context().Value(ownSIDKey{}).(engineio.Answer); ok {
 				return hideUnknownSID(resp, a)
 			}
 			return nil
 		},
-		FlushInterval: -1, // server-sent events and other streams are not held back
+		FlushInterval: -1, // server-sent events and other streams must not be delayed
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			switch {
 			case s.drained.Err() != nil:
 				refuseDraining(w)
 				return
 			case r.Context().Err() != nil:
-				return // the client has gone
+				return // the client is gone
 			}
 			s.log.Debug("passthrough failed", "error", err)
 			b, ok := r.Context().Value(bodyKey{}).(*body)
@@ -75,18 +76,19 @@ func (s *Server) newPassthrough(transport http.RoundTripper) *httputil.ReversePr
 	}
 }
 
-// refuseDraining refuses what may go to another replica.
+// refuseDraining refuses a request that a load balancer can send to another replica.
 func refuseDraining(w http.ResponseWriter) {
 	w.Header().Set("Connection", "close")
 	w.Header().Set("Retry-After", "1")
 	writeError(w, http.StatusServiceUnavailable, "holdfast is shutting down")
 }
 
-// passThrough passes a request on to the upstream, and its answer or WebSocket back. A shutdown waits for it, and cuts it when the
-// time is over.
+// passThrough relays a request to the upstream, and its answer or WebSocket back. A shutdown waits for it
+// and aborts it when the drain timeout ends.
 func (s *Server) passThrough(w http.ResponseWriter, r *http.Request) {
 	websocket := isUpgrade(r)
-	if websocket && s.draining.Load() && !hasKey(r.URL.RawQuery, "sid") { // with a sid it is a known session's upgrade
+	// An upgrade with a sid belongs to a session that already exists, so it still passes.
+	if websocket && s.draining.Load() && !hasKey(r.URL.RawQuery, "sid") {
 		refuseDraining(w)
 		return
 	}
@@ -103,7 +105,7 @@ func (s *Server) passThrough(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(s.drained, cancel)()
-	w.Header()["Content-Type"] = nil // the server's, or none: net/http is not to guess
+	w.Header()["Content-Type"] = nil // keeps net/http from guessing one if the server sent none
 	handler := s.reverseProxy
 	if hasKey(r.URL.RawQuery, "sid") && hasKey(r.URL.RawQuery, "transport") {
 		handler = s.passedBySID
@@ -111,8 +113,8 @@ func (s *Server) passThrough(w http.ResponseWriter, r *http.Request) {
 	handler.ServeHTTP(w, r.WithContext(ctx))
 }
 
-// target is the path and the query of a request as the client wrote them. url.URL escapes what RFC 3986 does not allow, and
-// ReverseProxy drops parameters that it cannot read.
+// target returns the path and the query of a request exactly as the client wrote them. url.URL would escape
+// characters that RFC 3986 does not allow, and ReverseProxy would drop parameters that it cannot parse.
 func target(r *http.Request) (path, query string, hasQuery bool) {
 	uri := r.RequestURI
 	if !strings.HasPrefix(uri, "/") && uri != "*" { // the absolute form
@@ -128,23 +130,24 @@ func target(r *http.Request) (path, query string, hasQuery bool) {
 	return strings.Cut(uri, "?")
 }
 
-// urlAt is the URL, at a server, for which http.Transport writes the target of r byte for byte.
+// urlAt returns a URL at base that makes http.Transport send the target of r byte for byte.
 func urlAt(base *url.URL, r *http.Request) *url.URL {
 	path, query, hasQuery := target(r)
 	to := &url.URL{Scheme: base.Scheme, Host: base.Host, Opaque: path, RawQuery: query, ForceQuery: hasQuery}
-	if strings.HasPrefix(path, "//") { // Opaque would be taken for a host
+	if strings.HasPrefix(path, "//") { // http.Transport would read Opaque as a host
 		to.Opaque, to.Path, to.RawPath = "", r.URL.Path, r.URL.RawPath
 	}
 	return to
 }
 
-// ownSIDKey is the key, in the context of a request with the sid of a client, of the engineio.Answer that a server gives which
-// knows the sid.
+// ownSIDKey is the context key of an engineio.Answer. The request names a client's sid, and a server that
+// knows the sid would give this answer.
 type ownSIDKey struct{}
 
-// knownBySID returns the request with what to answer if the upstream says that it does not know the sid, which only holdfast does.
+// knownBySID returns r with the answer to give if the upstream refuses the sid. The upstream does not know
+// it, because the sid is holdfast's own.
 func (c *client) knownBySID(r *http.Request, transport string) *http.Request {
-	a := engineio.ErrorAnswer(engineio.CodeBadRequest) // not the transport that the client uses
+	a := engineio.ErrorAnswer(engineio.CodeBadRequest) // for a transport that the client does not use
 	current := "polling"
 	if c.websocket.Load() {
 		current = "websocket"
@@ -155,15 +158,16 @@ func (c *client) knownBySID(r *http.Request, transport string) *http.Request {
 	case transport == current:
 		a = engineio.Answer{Status: http.StatusInternalServerError}
 	case transport != "polling" && transport != "websocket" && r.Method == http.MethodHead:
-		return r // the refusal, without a body, is of the transport
+		return r // the upstream refuses the transport, not the sid; without a body the two look alike
 	}
 	return r.WithContext(context.WithValue(r.Context(), ownSIDKey{}, a))
 }
 
-// maxUnknownSID is more than a server's refusal of an unknown sid is long.
+// maxUnknownSID is larger than any server's refusal of an unknown sid.
 const maxUnknownSID = 256
 
-// hideUnknownSID replaces the upstream's refusal of a sid that only holdfast knows.
+// hideUnknownSID replaces a response with a if it is the upstream's refusal of a sid that only holdfast
+// knows.
 func hideUnknownSID(resp *http.Response, a engineio.Answer) error {
 	if resp.StatusCode != http.StatusBadRequest {
 		return nil
@@ -174,12 +178,13 @@ func hideUnknownSID(resp *http.Response, a engineio.Answer) error {
 		if err != nil {
 			return err
 		}
-		if !bytes.HasPrefix(begin, []byte(`{"code":1,`)) && string(begin) != "Session ID unknown" { // the latter to an upgrade
+		// Servers refuse requests in JSON, and upgrades in plain text.
+		if !bytes.HasPrefix(begin, []byte(`{"code":1,`)) && string(begin) != "Session ID unknown" {
 			resp.Body = replayed{io.MultiReader(bytes.NewReader(begin), resp.Body), resp.Body}
 			return nil
 		}
 	}
-	_ = resp.Body.Close() // nobody reads it
+	_ = resp.Body.Close() // replaced
 	resp.Body = io.NopCloser(bytes.NewReader(a.Body))
 	resp.StatusCode, resp.Status = a.Status, ""
 	resp.Header.Set("Content-Length", strconv.Itoa(len(a.Body)))
@@ -190,7 +195,7 @@ func hideUnknownSID(resp *http.Response, a engineio.Answer) error {
 	return nil
 }
 
-// replayed is a body of which some has been read.
+// replayed is a body whose beginning was read and is read again.
 type replayed struct {
 	io.Reader
 	io.Closer

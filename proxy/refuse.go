@@ -7,7 +7,7 @@ import (
 	"github.com/holdfast/holdfast/metrics"
 )
 
-// refused counts and logs what a limit turned away.
+// refused counts and logs a connection or request that exceeded a limit.
 func (s *Server) refused(limit metrics.RefusalLimit, addr netip.Addr) {
 	s.metrics.Refused(limit)
 	s.limitedLog.Log(slog.LevelWarn, string(limit), "limit reached",
