@@ -11,7 +11,7 @@ import (
 	"github.com/holdfast/holdfast/internal/config"
 )
 
-// trusting is a Server behind these proxies, good for looking at headers.
+// trusting returns a Server that trusts the given proxies. Only its header functions work.
 func trusting(prefixes ...string) *Server {
 	s, set := &Server{}, &settings{}
 	for _, p := range prefixes {
@@ -53,8 +53,8 @@ func TestClientAddress(t *testing.T) {
 	}
 }
 
-// Whatever headers claim: the client's address is the peer's or one that a trusted peer vouches for, and the upstream sees
-// nothing of an untrusted peer's claims.
+// Whatever the headers say, the client's address is the peer's or one that a trusted peer reports. Claims
+// of an untrusted peer never reach the upstream.
 func FuzzForwarded(f *testing.F) {
 	for _, seed := range []string{"198.51.100.1", "a, 10.0.0.1", "[::1]:99999", "::1%zone", ",,,", "1.2.3.4:", strings.Repeat("10.0.0.1,", 500), "\x00\xff"} {
 		f.Add("X-Forwarded-For", seed, true)
@@ -93,7 +93,7 @@ func FuzzForwarded(f *testing.F) {
 	})
 }
 
-// A request that is not one for us, or for nobody, is refused before it costs anything.
+// Requests that holdfast does not serve are refused early, before they cost anything.
 func TestRefusedRequests(t *testing.T) {
 	r := newRig(t, func(c *config.Config) { c.Limits.HandshakesPerSecondPerAddress = 100 })
 	upgrade := http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}}

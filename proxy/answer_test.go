@@ -13,15 +13,15 @@ import (
 	"github.com/holdfast/holdfast/internal/engineio"
 )
 
-// serveAnswer serves a polling answer of some size on a connection, and returns the client's end of it. The channel is closed
-// when the handler has returned.
+// serveAnswer serves a polling answer of the given size on a connection and returns the client's end. done
+// is closed when the handler returns.
 func serveAnswer(t *testing.T, size int) (client net.Conn, done chan struct{}) {
 	t.Helper()
 	ours, theirs := net.Pipe()
 	done = make(chan struct{})
 	s := &Server{log: slog.New(slog.DiscardHandler)}
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/next" { // no answer of ours, and after a time
+		if r.URL.Path == "/next" { // a slow handler, to show that no write deadline is left
 			time.Sleep(2 * answerTimeout)
 			_, _ = io.WriteString(w, "next")
 			return
@@ -31,8 +31,8 @@ func serveAnswer(t *testing.T, size int) (client net.Conn, done chan struct{}) {
 	})}
 	conns := make(chan net.Conn, 1)
 	conns <- ours
-	go srv.Serve(modelListener{&model{conns: conns}}) //nolint:errcheck // until it is closed
-	t.Cleanup(func() { _ = srv.Close() })             // nothing is served any more
+	go srv.Serve(modelListener{&model{conns: conns}}) //nolint:errcheck // returns when srv is closed
+	t.Cleanup(func() { _ = srv.Close() })             // the test is over
 	go func() { _, _ = io.WriteString(theirs, "GET / HTTP/1.1\r\nHost: x\r\n\r\n") }()
 	return theirs, done
 }
@@ -52,7 +52,7 @@ func TestAnswerThatIsNotRead(t *testing.T) {
 			if rest, _ := io.Copy(io.Discard, client); taken+int(rest) > 200_000 {
 				t.Errorf("%d bytes came after the deadline", rest)
 			}
-			time.Sleep(time.Second) // for net/http's end of the connection
+			time.Sleep(time.Second) // until net/http has closed its end
 		})
 	}
 }

@@ -58,11 +58,11 @@ func TestBinder(t *testing.T) {
 		t.Error("two processes make the same digest")
 	}
 	if newBinder(config.Bind{}).session("", []byte(auth)) != "" {
-		t.Error("bound, though nothing is configured")
+		t.Error("bound although nothing is configured")
 	}
 }
 
-// TestStolenPIDDoesNotResume: nor does it end the session, or slow its owner down.
+// Nor does a stolen pid end the session or delay its owner.
 func TestStolenPIDDoesNotResume(t *testing.T) {
 	r := newRig(t, func(c *config.Config) {
 		c.Recovery.Bind.Cookies = []string{"user"}
@@ -89,7 +89,7 @@ func TestStolenPIDDoesNotResume(t *testing.T) {
 			t.Fatal(err)
 		}
 		if thief.ID() == id {
-			t.Fatalf("attempt %d has the session", i)
+			t.Fatalf("attempt %d got the session", i)
 		}
 		thief.Close()
 	}

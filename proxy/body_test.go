@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// A body has a second more for each 8 KiB that has come: a large one may take its time, and a trickle not.
+// Each 8 KiB received extend the deadline by a second. Large bodies get more time; a trickle does not.
 func TestBodyTimeout(t *testing.T) {
 	const timeout = 10 * time.Second
 	tests := []struct {
@@ -33,8 +33,8 @@ func TestBodyTimeout(t *testing.T) {
 			})}
 			conns := make(chan net.Conn, 1)
 			conns <- ours
-			go srv.Serve(modelListener{&model{conns: conns}}) //nolint:errcheck // until it is closed
-			defer func() { _ = srv.Close() }()                // nothing is served any more
+			go srv.Serve(modelListener{&model{conns: conns}}) //nolint:errcheck // returns when srv is closed
+			defer func() { _ = srv.Close() }()                // the test is over
 			go func() {
 				_, _ = io.WriteString(theirs, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1048576\r\n\r\n")
 				for range size / (1 << 10) {
@@ -51,7 +51,7 @@ func TestBodyTimeout(t *testing.T) {
 				t.Errorf("%s: %d bytes were read of %d", tt.name, n, size)
 			}
 			theirs.Close()
-			time.Sleep(time.Second) // for net/http's end of the connection
+			time.Sleep(time.Second) // until net/http has closed its end
 		})
 	}
 }

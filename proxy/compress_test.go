@@ -29,7 +29,7 @@ func decompress(encoding string, body []byte) (string, error) {
 	return string(text), err
 }
 
-// Compressors go from answer to answer: none has anything of another's in it.
+// Pooled compressors must not carry data from one answer to another.
 func TestCompressedAnswersAreIndependent(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 8 {
@@ -46,7 +46,7 @@ func TestCompressedAnswersAreIndependent(t *testing.T) {
 	wg.Wait()
 }
 
-// An answer costs memory of about its own size, not that of a compressor.
+// Compressing an answer allocates about the answer's size, not the size of a compressor.
 func TestCompressorsAreReused(t *testing.T) {
 	body := []byte(strings.Repeat(`42["news",{"text":"hello"}]`+"\x1e", 40))
 	for _, encoding := range []string{"gzip", "deflate"} {
@@ -57,7 +57,7 @@ func TestCompressorsAreReused(t *testing.T) {
 			compress(encoding, body)
 		}
 		runtime.ReadMemStats(&after)
-		// The race detector makes pools forget some.
+		// Under the race detector pools drop some items.
 		if n := (after.TotalAlloc - before.TotalAlloc) / runs; n > 400<<10 {
 			t.Errorf("%s: %d bytes are allocated for an answer of %d", encoding, n, len(body))
 		}

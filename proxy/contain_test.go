@@ -14,9 +14,9 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// Panics are injected by breaking what the code relies on: it has no hook for them.
+// The tests inject panics by breaking invariants, because the code has no hook for that.
 
-// byOrder is the client with the n-th handshake.
+// byOrder returns the client that made the n-th handshake.
 func (r *rig) byOrder(n uint64) *client {
 	r.t.Helper()
 	r.proxy.mu.Lock()
@@ -30,15 +30,15 @@ func (r *rig) byOrder(n uint64) *client {
 	return nil
 }
 
-// homeOf is a client's primary link.
+// homeOf returns a client's primary link.
 func homeOf(c *client) *link {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.primary
 }
 
-// wantContained checks that there was a panic, which was counted and logged with its stack; that its client and the
-// client's sessions are gone; and that only those are.
+// wantContained checks that a panic was counted and logged with its stack. The victim and its sessions must
+// be gone, and other clients must not be affected.
 func (r *rig) wantContained(victim *client, other *counter) {
 	r.t.Helper()
 	r.await("the client's end", func() bool {
@@ -62,11 +62,11 @@ func (r *rig) wantContained(victim *client, other *counter) {
 	}
 }
 
-// clientFrame is a text message as a client sends it.
+// clientFrame returns a text message as a masked frame, as clients send it.
 func clientFrame(text string) []byte {
 	frame, err := ws.CompileFrame(ws.MaskFrameInPlace(ws.NewTextFrame([]byte(text))))
 	if err != nil {
-		panic(err) // a Buffer takes all
+		panic(err) // a Buffer never fails
 	}
 	return frame
 }
@@ -74,7 +74,7 @@ func clientFrame(text string) []byte {
 func TestPanicsEndOneConnection(t *testing.T) {
 	tests := []struct {
 		name string
-		// strike breaks something of client 2, which p speaks for, and lets that be found out.
+		// strike breaks an invariant of client 2, whose connection is p, and triggers the panic.
 		strike func(r *rig, c *client, p *peer)
 	}{
 		{"while the client's message is handled", func(_ *rig, c *client, p *peer) {
@@ -91,7 +91,7 @@ func TestPanicsEndOneConnection(t *testing.T) {
 			for range 300 {
 				burst = append(burst, clientFrame(`42["`+strings.Repeat("a", 997)+`"]`)...)
 			}
-			_, _ = p.conn.Write(burst) // or it is closed already
+			_, _ = p.conn.Write(burst) // fails if it is closed already
 		}},
 		{"while a batch of the client's messages is flushed", func(_ *rig, c *client, p *peer) {
 			c.sock.Input(func() { c.receiver.toFlush = append(c.receiver.toFlush, nil) })
@@ -99,7 +99,7 @@ func TestPanicsEndOneConnection(t *testing.T) {
 		}},
 		{"while a CONNECT reply is handled, under the client's lock", func(_ *rig, c *client, p *peer) {
 			c.mu.Lock()
-			c.sender.head = 100 // of no items
+			c.sender.head = 100 // beyond the end of the queue
 			c.mu.Unlock()
 			p.send("40/admin,")
 		}},
@@ -174,7 +174,7 @@ func TestPanicWhileASessionIsResumed(t *testing.T) {
 	second.wantEnd()
 	r.wantContained(victim, other)
 
-	// The session is gone, and its client is served.
+	// The session is gone, but a client that asks for it is still served.
 	third := r.dial()
 	third.send(`40{"pid":"` + pid + `"}`)
 	reply, err = third.next()
@@ -183,7 +183,7 @@ func TestPanicWhileASessionIsResumed(t *testing.T) {
 	}
 }
 
-// between is what stands between two texts.
+// between returns the text between before and after.
 func between(t *testing.T, s, before, after string) string {
 	t.Helper()
 	_, s, ok := strings.Cut(s, before)
@@ -200,10 +200,10 @@ func TestPanicWhileARequestIsHandled(t *testing.T) {
 	r.proxy.reverseProxy = nil
 	if resp, err := http.Get(r.url + "/api"); err == nil {
 		resp.Body.Close()
-		t.Errorf("got an answer, with status %d", resp.StatusCode)
+		t.Errorf("got an answer with status %d, want an aborted connection", resp.StatusCode)
 	}
 	if got := testutil.ToFloat64(r.metrics.Panics); got < 1 {
-		t.Errorf("panics = %v, want 1 at least", got)
+		t.Errorf("panics = %v, want at least 1", got)
 	}
 	if _, err := c.EmitAck(t.Context(), "echo", "still here"); err != nil {
 		t.Error(err)
@@ -218,7 +218,7 @@ func TestPanicWhileAHandshakeIsHandled(t *testing.T) {
 	req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/socket.io/?EIO=4&transport=websocket", nil)
 	req.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}}
 	wantAbort(t, r, req)
-	s.accept().wantEnd() // the link does not stay
+	s.accept().wantEnd() // the link must not outlive the handshake
 }
 
 func TestPanicWhileAPostIsRead(t *testing.T) {
@@ -239,11 +239,11 @@ type brokenBody struct{}
 
 func (brokenBody) Read([]byte) (int, error) { panic("a defect") }
 
-// wantAbort serves a request, whose connection is to be ended.
+// wantAbort serves a request and checks that the handler aborts the connection.
 func wantAbort(t *testing.T, r *rig, req *http.Request) {
 	t.Helper()
 	defer func() {
-		if v := recover(); v != http.ErrAbortHandler { //nolint:errorlint // it is compared so by net/http
+		if v := recover(); v != http.ErrAbortHandler { //nolint:errorlint // net/http compares it the same way
 			t.Errorf("ServeHTTP panicked with %v, want %v", v, http.ErrAbortHandler)
 		}
 		if got := testutil.ToFloat64(r.metrics.Panics); got != 1 {

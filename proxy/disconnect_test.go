@@ -6,9 +6,9 @@ import (
 	"testing/synctest"
 )
 
-// What FuzzProxy does by whatever the fuzzer chooses, with pages that leave namespaces and come back to them most of the
-// time, while they read nothing for a moment: what is on its way then is what is delicate.
-func TestGoodbyes(t *testing.T) {
+// TestClientDisconnects runs FuzzProxy's model with choices that favour one case: pages that stall, leave a
+// namespace and come back to it. Packets in flight at that moment are the hard part.
+func TestClientDisconnects(t *testing.T) {
 	for seed := range uint64(100) {
 		synctest.Test(t, func(t *testing.T) {
 			m := newModel(t, true)
@@ -25,26 +25,26 @@ func TestGoodbyes(t *testing.T) {
 	}
 }
 
-// disconnects are choices for model.step.
+// disconnects returns such choices for model.step.
 func disconnects(random *rand.Rand) []byte {
 	steps := [][]byte{
 		{12, 0},          // stall
 		{12, 1},          // read again
 		{0, 2, 3, 3, 3},  // three events
-		{0, 2, 3, 0, 2},  // one that asks, and a binary one
-		{4, 1},           // an event of the page's
-		{13, 1, 0, 1},    // leave, and come back at once
+		{0, 2, 3, 0, 2},  // one with an acknowledgement, and a binary one
+		{4, 1},           // an event from the page
+		{13, 1, 0, 1},    // leave, and come back immediately
 		{13, 1, 1},       // leave
 		{13, 2},          // come back
-		{13, 2},          // more likely
+		{13, 2},          // twice, to make it more likely
 		{9},              // a new connection
 		{7, 0},           // cut
 		{14, 1}, {14, 1}, // time passes
 		{13, 0}, {14, 80}, // the server disconnects, more time passes
-		{8, 100}, {13, 3, 0}, // cut after so many bytes, the upstream is lost
+		{8, 100}, {13, 3, 0}, // cut after some bytes, lose the upstream
 	}
 	var choices []byte
-	for _, page := range []byte{0, 1} { // at first they connect
+	for _, page := range []byte{0, 1} { // the pages connect first
 		choices = append(choices, page, 0, 9)
 	}
 	for range 60 {

@@ -32,13 +32,13 @@ func TestClientGetsAllThatWasSentBeforeItsLinkEnded(t *testing.T) {
 	}
 	up.conn.Close()
 	r.awaitNoLinks()
-	c.mute = true // it confirms nothing: how much is in flight matters no more
+	c.mute = true // it confirms nothing: the window must not matter any more
 	c.want(`40{"sid":"s"`)
 	c.want(events...)
 }
 
 func TestBurstOfSmallPacketsDoesNotWaitForTheHeartbeat(t *testing.T) {
-	// A small packet costs far more in the log than its bytes: the link is held with little in flight.
+	// A small packet costs far more in the log than its bytes, so few bytes in flight pause the link.
 	r, s := newScriptedRig(t, func(c *config.Config) {
 		c.Recovery.Buffer.Window = config.MinWindow
 	})
@@ -48,19 +48,19 @@ func TestBurstOfSmallPacketsDoesNotWaitForTheHeartbeat(t *testing.T) {
 	up.want("40")
 	up.send(`40{"sid":"s"}`)
 	c.want(`40{"sid":"s"`)
-	const small = `430[]`                       // an acknowledgement: it gets no offset, which would add to its bytes
-	some := slices.Repeat([]string{small}, 100) // fewer than hold the link, so that none is read ahead of that
+	const small = `430[]`                       // an acknowledgement, because an offset would make it larger
+	some := slices.Repeat([]string{small}, 100) // too few to pause the link while they are read
 	for range 30 {
 		up.send(some...)
 		c.want(some...)
 	}
 }
 
-func TestWhatIsSentLeavesNoRoomBehind(t *testing.T) {
+func TestSentMessagesDoNotGrowTheQueue(t *testing.T) {
 	c := &client{srv: &Server{metrics: metrics.New(prometheus.NewRegistry())}}
 	c.sender.init(1<<20, time.Second)
 	c.sender.pushRaw([]byte("x"), false, nil)
-	for range 10_000 { // one always waits
+	for range 10_000 { // one message always waits
 		c.sender.pushRaw([]byte("x"), false, nil)
 		c.Fill(&engineio.Encoder{}, 1)
 	}
@@ -68,7 +68,7 @@ func TestWhatIsSentLeavesNoRoomBehind(t *testing.T) {
 		t.Fatalf("%d wait, want 1", n)
 	}
 	if room := cap(c.sender.pending); room > 256 {
-		t.Errorf("one message waits, in room for %d", room)
+		t.Errorf("one message waits in a queue with room for %d", room)
 	}
 }
 
@@ -84,12 +84,12 @@ func TestServersAttachmentsThatNeverComeAreBounded(t *testing.T) {
 			c.want(`40{"sid":"s"`)
 			up.send(`4510000000-["x",{"_placeholder":true,"num":0}]`)
 			var batch bytes.Buffer
-			for range 1 << 20 / (size + attachmentOverhead) { // twice what there is room for
+			for range 1 << 20 / (size + attachmentOverhead) { // twice the limit
 				if err := wsutil.WriteServerBinary(&batch, make([]byte, size)); err != nil {
 					t.Fatal(err)
 				}
 			}
-			_, _ = up.conn.Write(batch.Bytes()) // the end may come before all is taken
+			_, _ = up.conn.Write(batch.Bytes()) // fails if the proxy closes the link first
 			r.awaitNoLinks()
 			c.wantEnd()
 			if got := r.proxy.incomplete.bytes.Load(); got != 0 {

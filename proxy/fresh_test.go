@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// sayClose sends a Close frame without a code, as a client's disconnect() and engine.close() do.
+// sayClose sends a Close frame without a code, as disconnect() and engine.close() do in clients.
 func (p *peer) sayClose() {
 	p.t.Helper()
 	if err := wsutil.WriteMessage(p.conn, p.state, ws.OpClose, nil); err != nil {
@@ -20,7 +20,7 @@ func (p *peer) sayClose() {
 	}
 }
 
-// parkedFor is how long the only parked session stays.
+// parkedFor returns how long the only parked session is kept.
 func (r *rig) parkedFor() time.Duration {
 	r.t.Helper()
 	r.await("parking", func() bool { _, parked := r.proxy.registry.Counts(); return parked == 1 })
@@ -29,7 +29,7 @@ func (r *rig) parkedFor() time.Duration {
 }
 
 func TestHowLongAFreshSessionWaits(t *testing.T) {
-	// readsReply reads the reply, and answers the WebSocket ping in front of it.
+	// readsReply reads the reply and answers the WebSocket ping before it.
 	readsReply := func(c *peer) { c.want(`40{"sid":"s"`) }
 	tests := []struct {
 		name string
@@ -77,7 +77,7 @@ func TestHowLongAFreshSessionWaits(t *testing.T) {
 	}
 }
 
-// A client that leaves a session behind that it surely has did not call disconnect() for all.
+// A client that certainly has the reply for one of its sessions did not call disconnect() on all of them.
 func TestFreshSessionWaitsAsLongAsItsSiblings(t *testing.T) {
 	r, s := newScriptedRig(t, nil)
 	c := r.dial()
@@ -90,7 +90,7 @@ func TestFreshSessionWaitsAsLongAsItsSiblings(t *testing.T) {
 	up.want("40/a,")
 	up.send(`40/a,{"sid":"a"}`)
 	r.await("the reply to be written", func() bool { return testutil.ToFloat64(r.metrics.Packets.Out) > 1 })
-	c.sayClose() // without having read it
+	c.sayClose() // without reading the reply
 	r.await("parking", func() bool { _, parked := r.proxy.registry.Counts(); return parked == 2 })
 	for _, s := range r.proxy.registry.OldestParked(2) {
 		if got := s.Expires.Sub(s.Since).Round(10 * time.Millisecond); got != 2*time.Minute {
@@ -99,7 +99,7 @@ func TestFreshSessionWaitsAsLongAsItsSiblings(t *testing.T) {
 	}
 }
 
-// A slow client's reply may be on its way for longer than a fast one's.
+// The reply may be in flight longer to a slow client than to a fast one.
 func TestReplyTimeFollowsTheRoundTrip(t *testing.T) {
 	for delay, want := range map[time.Duration]time.Duration{
 		0:                      minReplyTime,
@@ -114,7 +114,7 @@ func TestReplyTimeFollowsTheRoundTrip(t *testing.T) {
 	}
 }
 
-// write sends one message whose connection may end meanwhile.
+// write sends one message and ignores errors, because the connection may end meanwhile.
 func (p *peer) write(message string) {
 	_ = wsutil.WriteMessage(p.conn, p.state, ws.OpText, []byte(message))
 }
@@ -124,7 +124,7 @@ func TestSessionWhoseReplyNeverLeftEndsWithItsClient(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, nil)
 			sid := r.pollingHandshake()
-			r.post(sid, "40") // no poll waits for the reply
+			r.post(sid, "40") // without a poll the reply stays queued
 			r.await("the session", func() bool { live, _ := r.proxy.registry.Counts(); return live == 1 })
 			r.post(sid, end)
 			r.awaitNothing()
@@ -145,14 +145,14 @@ func TestServerMayAnswerACONNECTWhoseClientHasGone(t *testing.T) {
 		defer r.proxy.mu.Unlock()
 		return len(r.proxy.clients) == 0
 	})
-	up.send("2") // the link is still there
+	up.send("2") // the link is still open
 	up.want("3")
 	up.send(`40{"sid":"s"}`)
 	up.wantEnd()
 	r.awaitNothing()
 }
 
-// pollingHandshake opens a client by polling, and returns its sid.
+// pollingHandshake opens a client over polling and returns its sid.
 func (r *rig) pollingHandshake() string {
 	r.t.Helper()
 	body := r.request(http.MethodGet, "?EIO=4&transport=polling", "")

@@ -21,23 +21,25 @@ import (
 	"github.com/holdfast/holdfast/metrics"
 )
 
-// keptFor is how long a session waits for its client.
+// keptFor is the configured max_disconnection_duration.
 const keptFor = 2 * time.Minute
 
-// maxChoices keeps a run to some seconds.
+// maxChoices limits a run to a few seconds.
 const maxChoices = 2000
 
-// noticed is when holdfast has noticed at the latest that a page has left a connection: its heartbeat's time.
+// noticed is how long the heartbeat takes at most to detect that a page left a connection.
 const noticed = 45 * time.Second
 
-// rogue is the page whose both ends send anything.
+// rogue is the name of a page whose connections send garbage on both ends.
 const rogue = "rogue"
 
-// FuzzProxy lets pages and an application talk through a whole Server, at random: events of all kinds both ways, connections
-// cut anywhere, also inside a frame, new ones while the old is still open, stalls, disconnects, links that die, time that
-// passes, and beside them connections on which both ends send garbage. A naive model says what must come of it: what a page
-// has of a session is what the application sent, once and in order; the application sees neither drops nor halves of packets;
-// sessions live as long as they should and no longer.
+// FuzzProxy lets pages and an application talk through a whole Server at random. They send events of all
+// kinds both ways. Connections are cut anywhere, even inside a frame, and new ones open while the old one
+// is still open. Pages stall and disconnect, links die, and time passes. Other connections send garbage on
+// both ends.
+//
+// A naive model checks the outcome. A page gets the events of a session once and in order. The application
+// sees neither drops nor partial packets. Sessions live exactly as long as they should.
 func FuzzProxy(f *testing.F) {
 	for seed := range uint64(8) {
 		choices := make([]byte, 600)
@@ -62,17 +64,17 @@ func FuzzProxy(f *testing.F) {
 	})
 }
 
-// model is a Server between pages and an application, and what is known of them.
+// model is a Server between pages and an application, and the expected state of both.
 type model struct {
 	t                *testing.T
 	choices          []byte
-	parkOnDisconnect bool // the sessions of those that leave
+	parkOnDisconnect bool // recovery.on_client_disconnect is park
 	proxy            *Server
 	metrics          *metrics.Metrics
 	front            *http.Server
-	conns            chan net.Conn // to the front
+	conns            chan net.Conn // accepted by front
 
-	mu      sync.Mutex // guards the fields below, and all that pages and sockets keep
+	mu      sync.Mutex // guards the fields below and those of pages and sockets
 	pages   map[string]*page
 	links   []*upstreamLink
 	sockets []*socket
@@ -103,11 +105,11 @@ func newModel(t *testing.T, parkOnDisconnect bool) *model {
 		t.Fatal(err)
 	}
 	m.front = &http.Server{Handler: m.proxy}
-	go m.front.Serve(modelListener{m}) //nolint:errcheck // until drain closes it
+	go m.front.Serve(modelListener{m}) //nolint:errcheck // returns when drain closes it
 	return m
 }
 
-// choice takes one of n from the fuzzer.
+// choice returns the fuzzer's next choice, less than n.
 func (m *model) choice(n int) int {
 	if len(m.choices) == 0 {
 		return 0
@@ -156,7 +158,7 @@ func (m *model) step() {
 	}
 }
 
-// emit lets the application send an event to a page's session.
+// emit makes the application send an event to a page's session.
 func (m *model) emit(sp *space, kind int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -182,7 +184,7 @@ func (m *model) emit(sp *space, kind int) {
 	}
 }
 
-// send lets a page send an event.
+// send makes a page send an event.
 func (m *model) send(s *space, kind int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -231,7 +233,7 @@ func (m *model) cut(p *page, how int) {
 	w.close()
 }
 
-// cutAfter cuts the connection within what comes next.
+// cutAfter cuts the connection after the page has read n more bytes.
 func (p *page) cutAfter(n int) {
 	p.m.mu.Lock()
 	defer p.m.mu.Unlock()
@@ -249,7 +251,7 @@ func (p *page) stall(on bool) {
 	}
 }
 
-// disconnect lets the application disconnect a page's socket.
+// disconnect makes the application disconnect a page's socket.
 func (m *model) disconnect(sp *space) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -261,7 +263,7 @@ func (m *model) disconnect(sp *space) {
 	}
 }
 
-// leave lets a page disconnect from a namespace.
+// leave makes a page disconnect from a namespace.
 func (m *model) leave(s *space) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -271,12 +273,14 @@ func (m *model) leave(s *space) {
 	}
 }
 
-// again lets a page connect to a namespace that it left.
+// again makes a page connect to a namespace that it left.
 func (m *model) again(s *space) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if s.page.conn != nil && s.left && s.asked == "" {
-		if twice := m.choice(4); !m.parkOnDisconnect && twice > 1 { // disconnect() before the reply, of which nothing is sent, and connect()
+		// Two CONNECTs: before the first reply the page calls disconnect(), which sends nothing, and
+		// connect().
+		if twice := m.choice(4); !m.parkOnDisconnect && twice > 1 {
 			first, second := s.connectPacket(""), s.connectPacket("")
 			if twice == 3 {
 				second = s.connectPacket(`"other":"auth"`)
@@ -286,7 +290,8 @@ func (m *model) again(s *space) {
 		}
 		s.connect()
 		if from := m.socket(s.sid); from != nil && m.parkOnDisconnect {
-			for i := range from.sent { // this connection may be stalled, or be cut within what it is sent
+			// This connection may be stalled or cut, so any event may have been in flight on it.
+			for i := range from.sent {
 				from.sent[i].attached = true
 			}
 		}
@@ -312,7 +317,7 @@ func (m *model) killLink(p *page) {
 	}
 }
 
-// pass lets time pass, with the server's heartbeat.
+// pass advances the clock, with the server's heartbeat.
 func (m *model) pass(d time.Duration) {
 	const step = 5 * time.Second
 	for range (d + step - 1) / step {
@@ -341,7 +346,7 @@ func (m *model) pass(d time.Duration) {
 	}
 }
 
-// nasty is what both ends of the rogue connections send, beside bytes of the fuzzer's.
+// nasty are the messages that rogue connections send, besides bytes of the fuzzer.
 var nasty = []string{
 	"40", "40/a,", `40{"pid":"hfx","offset":"hfy"}`, `40{"pid":1}`, "41", "41/a", "42[]", "42", `42["c",1]`, `43[1]`, `430[]`,
 	`451-["c",{"_placeholder":true,"num":0}]`, `459999999999-["c"]`, `4520-["c"]`, `461-1[{}]`, "44", "1", "2", "3", "5", "6",
@@ -349,7 +354,7 @@ var nasty = []string{
 	`0{"sid":"x","upgrades":[],"pingInterval":1,"pingTimeout":1}`, `42/a,["c",1]`, `42/nowhere,["c",1]`, "47", "\xff",
 }
 
-// rogue opens a connection whose ends send garbage.
+// rogue opens a connection and sends garbage from both ends.
 func (m *model) rogue() {
 	w := m.dialFront(rogue, func(*wire, string, bool) {}, func(*wire) {})
 	m.mu.Lock()
@@ -378,7 +383,7 @@ func (m *model) rogue() {
 	}
 }
 
-// drain lets all pages come back and have everything, and ends it all.
+// drain brings all pages back, checks that they got everything, and shuts down.
 func (m *model) drain() {
 	for _, p := range m.pages {
 		p.stall(false)
@@ -402,7 +407,7 @@ func (m *model) drain() {
 			}
 			for n := sp.last; n < len(s.sent); n++ {
 				if e := s.sent[n]; !e.asks || !e.attached {
-					m.t.Errorf("%s%s never got event %d of %d", p.name, sp.name, n+1, len(s.sent))
+					m.t.Errorf("%s%s did not get event %d of %d", p.name, sp.name, n+1, len(s.sent))
 				}
 			}
 		}
@@ -421,7 +426,7 @@ func (m *model) drain() {
 	if live, parked := m.proxy.registry.Counts(); live+parked != 0 || m.proxy.budget.Bytes() != 0 {
 		m.t.Errorf("%d live, %d parked sessions, %d bytes are left", live, parked, m.proxy.budget.Bytes())
 	}
-	_ = m.front.Close() // nothing is served any more
+	_ = m.front.Close() // the run is over
 	for _, w := range m.wires {
 		w.close()
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/holdfast/holdfast/internal/engineio"
 )
 
-// The next client of the origin is a stranger: it gets nothing that was for the first only.
-func TestLazyAnswersReplayNothingThatIsForOneClient(t *testing.T) {
+// Another client of the origin must not get headers that were meant for the first client only.
+func TestCachedAnswersOmitHeadersForOneClient(t *testing.T) {
 	a := newHandshakeCache()
 	req := engineio.Request{Path: "/socket.io/", Header: http.Header{"Origin": {"https://example.org"}}}
 	header := http.Header{
@@ -38,6 +38,6 @@ func TestLazyAnswersReplayNothingThatIsForOneClient(t *testing.T) {
 		t.Errorf("replayed %v, want %v", names, want)
 	}
 	if len(header) != 16 {
-		t.Error("the first client's own answer has lost headers")
+		t.Error("the first client's own answer lost headers")
 	}
 }

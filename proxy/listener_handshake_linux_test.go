@@ -17,8 +17,8 @@ import (
 	"github.com/holdfast/holdfast/internal/limit"
 )
 
-// Nobody is asked any longer for a client that has gone, or whose bytes nobody takes.
-func TestClientGoesWhileTheUpstreamIsAsked(t *testing.T) {
+// When a client closes its connection, its upstream handshake is cancelled.
+func TestClientClosesDuringTheUpstreamHandshake(t *testing.T) {
 	url, _, asked, _ := slowUpstream(t)
 	r := newRig(t, func(c *config.Config) { c.Upstream.URL = url })
 	ln := r.listen("tcp", "127.0.0.1:0", true)
@@ -36,16 +36,16 @@ func TestClientGoesWhileTheUpstreamIsAsked(t *testing.T) {
 		end(k)
 		select {
 		case <-upstream.Done():
-		case <-time.After(5 * time.Second): // the handshake's time is 10 s
-			t.Error("the upstream is still asked")
+		case <-time.After(5 * time.Second): // less than the handshake timeout of 10 s
+			t.Error("the upstream handshake was not cancelled")
 		}
 		k.wantEnd()
 		r.awaitNoConnections(ln)
 	}
 }
 
-// What comes behind a handshake while that waits is the WebSocket's.
-func TestBytesBehindAHandshakeThatWaits(t *testing.T) {
+// Bytes that arrive while the handshake waits for the upstream belong to the WebSocket.
+func TestBytesAfterAPendingHandshake(t *testing.T) {
 	url, s, asked, answer := slowUpstream(t)
 	r := newRig(t, func(c *config.Config) { c.Upstream.URL = url })
 	ln := r.listen("tcp", "127.0.0.1:0", true)
@@ -64,7 +64,7 @@ func TestBytesBehindAHandshakeThatWaits(t *testing.T) {
 	r.awaitNoConnections(ln)
 }
 
-// Shutdown lets handshakes end that have begun, and those who are only now asking are told.
+// Shutdown waits for handshakes under way and refuses new ones.
 func TestShutdownAwaitsHandshakes(t *testing.T) {
 	url, _, asked, answer := slowUpstream(t)
 	r := newRig(t, func(c *config.Config) { c.Upstream.URL = url })
@@ -83,7 +83,7 @@ func TestShutdownAwaitsHandshakes(t *testing.T) {
 	late := newTalk(t, ln)
 	late.say(openHead)
 	if got := late.answer("GET"); !strings.HasPrefix(got, "HTTP/1.1 503") || !strings.Contains(got, "close") {
-		t.Errorf("a late one got %s", got)
+		t.Errorf("a handshake during the shutdown got %s", got)
 	}
 	late.wantEnd()
 	late.conn.Close()
@@ -94,7 +94,7 @@ func TestShutdownAwaitsHandshakes(t *testing.T) {
 	}
 	answer <- struct{}{}
 	if got := k.answer("GET"); !strings.HasPrefix(got, "HTTP/1.1 101") {
-		t.Errorf("the one under way got %s", got)
+		t.Errorf("the handshake under way got %s", got)
 	}
 	cancel()
 	<-stopped
@@ -102,7 +102,7 @@ func TestShutdownAwaitsHandshakes(t *testing.T) {
 	r.awaitNoConnections(ln)
 }
 
-// Refusals without net/http say what they say with it.
+// Without net/http, refusals are the same as with it.
 func TestListenerRefusesLikeNetHTTP(t *testing.T) {
 	refusing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("X-Why", "because")
@@ -138,11 +138,11 @@ func TestListenerRefusesLikeNetHTTP(t *testing.T) {
 				return k.answer("GET")
 			}
 			loop, plain := r.listen("tcp", "127.0.0.1:0", true), r.listen("tcp", "127.0.0.1:0", false)
-			for range limit.BurstSeconds { // the rate's, for the last case
+			for range limit.BurstSeconds { // exhausts the rate limit in the last case
 				ask(plain)
 			}
 			got, want := ask(loop), ask(plain)
-			unclosed := func(s string) string { return strings.Replace(s, "Connection: close\n", "", 1) } // here always
+			unclosed := func(s string) string { return strings.Replace(s, "Connection: close\n", "", 1) } // net/http may omit it
 			if unclosed(got) != unclosed(want) || !strings.HasPrefix(got, "HTTP/1.1 "+tt.want) {
 				t.Errorf("answer\n%s\nwant\n%s", got, want)
 			}
@@ -150,7 +150,7 @@ func TestListenerRefusesLikeNetHTTP(t *testing.T) {
 	}
 }
 
-// A panic in the loop, or in a handshake, ends its connection only.
+// A panic in the loop or in a handshake closes only its own connection.
 func TestListenerConfinesPanics(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -160,7 +160,7 @@ func TestListenerConfinesPanics(t *testing.T) {
 		{"when a connection is accepted", func(settings) *settings { return nil }, ""},
 		{"when something has come", func(settings) *settings { return nil }, "GET /"},
 		{"when a handshake is answered", func(s settings) *settings {
-			s.handshakeRate = new(limit.AddressRate) // panics
+			s.handshakeRate = new(limit.AddressRate) // panics when used
 			return &s
 		}, openHead},
 	} {
@@ -191,7 +191,7 @@ func TestListenerConfinesPanics(t *testing.T) {
 			}
 			other.say(openHead)
 			if got := other.answer("GET"); !strings.HasPrefix(got, "HTTP/1.1 101") {
-				t.Errorf("another got %s", got)
+				t.Errorf("another connection got %s", got)
 			}
 			other.conn.Close()
 			r.awaitNoConnections(ln)

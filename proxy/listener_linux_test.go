@@ -26,7 +26,7 @@ const (
 	upgradeLines = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 )
 
-// with is openHead with another text in place of one.
+// with returns openHead with one text replaced by another.
 func with(old, text string) string {
 	if !strings.Contains(openHead, old) {
 		panic(old)
@@ -34,7 +34,7 @@ func with(old, text string) string {
 	return strings.Replace(openHead, old, text, 1)
 }
 
-// maxHeadBytes is the size of a head that package accept reads.
+// maxHeadBytes is the largest head that package accept reads itself.
 const maxHeadBytes = 8 << 10
 
 // watchedListener counts the connections that package accept passes to net/http.
@@ -51,7 +51,7 @@ func (l *watchedListener) Accept() (net.Conn, error) {
 	return c, err
 }
 
-// listen serves the rig's proxy once more, as the command does: with an event loop, or by net/http alone.
+// listen serves the rig's proxy on another listener, with an event loop or with net/http alone.
 func (r *rig) listen(network, address string, loop bool) *watchedListener {
 	r.t.Helper()
 	if loop && loopIsOff {
@@ -70,16 +70,16 @@ func (r *rig) listen(network, address string, loop bool) *watchedListener {
 	watched := &watchedListener{Listener: r.proxy.Listener(ln, !loop).(*accept.Listener)}
 	go func() {
 		defer close(served)
-		_ = srv.Serve(watched) // until Close
+		_ = srv.Serve(watched) // returns after Close
 	}()
 	r.t.Cleanup(func() {
-		_ = srv.Close() // it is stopped in any case
+		_ = srv.Close() // stops it whatever it returns
 		<-served
 	})
 	return watched
 }
 
-// talk is a connection to a listener, that the test speaks for.
+// talk is a client's connection to a listener, driven by the test.
 type talk struct {
 	t    *testing.T
 	conn net.Conn
@@ -106,10 +106,11 @@ func (k *talk) say(s string) {
 	}
 }
 
-// changing are values that are others in each answer.
+// changing matches values that differ between answers.
 var changing = regexp.MustCompile(`(?m)^Date: .*$|"sid":"[^"]*"`)
 
-// answer is the next answer to a request of this method, without what changes; or why there is none.
+// answer reads the answer to a request with this method and removes values that differ between answers. If
+// there is none, it returns the error's text.
 func (k *talk) answer(method string) string {
 	resp, err := http.ReadResponse(k.br, &http.Request{Method: method})
 	if err != nil {
@@ -124,11 +125,11 @@ func (k *talk) answer(method string) string {
 	if resp.StatusCode == http.StatusContinue {
 		return "continue"
 	}
-	resp.Header.Del("Connection") // net/http writes it for some of its own answers only; Close is what it means
+	resp.Header.Del("Connection") // net/http writes it for some answers only; resp.Close has the meaning
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		resp.Header.Set("Connection", "Upgrade")
 	}
-	_ = resp.Header.Write(&b) // a Builder takes all
+	_ = resp.Header.Write(&b) // a Builder never fails
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		body, _ := io.ReadAll(resp.Body)
 		fmt.Fprintf(&b, "%d %s", len(body), body)
@@ -136,7 +137,7 @@ func (k *talk) answer(method string) string {
 	return changing.ReplaceAllString(b.String(), "-")
 }
 
-// wantEnd reads until the other end closes.
+// wantEnd reads until the other end closes the connection.
 func (k *talk) wantEnd() {
 	k.t.Helper()
 	if _, err := io.Copy(io.Discard, k.br); isTimeout(err) {
@@ -144,12 +145,12 @@ func (k *talk) wantEnd() {
 	}
 }
 
-// Requests get the answers that net/http gives, whoever serves them. Handshakes as clients write them are served without
-// net/http, and whatever is odd goes to net/http.
+// Requests get the same answers with and without net/http. Handshakes in the form that clients write are
+// served without net/http. Unusual ones go to net/http.
 func TestListenerAnswersLikeNetHTTP(t *testing.T) {
 	r := newRig(t, nil)
 	loop, plain := r.listen("tcp", "127.0.0.1:0", true), r.listen("tcp", "127.0.0.1:0", false)
-	client := r.client() // by WebSocket
+	client := r.client() // over WebSocket
 	sid := r.byOrder(1).sock.SID()
 	r.socket(0)
 	for _, tt := range []struct {
@@ -254,7 +255,7 @@ func TestListenerAnswersLikeNetHTTP(t *testing.T) {
 			method, _, _ := strings.Cut(tt.head, " ")
 			ask := func(ln net.Listener) string {
 				k := newTalk(t, ln)
-				_, _ = io.WriteString(k.conn, tt.head) // it may be refused before it is read
+				_, _ = io.WriteString(k.conn, tt.head) // fails if it is refused before all is read
 				return k.answer(method)
 			}
 			passed := loop.passed.Load()
@@ -263,7 +264,8 @@ func TestListenerAnswersLikeNetHTTP(t *testing.T) {
 				t.Errorf("served without net/http: %v, want %v", simple, tt.simple)
 			}
 			want := ask(plain)
-			if tt.simple && !strings.HasPrefix(want, "HTTP/1.1 101") { // a refused upgrade ends the connection, here always
+			// The loop always closes the connection after a refused upgrade, net/http only after some.
+			if tt.simple && !strings.HasPrefix(want, "HTTP/1.1 101") {
 				want = strings.Replace(want, "Connection: close\n", "", 1)
 				got = strings.Replace(got, "Connection: close\n", "", 1)
 			}
@@ -275,13 +277,13 @@ func TestListenerAnswersLikeNetHTTP(t *testing.T) {
 	client.Close()
 }
 
-// awaitNoConnections waits until none is counted any more.
+// awaitNoConnections waits until the listener counts no connections.
 func (r *rig) awaitNoConnections(ln *watchedListener) {
 	r.t.Helper()
 	r.await("no connections to be counted", func() bool { return ln.Connections() == 0 })
 }
 
-// Heads may come in any pieces; where they end is found without looking at all again.
+// A head may arrive in any pieces.
 func TestHeadsInPieces(t *testing.T) {
 	r := newRig(t, func(c *config.Config) { c.Limits.ReadHeaderTimeout = time.Minute })
 	ln := r.listen("tcp", "127.0.0.1:0", true)
@@ -298,8 +300,9 @@ func TestHeadsInPieces(t *testing.T) {
 	r.awaitNoConnections(ln)
 }
 
-// The time for a head is the same, whoever reads it, and not longer where both do.
-func TestHeadsThatDoNotCome(t *testing.T) {
+// The timeout for a head is the same with and without net/http. It does not start again when a connection
+// is passed to net/http.
+func TestHeadTimeout(t *testing.T) {
 	const limit = 2 * time.Second
 	r := newRig(t, func(c *config.Config) { c.Limits.ReadHeaderTimeout = limit })
 	var wg sync.WaitGroup
@@ -308,7 +311,7 @@ func TestHeadsThatDoNotCome(t *testing.T) {
 			{""},
 			{"G"},
 			{openHead[:len(openHead)-2]},
-			{"", "POST"}, // for net/http, late
+			{"", "POST"}, // goes to net/http late
 			{"GE", "X"},
 			{"GET /", strings.Repeat("x", maxHeadBytes)},
 		} {
@@ -316,7 +319,7 @@ func TestHeadsThatDoNotCome(t *testing.T) {
 				start := time.Now()
 				k := newTalk(t, ln)
 				for i, p := range pieces {
-					time.Sleep(time.Until(start.Add(time.Duration(i) * limit * 8 / 10))) // what takes time is what is tested
+					time.Sleep(time.Until(start.Add(time.Duration(i) * limit * 8 / 10))) // the test is about real time
 					k.say(p)
 				}
 				k.wantEnd()
@@ -329,8 +332,8 @@ func TestHeadsThatDoNotCome(t *testing.T) {
 	wg.Wait()
 }
 
-// Who says nothing takes a little memory, and no goroutine.
-func TestWaitingConnectionsTakeLittle(t *testing.T) {
+// A silent connection takes little memory and no goroutine.
+func TestSilentConnectionsTakeLittleMemory(t *testing.T) {
 	const n = 400
 	r := newRig(t, func(c *config.Config) { c.Limits.ReadHeaderTimeout = time.Minute })
 	ln := r.listen("tcp", "127.0.0.1:0", true)
@@ -354,7 +357,7 @@ func TestWaitingConnectionsTakeLittle(t *testing.T) {
 		}
 	}
 	r.await("the connections", func() bool { return ln.Connections() == n })
-	if got := (heap() - memory) / n; got > 3<<10 { // with the test's own ends
+	if got := (heap() - memory) / n; got > 3<<10 { // includes the test's own ends
 		t.Errorf("a connection takes %d bytes", got)
 	} else {
 		t.Logf("a connection takes %d bytes", got)
@@ -364,8 +367,8 @@ func TestWaitingConnectionsTakeLittle(t *testing.T) {
 	}
 }
 
-// Each connection counts while it is open, and once, whatever becomes of it.
-func TestConnectionsAreCountedOff(t *testing.T) {
+// Each connection counts once while it is open, and no longer after its end, however it ends.
+func TestClosedConnectionsNoLongerCount(t *testing.T) {
 	r := newRig(t, func(c *config.Config) {
 		c.Limits.ReadHeaderTimeout = 300 * time.Millisecond
 		c.Limits.MaxConnections = 5
@@ -387,7 +390,7 @@ func TestConnectionsAreCountedOff(t *testing.T) {
 		{"a bad request", func(k *talk) { k.say("x\r\n\r\n"); k.answer("GET"); k.wantEnd() }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			for range 6 { // more than there may be at a time
+			for range 6 { // more than the limit
 				tt.do(newTalk(t, ln))
 				r.awaitNoConnections(ln)
 			}
@@ -398,7 +401,7 @@ func TestConnectionsAreCountedOff(t *testing.T) {
 	}
 	newTalk(t, ln).wantEnd()
 	if !strings.Contains(r.logs.String(), "limit reached") {
-		t.Error("the log does not say so")
+		t.Error("the refusal was not logged")
 	}
 	r.awaitNoConnections(ln)
 }

@@ -13,11 +13,11 @@ import (
 	"github.com/holdfast/holdfast/internal/config"
 )
 
-// A connection that is passed to net/http is read whole, from its first byte, whatever it is used for.
+// net/http reads a connection that is passed to it from the first byte, for every kind of request.
 func TestListenerPassesConnectionsWhole(t *testing.T) {
 	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
-		case "/ws": // another protocol's WebSocket: an echo
+		case "/ws": // a WebSocket of another protocol, which echoes
 			conn, rw, err := http.NewResponseController(w).Hijack()
 			if err != nil {
 				t.Error(err)
@@ -57,7 +57,7 @@ func TestListenerPassesConnectionsWhole(t *testing.T) {
 				}
 				k.say(body)
 				got := "continue"
-				for got == "continue" { // the upstream's, too
+				for got == "continue" { // the upstream sends one as well
 					got = k.answer("POST")
 				}
 				if !strings.Contains(got, sum) {
@@ -95,7 +95,7 @@ func TestListenerPassesConnectionsWhole(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer func() {
-					k.conn.Close() // or Close would read on
+					k.conn.Close() // before Close, which would read on
 					resp.Body.Close()
 				}()
 				event := make([]byte, len("data: 1\n\n"))

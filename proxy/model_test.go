@@ -8,40 +8,40 @@ import (
 	"time"
 )
 
-// page is a client's application over all its connections: what a browser's tab would know.
+// page is a client application across all its connections. It knows what a browser tab would know.
 type page struct {
 	m      *model
 	name   string
 	conn   *wire // nil while it is away
 	away   time.Time
-	wires  []*wire // of all its connections
-	stale  bool    // it read nothing for a while: holdfast may have given it up since
+	wires  []*wire // all its connections
+	stale  bool    // it stalled, so holdfast may have closed its connection since
 	spaces map[string]*space
-	sent   int // events, numbered from 1
+	sent   int // number of the last event sent, from 1
 }
 
-// space is a page's socket of one namespace.
+// space is a page's socket for one namespace.
 type space struct {
 	page     *page
 	name     string
 	pid, sid string
 	offset   string
 	last     int       // number of the last event of this sid
-	asked    string    // pid in the CONNECT that waits for its reply; "-" for none
-	partial  *received // a binary event without all its attachments
-	left     bool      // it sent a DISCONNECT, or got one
-	aside    []string  // events that came between its CONNECT and the reply
-	shown    bool      // the page has sent something in this session, or resumed it
-	doubtful bool      // it closed its connection in order before that: holdfast cannot know that it had the reply
+	asked    string    // pid in the CONNECT that waits for its reply, or "-" if it has none
+	partial  *received // a binary event that misses attachments
+	left     bool      // it sent or got a DISCONNECT
+	aside    []string  // events that arrived between its CONNECT and the reply
+	shown    bool      // it sent something in this session or resumed it, so it has the reply
+	doubtful bool      // it closed its connection cleanly before that: holdfast cannot tell if it has the reply
 }
 
-// received is an event as it stands on the wire.
+// received is an event as it is encoded, with the number of attachments that are missing.
 type received struct {
 	packet string
 	need   int
 }
 
-// socket is the application's end of a session: the server's.
+// socket is the application's end of a session.
 type socket struct {
 	link    *upstreamLink
 	space   string
@@ -53,29 +53,30 @@ type socket struct {
 	dropped bool
 }
 
-// emitted is an event of the server's.
+// emitted is an event that the server sent.
 type emitted struct {
 	asks     bool
-	attached bool // a connection was there when it was emitted, and may have had it
+	attached bool // the page was connected then and may have received it
 }
 
-// upstreamLink is a connection that holdfast made to the server.
+// upstreamLink is the server's end of a link.
 type upstreamLink struct {
 	*wire
 	page    string
 	spaces  map[string]*socket
-	dropped map[string]bool // namespaces that the application disconnected, which the page may not know yet
+	dropped map[string]bool // namespaces that the application disconnected; the page may not know yet
 	partial *received
 }
 
-// must fails the test unless ok; the connections' readers call it too.
+// must fails the test unless ok. Any goroutine may call it.
 func (m *model) must(ok bool, format string, args ...any) {
 	if !ok {
 		m.t.Errorf(format, args...)
 	}
 }
 
-// parseEvent reads an event's arguments: ["n", number, ...] or ["c", number, ...]. It is of no name if it is none of these.
+// parseEvent parses an event's arguments: ["n", number, ...] or ["c", number, ...]. name is empty for
+// anything else.
 func parseEvent(packet string) (name string, number int, args []json.RawMessage) {
 	at := strings.IndexByte(packet, '[')
 	if at < 0 || json.Unmarshal([]byte(packet[at:]), &args) != nil || len(args) < 2 {
@@ -86,7 +87,7 @@ func parseEvent(packet string) (name string, number int, args []json.RawMessage)
 	return name, number, args
 }
 
-// split takes a packet's namespace out of its header: what is left is its type, with an ack id or attachments.
+// split splits a packet into its type, its namespace, and the rest with the ack id or attachments.
 func split(packet string) (kind, namespace, rest string) {
 	kind = packet[:1]
 	rest = packet[1:]
@@ -107,7 +108,7 @@ func prefix(namespace string) string {
 	return namespace + ","
 }
 
-// fromClient is the application: it gets what holdfast sends it.
+// fromClient is the application's handler for messages from holdfast.
 func (m *model) fromClient(l *upstreamLink, message string, binary bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -162,7 +163,7 @@ func (m *model) clientEvent(l *upstreamLink, packet string) {
 	}
 }
 
-// ended says that the application has seen a socket's disconnect.
+// ended records that the application saw a socket disconnect.
 func (m *model) ended(s *socket) {
 	s.alive = false
 	if s.dropped {
@@ -174,7 +175,7 @@ func (m *model) ended(s *socket) {
 	m.must(!kept, "the server lost %s%s, which could have come back", s.page, s.space)
 }
 
-// linkEnded says that a link is closed.
+// linkEnded records that a link closed.
 func (m *model) linkEnded(l *upstreamLink) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -188,12 +189,12 @@ func (m *model) linkEnded(l *upstreamLink) {
 	}
 }
 
-// fromServer is the page: it gets what holdfast sends it.
+// fromServer is the page's handler for messages from holdfast.
 func (p *page) fromServer(w *wire, message string, binary bool) {
 	p.m.mu.Lock()
 	defer p.m.mu.Unlock()
 	if p.conn != w {
-		return // it has a newer connection, or thinks itself offline
+		return // it has a newer connection, or believes it is offline
 	}
 	if binary {
 		for _, s := range p.spaces {
@@ -207,7 +208,7 @@ func (p *page) fromServer(w *wire, message string, binary bool) {
 			}
 			return
 		}
-		p.m.must(false, "%s got an attachment nobody announced", p.name)
+		p.m.must(false, "%s got an attachment that no event announced", p.name)
 		return
 	}
 	kind, namespace, rest := split(message)
@@ -251,16 +252,16 @@ func (s *space) connected(payload string) {
 	aside := s.aside
 	s.aside = nil
 	for _, packet := range aside {
-		if recovered { // else they are another session's, and nobody knows by them what it has
+		if recovered { // otherwise they belong to another session and say nothing about this one
 			s.handle(packet)
 		}
 	}
 }
 
-// handle handles a whole event: it must be the next one of its socket's.
+// handle handles a complete event, which must be the next one of its socket.
 func (s *space) handle(packet string) {
 	m := s.page.m
-	if m.parkOnDisconnect && s.left { // as socket.io-client
+	if m.parkOnDisconnect && s.left { // as in socket.io-client
 		if s.asked != "" {
 			s.aside = append(s.aside, packet)
 		}
@@ -282,7 +283,7 @@ func (s *space) handle(packet string) {
 	var offset string
 	_ = json.Unmarshal(args[len(args)-1], &offset)
 	if asks := from.sent[number-1].asks; asks {
-		m.must(!strings.HasPrefix(offset, "hf"), "an event that asks bears an offset")
+		m.must(!strings.HasPrefix(offset, "hf"), "an event with an acknowledgement has an offset")
 	} else {
 		m.must(strings.HasPrefix(offset, "hf"), "event %.80q without an offset", packet)
 		s.offset = offset
@@ -300,7 +301,7 @@ func (m *model) socket(sid string) *socket {
 // connect sends a CONNECT, which asks for recovery if there was a session.
 func (s *space) connect() { s.page.conn.write(text(s.connectPacket(""))) }
 
-// connectPacket is the CONNECT; auth is what it has beside the library's own keys.
+// connectPacket returns the CONNECT. auth is added to the keys of the client library.
 func (s *space) connectPacket(auth string) string {
 	s.partial = nil
 	s.asked = "-"
@@ -322,7 +323,7 @@ func (s *space) connectPacket(auth string) string {
 	return "40" + prefix(s.name) + payload
 }
 
-// come opens a new connection, whatever became of the former one.
+// come opens a new connection, even if the previous one is still open.
 func (p *page) come() {
 	p.gone()
 	w := p.m.dialFront(p.name, func(w *wire, message string, binary bool) { p.fromServer(w, message, binary) }, p.lost)
@@ -337,13 +338,13 @@ func (p *page) come() {
 	}
 }
 
-// connected reports whether holdfast may take the page for connected; m.mu is held.
+// connected reports whether holdfast may believe that the page is connected. m.mu must be held.
 func (p *page) connected() bool {
 	p.wires = slices.DeleteFunc(p.wires, (*wire).closed)
 	return len(p.wires) > 0
 }
 
-// gone says that the page believes itself offline.
+// gone records that the page believes it is offline.
 func (p *page) gone() {
 	p.m.mu.Lock()
 	defer p.m.mu.Unlock()
@@ -354,12 +355,13 @@ func (p *page) gone() {
 	for _, s := range p.spaces {
 		s.partial = nil
 		s.asked = ""
-		// A client would keep them for its next connection. If its DISCONNECT was lost with this one no proxy can tell.
+		// A real client keeps them for its next connection. If its DISCONNECT was lost with this one, no
+		// proxy can tell.
 		s.aside = nil
 	}
 }
 
-// lost says that a connection has ended, from the page's point of view.
+// lost records that the page saw a connection end.
 func (p *page) lost(w *wire) {
 	p.m.mu.Lock()
 	current := p.conn == w

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// namespaced is what a byNamespace and a snapshot have in common.
+// namespaced are the methods that byNamespace and snapshot share.
 type namespaced interface {
 	get(namespace string) int
 	set(namespace string, value int)
@@ -39,7 +39,7 @@ func TestSnapshot(t *testing.T) {
 
 func testNamespaced(t *testing.T, m namespaced, values func() []int) {
 	t.Helper()
-	m.remove("/") // is no error
+	m.remove("/") // is not an error
 	m.set("/", 1)
 	m.set("/chat", 2)
 	m.set("", 3)
@@ -60,7 +60,7 @@ func TestNamespacesThatEndedAreForgottenOldestFirst(t *testing.T) {
 		s.set(string(rune('a'+v)), v)
 		s.trim(4, ended)
 	}
-	if got, want := s.all(), []int{0, 2, 4, 6, 8}; !slices.Equal(got, want) { // what has not ended stays
+	if got, want := s.all(), []int{0, 2, 4, 6, 8}; !slices.Equal(got, want) { // entries that have not ended stay
 		t.Errorf("kept %v, want %v", got, want)
 	}
 	s.trim(100, ended)

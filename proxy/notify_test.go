@@ -9,7 +9,7 @@ import (
 func TestSuspect(t *testing.T) {
 	n := newNotifier(config.Notify{Parked: "client_parked", Resumed: "zurück"})
 	for data, want := range map[string]bool{
-		// Events of other names, and what is no event.
+		// Events with other names, and messages that are not events.
 		`2["news"]`:                 false,
 		`2/chat,17["client_parke"]`: false,
 		`2["x","client_parked"]`:    false,
@@ -20,10 +20,10 @@ func TestSuspect(t *testing.T) {
 		`3/chat,1["client_parked"]`: false,
 		`4{"message":1}`:            false,
 		`61-1["client_parked"]`:     false,
-		`{"event":"client_parked"}`: false, // another parser's
+		`{"event":"client_parked"}`: false, // of another parser
 		`hello`:                     false,
 		``:                          false,
-		// The names, in each way to write them.
+		// The reserved names, in every way to write them.
 		`2["client_parked"]`:             true,
 		`2["zurück",{"away":1}]`:         true,
 		`2["zur\u00fcck"]`:               true,
@@ -34,13 +34,13 @@ func TestSuspect(t *testing.T) {
 		`50-["client_parked"]`:           true,
 		`51-/chat,3["client_parked"]`:    true,
 		"2[\n\t\"client_parked\"]":       true,
-		// What a server may make the name of.
+		// Values that a server may convert to a reserved name.
 		`2[["client_parked"]]`:               true,
 		`51-[{"_placeholder":true,"num":0}]`: true,
 		`2['client_parked']`:                 true,
 		`2[null]`:                            true,
 		`2[]`:                                true,
-		// What a server may read as an event, and we do not.
+		// Messages that a server may read as events, although holdfast does not.
 		`2 ["client_parked"]`:       true,
 		`2 1["client_parked"]`:      true,
 		`5-["client_parked"]`:       true,
@@ -54,6 +54,6 @@ func TestSuspect(t *testing.T) {
 		}
 	}
 	if (*notifier)(nil).suspect([]byte(`2["client_parked"]`)) || newNotifier(config.Notify{}) != nil {
-		t.Error("without a name something is suspect")
+		t.Error("a message is suspect although no name is reserved")
 	}
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// recoveries reads holdfast_recoveries_total.
+// recoveries returns a value of holdfast_recoveries_total.
 func (r *rig) recoveries(result, why string) float64 {
 	r.t.Helper()
 	families, err := r.series.Gather()
@@ -43,7 +43,7 @@ func TestEveryEndOfATransportIsAParkingReason(t *testing.T) {
 	}
 }
 
-// A reason is the same word in metrics, log and status report.
+// A reason is the same word in metrics, the log and the status report.
 func TestReasonsAreTheSameEverywhere(t *testing.T) {
 	r := newRig(t, nil)
 	c := &client{srv: r.proxy, seq: 7}
@@ -107,7 +107,7 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-func TestAClientThatGoesIsNoFailureOfTheUpstream(t *testing.T) {
+func TestCancelledDialIsNoUpstreamFailure(t *testing.T) {
 	r := newRig(t, nil)
 	r.proxy.dialled(&url.Error{Op: "Get", URL: "http://upstream/", Err: context.Canceled}, 0)
 	if u := r.proxy.Status().Upstream; u.Health != status.HealthUnknown {
@@ -119,7 +119,7 @@ func TestAClientThatGoesIsNoFailureOfTheUpstream(t *testing.T) {
 	}
 }
 
-func TestAPasswordInTheUpstreamsURLIsNotShown(t *testing.T) {
+func TestUpstreamPasswordIsNotShown(t *testing.T) {
 	if got := shownURL("http://user:secret@127.0.0.1:3000"); strings.Contains(got, "secret") {
 		t.Errorf("shown: %s", got)
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/holdfast/holdfast/internal/engineio"
 )
 
-// recorded is an upstream that keeps the bytes of each request and answers all with the same.
+// recorded is an upstream that records the bytes of each request and gives all the same answer.
 type recorded struct {
 	net.Listener
 	requests chan string
@@ -29,7 +29,7 @@ func newRecorded(t *testing.T, answer string) *recorded {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ln.Close() })
-	u := &recorded{ln, make(chan string, 16), answer} // more than a test sends before it looks
+	u := &recorded{ln, make(chan string, 16), answer} // more than a test sends before it reads them
 	go func() {
 		for {
 			conn, err := ln.Accept()
@@ -62,7 +62,7 @@ func (u *recorded) serve(conn net.Conn) {
 	}
 }
 
-// rawExchange writes a request and returns the first line of the answer.
+// rawExchange writes a request and returns the status line of the answer.
 func rawExchange(t *testing.T, url, request string) (status string) {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
@@ -70,7 +70,7 @@ func rawExchange(t *testing.T, url, request string) (status string) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(30 * time.Second)) // a test never needs as long
+	_ = conn.SetDeadline(time.Now().Add(30 * time.Second)) // longer than any test takes
 	if _, err := io.WriteString(conn, request); err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func splitRequest(request string) (line string, header []string, body string) {
 
 const emptyAnswer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
-// What is passed through reaches the upstream byte for byte: here the first line.
+// The request line of a passed-through request reaches the upstream byte for byte.
 func TestPassThroughKeepsTheTarget(t *testing.T) {
 	up := newRecorded(t, emptyAnswer)
 	r := newRig(t, func(c *config.Config) { c.Upstream.URL = "http://" + up.Addr().String() })
@@ -127,7 +127,7 @@ func TestPassThroughKeepsTheTarget(t *testing.T) {
 	}
 }
 
-// A handshake is repeated upstream as it came.
+// A handshake reaches the upstream with the target that the client sent.
 func TestHandshakeKeepsTheTarget(t *testing.T) {
 	up := newRecorded(t, "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
 	r := newRig(t, func(c *config.Config) { c.Upstream.URL = "http://" + up.Addr().String() })
@@ -152,14 +152,14 @@ func TestHandshakeKeepsTheTarget(t *testing.T) {
 	}
 }
 
-// Headers arrive with the names and values that they had, but for what net/http does to all: names in their canonical form,
-// sorted, without blanks around the value; and for what belongs to one connection, or says where the request comes from.
+// Headers reach the upstream unchanged, with three exceptions. net/http sorts them, makes their names
+// canonical and trims their values. Headers of one connection are removed. Forwarding headers are set.
 func TestPassThroughKeepsHeaders(t *testing.T) {
 	up := newRecorded(t, emptyAnswer)
 	r := newRig(t, func(c *config.Config) { c.Upstream.URL = "http://" + up.Addr().String() })
 	tests := []struct {
 		name         string
-		header, want []string // want is the same where it is nil
+		header, want []string // nil want means want equals header
 		body         string
 	}{
 		{name: "none"},
@@ -203,7 +203,7 @@ func TestPassThroughKeepsHeaders(t *testing.T) {
 				want = append(want, "Content-Length: 0")
 			}
 			want = append(want, "Host: example.org", "X-Forwarded-For: 127.0.0.1", "X-Forwarded-Host: example.org", "X-Forwarded-Proto: http")
-			for i, h := range got { // duplicates stay in their order, all else is sorted
+			for i, h := range got { // duplicates keep their order, everything else is sorted
 				got[i] = strings.TrimRight(h, " ")
 			}
 			for i, h := range want {
@@ -223,7 +223,7 @@ func TestPassThroughKeepsHeaders(t *testing.T) {
 	}
 }
 
-// A target that net/http refuses is refused by it, and nothing of it reaches the upstream.
+// net/http refuses these targets, so they never reach the upstream.
 func TestTargetsThatNetHTTPRefuses(t *testing.T) {
 	up := newRecorded(t, emptyAnswer)
 	r := newRig(t, func(c *config.Config) { c.Upstream.URL = "http://" + up.Addr().String() })
@@ -239,7 +239,7 @@ func TestTargetsThatNetHTTPRefuses(t *testing.T) {
 	}
 }
 
-// What the upstream says of a sid that is holdfast's is not for the client; all else that it says is.
+// The upstream's refusal of holdfast's own sid is hidden from the client. Other responses pass unchanged.
 func TestHideUnknownSID(t *testing.T) {
 	for _, tt := range []struct {
 		name, method string

@@ -21,7 +21,7 @@ func TestInputIsResumedWhenTheLastReasonIsGone(t *testing.T) {
 	in := &input{}
 	p.add(in, congested)
 	p.add(in, redialing)
-	p.add(in, congested) // by another link
+	p.add(in, congested) // because of another link
 	p.remove(in, redialing)
 	p.remove(in, congested)
 	if !slices.Equal(in.calls, []string{"pause"}) || p.has(redialing) || !p.has(congested) {
@@ -34,11 +34,11 @@ func TestInputIsResumedWhenTheLastReasonIsGone(t *testing.T) {
 	}
 }
 
-// congest gives links more than their servers take, and lets the client see it.
+// congest sends more on the links than their servers read, and makes the client notice.
 func congest(r *rig, c *client, links ...*link) {
 	r.t.Helper()
 	for _, l := range links {
-		for range 12 { // more than kernels buffer
+		for range 12 { // more than kernel buffers hold
 			l.conn.Send([]byte(`2/nowhere,["`+strings.Repeat("x", 1<<20)+`"]`), nil)
 		}
 	}
@@ -52,7 +52,7 @@ func congest(r *rig, c *client, links ...*link) {
 		noted := slices.Contains(l.congested, c)
 		l.mu.Unlock()
 		if !noted {
-			r.t.Fatal("the server takes all: the test shows nothing")
+			r.t.Fatal("the server reads everything, so the link is not congested")
 		}
 	}
 }
@@ -63,7 +63,7 @@ func isCongested(l *link) bool {
 	return len(l.congested) > 0
 }
 
-// readUntil reads until the message is there, and returns what flag is then.
+// readUntil reads until the message arrives, and sends the value that flag has then.
 func (p *peer) readUntil(message string, flag *atomic.Bool) <-chan bool {
 	found := make(chan bool, 1)
 	go func() { // ends with the message or the connection
@@ -81,7 +81,7 @@ func (p *peer) readUntil(message string, flag *atomic.Bool) <-chan bool {
 	return found
 }
 
-// A link that takes data again does not undo that another takes none.
+// When one link is drained, a client with another congested link stays paused.
 func TestClientStaysPausedForItsOtherLink(t *testing.T) {
 	r, s := newScriptedRig(t, nil)
 	c, first, second := further(r, s)
@@ -96,8 +96,8 @@ func TestClientStaysPausedForItsOtherLink(t *testing.T) {
 	r.await("the first link to be drained", func() bool { return !isCongested(lb) })
 	select {
 	case <-arrived:
-		t.Fatal("the client is read, though its other link is congested")
-	case <-time.After(100 * time.Millisecond): // the other link's server takes nothing: nothing tells when to stop waiting
+		t.Fatal("the client is read although its other link is congested")
+	case <-time.After(100 * time.Millisecond): // the other server reads nothing, so no event ends this wait
 	}
 	drained.Store(true)
 	second.readUntil("", &drained)
@@ -106,8 +106,8 @@ func TestClientStaysPausedForItsOtherLink(t *testing.T) {
 	}
 }
 
-// A further primary link that was dialled does not undo that a link is congested.
-func TestClientStaysPausedAfterItsHomeWasDialled(t *testing.T) {
+// When another primary link was dialled, a client with a congested link stays paused.
+func TestClientStaysPausedAfterItsPrimaryLinkWasDialled(t *testing.T) {
 	r, s := newScriptedRig(t, nil)
 	c := r.dial()
 	first := s.accept()
@@ -130,7 +130,7 @@ func TestClientStaysPausedAfterItsHomeWasDialled(t *testing.T) {
 	arrived := second.readUntil(`42/a,["later"]`, &drained)
 	select {
 	case <-arrived:
-		t.Fatal("the client is read, though a link of its is congested")
+		t.Fatal("the client is read although one of its links is congested")
 	case <-time.After(100 * time.Millisecond): // as above
 	}
 	drained.Store(true)
@@ -140,7 +140,7 @@ func TestClientStaysPausedAfterItsHomeWasDialled(t *testing.T) {
 	}
 }
 
-// The server is not asked any longer for a further primary link of a client that has gone.
+// When a client is gone, the dial of another primary link is cancelled.
 func TestDialEndsWithItsClient(t *testing.T) {
 	url, s, asked, answer := slowUpstream(t)
 	r := newRig(t, func(c *config.Config) { c.Upstream.URL = url })
@@ -159,16 +159,16 @@ func TestDialEndsWithItsClient(t *testing.T) {
 	r.byOrder(1).abort(reason.Takeover)
 	select {
 	case <-upstream.Done():
-	case <-time.After(5 * time.Second): // the handshake's time is 10 s
-		t.Error("the upstream is still asked")
+	case <-time.After(5 * time.Second): // less than the handshake timeout of 10 s
+		t.Error("the dial was not cancelled")
 	}
 	if strings.Contains(r.logs.String(), "further upstream handshake failed") {
-		t.Error("that the client has gone is logged as a failure")
+		t.Error("the cancelled dial is logged as a failure")
 	}
 }
 
-// Each link whose messages wait for a client that takes none is held.
-func TestAllLinksOfWaitingMessagesAreHeld(t *testing.T) {
+// A client that does not read pauses every link with messages in its queue.
+func TestAllLinksOfWaitingMessagesArePaused(t *testing.T) {
 	r, s := newScriptedRig(t, nil)
 	further(r, s)
 	cl := r.byOrder(1)
@@ -188,16 +188,16 @@ func TestAllLinksOfWaitingMessagesAreHeld(t *testing.T) {
 	}
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
-	for range 3 { // once each, however many messages there are
+	for range 3 { // once per link, whatever the number of messages
 		for _, l := range links {
 			cl.sender.pushRaw(make([]byte, cl.sender.window), false, l)
 		}
 	}
 	if got := holds(); !slices.Equal(got, []int{1, 1}) {
-		t.Errorf("the links are held %v times, want once each", got)
+		t.Errorf("the links are paused %v times, want once each", got)
 	}
 	cl.sender.close()
 	if got := holds(); !slices.Equal(got, []int{0, 0}) {
-		t.Errorf("then the links are held %v times, want not at all", got)
+		t.Errorf("after close the links are paused %v times, want none", got)
 	}
 }

@@ -36,20 +36,20 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	goleak.VerifyTestMain(m,
-		goleak.IgnoreAnyFunction("github.com/holdfast/holdfast/internal/netpoll.(*loop).run"), // for the life of the process
-		goleak.IgnoreTopFunction("internal/poll.runtime_pollWait"),                            // keep-alive connections of http.DefaultClient
+		goleak.IgnoreAnyFunction("github.com/holdfast/holdfast/internal/netpoll.(*loop).run"), // lives as long as the process
+		goleak.IgnoreTopFunction("internal/poll.runtime_pollWait"),                            // idle connections of http.DefaultClient
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
-		goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"), // half a second after a refusal
+		goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"), // lasts half a second after a refusal
 	)
 }
 
-// rig is a legacy server, a proxy in front of it, and what they saw.
+// rig is a legacy server with a proxy in front of it. It records what both observe.
 type rig struct {
 	t       *testing.T
 	server  *sioserver.Server
 	proxy   *Server
 	metrics *metrics.Metrics
-	series  *prometheus.Registry // of metrics
+	series  *prometheus.Registry // collects metrics
 	url     string
 	logs    *syncBuffer
 
@@ -116,14 +116,14 @@ func newRig(t *testing.T, change func(*config.Config)) *rig {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		_ = front.Serve(r.proxy.Listener(ln, false)) // until Close
+		_ = front.Serve(r.proxy.Listener(ln, false)) // returns after Close
 	}()
 	r.url = "http://" + ln.Addr().String()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		r.proxy.Shutdown(ctx)
-		_ = front.Close() // it is stopped in any case
+		_ = front.Close() // stops it whatever it returns
 		<-served
 		r.server.Close()
 		up.Close()
@@ -163,7 +163,7 @@ func (r *rig) disconnected() []string {
 	return slices.Clone(r.disconnects)
 }
 
-// counter is a client that keeps the numbers it gets.
+// counter is a client that records the numbers it receives.
 type counter struct {
 	*sioclient.Client
 
@@ -257,7 +257,7 @@ func TestExpiryEndsTheServersConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.Recovered() {
-		t.Error("recovered after expiry")
+		t.Error("recovered after the session expired")
 	}
 	if got := testutil.ToFloat64(r.metrics.Expirations); got != 1 {
 		t.Errorf("expirations = %v, want 1", got)
@@ -287,13 +287,13 @@ func TestParkedSessionsGiveWayToTheBudget(t *testing.T) {
 		}
 	}
 	if got := r.proxy.budget.Bytes(); got > 300<<10 {
-		t.Errorf("%d bytes are kept, over the budget", got)
+		t.Errorf("%d bytes are buffered, which exceeds the budget", got)
 	}
 	if err := first.Reconnect(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if first.Recovered() {
-		t.Error("the session parked first was not the one to go")
+		t.Error("the session parked first was not the one evicted")
 	}
 }
 
@@ -373,6 +373,6 @@ func TestShutdownRefusesHandshakesAndWaitsForTheUpstream(t *testing.T) {
 	<-stopped
 	r.await("the events sent before the end", func() bool { return len(c.numbers()) == 100 })
 	if ctx.Err() != nil {
-		t.Error("Shutdown waited for its time to be up")
+		t.Error("Shutdown waited until its context ended")
 	}
 }

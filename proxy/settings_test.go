@@ -24,7 +24,7 @@ func TestReload(t *testing.T) {
 		}
 	}
 
-	// A rate goes on counting over a reload that does not change it.
+	// A reload that does not change a rate does not reset its count.
 	reload(func(c *config.Config) { c.Limits.HandshakesPerSecondPerAddress = 1 })
 	rate, local := r.proxy.settings().handshakeRate, netip.MustParseAddr("127.0.0.1")
 	for range limit.BurstSeconds {
@@ -32,7 +32,7 @@ func TestReload(t *testing.T) {
 	}
 	reload(func(c *config.Config) { c.Recovery.MaxParkedSessions = 7 })
 	if !r.proxy.settings().handshakeRate.Exhausted(local) {
-		t.Error("the rate began anew")
+		t.Error("the rate was reset")
 	}
 	if got := testutil.ToFloat64(r.metrics.ParkedLimit); got != 7 {
 		t.Errorf("the metric says that %v may be parked, want 7", got)
@@ -42,7 +42,7 @@ func TestReload(t *testing.T) {
 	}
 	reload(func(c *config.Config) { c.Limits.HandshakesPerSecondPerAddress = 0 })
 
-	// What a session was parked for stays; what is parked later is parked for the new time.
+	// Parked sessions keep their time. Sessions parked later get the new one.
 	c.Cut()
 	r.await("parking", func() bool { _, parked := r.proxy.registry.Counts(); return parked == 1 })
 	reload(func(c *config.Config) { c.Recovery.MaxDisconnectionDuration = 10 * time.Millisecond })

@@ -4,8 +4,8 @@ import (
 	"testing"
 )
 
-// Forms of packets that say, by their type alone, that the socket of /a is gone. python-socketio writes some of the first,
-// the reference server none but the bare one.
+// socketEnds are packets whose type alone says that the socket of /a is gone. python-socketio writes some
+// of the first ones. The reference server writes only the bare form.
 var socketEnds = []string{
 	`41/a,`, `41/a`, `41/a,{"message":"no"}`, `41/a,"no"`, `41/a,["no"]`, `41/a,7`, `41/a,99999999999999999999{}`, `41/a,null`, `41/a,x`,
 }
@@ -84,7 +84,7 @@ func TestRefusalReachesTheClientWhateverItsForm(t *testing.T) {
 			if got, err := c.next(); err != nil || got != refusal {
 				t.Fatalf("the client got %q, %v; want %q as the server wrote it", got, err, refusal)
 			}
-			c.send("40/a,") // the connection stays, and so does the link
+			c.send("40/a,") // the connection and the link are still open
 			up.want("40/a,")
 			up.send(`40/a,{"sid":"a"}`)
 			c.want(`40/a,{"sid":"a"`)

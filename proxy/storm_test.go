@@ -19,14 +19,14 @@ import (
 	"github.com/holdfast/holdfast/internal/siotest/sioserver"
 )
 
-// What package upstream promises of its breaker and throttle.
+// The promises of package upstream for its breaker and throttle.
 const (
 	minProbePause  = 100 * time.Millisecond
 	ticketInterval = 50 * time.Millisecond
 	maxUnanswered  = 16
 )
 
-// Thousands of clients come back while the upstream is down, and it comes back too.
+// Many clients reconnect while the upstream is down, and all get in once it is up again.
 func TestStormWhileTheUpstreamIsDown(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "s")
 	var up atomic.Pointer[httptest.Server]
@@ -49,7 +49,7 @@ func TestStormWhileTheUpstreamIsDown(t *testing.T) {
 	})
 	r := newRig(t, func(c *config.Config) {
 		c.Upstream.URL = "unix://" + socket
-		c.Upstream.HandshakeTimeout = time.Minute // on a busy machine all handshakes at once take their time
+		c.Upstream.HandshakeTimeout = time.Minute // on a busy machine many concurrent handshakes are slow
 	})
 	const clients = 300
 	var refused, in atomic.Int64
@@ -68,7 +68,7 @@ func TestStormWhileTheUpstreamIsDown(t *testing.T) {
 					return
 				}
 				refused.Add(1)
-				time.Sleep(20 * time.Millisecond) // a client's back-off, and a short one
+				time.Sleep(20 * time.Millisecond) // a client's back-off, shortened
 			}
 		})
 	}
@@ -77,9 +77,9 @@ func TestStormWhileTheUpstreamIsDown(t *testing.T) {
 	took := time.Since(start)
 	attempts := testutil.ToFloat64(r.metrics.Dials.Error)
 	t.Logf("%d handshakes refused in %v, for %v attempts to connect", refused.Load(), took, attempts)
-	// Those under way when the first one failed, and then one probe per pause of the breaker.
+	// Dials under way when the first one failed, and then one probe per pause of the breaker.
 	if most := float64(config.Default().Upstream.MaxConcurrentDials) + took.Seconds()/minProbePause.Seconds() + 2; attempts > most {
-		t.Errorf("%v attempts to connect in %v, want %v at most", attempts, took, most)
+		t.Errorf("%v attempts to connect in %v, want at most %v", attempts, took, most)
 	}
 	listen()
 	wg.Wait()
@@ -91,7 +91,7 @@ func TestStormWhileTheUpstreamIsDown(t *testing.T) {
 	}
 }
 
-// A server that takes connections and says nothing, as a stopped process does: its kernel takes them.
+// A stopped process accepts connections, because its kernel does, and never answers.
 func TestStormWhileTheUpstreamIsStopped(t *testing.T) {
 	const dials, clients = 8, 200
 	app := sioserver.New(sioserver.Options{})
@@ -142,9 +142,9 @@ func TestStormWhileTheUpstreamIsStopped(t *testing.T) {
 		})
 	}
 	r.await("refusals", func() bool { return refused.Load() > 2*clients })
-	// The server learns a little later that one was given up: it may see more than are under way.
+	// The server notices aborted handshakes with a delay, so it may count more than are under way.
 	if got := most.Load(); got == 0 || got > 2*dials {
-		t.Errorf("%d handshakes were seen at a time, want %d at most", got, dials)
+		t.Errorf("%d handshakes were seen at a time, want at most %d", got, dials)
 	}
 	stopped.Store(false)
 	close(resumed)
@@ -154,7 +154,8 @@ func TestStormWhileTheUpstreamIsStopped(t *testing.T) {
 	}
 }
 
-// Thousands of clients come back while a balancer takes connections for a server that is down, and it comes back too.
+// Many clients reconnect while a balancer accepts connections for a server that is down. All get in once it
+// is up again.
 func TestStormWhileABalancerAnswersForTheUpstream(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -189,7 +190,7 @@ func TestStormWhileABalancerAnswersForTheUpstream(t *testing.T) {
 			for range clients {
 				wg.Go(func() {
 					for {
-						ctx, cancel := context.WithTimeout(t.Context(), time.Second) // the client's own timeout
+						ctx, cancel := context.WithTimeout(t.Context(), time.Second) // the client gives up after a second
 						w := httptest.NewRecorder()
 						req := httptest.NewRequestWithContext(ctx, http.MethodGet, "/socket.io/?EIO=4&transport=polling", nil)
 						r.proxy.ServeHTTP(w, req)
@@ -210,11 +211,11 @@ func TestStormWhileABalancerAnswersForTheUpstream(t *testing.T) {
 				})
 			}
 			start := time.Now()
-			time.Sleep(2 * time.Second) // how long the outage is
+			time.Sleep(2 * time.Second) // length of the outage
 			took := time.Since(start)
 			t.Logf("%d handshakes refused, the balancer saw %d", refused.Load(), seen.Load())
 			if most := maxUnanswered + 2*dials + int64(took/ticketInterval) + 1; seen.Load() > most {
-				t.Errorf("the balancer saw %d handshakes in %v, want %d at most", seen.Load(), took, most)
+				t.Errorf("the balancer saw %d handshakes in %v, want at most %d", seen.Load(), took, most)
 			}
 			up.Store(true)
 			wg.Wait()

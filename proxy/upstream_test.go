@@ -21,18 +21,18 @@ import (
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
-// peer is one end of a WebSocket that a test speaks for: it says and hears what the test tells it to.
+// peer is one end of a WebSocket, driven by a test.
 type peer struct {
 	t     *testing.T
 	conn  net.Conn
 	rw    io.ReadWriter
-	state ws.State // whether it is the server's end or the client's
-	mute  bool     // it answers no pings
+	state ws.State // the server's end or the client's
+	mute  bool     // it does not answer pings
 }
 
 func newPeer(t *testing.T, conn net.Conn, r io.Reader, state ws.State) *peer {
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(30 * time.Second)) // a test never needs as long
+	conn.SetDeadline(time.Now().Add(30 * time.Second)) // longer than any test takes
 	rw := struct {
 		io.Reader
 		io.Writer
@@ -40,7 +40,7 @@ func newPeer(t *testing.T, conn net.Conn, r io.Reader, state ws.State) *peer {
 	return &peer{t: t, conn: conn, rw: rw, state: state}
 }
 
-// send sends messages in as few writes as can be.
+// send sends messages in as few writes as possible.
 func (p *peer) send(messages ...string) {
 	p.t.Helper()
 	var b bytes.Buffer
@@ -54,7 +54,7 @@ func (p *peer) send(messages ...string) {
 	}
 }
 
-// next is the next message but pings, which it answers.
+// next returns the next message. It answers pings and skips them.
 func (p *peer) next() (string, error) {
 	for {
 		message, _, err := wsutil.ReadData(p.rw, p.state)
@@ -67,7 +67,7 @@ func (p *peer) next() (string, error) {
 	}
 }
 
-// want reads messages that begin as told.
+// want reads messages, each of which must begin with the given text.
 func (p *peer) want(beginnings ...string) {
 	p.t.Helper()
 	for _, b := range beginnings {
@@ -77,7 +77,7 @@ func (p *peer) want(beginnings ...string) {
 	}
 }
 
-// wantEnd reads until the other end closes.
+// wantEnd reads until the other end closes the connection.
 func (p *peer) wantEnd() {
 	p.t.Helper()
 	for {
@@ -91,18 +91,18 @@ func (p *peer) wantEnd() {
 }
 
 func isTimeout(err error) bool {
-	n, ok := err.(net.Error) //nolint:errorlint // a net.Conn's own, not wrapped
+	n, ok := err.(net.Error) //nolint:errorlint // a net.Conn does not wrap it
 	return ok && n.Timeout()
 }
 
-// script is an upstream that leaves its connections to the test.
+// script is an upstream whose connections the test drives.
 type script struct {
 	t     *testing.T
 	conns chan net.Conn
 }
 
 func newScript(t *testing.T) *script {
-	return &script{t, make(chan net.Conn, 16)} // more than any test opens before it accepts them
+	return &script{t, make(chan net.Conn, 16)} // more than any test opens before it accepts one
 }
 
 // ServeHTTP implements http.Handler.
@@ -119,7 +119,7 @@ func (s *script) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.conns <- conn
 }
 
-// accept takes the proxy's next connection.
+// accept returns the proxy's next connection.
 func (s *script) accept() *peer {
 	s.t.Helper()
 	select {
@@ -131,7 +131,7 @@ func (s *script) accept() *peer {
 	}
 }
 
-// newScriptedRig is a rig whose upstream is a script.
+// newScriptedRig returns a rig whose upstream is a script.
 func newScriptedRig(t *testing.T, change func(*config.Config)) (*rig, *script) {
 	t.Helper()
 	s := newScript(t)
@@ -146,7 +146,7 @@ func newScriptedRig(t *testing.T, change func(*config.Config)) (*rig, *script) {
 	return r, s
 }
 
-// dial opens a client that the test speaks for.
+// dial opens a client that the test drives.
 func (r *rig) dial() *peer {
 	r.t.Helper()
 	conn, buffered, _, err := ws.Dial(r.t.Context(), strings.Replace(r.url, "http", "ws", 1)+"/socket.io/?EIO=4&transport=websocket")
@@ -162,7 +162,7 @@ func (r *rig) dial() *peer {
 	return p
 }
 
-// awaitNothing waits until nothing is left of clients, sessions and links.
+// awaitNothing waits until no clients, sessions and links are left.
 func (r *rig) awaitNothing() {
 	r.t.Helper()
 	r.await("the end of clients, sessions and links", func() bool {
@@ -184,8 +184,8 @@ func (r *rig) awaitNoLinks() {
 
 func expireSoon(c *config.Config) { c.Recovery.MaxDisconnectionDuration = 50 * time.Millisecond }
 
-// further connects /a, leaves it, asks for /b, and connects /a again: that takes a further link, while the
-// CONNECT of /b still waits on the first.
+// further returns a client with two links. It connects /a, disconnects it, sends a CONNECT for /b and
+// connects /a again. That needs another link, because the CONNECT of /b still waits on the first one.
 func further(r *rig, s *script) (c, first, second *peer) {
 	r.t.Helper()
 	c = r.dial()
@@ -203,7 +203,7 @@ func further(r *rig, s *script) (c, first, second *peer) {
 	return c, first, second
 }
 
-func TestClientEndsWithTheFormerHomeThatItsConnectWaitsOn(t *testing.T) {
+func TestClientClosesWithTheFirstLinkIfItsConnectWaitsThere(t *testing.T) {
 	r, s := newScriptedRig(t, nil)
 	c, first, _ := further(r, s)
 	first.conn.Close()
@@ -226,13 +226,13 @@ func TestSecondReplyForANamespaceOpensNoSecondSession(t *testing.T) {
 	r.awaitNothing()
 }
 
-func TestWhatComesLateForANamespaceThatEndedIsNotPassedOn(t *testing.T) {
+func TestLatePacketsOfAnEndedNamespaceAreDropped(t *testing.T) {
 	late := []string{`42/a,["late","taken for an offset"]`, `42/a,1["asks"]`, `41/a,`, `43/a,0["an answer"]`, `42/b,["on time"]`}
 	tests := []struct {
 		name   string
 		change func(*config.Config)
 		end    func(c, up *peer)
-		want   []string // how what the client gets begins
+		want   []string // beginnings of the messages that the client gets
 	}{
 		{"left by the client", nil, func(c, up *peer) {
 			c.send("41/a,")
@@ -278,7 +278,7 @@ func TestUnansweredConnectKeepsNoLinkWithoutClient(t *testing.T) {
 	r.awaitNothing()
 }
 
-func TestClientThatClosesAtOnceLeavesNoLink(t *testing.T) {
+func TestClientThatClosesImmediatelyLeavesNoLink(t *testing.T) {
 	r, s := newScriptedRig(t, nil)
 	req := engineio.Request{WebSocket: true, Path: "/socket.io/", RawQuery: "EIO=4&transport=websocket", Host: "app"}
 	conn, err := r.proxy.upstream.Dial(t.Context(), req)
@@ -287,13 +287,13 @@ func TestClientThatClosesAtOnceLeavesNoLink(t *testing.T) {
 	}
 	c := newClient(r.proxy, 1, req, newSID(), engineio.Options{}, true)
 	l := newLink(r.proxy, conn, c)
-	c.park(reason.TransportClose) // it was faster than the handshake's goroutine
+	c.park(reason.TransportClose) // before the handshake's goroutine starts the link
 	l.start()
 	s.accept().wantEnd()
 	r.awaitNoLinks()
 }
 
-func TestFailedUpgradeGivesUpItsLinkOverTLS(t *testing.T) {
+func TestFailedUpgradeClosesItsLinkOverTLS(t *testing.T) {
 	s := newScript(t)
 	up := httptest.NewTLSServer(s)
 	t.Cleanup(up.Close)
@@ -311,7 +311,7 @@ func TestFailedUpgradeGivesUpItsLinkOverTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	req.Header.Set("Connection", "Upgrade")
-	req.Header.Set("Upgrade", "websocket") // and no Sec-WebSocket-Key
+	req.Header.Set("Upgrade", "websocket") // without a Sec-WebSocket-Key
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)

@@ -9,7 +9,7 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// Go's own quoting is no JSON: it writes \x00, \a and \U0001f600.
+// Go's own quoting is not JSON: it writes \x00, \a and \U0001f600.
 func TestErrorsAreJSON(t *testing.T) {
 	for _, message := range []string{"plain", "\x00\a\v\x7f", "\U0001f600 \u2028", `"\`, "\xff"} {
 		w := httptest.NewRecorder()
@@ -27,19 +27,19 @@ func TestErrorsAreJSON(t *testing.T) {
 	}
 }
 
-// The limits that come of what a server says are never negative, nor small: on machines of 32 bits either.
+// A server's huge payload limit must not overflow holdfast's limits, not even on 32-bit machines.
 func TestLimitsOfLargePayloads(t *testing.T) {
-	for _, maxPayload := range []int64{1 << 27, 1 << 31, 1 << 40} { // the last is the most that a handshake is believed
+	for _, maxPayload := range []int64{1 << 27, 1 << 31, 1 << 40} { // the last is the largest value accepted in a handshake
 		if got := receiverLimits(maxPayload, 0).partialBytes; got < maxPayload {
 			t.Errorf("payloads of %d: partial packets may have %d bytes", maxPayload, got)
 		}
 	}
 	if n := (1 << 40 * config.Size(1)).Int(); n < 1<<30 {
-		t.Errorf("a size of 1 TiB is %d", n)
+		t.Errorf("a size of 1 TiB became %d", n)
 	}
 }
 
-// What was confirmed can be collected: an entry leads to a session and its log.
+// Confirmed entries must not stay reachable, because each refers to a session and its log.
 func TestConfirmedEntriesAreForgotten(t *testing.T) {
 	r := newRig(t, nil)
 	r.client()

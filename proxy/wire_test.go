@@ -13,19 +13,19 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// wire is one end of a WebSocket whose other end is the Server's.
+// wire is the model's end of a WebSocket to or from the Server.
 type wire struct {
 	conn   net.Conn
-	client bool // it masks its frames, and answers pings
+	client bool // it masks its frames and answers pings
 	out    chan []byte
 	done   chan struct{} // closed by close
 	once   sync.Once
-	beat   int          // steps, of a link's heartbeat
-	mute   atomic.Bool  // it answers no more pings: its page has left it
-	left   atomic.Int64 // bytes to be read before the connection is cut; 0 is no limit
+	beat   int          // counts steps, to pace a link's heartbeat
+	mute   atomic.Bool  // it no longer answers pings, because its page left it
+	left   atomic.Int64 // bytes to read before the connection is cut; 0 is no limit
 
 	mu   sync.Mutex
-	gate chan struct{} // while it is not closed, nothing is read
+	gate chan struct{} // blocks reading until it is closed; nil never blocks
 }
 
 type frame struct {
@@ -41,7 +41,7 @@ func (m *model) newWire(conn net.Conn, client bool) *wire {
 	m.mu.Lock()
 	m.wires = append(m.wires, w)
 	m.mu.Unlock()
-	go w.writeLoop() // ends with close
+	go w.writeLoop() // returns after close
 	return w
 }
 
@@ -65,12 +65,12 @@ func (w *wire) compile(f frame) []byte {
 	}
 	b, err := ws.CompileFrame(wf)
 	if err != nil {
-		panic(err) // only for an unwritable buffer
+		panic(err) // a Buffer never fails
 	}
 	return b
 }
 
-// write queues frames; after close it does nothing.
+// write queues frames. After close it does nothing.
 func (w *wire) write(frames ...frame) {
 	for _, f := range frames {
 		select {
@@ -80,7 +80,7 @@ func (w *wire) write(frames ...frame) {
 	}
 }
 
-// writeTogether queues frames that arrive in one piece.
+// writeTogether queues frames for a single write.
 func (w *wire) writeTogether(frames ...frame) {
 	var all []byte
 	for _, f := range frames {
@@ -108,7 +108,7 @@ func (w *wire) closed() bool {
 	}
 }
 
-// stall lets the wire read nothing until it is called with false.
+// stall stops or resumes reading.
 func (w *wire) stall(on bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -127,7 +127,7 @@ func (w *wire) stalled() bool {
 	return w.gate != nil
 }
 
-// readLoop calls fn with each Engine.IO message, until the connection ends.
+// readLoop calls fn with each Engine.IO message until the connection ends.
 func (w *wire) readLoop(r io.Reader, fn func(message string, binary bool)) {
 	defer w.close()
 	br := bufio.NewReader(r)
@@ -155,7 +155,7 @@ func (w *wire) readLoop(r io.Reader, fn func(message string, binary bool)) {
 	}
 }
 
-// limited reads from a wire, as far as it may.
+// limited reads from a wire, within stall and left.
 type limited struct{ w *wire }
 
 func (l *limited) Read(p []byte) (int, error) {
@@ -208,7 +208,7 @@ func (m *model) dialFront(name string, fn func(w *wire, message string, binary b
 	w := m.newWire(ours, true)
 	r := io.Reader(&limited{w})
 	if br != nil {
-		heldAcks, _ := br.Peek(br.Buffered()) // it has them
+		heldAcks, _ := br.Peek(br.Buffered()) // returns what is buffered, without an error
 		r = io.MultiReader(strings.NewReader(string(heldAcks)), r)
 	}
 	go func() { // ends with the connection
@@ -218,7 +218,7 @@ func (m *model) dialFront(name string, fn func(w *wire, message string, binary b
 	return w
 }
 
-// dialUpstream is the application's listener.
+// dialUpstream connects the Server to the application.
 func (m *model) dialUpstream(context.Context) (net.Conn, error) {
 	ours, theirs := net.Pipe()
 	go m.serveUpstream(ours) // ends with the connection

@@ -10,14 +10,14 @@ import (
 
 var errBroken = errors.New("broken")
 
-// brokenListener accepts nothing.
+// brokenListener fails every Accept with err.
 type brokenListener struct{ err error }
 
 func (l brokenListener) Accept() (net.Conn, error) { return nil, l.err }
 func (brokenListener) Close() error                { return nil }
 func (brokenListener) Addr() net.Addr              { return &net.TCPAddr{} }
 
-// Why no connection could be accepted is told, but for the end of the listener.
+// Failed is told of every error of Accept, except that the listener was closed.
 func TestFailedAcceptIsTold(t *testing.T) {
 	for _, tt := range []struct{ err, want error }{
 		{errBroken, errBroken},
@@ -42,7 +42,7 @@ func TestMissingLoopIsTold(t *testing.T) {
 	if want := map[bool]int{true: 1, false: 0}[runtime.GOOS == "linux" && !loopIsOff]; told != want {
 		t.Errorf("told %d times, want %d", told, want)
 	}
-	opts.TLS = true // where none is expected
+	opts.TLS = true // where no event loop is expected
 	told = 0
 	Listen(brokenListener{}, opts)
 	if told != 0 {

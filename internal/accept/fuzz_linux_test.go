@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// pipes is a listener of pipes.
+// pipes is a net.Listener whose connections are pipes.
 type pipes struct {
 	conns chan net.Conn
 	once  sync.Once
@@ -42,7 +42,7 @@ func (pipeAddr) String() string  { return "pipe" }
 const upgradeHead = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade\r\n" +
 	"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 
-// with is upgradeHead with another text in place of one.
+// with returns upgradeHead with one text replaced by another.
 func with(old, text string) string {
 	if !strings.Contains(upgradeHead, old) {
 		panic(old)
@@ -50,7 +50,7 @@ func with(old, text string) string {
 	return strings.Replace(upgradeHead, old, text, 1)
 }
 
-// Whatever parseUpgrade accepts, net/http's server accepts too, and understands in the same way.
+// net/http's server must accept every head that parseUpgrade accepts, and read it the same way.
 func FuzzUpgrade(f *testing.F) {
 	for _, head := range []string{
 		upgradeHead,
@@ -86,10 +86,10 @@ func FuzzUpgrade(f *testing.F) {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		_ = srv.Serve(ln) // until Close
+		_ = srv.Serve(ln) // returns after Close
 	}()
 	f.Cleanup(func() {
-		_ = srv.Close() // it is stopped in any case
+		_ = srv.Close() // stops it whatever it returns
 		<-served
 	})
 	f.Fuzz(func(t *testing.T, head []byte) {
@@ -102,7 +102,7 @@ func FuzzUpgrade(f *testing.F) {
 		}
 		ours, theirs := net.Pipe()
 		ln.conns <- theirs
-		go func() { _, _ = ours.Write(head) }() // until it is read, or refused
+		go func() { _, _ = ours.Write(head) }() // returns when the head was read or refused
 		answer, err := io.ReadAll(ours)
 		ours.Close()
 		select {

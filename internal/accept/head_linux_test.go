@@ -2,7 +2,7 @@ package accept
 
 import "testing"
 
-// The end of a head is found wherever the reads were cut, without scanning everything again.
+// endOfHead finds the end wherever the reads split the head, without scanning it again from the start.
 func TestEndOfHead(t *testing.T) {
 	for _, head := range []string{upgradeHead, "GET / HTTP/1.1\n\n", "GET / HTTP/1.1\r\n\n", "GET / HTTP/1.1\n\r\n", "GET /\r\r\n\r\r\n\r\n", "\n\n"} {
 		for cut := range len(head) {

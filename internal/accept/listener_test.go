@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	goleak.VerifyTestMain(m,
-		goleak.IgnoreAnyFunction("github.com/holdfast/holdfast/internal/netpoll.(*loop).run"), // for the life of the process
+		goleak.IgnoreAnyFunction("github.com/holdfast/holdfast/internal/netpoll.(*loop).run"), // lives as long as the process
 	)
 }
 
@@ -44,7 +44,7 @@ func listen(t *testing.T, tls bool, limits Limits) (*Listener, chan metrics.Refu
 		Failed:   func(err error) { t.Error(err) },
 		Panicked: func(v any) { t.Error(v) },
 	})
-	t.Cleanup(func() { _ = l.Close() }) // closed once, whatever it says
+	t.Cleanup(func() { _ = l.Close() }) // closed once, whatever it returns
 	return l, refused
 }
 
@@ -93,7 +93,7 @@ func TestListenerLimitsConnections(t *testing.T) {
 				}
 				for _, c := range ours {
 					c.Close()
-					c.Close() // counts once
+					c.Close() // a second Close must not count
 				}
 				l.mu.Lock()
 				defer l.mu.Unlock()

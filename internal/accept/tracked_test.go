@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// Whoever reads a connection gets its buffered bytes first, whichever method it reads with.
+// Every way to read a connection returns its buffered bytes first.
 func TestTrackedConnReadsBufferedBytesFirst(t *testing.T) {
 	read := func(c net.Conn) string {
 		got, err := io.ReadAll(struct{ io.Reader }{c})

@@ -12,12 +12,12 @@ import (
 
 var errDown = errors.New("down")
 
-// guarded is an upstream behind a breaker, in a bubble.
+// guarded is an upstream behind a breaker, in a synctest bubble.
 type guarded struct {
 	*breaker
 
 	up       atomic.Bool
-	attempts atomic.Int64 // that failed
+	attempts atomic.Int64 // failed ones
 }
 
 // handshake waits for the breaker and tries to connect, which takes a millisecond.
@@ -60,8 +60,8 @@ func TestBreakerNeverDelaysASingleClient(t *testing.T) {
 func TestBreakerBoundsAStorm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &guarded{breaker: newBreaker()}
-		_ = g.handshake(t.Context()) // the first finds that it is down
-		// 2,000 clients, each of which tries again after 100 ms, for 5 s.
+		_ = g.handshake(t.Context()) // opens the breaker
+		// 2,000 clients retry every 100 ms for 5 s.
 		var wg sync.WaitGroup
 		var slowest atomic.Int64
 		end := time.Now().Add(5 * time.Second)
@@ -91,7 +91,7 @@ func TestBreakerBoundsAStorm(t *testing.T) {
 			t.Errorf("a handshake waited %v", took)
 		}
 
-		// Once it is up, the first probe lets everyone in.
+		// Once the server is up, the first probe lets all clients in.
 		g.up.Store(true)
 		start := time.Now()
 		for range 2000 {
@@ -112,14 +112,14 @@ func TestBreakerPassesTheProbeOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &guarded{breaker: newBreaker()}
 		_ = g.handshake(t.Context())
-		_ = g.handshake(t.Context()) // from now on there is a pause
+		_ = g.handshake(t.Context()) // from now on there is a pause before each probe
 		ctx, cancel := context.WithCancel(t.Context())
 		first, second := make(chan error, 1), make(chan error, 1)
 		go func() { first <- g.handshake(ctx) }()
 		synctest.Wait()
 		go func() { second <- g.handshake(t.Context()) }()
 		synctest.Wait()
-		cancel() // the probe's client has gone
+		cancel() // the client that probes is gone
 		g.up.Store(true)
 		if err := <-first; !errors.Is(err, context.Canceled) {
 			t.Errorf("the first got %v", err)

@@ -15,7 +15,7 @@ import (
 	"github.com/holdfast/holdfast/internal/engineio"
 )
 
-// throttled is an upstream behind a throttle, in a bubble. Its handshakes end as the test says.
+// throttled is an upstream behind a throttle, in a synctest bubble. The test chooses how handshakes end.
 type throttled struct {
 	throttle
 
@@ -54,13 +54,14 @@ func TestThrottleBoundsAStorm(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		// The first ones without an answer, the 20 under way by then, and one per interval, for a second longer because some wait.
+		// The first unanswered ones, the 20 under way by then, and one per interval. Callers in the queue
+		// add a second.
 		least, most := int64(length/ticketInterval)/2, int64((length+time.Second)/ticketInterval)+maxUnanswered+20
 		if got := p.attempts.Load(); got < least || got > most {
 			t.Errorf("%d attempts in %v, want %d to %d", got, length, least, most)
 		}
 
-		// The first answer lets all others in.
+		// The first answer lets all other callers in.
 		start := time.Now()
 		for range clients {
 			wg.Go(func() {
@@ -95,7 +96,7 @@ func TestThrottleNeverFailsOneClientForAnother(t *testing.T) {
 		p := &throttled{}
 		end := time.Now().Add(10 * time.Second)
 		var wg sync.WaitGroup
-		for range 5 { // connections at a time
+		for range 5 { // concurrent connections
 			wg.Go(func() {
 				for time.Now().Before(end) {
 					_ = p.handshake(t.Context(), io.EOF)
