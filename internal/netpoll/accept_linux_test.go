@@ -13,12 +13,12 @@ import (
 	"github.com/holdfast/holdfast/internal/netpoll"
 )
 
-// Without descriptors accepting waits, and goes on when there are some again.
+// Without free descriptors accepting waits. It continues when some are free again.
 func TestAcceptWithoutDescriptors(t *testing.T) {
 	ln := tcpListener(t)
 	a := newArrivals()
 	defer accept(t, ln, a)()
-	restore := exhaust(t, 1) // for the peer's end
+	restore := exhaust(t, 1) // one for the peer's end
 	peer := netDial(t, ln.Addr())
 	defer peer.Close()
 	err := <-a.failed
@@ -43,24 +43,25 @@ func TestAcceptBacksOff(t *testing.T) {
 	for range 20 {
 		took, ok := failingAccepts(t, failures)
 		if !ok {
-			continue // a descriptor of an earlier test was closed just now
+			continue // an earlier test's descriptor was closed in the meantime
 		}
 		if least := (failures - 1) * netpoll.AcceptPause; took < least {
 			t.Errorf("%d failures within %v, want at least %v", failures, took, least)
 		}
 		return
 	}
-	t.Error("there was always a descriptor left")
+	t.Error("a descriptor was always free")
 }
 
-// failingAccepts returns how long it took to fail that often, and false if the connection was accepted instead.
+// failingAccepts returns how long accepting took to fail that often. ok is false if the connection was
+// accepted.
 func failingAccepts(t *testing.T, failures int) (took time.Duration, ok bool) {
 	ln := tcpListener(t)
 	defer ln.Close()
 	a := newArrivals()
 	peer := netDial(t, ln.Addr())
 	defer peer.Close()
-	restore := exhaust(t, 1) // for the listener's second descriptor
+	restore := exhaust(t, 1) // one for the listener's second descriptor
 	defer restore()
 	defer accept(t, ln, a)()
 	var start time.Time
@@ -83,10 +84,10 @@ func failingAccepts(t *testing.T, failures int) (took time.Duration, ok bool) {
 	return time.Since(start), true
 }
 
-// What keeps the loop from accepting is returned, so that it can be logged.
+// Accept returns the error that keeps the loop from accepting, so that the caller can log it.
 func TestAcceptCannotBegin(t *testing.T) {
 	ln := tcpListener(t)
-	accept(t, ln, newArrivals())() // the loop runs by now
+	accept(t, ln, newArrivals())() // starts the loop
 	restore := exhaust(t, 0)
 	stop, err := netpoll.Accept(ln, newArrivals())
 	restore()
@@ -95,9 +96,9 @@ func TestAcceptCannotBegin(t *testing.T) {
 	}
 }
 
-// A loop that cannot be started says why and leaves nothing open.
+// A loop that cannot start returns an error and leaves no descriptor open.
 func TestLoopWithoutDescriptors(t *testing.T) {
-	for free := range 2 { // a loop takes two
+	for free := range 2 { // a loop needs two
 		before := descriptors(t)
 		restore := exhaust(t, free)
 		err := netpoll.NewLoop()
@@ -167,7 +168,7 @@ func TestAcceptedConnectionsDoNotDelay(t *testing.T) {
 	}
 }
 
-// A listener can be stopped at any time; none of its connections stays open unless it was handed out.
+// A listener can be stopped at any time. Only connections that it handed out stay open.
 func TestAcceptIsStoppedWhileConnectionsCome(t *testing.T) {
 	before := descriptors(t)
 	for range 30 {

@@ -20,7 +20,8 @@ func (e *echo) Flush()        {}
 func (e *echo) Drained()      {}
 func (e *echo) Closed(error)  { close(e.closed) }
 
-// BenchmarkEcho is the way of a small message: it is read, and written to the peer, which waits for it.
+// BenchmarkEcho measures the path of a small message: it is read and written back to the peer, which waits
+// for it.
 func BenchmarkEcho(b *testing.B) {
 	for _, n := range networks {
 		b.Run(n.name, func(b *testing.B) {
@@ -44,14 +45,14 @@ func BenchmarkEcho(b *testing.B) {
 	}
 }
 
-// BenchmarkOpen is the life of a connection that is dialled, becomes a Stream and ends.
+// BenchmarkOpen measures the life of a connection that is dialled, becomes a Stream and ends.
 func BenchmarkOpen(b *testing.B) {
-	ln, err := net.Listen("unix", filepath.Join(b.TempDir(), "s")) // takes up no ports
+	ln, err := net.Listen("unix", filepath.Join(b.TempDir(), "s")) // uses no ports
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer ln.Close()
-	go func() { // ends when ln is closed
+	go func() { // returns when ln is closed
 		for {
 			c, err := ln.Accept()
 			if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/holdfast/holdfast/internal/netpoll"
 )
 
-// closeWrite ends the peer's side, and leaves ours open.
+// closeWrite half-closes c, so that only its other end can still write.
 func closeWrite(t *testing.T, c net.Conn) {
 	t.Helper()
 	if err := c.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
@@ -22,7 +22,7 @@ func closeWrite(t *testing.T, c net.Conn) {
 	}
 }
 
-// wantClosed waits for Closed, and holds its error against the one that is wanted.
+// wantClosed waits for Closed and checks its error.
 func wantClosed(t *testing.T, r *recorder, want error) {
 	t.Helper()
 	r.awaitClosed(t)
@@ -33,13 +33,13 @@ func wantClosed(t *testing.T, r *recorder, want error) {
 	}
 }
 
-func TestShutdownDeliversWhatWaits(t *testing.T) {
+func TestShutdownDeliversQueuedBytes(t *testing.T) {
 	everywhere(t, func(t *testing.T, n network) {
 		s, r, peer := open(t, n)
 		data := stuff(t, s)
 		s.Shutdown(patience)
 		if queued := s.Write([]byte("too late")); queued == 0 {
-			t.Error("nothing waits any more")
+			t.Error("the queue is empty")
 		}
 		write(t, peer, []byte("said meanwhile"))
 		r.awaitBytes(t, []byte("said meanwhile"))
@@ -66,7 +66,7 @@ func TestShutdownOfAnIdleStream(t *testing.T) {
 	})
 }
 
-// A peer that has ended its own side may still read: it gets what waits.
+// A peer that half-closed the connection may still read, so it gets the queued bytes.
 func TestShutdownOutlastsThePeersEnd(t *testing.T) {
 	everywhere(t, func(t *testing.T, n network) {
 		s, r, peer := open(t, n)
@@ -98,20 +98,20 @@ func TestShutdownEndsAfterLinger(t *testing.T) {
 				const linger = 50 * time.Millisecond
 				start := time.Now()
 				promptly(t, "Shutdown", func() { s.Shutdown(linger) })
-				s.Pause()            // changes nothing any more
-				s.Shutdown(patience) // nor does this
+				s.Pause()            // has no effect any more
+				s.Shutdown(patience) // nor has this
 				wantClosed(t, r, netpoll.ErrClosed)
 				if took := time.Since(start); took < linger || took > linger+5*time.Second {
-					t.Errorf("the end came after %v, want %v", took, linger)
+					t.Errorf("the connection ended after %v, want %v", took, linger)
 				}
 			})
 		}
 	})
 }
 
-// The alert that ends a TLS connection has to be written too; a peer that reads nothing must not hold Shutdown up.
+// Ending a TLS connection writes an alert. A peer that does not read must not block Shutdown.
 func TestShutdownDoesNotWaitForTheAlert(t *testing.T) {
-	a, b := net.Pipe() // takes nothing unless it is read
+	a, b := net.Pipe() // unbuffered: a write blocks until it is read
 	ours, peer := secure(t, a, b)
 	defer peer.Close()
 	r := newRecorder()
@@ -122,7 +122,7 @@ func TestShutdownDoesNotWaitForTheAlert(t *testing.T) {
 	start := time.Now()
 	r.awaitClosed(t)
 	if took := time.Since(start); took > 3*time.Second {
-		t.Errorf("the end came %v after the linger time", took)
+		t.Errorf("the connection ended %v after the linger time", took)
 	}
 }
 
@@ -166,7 +166,7 @@ func TestClose(t *testing.T) {
 				if _, err := io.Copy(io.Discard, peer); errors.Is(err, os.ErrDeadlineExceeded) {
 					t.Error("the peer's end is still open")
 				}
-				s.Write([]byte("x")) // does nothing
+				s.Write([]byte("x")) // has no effect
 				s.Resume()
 				s.Shutdown(time.Second)
 			})
@@ -217,15 +217,15 @@ func TestWriteErrorIsReported(t *testing.T) {
 	everywhere(t, func(t *testing.T, n network) {
 		for _, tt := range []struct {
 			name string
-			wait bool // for the kernel, with bytes in the queue
+			wait bool // the queue holds bytes that wait for the kernel
 		}{{"at once", false}, {"from the writer", true}} {
 			t.Run(tt.name, func(t *testing.T) {
 				s, r, peer := open(t, n)
-				s.Pause() // so that only a write can find out
+				s.Pause() // so that only a write notices the end
 				if tt.wait {
 					stuff(t, s)
 				}
-				write(t, peer, []byte("unread by us")) // makes a Unix socket's end a reset, too
+				write(t, peer, []byte("unread by us")) // makes closing a Unix socket a reset, too
 				plain := peer
 				if c, ok := peer.(interface{ NetConn() net.Conn }); ok {
 					plain = c.NetConn()
@@ -253,7 +253,7 @@ func TestWriteErrorIsReported(t *testing.T) {
 					t.Errorf("Closed came %d times and Drained %d times, want once and never", closed, drained)
 				}
 				if q := s.Queued(); q != 0 {
-					t.Errorf("%d bytes still wait", q)
+					t.Errorf("%d bytes are still queued", q)
 				}
 			})
 		}
@@ -292,7 +292,7 @@ func TestTrackedConn(t *testing.T) {
 			}
 			t.Run(name, func(t *testing.T) {
 				ours, peer := tcpPair(t)
-				left := make(chan struct{}, 10) // more than there may be
+				left := make(chan struct{}, 10) // more than the calls that are expected
 				r := newRecorder()
 				s := netpoll.New(trackedConn{ours.(*net.TCPConn), func() { left <- struct{}{} }}, r)
 				if len(left) > 0 {
@@ -314,7 +314,7 @@ func TestTrackedConn(t *testing.T) {
 	}
 }
 
-// A connection that is not a socket has no half-close: it ends when all is written.
+// A connection that is not a socket cannot be half-closed. It ends when everything is written.
 func TestPipe(t *testing.T) {
 	ours, peer := net.Pipe()
 	r := newRecorder()
@@ -373,7 +373,8 @@ func TestConcurrentUse(t *testing.T) {
 	})
 }
 
-// What a handler writes in Flush, and shuts down after, a peer gets that has said its last word with what was read.
+// A peer sends bytes and half-closes the connection. The handler answers in Flush and shuts down, and the
+// peer still gets the answer.
 func TestShutdownInFlushAtThePeersEnd(t *testing.T) {
 	for _, n := range []network{
 		{"tcp", true, tcpPair, netpoll.New},

@@ -26,7 +26,7 @@ func init() {
 	}
 }
 
-// conns runs a test with each kind of Conn.
+// conns runs a test for each kind of Conn.
 func conns(t *testing.T, test func(t *testing.T, ours *netpoll.Conn, peer net.Conn)) {
 	for _, n := range networks {
 		t.Run(n.name, func(t *testing.T) {
@@ -56,7 +56,7 @@ func listener(t testing.TB, network, address string) net.Listener {
 	return ln
 }
 
-// connPair makes pairs with a Conn.
+// connPair returns a function that opens pairs of connections, one of which is a Conn.
 func connPair(way func(testing.TB, net.Listener) (*netpoll.Conn, net.Conn), listen func(testing.TB) net.Listener) func(testing.TB) (net.Conn, net.Conn) {
 	return func(t testing.TB) (net.Conn, net.Conn) {
 		t.Helper()
@@ -76,7 +76,7 @@ func connPair(way func(testing.TB, net.Listener) (*netpoll.Conn, net.Conn), list
 	}
 }
 
-// accept has the event loop accept a listener's connections until stop is called.
+// accept makes the event loop accept a listener's connections until stop is called.
 func accept(t testing.TB, ln net.Listener, a netpoll.Acceptor) (stop func()) {
 	t.Helper()
 	stop, err := netpoll.Accept(ln, a)
@@ -90,13 +90,13 @@ func accept(t testing.TB, ln net.Listener, a netpoll.Acceptor) (stop func()) {
 
 // arrivals is an Acceptor that starts the connections.
 type arrivals struct {
-	prepare func(c *netpoll.Conn) // called before Start; nil for nothing
+	prepare func(c *netpoll.Conn) // called before Start, if not nil
 	conns   chan *netpoll.Conn
 	failed  chan error
 }
 
 func newArrivals() *arrivals {
-	return &arrivals{conns: make(chan *netpoll.Conn, 1000), failed: make(chan error, 1000)} // more than a test makes
+	return &arrivals{conns: make(chan *netpoll.Conn, 1000), failed: make(chan error, 1000)} // more than any test opens
 }
 
 func (a *arrivals) Accepted(c *netpoll.Conn) {
@@ -140,7 +140,7 @@ func acceptedAfter(t testing.TB, ln net.Listener, prepare func(*netpoll.Conn)) (
 	return a.next(t), peer
 }
 
-// netDial connects as clients do.
+// netDial connects with package net, as clients do.
 func netDial(t testing.TB, addr net.Addr) net.Conn {
 	t.Helper()
 	c, err := net.Dial(addr.Network(), addr.String())
@@ -167,7 +167,7 @@ func dialled(t testing.TB, ln net.Listener) (*netpoll.Conn, net.Conn) {
 	return ours.(*netpoll.Conn), peer
 }
 
-// want fails unless what was read is what was wanted.
+// wantRead fails unless it reads want.
 func wantRead(t testing.TB, c net.Conn, want string) {
 	t.Helper()
 	got := make([]byte, len(want))
@@ -202,7 +202,7 @@ func TestConnReadsAndWrites(t *testing.T) {
 		write(t, peer, []byte("last"))
 		closeWrite(t, peer)
 		await(t, "the peer's end", func() bool { _, err := ours.Received(); return err != nil })
-		// A server may answer, and end, before all of a request is written: the answer counts.
+		// A server may answer and close before it has the whole request. The answer must still be read.
 		if _, err := ours.Write([]byte("x")); err != nil {
 			t.Errorf("Write after the end, which was not read yet: %v", err)
 		}
@@ -241,10 +241,10 @@ func TestConnDeadlines(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		set(time.Unix(1, 0)) // long over
+		set(time.Unix(1, 0)) // long past
 		wantEnd(t, ours, os.ErrDeadlineExceeded)
 		write(t, peer, []byte("x"))
-		wantEnd(t, ours, os.ErrDeadlineExceeded) // as with package net, even if there is something
+		wantEnd(t, ours, os.ErrDeadlineExceeded) // even with bytes to read, as in package net
 		set(time.Time{})
 		wantRead(t, ours, "x")
 
@@ -255,7 +255,7 @@ func TestConnDeadlines(t *testing.T) {
 		if took := time.Since(start); took < soon {
 			t.Errorf("the deadline passed after %v, want %v", took, soon)
 		}
-		wantEnd(t, ours, os.ErrDeadlineExceeded) // until it is moved
+		wantEnd(t, ours, os.ErrDeadlineExceeded) // until the deadline is moved
 
 		set(time.Now().Add(time.Hour))
 		read := make(chan error)
@@ -284,7 +284,7 @@ func TestConnDeadlines(t *testing.T) {
 	})
 }
 
-// A deadline that is moved just when it passes has passed, or has not: it does not pass later, by the time it was moved.
+// When a deadline is moved just as it passes, the old one must not take effect after the move.
 func TestConnDeadlineIsMovedInTime(t *testing.T) {
 	ours, peer := accepted(t, tcpListener(t))
 	defer ours.Close()
@@ -293,7 +293,7 @@ func TestConnDeadlineIsMovedInTime(t *testing.T) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer close(done)
-	for range 2 { // so that who expires has to wait for the lock
+	for range 2 { // makes the expiring timer wait for the lock
 		wg.Go(func() {
 			for {
 				select {
@@ -307,7 +307,7 @@ func TestConnDeadlineIsMovedInTime(t *testing.T) {
 	}
 	for range 100 {
 		_ = ours.SetReadDeadline(time.Now().Add(20 * time.Microsecond))
-		for spin := time.Now(); time.Since(spin) < 20*time.Microsecond; { // until it passes, more or less
+		for spin := time.Now(); time.Since(spin) < 20*time.Microsecond; { // until it has about passed
 		}
 		_ = ours.SetReadDeadline(time.Now().Add(time.Hour))
 		write(t, peer, []byte("x"))
@@ -315,8 +315,8 @@ func TestConnDeadlineIsMovedInTime(t *testing.T) {
 	}
 }
 
-// Who sends a lot that is not read is not read from, and nothing is lost.
-func TestConnHoldsLittle(t *testing.T) {
+// A Conn stops reading when its buffer is full. Nothing is lost.
+func TestConnBufferIsBounded(t *testing.T) {
 	conns(t, func(t *testing.T, ours *netpoll.Conn, peer net.Conn) {
 		data := randomBytes(t, more)
 		if err := peer.SetWriteDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
@@ -324,10 +324,10 @@ func TestConnHoldsLittle(t *testing.T) {
 		}
 		taken, err := peer.Write(data)
 		if err == nil {
-			t.Fatal("the peer could write all")
+			t.Fatal("the peer could write everything")
 		}
 		if held, _ := ours.Received(); len(held) > 2*netpoll.ConnBufferBytes {
-			t.Errorf("%d bytes are held", len(held))
+			t.Errorf("%d bytes are buffered", len(held))
 		}
 		go func() {
 			defer peer.Close()
@@ -339,14 +339,14 @@ func TestConnHoldsLittle(t *testing.T) {
 	})
 }
 
-// After Shutdown nobody reads, and the peer's bytes neither pile up nor keep its end from being seen.
-func TestConnShutdownDropsWhatComes(t *testing.T) {
+// After Shutdown a Conn discards what the peer sends. It buffers nothing and still notices the peer's end.
+func TestConnShutdownDiscardsInput(t *testing.T) {
 	conns(t, func(t *testing.T, ours *netpoll.Conn, peer net.Conn) {
 		if err := peer.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := peer.Write(make([]byte, more)); err == nil {
-			t.Fatal("the peer could write all")
+			t.Fatal("the peer could write everything")
 		}
 		if _, err := ours.Write([]byte("bye")); err != nil {
 			t.Fatal(err)
@@ -354,7 +354,7 @@ func TestConnShutdownDropsWhatComes(t *testing.T) {
 		ours.Shutdown(patience)
 		write(t, peer, make([]byte, more))
 		if held, _ := ours.Received(); len(held) > 0 {
-			t.Errorf("%d bytes are held", len(held))
+			t.Errorf("%d bytes are buffered", len(held))
 		}
 		if got := readAll(t, peer); string(got) != "bye" {
 			t.Errorf("the peer got %q", got)
@@ -364,13 +364,14 @@ func TestConnShutdownDropsWhatComes(t *testing.T) {
 	})
 }
 
-// What a Conn has got before it became a Stream, the Handler gets first, whatever has become of the connection.
+// The Handler first gets the bytes that the Conn received before it became a Stream, even if the connection
+// has ended.
 func TestStreamOfAConnThatHasEnded(t *testing.T) {
 	ended := func(t *testing.T, ours *netpoll.Conn, peer net.Conn) {
 		write(t, peer, []byte("received"))
 		peer.Close()
 		for _, err := ours.Received(); err == nil; _, err = ours.Received() {
-			time.Sleep(time.Millisecond) // until the loop has seen it
+			time.Sleep(time.Millisecond) // until the loop notices
 		}
 	}
 	conns(t, func(t *testing.T, ours *netpoll.Conn, peer net.Conn) {
@@ -399,7 +400,7 @@ func TestStreamOfAConnThatHasEnded(t *testing.T) {
 				s.Start(nil)
 				select {
 				case <-r.changed:
-					t.Fatal("something happened while paused")
+					t.Fatal("the handler was called while paused")
 				case <-time.After(20 * time.Millisecond):
 				}
 				tt.end(s)
@@ -412,8 +413,8 @@ func TestStreamOfAConnThatHasEnded(t *testing.T) {
 	}
 }
 
-// A pause from before Start holds, even if the Conn held so much that it read no more.
-func TestPausedWithMuchReceived(t *testing.T) {
+// A Pause before Start takes effect even if the Conn's buffer is full.
+func TestPausedBeforeStartWithAFullBuffer(t *testing.T) {
 	conns(t, func(t *testing.T, ours *netpoll.Conn, peer net.Conn) {
 		data := randomBytes(t, 8*netpoll.ConnBufferBytes)
 		write(t, peer, data)
@@ -426,7 +427,7 @@ func TestPausedWithMuchReceived(t *testing.T) {
 		s.Start(nil)
 		select {
 		case <-r.changed:
-			t.Fatal("something happened while paused")
+			t.Fatal("the handler was called while paused")
 		case <-time.After(20 * time.Millisecond):
 		}
 		s.Resume()
@@ -434,7 +435,8 @@ func TestPausedWithMuchReceived(t *testing.T) {
 	})
 }
 
-// A Conn becomes a Stream while bytes come and the connection ends: all that came is read in order, and then Closed comes once.
+// A Conn becomes a Stream while bytes arrive and the connection ends. All bytes are read in order, and then
+// Closed is called once.
 func TestConnBecomesAStreamAtAnyTime(t *testing.T) {
 	for _, way := range []func(testing.TB, net.Listener) (*netpoll.Conn, net.Conn){accepted, dialled} {
 		ln := tcpListener(t)
@@ -543,7 +545,7 @@ func (a closer) Accepted(c *netpoll.Conn) {
 
 func (a closer) AcceptFailed(err error) { panic(err) }
 
-// await asks again and again.
+// await polls until ok returns true.
 func await(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {

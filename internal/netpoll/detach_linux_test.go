@@ -12,7 +12,7 @@ import (
 	"github.com/holdfast/holdfast/internal/netpoll"
 )
 
-// detached accepts a connection, and detaches it when something has come.
+// detached is a connection that was accepted and then detached when its first bytes arrived.
 type detached struct {
 	conn     net.Conn
 	release  func()
@@ -39,7 +39,7 @@ func detach(t *testing.T, ln net.Listener, before func(c *netpoll.Conn), release
 	write(t, peer, []byte("begin"))
 	d := <-done
 	t.Cleanup(func() {
-		ours.Close() // without effect
+		ours.Close() // has no effect
 		peer.Close()
 		if d.conn != nil {
 			d.conn.Close()
@@ -64,7 +64,7 @@ func TestDetach(t *testing.T) {
 			}
 			readExactly(t, peer, []byte("hello"))
 			switch c := d.conn.(type) {
-			case *net.TCPConn: // has what those have that package net accepts
+			case *net.TCPConn: // has the options that package net sets on accepted connections
 				for _, opt := range [][2]int{{syscall.SOL_SOCKET, syscall.SO_KEEPALIVE}, {syscall.IPPROTO_TCP, syscall.TCP_NODELAY}} {
 					if got := socketOption(t, c, opt[0], opt[1]); got == 0 {
 						t.Errorf("option %v is not set", opt)
@@ -82,7 +82,7 @@ func TestDetach(t *testing.T) {
 			}
 			d.release()
 			if released != 1 {
-				t.Errorf("release is another function")
+				t.Errorf("Detach returned a different release function")
 			}
 		})
 	}
@@ -111,7 +111,7 @@ func TestDetachAfterClose(t *testing.T) {
 	await(t, "the release", func() bool { return released.Load() == 1 })
 }
 
-// descriptors is how many are open.
+// descriptors returns the number of open file descriptors.
 func descriptors(t testing.TB) int {
 	t.Helper()
 	dir, err := os.ReadDir("/proc/self/fd")
@@ -121,7 +121,7 @@ func descriptors(t testing.TB) int {
 	return len(dir)
 }
 
-// exhaust takes all file descriptors but some, and returns a function that gives them back.
+// exhaust uses up all file descriptors except the given number. restore frees them.
 func exhaust(t testing.TB, but int) (restore func()) {
 	t.Helper()
 	var limit syscall.Rlimit
@@ -157,7 +157,7 @@ func exhaust(t testing.TB, but int) (restore func()) {
 	return restore
 }
 
-// To detach a connection takes a second descriptor for a moment, which is there even if there is no other.
+// Detach briefly needs a second descriptor. It succeeds even when the process has none left.
 func TestDetachWithoutDescriptors(t *testing.T) {
 	for range 3 {
 		restore := func() {}

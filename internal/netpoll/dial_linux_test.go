@@ -22,7 +22,7 @@ func TestDial(t *testing.T) {
 		{"tcp", "0.0.0.0:0"},
 		{"tcp", "[::ffff:127.0.0.1]:0"},
 		{"unix", filepath.Join(t.TempDir(), "s")},
-		{"unix", fmt.Sprintf("@holdfast-test-%d", os.Getpid())}, // abstract
+		{"unix", fmt.Sprintf("@holdfast-test-%d", os.Getpid())}, // an abstract socket
 	} {
 		t.Run(tt.address, func(t *testing.T) {
 			ln, err := net.Listen(tt.network, tt.address)
@@ -82,7 +82,7 @@ func TestDialFails(t *testing.T) {
 			}
 			want := tt.want
 			if loopIsOff && errors.Is(err, os.ErrDeadlineExceeded) && errors.Is(want, context.DeadlineExceeded) {
-				want = os.ErrDeadlineExceeded // package net has either
+				want = os.ErrDeadlineExceeded // package net returns either
 			}
 			var op *net.OpError
 			if !errors.Is(err, want) || !errors.As(err, &op) || op.Op != "dial" || op.Timeout() != errors.Is(tt.want, context.DeadlineExceeded) {
@@ -123,7 +123,7 @@ func TestDialLeavesNothingOpen(t *testing.T) {
 	await(t, "descriptors to be closed", func() bool { return descriptors(t) <= before })
 }
 
-// blackHole is an address where nobody answers: its queue of connections is full.
+// blackHole returns an address that does not answer, because its queue of connections is full.
 func blackHole(t *testing.T) net.Addr {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
@@ -146,12 +146,12 @@ func blackHole(t *testing.T) net.Addr {
 		}
 		t.Cleanup(func() { c.Close() })
 	}
-	t.Fatal("the queue takes all")
+	t.Fatal("the queue never fills up")
 	return nil
 }
 
-// A server that accepts and ends at once has been connected to.
-func TestDialToWhoEndsAtOnce(t *testing.T) {
+// Dial succeeds even if the server closes the connection immediately.
+func TestDialToAServerThatClosesImmediately(t *testing.T) {
 	ln := tcpListener(t)
 	go func() {
 		for {
@@ -172,8 +172,9 @@ func TestDialToWhoEndsAtOnce(t *testing.T) {
 	}
 }
 
-// Where nobody listens, the system may choose the very port that is dialled for the other end too, and have the connection come
-// about with itself. It chooses even ports for this, so within some thousand attempts it happens.
+// If no server listens, Linux may choose the dialled port as the local one too. The connection then
+// connects to itself. Local ports of outgoing connections are even, so this happens within a few thousand
+// attempts to an even port.
 func TestDialIsNeverToItself(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")

@@ -5,10 +5,10 @@ import (
 	"syscall"
 )
 
-// ConnBufferBytes is about how much a Conn keeps unread.
+// ConnBufferBytes is about how many unread bytes a Conn buffers.
 const ConnBufferBytes = connBufferBytes
 
-// AcceptPause is how long a listener rests after a failure.
+// AcceptPause is how long a listener waits after a failed accept.
 const AcceptPause = acceptPause
 
 // NewLoop starts an event loop.

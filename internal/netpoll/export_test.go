@@ -1,4 +1,4 @@
 package netpoll
 
-// NewGoStream makes a Stream that goroutines serve.
+// NewGoStream returns a Stream that goroutines serve.
 var NewGoStream = newGoStream

@@ -7,11 +7,11 @@ import (
 	"github.com/holdfast/holdfast/internal/netpoll"
 )
 
-// fragile is a recorder that panics when told to.
+// fragile is a recorder that panics in a chosen method.
 type fragile struct {
 	*recorder
 	mu       sync.Mutex
-	breakAt  string // a method's name
+	breakAt  string // name of the method that panics
 	panicked []any
 }
 
@@ -62,7 +62,7 @@ func TestPanicsAreConfined(t *testing.T) {
 					if n.plain {
 						readExactly(t, peer, stuff(t, s))
 					} else {
-						s.Write([]byte("x")) // waits in any case
+						s.Write([]byte("x")) // a TLS write always goes through the queue
 					}
 				case "Closed":
 					peer.Close()
@@ -85,7 +85,7 @@ func TestPanicsAreConfined(t *testing.T) {
 	})
 }
 
-// Connections come and go while others are served: no event goes to the wrong one.
+// Connections open and close while others are served. No event may reach the wrong one.
 func TestManyStreams(t *testing.T) {
 	everywhere(t, func(t *testing.T, n network) {
 		var wg sync.WaitGroup

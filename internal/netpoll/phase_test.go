@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// Every phase but the last of a life leads somewhere, closed is reached from everywhere, and closing is never undone.
+// No phase leads back to open, every phase leads to closed, and closing leads nowhere else.
 func TestPhases(t *testing.T) {
 	for p := open; p <= endPending; p++ {
 		if name := p.String(); name == "" || strings.Contains(name, "(") {

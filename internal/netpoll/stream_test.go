@@ -34,18 +34,18 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/holdfast/holdfast/internal/netpoll.(*loop).run"))
 }
 
-// patience bounds every wait for something that is to happen.
+// patience limits every wait for an expected event.
 const patience = 20 * time.Second
 
-// recorder is a Handler that remembers what it got.
+// recorder is a Handler that records its calls.
 type recorder struct {
-	onRead  func(p []byte) // called first, without the lock
-	onFlush func()         // the same
+	onRead  func(p []byte) // called first, without holding mu
+	onFlush func()         // likewise
 
 	mu      sync.Mutex
-	changed chan struct{} // closed, and replaced, at every change
+	changed chan struct{} // closed and replaced at every change
 	got     []byte
-	// unflushed is set from Read to Flush; early, if Closed came in between.
+	// unflushed is set between Read and Flush. early is set if Closed was called in between.
 	unflushed, early bool
 	drained          int
 	closed           []error
@@ -81,7 +81,7 @@ func (r *recorder) Closed(err error) {
 	r.change(func() { r.closed, r.early = append(r.closed, err), r.early || r.unflushed })
 }
 
-// await waits until cond holds; cond may look at the recorder's fields.
+// await waits until cond holds. It calls cond with mu held.
 func (r *recorder) await(t testing.TB, what string, cond func() bool) {
 	t.Helper()
 	deadline := time.After(patience)
@@ -126,10 +126,10 @@ func (r *recorder) counts() (read, drained, closed int) {
 	return len(r.got), r.drained, len(r.closed)
 }
 
-// network makes pairs of connections, ours and the peer's, and Streams of ours.
+// network opens pairs of connections, ours and the peer's, and makes Streams of ours.
 type network struct {
 	name  string
-	plain bool // a socket, which can be asked whether it takes more
+	plain bool // a socket without TLS
 	pair  func(t testing.TB) (ours, peer net.Conn)
 	new   func(net.Conn, netpoll.Handler) netpoll.Stream
 }
@@ -142,15 +142,15 @@ var networks = []network{
 	{"unix by goroutines", true, unixPair, goroutines},
 }
 
-// goroutines makes a Stream as New does where there is no event loop.
+// goroutines returns a Stream as New does on systems without an event loop.
 func goroutines(conn net.Conn, h netpoll.Handler) netpoll.Stream { return netpoll.NewGoStream(conn, h) }
 
 const (
-	kernelBytes = 128 << 10 // what the kernel buffers in one direction, more or less
-	more        = 4 << 20   // more than it takes for one connection
+	kernelBytes = 128 << 10 // about what the kernel buffers in one direction
+	more        = 4 << 20   // more than the kernel buffers for one connection
 )
 
-// everywhere runs a test over each kind of connection.
+// everywhere runs a test for each kind of connection.
 func everywhere(t *testing.T, test func(t *testing.T, n network)) {
 	for _, n := range networks {
 		t.Run(n.name, func(t *testing.T) { test(t, n) })
@@ -204,12 +204,12 @@ func tlsPair(t testing.TB) (ours, peer net.Conn) {
 	return secure(t, a, b)
 }
 
-// secure puts TLS on a pair of connections.
+// secure wraps a pair of connections in TLS.
 func secure(t testing.TB, ours, peer net.Conn) (_, _ net.Conn) {
 	t.Helper()
 	server := tls.Server(ours, &tls.Config{Certificates: []tls.Certificate{certificate(t)}})
 	client := tls.Client(peer, &tls.Config{InsecureSkipVerify: true})
-	result := make(chan error, 1) // so that the handshake's goroutine always ends
+	result := make(chan error, 1) // buffered, so that the handshake's goroutine always ends
 	go func() { result <- client.Handshake() }()
 	if err := errors.Join(server.Handshake(), <-result); err != nil {
 		t.Fatal(err)
@@ -271,7 +271,7 @@ func write(t testing.TB, c net.Conn, p []byte) {
 	}
 }
 
-// readAll reads from the peer's end until there is no more.
+// readAll reads from the peer's end until it ends.
 func readAll(t testing.TB, c net.Conn) []byte {
 	t.Helper()
 	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
@@ -284,7 +284,7 @@ func readAll(t testing.TB, c net.Conn) []byte {
 	return got
 }
 
-// readExactly reads as much as is wanted from the peer's end.
+// readExactly reads len(want) bytes from the peer's end and compares them.
 func readExactly(t testing.TB, c net.Conn, want []byte) {
 	t.Helper()
 	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
@@ -299,7 +299,7 @@ func readExactly(t testing.TB, c net.Conn, want []byte) {
 	}
 }
 
-// promptly fails if f, which must not block, takes long.
+// promptly fails if f blocks.
 func promptly(t testing.TB, what string, f func()) {
 	t.Helper()
 	done := make(chan struct{})
@@ -315,7 +315,7 @@ func promptly(t testing.TB, what string, f func()) {
 	}
 }
 
-// stuff writes so much to a peer that does not read that most of it waits.
+// stuff writes so much to a peer that does not read that most of it stays queued.
 func stuff(t testing.TB, s netpoll.Stream) []byte {
 	t.Helper()
 	data := randomBytes(t, more)
@@ -325,7 +325,7 @@ func stuff(t testing.TB, s netpoll.Stream) []byte {
 		}
 	})
 	if s.Queued() == 0 {
-		t.Fatal("the kernel took all; the test needs bytes to wait")
+		t.Fatal("the kernel took everything, but the test needs queued bytes")
 	}
 	return data
 }
@@ -336,7 +336,7 @@ func TestReadsInOrder(t *testing.T) {
 		r := newRecorder()
 		s := n.new(ours, r)
 		data := randomBytes(t, 1<<20)
-		s.Start(data[:100]) // what was read before
+		s.Start(data[:100]) // bytes that were read before
 		rest := data[100:]
 		for size := 1; len(rest) > 0; size = size*2 + 1 {
 			piece := rest[:min(size, len(rest))]
@@ -357,12 +357,12 @@ func TestWriteDoesNotBlock(t *testing.T) {
 			data := stuff(t, s)
 			_, stuffed, _ := r.counts()
 			if n.plain && stuffed != before {
-				t.Fatalf("Drained came while %d bytes wait", s.Queued())
+				t.Fatalf("Drained was called while %d bytes are queued", s.Queued())
 			}
 			readExactly(t, peer, data)
 			r.await(t, "Drained", func() bool { return r.drained > stuffed })
 			if q := s.Queued(); q != 0 {
-				t.Errorf("%d bytes wait after Drained", q)
+				t.Errorf("%d bytes are queued after Drained", q)
 			}
 			if _, drained, _ := r.counts(); n.plain && drained != before+1 {
 				t.Errorf("Drained came %d times, want once", drained-before)
@@ -371,11 +371,11 @@ func TestWriteDoesNotBlock(t *testing.T) {
 	})
 }
 
-func TestQueuedCountsWhatTheWriterHasInHand(t *testing.T) {
+func TestQueuedCountsBytesBeingWritten(t *testing.T) {
 	everywhere(t, func(t *testing.T, n network) {
 		s, _, _ := open(t, n)
 		stuff(t, s)
-		// The kernel may still make room, so the numbers can only fall.
+		// The kernel may still accept bytes, so the numbers can only fall.
 		before := s.Queued()
 		got := s.Write([]byte("12345"))
 		after := s.Queued()
@@ -383,7 +383,7 @@ func TestQueuedCountsWhatTheWriterHasInHand(t *testing.T) {
 			t.Errorf("Write of 5 bytes returned %d, Queued is %d; %d waited before", got, after, before)
 		}
 		if after < more/2 {
-			t.Errorf("%d bytes wait, of %d that nobody reads", after, more)
+			t.Errorf("%d of %d bytes are queued, although the peer does not read", after, more)
 		}
 	})
 }
@@ -448,14 +448,14 @@ func TestPause(t *testing.T) {
 		write(t, peer, []byte("before"))
 		r.awaitBytes(t, []byte("before"))
 
-		s.Pause() // the reader waits for the network by now, or soon
+		s.Pause() // the reader is waiting for the network by now, or soon will be
 		data := randomBytes(t, more)
 		if err := peer.SetWriteDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
 			t.Fatal(err)
 		}
 		taken, err := peer.Write(data)
 		if err == nil {
-			t.Fatal("the peer could write all: it was read")
+			t.Fatal("the peer could write everything, so it was read")
 		}
 		if read, _, _ := r.counts(); read != len("before") {
 			t.Fatalf("%d bytes were read after Pause", read-len("before"))
@@ -463,7 +463,7 @@ func TestPause(t *testing.T) {
 
 		s.Resume()
 		if n.name == "tls" {
-			// A failed write spoils a TLS connection: only the beginning is known to arrive.
+			// A failed write breaks a TLS connection, so only the first bytes are sure to arrive.
 			r.await(t, "bytes after Resume", func() bool { return len(r.got) >= len("before")+16<<10 })
 			return
 		}
@@ -476,7 +476,7 @@ func TestPauseWithinRead(t *testing.T) {
 		ours, peer := n.pair(t)
 		r := newRecorder()
 		s := n.new(ours, r)
-		calls := make(chan string, 16) // more than there are calls
+		calls := make(chan string, 16) // more than the number of calls
 		r.onRead = func(p []byte) {
 			calls <- string(p)
 			s.Pause()
@@ -512,7 +512,7 @@ func TestPausedBeforeStart(t *testing.T) {
 		write(t, peer, []byte("later"))
 		select {
 		case <-r.changed:
-			t.Fatal("something happened while paused")
+			t.Fatal("the handler was called while paused")
 		case <-time.After(20 * time.Millisecond):
 		}
 		s.Resume()
@@ -543,7 +543,7 @@ func TestDelivered(t *testing.T) {
 	})
 }
 
-// awaitDelivered asks again and again: nothing tells of the kernel's progress.
+// awaitDelivered polls, because the kernel does not report its progress.
 func awaitDelivered(t *testing.T, s netpoll.Stream, want int64) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); s.Delivered() < want; time.Sleep(time.Millisecond) {
@@ -556,11 +556,11 @@ func awaitDelivered(t *testing.T, s netpoll.Stream, want int64) {
 func BenchmarkWrite(b *testing.B) {
 	for _, n := range networks {
 		if !n.plain {
-			continue // the writer's speed would be measured
+			continue // would measure the speed of the writer
 		}
 		b.Run(n.name, func(b *testing.B) {
 			ours, peer := n.pair(b)
-			go io.Copy(io.Discard, peer) //nolint:errcheck // ends when peer is closed
+			go io.Copy(io.Discard, peer) //nolint:errcheck // returns when peer is closed
 			r := newRecorder()
 			s := n.new(ours, r)
 			s.Start(nil)
