@@ -250,7 +250,7 @@ func (l *link) attachment(data []byte) {
 	}
 	last := len(p.attachments)+1 == p.need
 	if !last && !l.countPartial(len(data)+attachmentOverhead) {
-		l.srv.limitedLog.Log(slog.LevelWarn, "", "link closed: no memory for a binary packet of the server's that is not complete",
+		l.srv.limitedLog.Log(slog.LevelWarn, "", "link closed: no memory for an incomplete binary packet from the server",
 			"attachments", len(p.attachments), "announced", p.need, "bytes", p.bytes)
 		l.freePartial()
 		l.conn.Close()
@@ -414,7 +414,7 @@ func (l *link) connected(p *packet) {
 	place, plain := socketio.PIDPlace(p.data)
 	if !plain && bytes.Contains(p.data, []byte(`"pid"`)) {
 		l.srv.upstreamRecoversOnce.Do(func() {
-			l.srv.log.Info("the upstream recovers connections itself: its sessions pass as they are (logged once)")
+			l.srv.log.Info("the upstream recovers connections itself: its sessions pass unchanged (logged once)")
 		})
 	}
 	l.deliver()

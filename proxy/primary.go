@@ -97,7 +97,7 @@ func (c *client) connectPrimary(namespace string, data []byte) {
 	data = slices.Clone(data)
 	c.redialPrimary(func(primary *link) {
 		if !primary.connect(c, namespace, data) {
-			c.abortFor(reason.TransportClose, "the further connection to the upstream ended")
+			c.abortFor(reason.TransportClose, "the new connection to the upstream ended")
 			return
 		}
 		c.markForFlush(primary)
@@ -124,7 +124,7 @@ func (c *client) runRedial(then func(primary *link)) {
 		c.receiver.dialing = false
 		if err != nil {
 			c.srv.log.Warn("further upstream handshake failed", "client", c.seq, "error", err)
-			c.abortFor(reason.TransportClose, "no further connection to the upstream")
+			c.abortFor(reason.TransportClose, "no new connection to the upstream")
 			return
 		}
 		then(primary)
@@ -214,7 +214,7 @@ func (c *client) sendPrimary(data []byte, binary bool) {
 		if c.receiver.lazy || c.receiver.dialing {
 			c.relayLazily(data, binary)
 		} else {
-			c.protocolError("a packet that belongs to no session")
+			c.protocolError("packet belongs to no session")
 		}
 		return
 	}

@@ -117,7 +117,7 @@ func (c *client) Message(data []byte, binary bool) {
 	switch {
 	case in.raw && !binary && c.srv.notify.suspect(data):
 		c.refuseForged()
-		c.protocolError("what may be a forged event")
+		c.protocolError("possibly forged event")
 	case in.raw:
 		c.sendPrimary(data, binary)
 	case binary:
@@ -135,7 +135,7 @@ func (c *client) wait(data []byte, binary bool) {
 	in := &c.receiver
 	in.waiting = append(in.waiting, message{slices.Clone(data), binary})
 	if in.waitingBytes += len(data); len(in.waiting) > maxWaiting || int64(in.waitingBytes) > in.limits.waitingBytes {
-		c.protocolError("too much while a connection to the upstream is opened")
+		c.protocolError("too much data while connecting to the upstream")
 	}
 }
 
@@ -157,7 +157,7 @@ func (c *client) decideParser(data []byte, binary bool) {
 	}
 	c.srv.metrics.RawRelays.Inc()
 	c.srv.rawLogged.Do(func() {
-		c.srv.log.Info("a client does not use Socket.IO's default parser: relayed as it is, without recovery (logged once)",
+		c.srv.log.Info("relaying a client without recovery: it does not use Socket.IO's default parser (logged once)",
 			"client", c.seq)
 	})
 }
@@ -190,7 +190,7 @@ func (c *client) text(data []byte) {
 	err := p.h.Parse(data)
 	if err != nil && c.srv.notify.suspect(data) {
 		c.refuseForged()
-		c.protocolError("what may be a forged event")
+		c.protocolError("possibly forged event")
 		return
 	}
 	if err != nil {
@@ -347,7 +347,7 @@ func (c *client) protocolError(text string) { c.abortFor(reason.ParseError, text
 func (c *client) abortFor(why reason.Reason, text string) {
 	c.receiver.dropped = true
 	c.receiver.partial = nil
-	c.srv.limitedLog.Log(slog.LevelInfo, text, "client closed for what it sent", "client", c.seq, "why", text)
+	c.srv.limitedLog.Log(slog.LevelInfo, text, "client closed by holdfast", "client", c.seq, "why", text)
 	c.abort(why)
 }
 
@@ -359,7 +359,7 @@ const refusalDelay = 3 * time.Second
 func (c *client) abortLater(why string) {
 	c.receiver.dropped = true
 	c.receiver.partial = nil
-	c.srv.limitedLog.Log(slog.LevelInfo, why, "client refused, and closed after a while", "client", c.seq, "why", why)
+	c.srv.limitedLog.Log(slog.LevelInfo, why, "client refused, closing after a delay", "client", c.seq, "why", why)
 	c.releasePrimary()
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -25,7 +25,7 @@ func (c *client) connect(p *packet) {
 		return
 	}
 	if len(namespace) > maxNamespaceBytes {
-		c.protocolError("namespace's name too long")
+		c.protocolError("namespace name too long")
 		return
 	}
 	if c.connecting(namespace) && c.repeats(namespace, p.data) {

@@ -89,7 +89,7 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 		if s.bundle, err = clientjs.Open(dir); err != nil {
 			return nil, fmt.Errorf("proxy: client bundle %s: %w", dir, err)
 		}
-		log.Info("serving the client in place of the upstream's", "version", s.bundle.Version(), "dir", dir)
+		log.Info("serving the client bundle instead of the upstream's", "version", s.bundle.Version(), "dir", dir)
 	}
 	total, why := cfg.Recovery.Buffer.Budget()
 	s.budget = buffer.NewBudget(int64(total))
@@ -120,12 +120,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.Method == http.MethodConnect:
 		w.Header().Set("Connection", "close")
-		writeError(w, http.StatusMethodNotAllowed, "holdfast is no forward proxy")
+		writeError(w, http.StatusMethodNotAllowed, "CONNECT is not supported: holdfast is a reverse proxy")
 		return
 	case isUpgrade(r) && r.ContentLength != 0:
 		// Servers disagree on whether this is a body, or the first bytes of the upgraded protocol.
 		w.Header().Set("Connection", "close")
-		writeError(w, http.StatusBadRequest, "a WebSocket handshake has no body")
+		writeError(w, http.StatusBadRequest, "a WebSocket handshake must not have a body")
 		return
 	case !s.isEngineIO(r):
 		if !s.serveBundle(w, r) {
