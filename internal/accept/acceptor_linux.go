@@ -23,7 +23,8 @@ type acceptor struct {
 	once   sync.Once
 }
 
-// newAcceptor returns nil if a loop cannot accept from the Listener's socket. The Listener then accepts by itself.
+// newAcceptor returns nil if a loop cannot accept from the Listener's socket. The Listener then accepts by
+// itself.
 func newAcceptor(l *Listener) *acceptor {
 	a := &acceptor{l: l, conns: make(chan net.Conn), closed: make(chan struct{})}
 	var err error
@@ -83,7 +84,7 @@ func (a *acceptor) recoverPanic(conn io.Closer) {
 	}
 }
 
-// pendingState is how far a pendingConn has come:
+// pendingState is the state of a pendingConn:
 //
 //	reading -> passed    the connection is net/http's
 //	reading -> matched   a goroutine serves the handshake
@@ -112,8 +113,8 @@ type pendingConn struct {
 	cancel  context.CancelFunc // of the matched request's context
 }
 
-// maxHeadBytes is the size of a head that is read here, less than a netpoll.Conn holds. Few browsers send so many
-// cookies.
+// maxHeadBytes is the largest head that is read here. It is less than a netpoll.Conn buffers. Few browsers
+// send more cookies than this.
 const maxHeadBytes = 8 << 10
 
 // read looks at what has arrived.
@@ -171,7 +172,7 @@ func (p *pendingConn) passToHTTP(read []byte) {
 	read = bytes.Clone(read)
 	conn, release, err := p.conn.Detach()
 	if err != nil {
-		if !errors.Is(err, net.ErrClosed) { // its time was up just now
+		if !errors.Is(err, net.ErrClosed) { // its timeout closed it just now
 			p.a.AcceptFailed(err)
 		}
 		return
@@ -187,11 +188,11 @@ func (a *acceptor) pass(c net.Conn) {
 	}
 }
 
-// handshakeStack is more than a handshake takes of a goroutine's stack.
+// handshakeStack is more stack than a handshake needs.
 const handshakeStack = 14 << 10
 
-// growStack grows the goroutine's stack in one step, while it holds nothing to move. It would otherwise double from
-// 2 KiB several times, each time copying what is in it.
+// growStack grows the goroutine's stack in one step while the stack is almost empty. It would otherwise
+// double from 2 KiB several times and copy its contents each time.
 //
 //go:noinline
 func growStack() {

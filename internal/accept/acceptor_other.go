@@ -4,7 +4,7 @@ package accept
 
 import "net"
 
-// acceptor is never made: only Linux has an event loop.
+// acceptor is never created, because only Linux has an event loop.
 type acceptor struct{}
 
 func newAcceptor(*Listener) *acceptor { return nil }

@@ -13,26 +13,28 @@ import (
 	"github.com/holdfast/holdfast/metrics"
 )
 
-// Options are what a Listener asks the server that it accepts for. All functions are required unless a comment says
-// otherwise; they must be safe for concurrent use.
+// Options are what a Listener asks the server that it accepts for. All functions are required unless a
+// comment says otherwise; they must be safe for concurrent use.
 type Options struct {
 	// TLS says that the connections will be wrapped in TLS. Their handshakes are then served by net/http.
 	TLS bool
 	// Limits returns the limits in force.
 	Limits func() Limits
-	// Match returns the handler of a WebSocket handshake, or nil if net/http has to serve the request. The handler may
-	// panic with http.ErrAbortHandler only.
+	// Match returns the handler of a WebSocket handshake, or nil if net/http has to serve the request. The
+	// handler may panic with http.ErrAbortHandler only.
 	Match func(r *http.Request) http.HandlerFunc
-	// Begin is called before a matched handshake is served, and the function it returns after the answer was written.
+	// Begin is called before a matched handshake is served, and the function it returns after the answer
+	// was written.
 	Begin func() (end func())
 	// Refused is told of each connection that was closed because of a limit.
 	Refused func(reached metrics.RefusalLimit, addr netip.Addr)
 	// Failed is told why a connection could not be accepted.
 	Failed func(err error)
-	// NoLoop is told why no event loop accepts the connections, on a system that has event loops, unless they are
-	// switched off. It may be nil.
+	// NoLoop is told why no event loop accepts the connections, on a system that has event loops, unless
+	// they are switched off. It may be nil.
 	NoLoop func(err error)
-	// Panicked is told what a panic while a connection was pending said. The connection is closed.
+	// Panicked is told the value of a panic that happened while a connection was pending. The connection is
+	// closed.
 	Panicked func(v any)
 }
 
@@ -40,7 +42,8 @@ type Options struct {
 type Limits struct {
 	MaxConnections           int // 0 is no limit
 	MaxConnectionsPerAddress int // 0 is no limit
-	// Exempt reports whether MaxConnectionsPerAddress does not apply to an address, such as that of a trusted proxy.
+	// Exempt reports whether MaxConnectionsPerAddress does not apply to an address, such as that of a
+	// trusted proxy.
 	Exempt func(netip.Addr) bool
 	// HeadTimeout bounds the time from accepting a connection to the end of its first request's head.
 	HeadTimeout time.Duration
@@ -79,7 +82,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.Listener.Accept()
 		if err != nil {
-			if !errors.Is(err, net.ErrClosed) { // net/http waits up to a second and accepts again, if that may help
+			if !errors.Is(err, net.ErrClosed) { // net/http retries within a second if the error is temporary
 				l.opts.Failed(err)
 			}
 			return nil, err

@@ -12,8 +12,8 @@ import (
 	"github.com/holdfast/holdfast/internal/netpoll"
 )
 
-// responseWriter is the http.ResponseWriter of a WebSocket handshake. A response that is not hijacked is written in
-// one piece, and then the connection is closed.
+// responseWriter is the http.ResponseWriter of a WebSocket handshake. A response that is not hijacked is
+// written in one piece, and then the connection is closed.
 type responseWriter struct {
 	conn   *netpoll.Conn
 	header http.Header
@@ -27,7 +27,7 @@ func (w *responseWriter) Header() http.Header { return w.header }
 
 // WriteHeader implements http.ResponseWriter.
 func (w *responseWriter) WriteHeader(status int) {
-	if w.status == 0 && status >= http.StatusOK { // clients wait for no informational responses here
+	if w.status == 0 && status >= http.StatusOK { // clients do not expect informational responses here
 		w.status = status
 	}
 }
@@ -66,7 +66,7 @@ func (w *responseWriter) finish() {
 		readWriters.Put(w.rw)
 		return
 	}
-	if w.status == 0 { // the client has gone
+	if w.status == 0 { // the client is gone
 		_ = w.conn.Close()
 		return
 	}
@@ -76,7 +76,7 @@ func (w *responseWriter) finish() {
 		ContentLength: int64(w.body.Len()), Body: io.NopCloser(&w.body),
 	}
 	var b bytes.Buffer
-	_ = resp.Write(&b) // a Buffer takes everything
+	_ = resp.Write(&b) // a Buffer never fails
 	_, _ = w.conn.Write(b.Bytes())
 	w.conn.Shutdown(lingerTimeout)
 }

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// track returns conn as a connection that calls closed when it is closed, and whose reader gets what b holds first.
-// The result embeds a *net.TCPConn or *net.UnixConn, because package netpoll wants the plain socket (Unwrap).
+// track wraps conn. The wrapper calls closed when it is closed, and its reader gets the bytes in b first.
+// It embeds a *net.TCPConn or *net.UnixConn, because package netpoll needs the plain socket (Unwrap).
 func track(conn net.Conn, closed func(), b bufferedBytes) net.Conn {
 	switch c := conn.(type) {
 	case *net.TCPConn:
@@ -19,9 +19,10 @@ func track(conn net.Conn, closed func(), b bufferedBytes) net.Conn {
 	return conn
 }
 
-// bufferedBytes is what happened on a connection before net/http got it. It is used by the connection's reader only.
+// bufferedBytes is the state of a connection from before net/http got it. Only the connection's reader
+// uses it.
 type bufferedBytes struct {
-	unread []byte    // already read from the socket, and not by net/http
+	unread []byte    // read from the socket, but not yet by net/http
 	headBy time.Time // deadline for the first request's head; zero if that has not begun
 }
 
@@ -57,8 +58,8 @@ func (b *bufferedBytes) writeTo(w io.Writer, r io.WriterTo) (int64, error) {
 	return int64(n) + m, err
 }
 
-// readDeadline returns the deadline to set in place of t. The first one that net/http sets is for the first request's
-// head. It counts from when net/http got the connection, so the earlier headBy replaces it.
+// readDeadline returns the deadline to set in place of t. The first one that net/http sets is for the first
+// request's head. It counts from when net/http got the connection, so the earlier headBy replaces it.
 func (b *bufferedBytes) readDeadline(t time.Time) time.Time {
 	if b.headBy.IsZero() {
 		return t

@@ -19,13 +19,13 @@ const (
 	ticketInterval = 50 * time.Millisecond
 )
 
-// throttle slows handshakes down when the upstream accepts connections and answers none: a balancer whose servers are
-// all down, or a server that dies while it starts. After 16 unanswered handshakes in a row it hands out one ticket
-// every 50 ms. The first answer lets all callers proceed.
+// throttle slows handshakes down while the upstream accepts connections but answers none. Examples are a
+// balancer whose servers are all down, and a server that crashes while it starts. After 16 unanswered
+// handshakes in a row it hands out one ticket every 50 ms. The first answer lets all callers proceed.
 //
-// A missing answer may be the doing of the client that asked. So one caller never fails because of another: each
-// waiting caller gets a ticket of its own or runs out of time. It also takes many failures in a row, with no answer in
-// between, before the throttle is active.
+// A missing answer may be the fault of the client that asked. So one caller never fails because of another:
+// each waiting caller gets a ticket of its own or runs out of time. It also takes many failures in a row,
+// with no answer in between, before the throttle is active.
 //
 // It is safe for concurrent use.
 type throttle struct {
@@ -36,7 +36,8 @@ type throttle struct {
 	timer      *time.Timer
 }
 
-// Wait returns when the caller may make a handshake, and whether it took a ticket for that. The error is that of ctx.
+// Wait returns when the caller may make a handshake, and whether it took a ticket for that. The error is
+// that of ctx.
 func (t *throttle) Wait(ctx context.Context) (ticket bool, err error) {
 	if !t.Active() {
 		return false, nil
@@ -125,11 +126,11 @@ func outcome(err error) (answered, conclusive bool) {
 		return true, true
 	case errors.As(err, &rejected):
 		switch rejected.Status {
-		case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout: // from a balancer, or as good as
+		case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout: // from a balancer, or equivalent
 			return false, true
 		}
 		return true, true
-	case errors.Is(err, context.Canceled): // the client has gone
+	case errors.Is(err, context.Canceled): // the client is gone
 		return false, false
 	case errors.Is(err, context.DeadlineExceeded): // the wait itself was slow enough
 		return false, false

@@ -17,13 +17,14 @@ import (
 	"github.com/holdfast/holdfast/internal/netpoll"
 )
 
-// idleTimeout is how long an idle connection is kept: less than Node.js keeps one (5 s).
+// idleTimeout is how long an idle connection stays open. It is shorter than that of Node.js (5 s), so that
+// a request does not meet a connection that the server is just closing.
 const idleTimeout = 4 * time.Second
 
 // Upstream is the Socket.IO server behind holdfast. It is safe for concurrent use.
 type Upstream struct {
 	// Immutable.
-	base      *url.URL // scheme and host; the host is only for show if the server is a Unix socket
+	base      *url.URL // scheme and host; the host is a placeholder if the server is a Unix socket
 	network   string
 	address   string
 	tls       *tls.Config // nil for plain HTTP
@@ -41,8 +42,8 @@ type Upstream struct {
 
 // Options are the parts of an Upstream that its user supplies.
 type Options struct {
-	// Observe is told how each handshake ended and how long it took. Handshakes that the breaker or the context
-	// ended before they began are not reported. Nil observes nothing.
+	// Observe is told how each handshake ended and how long it took. Handshakes that the breaker or the
+	// context ended before they began are not reported. Nil observes nothing.
 	Observe func(err error, took time.Duration)
 	// Incomplete and UpgradeFailed are engineio.Dialer's.
 	Incomplete    func(bytes int) bool
@@ -51,8 +52,8 @@ type Options struct {
 	DialContext func(ctx context.Context) (net.Conn, error)
 }
 
-// New returns the server that a valid cfg names. It does not connect. Errors say which file of upstream.tls cannot be
-// used.
+// New returns the server that a valid cfg names. It does not connect. Errors say which file of upstream.tls
+// cannot be used.
 func New(cfg config.Upstream, opts Options) (*Upstream, error) {
 	network, address, secure := cfg.Endpoint()
 	u := &Upstream{
@@ -94,22 +95,23 @@ func New(cfg config.Upstream, opts Options) (*Upstream, error) {
 	return u, nil
 }
 
-// Base is the scheme and host of requests to the server. It must not be changed.
+// Base returns the scheme and host of requests to the server. The caller must not change it.
 func (u *Upstream) Base() *url.URL { return u.base }
 
 // RoundTripper makes HTTP requests to the server.
 func (u *Upstream) RoundTripper() http.RoundTripper { return u.transport }
 
-// UnsharedRoundTripper makes each HTTP request over a connection of its own. Balancers that look at the first request of a
-// connection only (@socket.io/sticky) then see every sid.
+// UnsharedRoundTripper makes each HTTP request over a new connection. Balancers such as @socket.io/sticky
+// look only at the first request of a connection. This way they see every sid.
 func (u *Upstream) UnsharedRoundTripper() http.RoundTripper { return u.unshared }
 
 // CloseIdleConnections closes connections that carry no request, because they may be dead.
 func (u *Upstream) CloseIdleConnections() { u.transport.CloseIdleConnections() }
 
 // Dial makes an Engine.IO handshake with the server, as soon as the throttle, the breaker and
-// upstream.max_concurrent_dials admit it. An *engineio.RejectedError is the server's refusal. Other errors say why the
-// server could not be asked: ctx's error, or that of a connection that another caller tried meanwhile.
+// upstream.max_concurrent_dials admit it. An *engineio.RejectedError is the server's refusal. Other errors
+// say why the server could not be asked: ctx's error, or that of a connection that another caller tried
+// meanwhile.
 func (u *Upstream) Dial(ctx context.Context, req engineio.Request) (*engineio.Conn, error) {
 	done, err := u.admit(ctx)
 	if err != nil {
@@ -119,7 +121,7 @@ func (u *Upstream) Dial(ctx context.Context, req engineio.Request) (*engineio.Co
 	start := time.Now()
 	conn, err := u.dialer.Dial(ctx, req)
 	if err == nil {
-		u.breaker.Success() // perhaps over a connection from before
+		u.breaker.Success() // req may have used an idle connection, which the breaker has not seen
 	}
 	u.throttle.Done(err)
 	u.observe(err, time.Since(start))
@@ -191,13 +193,14 @@ func (u *Upstream) report(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		u.breaker.Success()
-	case !isOver(ctx): // otherwise the caller gave up, which says nothing of the server
+	case !isOver(ctx): // otherwise the caller gave up, which says nothing about the server
 		u.breaker.Failure(err)
 	}
 	return err
 }
 
-// isOver reports whether ctx has ended. A dial may hear of its deadline first.
+// isOver reports whether ctx has ended or its deadline has passed. A dial may notice the deadline before
+// ctx ends.
 func isOver(ctx context.Context) bool {
 	deadline, ok := ctx.Deadline()
 	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
@@ -212,8 +215,8 @@ func (u *Upstream) dialWebSocket(ctx context.Context) (net.Conn, error) {
 	return conn, u.report(ctx, err)
 }
 
-// dialPolling opens a connection for polling requests. It ends after ctx, not at its deadline: a dial hears of that before ctx says so,
-// and would seem to have failed by itself.
+// dialPolling opens a connection for polling requests. The dial has no deadline of its own and ends when
+// ctx does. It would otherwise notice the deadline first and look as if the server had failed.
 func (u *Upstream) dialPolling(ctx context.Context) (net.Conn, error) {
 	detached, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
