@@ -588,7 +588,7 @@ func (l *link) closeIfUnused() bool {
 	case used:
 		l.conn.Close()
 	default: // its client resumed. After an outage there are many at once, so leave in the cheap way.
-		l.conn.Leave()
+		l.conn.Abort()
 	}
 	return unused || closed
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// askingHandler sends one event at a time, and is told of its answer.
+// askingHandler sends one event at a time and receives its answer.
 type askingHandler struct {
 	*fakeHandler
 	result   FillResult // of a Fill that adds an event
@@ -32,7 +32,8 @@ func (h *askingHandler) Fill(e *Encoder, _ int) FillResult {
 	return h.result
 }
 
-// BenchmarkAskingEvents is an event over loopback that its client answers at once, by how it is to be confirmed.
+// BenchmarkAskingEvents measures an event over loopback that its client answers immediately, for
+// each way to confirm it.
 func BenchmarkAskingEvents(b *testing.B) {
 	for _, bb := range []struct {
 		name   string

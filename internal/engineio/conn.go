@@ -4,120 +4,103 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
-	"strings"
 	"sync"
-	"sync/atomic"
-	"time"
-
-	"github.com/gobwas/ws"
 
 	"github.com/holdfast/holdfast/internal/netpoll"
 )
 
 // Errors that end a Conn.
 var (
-	// ErrClosed means that this side closed it.
+	// ErrClosed means that this side closed the connection.
 	ErrClosed = errors.New("engineio: connection closed by this side")
 	// ErrSilent means that the server sent no ping for pingInterval + pingTimeout.
 	ErrSilent = errors.New("engineio: no ping from the server")
-	// ErrServerClosed means that the server ended the connection in order, as engine.io does: by a Close frame without a code, or a
-	// CLOSE packet.
+	// ErrServerClosed means that the server closed the connection as the reference server does:
+	// with a Close frame without a code, or a CLOSE packet.
 	ErrServerClosed = errors.New("engineio: connection closed by the server")
-	// ErrServerAway means that the server ended its WebSocket with a close code: engine.io never does, but servers that stop do.
+	// ErrServerAway means that the server sent a Close frame with a code. The reference server
+	// never does, but others do when they stop.
 	ErrServerAway = errors.New("engineio: connection closed by the server, with a code")
-	// ErrTooBig is an ErrServerClosed: the server was sent a message that it finds too big.
+	// ErrTooBig wraps ErrServerClosed: the server rejected a message as too big.
 	ErrTooBig = fmt.Errorf("%w: message too big", ErrServerClosed)
 )
 
-// ConnHandler gets what happens on a Conn. Message, Flush and Closed are not
-// called concurrently with one another. No method may wait, neither for the network nor for others. All may call
-// the Conn.
+// ConnHandler receives what happens on a Conn. Message, Flush and Closed are never concurrent with
+// one another. No method may wait. All may call the Conn.
 type ConnHandler interface {
-	// Message gets a message from the server, in order. data may be changed, and is valid, during the call only.
+	// Message receives a message from the server, in order. data is valid during the call only;
+	// Message may change it.
 	Message(data []byte, binary bool)
 	// Flush follows the Messages of one batch.
 	Flush()
-	// Drained says that all that was sent has been taken by the network.
+	// Drained reports that the network has taken everything that was sent.
 	Drained()
-	// Closed is the last call, once, but for a Panicked.
+	// Closed is called once. Only Panicked may follow it.
 	Closed(err error)
-	// Panicked says that a method of the handler's panicked, or the Conn itself, and with what. It is called from where that
-	// happened. The handler is to Close the Conn.
+	// Panicked reports a panic in one of the handler's methods, or in the Conn. It is called from
+	// the goroutine that panicked. Panicked must close the Conn.
 	Panicked(v any)
 }
 
-// Conn is the client's side of an Engine.IO connection. It implements Engine.IO
-// protocol v4: it answers pings, and a polling connection upgrades itself to
-// WebSocket if the server offers that. It is safe for concurrent use.
+// Conn is the client side of an Engine.IO connection. It implements Engine.IO protocol v4: it
+// answers pings, and a polling connection upgrades itself to WebSocket if the server offers that.
+// It is safe for concurrent use.
 //
-// What each message needs stands first in it, as in a Socket.
+// Field order matters, as in Socket: what each message needs comes first.
 type Conn struct {
 	h ConnHandler // set by Start
 
-	closed atomic.Bool // set with mu held
+	state life // changes with mu held
 
-	input sync.Mutex // serialises calls to the handler but for Drained
+	input sync.Mutex // serializes the handler's methods except Drained; guards unflushed
 
-	mu     sync.Mutex // guards the fields below, up to those that are immutable
-	unused bool       // it need not be closed in order
-	told   bool       // of the end: the handler
-	paused bool
-	// unflushed is set when the handler has got messages and is still to Flush; guarded by input.
-	unflushed bool
-	// A ping may wait for us behind data that we did not read while paused. It is answered when it must be
-	// due; as many are left unanswered when they are read.
-	behind bool // paused since lastPong
+	mu         sync.Mutex // guards the fields below, up to the immutable ones
+	readPaused bool       // Pause was called
+	unflushed  bool       // the handler got messages and no Flush yet; guarded by input
 
 	ws  *wsLink  // the Conn itself; nil while the transport is polling
 	out *Encoder // collects frames until Flush; nil if there are none
 
-	// Of the WebSocket.
-	stream  netpoll.Stream // not changed once ws is set
-	frames  frameReader    // owned by the stream's reader, and by Dial before
-	counted int            // bytes in frames, as Dialer.Incomplete knows; owned by the stream's reader
+	// For a WebSocket.
+	stream   netpoll.Stream // does not change once ws is set
+	frames   frameReader    // owned by the stream's reader, and by Dial before
+	reserved int            // bytes in frames that Dialer.Incomplete has accounted for; owned like frames
 
 	poll *pollingLink // nil if the Conn began as a WebSocket
-	err  error
+	err  error        // why the Conn ended
 
-	// Heartbeat.
-	timer      *time.Timer
-	lastPing   time.Time // or when reading was resumed
-	lastPong   time.Time // the server's next ping is due an interval after it
-	unseenPong *time.Timer
-	surplus    int
-	stuckAt    int64 // bytes that the server had taken when onSilence last looked, while others waited; or unknown
+	pongs ponger
 
 	// Immutable after Dial.
 	dialer    *Dialer
 	handshake Handshake
 
-	begun *beginning // nil after the Start of a WebSocket
+	dialed *dialResult // nil after Start, unless the Conn began with polling
 }
 
-// beginning is what there is of the handshake, until Start. It is owned by Dial, then Start; what polling keeps of it is immutable
-// from then on.
-type beginning struct {
-	request  Request     // repeated by polling requests, and kept for them
-	response http.Header // to it
-	// What came together with it.
-	early   []Packet // by polling
-	initial []byte   // by WebSocket, not yet read as frames
+// dialResult is what Dial leaves to Start. Dial owns it, then Start; from then on the request is
+// immutable, because polling requests repeat it.
+type dialResult struct {
+	request  Request
+	response http.Header // of the handshake; nil after Start
+	// What arrived together with the handshake.
+	handshakePackets []Packet // polling
+	initial          []byte   // WebSocket, not parsed yet
 }
 
-// Handshake is the server's OPEN packet.
+// Handshake returns the server's OPEN packet.
 func (c *Conn) Handshake() Handshake { return c.handshake }
 
-// ResponseHeader is the header of the server's answer to the handshake. It must not be changed, and is
-// gone after Start.
+// ResponseHeader returns the header of the server's answer to the handshake, or nil after Start.
+// The caller must not change it.
 func (c *Conn) ResponseHeader() http.Header {
-	if c.begun == nil {
+	if c.dialed == nil {
 		return nil
 	}
-	return c.begun.response
+	return c.dialed.response
 }
 
-// Transport is "websocket" or "polling".
+// Transport returns "websocket" or "polling".
 func (c *Conn) Transport() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -129,58 +112,51 @@ func (c *Conn) Transport() string {
 
 // Start begins to read. The Conn calls h from then on.
 func (c *Conn) Start(h ConnHandler) {
-	defer c.contain()
+	defer c.recoverPanic()
 	c.input.Lock()
 	defer c.input.Unlock()
 	c.mu.Lock()
 	c.h = h
 	c.mu.Unlock()
-	c.deliverEarly()
+	c.deliverHandshakePackets()
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed.Load() {
-		c.tellClosedLocked() // end had nobody to tell
+	if c.state.ended() {
+		c.reportClosedLocked() // there was no handler before
 		return
 	}
-	c.lastPing = time.Now()
-	c.stuckAt = unknown
-	c.timer = time.AfterFunc(c.silence(), c.onSilence)
-	c.begun.response = nil // has been read; an idle connection keeps little
+	c.startHeartbeatLocked()
+	c.dialed.response = nil // an idle connection keeps little memory
 	if c.ws != nil {
-		initial := c.begun.initial
-		c.begun = nil
+		initial := c.dialed.initial
+		c.dialed = nil
 		c.ws.stream.Start(initial)
 		return
 	}
-	c.startPolling()
+	c.startPollingLocked()
 }
 
-// deliverEarly handles what came with the handshake; input is held.
-func (c *Conn) deliverEarly() {
-	early := c.begun.early
-	c.begun.early = nil
-	for _, p := range early {
+// deliverHandshakePackets handles packets that arrived with the handshake; input is held.
+func (c *Conn) deliverHandshakePackets() {
+	packets := c.dialed.handshakePackets
+	c.dialed.handshakePackets = nil
+	for _, p := range packets {
 		if !c.packet(p) {
 			break
 		}
 	}
-	if len(early) > 0 {
+	if len(packets) > 0 {
 		c.h.Flush()
 	}
 }
 
-// silence is how long a server that lives can go without a ping.
-func (c *Conn) silence() time.Duration {
-	return c.handshake.interval() + c.handshake.timeout()
-}
-
-// Send adds a message to the next Flush: text, then its binary attachments, with nothing in between. Arguments are copied.
+// Send adds a message to the next Flush: the text, directly followed by its binary attachments. It
+// copies its arguments.
 func (c *Conn) Send(text []byte, attachments [][]byte) {
-	defer c.contain()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed.Load() {
+	if c.state.ended() {
 		return
 	}
 	if c.ws == nil {
@@ -197,13 +173,12 @@ func (c *Conn) Send(text []byte, attachments [][]byte) {
 	}
 }
 
-// SendBinary adds a binary message of its own to the next Flush.
+// SendBinary adds a binary message without a text to the next Flush.
 func (c *Conn) SendBinary(data []byte) {
-	defer c.contain()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.closed.Load():
+	case c.state.ended():
 	case c.ws == nil:
 		c.poll.queueBinary(data, c.maxPost())
 	default:
@@ -218,22 +193,21 @@ func (c *Conn) encoderLocked() *Encoder {
 	return c.out
 }
 
-// Flush sends what Send has added, without waiting, and returns how many bytes have to wait.
+// Flush sends what Send has added, without waiting, and returns how many bytes are still queued.
 func (c *Conn) Flush() (queued int) {
-	defer c.contain()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed.Load() {
+	if c.state.ended() {
 		return 0
 	}
 	if c.ws == nil {
 		c.startPostLocked()
-		return c.poll.queuedBytes()
+		return c.poll.bytes
 	}
 	return c.flushLocked()
 }
 
-// flushLocked writes the frames that were collected for the WebSocket.
+// flushLocked writes the frames collected for the WebSocket.
 func (c *Conn) flushLocked() (queued int) {
 	if c.out == nil {
 		return c.ws.stream.Queued()
@@ -244,107 +218,74 @@ func (c *Conn) flushLocked() (queued int) {
 	return queued
 }
 
-// Pause stops reading, but for what was read already. The server is still sent pongs when its pings
-// must be due, so that it does not give up on us.
+// Pause stops reading until Resume. Data already read is still delivered. The Conn sends pongs when
+// the server's pings must be due, so that the server does not time out.
 func (c *Conn) Pause() {
-	defer c.contain()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.paused || c.closed.Load() {
+	if c.readPaused || c.state.ended() {
 		return
 	}
-	c.paused = true
+	c.readPaused = true
 	if c.ws != nil {
 		c.ws.stream.Pause()
 	}
-	c.behind = true
-	c.armUnseenPongLocked()
-}
-
-// armUnseenPongLocked has the ping answered that must be on its way when it is due.
-func (c *Conn) armUnseenPongLocked() {
-	due := max(0, time.Until(c.lastPong.Add(c.handshake.interval()+c.pongMargin())))
-	if c.unseenPong == nil {
-		c.unseenPong = time.AfterFunc(due, c.onUnseenPong)
-	} else {
-		c.unseenPong.Reset(due)
-	}
-}
-
-// pongMargin is how long after it is due a ping is answered unseen: late enough for it to have been sent.
-func (c *Conn) pongMargin() time.Duration { return c.handshake.timeout() / 4 }
-
-func (c *Conn) onUnseenPong() {
-	defer c.contain()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed.Load() || !c.behind {
-		return
-	}
-	if time.Until(c.lastPong.Add(c.handshake.interval())) <= 0 {
-		c.surplus++
-		c.sendPongLocked()
-		c.behind = c.paused
-	}
-	if c.behind {
-		c.armUnseenPongLocked()
-	}
+	c.pongs.mayBeUnread = true
+	c.armEarlyPongLocked()
 }
 
 // Resume undoes Pause.
 func (c *Conn) Resume() {
-	defer c.contain()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.paused {
+	if !c.readPaused {
 		return
 	}
-	c.paused = false
-	c.lastPing = time.Now()
+	c.readPaused = false
+	c.resumeHeartbeatLocked()
 	if c.ws != nil {
 		c.ws.stream.Resume()
 	}
 	c.poll.changedLocked()
 }
 
-// Close ends the connection in order, without waiting.
+// Close ends the connection in an orderly way, without waiting. What was sent before still goes
+// out.
 func (c *Conn) Close() { c.end(ErrClosed) }
 
-// Leave ends a connection that was not used. A WebSocket's server is spared the closing handshake: it sees the end of the
-// stream, which for it is as much a close of the transport.
-func (c *Conn) Leave() {
-	c.mu.Lock()
-	c.unused = true
-	c.mu.Unlock()
-	c.end(ErrClosed)
-}
-
-// end closes the Conn; the first error counts.
-func (c *Conn) end(err error) {
-	defer c.contain()
+// Abort ends a connection that was not used. A WebSocket ends without the closing handshake, which
+// saves the server work: to it, the end of the stream closes the transport just as well. Polling
+// ends as with Close.
+func (c *Conn) Abort() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed.Load() {
+	c.endLocked(ErrClosed, (*wsLink).shutdown)
+}
+
+// end closes the Conn; only the first call counts.
+func (c *Conn) end(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.endLocked(err, (*wsLink).close)
+}
+
+// endLocked is end, with the function that ends a WebSocket.
+func (c *Conn) endLocked(err error, endWebSocket func(*wsLink)) {
+	if !c.state.moveLocked(stateClosed) {
 		return
 	}
-	c.closed.Store(true)
 	c.err = err
-	defer c.tellClosedLocked() // whatever happens
-	if c.timer != nil {
-		c.timer.Stop()
-	}
-	if c.unseenPong != nil {
-		c.unseenPong.Stop()
-	}
+	defer c.reportClosedLocked() // even after a panic
+	started := c.stopHeartbeatLocked()
 	switch {
 	case c.ws != nil:
 		c.flushLocked()
-		c.ws.end(!c.unused)
-		if c.timer == nil { // not started: nobody else will read the server's end of it
-			c.ws.stream.Start(nil)
+		endWebSocket(c.ws)
+		if !started {
+			c.ws.stream.Start(nil) // to read the server's end of the stream
 		}
 	case errors.Is(err, ErrClosed):
-		go c.sayClose() // ends with its requests, or when their time is up
+		go c.run((*Conn).postClose) // ends with its requests, or after Dialer.Timeout
 	default:
 		c.poll.cancelPost()
 		c.poll.closeConnections()
@@ -355,83 +296,31 @@ func (c *Conn) end(err error) {
 	}
 }
 
-// tellClosedLocked tells the handler of the end, if there is one already.
-func (c *Conn) tellClosedLocked() {
-	if c.h != nil && !c.told {
-		c.told = true
-		go c.tellClosed(c.h, c.err) // the caller may hold locks of the handler
+// reportClosedLocked reports the end to the handler, if there is one already.
+func (c *Conn) reportClosedLocked() {
+	if c.h != nil && c.state.moveLocked(stateReported) {
+		go c.run((*Conn).reportClosed) // the caller may hold locks of the handler; ends when Closed returns
 	}
 }
 
-func (c *Conn) tellClosed(h ConnHandler, err error) {
-	defer c.contain()
+func (c *Conn) reportClosed() {
 	c.input.Lock()
 	defer c.input.Unlock()
-	defer h.Closed(err) // whatever becomes of the Flush
+	defer c.h.Closed(c.err) // even if Flush panics
 	c.flushInput()
 }
 
-func (c *Conn) onSilence() {
-	defer c.contain()
-	if c.silent() {
-		c.end(ErrSilent)
-	}
-}
-
-// silent reports whether the server must be dead; if not, it lets the timer fire again.
-func (c *Conn) silent() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed.Load() {
-		return false
-	}
-	left := c.silence() - time.Since(c.lastPing)
-	if c.paused { // the server's pings may wait behind what is not read, but it has to take what we send
-		left = c.silence()
-		queued, taken := c.progressLocked()
-		if queued > 0 && taken == c.stuckAt {
-			return true
-		}
-		c.stuckAt = unknown
-		if queued > 0 {
-			c.stuckAt = taken
-		}
-	} else {
-		c.stuckAt = unknown
-	}
-	if left <= 0 {
-		return true
-	}
-	c.timer.Reset(left)
-	return false
-}
-
-// progressLocked is how many bytes wait for the server, and how much it has taken so far.
-func (c *Conn) progressLocked() (queued int, taken int64) {
-	if c.ws != nil {
-		return c.ws.stream.Queued(), c.ws.stream.Delivered()
-	}
-	return c.poll.bytes, c.poll.taken
-}
-
-// packet handles one packet from the server; input is held. It reports whether more are wanted.
+// packet handles one packet from the server; input is held. It returns false if no more should
+// follow.
 func (c *Conn) packet(p Packet) bool {
 	switch p.Type {
 	case Message:
-		if c.closed.Load() {
+		if c.state.ended() {
 			return false
 		}
 		c.h.Message(p.Data, p.Binary)
 	case Ping:
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.lastPing = time.Now()
-		if c.surplus > 0 {
-			c.surplus--
-			return true
-		}
-		c.sendPongLocked()
-		c.behind = c.paused
+		c.onPing()
 	case Close:
 		c.end(ErrServerClosed)
 		return false
@@ -440,23 +329,9 @@ func (c *Conn) packet(p Packet) bool {
 	return true
 }
 
-func (c *Conn) sendPongLocked() {
-	if c.closed.Load() {
-		return
-	}
-	c.lastPong = time.Now()
-	if c.ws == nil {
-		c.poll.queue(appendPacket(nil, Pong, nil), c.maxPost())
-		c.startPostLocked()
-		return
-	}
-	c.encoderLocked().packet(Pong, nil, nil, nil)
-	c.flushLocked()
-}
-
-// deliverText takes one text frame or packet from the server; input is held.
+// deliverText handles one text frame or packet from the server; input is held.
 func (c *Conn) deliverText(payload []byte) error {
-	p, err := decodeText(payload) // a server that saw "b64" in the query writes binary as text here too
+	p, err := decodeText(payload) // may be base64: a server that saw "b64" in the query sends binary like that
 	if err != nil {
 		return err
 	}
@@ -466,128 +341,10 @@ func (c *Conn) deliverText(payload []byte) error {
 	return nil
 }
 
-// wsLink is a Conn as the Handler of its WebSocket's stream.
-type wsLink Conn
-
-// Read implements netpoll.Handler.
-func (l *wsLink) Read(p []byte) {
-	c := (*Conn)(l)
-	defer c.contain()
-	c.input.Lock()
-	defer c.input.Unlock()
-	if c.closed.Load() {
-		return
-	}
-	c.unflushed = true
-	_, err := l.frames.feed(p, l.frame)
-	if err == nil && !l.count() {
-		err = ErrNoMemory
-	}
-	if err != nil && !errors.Is(err, errStop) {
-		c.end(err)
-	}
-}
-
-// count tells Dialer.Incomplete of what is kept of a message.
-func (l *wsLink) count() bool {
-	n := l.frames.incomplete()
-	if !takeIncomplete(l.dialer.Incomplete, n-l.counted) {
-		return false
-	}
-	l.counted = n
-	return true
-}
-
-// Flush implements netpoll.Handler.
-func (l *wsLink) Flush() {
-	c := (*Conn)(l)
-	defer c.contain()
-	c.input.Lock()
-	defer c.input.Unlock()
-	c.flushInput()
-}
-
 // flushInput ends a batch of messages; input is held.
 func (c *Conn) flushInput() {
 	if c.unflushed {
 		c.unflushed = false
 		c.h.Flush()
 	}
-}
-
-func (l *wsLink) frame(op ws.OpCode, payload []byte) error {
-	c := (*Conn)(l)
-	switch op { //nolint:exhaustive // the others mean nothing here
-	case ws.OpText:
-		return c.deliverText(payload)
-	case ws.OpBinary:
-		if !c.packet(Packet{Type: Message, Binary: true, Data: payload}) {
-			return errStop
-		}
-	case ws.OpPing:
-		e := newEncoder(clientFrames)
-		e.frame(ws.OpPong, 0, payload, nil, nil)
-		l.stream.Write(e.buf)
-		e.free()
-	case ws.OpClose:
-		switch code, err := closeCode(payload); {
-		case err == nil && code == ws.StatusNoStatusRcvd:
-			c.end(ErrServerClosed)
-		case err == nil && code == ws.StatusMessageTooBig:
-			c.end(ErrTooBig)
-		default:
-			c.end(ErrServerAway)
-		}
-		return errStop
-	}
-	return nil
-}
-
-// Drained implements netpoll.Handler.
-func (l *wsLink) Drained() {
-	if h := (*Conn)(l).handler(); h != nil { // else the Conn was not started: TLS writes from a goroutine
-		h.Drained()
-	}
-}
-
-// Closed implements netpoll.Handler.
-func (l *wsLink) Closed(err error) {
-	l.frames = frameReader{}
-	l.count()
-	(*Conn)(l).end(err)
-}
-
-// end closes the WebSocket, in order with a CLOSE frame.
-func (l *wsLink) end(inOrder bool) {
-	if inOrder {
-		e := newEncoder(clientFrames)
-		e.frame(ws.OpClose, 0, nil, nil, nil)
-		l.stream.Write(e.buf)
-		e.free()
-	}
-	l.stream.Shutdown(lingerTimeout)
-}
-
-func appendPacket(dst []byte, t PacketType, data []byte) []byte {
-	return append(append(dst, byte(t)), data...)
-}
-
-// laterQuery is the query of the requests that follow a handshake: the handshake's own, with the transport, the sid
-// and a cache buster in place of its. A client's wish for base64 ("b64") is not ours.
-func laterQuery(handshake, transport, sid, t string) string {
-	var b strings.Builder
-	for pair := range strings.SplitSeq(handshake, "&") {
-		key, _, _ := strings.Cut(pair, "=")
-		switch key {
-		case "", "transport", "sid", "t", "b64":
-			continue
-		}
-		b.WriteString(pair)
-		b.WriteByte('&')
-	}
-	b.WriteString("transport=" + transport + "&sid=" + url.QueryEscape(sid))
-	if t != "" {
-		b.WriteString("&t=" + t)
-	}
-	return b.String()
 }

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// inBubble runs a test with a Conn whose server sends pings each 25 s and wants pongs within 20 s.
+// inBubble runs a test with a Conn whose server sends a ping every 25 s and expects pongs within 20
+// s.
 func inBubble(t *testing.T, websocket bool, test func(t *testing.T, c *Conn, l *connLog, s *server, p *wsPeer)) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newPipeServer(t)
@@ -67,8 +68,8 @@ func TestSilencePolling(t *testing.T) {
 	})
 }
 
-// A Conn that does not read hears no pings: it cannot tell whether the server is silent, and answers those that must
-// be there all the same.
+// A paused Conn does not see pings: it cannot tell whether the server is silent, and answers pings
+// that must be there.
 func TestPongsWhilePaused(t *testing.T) {
 	inBubble(t, true, func(t *testing.T, c *Conn, l *connLog, _ *server, p *wsPeer) {
 		time.Sleep(10 * time.Second)
@@ -82,9 +83,9 @@ func TestPongsWhilePaused(t *testing.T) {
 		}
 		wantQuiet(t, l)
 
-		// The server sent as many pings meanwhile, and one more.
+		// The server has sent as many pings meanwhile, and one more.
 		written := make(chan struct{})
-		go func() { // a pipe takes nothing before it is read
+		go func() { // a write to a pipe blocks until it is read
 			defer close(written)
 			p.send(t, "2", "4x", "2", "2", "2", "4y")
 		}()
@@ -123,7 +124,7 @@ func TestPongsWhilePausedPolling(t *testing.T) {
 	inBubble(t, false, func(t *testing.T, c *Conn, l *connLog, s *server, _ *wsPeer) {
 		waiting := s.poll(t)
 		c.Pause()
-		waiting.answer(http.StatusOK, "4a") // had been asked for
+		waiting.answer(http.StatusOK, "4a") // the poll was sent before the pause
 		l.want(t, "4a")
 		for range 2 {
 			time.Sleep(30 * time.Second)
@@ -133,11 +134,12 @@ func TestPongsWhilePausedPolling(t *testing.T) {
 		c.Resume()
 		s.poll(t).answer(http.StatusOK, "2\x1e4b\x1e2\x1e4c\x1e2")
 		l.want(t, "4b", "4c")
-		s.wantPost(t, "3") // to the third
+		s.wantPost(t, "3") // the answer to the third ping
 	})
 }
 
-// A ping that comes while paused, with a poll that was asked for before, is answered then; none is answered unseen for it.
+// A ping that arrives while paused, in the answer to an earlier poll, is answered then. It gets no
+// early pong.
 func TestPingInThePollBeforeThePause(t *testing.T) {
 	inBubble(t, false, func(t *testing.T, c *Conn, _ *connLog, s *server, _ *wsPeer) {
 		waiting := s.poll(t)

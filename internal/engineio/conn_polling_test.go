@@ -32,7 +32,7 @@ func TestPollingPong(t *testing.T) {
 	s.wantPost(t, "3")
 }
 
-// POSTs go one at a time, and hold as much as the server takes.
+// One POST is sent at a time, with as much as the server accepts.
 func TestPosts(t *testing.T) {
 	s := newServer(t, false)
 	c := dialPolling(t, s, nil) // maxPayload is 100
@@ -60,9 +60,9 @@ func TestPosts(t *testing.T) {
 	}
 	first.answer(http.StatusOK, "ok")
 	s.wantPost(t, `451-["x",{"_placeholder":true,"num":0}]`+"\x1ebAQI=\x1ebAw==")
-	s.wantPost(t, "4"+strings.Repeat("y", 60)) // the next would make it 101 bytes
+	s.wantPost(t, "4"+strings.Repeat("y", 60)) // one more would make it 101 bytes
 	s.wantPost(t, "4"+strings.Repeat("z", 38))
-	s.wantPost(t, "4"+strings.Repeat("w", 300)) // the server's to judge
+	s.wantPost(t, "4"+strings.Repeat("w", 300)) // the server decides about it
 	s.wantPost(t, "4last")
 	l.wantDrained(t)
 	if queued := c.Flush(); queued != 0 {
@@ -70,7 +70,8 @@ func TestPosts(t *testing.T) {
 	}
 }
 
-// Counted over many packets that share bodies: what waits must come back to nothing, for clients wait for that.
+// The count of queued bytes returns to 0 after many packets that share bodies, because clients wait
+// for that.
 func TestQueuedOfPosts(t *testing.T) {
 	s := newServer(t, false)
 	c := dialPolling(t, s, nil)
@@ -99,10 +100,10 @@ func TestQueuedOfPosts(t *testing.T) {
 	}
 }
 
-// python-engineio refuses a POST with more packets.
+// python-engineio refuses POSTs with more packets.
 func TestPostsOfManyPackets(t *testing.T) {
 	s := newServer(t, false)
-	c := dialPolling(t, s, func(h *Handshake) { h.MaxPayload = 0 }) // the Dialer's counts
+	c := dialPolling(t, s, func(h *Handshake) { h.MaxPayload = 0 }) // the Dialer's MaxPayload applies
 	begin(t, c)
 	for range 40 {
 		c.Send(nil, nil)
@@ -137,7 +138,7 @@ func TestPollingEnds(t *testing.T) {
 		}, anything},
 		{"poll dropped", func(t *testing.T, s *server, _ *Conn) {
 			s.poll(t).answer(http.StatusOK, "4last")
-			s.poll(t).drop(t) // it is not sent again: the answer may be what was lost
+			s.poll(t).drop(t) // the poll is not repeated: its answer may be what was lost
 		}, anything},
 		{"poll's answer cut off", func(t *testing.T, s *server, _ *Conn) {
 			s.poll(t).answer(http.StatusOK, "4last")
@@ -148,14 +149,14 @@ func TestPollingEnds(t *testing.T) {
 		{"poll malformed", func(t *testing.T, s *server, _ *Conn) { s.poll(t).answer(http.StatusOK, "4last\x1ex") }, ErrMalformed},
 		{"POST refused", func(t *testing.T, s *server, c *Conn) {
 			s.poll(t).answer(http.StatusOK, "4last")
-			s.poll(t) // which shows that the former was handled
+			s.poll(t) // shows that the previous answer was handled
 			c.Send([]byte("x"), nil)
 			c.Flush()
 			s.post(t).answer(http.StatusRequestEntityTooLarge, "")
 		}, anything},
 		{"POST dropped", func(t *testing.T, s *server, c *Conn) {
 			s.poll(t).answer(http.StatusOK, "4last")
-			s.poll(t) // which shows that the former was handled
+			s.poll(t) // shows that the previous answer was handled
 			c.Send([]byte("x"), nil)
 			c.Flush()
 			s.post(t).drop(t)
@@ -178,7 +179,7 @@ func TestPollingEnds(t *testing.T) {
 	}
 }
 
-// Close waits for the POST under way, then sends what was sent before, then CLOSE.
+// Close waits for the POST under way, then posts what is queued, then CLOSE.
 func TestClosePolling(t *testing.T) {
 	s := newServer(t, false)
 	c := dialPolling(t, s, nil)
@@ -195,7 +196,7 @@ func TestClosePolling(t *testing.T) {
 	c.Send([]byte("late"), nil)
 	c.Flush()
 	l.wantClosed(t, ErrClosed)
-	<-waiting.Context().Done() // the poll is given up
+	<-waiting.Context().Done() // the poll is canceled
 	first.answer(http.StatusOK, "ok")
 	s.wantPost(t, "4b")
 	s.wantPost(t, "4"+strings.Repeat("c", 99))
@@ -213,7 +214,7 @@ func TestClosePollingIdle(t *testing.T) {
 	s.wantPost(t, "1")
 }
 
-// A server that does not take the CLOSE, or anything before it, is not waited for.
+// Close does not wait forever for a server that does not take CLOSE, or what precedes it.
 func TestClosePollingIsBounded(t *testing.T) {
 	for _, posting := range []bool{false, true} {
 		s := newServer(t, false)
@@ -242,7 +243,7 @@ func TestPausePolling(t *testing.T) {
 	l := begin(t, c)
 	x := s.poll(t)
 	c.Pause()
-	x.answer(http.StatusOK, "4a") // had been asked for
+	x.answer(http.StatusOK, "4a") // the poll was sent before the pause
 	l.want(t, "4a")
 	select {
 	case <-s.polls:
@@ -255,8 +256,9 @@ func TestPausePolling(t *testing.T) {
 	c.Resume()
 	s.poll(t).answer(http.StatusOK, "4c")
 	l.want(t, "4c")
+	x = s.poll(t)
 	c.Pause()
-	s.poll(t).answer(http.StatusOK, "4d")
+	x.answer(http.StatusOK, "4d")
 	l.want(t, "4d")
 	c.Close() // while paused
 	s.wantPost(t, "1")

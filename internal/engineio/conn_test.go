@@ -18,7 +18,7 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// server is an upstream server that does what a test tells it, request by request.
+// server is an upstream server that a test controls, request by request.
 type server struct {
 	http       *httptest.Server
 	dialer     *Dialer
@@ -81,20 +81,20 @@ func (s *server) start(t *testing.T, secure bool, dial func(ctx context.Context)
 	} else {
 		s.http.Start()
 	}
-	s.dialer = &Dialer{DialContext: dial, Timeout: patience, MaxPayload: 1 << 20}
+	s.dialer = &Dialer{DialContext: dial, Timeout: testTimeout, MaxPayload: 1 << 20}
 	t.Cleanup(func() {
 		s.die()
 		s.http.Close()
 	})
 }
 
-// die ends all connections but hijacked ones, and takes no more.
+// die closes all connections except hijacked ones, and accepts no more.
 func (s *server) die() {
 	s.http.Listener.Close()
 	s.http.CloseClientConnections()
 }
 
-// serve hands a request to the test, and ends with its answer or its client.
+// serve passes a request to the test. It returns when the test has answered or the client has gone.
 func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -122,14 +122,14 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// next takes the next request of a kind.
+// next returns the next request of a kind.
 func next(t *testing.T, what string, from chan *exchange) *exchange {
 	t.Helper()
 	select {
 	case x := <-from:
 		return x
-	case <-time.After(patience):
-		t.Fatalf("waited %v for %s", patience, what)
+	case <-time.After(testTimeout):
+		t.Fatalf("waited %v for %s", testTimeout, what)
 		return nil
 	}
 }
@@ -137,8 +137,8 @@ func next(t *testing.T, what string, from chan *exchange) *exchange {
 func (s *server) handshake(t *testing.T) *exchange { return next(t, "a handshake", s.handshakes) }
 func (s *server) poll(t *testing.T) *exchange      { return next(t, "a poll", s.polls) }
 
-// endPolls ends all further polls, as a server does after a probe: one may have been sent before the answer to the
-// probe was seen.
+// endPolls ends all further polls, as a server does after a probe: the client may have sent one
+// before it saw the answer to the probe.
 func (s *server) endPolls(t *testing.T) {
 	done := make(chan struct{})
 	t.Cleanup(func() { close(done) })
@@ -157,7 +157,7 @@ func (s *server) endPolls(t *testing.T) {
 func (s *server) post(t *testing.T) *exchange   { return next(t, "a POST", s.posts) }
 func (s *server) socket(t *testing.T) *exchange { return next(t, "a WebSocket", s.sockets) }
 
-// wantPost takes the next POST and accepts it.
+// wantPost checks and accepts the next POST.
 func (s *server) wantPost(t *testing.T, body string) {
 	t.Helper()
 	x := s.post(t)
@@ -208,7 +208,7 @@ func (x *exchange) upgrade(t *testing.T, header http.Header, first []byte) *wsPe
 	return newPeer(conn, serverFrames)
 }
 
-// fromServer is a frame as a server sends it.
+// fromServer returns a frame as a server sends it.
 func fromServer(op ws.OpCode, payload string) rawFrame {
 	return rawFrame{first: fin | byte(op), payload: payload}
 }
@@ -253,7 +253,7 @@ type pipeAddr struct{}
 func (pipeAddr) Network() string { return "pipe" }
 func (pipeAddr) String() string  { return "pipe:80" }
 
-// connLog is a ConnHandler that keeps a log.
+// connLog is a ConnHandler that records its calls.
 type connLog struct {
 	onMessage func(data string) // called without the lock
 
@@ -299,7 +299,7 @@ func (l *connLog) Panicked(v any) {
 
 func (l *connLog) awaitThat(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(testTimeout)
 	for {
 		l.mu.Lock()
 		ok, changed, log, err := cond(), l.changed, l.log, l.err
@@ -310,24 +310,24 @@ func (l *connLog) awaitThat(t *testing.T, what string, cond func() bool) {
 		select {
 		case <-changed:
 		case <-deadline:
-			t.Fatalf("waited %v for %s; the handler saw %.2000q, %v", patience, what, log, err)
+			t.Fatalf("waited %v for %s; the handler saw %.2000q, %v", testTimeout, what, log, err)
 		}
 	}
 }
 
-// messages is the log without flushes; mu must be held.
+// messages returns the log without flushes; mu must be held.
 func (l *connLog) messages() []string {
 	return slices.DeleteFunc(slices.Clone(l.log), func(s string) bool { return s == "flush" })
 }
 
-// seen is the log without flushes, since the last call of want.
+// seen returns the log since the last call of want, without flushes.
 func (l *connLog) seen() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.messages()
 }
 
-// want waits for messages, in this order, since the last call.
+// want waits for these messages, in this order, since its last call.
 func (l *connLog) want(t *testing.T, want ...string) {
 	t.Helper()
 	l.awaitThat(t, fmt.Sprintf("%.200q", want), func() bool { return len(l.messages()) >= len(want) })
@@ -339,7 +339,7 @@ func (l *connLog) want(t *testing.T, want ...string) {
 	l.log = nil
 }
 
-// wantClosed waits for the end, after which nothing comes.
+// wantClosed waits for Closed, which must be the last call.
 func (l *connLog) wantClosed(t *testing.T, want error) {
 	t.Helper()
 	l.awaitThat(t, "Closed", func() bool { return slices.Contains(l.log, "closed") })
@@ -371,7 +371,7 @@ func (h Handshake) with(change func(h *Handshake)) string {
 	return "0" + string(h.Encode())
 }
 
-// openFrame is the OPEN packet, by WebSocket.
+// openFrame returns the OPEN packet as a WebSocket frame.
 func openFrame() []byte { return wire(fromServer(ws.OpText, serverHandshake.with(nil))) }
 
 func clientRequest(websocket bool) Request {
@@ -385,7 +385,7 @@ func clientRequest(websocket bool) Request {
 	}
 }
 
-// dialing is a Dial under way.
+// dialing is a running Dial.
 type dialing struct {
 	conn chan *Conn // 1, as err: Dial always ends
 	err  chan error
@@ -406,7 +406,7 @@ func (d *dialing) wait(t *testing.T) (*Conn, error) {
 	select {
 	case c := <-d.conn:
 		return c, <-d.err
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		t.Fatal("Dial does not return")
 		return nil, nil
 	}
@@ -421,7 +421,7 @@ func (d *dialing) open(t *testing.T) *Conn {
 	return c
 }
 
-// begin starts a Conn, and sees to its end.
+// begin starts a Conn, which the end of the test closes.
 func begin(t *testing.T, c *Conn) *connLog {
 	t.Helper()
 	l := newConnLog()
@@ -433,7 +433,7 @@ func begin(t *testing.T, c *Conn) *connLog {
 	return l
 }
 
-// dialSocket returns a Conn by WebSocket, and the server's end of it.
+// dialSocket returns a Conn over WebSocket, and the server's end of it.
 func dialSocket(t *testing.T, s *server) (*Conn, *wsPeer) {
 	t.Helper()
 	d := dial(s, clientRequest(true))
@@ -441,7 +441,7 @@ func dialSocket(t *testing.T, s *server) (*Conn, *wsPeer) {
 	return d.open(t), p
 }
 
-// dialPolling returns a Conn by polling.
+// dialPolling returns a Conn that polls.
 func dialPolling(t *testing.T, s *server, change func(h *Handshake)) *Conn {
 	t.Helper()
 	d := dial(s, clientRequest(false))
@@ -449,10 +449,10 @@ func dialPolling(t *testing.T, s *server, change func(h *Handshake)) *Conn {
 	return d.open(t)
 }
 
-// tlsClient makes the client's side of a TLS handshake.
+// tlsClient makes the client side of a TLS handshake.
 func tlsClient(ctx context.Context, conn net.Conn, config *tls.Config) (net.Conn, error) {
 	config = config.Clone()
-	config.ServerName = "example.com" // which httptest's certificate is for
+	config.ServerName = "example.com" // the name in httptest's certificate
 	c := tls.Client(conn, config)
 	if err := c.HandshakeContext(ctx); err != nil {
 		conn.Close()

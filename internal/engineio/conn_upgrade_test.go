@@ -2,6 +2,7 @@ package engineio
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -10,16 +11,16 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// dialUpgradable returns a Conn by polling that was offered an upgrade.
+// dialUpgradable returns a polling Conn whose server offers the upgrade.
 func dialUpgradable(t *testing.T, s *server) *Conn {
 	t.Helper()
 	return dialPolling(t, s, func(h *Handshake) { h.Upgrades = []string{"websocket"} })
 }
 
-// wantTransport waits for the Conn to have moved.
+// wantTransport waits until the Conn has the transport.
 func wantTransport(t *testing.T, c *Conn, want string) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); c.Transport() != want; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(testTimeout); c.Transport() != want; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the transport is still %s", c.Transport())
 		}
@@ -53,7 +54,7 @@ func TestConnUpgrade(t *testing.T) {
 	l.wantDrained(t)
 }
 
-// What is on its way in either direction is neither lost nor overtaken.
+// The upgrade loses and reorders nothing in either direction.
 func TestConnUpgradeWithPacketsInFlight(t *testing.T) {
 	s := newServer(t, false)
 	c := dialUpgradable(t, s)
@@ -70,6 +71,7 @@ func TestConnUpgradeWithPacketsInFlight(t *testing.T) {
 	waiting.answer(http.StatusOK, "4a\x1e4b\x1e2")
 	s.endPolls(t)
 	l.want(t, "4a", "4b")
+	l.awaitThat(t, "the flush, which follows the pong", func() bool { return slices.Contains(l.log, "flush") })
 	c.Send([]byte("3"), nil)
 	c.Flush()
 	select {
@@ -89,7 +91,7 @@ func TestConnUpgradeWithPacketsInFlight(t *testing.T) {
 	}
 }
 
-// The answer to the poll may only come after the server got what is still to be posted.
+// The server may answer the poll only after it got what is still to be posted.
 func TestConnUpgradePostsUntilThePollEnds(t *testing.T) {
 	s := newServer(t, false)
 	c := dialUpgradable(t, s)
@@ -108,7 +110,7 @@ func TestConnUpgradePostsUntilThePollEnds(t *testing.T) {
 	p.want(t, "5")
 }
 
-// Frames may come right behind the answer to the probe, and a WebSocket ping before it.
+// Frames may follow the answer to the probe directly, and a WebSocket ping may precede it.
 func TestConnUpgradeFramesAroundTheProbe(t *testing.T) {
 	s := newServer(t, false)
 	c := dialUpgradable(t, s)
@@ -139,7 +141,7 @@ func TestConnUpgradeWhilePaused(t *testing.T) {
 	s.endPolls(t)
 	p.want(t, "5")
 	p.send(t, "4x")
-	time.Sleep(20 * time.Millisecond) // for what must not happen
+	time.Sleep(20 * time.Millisecond) // for something that must not happen
 	if n := len(l.seen()); n > 0 {
 		t.Fatal("a message came while paused")
 	}
@@ -147,7 +149,7 @@ func TestConnUpgradeWhilePaused(t *testing.T) {
 	l.want(t, "4x")
 }
 
-// If the upgrade fails, at whatever stage, polling goes on.
+// If the upgrade fails, at any stage, polling continues.
 func TestConnUpgradeFails(t *testing.T) {
 	tests := []struct {
 		name string
@@ -173,12 +175,12 @@ func TestConnUpgradeFails(t *testing.T) {
 				s := newPipeServer(t)
 				c := dialUpgradable(t, s)
 				s.dialer.Timeout = 50 * time.Millisecond
-				told := make(chan error, 2) // one is right
+				told := make(chan error, 2) // there must be one
 				s.dialer.UpgradeFailed = func(err error) { told <- err }
 				l := begin(t, c)
 				waiting := s.poll(t)
 				tt.fail(t, s.socket(t))
-				time.Sleep(100 * time.Millisecond) // more than any stage may take
+				time.Sleep(100 * time.Millisecond) // longer than any stage
 				waiting.answer(http.StatusOK, "4a")
 				s.poll(t).answer(http.StatusOK, "4b")
 				l.want(t, "4a", "4b")
@@ -196,8 +198,9 @@ func TestConnUpgradeFails(t *testing.T) {
 	}
 }
 
-// Servers that do not end the poll, or lose the WebSocket meanwhile: the upgrade is given up, and nothing is lost.
-func TestConnUpgradeGivenUp(t *testing.T) {
+// If the server does not end the poll, or loses the WebSocket meanwhile, the upgrade fails and
+// nothing is lost.
+func TestConnUpgradeTimesOut(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		stall func(t *testing.T, s *server, p *wsPeer, c *Conn, waiting *exchange)
@@ -264,7 +267,7 @@ func TestNoUpgradeOffered(t *testing.T) {
 	}
 }
 
-// A Conn may be closed, or its server die, at any stage of an upgrade.
+// A Conn may be closed, and its server may die, at any stage of an upgrade.
 func TestConnEndsWhileUpgrading(t *testing.T) {
 	stages := []string{"request", "probe", "poll", "post"}
 	for i, stage := range stages {

@@ -52,7 +52,7 @@ func TestSendersDoNotMix(t *testing.T) {
 	}
 	wg.Go(func() {
 		for range each {
-			p.send(t, "2") // pongs must not come in between, either
+			p.send(t, "2") // pongs must not come in between either
 		}
 	})
 	for n := 0; n < senders*each; {
@@ -78,12 +78,12 @@ func TestConnAnswersPings(t *testing.T) {
 	p.want(t, "3")
 	p.sendFrame(t, ws.OpPing, []byte("x"))
 	p.want(t, "pong:x")
-	p.sendFrame(t, ws.OpPong, nil) // and ignores what it need not answer
+	p.sendFrame(t, ws.OpPong, nil) // needs no answer
 	p.send(t, "3", "5", "6", "2")
 	p.want(t, "3")
 }
 
-// What is added and not yet flushed goes before the pong.
+// Messages that are not flushed yet precede the pong.
 func TestPongBehindWhatWasSent(t *testing.T) {
 	s := newServer(t, false)
 	c, p := dialSocket(t, s)
@@ -93,7 +93,7 @@ func TestPongBehindWhatWasSent(t *testing.T) {
 	p.want(t, "4a", "3")
 }
 
-// How a server ends a WebSocket, and what is made of that.
+// The error for each way in which a server ends a WebSocket.
 func TestConnEnds(t *testing.T) {
 	anything := errors.New("any error")
 	tests := []struct {
@@ -146,7 +146,7 @@ func TestConnEnds(t *testing.T) {
 	}
 }
 
-// Close sends what was sent before, flushed or not.
+// Close sends what Send has added, flushed or not.
 func TestCloseFlushes(t *testing.T) {
 	s := newServer(t, false)
 	c, p := dialSocket(t, s)
@@ -178,7 +178,7 @@ func TestCloseBeforeStart(t *testing.T) {
 	}
 }
 
-// A Conn that is given up before it was started leaves nothing behind, whatever the server does.
+// A Conn closed before Start leaks nothing, whatever the server does.
 func TestCloseWithoutStart(t *testing.T) {
 	s := newServer(t, false)
 	c, p := dialSocket(t, s)
@@ -215,9 +215,9 @@ func TestConnPause(t *testing.T) {
 	c.Start(l)
 	t.Cleanup(c.Close)
 	p.send(t, "4pause", "4with it")
-	l.want(t, "4pause", "4with it") // what was read already
+	l.want(t, "4pause", "4with it") // read before the pause
 	p.send(t, "4later")
-	time.Sleep(20 * time.Millisecond) // for what must not happen
+	time.Sleep(20 * time.Millisecond) // for something that must not happen
 	if got := l.seen(); len(got) > 0 {
 		t.Fatalf("%q came while paused", got)
 	}
@@ -225,7 +225,7 @@ func TestConnPause(t *testing.T) {
 	l.want(t, "4later")
 }
 
-// A server that does not read: nothing blocks, and all comes in order when it does.
+// If the server does not read, nothing blocks. Everything arrives in order once it does.
 func TestSlowServer(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		t.Run(fmt.Sprint("TLS ", secure), func(t *testing.T) {
@@ -288,7 +288,7 @@ func TestConnConcurrentUse(t *testing.T) {
 			})
 		}
 		wg.Go(func() {
-			_, _ = p.conn.Write(slices.Repeat(wire(fromServer(ws.OpText, "4y"), fromServer(ws.OpText, "2")), 100)) // fails if it is closed
+			_, _ = p.conn.Write(slices.Repeat(wire(fromServer(ws.OpText, "4y"), fromServer(ws.OpText, "2")), 100)) // fails if the Conn is closed first
 		})
 		if i%2 == 0 {
 			wg.Go(c.Close)

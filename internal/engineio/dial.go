@@ -13,7 +13,6 @@ import (
 	"net"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -23,23 +22,23 @@ import (
 	"github.com/holdfast/holdfast/internal/netpoll"
 )
 
-// Request is a handshake to make with an upstream server.
+// Request describes a handshake with an upstream server.
 type Request struct {
 	WebSocket bool
 	Path      string // escaped, as on the wire
 	RawQuery  string
 	Host      string
-	// Header has what the server is to see of the client's request. Hop-by-hop headers and those of
-	// the WebSocket handshake are not in it, but for Sec-WebSocket-Protocol.
+	// Header holds the client's headers that the server should see. Hop-by-hop headers and those of
+	// the WebSocket handshake, except for Sec-WebSocket-Protocol, are not part of it.
 	Header http.Header
 
-	head string // what Head returned, which changes with nothing
+	head string // what Head returned
 }
 
 var headBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
-// Head is the request's first line and header as they are written, without the blank line behind them. What is changed in the
-// Request after the first call makes no difference to it.
+// Head returns the request's first line and header as on the wire, without the blank line that
+// follows. Changes to the Request after the first call have no effect on it.
 func (r *Request) Head() string {
 	if r.head != "" {
 		return r.head
@@ -52,12 +51,12 @@ func (r *Request) Head() string {
 		b.WriteString("?" + r.RawQuery)
 	}
 	b.WriteString(" HTTP/1.1\r\nHost: " + r.Host + "\r\n")
-	_ = r.Header.Write(b) // a Buffer takes all
-	r.head = b.String()   // of just its length, for it is kept for as long as the client is there
+	_ = r.Header.Write(b) // writing to a Buffer does not fail
+	r.head = b.String()   // has no spare capacity; it is kept as long as the client
 	return r.head
 }
 
-// RejectedError is a server's refusal of a handshake, to be passed on.
+// RejectedError is a server's refusal of a handshake. The proxy passes it on to the client.
 type RejectedError struct {
 	Status int
 	Header http.Header
@@ -68,38 +67,43 @@ func (e *RejectedError) Error() string {
 	return fmt.Sprintf("engineio: handshake refused with status %d", e.Status)
 }
 
-// maxRejectionBytes bounds how much of a refusal's body is passed on.
+// maxRejectionBytes limits a refusal's body. The rest is dropped.
 const maxRejectionBytes = 1 << 20
 
 // Dialer connects to an upstream server.
 type Dialer struct {
-	// DialContext opens a connection to the server for a WebSocket, with TLS if the server wants it.
+	// DialContext opens a connection to the server for a WebSocket, with TLS if the server needs
+	// it.
 	DialContext func(ctx context.Context) (net.Conn, error)
-	// DialPolling opens one for polling requests. Nil is DialContext.
+	// DialPolling opens a connection for polling requests. Nil means DialContext.
 	DialPolling func(ctx context.Context) (net.Conn, error)
-	// Timeout bounds a handshake, each of the two steps of an upgrade, and what is still to be posted at Close. Polls and
-	// POSTs may take longer: a server that answers none of them is found by its silence.
+	// Timeout limits a handshake, each of the two steps of an upgrade, and the last POSTs after
+	// Close. Polls and other POSTs may take longer: if the server answers none, its silence ends
+	// the Conn.
 	Timeout time.Duration
-	// MaxPayload stands in for the server's where its handshake has none, in bytes.
+	// MaxPayload is used if the server's handshake has no maxPayload, in bytes.
 	MaxPayload int64
-	// Incomplete is Options.Incomplete for what has come in part of the server's messages and polling answers. Nil admits all.
+	// Incomplete accounts for the server's messages and polling answers that have arrived in part,
+	// like Options.Incomplete. It may be nil.
 	Incomplete func(bytes int) bool
-	// UpgradeFailed is told why a connection stays with polling, though its server offered an upgrade. It may be nil.
+	// UpgradeFailed is called when a Conn stays with polling although the server offered an
+	// upgrade. It may be nil.
 	UpgradeFailed func(err error)
 }
 
-// maxHandshakeBytes bounds what a server may send before it has answered the handshake.
+// maxHandshakeBytes limits what a server may send before it has answered the handshake.
 const maxHandshakeBytes = 2 << 20
 
-// Dial makes the handshake, within ctx's deadline, or Timeout if it has none. A *RejectedError is the server's answer; other errors say why it
-// could not be asked, or that it did not answer as an Engine.IO server.
+// Dial makes the handshake, within ctx's deadline, or Timeout if ctx has none. A *RejectedError is
+// the server's refusal. Other errors mean that the server was not reached, or did not answer like
+// an Engine.IO server.
 func (d *Dialer) Dial(ctx context.Context, r Request) (*Conn, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, d.Timeout)
 		defer cancel()
 	}
-	c := &Conn{dialer: d, begun: &beginning{request: r}}
+	c := &Conn{dialer: d, dialed: &dialResult{request: r}}
 	if r.WebSocket {
 		if err := c.dialWebSocket(ctx); err != nil {
 			return nil, err
@@ -113,13 +117,13 @@ func (d *Dialer) Dial(ctx context.Context, r Request) (*Conn, error) {
 		c.poll.closeConnections()
 		return nil, err
 	}
-	// Later requests go to the server that answered this one, behind a balancer which uses cookies.
-	c.begun.request.Header, c.begun.request.head = withCookies(r.Header, c.begun.response), ""
+	// With its cookies, later requests reach the same server behind a balancer.
+	c.dialed.request.Header, c.dialed.request.head = withCookies(r.Header, c.dialed.response), ""
 	return c, nil
 }
 
 func (c *Conn) dialPolling(ctx context.Context) error {
-	resp, body, err := c.roundTrip(ctx, http.MethodGet, c.begun.request.RawQuery, nil, func(r io.Reader) ([]byte, error) {
+	resp, body, err := c.roundTrip(ctx, &c.poll.polls, http.MethodGet, c.dialed.request.RawQuery, nil, func(r io.Reader) ([]byte, error) {
 		return io.ReadAll(http.MaxBytesReader(nil, io.NopCloser(r), maxHandshakeBytes))
 	})
 	if err != nil {
@@ -128,8 +132,8 @@ func (c *Conn) dialPolling(ctx context.Context) error {
 	if resp.status != http.StatusOK {
 		return &RejectedError{resp.status, resp.header, body}
 	}
-	c.begun.response = resp.header
-	c.poll.opened = time.Now()
+	c.dialed.response = resp.header
+	c.poll.handshakeAt = time.Now()
 	var packets []Packet
 	if err := DecodePayload(body, func(p Packet) bool {
 		packets = append(packets, p)
@@ -137,11 +141,11 @@ func (c *Conn) dialPolling(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	c.begun.early = packets[1:]
-	return c.opened(packets[0])
+	c.dialed.handshakePackets = packets[1:]
+	return c.setHandshake(packets[0])
 }
 
-// rejection is the error for a handshake's answer that is none.
+// rejection returns the error for a response that refuses the handshake.
 func rejection(resp *http.Response) error {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxRejectionBytes))
 	if err != nil {
@@ -150,84 +154,35 @@ func rejection(resp *http.Response) error {
 	return &RejectedError{resp.StatusCode, resp.Header, body}
 }
 
-// opened takes the handshake from the server's first packet.
-func (c *Conn) opened(p Packet) error {
+// setHandshake reads the handshake from the server's first packet.
+func (c *Conn) setHandshake(p Packet) error {
 	if p.Type != Open {
 		return fmt.Errorf("%w: no OPEN packet", ErrMalformed)
 	}
 	h, err := ParseHandshake(p.Data)
 	c.handshake = h
-	c.lastPing = time.Now()
-	c.lastPong = c.lastPing
+	c.pongs.lastPong = time.Now()
+	c.pongs.lastPing = c.pongs.lastPong
 	return err
 }
 
-const (
-	// newSID is how long some servers may take to know a session that they have just opened.
-	newSID = 3 * time.Second
-	// newSIDPause is the time between two attempts meanwhile.
-	newSIDPause = 20 * time.Millisecond
-)
-
-// laterRoundTrip makes a polling request with the sid. Right behind the handshake one that the server does not know is repeated: in a
-// cluster the process that chooses the worker hears of a sid a little after the client (@socket.io/sticky), and a link is quick.
-// What was refused for its sid was not handled. known is set once a request has been accepted; none is repeated from then on.
-func (c *Conn) laterRoundTrip(ctx context.Context, known *bool, method, query string, body []byte, read bodyReader) (*response, []byte, error) {
-	for {
-		resp, answer, err := c.roundTrip(ctx, method, query, body, read)
-		if err != nil || *known || resp.status != http.StatusBadRequest || time.Since(c.poll.opened) > newSID ||
-			!bytes.HasPrefix(answer, []byte(`{"code":1,`)) {
-			*known = true
-			return resp, answer, err
-		}
-		select {
-		case <-time.After(newSIDPause):
-		case <-ctx.Done():
-			return nil, nil, ctx.Err()
-		}
-	}
-}
-
-// roundTrip makes one polling request.
-func (c *Conn) roundTrip(ctx context.Context, method, query string, body []byte, read bodyReader) (*response, []byte, error) {
-	r := &c.begun.request
-	b := headBuffers.Get().(*bytes.Buffer)
-	b.Reset()
-	b.WriteString(method + " " + r.Path)
-	if query != "" {
-		b.WriteString("?" + query)
-	}
-	b.WriteString(" HTTP/1.1\r\nHost: " + r.Host + "\r\n")
-	_ = r.Header.Write(b) // a Buffer takes all
-	connection := &c.poll.polls
-	if method == http.MethodPost {
-		connection = &c.poll.postings
-		b.WriteString("Content-Type: text/plain;charset=UTF-8\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n")
-	}
-	b.WriteString("\r\n")
-	b.Write(body)
-	request := bytes.Clone(b.Bytes()) // a poll waits for long
-	headBuffers.Put(b)
-	return connection.do(ctx, method, request, read)
-}
-
 func (c *Conn) dialWebSocket(ctx context.Context) error {
-	o, err := c.openWebSocket(ctx, c.begun.request.RawQuery)
+	d, err := c.openWebSocket(ctx, c.dialed.request.RawQuery)
 	if err != nil {
 		return err
 	}
 	l := (*wsLink)(c)
-	c.begun.response = o.header
-	c.begun.initial, err = o.readUntil(l, func(p Packet) (bool, error) { return true, c.opened(p) })
-	if err = o.end(err); err != nil {
+	c.dialed.response = d.header
+	c.dialed.initial, err = d.readUntil(l, func(p Packet) (bool, error) { return true, c.setHandshake(p) })
+	if err = d.finish(err); err != nil {
 		return err
 	}
-	l.stream = netpoll.New(o.conn, l)
+	l.stream = netpoll.New(d.conn, l)
 	c.ws = l
 	return nil
 }
 
-// framePacket reads a message or control frame as a packet; control frames other than CLOSE count as NOOP.
+// framePacket converts a message or a control frame to a packet. Pings and pongs become NOOP.
 func framePacket(op ws.OpCode, payload []byte) (Packet, error) {
 	switch {
 	case op == ws.OpClose:
@@ -240,8 +195,8 @@ func framePacket(op ws.OpCode, payload []byte) (Packet, error) {
 	return decodeText(payload)
 }
 
-// opening is a WebSocket before a stream is made of it. What waits for it ends with the context that it was opened with.
-type opening struct {
+// wsDial is a WebSocket before it becomes a stream. Its context limits all I/O.
+type wsDial struct {
 	ctx    context.Context
 	conn   net.Conn
 	br     *bufio.Reader
@@ -249,22 +204,23 @@ type opening struct {
 	stop   func() bool // stops watching ctx
 }
 
-// end is for when the opening is over. It closes the connection if err says so, or ctx, and returns why.
-func (o *opening) end(err error) error {
-	if !o.stop() { // the connection has a deadline now
-		err = errors.Join(o.ctx.Err(), err)
+// finish ends the dial. If err is not nil, or ctx has ended, it closes the connection and returns
+// why.
+func (d *wsDial) finish(err error) error {
+	if !d.stop() { // the connection has a deadline now
+		err = errors.Join(d.ctx.Err(), err)
 	}
 	if err != nil {
-		o.conn.Close()
+		d.conn.Close()
 	}
-	freeReader(o.br)
+	freeReader(d.br)
 	return err
 }
 
-// readUntil reads packets until fn says that it is done, and returns the bytes that were read behind. Control frames are passed
-// over.
-func (o *opening) readUntil(l *wsLink, fn func(Packet) (done bool, err error)) ([]byte, error) {
-	return l.read(o.br, func(op ws.OpCode, payload []byte) error {
+// readUntil reads packets until fn is done, and returns the bytes that follow. It skips control
+// frames.
+func (d *wsDial) readUntil(l *wsLink, fn func(Packet) (done bool, err error)) ([]byte, error) {
+	return l.read(d.br, func(op ws.OpCode, payload []byte) error {
 		p, err := framePacket(op, payload)
 		if err != nil || op.IsControl() {
 			return err
@@ -277,6 +233,7 @@ func (o *opening) readUntil(l *wsLink, fn func(Packet) (done bool, err error)) (
 	})
 }
 
+// read feeds frames to fn until it returns an error. On errStop it returns the bytes that follow.
 func (l *wsLink) read(br *bufio.Reader, fn func(ws.OpCode, []byte) error) (rest []byte, err error) {
 	for {
 		if _, err := br.Peek(1); err != nil {
@@ -299,7 +256,7 @@ func (l *wsLink) read(br *bufio.Reader, fn func(ws.OpCode, []byte) error) (rest 
 	}
 }
 
-// readers are those of handshakes. What is behind a handshake is copied from them.
+// readers are used for handshakes only. Bytes that follow a handshake are copied.
 var readers = sync.Pool{New: func() any { return bufio.NewReader(nil) }}
 
 func newReader(r io.Reader) *bufio.Reader {
@@ -313,7 +270,7 @@ func freeReader(br *bufio.Reader) {
 	readers.Put(br)
 }
 
-// acceptKey is the answer to a Sec-WebSocket-Key (RFC 6455, 4.2.2).
+// acceptKey returns the Sec-WebSocket-Accept for a Sec-WebSocket-Key (RFC 6455, 4.2.2).
 func acceptKey(key string) string {
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	return base64.StdEncoding.EncodeToString(sum[:])
@@ -323,17 +280,17 @@ func acceptKey(key string) string {
 var longAgo = time.Unix(1, 0)
 
 // openWebSocket makes the WebSocket handshake (RFC 6455, 4.1).
-func (c *Conn) openWebSocket(ctx context.Context, query string) (*opening, error) {
+func (c *Conn) openWebSocket(ctx context.Context, query string) (*wsDial, error) {
 	conn, err := c.dialer.DialContext(ctx)
 	if err != nil {
 		return nil, err
 	}
-	o := &opening{ctx: ctx, conn: conn, br: newReader(io.LimitReader(conn, maxHandshakeBytes))}
-	o.stop = context.AfterFunc(ctx, func() { _ = conn.SetDeadline(longAgo) })
-	if o.header, err = c.webSocketHandshake(conn, o.br, query); err != nil {
-		return nil, o.end(err)
+	d := &wsDial{ctx: ctx, conn: conn, br: newReader(io.LimitReader(conn, maxHandshakeBytes))}
+	d.stop = context.AfterFunc(ctx, func() { _ = conn.SetDeadline(longAgo) })
+	if d.header, err = c.webSocketHandshake(conn, d.br, query); err != nil {
+		return nil, d.finish(err)
 	}
-	return o, nil
+	return d, nil
 }
 
 func (c *Conn) webSocketHandshake(conn net.Conn, br *bufio.Reader, query string) (http.Header, error) {
@@ -342,7 +299,7 @@ func (c *Conn) webSocketHandshake(conn net.Conn, br *bufio.Reader, query string)
 		return nil, err
 	}
 	key := base64.StdEncoding.EncodeToString(nonce[:])
-	r := c.begun.request
+	r := c.dialed.request
 	if query != r.RawQuery {
 		r.RawQuery, r.head = query, ""
 	}
@@ -368,8 +325,8 @@ func (c *Conn) webSocketHandshake(conn net.Conn, br *bufio.Reader, query string)
 	return resp.Header, nil
 }
 
-// withCookies returns the header with the cookies that the response sets put into its Cookie header. All others stay
-// as they are, even if they are written in a way that net/http does not accept.
+// withCookies returns header with the cookies that the response sets. Other cookies stay as they
+// are, even if net/http would not accept them.
 func withCookies(header, response http.Header) http.Header {
 	set := response.Values("Set-Cookie")
 	if len(set) == 0 {
@@ -414,6 +371,6 @@ func cookieName(pair string) string {
 // expired reports whether a Set-Cookie header deletes its cookie.
 func expired(line string) bool {
 	_, attributes, _ := strings.Cut(line, ";")
-	c, err := http.ParseSetCookie("x=;" + attributes) // whatever the value is
+	c, err := http.ParseSetCookie("x=;" + attributes) // with any value
 	return err == nil && (c.MaxAge < 0 || c.MaxAge == 0 && !c.Expires.IsZero() && c.Expires.Before(time.Now()))
 }

@@ -84,7 +84,7 @@ func TestDialPolling(t *testing.T) {
 	l.want(t, "4hello")
 }
 
-// Servers may write on right behind the OPEN packet, and TCP may cut that anywhere.
+// Servers may send data directly after the OPEN packet, and TCP may split that anywhere.
 func TestDialWebSocketWithEarlyFrames(t *testing.T) {
 	long := strings.Repeat("c", 6000)
 	open := openFrame()
@@ -100,7 +100,7 @@ func TestDialWebSocketWithEarlyFrames(t *testing.T) {
 			p.writeBytes(t, frames[cut:])
 			l := begin(t, d.open(t))
 			l.want(t, "4a", "b01", "4"+long, "4d")
-			p.want(t, "3") // the ping was not overlooked
+			p.want(t, "3") // the answer to the ping
 		})
 	}
 }
@@ -135,7 +135,7 @@ func TestDialTLS(t *testing.T) {
 	s := newServer(t, true)
 	c, p := dialSocket(t, s)
 	c.Send([]byte("before Start"), nil)
-	c.Flush() // written by another goroutine, which has nobody to tell yet
+	c.Flush() // a goroutine writes it; there is no handler to call yet
 	p.want(t, "4before Start")
 	l := begin(t, c)
 	p.send(t, "4hello")
@@ -185,7 +185,7 @@ func TestRejection(t *testing.T) {
 	}
 }
 
-// endless is a header or a body without an end.
+// endless writes a header or a body without end.
 func endless(t *testing.T, x *exchange, head string) {
 	conn := x.hijack(t)
 	if _, err := conn.Write([]byte(head)); err != nil {
@@ -194,7 +194,7 @@ func endless(t *testing.T, x *exchange, head string) {
 	line := []byte("X: " + strings.Repeat("x", 64<<10-5) + "\r\n")
 	for range 2 * maxHandshakeBytes / len(line) {
 		if _, err := conn.Write(line); err != nil {
-			return // it is refused
+			return // the Dialer closed the connection
 		}
 	}
 	_, _ = conn.Write([]byte("\r\n")) // a header ends here
@@ -231,7 +231,7 @@ func TestRejectionIsBounded(t *testing.T) {
 	}
 }
 
-// Servers that are no Engine.IO servers, or speak it badly.
+// Answers that are not valid Engine.IO.
 func TestDialFails(t *testing.T) {
 	polling := func(body string) func(t *testing.T, x *exchange) {
 		return func(_ *testing.T, x *exchange) { x.answer(http.StatusOK, body) }
@@ -298,7 +298,7 @@ func TestDialUnreachable(t *testing.T) {
 	}
 }
 
-// A server that takes the connection and says nothing, at every stage.
+// The server stops answering, at each stage.
 func TestDialTimeout(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
@@ -321,7 +321,7 @@ func TestDialTimeout(t *testing.T) {
 				t.Errorf("Dial: %v, want DeadlineExceeded", err)
 			}
 
-			s.dialer.Timeout = patience
+			s.dialer.Timeout = testTimeout
 			ctx, cancel := context.WithCancel(context.Background())
 			result := make(chan error, 1) // so that Dial always ends
 			go func() {
@@ -354,7 +354,7 @@ func TestDialContextEndsAfterwards(t *testing.T) {
 	l.want(t, "4hello")
 }
 
-// Requests that follow a handshake bear its cookies, for balancers that keep a client with a server.
+// Requests that follow a handshake have its cookies, for sticky balancers.
 func TestCookiesAreKept(t *testing.T) {
 	s := newServer(t, false)
 	d := dial(s, clientRequest(false))

@@ -1,14 +1,57 @@
-// Package engineio speaks Engine.IO protocol v4 on both sides of a proxy.
+// Package engineio implements both sides of Engine.IO protocol v4 for a proxy.
 //
-// A Socket is the server's side of one client's connection: HTTP long-polling,
-// WebSocket, and the upgrade between them. A Conn is the client's side of one connection to
-// an upstream server. Both carry opaque messages; nothing here knows of Socket.IO.
+// A Socket is the server side of one client's connection, and a Conn is the client side of one
+// connection to an upstream server. Both carry opaque messages: nothing here knows Socket.IO.
 //
-// Sockets pull: whoever has something to send wakes the Socket, and the Socket asks its
-// Handler to fill a batch when its transport can take one. So what is not yet sent stays where
-// it is kept, and there is one place that decides the order.
+// # Where each section of the protocol is
 //
-// Locks, in the order in which they are taken: a Socket's or a Conn's input lock, of which nobody holds two; a
-// Socket's state lock; the locks of a Handler; a Conn's state lock; those of a stream. A Handler's method that is
-// called under a lock says so. None is held across a blocking call.
+//	Handshake         packet.go (the OPEN packet), dial.go, conn.go; proxy answers the request
+//	HTTP long-polling polling.go, post.go (Socket); conn_polling.go, keepalive.go (Conn)
+//	WebSocket         frame.go, encoder.go; websocket.go (Socket); conn_websocket.go (Conn)
+//	Upgrade           upgrade.go (Socket), conn_upgrade.go (Conn)
+//	Heartbeat         heartbeat.go (Socket sends pings), conn_heartbeat.go (Conn answers them)
+//	Packet encoding   packet.go, encoder.go
+//
+// # Flow control
+//
+// A Socket pulls. A caller that has something to send calls Wake; the Socket then calls
+// Handler.Fill for a batch whenever its transport can take one. Unsent packets therefore stay where
+// the caller keeps them, and one place decides their order.
+//
+// Pause stops reading in both types. A WebSocket is not read, a POST is not answered, and no
+// further poll starts, so TCP slows the peer down. The peer's pings and pongs then wait behind
+// unread data; the heartbeats allow for that. Conn.Flush returns how much still waits for the
+// server, so that a caller can pause the sender.
+//
+// # Upgrade
+//
+// A Socket starts with the transport of the handshake. A client that polls may open a WebSocket
+// with the same sid: ServeProbe answers its probe, and the UPGRADE packet makes it the transport. A
+// polling Conn does the same from the other side: it probes, waits until its poll and POST have
+// ended, and sends UPGRADE. If any step fails, it continues to poll.
+//
+// # Heartbeat
+//
+// The server pings and the client answers. A Socket also uses pongs as confirmation: a pong shows
+// that everything sent before its ping has arrived. pinger describes the states of a ping. A Conn
+// answers pings and closes itself if none comes for pingInterval + pingTimeout.
+//
+// # Goroutines
+//
+// A WebSocket has no goroutine here: package netpoll calls Read, Flush, Drained and Closed from its
+// event loop or its own goroutines. Poll and Post run in their HTTP handler's goroutine. A polling
+// Conn has one goroutine for polls, one for POSTs while there is something to post, and one for the
+// upgrade. Timers run in goroutines of the runtime. Handlers are called from all of these and must
+// not wait.
+//
+// # Locks
+//
+// In the order in which they may be held together: the input lock of a Socket or a Conn (never two
+// of these), a Socket's mu, the locks of a Handler, a Conn's mu, the locks of a stream. Handler
+// documents which of its methods are called with mu held. No lock is held across a blocking call.
+//
+// # Panics
+//
+// A panic ends the connection it happened on, and nothing else. panic.go lists the entry points
+// that recover.
 package engineio

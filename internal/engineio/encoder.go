@@ -20,15 +20,15 @@ const (
 	clientFrames                // WebSocket frames, masked
 )
 
-// Encoder collects packets for one write: as WebSocket frames or as a polling
-// payload. Arguments are copied.
+// Encoder collects packets for one write, as WebSocket frames or as a polling payload. Its methods
+// copy their arguments.
 type Encoder struct {
 	buf     []byte
 	format  format
 	packets int
 }
 
-// maxPooledBytes keeps one huge packet's buffer from staying in the pool for ever.
+// maxPooledBytes keeps huge buffers out of the pool.
 const maxPooledBytes = 256 << 10
 
 var encoders = sync.Pool{New: func() any { return new(Encoder) }}
@@ -45,10 +45,10 @@ func (e *Encoder) free() {
 	}
 }
 
-// Len is how many bytes the batch has so far.
+// Len returns how many bytes the batch has so far.
 func (e *Encoder) Len() int { return len(e.buf) }
 
-// Packets is how many packets the batch has so far.
+// Packets returns how many packets the batch has so far.
 func (e *Encoder) Packets() int { return e.packets }
 
 // Text adds a text message, given in up to three parts.
@@ -68,8 +68,9 @@ func (e *Encoder) Binary(data []byte) {
 	e.frame(ws.OpBinary, 0, data, nil, nil)
 }
 
-// Watched adds a message like Text or Binary. Over WebSocket its last byte comes in a frame of its own, behind a WebSocket ping that
-// bears the number: Socket.Reached tells when that was answered, which an endpoint does only while it has not closed.
+// Watched adds a message like Text or Binary. Over WebSocket, its last byte is a fragment of its
+// own, after a WebSocket ping with the given number. An endpoint answers that ping only while it
+// has not closed the connection; see Socket.Reached.
 func (e *Encoder) Watched(data []byte, isBinary bool, number uint64) {
 	n := len(data) - 1
 	if e.format == payloadFormat || n < 0 {
@@ -80,27 +81,26 @@ func (e *Encoder) Watched(data []byte, isBinary bool, number uint64) {
 		}
 		return
 	}
-	const fin = 0x80
 	start := len(e.buf)
 	if isBinary {
 		e.frame(ws.OpBinary, 0, data[:n], nil, nil)
 	} else {
 		e.frame(ws.OpText, byte(Message), data[:n], nil, nil)
 	}
-	e.buf[start] &^= fin
+	e.buf[start] &^= finBit
 	e.Watch(number)
 	e.frame(ws.OpContinuation, 0, data[n:], nil, nil)
 	e.packets++
 }
 
-// Watch adds a WebSocket ping that bears the number; to a polling payload, nothing.
+// Watch adds a WebSocket ping with the given number. It adds nothing to a polling payload.
 func (e *Encoder) Watch(number uint64) {
 	if e.format != payloadFormat {
 		e.frame(ws.OpPing, 0, strconv.AppendUint(nil, number, 10), nil, nil)
 	}
 }
 
-// packet adds any Engine.IO packet but a binary message.
+// packet adds any Engine.IO packet except a binary message.
 func (e *Encoder) packet(t PacketType, a, b, c []byte) {
 	e.packets++
 	if e.format == payloadFormat {
@@ -120,19 +120,22 @@ func (e *Encoder) separate() {
 	}
 }
 
-// frame adds one whole WebSocket frame (RFC 6455, 5.2); first, if not 0, stands before the parts.
+// finBit marks the last fragment of a message in a frame's first byte.
+const finBit = 0x80
+
+// frame adds one unfragmented WebSocket frame (RFC 6455, 5.2). first precedes the parts unless it
+// is 0.
 func (e *Encoder) frame(op ws.OpCode, first byte, a, b, c []byte) {
 	n := len(a) + len(b) + len(c)
 	if first != 0 {
 		n++
 	}
-	const fin = 0x80
 	masked := byte(0)
 	if e.format == clientFrames {
 		masked = 0x80
 	}
 	buf := slices.Grow(e.buf, maxHeaderBytes+n)
-	buf = append(buf, fin|byte(op))
+	buf = append(buf, finBit|byte(op))
 	switch {
 	case n < 126:
 		buf = append(buf, masked|byte(n))
@@ -145,8 +148,8 @@ func (e *Encoder) frame(op ws.OpCode, first byte, a, b, c []byte) {
 	}
 	var key [4]byte
 	if masked != 0 {
-		// The mask protects proxies between two parties from scripts that choose the bytes (RFC 6455,
-		// 10.3); it is no secret, so a fast generator that cannot be foreseen will do.
+		// The mask protects intermediaries from scripts that choose the bytes on the wire (RFC
+		// 6455, 10.3). It is not a secret, so a fast unpredictable generator is enough.
 		binary.NativeEndian.PutUint32(key[:], rand.Uint32())
 		buf = append(buf, key[:]...)
 	}

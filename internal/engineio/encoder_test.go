@@ -10,7 +10,7 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// fill adds some of everything to an Encoder.
+// fill adds packets of each kind to an Encoder.
 func fill(e *Encoder) {
 	e.Text([]byte("2/chat,"), []byte(`["msg"`), []byte(`,"x"]`))
 	e.Binary([]byte{1, 2, 3, 4})
@@ -21,7 +21,7 @@ func fill(e *Encoder) {
 	e.Binary(bytes.Repeat([]byte{7}, 70_000))
 }
 
-// filled is what fill adds, as decodeAll and readFrames show packets.
+// filled is what fill adds, in the notation of decodeAll and readFrames.
 var filled = []Packet{
 	{Message, false, []byte(`2/chat,["msg","x"]`)},
 	{Message, true, []byte{1, 2, 3, 4}},
@@ -89,7 +89,7 @@ func TestEncoderFrames(t *testing.T) {
 	}
 }
 
-// Another implementation reads what is written here.
+// Another implementation can read the frames.
 func TestEncoderFramesAreWebSocketFrames(t *testing.T) {
 	e := newEncoder(clientFrames)
 	defer e.free()

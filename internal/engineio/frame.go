@@ -10,7 +10,7 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// frameError is a breach of RFC 6455 and the close code that answers it.
+// frameError is a violation of RFC 6455, with the close code that answers it.
 type frameError struct {
 	code ws.StatusCode
 	text string
@@ -20,27 +20,26 @@ func (e *frameError) Error() string {
 	return fmt.Sprintf("engineio: websocket: %s (%d)", e.text, e.code)
 }
 
-// errStop ends feed early without being a breach.
+// errStop makes feed return early without a violation.
 var errStop = errors.New("engineio: no more frames wanted")
 
-// maxFragments bounds how often a message may be cut up: empty fragments cost no
-// memory, so nothing else would end them.
+// maxFragments limits the fragments of a message: empty ones take no memory, so no other limit ends
+// them.
 const maxFragments = 1 << 16
 
-// frameReader takes WebSocket frames out of a byte stream that arrives in pieces of any size,
-// and puts fragmented messages together. It keeps bytes only while a frame or
-// message is incomplete.
+// frameReader parses WebSocket frames from a byte stream that arrives in pieces of any size, and
+// assembles fragmented messages. It keeps bytes only while a frame or message is incomplete.
 type frameReader struct {
 	masked    bool  // frames must be masked: they come from a client
-	lost      bool  // what fn got made it panic: where the next frame begins is not known
+	outOfSync bool  // fn panicked, so it is unknown where the next frame begins
 	maxBytes  int64 // of one message; 0 is no limit
 	partial   []byte
 	message   []byte
-	messageOp ws.OpCode // of the fragmented message being read, or 0
+	messageOp ws.OpCode // of the current fragmented message, or 0
 	fragments int
 }
 
-// incomplete is how many bytes are kept of a message, 0 if they are few.
+// incomplete returns how many bytes are kept of an incomplete message, or 0 if they are few.
 func (r *frameReader) incomplete() int {
 	if n := len(r.partial) + len(r.message); n > smallBytes {
 		return n
@@ -48,23 +47,24 @@ func (r *frameReader) incomplete() int {
 	return 0
 }
 
-// feed handles p and calls fn with each whole message (OpText, OpBinary) and control frame.
-// The payload is valid, and may be changed, during the call only; p is changed by unmasking.
-// Errors are *frameError, or what fn returned; rest is what was not read then. After a panic of fn's nothing more is read.
+// feed parses p and calls fn with each whole message (OpText, OpBinary) and each control frame. The
+// payload is valid during the call only, and fn may change it; unmasking changes p. The error is a
+// *frameError, or from fn; rest is what was not parsed then. After a panic in fn, feed parses
+// nothing more.
 func (r *frameReader) feed(p []byte, fn func(op ws.OpCode, payload []byte) error) (rest []byte, err error) {
-	if r.lost {
+	if r.outOfSync {
 		return nil, errStop
 	}
-	r.lost = true
-	rest, err = r.take(p, fn)
-	r.lost = false
+	r.outOfSync = true
+	rest, err = r.parse(p, fn)
+	r.outOfSync = false
 	return rest, err
 }
 
-func (r *frameReader) take(p []byte, fn func(op ws.OpCode, payload []byte) error) (rest []byte, err error) {
+func (r *frameReader) parse(p []byte, fn func(op ws.OpCode, payload []byte) error) (rest []byte, err error) {
 	var h ws.Header
 	for len(r.partial) > 0 && len(p) > 0 {
-		// Complete the frame at hand, and no more: what follows is read from p itself.
+		// Complete the current frame only: the next ones are parsed from p without copying.
 		n, whole, err := r.header(&h, r.partial)
 		if err != nil {
 			return p, err
@@ -107,10 +107,11 @@ func (r *frameReader) take(p []byte, fn func(op ws.OpCode, payload []byte) error
 	return nil, nil
 }
 
-// maxHeaderBytes is the longest header of a frame.
+// maxHeaderBytes is the length of the longest frame header.
 const maxHeaderBytes = 14
 
-// header parses and checks a frame's header; n is its length. whole is false if more bytes are needed.
+// header parses and checks a frame's header. n is its length; whole is false if more bytes are
+// needed.
 func (r *frameReader) header(h *ws.Header, p []byte) (n int, whole bool, err error) {
 	if len(p) < 2 {
 		return 0, false, nil
@@ -153,8 +154,8 @@ func (r *frameReader) header(h *ws.Header, p []byte) (n int, whole bool, err err
 
 func protocolError(text string) error { return &frameError{ws.StatusProtocolError, text} }
 
-// check holds a frame's first two bytes against RFC 6455, 5.2 to 5.5. The length may still be 126 or 127,
-// which stand for longer ones.
+// check checks a frame's first two bytes (RFC 6455, 5.2 to 5.5). A length of 126 or 127 still
+// stands for a longer one.
 func (r *frameReader) check(h *ws.Header) error {
 	switch {
 	case h.Rsv != 0:
@@ -176,12 +177,12 @@ func (r *frameReader) check(h *ws.Header) error {
 	return nil
 }
 
-// checkLength holds a data frame's length against the limit. One that is written in more bytes than it needs is taken, as
-// servers' libraries do: the frame is not passed on as it is.
+// checkLength checks a data frame's length against the limit. It accepts a length written in more
+// bytes than necessary, as servers' libraries do: the frame itself is not passed on.
 func (r *frameReader) checkLength(h *ws.Header) error {
 	limit := r.maxBytes
 	if limit <= 0 {
-		limit = math.MaxInt64 - maxHeaderBytes // so that a frame's whole length is an int64
+		limit = math.MaxInt64 - maxHeaderBytes // a frame's whole length fits into an int64
 	}
 	switch {
 	case h.Length < 0:
@@ -224,7 +225,8 @@ func (r *frameReader) deliver(op ws.OpCode, payload []byte, fn func(ws.OpCode, [
 	return fn(op, payload)
 }
 
-// closeCode is the status code of a CLOSE frame's payload; 1005 if it is empty (RFC 6455, 7.1.5). Errors are *frameError.
+// closeCode returns the code in a Close frame's payload, or 1005 if that is empty (RFC 6455,
+// 7.1.5). The error is a *frameError.
 func closeCode(payload []byte) (ws.StatusCode, error) {
 	switch len(payload) {
 	case 0:

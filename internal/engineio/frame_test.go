@@ -13,7 +13,7 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// rawFrame is one frame, which need not be a valid one. lengthBytes is 0, 2 or 8.
+// rawFrame is one frame, valid or not. lengthBytes is 0, 2 or 8.
 type rawFrame struct {
 	first       byte // FIN, RSV1-3, opcode
 	masked      bool
@@ -61,12 +61,12 @@ func wire(frames ...rawFrame) []byte {
 	return b
 }
 
-// fromClient is a frame as a client sends it.
+// fromClient returns a frame as a client sends it.
 func fromClient(op ws.OpCode, payload string) rawFrame {
 	return rawFrame{first: fin | byte(op), masked: true, payload: payload}
 }
 
-// fragment is a part of a client's message; op is OpContinuation for all but the first.
+// fragment returns a part of a client's message; op is OpContinuation for all except the first.
 func fragment(op ws.OpCode, last bool, payload string) rawFrame {
 	first := byte(op)
 	if last {
@@ -75,7 +75,7 @@ func fragment(op ws.OpCode, last bool, payload string) rawFrame {
 	return rawFrame{first: first, masked: true, payload: payload}
 }
 
-// readFrames feeds pieces to a reader and returns what came out, as text.
+// readFrames feeds pieces to a reader and returns its messages, as text.
 func readFrames(t testing.TB, r *frameReader, pieces ...[]byte) ([]string, error) {
 	t.Helper()
 	var got []string
@@ -250,7 +250,7 @@ func TestFrameReaderBoundsFragments(t *testing.T) {
 	}
 }
 
-// An idle connection is to hold no buffer.
+// An idle connection holds no buffer.
 func TestFrameReaderKeepsNothing(t *testing.T) {
 	r := frameReader{masked: true}
 	in := wire(fragment(ws.OpText, false, "4he"), fragment(0, true, "llo"))
@@ -262,7 +262,7 @@ func TestFrameReaderKeepsNothing(t *testing.T) {
 	}
 }
 
-// Any split of the bytes gives the same messages and the same error as one piece does.
+// Any split of the bytes gives the same messages and the same error as one piece.
 func FuzzFrameReader(f *testing.F) {
 	long := strings.Repeat("z", 300)
 	for _, frames := range [][]rawFrame{
@@ -357,7 +357,7 @@ func FuzzCloseCode(f *testing.F) {
 		if err != nil || code == ws.StatusNoStatusRcvd {
 			return
 		}
-		// What is echoed is valid too.
+		// An echo of the code is valid too.
 		if again, err := closeCode(ws.NewCloseFrameBody(code, "")); err != nil || again != code {
 			t.Fatalf("%d becomes %d, %v", code, again, err)
 		}
@@ -377,7 +377,7 @@ func BenchmarkFrameReader(b *testing.B) {
 			b.SetBytes(int64(len(in)))
 			b.ReportAllocs()
 			for b.Loop() {
-				copy(p, in) // it is changed by unmasking
+				copy(p, in) // unmasking changes it
 				if _, err := r.feed(p, fn); err != nil {
 					b.Fatal(err)
 				}
@@ -386,7 +386,8 @@ func BenchmarkFrameReader(b *testing.B) {
 	}
 }
 
-// After a panic in the middle of a batch nobody knows where the next frame begins: what a frame holds must not be read as one.
+// After a panic in the middle of a batch it is unknown where the next frame begins: a payload must
+// not be parsed as a frame.
 func TestFrameReaderReadsNothingAfterAPanic(t *testing.T) {
 	var r frameReader
 	inner := newEncoder(serverFrames)
@@ -395,7 +396,7 @@ func TestFrameReaderReadsNothingAfterAPanic(t *testing.T) {
 	e.Text([]byte("boom"), nil, nil)
 	first := e.Len()
 	e.Text(inner.buf, nil, nil)
-	split := first + 3 // behind the second frame's header and the packet's type
+	split := first + 3 // after the second frame's header and the packet's type
 	func() {
 		defer func() { _ = recover() }()
 		_, _ = r.feed(e.buf[:split], func(ws.OpCode, []byte) error { panic("boom") })

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// The messages in a POST's body are those that a naive reading finds, up to the first packet that ends the session; and what a
-// POST may not be is answered as engine.io does.
+// A POST delivers the messages that a naive parser finds, up to the first packet that ends the
+// session. An invalid POST is answered as in the reference server.
 func FuzzPost(f *testing.F) {
 	for _, seed := range []string{
 		"", "4hello", "4a\x1e3\x1e4b", "4a\x1e1\x1e4b", "4a\x1e2\x1e4b", "bAQID\x1e4x", "b!!", "4\xff\xfe\x1e4\xf0", "\x1e\x1e\x1e", "5\x1e6\x1e0",
@@ -37,7 +37,7 @@ func FuzzPost(f *testing.F) {
 			length = -1
 		}
 		if string(bytes.ToValidUTF8(body, []byte("\uFFFD"))) == "1" {
-			return // waits for a poll
+			return // it waits for a poll
 		}
 		a, ok := s.Post(t.Context(), "id1", contentType, length, bytes.NewReader(body))
 		messages := slices.DeleteFunc(h.took(), func(e string) bool { return !strings.HasPrefix(e, "message ") })
@@ -58,7 +58,7 @@ func FuzzPost(f *testing.F) {
 	})
 }
 
-// naiveMessages are the messages of a body, as fakeHandler notes them.
+// naiveMessages returns the messages of a body, in the notation of fakeHandler.
 func naiveMessages(body []byte) []string {
 	var messages []string
 	for part := range strings.SplitSeq(string(bytes.ToValidUTF8(body, []byte("\uFFFD"))), "\x1e") {
@@ -79,7 +79,8 @@ func naiveMessages(body []byte) []string {
 	return messages
 }
 
-// Whatever a server answers to a handshake, and sends behind it, Dial returns in time, and the Conn ends when it is told to.
+// Whatever a server answers to a handshake, and sends after it, Dial returns in time and Close ends
+// the Conn.
 func FuzzDial(f *testing.F) {
 	const open = `{"sid":"u","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000}`
 	frame := func(texts ...string) string {
@@ -106,7 +107,7 @@ func FuzzDial(f *testing.F) {
 		synctest.Test(t, func(t *testing.T) {
 			answering := func(conn net.Conn) {
 				defer conn.Close()
-				for { // a request for each: polling asks again
+				for { // one answer per request: polling repeats
 					r, err := readRequest(conn)
 					if err != nil {
 						return
@@ -154,7 +155,7 @@ func readRequest(conn net.Conn) (*http.Request, error) {
 	return http.ReadRequest(bufio.NewReader(bytes.NewReader(b)))
 }
 
-// respond is answer as it is, or as what follows a valid response's header.
+// respond returns answer as it is, or after a valid response header.
 func respond(r *http.Request, valid bool, answer []byte) []byte {
 	key := r.Header.Get("Sec-WebSocket-Key")
 	switch {

@@ -2,12 +2,90 @@ package engineio
 
 import "time"
 
-// timerSlack is how much later than asked a timer may fire, on both sides.
+// timerSlack is how late a timer may fire, on both sides.
 const timerSlack = 5 * time.Millisecond
 
-// Start starts the heartbeat: from now on the client has to answer pings.
+// pingState is where the current ping of a Socket is:
+//
+//	idle   -> queued       a ping is due; over polling it waits for the next answer
+//	idle   -> sent         a ping follows a batch that asked for confirmation
+//	queued -> sent         the transport took it
+//	sent   -> extraQueued  polling only: an extra ping waits for the next answer
+//	extraQueued -> sent    an answer took that ping, or the client upgraded
+//	sent, extraQueued -> idle  the pong came
+type pingState uint8
+
+const (
+	pingIdle pingState = iota
+	pingQueued
+	pingSent
+	pingExtraQueued
+)
+
+var pingStateNames = [...]string{"idle", "queued", "sent", "extraQueued"}
+
+// String implements fmt.Stringer.
+func (p pingState) String() string { return nameOf(pingStateNames[:], p) }
+
+// nextPingStates has a bit for each state that may follow.
+var nextPingStates = [...]uint8{
+	pingIdle:        1<<pingQueued | 1<<pingSent,
+	pingQueued:      1 << pingSent,
+	pingSent:        1<<pingExtraQueued | 1<<pingIdle,
+	pingExtraQueued: 1<<pingSent | 1<<pingIdle,
+}
+
+// pinger is the state of a Socket's heartbeat. It is guarded by the Socket's mu. Every message
+// touches its first fields.
+type pinger struct {
+	state     pingState
+	lastSign  time.Time // last sign of life: input, or the kernel took everything that waited
+	lastInput time.Time // when anything but a poll last arrived
+	mark      uint64    // what the pong will confirm
+
+	nextAt time.Time // when the next ping is due
+	sentAt time.Time // when the current ping was sent or queued
+	lastAt time.Time // when the last ping of any kind was sent
+
+	// While a pong may be stuck behind unread input, the client gets extra pings, because its own
+	// timer expects one per interval. Their pongs confirm nothing and are ignored.
+	extraPings    int // sent after the current ping
+	pongsToIgnore int // pongs to ignore before the next one that counts
+
+	// Positions in the WebSocket's output, in bytes.
+	bytesAhead int64 // what was written up to the current ping
+	delivered  int64 // what the client's kernel has taken; or unknown
+}
+
+// moveLocked is the only place where a ping's state changes. It reports whether the transition
+// exists.
+func (p *pinger) moveLocked(to pingState) bool {
+	ok := nextPingStates[p.state]>>to&1 != 0
+	if ok {
+		p.state = to
+	}
+	return ok
+}
+
+// inFlight reports whether a ping has not been answered yet. It may still be queued.
+func (p *pinger) inFlight() bool { return p.state != pingIdle }
+
+// queueLocked makes a ping due now.
+func (p *pinger) queueLocked(now time.Time) {
+	p.moveLocked(pingQueued)
+	p.sentAt = now
+}
+
+// lastSignAfter returns the time of the last sign of life, or t if that is later.
+func (p *pinger) lastSignAfter(t time.Time) time.Time {
+	if p.lastSign.After(t) {
+		return p.lastSign
+	}
+	return t
+}
+
+// Start starts the heartbeat: from now on the client must answer pings.
 func (s *Socket) Start() {
-	defer s.contain()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state.get() == stateOpen {
@@ -17,12 +95,12 @@ func (s *Socket) Start() {
 
 func (s *Socket) startHeartbeatLocked() {
 	now := time.Now()
-	s.progress = now
-	s.nextPing = now.Add(s.opts.PingInterval)
+	s.ping.lastSign = now
+	s.ping.nextAt = now.Add(s.opts.PingInterval)
 	s.armLocked(s.opts.PingInterval)
 }
 
-// armLocked lets the timer fire after d, or when there is something to check before.
+// armLocked makes the timer fire after d, or when Handler.Unconfirmed should be called before that.
 func (s *Socket) armLocked(d time.Duration) {
 	now := time.Now()
 	if !s.checkAt.IsZero() {
@@ -30,79 +108,76 @@ func (s *Socket) armLocked(d time.Duration) {
 	}
 	s.timerAt = now.Add(d)
 	if s.timer == nil {
-		s.timer = time.AfterFunc(d, s.onTimer)
+		s.timer = s.afterFunc(d, (*Socket).onTimerLocked)
 	} else {
 		s.timer.Reset(d)
 	}
 }
 
-// pingLocked adds a ping to a batch and remembers what it will confirm.
-func (s *Socket) pingLocked(e *Encoder, now time.Time) {
-	if !s.pingInFlight {
-		s.pingInFlight = true
-		s.pingSent = now
+// sendPingLocked adds a ping to a batch, and notes what its pong will confirm.
+func (s *Socket) sendPingLocked(e *Encoder, now time.Time) {
+	p := &s.ping
+	if !p.inFlight() {
+		p.sentAt = now
 	}
-	s.pingQueued = false
-	s.lastPing = now
-	s.pingMark = s.h.Mark()
+	p.moveLocked(pingSent)
+	p.lastAt = now
+	p.mark = s.h.Mark()
 	if s.ws != nil {
-		s.pingBehind, s.delivered = s.ws.written+int64(e.Len()), unknown
+		p.bytesAhead, p.delivered = s.ws.written+int64(e.Len()), unknown
 	}
 	e.packet(Ping, nil, nil, nil)
 }
 
-// pong handles the answer to a ping. It reports whether the Socket is still to be read.
+// pong handles the answer to a ping. It returns false if the Socket should not be read any more.
 func (s *Socket) pong() bool {
 	s.mu.Lock()
 	defer s.unlock()
+	p := &s.ping
 	switch {
-	case s.state.get() == stateClosed:
+	case s.state.ended():
 		return false
-	case s.unheeded > 0:
-		s.unheeded--
+	case p.pongsToIgnore > 0:
+		p.pongsToIgnore--
 		return true
-	case !s.pingInFlight || s.pingQueued:
+	case !p.moveLocked(pingIdle): // no pong is due; a queued extra ping, whose pong would be, is dropped
 		return true
 	}
-	s.pingInFlight = false
-	s.unheeded, s.further = s.further, 0
-	s.furtherQueue = false // no poll took it, and its pong would be one too many
-	s.nextPing = time.Now().Add(s.opts.PingInterval)
-	if s.state.get() == stateOpen && s.timerAt.After(s.nextPing) {
+	p.pongsToIgnore, p.extraPings = p.extraPings, 0
+	p.nextAt = time.Now().Add(s.opts.PingInterval)
+	if s.state.get() == stateOpen && s.timerAt.After(p.nextAt) {
 		s.armLocked(s.opts.PingInterval)
 	}
 	switch {
-	case s.ws == nil && !s.opts.ConfirmByPong: // the next poll says so, and cannot be mistaken for another's
-	case s.polling.pingUnproven:
-		s.polling.ponged = true
+	case s.ws == nil && !s.opts.ConfirmByPong: // the next poll confirms, and is unambiguous
+	case s.polling.answer.pingUnproven():
+		s.polling.answer.moveLocked(answerPonged)
 	default:
-		s.h.Confirm(s.pingMark)
+		s.h.Confirm(p.mark)
 	}
 	s.flushLocked()
-	return s.state.get() != stateClosed
+	return !s.state.ended()
 }
 
-func (s *Socket) onTimer() {
-	defer s.contain()
-	s.mu.Lock()
-	defer s.unlock()
+func (s *Socket) onTimerLocked() {
 	now := time.Now()
+	p := &s.ping
 	if s.state.get() == stateOpen && !s.checkAt.IsZero() && !now.Before(s.checkAt) {
 		s.checkConfirmedLocked(now)
 	}
 	switch {
-	case s.state.get() == stateClosed:
+	case s.state.ended():
 	case s.state.get() == stateClosing:
 		s.closeLocked(s.reason)
-	case s.pingInFlight:
-		if s.pongWaitsLocked() && now.Sub(s.lastPing) >= s.opts.PingInterval {
-			s.pingFurtherLocked(now)
+	case p.inFlight():
+		if s.pongMayBeStuckLocked() && now.Sub(p.lastAt) >= s.opts.PingInterval {
+			s.sendExtraPingLocked(now)
 		}
 		if !s.awaitPongLocked(now) {
 			s.closeLocked(PingTimeout)
 		}
-	case now.Before(s.nextPing):
-		s.armLocked(s.nextPing.Sub(now))
+	case now.Before(p.nextAt):
+		s.armLocked(p.nextAt.Sub(now))
 	default:
 		s.pingDueLocked(now)
 		s.awaitPongLocked(now)
@@ -110,8 +185,7 @@ func (s *Socket) onTimer() {
 }
 
 func (s *Socket) pingDueLocked(now time.Time) {
-	s.pingInFlight, s.pingQueued = true, true
-	s.pingSent = now
+	s.ping.queueLocked(now)
 	if s.ws == nil {
 		s.flushPollLocked()
 	} else {
@@ -119,8 +193,17 @@ func (s *Socket) pingDueLocked(now time.Time) {
 	}
 }
 
-// confirmLaterLocked has the heartbeat's timer ask the Handler what is unconfirmed. While the client confirms by itself, a
-// packet costs nothing here: the timer fires every confirmDelay until nothing is pending.
+// pingNowLocked sends the queued ping over the WebSocket.
+func (s *Socket) pingNowLocked() {
+	e := newEncoder(serverFrames)
+	s.sendPingLocked(e, s.ping.sentAt)
+	if s.ws.write(e) > 0 {
+		s.output.moveLocked(outputBlocked)
+	}
+}
+
+// confirmLaterLocked schedules Handler.Unconfirmed. While the client confirms by itself, a packet
+// costs nothing here: the timer fires every confirmDelay until nothing is pending.
 func (s *Socket) confirmLaterLocked() {
 	if !s.checkAt.IsZero() || s.state.get() != stateOpen {
 		return
@@ -131,14 +214,14 @@ func (s *Socket) confirmLaterLocked() {
 	}
 }
 
-// checkConfirmedLocked pings the client if it has not confirmed by itself what Fill asked to confirm later.
+// checkConfirmedLocked pings a client that has not confirmed by itself in time.
 func (s *Socket) checkConfirmedLocked(now time.Time) {
 	s.checkAt = time.Time{}
 	pending, overdue := s.h.Unconfirmed()
 	switch {
 	case !pending:
-	case s.ws == nil && !s.opts.ConfirmByPong: // each poll confirms, and the upgrade does
-	case overdue && !s.pingInFlight && !s.blocked:
+	case s.ws == nil && !s.opts.ConfirmByPong: // each poll confirms, and so does the upgrade
+	case overdue && !s.ping.inFlight() && s.output == outputWritable:
 		s.h.ConfirmPing()
 		s.pingDueLocked(now)
 	default:
@@ -146,93 +229,87 @@ func (s *Socket) checkConfirmedLocked(now time.Time) {
 	}
 }
 
-// pingNowLocked sends by WebSocket the ping that is due.
-func (s *Socket) pingNowLocked() {
-	e := newEncoder(serverFrames)
-	s.pingLocked(e, s.pingSent)
-	if s.ws.write(e) > 0 {
-		s.blocked = true
-	}
+// pongMayBeStuckLocked reports whether the pong may be on its way: behind unread input, or behind
+// other data that the client is still sending.
+func (s *Socket) pongMayBeStuckLocked() bool {
+	return s.ping.state != pingQueued && (s.readPaused || s.ping.lastInput.After(s.ping.lastAt))
 }
 
-// pongWaitsLocked reports whether a pong may be on its way, behind what is not read or still to come.
-func (s *Socket) pongWaitsLocked() bool {
-	return !s.pingQueued && (s.paused || s.heard.After(s.lastPing))
-}
-
-// pingFurtherLocked pings a client whose pong may be on its way: its own timer wants a ping for every interval.
-func (s *Socket) pingFurtherLocked(now time.Time) {
-	s.lastPing = now
+// sendExtraPingLocked pings a client whose pong may be stuck; see pinger.extraPings.
+func (s *Socket) sendExtraPingLocked(now time.Time) {
+	s.ping.lastAt = now
 	if s.ws == nil {
-		s.furtherQueue = true
+		s.ping.moveLocked(pingExtraQueued)
 		s.flushPollLocked()
 		return
 	}
-	if s.blocked {
-		return // it has not taken what there is
+	if s.output != outputWritable {
+		return // the client has not taken what was sent before
 	}
 	e := newEncoder(serverFrames)
-	e.packet(Ping, nil, nil, nil)
-	s.further++
+	s.addExtraPingLocked(e)
 	if s.ws.write(e) > 0 {
-		s.blocked, s.furtherWaits = true, true
+		s.output.moveLocked(outputExtraWaits)
 	}
 }
 
-// awaitPongLocked arms the timer for the end of the client's time to answer a ping. It returns false if that is over.
+func (s *Socket) addExtraPingLocked(e *Encoder) {
+	s.ping.extraPings++
+	e.packet(Ping, nil, nil, nil)
+}
+
+// awaitPongLocked makes the timer fire when the client's time to answer is up. It returns false if
+// it already is.
 func (s *Socket) awaitPongLocked(now time.Time) bool {
+	p := &s.ping
 	left := s.opts.PingTimeout
-	if !s.paused { // else its answer is not read
-		behind := s.observeLocked(now)
-		last := s.pingSent
-		if s.progress.After(last) {
-			last = s.progress
-		}
-		left -= now.Sub(last)
+	if !s.readPaused { // otherwise the pong may be there, unread
+		behind := s.observeDeliveryLocked(now)
+		left -= now.Sub(p.lastSignAfter(p.sentAt))
 		if behind {
-			left = min(left, s.opts.PingTimeout/4) // to observe more closely
+			left = min(left, s.opts.PingTimeout/4) // observe more closely
 		}
 	}
 	if left <= 0 {
 		return false
 	}
-	if s.pongWaitsLocked() {
-		left = min(left, max(s.opts.PingInterval-now.Sub(s.lastPing), timerSlack))
+	if s.pongMayBeStuckLocked() {
+		left = min(left, max(s.opts.PingInterval-now.Sub(p.lastAt), timerSlack))
 	}
 	s.armLocked(left)
 	return true
 }
 
-// unknown stands for how much was delivered, before it was observed.
+// unknown is a number of delivered bytes that was not observed yet.
 const unknown = -1
 
-// observeLocked looks how far the client's kernel has come with what was written ahead of a ping: a client that takes it
-// slowly lives. It reports whether the ping is still behind other bytes.
-func (s *Socket) observeLocked(now time.Time) (behind bool) {
+// observeDeliveryLocked checks how much of the bytes ahead of the ping the client's kernel has
+// taken: a client that takes them slowly is alive. It reports whether the ping is still behind
+// other bytes.
+func (s *Socket) observeDeliveryLocked(now time.Time) (behind bool) {
 	if s.ws == nil {
 		return false
 	}
-	before := s.delivered
-	s.delivered = s.ws.stream.Delivered()
-	behind = s.delivered < s.pingBehind
-	if before < s.pingBehind && s.delivered > before && (behind || before != unknown) {
-		s.progress = now
+	p := &s.ping
+	before := p.delivered
+	p.delivered = s.ws.stream.Delivered()
+	behind = p.delivered < p.bytesAhead
+	if before < p.bytesAhead && p.delivered > before && (behind || before != unknown) {
+		p.lastSign = now
 	}
 	return behind
 }
 
-// overdueLocked reports whether the client's time to answer a ping is over, though the timer, which has many of its
-// kind to see to, has not said so yet.
+// overdueLocked reports whether the client's time to answer a ping is up, even if the timer is
+// late.
 func (s *Socket) overdueLocked() bool {
-	if s.paused || s.state.get() != stateOpen || s.nextPing.IsZero() {
+	p := &s.ping
+	if s.readPaused || s.state.get() != stateOpen || p.nextAt.IsZero() {
 		return false
 	}
-	last := s.nextPing
-	if s.pingInFlight {
-		last = s.pingSent
+	last := p.nextAt
+	if p.inFlight() {
+		last = p.sentAt
 	}
-	if s.progress.After(last) {
-		last = s.progress
-	}
-	return time.Since(last) > s.opts.PingTimeout-timerSlack
+	return time.Since(p.lastSignAfter(last)) > s.opts.PingTimeout-timerSlack
 }

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// until sleeps to just before a time, checks that nothing happened, and goes on to that time.
+// until sleeps until just before d is over, checks that nothing happened, and sleeps the rest.
 func until(t *testing.T, d time.Duration, nothing func()) {
 	t.Helper()
 	time.Sleep(d - time.Nanosecond)
@@ -88,7 +88,7 @@ func TestPauseSuspendsPingTimeout(t *testing.T) {
 		p.want(t, "2")
 		time.Sleep(19 * time.Second)
 		s.Pause()
-		for range 100 { // the client's own timer wants a ping for each interval
+		for range 100 { // the client's own timer expects a ping per interval
 			time.Sleep(25 * time.Second)
 			p.want(t, "2")
 			p.wantNothing(t)
@@ -101,15 +101,15 @@ func TestPauseSuspendsPingTimeout(t *testing.T) {
 	})
 }
 
-// Pongs of pings that were sent while paused confirm nothing that was sent after those.
-func TestPongsOfFurtherPings(t *testing.T) {
+// Pongs of pings sent while paused confirm nothing that was sent after those pings.
+func TestPongsOfExtraPings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h, p := openPipe(t, testOptions)
 		time.Sleep(25 * time.Second)
 		p.want(t, "2")
 		s.Pause()
 		written := make(chan struct{})
-		go func() { // a pipe takes nothing before it is read
+		go func() { // a write to a pipe blocks until it is read
 			defer close(written)
 			p.send(t, "3", "3", "3")
 		}()
@@ -125,7 +125,7 @@ func TestPongsOfFurtherPings(t *testing.T) {
 		p.send(t, "3")
 		h.wantLog(t, "confirm ping", "confirm 1")
 
-		// The pongs come after the next ping: they still do not count.
+		// The pongs come after the next ping and still do not count.
 		s.Pause()
 		h.add("y")
 		s.Wake()
@@ -139,14 +139,14 @@ func TestPongsOfFurtherPings(t *testing.T) {
 		s.Wake()
 		p.want(t, "4z", "2")
 		h.wantLog(t, "confirm ping")
-		p.send(t, "3") // of the further ping
+		p.send(t, "3") // the pong of the extra ping
 		h.wantLog(t)
 		p.send(t, "3")
 		h.wantLog(t, "confirm 3")
 	})
 }
 
-func TestFurtherPingsPolling(t *testing.T) {
+func TestExtraPingsPolling(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
 		c := startPoll(t, s, "a1")
@@ -171,15 +171,15 @@ func TestFurtherPingsPolling(t *testing.T) {
 	})
 }
 
-// A further ping that no poll has taken is not sent any more once the pong is here: its own pong, held up on the way, would
-// pass for that of the next ping, and confirm what came with that.
-func TestFurtherPingThatThePongOvertakes(t *testing.T) {
+// An extra ping that no poll has taken is dropped when the pong arrives. Its own pong, if delayed,
+// would be mistaken for the next ping's, and confirm what came with that.
+func TestExtraPingThatThePongOvertakes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
 		c := startPoll(t, s, "a1")
 		time.Sleep(25*time.Second + pollLinger)
 		c.want(t, "200 2")
-		for _, id := range []string{"p1", "p2"} { // it sends, and does not poll
+		for _, id := range []string{"p1", "p2"} { // it posts and does not poll
 			time.Sleep(15 * time.Second)
 			wantPost(t, s, id, "4up", okAnswer)
 		}
@@ -200,7 +200,7 @@ func TestPongWhilePausedCountsAfterwards(t *testing.T) {
 		s.Pause()
 		s.Pause()
 		written := make(chan struct{})
-		go func() { // a pipe takes nothing before it is read
+		go func() { // a write to a pipe blocks until it is read
 			defer close(written)
 			p.send(t, "3", "4x")
 		}()
@@ -216,7 +216,7 @@ func TestPongWhilePausedCountsAfterwards(t *testing.T) {
 	})
 }
 
-// A timeout that is longer than the interval: no second ping before the first is answered.
+// With a timeout longer than the interval, there is no second ping before the first is answered.
 func TestPingTimeoutOverInterval(t *testing.T) {
 	opts := testOptions
 	opts.PingInterval, opts.PingTimeout = 10*time.Second, 30*time.Second
@@ -235,141 +235,6 @@ func TestPingTimeoutOverInterval(t *testing.T) {
 	})
 }
 
-func TestConfirmPings(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, h, p := openPipe(t, testOptions)
-		h.askForConfirmations()
-		h.add("a")
-		s.Wake()
-		p.want(t, "4a", "2")
-		h.wantLog(t, "confirm ping")
-
-		h.add("b", "c")
-		s.Wake()
-		p.want(t, "4b", "4c")
-		p.wantNothing(t) // one ping in flight
-		h.wantLog(t)
-
-		p.send(t, "3")
-		h.wantLog(t, "confirm 1") // not what came after the ping
-
-		h.add("d")
-		s.Wake()
-		p.want(t, "4d", "2")
-		p.send(t, "3")
-		h.wantLog(t, "confirm ping", "confirm 4")
-	})
-}
-
-// A confirm ping restarts the client's timer as any other does, and so puts off the next one that is due.
-func TestConfirmPingPutsOffTheNext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, h, p := openPipe(t, testOptions)
-		time.Sleep(20 * time.Second)
-		h.askForConfirmations()
-		h.add("a")
-		s.Wake()
-		p.want(t, "4a", "2")
-		time.Sleep(time.Second)
-		p.send(t, "3")
-		until(t, 25*time.Second, func() { p.wantNothing(t) })
-		p.want(t, "2")
-	})
-}
-
-func TestConfirmPingIsATimeoutToo(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, h, p := openPipe(t, testOptions)
-		time.Sleep(20 * time.Second)
-		h.askForConfirmations()
-		h.add("a")
-		s.Wake()
-		p.want(t, "4a", "2")
-		h.wantLog(t, "confirm ping")
-		until(t, 20*time.Second, func() { h.wantLog(t) })
-		h.wantLog(t, "closed: ping timeout")
-	})
-}
-
-func TestConfirmLater(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, h, p := openPipe(t, testOptions)
-		h.askToConfirmLater()
-		for range 10 { // the client confirms all within the delay, as by an acknowledgement
-			h.add("a")
-			s.Wake()
-			p.want(t, "4a")
-			time.Sleep(confirmDelay * 3 / 4)
-			h.Confirm(h.Mark())
-		}
-		time.Sleep(10 * time.Second)
-		p.wantNothing(t)
-		h.took()
-
-		h.add("b")
-		s.Wake()
-		p.want(t, "4b")
-		until(t, 2*confirmDelay, func() { p.wantNothing(t) })
-		p.want(t, "2")
-		h.add("c")
-		s.Wake()
-		p.want(t, "4c")
-		time.Sleep(4 * confirmDelay)
-		p.wantNothing(t) // one ping in flight
-		p.send(t, "3")
-		h.wantLog(t, "confirm ping", "confirm 11")
-		time.Sleep(confirmDelay)
-		p.want(t, "2")
-		p.send(t, "3")
-		h.wantLog(t, "confirm ping", "confirm 12")
-		until(t, 25*time.Second, func() { p.wantNothing(t) })
-		p.want(t, "2")
-	})
-}
-
-func TestConfirmLaterIsNoReasonToCloseSoon(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, h, p := openPipe(t, testOptions)
-		h.askToConfirmLater()
-		h.add("a")
-		s.Wake()
-		p.want(t, "4a")
-		time.Sleep(2 * confirmDelay)
-		p.want(t, "2")
-		until(t, 20*time.Second, func() { h.wantLog(t, "confirm ping") })
-		h.wantLog(t, "closed: ping timeout")
-	})
-}
-
-func TestConfirmLaterByPolling(t *testing.T) {
-	for _, byPong := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
-			opts := testOptions
-			opts.ConfirmByPong = byPong
-			h := newFakeHandler()
-			s := NewSocket("sid", opts, h)
-			s.Start()
-			defer s.Abort()
-			h.askToConfirmLater()
-			h.add("a")
-			if a, _ := s.Poll(t.Context(), "1"); string(a.Body) != "4a" {
-				t.Fatalf("poll answered %q, want 4a", a.Body)
-			}
-			start := time.Now()
-			if a, _ := s.Poll(t.Context(), "2"); string(a.Body) != "2" {
-				t.Fatalf("poll answered %q, want a ping", a.Body)
-			}
-			want := 25 * time.Second // the heartbeat's
-			if byPong {
-				want = 2 * confirmDelay
-			}
-			if took := time.Since(start); took < want-confirmDelay || took > want+confirmDelay {
-				t.Errorf("ConfirmByPong %v: ping after %v, want about %v", byPong, took, want)
-			}
-		})
-	}
-}
-
 func TestUnaskedPong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h, p := openPipe(t, testOptions)
@@ -383,7 +248,7 @@ func TestUnaskedPong(t *testing.T) {
 	})
 }
 
-// A slow client is not a dead one: while it takes what is in front of the ping, it may take its time.
+// A slow client is alive as long as it takes data that precedes the ping.
 func TestPingTimeoutOfASlowReader(t *testing.T) {
 	opts := testOptions
 	opts.PingInterval, opts.PingTimeout = 50*time.Millisecond, 250*time.Millisecond
@@ -402,7 +267,7 @@ func TestPingTimeoutOfASlowReader(t *testing.T) {
 			}
 			p := newLazyPeer(theirs)
 			defer close(p.gate)
-			defer theirs.Close() // first
+			defer theirs.Close() // must be first
 			s.StartWebSocket(ours, nil, nil, testHandshake)
 			defer s.Abort()
 			message := strings.Repeat("x", 64<<10)
@@ -414,7 +279,7 @@ func TestPingTimeoutOfASlowReader(t *testing.T) {
 				h.await(t, "closed: ping timeout")
 				return
 			}
-			// 16 MiB at 32 KiB each 5 ms are 2.5 s: ten times the timeout.
+			// 16 MiB at 32 KiB per 5 ms take 2.5 s: ten times the timeout.
 			for got := 0; got < 256; {
 				p.gate <- struct{}{}
 				for more := true; more; {
@@ -432,7 +297,7 @@ func TestPingTimeoutOfASlowReader(t *testing.T) {
 						more = false
 					}
 				}
-				time.Sleep(5 * time.Millisecond) // the client's slowness, not a wait
+				time.Sleep(5 * time.Millisecond) // makes the client slow; not a wait
 			}
 		})
 	}
@@ -448,7 +313,7 @@ func TestHeartbeatPolling(t *testing.T) {
 		h.wantLog(t, "confirm 0")
 		time.Sleep(5 * time.Second)
 		wantPost(t, s, "c", "3", okAnswer)
-		h.wantLog(t) // the poll has said it
+		h.wantLog(t) // the poll has confirmed it already
 		until(t, 25*time.Second+pollLinger, func() { p.wantWaiting(t) })
 		p.want(t, "200 2")
 	})
@@ -469,12 +334,12 @@ func TestPingTimeoutPolling(t *testing.T) {
 	})
 }
 
-// A ping that no poll took is no less in flight: it comes with the next poll.
+// A ping that no poll took counts as in flight, and goes with the next poll.
 func TestPingWaitsForAPoll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := openPolling(t, testOptions)
 		time.Sleep(40 * time.Second)
-		wantPost(t, s, "x", "3", okAnswer) // of a ping that has not been sent
+		wantPost(t, s, "x", "3", okAnswer) // the pong of a ping that was not sent yet
 		p := startPoll(t, s, "a")
 		p.want(t, "200 2")
 		wantPost(t, s, "b", "3", okAnswer)
@@ -494,11 +359,11 @@ func TestPingTimeoutWithoutPolls(t *testing.T) {
 	})
 }
 
-// A timer may be late; a poll that comes when the client's time is over ends the session nevertheless.
+// The timer may be late. A poll that comes after the deadline still ends the session.
 func TestPollAfterTheDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
-		s.timer.Stop() // and late it is
+		s.timer.Stop() // as if it were late
 		time.Sleep(45 * time.Second)
 		startPoll(t, s, "a").want(t, unknownSID)
 		h.wantLog(t, "closed: ping timeout")
@@ -533,8 +398,9 @@ func TestNoTimerOutlivesTheSocket(t *testing.T) {
 	})
 }
 
-// A client that has much to send answers a ping behind all of it: its own timer wants pings meanwhile.
-func TestFurtherPingsWhileTheClientSends(t *testing.T) {
+// A client that is sending much answers a ping after all of it. Its own timer expects pings
+// meanwhile.
+func TestExtraPingsWhileTheClientSends(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, h, p := openPipe(t, testOptions)
 		time.Sleep(25 * time.Second)

@@ -58,7 +58,7 @@ func TestIncompleteMessagesWithoutMemory(t *testing.T) {
 		m := &memory{limit: 100 << 10}
 		_, h, p := openPipe(t, incompleteOptions(m))
 		p.writeBytes(t, fragment(ws.OpText, false, "4"+strings.Repeat("x", 60<<10)).bytes())
-		_, _ = p.conn.Write(fragment(0, false, strings.Repeat("x", 60<<10)).bytes()) // it may be refused before all of it is read
+		_, _ = p.conn.Write(fragment(0, false, strings.Repeat("x", 60<<10)).bytes()) // may be refused before all of it is read
 		p.want(t, "close:1013", "EOF")
 		p.conn.Close()
 		h.await(t, "closed: parse error")
@@ -87,7 +87,8 @@ func TestPostWithoutMemory(t *testing.T) {
 	}
 }
 
-// What a server sends in part counts as well, by either transport, and ends the connection where there is no memory for it.
+// A server's incomplete messages count too, over either transport, and end the connection if there
+// is no memory for them.
 func TestServersIncompleteMessages(t *testing.T) {
 	part := strings.Repeat("x", 60<<10)
 	for _, tt := range []struct {
@@ -111,7 +112,7 @@ func TestServersIncompleteMessages(t *testing.T) {
 					t.Errorf("%d bytes are counted, want %d", used, len(part)+1)
 				}
 				for range tt.parts - 1 {
-					_, _ = p.conn.Write(rawFrame{payload: part}.bytes()) // it may be refused before all of it is read
+					_, _ = p.conn.Write(rawFrame{payload: part}.bytes()) // may be refused before all of it is read
 				}
 				if tt.want != nil {
 					p.conn.Close()
@@ -134,7 +135,7 @@ func TestServersIncompleteMessages(t *testing.T) {
 				l := begin(t, dialPolling(t, s, nil))
 				body := "4" + strings.Repeat(part, tt.parts)
 				conn := s.poll(t).hijack(t)
-				_, _ = fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body) // all of it may not be read
+				_, _ = fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body) // may not be read to its end
 				if tt.want != nil {
 					l.wantClosed(t, tt.want)
 				} else {

@@ -14,39 +14,44 @@ import (
 )
 
 const (
-	// maxIdle is how long a connection without a request is kept: less than any server in use does (gunicorn: 2 s).
+	// maxIdle is how long an idle connection is kept: less than common servers keep it (gunicorn: 2
+	// s).
 	maxIdle = time.Second
-	// refusalPatience is how long a server may take to send the answer for the sake of which it did not read a request.
-	refusalPatience = time.Second
+	// refusalTimeout is how long a server that stopped reading a request may take to send its
+	// answer.
+	refusalTimeout = time.Second
 )
 
-// keepAlive makes requests one after the other, over a connection of its own that it keeps for a moment. A polling Conn has one
-// for polls and one for POSTs. They are not http.Transport's, for two reasons:
+// keepAlive makes requests one at a time, over a connection of its own that it keeps for a moment.
+// A polling Conn has one for polls and one for POSTs. It does not use http.Transport, for two
+// reasons:
 //
-//   - Some balancers look at the first request of a connection only (@socket.io/sticky), so no other link's may come before.
-//   - http.Transport sends a poll again if a kept connection breaks before the answer. A proxy in between may have had the
-//     answer already, with packets that are then lost. And it does not see a close that arrived while the connection was idle
-//     in time, which costs a POST.
+//   - Some balancers look only at the first request of a connection (@socket.io/sticky). Conns must
+//     not share connections.
+//   - http.Transport repeats a poll if a kept connection breaks before the answer. A proxy in between
+//     may have received the answer, with packets that would be lost. It also notices too late that an
+//     idle connection was closed, which costs a POST.
 //
-// A request is sent again only if the server cannot have got the whole of the first one.
-// It makes one request at a time. Close may be called meanwhile.
+// A request is repeated only if the server cannot have received all of the first one. Close may be
+// called during a request.
 type keepAlive struct {
-	dial func(ctx context.Context) (net.Conn, error)
+	dial     func(ctx context.Context) (net.Conn, error)
+	sidKnown bool // the server has accepted the sid; owned by the caller of Conn.laterRoundTrip
 
 	mu     sync.Mutex // guards the fields below; never held during I/O
-	idle   net.Conn   // nil while a request is under way, or if none is kept
+	idle   net.Conn   // nil during a request, or if none is kept
 	until  time.Time  // when idle is closed
 	expiry *time.Timer
 	closed bool
 }
 
-// errUnsent means that the server has not got the whole of a request, and has not answered.
+// errUnsent means that the server did not receive all of a request, and did not answer.
 var errUnsent = errors.New("engineio: connection lost before the request was sent")
 
-// bodyReader reads what is wanted of the body of an answer with status 200.
+// bodyReader reads the body of an answer with status 200.
 type bodyReader func(io.Reader) ([]byte, error)
 
-// readRefusal is the bodyReader of other answers.
+// readRefusal is the bodyReader for other answers.
 func readRefusal(r io.Reader) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(r, maxRejectionBytes))
 }
@@ -55,12 +60,12 @@ func readRefusal(r io.Reader) ([]byte, error) {
 type response struct {
 	status int
 	header http.Header
-	last   bool // on its connection
+	last   bool // the server will close the connection
 }
 
-// do makes a request with a context that ends it.
+// do makes a request. The end of ctx aborts it.
 func (k *keepAlive) do(ctx context.Context, method string, request []byte, read bodyReader) (*response, []byte, error) {
-	conn := k.take()
+	conn := k.reuse()
 	if conn != nil {
 		resp, body, err := k.exchange(ctx, conn, method, request, read)
 		if !errors.Is(err, errUnsent) || ctx.Err() != nil {
@@ -74,7 +79,7 @@ func (k *keepAlive) do(ctx context.Context, method string, request []byte, read 
 	return k.exchange(ctx, conn, method, request, read)
 }
 
-// exchange sends a request over the connection, which it keeps or closes.
+// exchange sends a request over conn, reads the answer, and then keeps or closes conn.
 func (k *keepAlive) exchange(ctx context.Context, conn net.Conn, method string, request []byte, read bodyReader) (resp *response, body []byte, err error) {
 	keep := time.Duration(0)
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(longAgo) })
@@ -85,8 +90,8 @@ func (k *keepAlive) exchange(ctx context.Context, conn net.Conn, method string, 
 		k.keep(conn, keep)
 	}()
 	n, writeErr := conn.Write(request)
-	if writeErr != nil { // it may have been refused unread
-		_ = conn.SetReadDeadline(time.Now().Add(refusalPatience))
+	if writeErr != nil { // the server may have answered without reading all of the request
+		_ = conn.SetReadDeadline(time.Now().Add(refusalTimeout))
 	}
 	a := &answerReader{conn: conn}
 	resp, body, whole, err := a.read(method, read)
@@ -101,7 +106,8 @@ func (k *keepAlive) exchange(ctx context.Context, conn net.Conn, method string, 
 	return resp, body, nil
 }
 
-// keepFor is how long a connection may be kept after an answer: half of what the server announces at most.
+// keepFor returns how long a connection may be kept after an answer: at most half of what the
+// server announces.
 func keepFor(h http.Header) time.Duration {
 	keep := maxIdle
 	for param := range strings.SplitSeq(h.Get("Keep-Alive"), ",") {
@@ -114,7 +120,7 @@ func keepFor(h http.Header) time.Duration {
 	return keep
 }
 
-// answerReader reads an answer. It has no buffer while it waits for the first byte.
+// answerReader reads an answer. It takes no buffer while it waits for the first byte.
 type answerReader struct {
 	conn  net.Conn
 	first [1]byte
@@ -131,7 +137,7 @@ func (a *answerReader) Read(p []byte) (int, error) {
 	return a.conn.Read(p)
 }
 
-// read reads an answer. whole reports whether its body was read to the end, and nothing came behind it.
+// read reads an answer. whole reports whether it read the body to its end, and nothing followed.
 func (a *answerReader) read(method string, read bodyReader) (_ *response, body []byte, whole bool, err error) {
 	if _, err := io.ReadFull(a.conn, a.first[:]); err != nil {
 		return nil, nil, false, err
@@ -155,7 +161,7 @@ func (a *answerReader) read(method string, read bodyReader) (_ *response, body [
 	return &response{resp.StatusCode, resp.Header, resp.Close}, body, whole, nil
 }
 
-// readFinal reads the head of an answer. Interim answers are passed over.
+// readFinal reads the head of the final answer. It skips interim ones.
 func readFinal(br *bufio.Reader, method string) (*http.Response, error) {
 	for {
 		resp, err := http.ReadResponse(br, &http.Request{Method: method})
@@ -166,8 +172,8 @@ func readFinal(br *bufio.Reader, method string) (*http.Response, error) {
 	}
 }
 
-// take returns the idle connection, or nil if there is none that can be used.
-func (k *keepAlive) take() net.Conn {
+// reuse returns the idle connection, or nil if there is no usable one.
+func (k *keepAlive) reuse() net.Conn {
 	k.mu.Lock()
 	conn := k.idle
 	k.idle = nil
@@ -183,7 +189,7 @@ func (k *keepAlive) take() net.Conn {
 	return conn
 }
 
-// keep keeps a connection for a while, or closes it.
+// keep keeps conn for d, or closes it if d is 0.
 func (k *keepAlive) keep(conn net.Conn, d time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -208,7 +214,8 @@ func (k *keepAlive) expire() {
 	}
 }
 
-// Close closes the idle connection, and keeps none from now on. A request under way ends with its context.
+// Close closes the idle connection, and keeps none from now on. A request under way is ended by its
+// context.
 func (k *keepAlive) Close() {
 	k.mu.Lock()
 	defer k.mu.Unlock()

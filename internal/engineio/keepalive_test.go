@@ -16,18 +16,18 @@ import (
 	"time"
 )
 
-// httpServer is a server whose connections a test speaks for.
+// httpServer is a server whose connections a test serves.
 type httpServer struct {
 	t        *testing.T
 	listener net.Listener
 
 	mu       sync.Mutex // guards the fields below
-	bodies   []string   // of the requests that came
+	bodies   []string   // of the requests received
 	accepted int        // connections
-	ended    int        // of them
+	ended    int        // connections closed by the client
 }
 
-// newHTTPServer serves each connection by a function that is called for each of its requests, until it returns false.
+// newHTTPServer calls serve for each request of a connection, until it returns false.
 func newHTTPServer(t *testing.T, serve func(conn net.Conn, request int, body string) bool) *httpServer {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -87,7 +87,7 @@ func (s *httpServer) got() (bodies []string, connections int) {
 
 // awaitCloses waits until the server has closed all its connections.
 func (s *httpServer) awaitCloses() {
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(testTimeout); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		s.mu.Lock()
 		done := s.ended == s.accepted
 		s.mu.Unlock()
@@ -109,7 +109,7 @@ func (s *httpServer) client() *keepAlive {
 
 func postOnce(k *keepAlive, body string) (status int, answer string, err error) {
 	request := fmt.Sprintf("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	resp, data, err := k.do(ctx, http.MethodPost, []byte(request), readRefusal)
 	if err != nil {
@@ -166,7 +166,7 @@ func TestKeepAliveAnswers(t *testing.T) {
 	}
 }
 
-// A server that closes an idle connection without a word costs no POST, and gets none twice.
+// If a server closes an idle connection, no POST is lost or sent twice.
 func TestKeepAliveSurvivesIdleCloses(t *testing.T) {
 	for _, idle := range []time.Duration{time.Millisecond, 50 * time.Millisecond, 1500 * time.Millisecond} {
 		t.Run(idle.String(), func(t *testing.T) {
@@ -178,7 +178,7 @@ func TestKeepAliveSurvivesIdleCloses(t *testing.T) {
 			var clients sync.WaitGroup
 			n := 8
 			if idle < maxIdle {
-				n = 1 // which waits for each close: a POST that crosses it is lost
+				n = 1 // wait for each close: a POST that crosses it is lost
 			}
 			for c := range n {
 				for i := range 4 {
@@ -193,7 +193,7 @@ func TestKeepAliveSurvivesIdleCloses(t *testing.T) {
 						if idle < maxIdle {
 							s.awaitCloses()
 						} else {
-							time.Sleep(idle) // what is tested is time on the network
+							time.Sleep(idle) // tests time on the network
 						}
 					}
 				})
@@ -213,7 +213,7 @@ func TestKeepAliveSurvivesIdleCloses(t *testing.T) {
 	}
 }
 
-// What the server may have handled is not sent again.
+// A request that the server may have handled is not repeated.
 func TestKeepAliveSendsNothingTwice(t *testing.T) {
 	s := newHTTPServer(t, func(conn net.Conn, i int, _ string) bool { return i == 0 && say(conn, "", "ok") })
 	k := s.client()
@@ -228,7 +228,7 @@ func TestKeepAliveSendsNothingTwice(t *testing.T) {
 	}
 }
 
-// A server that refuses a body unread, and closes, is heard all the same.
+// If a server answers without reading the body, and closes, its answer still counts.
 func TestKeepAliveReadsAnEarlyRefusal(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -242,7 +242,7 @@ func TestKeepAliveReadsAnEarlyRefusal(t *testing.T) {
 		}
 		_, _ = io.WriteString(conn, "HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
 		_ = conn.(*net.TCPConn).CloseWrite()
-		time.Sleep(100 * time.Millisecond) // what it does not read fills the buffers
+		time.Sleep(100 * time.Millisecond) // the unread body fills the buffers
 		conn.Close()
 	}()
 	k := &keepAlive{dial: func(ctx context.Context) (net.Conn, error) {
@@ -313,7 +313,7 @@ func TestKeepAliveExpires(t *testing.T) {
 
 func TestKeepAliveEndsWithItsContext(t *testing.T) {
 	s := newHTTPServer(t, func(conn net.Conn, _ int, _ string) bool {
-		_, _ = conn.Read(make([]byte, 1)) // until the other end closes
+		_, _ = conn.Read(make([]byte, 1)) // until the client closes
 		return false
 	})
 	k := s.client()
@@ -325,7 +325,7 @@ func TestKeepAliveEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// All requests of a link come over connections that no other's come over.
+// Conns do not share connections.
 func TestPollingLinksShareNoConnections(t *testing.T) {
 	s := newServer(t, false)
 	byConn := make(map[string]string) // remote address to user
@@ -364,7 +364,8 @@ func TestPollingLinksShareNoConnections(t *testing.T) {
 	}
 }
 
-// A server that hears of its own sids late, as a cluster does, costs nothing; one that forgets a sid ends the link.
+// If a server learns of its own sids late, as in a cluster, nothing fails. If it forgets a sid, the
+// Conn ends.
 func TestPollingLinkOutrunsItsSID(t *testing.T) {
 	const unknown = `{"code":1,"message":"Session ID unknown"}`
 	s := newServer(t, false)
@@ -385,6 +386,6 @@ func TestPollingLinkOutrunsItsSID(t *testing.T) {
 	s.post(t).answer(http.StatusOK, "ok")
 	s.poll(t).answer(http.StatusOK, "4hello")
 	l.want(t, "4hello")
-	s.poll(t).answer(http.StatusBadRequest, unknown) // it knew the sid
+	s.poll(t).answer(http.StatusBadRequest, unknown) // it knew the sid before
 	l.awaitThat(t, "Closed", func() bool { return slices.Contains(l.log, "closed") })
 }

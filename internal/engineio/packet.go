@@ -29,20 +29,20 @@ const (
 // separator stands between the packets of a polling payload.
 const separator = 0x1e
 
-// ErrMalformed is wrapped by errors about packets that break the protocol.
+// ErrMalformed is wrapped by errors about packets that violate the protocol.
 var ErrMalformed = errors.New("engineio: malformed packet")
 
-// Packet is one Engine.IO packet; Binary ones are always messages.
+// Packet is one Engine.IO packet. If Binary is set, it is a message.
 type Packet struct {
 	Type   PacketType
 	Binary bool
 	Data   []byte
 }
 
-// DecodePayload splits the body of a polling request into its packets and calls fn for
-// each, in order, until fn returns false. It implements Engine.IO protocol v4,
-// "HTTP long-polling". Text packets alias payload. A malformed packet ends it with an error that
-// wraps ErrMalformed; the packets before it have been handed over.
+// DecodePayload splits the body of a polling request into packets and calls fn for each, in order,
+// until fn returns false. It implements Engine.IO protocol v4, "HTTP long-polling". The data of
+// text packets aliases payload. At a malformed packet it returns an error that wraps ErrMalformed,
+// after it has called fn for the packets before.
 func DecodePayload(payload []byte, fn func(Packet) bool) error {
 	for {
 		part, rest, more := bytes.Cut(payload, []byte{separator})
@@ -57,7 +57,7 @@ func DecodePayload(payload []byte, fn func(Packet) bool) error {
 	}
 }
 
-// decodeText reads one packet of a payload, where a binary one is written in base64.
+// decodeText decodes one packet of a payload, in which binary messages are base64.
 func decodeText(part []byte) (Packet, error) {
 	if len(part) == 0 {
 		return Packet{}, fmt.Errorf("%w: empty", ErrMalformed)
@@ -91,11 +91,11 @@ type Handshake struct {
 	MaxPayload   int64    `json:"maxPayload,omitempty"`
 }
 
-// maxHandshakeValue bounds what a handshake may say, in milliseconds or bytes: sums and products of such values
-// are safe to work with.
+// maxHandshakeValue limits the numbers in a handshake, in milliseconds or bytes, so that sums and
+// products do not overflow.
 const maxHandshakeValue = 1 << 40
 
-// ParseHandshake reads the payload of an OPEN packet. Errors wrap ErrMalformed.
+// ParseHandshake decodes the payload of an OPEN packet. Errors wrap ErrMalformed.
 func ParseHandshake(data []byte) (Handshake, error) {
 	var h Handshake
 	var bad error
@@ -111,20 +111,20 @@ func ParseHandshake(data []byte) (Handshake, error) {
 	return h, nil
 }
 
-// set takes one member of the payload data.
+// set sets the field for one member of the payload data.
 func (h *Handshake) set(m jsonscan.Member, data []byte) (err error) {
 	value := data[m.Value:m.End]
 	switch string(m.Key) {
 	case "sid":
 		h.SID, _ = m.String(data)
 	case "upgrades":
-		if string(value) != "[]" { // as all have it that came by WebSocket
+		if string(value) != "[]" { // the usual value over WebSocket
 			err = json.Unmarshal(value, &h.Upgrades)
 		}
 	case "pingInterval":
 		h.PingInterval, err = parseNumber(value)
 		if string(value) == "0" {
-			h.PingInterval = 1000 // python-engineio, which counts whole seconds, means less than one
+			h.PingInterval = 1000 // python-engineio rounds down to whole seconds
 		}
 	case "pingTimeout":
 		h.PingTimeout, err = parseNumber(value)
@@ -135,13 +135,13 @@ func (h *Handshake) set(m jsonscan.Member, data []byte) (err error) {
 	return err
 }
 
-// parseNumber reads one of JavaScript's numbers: other servers than the reference one write them with a fraction.
+// parseNumber parses a JSON number. Some servers write a fraction.
 func parseNumber(value []byte) (int64, error) {
 	f, err := strconv.ParseFloat(string(value), 64)
 	return int64(max(-1, min(f, maxHandshakeValue))), err
 }
 
-// Encode returns the OPEN packet's payload.
+// Encode returns the payload of an OPEN packet.
 func (h Handshake) Encode() []byte {
 	if h.Upgrades == nil {
 		h.Upgrades = []string{}
@@ -158,3 +158,7 @@ func (h Handshake) interval() time.Duration {
 }
 
 func (h Handshake) timeout() time.Duration { return time.Duration(h.PingTimeout) * time.Millisecond }
+
+func appendPacket(dst []byte, t PacketType, data []byte) []byte {
+	return append(append(dst, byte(t)), data...)
+}

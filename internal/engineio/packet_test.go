@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/holdfast/holdfast/internal/netpoll.(*loop).run"))
 }
 
-// String shows a packet as it would stand in a payload, but binary ones in hexadecimal.
+// String returns a packet as in a payload, but binary data in hexadecimal.
 func (p Packet) String() string {
 	if p.Binary {
 		return fmt.Sprintf("b%x", p.Data)
@@ -85,7 +85,7 @@ func TestDecodePayloadStops(t *testing.T) {
 	}
 }
 
-// Whatever can be decoded is encoded again to the same packets.
+// Packets survive decoding and encoding again.
 func FuzzDecodePayload(f *testing.F) {
 	for _, seed := range []string{
 		"", "4hello", "4hello\x1e2\x1e4world", "4hello\x1ebAQIDBA==", "6\x1e1", "0{\"sid\":\"x\"}\x1e40", "b", "b=", "bA", "bAQ\nID",
@@ -199,7 +199,7 @@ func TestParseHandshake(t *testing.T) {
 	}
 }
 
-// equalHandshakes compares all but the upgrades.
+// equalHandshakes compares everything except the upgrades.
 func equalHandshakes(a, b Handshake) bool {
 	a.Upgrades, b.Upgrades = nil, nil
 	return fmt.Sprint(a) == fmt.Sprint(b)
@@ -209,7 +209,7 @@ func TestHandshakeEncode(t *testing.T) {
 	h := Handshake{SID: "abc", PingInterval: 25000, PingTimeout: 20000, MaxPayload: 1e6}
 	const want = `{"sid":"abc","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}`
 	if got := string(h.Encode()); got != want {
-		t.Errorf("Encode() = %s, want %s", got, want) // engine.io's order of keys
+		t.Errorf("Encode() = %s, want %s", got, want) // the reference server's order of keys
 	}
 	h.MaxPayload = 0
 	h.Upgrades = []string{"websocket"}

@@ -4,5 +4,5 @@ package engineio
 
 import "net"
 
-// isQuiet cannot tell here.
+// isQuiet cannot tell on this system.
 func isQuiet(net.Conn) bool { return true }

@@ -9,7 +9,8 @@ import (
 	"syscall"
 )
 
-// isQuiet reports whether the other end of an idle connection has neither closed it nor sent anything, as far as is known here.
+// isQuiet reports whether the peer of an idle connection has neither closed it nor sent anything,
+// as far as this host knows.
 func isQuiet(conn net.Conn) bool {
 	if t, ok := conn.(*tls.Conn); ok {
 		conn = t.NetConn()

@@ -3,201 +3,116 @@ package engineio
 import (
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/gobwas/ws"
 )
 
-// Reason says why a Socket or a Conn ended.
-type Reason uint8
-
-// Reasons, as engine.io names them where it has a name.
 const (
-	TransportClose Reason = iota + 1 // the stream ended
-	TransportError                   // the network failed
-	PingTimeout                      // no answer to a ping in time
-	ClientClose                      // the peer sent an Engine.IO CLOSE packet
-	GoingAway                        // WebSocket close 1001: a page was left
-	ParseError                       // the peer broke the protocol
-	ForcedClose                      // this side closed it
-	PollError                        // a polling request was cancelled, or overlapped another
-	CloseFrame                       // the peer sent a WebSocket Close frame, with another code than 1001
-)
-
-var reasonNames = [...]string{
-	"unknown", "transport close", "transport error", "ping timeout", "client close", "going away", "parse error",
-	"forced close", "poll error",
-	"transport close",
-}
-
-func (r Reason) String() string {
-	if int(r) < len(reasonNames) {
-		return reasonNames[r]
-	}
-	return reasonNames[0]
-}
-
-// FillResult is what a Handler says about the batch it filled.
-type FillResult struct {
-	// More says that Fill would add more to another batch.
-	More bool
-	// Confirm asks for a ping behind the batch, ahead of the interval, so that its
-	// arrival is known soon. Heeded over WebSocket, and with Options.ConfirmByPong by polling, with one ping in flight at most.
-	Confirm bool
-	// ConfirmLater asks for such a ping only if the client does not confirm by itself: see Handler.Unconfirmed.
-	ConfirmLater bool
-}
-
-// Handler is what a Socket carries messages for. Its methods must not wait, neither for the client nor for
-// others. Message, Flush and Closed may call the Socket; the others are called with its lock held.
-type Handler interface {
-	// Message gets a message from the client, in order, never concurrently. data may be changed, and
-	// is valid, during the call only.
-	Message(data []byte, binary bool)
-	// Flush follows the Messages of one batch, never concurrently with them.
-	Flush()
-	// Fill adds what is to be sent, as long as e.Len() is below maxBytes.
-	Fill(e *Encoder, maxBytes int) FillResult
-	// Pending reports whether Fill would add anything; with Options.ConfirmByPong, or ask for a ping.
-	Pending() bool
-	// Mark names all that has been filled so far; marks grow.
-	Mark() uint64
-	// ConfirmPing says that a ping was sent because Fill asked for it.
-	ConfirmPing()
-	// Unconfirmed is called every confirmDelay after Fill asked to confirm later. pending reports whether anything of that kind
-	// is still unconfirmed, and overdue whether it was already at the last call.
-	Unconfirmed() (pending, overdue bool)
-	// Confirm says that all up to the mark has arrived at the client.
-	Confirm(mark uint64)
-	// Upgraded says that the client moved to WebSocket.
-	Upgraded()
-	// Closed comes once. If the client ended the connection, it follows the Flush of all that the client sent; if
-	// this side did, or a timeout, a Message under way may outlast it, and the Flush of a batch still comes.
-	Closed(reason Reason)
-	// Panicked says that a method of the Handler's panicked, or the Socket itself, and with what. It is called from where
-	// that happened, with the Socket's locks free unless a method that is called with one panicked. The Handler is to
-	// Abort the Socket, from a goroutine of its own.
-	Panicked(v any)
-}
-
-// Options are a Socket's settings.
-type Options struct {
-	PingInterval time.Duration
-	PingTimeout  time.Duration
-	MaxPayload   int64 // bytes of a message or POST body
-	// TooLarge is told of a message or POST body over MaxPayload, which closes the client or is refused. It may be nil, must not
-	// wait, and may be called with the Socket's locks held.
-	TooLarge       func()
-	UpgradeTimeout time.Duration
-	// HandshakeID is the "t" parameter of the handshake. A request that bears the same has one that the
-	// application made up, and tells nothing of retries.
-	HandshakeID string
-	// Upgrades says whether the client may upgrade to WebSocket.
-	Upgrades bool
-	// ConfirmByPong has nothing but the answer to a ping confirm what was sent. A poll, or the change to WebSocket, comes over
-	// another connection than the POSTs, and may overtake what the client said before.
-	ConfirmByPong bool
-	// Incomplete is told how many bytes more, or less, are kept of a message or POST body that has not all come. Where it returns
-	// false, for more only, the client is closed. Nil counts nothing. It may be called with the Socket's locks held.
-	Incomplete func(bytes int) bool
-}
-
-// smallBytes is what a message may have without being counted by Options.Incomplete.
-const smallBytes = 16 << 10
-
-// takeIncomplete calls an Incomplete function, if there is one and it has something to count.
-func takeIncomplete(take func(bytes int) bool, bytes int) bool {
-	return bytes == 0 || take == nil || take(bytes)
-}
-
-func (o *Options) tooLarge() {
-	if o.TooLarge != nil {
-		o.TooLarge()
-	}
-}
-
-const (
-	// batchBytes bounds what is taken from the Handler for one write.
+	// batchBytes limits what one Fill adds for one write.
 	batchBytes = 64 << 10
-	// closeTimeout is how long a closed Socket waits for a poll to tell its client, as engine.io's.
+	// closeTimeout is how long a closed Socket waits for a poll that it can answer with CLOSE, as
+	// in the reference server.
 	closeTimeout = 30 * time.Second
-	// lingerTimeout bounds the closing handshake of a WebSocket.
+	// lingerTimeout limits the closing handshake of a WebSocket.
 	lingerTimeout = 5 * time.Second
-	// noopDelay is how long a poll waits during a probe, as in engine.io.
+	// noopDelay is how long a poll waits during a probe, as in the reference server.
 	noopDelay = 100 * time.Millisecond
-	// confirmDelay is how long the client has, and at most twice as long, to confirm by itself what FillResult.ConfirmLater is for.
+	// confirmDelay is how long, and at most twice as long, a client has to confirm by itself what
+	// FillResult.ConfirmLater asked for.
 	confirmDelay = 250 * time.Millisecond
-	// pollLinger is how long a poll waits for more once there is something to answer it with.
+	// pollLinger is how long a poll waits for more once there is something to answer with.
 	pollLinger = 10 * time.Millisecond
 )
 
-type socketState uint8
-
-// A Socket's states:
+// outputState says whether a Socket's WebSocket takes more:
 //
-//	open    -> closing  Close was called; what the Handler still has is delivered
-//	either  -> closed   the transport ended, or the client was told; terminal
+//	writable    -> blocked     a write left bytes that wait for the kernel
+//	writable    -> extraWaits  an extra ping is all that waits; that the kernel takes it later is no
+//	                           sign of life
+//	blocked, extraWaits -> writable  nothing waits any more, or another WebSocket is the transport
+type outputState uint8
+
 const (
-	stateOpen socketState = iota
-	stateClosing
-	stateClosed
+	outputWritable outputState = iota
+	outputBlocked
+	outputExtraWaits
 )
 
-// atomicState is a socketState that is read, for each message, without a lock.
-type atomicState struct{ v atomic.Uint32 }
+var outputStateNames = [...]string{"writable", "blocked", "extraWaits"}
 
-func (a *atomicState) get() socketState  { return socketState(a.v.Load()) }
-func (a *atomicState) set(s socketState) { a.v.Store(uint32(s)) }
+// String implements fmt.Stringer.
+func (o outputState) String() string { return nameOf(outputStateNames[:], o) }
 
-// Socket is the server's side of one client's Engine.IO connection.
-// It implements Engine.IO protocol v4. It is safe for concurrent use.
+// moveLocked is the only place where an outputState changes. It reports whether the transition
+// exists.
+func (o *outputState) moveLocked(to outputState) bool {
+	if (*o == outputWritable) == (to == outputWritable) {
+		return false
+	}
+	*o = to
+	return true
+}
+
+// closeStyle says what the client sees of the end. It is set ahead of Close or Abort:
 //
-// What each message needs stands first in it, in as few lines of the processor's cache as may be: with many clients it is not
-// in the cache when a message comes.
+//	orderly -> tooBig  ShowTooBig
+//	orderly, tooBig -> broken  ShowBroken; terminal
+type closeStyle uint8
+
+const (
+	closeOrderly closeStyle = iota // a Close frame, or a CLOSE packet
+	closeTooBig                    // the same, with WebSocket close code 1009
+	closeBroken                    // like a server that died
+)
+
+var closeStyleNames = [...]string{"orderly", "tooBig", "broken"}
+
+// String implements fmt.Stringer.
+func (c closeStyle) String() string { return nameOf(closeStyleNames[:], c) }
+
+// moveLocked is the only place where a closeStyle changes. It reports whether the transition
+// exists.
+func (c *closeStyle) moveLocked(to closeStyle) bool {
+	if to <= *c {
+		return false
+	}
+	*c = to
+	return true
+}
+
+// Socket is the server side of one client's Engine.IO connection. It implements Engine.IO protocol
+// v4 and is safe for concurrent use.
+//
+// Field order matters: what each message needs comes first, in as few cache lines as possible. With
+// many clients, a Socket is not in the processor's cache when its next message arrives.
 type Socket struct {
 	h Handler // immutable
 
-	input  sync.Mutex  // serialises calls to Handler.Message and Handler.Flush, and guards ending
-	mu     sync.Mutex  // guards the fields below, but for ending, up to those that are immutable
-	state  atomicState // set with mu held
-	ending Reason      // what the client said to end the connection, which is done after Flush; or 0
+	input  sync.Mutex // serializes Handler.Message and Handler.Flush; guards ending
+	mu     sync.Mutex // guards all fields below except ending, up to the immutable ones
+	state  life
+	ending Reason // how the client ended the connection, which takes effect after Flush; 0 if it did not
 
-	reason       Reason
-	notified     bool // Handler.Closed was called
-	broken       bool // ShowBroken was called
-	blocked      bool // the WebSocket's kernel buffer is full
-	paused       bool // the Handler takes no more for now
-	pingInFlight bool
-	pingQueued   bool // in flight, but no poll has taken it yet
-	furtherQueue bool // a further ping is to go with the next answer to a poll
-	furtherWaits bool // a further ping is all that waits for the client's kernel: that it takes it is no sign of life
+	reason     Reason
+	output     outputState
+	closeStyle closeStyle
+	readPaused bool // Pause was called
 
-	ws       *wsTransport // nil while the transport is polling
-	progress time.Time    // the last sign of life: anything received, or all that waited taken by the kernel
-	heard    time.Time    // when anything came last, but polls
-	pingMark uint64
+	ws   *wsTransport // nil while the transport is polling
+	ping pinger
 
-	probe   *wsTransport // a WebSocket that may become the transport
-	polling pollingState
-	code    ws.StatusCode // for the CLOSE frame; 0 is none
-	resumed chan struct{} // closed by Resume; nil unless a POST waits
+	probe    *wsTransport // a WebSocket that may become the transport
+	polling  pollingState
+	resumeCh chan struct{} // closed when reading resumes; nil unless a POST waits for that
 
-	// Heartbeat. The timer fires at nextPing or later; it is not moved for pings ahead of the interval.
-	timer    *time.Timer
-	timerAt  time.Time // when the timer fires
-	checkAt  time.Time // when to ask Handler.Unconfirmed; zero if nothing is to be confirmed later
-	nextPing time.Time
-	pingSent time.Time
-	lastPing time.Time // of any kind
-	// A client whose pong is not read while the Socket is paused, or comes behind much else that it sends, gets further
-	// pings, for its own heartbeat. Their pongs are left unheeded.
-	further  int // sent after the one in flight
-	unheeded int // pongs that come before the next that counts
-	// Bytes of the WebSocket's: those in front of the ping, and those that the client's kernel has taken.
-	pingBehind, delivered int64
+	// The heartbeat's timer fires at ping.nextAt or earlier. Pings ahead of the interval do not
+	// move it.
+	timer   *time.Timer
+	timerAt time.Time // when the timer fires
+	checkAt time.Time // when to call Handler.Unconfirmed; zero if not at all
 
-	watched uint64 // the greatest number of a WebSocket pong
+	watched uint64 // the greatest number in a WebSocket pong
 
 	// Immutable.
 	sid  string
@@ -209,12 +124,12 @@ func NewSocket(sid string, opts Options, h Handler) *Socket {
 	return &Socket{sid: sid, opts: opts, h: h}
 }
 
-// SID is the Engine.IO session id.
+// SID returns the Engine.IO session id.
 func (s *Socket) SID() string { return s.sid }
 
-// StartWebSocket makes a WebSocket the transport, sends the OPEN packet, and starts the heartbeat.
-// The Socket owns conn from then on; initial is what was read from it already, and answer, which is to be sent ahead
-// of all, what accepts the WebSocket.
+// StartWebSocket makes a WebSocket the transport, sends the OPEN packet and starts the heartbeat.
+// The Socket owns conn from then on. initial holds bytes already read from conn. answer is the HTTP
+// response that accepts the WebSocket; it is sent first.
 func (s *Socket) StartWebSocket(conn net.Conn, initial, answer []byte, h Handshake) {
 	t := newWSTransport(s, conn)
 	s.openWebSocket(t, answer, h)
@@ -224,7 +139,8 @@ func (s *Socket) StartWebSocket(conn net.Conn, initial, answer []byte, h Handsha
 func (s *Socket) openWebSocket(t *wsTransport, answer []byte, h Handshake) {
 	s.mu.Lock()
 	defer s.unlock()
-	s.ws, t.current = t, true
+	s.ws = t
+	t.role.move(roleTransport)
 	e := newEncoder(serverFrames)
 	e.buf = append(e.buf, answer...)
 	e.packet(Open, h.Encode(), nil, nil)
@@ -234,88 +150,95 @@ func (s *Socket) openWebSocket(t *wsTransport, answer []byte, h Handshake) {
 		s.startHeartbeatLocked()
 	case stateClosing: // Close came first
 		s.flushLocked()
-	case stateClosed: // Abort did
-		s.endWebSocketLocked()
+	case stateClosed, stateReported: // Abort came first
+		s.closeWebSocketLocked()
 	}
 }
 
-// Wake says that the Handler has something to fill.
+// Wake tells the Socket that the Handler has something to fill.
 func (s *Socket) Wake() {
-	defer s.contain()
+	defer s.recoverPanic()
 	s.mu.Lock()
 	defer s.unlock()
 	s.flushLocked()
 }
 
-// Input runs fn as if a message had come: not concurrently with Handler.Message, and followed by Handler.Flush.
+// Input runs fn like a message from the client: never concurrently with Handler.Message, and
+// followed by Handler.Flush.
 func (s *Socket) Input(fn func()) {
-	defer s.contain()
+	defer s.recoverPanic()
 	s.input.Lock()
 	defer s.input.Unlock()
 	fn()
 	s.h.Flush()
 }
 
-// Pause asks for no more messages until Resume: a WebSocket is not read, a POST is not
-// answered, and the ping timeout is suspended.
+// Pause stops reading until Resume: a WebSocket is not read, a POST is not answered, and the ping
+// timeout is suspended.
 func (s *Socket) Pause() {
-	defer s.contain()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.paused || s.state.get() == stateClosed {
+	if s.readPaused || s.state.ended() {
 		return
 	}
-	s.paused = true
+	s.readPaused = true
 	if s.ws != nil {
 		s.ws.stream.Pause()
 	}
-	if s.pingInFlight && s.state.get() == stateOpen {
-		s.awaitPongLocked(time.Now()) // which ends it no more: another ping may be due sooner
+	if s.ping.inFlight() && s.state.get() == stateOpen {
+		s.awaitPongLocked(time.Now()) // the wait no longer times out, but an extra ping may be due sooner
 	}
 }
 
 // Resume undoes Pause.
 func (s *Socket) Resume() {
-	defer s.contain()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.resumeLocked()
 }
 
 func (s *Socket) resumeLocked() {
-	if !s.paused {
+	if !s.readPaused {
 		return
 	}
-	s.paused = false
-	s.progress = time.Now()
+	s.readPaused = false
+	s.ping.lastSign = time.Now()
 	if s.ws != nil {
 		s.ws.stream.Resume()
 	}
-	if s.resumed != nil {
-		close(s.resumed)
-		s.resumed = nil
+	if s.resumeCh != nil {
+		close(s.resumeCh)
+		s.resumeCh = nil
 	}
 }
 
-// ShowBroken makes the end of the connection look like that of a server that died: the stream ends without a Close frame, and
-// a poll gets the answer for an unknown sid. Every client reconnects then. After a Close frame without a code, or a CLOSE
-// packet in the answer to a poll, some stay away. It is called ahead of Close or Abort.
+// ShowBroken makes the end of the connection look like that of a server that died: the stream ends
+// without a Close frame, and a poll is answered like one for an unknown sid. Every client
+// reconnects then. After a Close frame without a code, or a CLOSE packet in a poll's answer, some
+// do not. Call it before Close or Abort.
 func (s *Socket) ShowBroken() {
-	defer s.contain()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.broken = true
+	s.closeStyle.moveLocked(closeBroken)
 }
 
-// Close ends the connection in order: what the Handler still fills is sent first. It does not wait.
+// ShowTooBig makes the end of a WebSocket say that the client's message was too big. Call it before
+// Close or Abort.
+func (s *Socket) ShowTooBig() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closeStyle.moveLocked(closeTooBig)
+}
+
+// Close ends the connection in an orderly way: what the Handler still fills is sent first. It does
+// not wait.
 func (s *Socket) Close() {
-	defer s.contain()
+	defer s.recoverPanic()
 	s.mu.Lock()
 	defer s.unlock()
-	if s.state.get() != stateOpen {
+	if !s.state.moveLocked(stateClosing) {
 		return
 	}
-	s.state.set(stateClosing)
 	s.reason = ForcedClose
 	s.resumeLocked()
 	s.checkAt = time.Time{}
@@ -326,69 +249,65 @@ func (s *Socket) Close() {
 	s.armLocked(wait)
 	s.flushLocked()
 	if s.polling.waiting != nil {
-		s.closeLocked(s.reason) // all is delivered, and the poll tells of the end
+		s.closeLocked(s.reason) // everything is delivered, and the poll can report the end
 	}
 }
 
-// ShowTooBig makes the end of a WebSocket say that the client's message was too big. It is called ahead of Close or Abort.
-func (s *Socket) ShowTooBig() {
-	defer s.contain()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.code = ws.StatusMessageTooBig
-}
-
-// Abort ends the connection at once; an open WebSocket still gets its CLOSE frame, unless ShowBroken was called.
+// Abort ends the connection immediately. An open WebSocket still gets a Close frame, unless
+// ShowBroken was called.
 func (s *Socket) Abort() {
-	defer s.contain()
+	defer s.recoverPanic()
 	s.mu.Lock()
 	defer s.unlock()
 	s.closeLocked(ForcedClose)
 }
 
-// Probing reports whether the client is about to change to WebSocket.
+// Probing reports whether a WebSocket is open to which the client may upgrade.
 func (s *Socket) Probing() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.probe != nil
 }
 
-// Reached is the greatest number of an Encoder.Watch that the client has answered.
+// Reached returns the greatest number of an Encoder.Watch that the client has answered.
 func (s *Socket) Reached() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.watched
 }
 
-// flushLocked moves what the Handler has to the transport, as far as that takes it.
+// flushLocked moves messages from the Handler to the transport, as far as it takes them.
 func (s *Socket) flushLocked() {
-	if s.state.get() == stateClosed {
+	if s.state.ended() {
 		return
 	}
 	if s.ws == nil {
 		s.flushPollLocked()
 		return
 	}
-	for !s.blocked && s.state.get() != stateClosed {
+	for s.output == outputWritable && !s.state.ended() {
 		e := newEncoder(serverFrames)
 		r := s.h.Fill(e, batchBytes)
-		early := r.Confirm && !s.pingInFlight
-		if e.Len() == 0 && !early { // a batch may consist of an Encoder.Watch alone
+		confirm := r.Confirm && !s.ping.inFlight()
+		if e.Len() == 0 && !confirm { // a batch may consist of an Encoder.Watch only
 			e.free()
-			// While a ping is in flight the Handler may hold back more until it hears of the pong.
-			if s.state.get() == stateClosing && !s.pingInFlight {
+			// While a ping is in flight, the Handler may hold messages back until it hears of the
+			// pong.
+			if s.state.get() == stateClosing && !s.ping.inFlight() {
 				s.closeLocked(s.reason)
 			}
 			return
 		}
-		if early {
-			s.pingLocked(e, time.Now())
+		if confirm {
+			s.sendPingLocked(e, time.Now())
 			s.h.ConfirmPing()
 		}
 		if r.ConfirmLater {
 			s.confirmLaterLocked()
 		}
-		s.blocked = s.ws.write(e) > 0
+		if s.ws.write(e) > 0 {
+			s.output.moveLocked(outputBlocked)
+		}
 		if !r.More && s.state.get() == stateOpen {
 			return
 		}
@@ -397,46 +316,49 @@ func (s *Socket) flushLocked() {
 
 // closeLocked ends the Socket; unlock then calls Handler.Closed.
 func (s *Socket) closeLocked(reason Reason) {
-	if s.state.get() == stateClosed {
+	if !s.state.moveLocked(stateClosed) {
 		return
 	}
-	s.state.set(stateClosed)
 	s.reason = reason
 	s.resumeLocked()
 	if s.timer != nil {
 		s.timer.Stop()
 	}
 	if s.probe != nil {
-		s.probe.end(0)
-		s.dropProbeLocked()
+		s.probe.close(0)
+		s.detachProbeLocked()
 	}
 	if s.ws != nil {
-		s.endWebSocketLocked()
+		s.closeWebSocketLocked()
 	}
 	s.closePollLocked(reason)
 }
 
-func (s *Socket) endWebSocketLocked() {
-	if s.broken {
+func (s *Socket) closeWebSocketLocked() {
+	switch s.closeStyle {
+	case closeOrderly:
+		s.ws.close(0)
+	case closeTooBig:
+		s.ws.close(ws.StatusMessageTooBig)
+	case closeBroken:
 		s.ws.shutdown()
-	} else {
-		s.ws.end(s.code)
 	}
 }
 
-// unlock unlocks mu, and tells the Handler of the end if that has just come.
+// unlock unlocks mu, and calls Handler.Closed if the Socket has just ended.
 func (s *Socket) unlock() {
-	if s.state.get() != stateClosed || s.notified {
+	if s.state.get() != stateClosed {
 		s.mu.Unlock()
 		return
 	}
-	s.notified = true
+	s.state.moveLocked(stateReported)
 	reason := s.reason
 	s.mu.Unlock()
 	s.h.Closed(reason)
 }
 
-// packet handles one packet from the client; input is held. It reports whether more are wanted.
+// packet handles one packet from the client; input is held. It returns false if no more should
+// follow.
 func (s *Socket) packet(p Packet) bool {
 	switch p.Type {
 	case Message:
@@ -444,7 +366,7 @@ func (s *Socket) packet(p Packet) bool {
 		if state == stateOpen {
 			s.h.Message(p.Data, p.Binary)
 		}
-		return state != stateClosed
+		return state < stateClosed
 	case Pong:
 		return s.pong()
 	case Close:
@@ -453,13 +375,14 @@ func (s *Socket) packet(p Packet) bool {
 	case Ping: // only servers ping in v4
 		s.ending = ParseError
 		return false
-	case Open, Upgrade, Noop: // ignored, as engine.io does
+	case Open, Upgrade, Noop: // ignored, as in the reference server
 	}
 	return true
 }
 
-// endInput ends a batch of packets, and the connection if the client or err say so; input is held.
-func (s *Socket) endInput(err error) {
+// endBatch flushes a batch of packets, and closes the Socket if the client ended the connection or
+// err is not nil; input is held.
+func (s *Socket) endBatch(err error) {
 	s.h.Flush()
 	if err != nil && s.ending == 0 {
 		s.ending = ParseError

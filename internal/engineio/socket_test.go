@@ -2,9 +2,7 @@ package engineio
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -13,25 +11,23 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/gobwas/ws"
 )
 
-// patience bounds every wait for something that is to happen.
-const patience = 20 * time.Second
+// testTimeout limits every wait for something that must happen.
+const testTimeout = 20 * time.Second
 
-// fakeHandler keeps messages to be sent, and a log of what the Socket told it.
+// fakeHandler holds messages to send, and records the Socket's calls.
 type fakeHandler struct {
 	onMessage func(data string) // called without the lock
 
 	mu        sync.Mutex
-	out       []Packet // to be filled
-	filled    uint64   // packets ever
+	out       []Packet // for Fill
+	filled    uint64   // packets so far
 	confirmed uint64
 	window    uint64 // packets that may be unconfirmed; 0 is no limit
-	confirm   bool   // ask for a confirmation when packets were filled
-	later     bool   // ask for one later
-	checked   uint64 // filled at the last Unconfirmed
+	confirm   bool   // set FillResult.Confirm when packets were filled
+	later     bool   // set FillResult.ConfirmLater
+	checked   uint64 // value of filled at the last Unconfirmed
 	log       []string
 	changed   chan struct{} // closed, and replaced, at every change
 }
@@ -127,14 +123,14 @@ func (h *fakeHandler) add(messages ...string) {
 	}
 }
 
-// askForConfirmations makes Fill ask for a ping behind every batch.
+// askForConfirmations makes Fill ask for a ping after every batch.
 func (h *fakeHandler) askForConfirmations() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.confirm = true
 }
 
-// askToConfirmLater makes Fill ask for a ping that may come later.
+// askToConfirmLater makes Fill set ConfirmLater.
 func (h *fakeHandler) askToConfirmLater() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -150,7 +146,8 @@ func (h *fakeHandler) took() []string {
 	return log
 }
 
-// wantLog compares the log since the last call, without the flushes. In a bubble it waits for all to settle.
+// wantLog compares the log since the last call, without the flushes. In a bubble it first waits for
+// all goroutines.
 func (h *fakeHandler) wantLog(t *testing.T, want ...string) {
 	t.Helper()
 	synctest.Wait()
@@ -165,10 +162,10 @@ func (h *fakeHandler) await(t *testing.T, entry string) {
 	h.awaitThat(t, entry, func() bool { return slices.Contains(h.log, entry) })
 }
 
-// awaitThat waits until cond holds; it may look at the handler's fields.
+// awaitThat waits until cond is true. cond may read the handler's fields.
 func (h *fakeHandler) awaitThat(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(testTimeout)
 	for {
 		h.mu.Lock()
 		ok, changed, log := cond(), h.changed, h.log
@@ -179,7 +176,7 @@ func (h *fakeHandler) awaitThat(t *testing.T, what string, cond func() bool) {
 		select {
 		case <-changed:
 		case <-deadline:
-			t.Fatalf("waited %v for %s; the handler saw %.2000q", patience, what, log)
+			t.Fatalf("waited %v for %s; the handler saw %.2000q", testTimeout, what, log)
 		}
 	}
 }
@@ -193,143 +190,8 @@ var testHandshake = Handshake{SID: "sid", PingInterval: 25000, PingTimeout: 2000
 
 const openText = `0{"sid":"sid","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1048576}`
 
-// wsPeer is the client's end of a WebSocket, or with server set the server's.
-type wsPeer struct {
-	conn   net.Conn
-	format format
-	frames chan string   // what came, as text; closed at the end
-	gate   chan struct{} // one token per read; nil if the peer reads on by itself
-}
-
-// newPeer starts to read.
-func newPeer(conn net.Conn, f format) *wsPeer {
-	p := &wsPeer{conn: conn, format: f, frames: make(chan string, 1<<16)} // more than a test sends, so that reading goes on
-	go p.readLoop()                                                       // ends with the connection
-	return p
-}
-
-// newLazyPeer reads only what read asks for.
-func newLazyPeer(conn net.Conn) *wsPeer {
-	p := &wsPeer{conn: conn, format: clientFrames, frames: make(chan string, 1<<16), gate: make(chan struct{})}
-	go p.readLoop() // ends with the connection, or when the gate is closed
-	return p
-}
-
-func (p *wsPeer) readLoop() {
-	defer close(p.frames)
-	r := frameReader{masked: p.format == serverFrames}
-	buf := make([]byte, 32<<10)
-	for {
-		if p.gate != nil {
-			<-p.gate
-		}
-		n, err := p.conn.Read(buf)
-		if _, ferr := r.feed(buf[:n], func(op ws.OpCode, payload []byte) error {
-			p.frames <- frameText(op, payload)
-			return nil
-		}); ferr != nil {
-			p.frames <- "bad frame: " + ferr.Error()
-			return
-		}
-		switch {
-		case errors.Is(err, io.EOF):
-			p.frames <- "EOF"
-			return
-		case err != nil:
-			p.frames <- "error"
-			return
-		}
-	}
-}
-
-func frameText(op ws.OpCode, payload []byte) string {
-	switch op {
-	case ws.OpText:
-		return string(payload)
-	case ws.OpBinary:
-		return fmt.Sprintf("b%x", payload)
-	case ws.OpPing:
-		return "ping:" + string(payload)
-	case ws.OpPong:
-		return "pong:" + string(payload)
-	case ws.OpClose:
-		if len(payload) < 2 {
-			return "close:" + string(payload)
-		}
-		code, reason := ws.ParseCloseFrameData(payload)
-		return fmt.Sprintf("close:%d%s", code, reason)
-	default:
-		return fmt.Sprintf("%x:%s", byte(op), payload)
-	}
-}
-
-// next returns the next frame.
-func (p *wsPeer) next(t *testing.T) string {
-	t.Helper()
-	select {
-	case f, ok := <-p.frames:
-		if !ok {
-			t.Fatal("no more frames: the connection has ended")
-		}
-		return f
-	case <-time.After(patience):
-		t.Fatalf("waited %v for a frame", patience)
-	}
-	return ""
-}
-
-func (p *wsPeer) want(t *testing.T, want ...string) {
-	t.Helper()
-	for _, w := range want {
-		if got := p.next(t); got != w {
-			t.Fatalf("the peer got %.200q, want %.200q", got, w)
-		}
-	}
-}
-
-// wantNothing says that nothing has come. In a bubble only.
-func (p *wsPeer) wantNothing(t *testing.T) {
-	t.Helper()
-	synctest.Wait()
-	select {
-	case f := <-p.frames:
-		t.Fatalf("the peer got %q, want nothing", f)
-	default:
-	}
-}
-
-// write sends frames that an Encoder collects, in one write.
-func (p *wsPeer) write(t *testing.T, f func(e *Encoder)) {
-	t.Helper()
-	e := newEncoder(p.format)
-	defer e.free()
-	f(e)
-	p.writeBytes(t, e.buf)
-}
-
-func (p *wsPeer) writeBytes(t *testing.T, b []byte) {
-	t.Helper()
-	if _, err := p.conn.Write(b); err != nil {
-		t.Fatalf("the peer's write: %v", err)
-	}
-}
-
-// send sends text frames, in one write.
-func (p *wsPeer) send(t *testing.T, texts ...string) {
-	t.Helper()
-	p.write(t, func(e *Encoder) {
-		for _, s := range texts {
-			e.frame(ws.OpText, 0, []byte(s), nil, nil)
-		}
-	})
-}
-
-func (p *wsPeer) sendFrame(t *testing.T, op ws.OpCode, payload []byte) {
-	t.Helper()
-	p.write(t, func(e *Encoder) { e.frame(op, 0, payload, nil, nil) })
-}
-
-// openPipe returns an open Socket whose transport is a WebSocket, over a net.Pipe. For use in a bubble.
+// openPipe returns an open Socket whose transport is a WebSocket over a net.Pipe, for use in a
+// bubble.
 func openPipe(t *testing.T, opts Options) (*Socket, *fakeHandler, *wsPeer) {
 	t.Helper()
 	h := newFakeHandler()
@@ -366,7 +228,7 @@ func loopback(t *testing.T) (ours, theirs net.Conn) {
 	return ours, theirs
 }
 
-// openLoopback returns an open Socket whose transport is a WebSocket, over TCP.
+// openLoopback returns an open Socket whose transport is a WebSocket over TCP.
 func openLoopback(t *testing.T, opts Options) (*Socket, *fakeHandler, *wsPeer) {
 	t.Helper()
 	h := newFakeHandler()
@@ -389,10 +251,10 @@ func openPolling(t *testing.T, opts Options) (*Socket, *fakeHandler) {
 	return s, h
 }
 
-// pollCall is a poll under way.
+// pollCall is a running poll.
 type pollCall struct {
 	cancel context.CancelFunc
-	result chan string // "status body", or "none" if there is nobody to answer; 1, so that Poll always ends
+	result chan string // "status body", or "none" if there is no answer; 1, so that Poll always ends
 }
 
 func startPoll(t *testing.T, s *Socket, id string) *pollCall {
@@ -421,12 +283,12 @@ func (c *pollCall) want(t *testing.T, want string) {
 		if got != want {
 			t.Errorf("the poll got %.200q, want %.200q", got, want)
 		}
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		t.Fatalf("the poll waits, want %q", want)
 	}
 }
 
-// wantWaiting says that the poll is not answered. In a bubble only.
+// wantWaiting checks that the poll is not answered. It works in a bubble only.
 func (c *pollCall) wantWaiting(t *testing.T) {
 	t.Helper()
 	synctest.Wait()
@@ -450,7 +312,7 @@ func wantPost(t *testing.T, s *Socket, id, body, want string) {
 	}
 }
 
-// Answers that engine.io gives.
+// The reference server's answers.
 const (
 	unknownSID = `400 {"code":1,"message":"Session ID unknown"}`
 	badRequest = `400 {"code":3,"message":"Bad request"}`

@@ -9,7 +9,7 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// startProbe opens a WebSocket with a Socket's sid, over a net.Pipe. For use in a bubble.
+// startProbe opens a WebSocket with a Socket's sid over a net.Pipe, for use in a bubble.
 func startProbe(t *testing.T, s *Socket) *wsPeer {
 	t.Helper()
 	ours, theirs := net.Pipe()
@@ -41,17 +41,17 @@ func TestUpgrade(t *testing.T) {
 		p.want(t, "3probe")
 		h.wantLog(t)
 		h.add("b")
-		s.Wake() // no poll waits: it leaves by the WebSocket
+		s.Wake() // no poll waits, so the WebSocket sends it
 		p.wantNothing(t)
 		p.send(t, "5")
 		p.want(t, "4b")
-		h.wantLog(t, "upgraded", "confirm 1") // what was polled has arrived
+		h.wantLog(t, "upgraded", "confirm 1") // the answers to polls have arrived
 		p.send(t, "4hello")
 		p.sendFrame(t, ws.OpBinary, []byte{1, 2})
 		h.wantLog(t, "message 4hello", "message b0102")
 		startPoll(t, s, "b").want(t, badRequest)
 		wantPost(t, s, "c", "4x", badRequest)
-		h.wantLog(t) // and the session lives on
+		h.wantLog(t) // and the session continues
 		h.add("c")
 		s.Wake()
 		p.want(t, "4c")
@@ -79,7 +79,7 @@ func TestUpgradeWithoutAProbe(t *testing.T) {
 	})
 }
 
-// What was read together with the request comes with the connection.
+// Bytes read together with the request are passed with the connection.
 func TestUpgradeWithInitialBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
@@ -95,7 +95,7 @@ func TestUpgradeWithInitialBytes(t *testing.T) {
 	})
 }
 
-// From the probe on, whatever poll waits is ended after 100 ms, each time again.
+// After the probe, each waiting poll ends after 100 ms.
 func TestProbeEndsPolls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
@@ -103,7 +103,7 @@ func TestProbeEndsPolls(t *testing.T) {
 		waiting.wantWaiting(t)
 		p := startProbe(t, s)
 		time.Sleep(time.Second)
-		waiting.wantWaiting(t) // nothing was probed yet
+		waiting.wantWaiting(t) // there was no probe yet
 		p.send(t, "2probe")
 		p.want(t, "3probe")
 		until(t, noopDelay, func() { waiting.wantWaiting(t) })
@@ -114,7 +114,7 @@ func TestProbeEndsPolls(t *testing.T) {
 			until(t, noopDelay, func() { again.wantWaiting(t) })
 			again.want(t, "200 6")
 		}
-		h.add("x") // polling goes on in full
+		h.add("x") // polling still delivers messages
 		startPoll(t, s, "d").want(t, "200 4x")
 		wantPost(t, s, "e", "4y", okAnswer)
 		h.wantLog(t, "message 4y")
@@ -123,7 +123,7 @@ func TestProbeEndsPolls(t *testing.T) {
 	})
 }
 
-// A poll with something to say is not ended by a noop in the middle of its lingering.
+// A NOOP does not end a poll that lingers with something to send.
 func TestProbeLetsAPollLinger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
@@ -140,7 +140,7 @@ func TestProbeLetsAPollLinger(t *testing.T) {
 	})
 }
 
-// If there is nothing to say after all, the noop is still to come.
+// If there is nothing to send after all, the NOOP still comes.
 func TestProbeAfterVainLingering(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
@@ -221,13 +221,13 @@ func TestWrongPacketOnAProbe(t *testing.T) {
 				synctest.Wait()
 				waiting := startPoll(t, s, "a")
 				time.Sleep(time.Second)
-				waiting.wantWaiting(t) // no noop any more
+				waiting.wantWaiting(t) // the NOOP timer has stopped
 				h.add("x")
 				s.Wake()
 				waiting.want(t, "200 4x")
 				h.wantLog(t)
 
-				p = startProbe(t, s) // another try
+				p = startProbe(t, s) // a second attempt
 				p.send(t, "2probe", "5")
 				p.want(t, "3probe")
 				h.wantLog(t, "upgraded", "confirm 1")
@@ -278,7 +278,7 @@ func TestProbeNotOffered(t *testing.T) {
 	})
 }
 
-// The ping that no poll took goes by the WebSocket; what it confirms is what was sent before it there.
+// A ping that no poll took is sent over the WebSocket, and confirms what precedes it there.
 func TestQueuedPingMovesOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
@@ -296,7 +296,7 @@ func TestQueuedPingMovesOver(t *testing.T) {
 	})
 }
 
-// A ping that was polled is answered by the WebSocket.
+// The pong of a polled ping may come over the WebSocket.
 func TestPolledPingIsAnsweredAfterTheUpgrade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
@@ -319,7 +319,7 @@ func TestPauseMovesOver(t *testing.T) {
 		p.send(t, "5")
 		h.wantLog(t, "upgraded", "confirm 0")
 		written := make(chan struct{})
-		go func() { // a pipe takes nothing before it is read
+		go func() { // a write to a pipe blocks until it is read
 			defer close(written)
 			p.send(t, "4x")
 		}()
@@ -350,7 +350,7 @@ func TestSocketEndsWhileProbed(t *testing.T) {
 	}
 }
 
-// A client may upgrade while the Socket closes; what is left goes by the WebSocket.
+// A client may upgrade while the Socket closes; the WebSocket delivers the rest.
 func TestUpgradeWhileClosing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)

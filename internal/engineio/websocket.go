@@ -12,25 +12,55 @@ import (
 	"github.com/holdfast/holdfast/internal/netpoll"
 )
 
-// maxQueuedPongBytes bounds the pongs that wait for a client which floods us with pings and reads nothing.
+// maxQueuedPongBytes limits the pongs that wait for a client which floods us with WebSocket pings
+// and reads nothing.
 const maxQueuedPongBytes = 4 << 10
+
+// statusTryAgainLater is a close code of IANA's registry.
+const statusTryAgainLater ws.StatusCode = 1013
+
+// wsRole is what a WebSocket is to its Socket:
+//
+//	probing  -> answered   the client's probe was answered
+//	probing  -> transport  StartWebSocket, or the UPGRADE packet came
+//	answered -> transport  the UPGRADE packet came
+type wsRole uint8
+
+const (
+	roleProbing wsRole = iota
+	roleAnswered
+	roleTransport
+)
+
+var wsRoleNames = [...]string{"probing", "answered", "transport"}
+
+// String implements fmt.Stringer.
+func (r wsRole) String() string { return nameOf(wsRoleNames[:], r) }
+
+// move is the only place where a role changes. It reports whether the transition exists.
+func (r *wsRole) move(to wsRole) bool {
+	if to <= *r {
+		return false
+	}
+	*r = to
+	return true
+}
 
 // wsTransport is one WebSocket of a Socket: its transport, or one that probes.
 type wsTransport struct {
 	socket  *Socket
 	stream  netpoll.Stream
-	written int64 // guarded by socket.mu
+	written int64 // bytes; guarded by socket.mu
 
-	// Owned by the stream's reader.
-	current   bool // it is the Socket's transport
-	unflushed bool // what came is not flushed yet
+	// Owned by the stream's reader, and by StartWebSocket before.
+	role      wsRole
+	unflushed bool // something was read since the last Flush
 	frames    frameReader
-	counted   int // bytes in frames, as Options.Incomplete knows
+	reserved  int // bytes in frames, as far as Options.Incomplete has accounted for them
 
 	// Guarded by socket.mu.
-	ended       bool // end was called
-	probed      bool // answered a probe
-	queuedPongs int  // bytes of pongs that had to wait, since the last time that nothing waited
+	ended       bool // a Close frame was sent, or the stream has ended
+	queuedPongs int  // bytes of WebSocket pongs that had to wait since the last Drained
 	timer       *time.Timer
 }
 
@@ -40,7 +70,9 @@ func newWSTransport(s *Socket, conn net.Conn) *wsTransport {
 	return t
 }
 
-// write sends what an Encoder has, which is freed, and returns how many bytes wait; socket.mu is held.
+func (t *wsTransport) isTransport() bool { return t.role == roleTransport }
+
+// write sends what e holds, frees e, and returns how many bytes wait; socket.mu is held.
 func (t *wsTransport) write(e *Encoder) (queued int) {
 	t.written += int64(e.Len())
 	queued = t.stream.Write(e.buf)
@@ -51,38 +83,42 @@ func (t *wsTransport) write(e *Encoder) (queued int) {
 // Read implements netpoll.Handler.
 func (t *wsTransport) Read(p []byte) {
 	s := t.socket
-	defer s.contain()
 	s.input.Lock()
 	defer s.input.Unlock()
-	s.mu.Lock()
-	s.progress = time.Now()
-	s.heard = s.progress
-	ended := t.ended
-	s.mu.Unlock()
-	if ended {
-		return // only waiting for the client's end of the closing handshake
+	if !t.noteInput() {
+		return // the closing handshake only waits for the client's Close frame
 	}
-	t.unflushed = t.current // whatever becomes of the messages
+	t.unflushed = t.isTransport() // even if a message panics
 	_, err := t.frames.feed(p, t.frame)
 	if errors.Is(err, errStop) {
 		err = nil
 	}
-	if err == nil && !t.count() {
+	if err == nil && !t.reserveIncomplete() {
 		err = &frameError{statusTryAgainLater, "no memory for incomplete messages"}
 	}
 	if err != nil {
-		t.broken(err)
+		t.fail(err)
 	}
-	t.unflushed = t.current // or since just now
+	t.unflushed = t.isTransport() // it may have become the transport meanwhile
 	if err != nil || s.ending != 0 {
 		t.flushInput(err)
 	}
 }
 
+// noteInput records a sign of life. It reports whether input is still wanted.
+func (t *wsTransport) noteInput() (wanted bool) {
+	s := t.socket
+	s.mu.Lock()
+	s.ping.lastSign = time.Now()
+	s.ping.lastInput = s.ping.lastSign
+	wanted = !t.ended
+	s.mu.Unlock()
+	return wanted
+}
+
 // Flush implements netpoll.Handler.
 func (t *wsTransport) Flush() {
 	s := t.socket
-	defer s.contain()
 	s.input.Lock()
 	defer s.input.Unlock()
 	t.flushInput(nil)
@@ -92,25 +128,23 @@ func (t *wsTransport) Flush() {
 func (t *wsTransport) flushInput(err error) {
 	if t.unflushed {
 		t.unflushed = false
-		t.socket.endInput(err)
+		t.socket.endBatch(err)
 	}
 }
 
-// statusTryAgainLater is a close code of IANA's registry.
-const statusTryAgainLater ws.StatusCode = 1013
-
-// count tells Options.Incomplete of what is kept of a message.
-func (t *wsTransport) count() bool {
+// reserveIncomplete accounts for the bytes of an incomplete message. It returns false if there is
+// no memory for them.
+func (t *wsTransport) reserveIncomplete() bool {
 	n := t.frames.incomplete()
-	if !takeIncomplete(t.socket.opts.Incomplete, n-t.counted) {
+	if !reserve(t.socket.opts.Incomplete, n-t.reserved) {
 		return false
 	}
-	t.counted = n
+	t.reserved = n
 	return true
 }
 
-// broken ends a WebSocket on which the client broke the protocol.
-func (t *wsTransport) broken(err error) {
+// fail closes a WebSocket on which the client violated the protocol.
+func (t *wsTransport) fail(err error) {
 	s := t.socket
 	s.mu.Lock()
 	defer s.unlock()
@@ -118,28 +152,28 @@ func (t *wsTransport) broken(err error) {
 		if fe.code == ws.StatusMessageTooBig {
 			s.opts.tooLarge()
 		}
-		t.end(fe.code)
+		t.close(fe.code)
 	} else {
-		t.end(0)
+		t.close(0)
 	}
 	if s.probe == t {
-		s.dropProbeLocked()
+		s.detachProbeLocked()
 	}
 }
 
-// frame handles a message or control frame; input is held.
+// frame handles a message or a control frame; input is held.
 func (t *wsTransport) frame(op ws.OpCode, payload []byte) error {
 	s := t.socket
 	if op.IsControl() {
 		return t.control(op, payload)
 	}
-	if !t.current {
-		return t.probing(op, payload)
+	if !t.isTransport() {
+		return t.probeMessage(op, payload)
 	}
 	p := Packet{Type: Message, Binary: true, Data: payload}
 	if op == ws.OpText {
 		var err error
-		if p, err = decodeText(payload); err != nil { // a client with forceBase64 writes binary as text here too
+		if p, err = decodeText(payload); err != nil { // may be base64: clients with forceBase64 send binary messages like that
 			return err
 		}
 	}
@@ -152,33 +186,33 @@ func (t *wsTransport) frame(op ws.OpCode, payload []byte) error {
 func (t *wsTransport) control(op ws.OpCode, payload []byte) error {
 	switch op {
 	case ws.OpPing:
-		t.pong(payload)
+		t.answerPing(payload)
 	case ws.OpClose:
 		code, err := closeCode(payload)
 		if err != nil {
 			return err
 		}
-		t.closed(code)
+		t.closeFrame(code)
 		return errStop
 	default:
-		t.reached(payload)
+		t.onPong(payload)
 	}
 	return nil
 }
 
-// reached notes a WebSocket pong, which Encoder.Watch may have asked for.
-func (t *wsTransport) reached(payload []byte) {
+// onPong notes the number of an Encoder.Watch that the client answered.
+func (t *wsTransport) onPong(payload []byte) {
 	n, err := strconv.ParseUint(string(payload), 10, 64)
 	if err != nil {
-		return // nobody asked for it
+		return // an unsolicited pong
 	}
 	t.socket.mu.Lock()
 	t.socket.watched = max(t.socket.watched, n)
 	t.socket.mu.Unlock()
 }
 
-// pong answers a WebSocket ping.
-func (t *wsTransport) pong(payload []byte) {
+// answerPing answers a WebSocket ping.
+func (t *wsTransport) answerPing(payload []byte) {
 	t.socket.mu.Lock()
 	defer t.socket.mu.Unlock()
 	if t.queuedPongs > maxQueuedPongBytes {
@@ -192,15 +226,15 @@ func (t *wsTransport) pong(payload []byte) {
 	}
 }
 
-// closed handles the client's CLOSE frame; input is held.
-func (t *wsTransport) closed(code ws.StatusCode) {
+// closeFrame handles the client's Close frame; input is held.
+func (t *wsTransport) closeFrame(code ws.StatusCode) {
 	s := t.socket
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t.end(code)
+	t.close(code)
 	switch {
 	case s.probe == t:
-		s.dropProbeLocked()
+		s.detachProbeLocked()
 	case s.ws != t:
 	case code == ws.StatusGoingAway:
 		s.ending = GoingAway
@@ -209,81 +243,9 @@ func (t *wsTransport) closed(code ws.StatusCode) {
 	}
 }
 
-// probing handles a message on a WebSocket that is not the transport (yet). It
-// implements Engine.IO protocol v4, "Upgrade".
-func (t *wsTransport) probing(op ws.OpCode, payload []byte) error {
-	s := t.socket
-	s.mu.Lock()
-	defer s.unlock()
-	if s.probe != t {
-		return errStop
-	}
-	text := string(payload)
-	switch {
-	case op == ws.OpText && text == "2probe":
-		e := newEncoder(serverFrames)
-		e.packet(Pong, []byte("probe"), nil, nil)
-		t.write(e)
-		if !t.probed {
-			t.probed = true
-			s.polling.noop = time.AfterFunc(noopDelay, s.onNoop)
-		}
-	case op == ws.OpText && len(text) > 0 && text[0] == byte(Upgrade) && s.state.get() != stateClosed:
-		s.upgradeLocked()
-	default:
-		t.end(0)
-		s.dropProbeLocked()
-		return errStop
-	}
-	return nil
-}
-
-// upgradeLocked makes the probing WebSocket the transport. The client sent its UPGRADE packet after
-// its last poll had been answered, so all that was sent by polling has arrived.
-func (s *Socket) upgradeLocked() {
-	t := s.probe
-	t.timer.Stop()
-	s.probe = nil
-	s.ws, t.current = t, true
-	s.blocked = false
-	s.pingBehind = 0 // a ping that was polled is behind nothing here
-	s.furtherQueue = false
-	if s.paused {
-		t.stream.Pause()
-	}
-	s.endPollingLocked()
-	s.h.Upgraded()
-	if s.opts.ConfirmByPong {
-		s.pingProvenLocked()
-	} else {
-		s.h.Confirm(s.h.Mark())
-	}
-	if s.pingQueued { // no poll took it
-		s.pingNowLocked()
-	}
-	s.flushLocked()
-}
-
-func (s *Socket) dropProbeLocked() {
-	if s.probe == nil {
-		return
-	}
-	s.probe.timer.Stop()
-	s.probe = nil
-	s.stopNoopLocked()
-}
-
-// shutdown ends the stream behind what was written, without a Close frame; socket.mu is held.
-func (t *wsTransport) shutdown() {
-	if t.ended {
-		return
-	}
-	t.ended = true
-	t.stream.Shutdown(lingerTimeout)
-}
-
-// end closes the WebSocket in order, with a close code unless that is 0; socket.mu is held.
-func (t *wsTransport) end(code ws.StatusCode) {
+// close sends a Close frame, with a code unless that is 0, and shuts the stream down; socket.mu is
+// held.
+func (t *wsTransport) close(code ws.StatusCode) {
 	if t.ended {
 		return
 	}
@@ -297,6 +259,15 @@ func (t *wsTransport) end(code ws.StatusCode) {
 	t.shutdown()
 }
 
+// shutdown ends the stream after what was written, without a Close frame; socket.mu is held.
+func (t *wsTransport) shutdown() {
+	if t.ended {
+		return
+	}
+	t.ended = true
+	t.stream.Shutdown(lingerTimeout)
+}
+
 // Drained implements netpoll.Handler.
 func (t *wsTransport) Drained() {
 	s := t.socket
@@ -306,10 +277,10 @@ func (t *wsTransport) Drained() {
 	if s.ws != t {
 		return
 	}
-	if !s.furtherWaits {
-		s.progress = time.Now()
+	if s.output != outputExtraWaits {
+		s.ping.lastSign = time.Now()
 	}
-	s.blocked, s.furtherWaits = false, false
+	s.output.moveLocked(outputWritable)
 	s.flushLocked()
 }
 
@@ -317,48 +288,17 @@ func (t *wsTransport) Drained() {
 func (t *wsTransport) Closed(err error) {
 	s := t.socket
 	t.frames = frameReader{}
-	t.count()
+	t.reserveIncomplete()
 	s.mu.Lock()
 	defer s.unlock()
 	t.ended = true
 	switch {
 	case s.probe == t:
-		s.dropProbeLocked()
+		s.detachProbeLocked()
 	case s.ws != t:
 	case errors.Is(err, io.EOF):
 		s.closeLocked(TransportClose)
 	default:
 		s.closeLocked(TransportError)
-	}
-}
-
-// ServeProbe takes a WebSocket which the client opened with this Socket's sid, to upgrade to it. Its arguments are those of
-// StartWebSocket. A second one is closed, and the first is not touched.
-func (s *Socket) ServeProbe(conn net.Conn, initial, answer []byte) {
-	t := newWSTransport(s, conn)
-	t.written = int64(len(answer))
-	t.stream.Write(answer)
-	s.beginProbe(t)
-	t.stream.Start(initial)
-}
-
-func (s *Socket) beginProbe(t *wsTransport) {
-	s.mu.Lock()
-	defer s.unlock()
-	if s.state.get() != stateOpen || s.ws != nil || s.probe != nil || !s.opts.Upgrades {
-		t.end(0)
-		return
-	}
-	s.probe = t
-	t.timer = time.AfterFunc(s.opts.UpgradeTimeout, func() { s.onUpgradeTimeout(t) })
-}
-
-func (s *Socket) onUpgradeTimeout(t *wsTransport) {
-	defer s.contain()
-	s.mu.Lock()
-	defer s.unlock()
-	if s.probe == t {
-		t.end(0)
-		s.dropProbeLocked()
 	}
 }

@@ -17,8 +17,8 @@ func TestWebSocketMessages(t *testing.T) {
 	s, h, p := openLoopback(t, testOptions)
 	p.send(t, "4hello", "4", "4€")
 	p.sendFrame(t, ws.OpBinary, []byte{1, 2, 3})
-	p.send(t, "bBAU=")         // of a client with forceBase64
-	p.send(t, "0{}", "5", "6") // ignored, as engine.io does
+	p.send(t, "bBAU=")         // from a client with forceBase64
+	p.send(t, "0{}", "5", "6") // ignored, as in the reference server
 	p.send(t, "4last")
 	h.await(t, "message 4last")
 	want := []string{"message 4hello", "message 4", "message 4€", "message b010203", "message b0405", "message 4last"}
@@ -44,7 +44,7 @@ func TestWebSocketInitialBytes(t *testing.T) {
 	h.await(t, "message 4b")
 }
 
-// The end of a WebSocket: what the client does, what it gets, and what the handler is told.
+// For each way in which a WebSocket ends: what the client receives, and what the Handler is told.
 func TestWebSocketEnds(t *testing.T) {
 	closeFrame := func(code ws.StatusCode, reason string) func(t *testing.T, p *wsPeer) {
 		return func(t *testing.T, p *wsPeer) { p.sendFrame(t, ws.OpClose, ws.NewCloseFrameBody(code, reason)) }
@@ -115,7 +115,7 @@ func TestWebSocketReset(t *testing.T) {
 	h.await(t, "closed: transport error")
 }
 
-// All that a client sent before it ended the connection has been flushed when the handler hears of the end.
+// Everything that a client sent before it ended the connection is flushed before Closed.
 func TestFlushComesBeforeTheEnd(t *testing.T) {
 	for _, end := range []rawFrame{fromClient(ws.OpText, "1"), fromClient(ws.OpClose, ""), fromClient(ws.OpText, "?")} {
 		_, h, p := openLoopback(t, testOptions)
@@ -139,7 +139,7 @@ func TestDataAfterClose(t *testing.T) {
 	}
 }
 
-// A client that answers our CLOSE, or goes on for a while, disturbs nobody.
+// A client may answer our Close frame, or continue to send for a while.
 func TestDataAfterOurClose(t *testing.T) {
 	s, h, p := openLoopback(t, testOptions)
 	s.Close()
@@ -162,7 +162,7 @@ func TestWebSocketPings(t *testing.T) {
 	p.want(t, "pong:x")
 }
 
-// A client that is slow to take data still has its pings answered, though a flood of them is not.
+// A slow client still gets its pings answered, but a flood of them is not.
 func TestWebSocketPingsBehindData(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newFakeHandler()
@@ -212,7 +212,7 @@ func TestCloseWebSocket(t *testing.T) {
 	})
 }
 
-// A Handler may hold packets back until others are confirmed; a Socket that closes still delivers them.
+// A Handler may hold packets back until others are confirmed. Close still delivers them.
 func TestCloseDeliversWhatIsHeldBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h, p := openPipe(t, testOptions)
@@ -248,7 +248,7 @@ func TestCloseDoesNotWaitForever(t *testing.T) {
 	})
 }
 
-// A pong moves the timer of a Socket's heartbeat, not the one that bounds its end.
+// While the Socket closes, a pong does not move the timer that limits the end.
 func TestPongWhileClosing(t *testing.T) {
 	opts := testOptions
 	opts.PingInterval = time.Second
@@ -270,7 +270,7 @@ func TestPongWhileClosing(t *testing.T) {
 	})
 }
 
-// Frames that arrive together with the last wanted one, or in parts, spoil nothing while the Socket closes.
+// While the Socket closes, frames may follow the last wanted one, whole or in parts.
 func TestPartialFramesWhileClosing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h, p := openPipe(t, testOptions)
@@ -346,7 +346,7 @@ func TestPauseWebSocket(t *testing.T) {
 		}
 	}
 	p.send(t, "4pause", "4with it")
-	h.await(t, "message 4with it") // what was read already
+	h.await(t, "message 4with it") // read before the pause
 	p.send(t, "4later")
 	p.sendFrame(t, ws.OpPing, nil)
 	select {
@@ -359,14 +359,14 @@ func TestPauseWebSocket(t *testing.T) {
 	h.await(t, "message 4later")
 }
 
-// Whatever the kernel does not take stays with the handler, and comes in order when the client reads.
+// What the kernel does not take stays with the Handler, and arrives in order once the client reads.
 func TestSlowReader(t *testing.T) {
 	h := newFakeHandler()
 	s := NewSocket("sid", testOptions, h)
 	ours, theirs := loopback(t)
 	p := newLazyPeer(theirs)
 	defer close(p.gate)
-	defer theirs.Close() // first
+	defer theirs.Close() // must be first
 	s.StartWebSocket(ours, nil, nil, testHandshake)
 	t.Cleanup(s.Abort)
 
@@ -377,7 +377,7 @@ func TestSlowReader(t *testing.T) {
 		s.Wake()
 	}
 	s.mu.Lock()
-	blocked, queued := s.blocked, s.ws.stream.Queued()
+	blocked, queued := s.output == outputBlocked, s.ws.stream.Queued()
 	s.mu.Unlock()
 	if !blocked || queued > 4*batchBytes {
 		t.Fatalf("blocked = %v with %d bytes in the stream's queue", blocked, queued)
@@ -408,18 +408,18 @@ func TestSlowReader(t *testing.T) {
 				t.Fatalf("message %d is %.20q", next, f)
 			}
 			next++
-		case <-time.After(patience):
+		case <-time.After(testTimeout):
 			t.Fatalf("%d messages came", next)
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.blocked {
+	if s.output != outputWritable {
 		t.Error("still blocked when all has been taken")
 	}
 }
 
-// Many goroutines use one Socket; whatever they do, it ends once.
+// Many goroutines may use one Socket; Closed is called once.
 func TestConcurrentUse(t *testing.T) {
 	for i := range 20 {
 		h := newFakeHandler()

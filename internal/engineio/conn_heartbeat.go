@@ -1,0 +1,143 @@
+package engineio
+
+import "time"
+
+// ponger is the state of a Conn's heartbeat. It is guarded by the Conn's mu.
+type ponger struct {
+	timer    *time.Timer // fires when the server has been silent for too long; nil before Start
+	lastPing time.Time   // or when reading was resumed
+	lastPong time.Time   // the server's next ping is due an interval later
+
+	// While reading is paused, a ping may wait behind unread data. Its pong is sent early, when the
+	// ping must be due. When the ping is read, it gets no second one.
+	earlyTimer  *time.Timer
+	sentEarly   int  // pongs sent before their pings were read
+	mayBeUnread bool // reading has been paused since lastPong
+
+	// What the server had taken when the timer last fired with bytes queued and reading paused; or
+	// unknown.
+	takenAtCheck int64
+}
+
+// silence is how long a live server can go without a ping.
+func (c *Conn) silence() time.Duration {
+	return c.handshake.interval() + c.handshake.timeout()
+}
+
+func (c *Conn) startHeartbeatLocked() {
+	c.pongs.lastPing = time.Now()
+	c.pongs.takenAtCheck = unknown
+	c.pongs.timer = c.afterFunc(c.silence(), (*Conn).onSilenceLocked)
+}
+
+// stopHeartbeatLocked reports whether the heartbeat was started.
+func (c *Conn) stopHeartbeatLocked() (started bool) {
+	if c.pongs.earlyTimer != nil {
+		c.pongs.earlyTimer.Stop()
+	}
+	if c.pongs.timer == nil {
+		return false
+	}
+	c.pongs.timer.Stop()
+	return true
+}
+
+func (c *Conn) resumeHeartbeatLocked() { c.pongs.lastPing = time.Now() }
+
+// armEarlyPongLocked schedules a pong for the ping that must be unread by then.
+func (c *Conn) armEarlyPongLocked() {
+	due := max(0, time.Until(c.pongs.lastPong.Add(c.handshake.interval()+c.pongMargin())))
+	if c.pongs.earlyTimer == nil {
+		c.pongs.earlyTimer = c.afterFunc(due, (*Conn).onEarlyPongLocked)
+	} else {
+		c.pongs.earlyTimer.Reset(due)
+	}
+}
+
+// pongMargin is how long after a ping is due its pong is sent early. By then the server has sent
+// the ping, even if it is a little late.
+func (c *Conn) pongMargin() time.Duration { return c.handshake.timeout() / 4 }
+
+func (c *Conn) onEarlyPongLocked() {
+	p := &c.pongs
+	if c.state.ended() || !p.mayBeUnread {
+		return
+	}
+	if time.Until(p.lastPong.Add(c.handshake.interval())) <= 0 {
+		p.sentEarly++
+		c.sendPongLocked()
+		p.mayBeUnread = c.readPaused
+	}
+	if p.mayBeUnread {
+		c.armEarlyPongLocked()
+	}
+}
+
+// onPing answers a ping, unless its pong was sent early.
+func (c *Conn) onPing() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := &c.pongs
+	p.lastPing = time.Now()
+	if p.sentEarly > 0 {
+		p.sentEarly--
+		return
+	}
+	c.sendPongLocked()
+	p.mayBeUnread = c.readPaused
+}
+
+func (c *Conn) sendPongLocked() {
+	if c.state.ended() {
+		return
+	}
+	c.pongs.lastPong = time.Now()
+	if c.ws == nil {
+		c.poll.queue(appendPacket(nil, Pong, nil), c.maxPost())
+		c.startPostLocked()
+		return
+	}
+	c.encoderLocked().packet(Pong, nil, nil, nil)
+	c.flushLocked()
+}
+
+// onSilenceLocked closes the Conn if the server must be dead. Otherwise it arms the timer again.
+func (c *Conn) onSilenceLocked() {
+	if c.state.ended() {
+		return
+	}
+	left := c.silence() - time.Since(c.pongs.lastPing)
+	stuck := c.outputStuckLocked()
+	if c.readPaused { // pings may be there, unread
+		left = c.silence()
+	}
+	if stuck || left <= 0 {
+		c.endLocked(ErrSilent, (*wsLink).close)
+		return
+	}
+	c.pongs.timer.Reset(left)
+}
+
+// outputStuckLocked reports whether the server has taken nothing since the last call, though bytes
+// were queued. It is the only sign of a dead server while reading is paused, and false otherwise.
+func (c *Conn) outputStuckLocked() bool {
+	before := c.pongs.takenAtCheck
+	c.pongs.takenAtCheck = unknown
+	if !c.readPaused {
+		return false
+	}
+	queued, taken := c.progressLocked()
+	if queued == 0 {
+		return false
+	}
+	c.pongs.takenAtCheck = taken
+	return taken == before
+}
+
+// progressLocked returns how many bytes wait for the server, and how many it has taken so far.
+func (c *Conn) progressLocked() (queued int, taken int64) {
+	if c.ws != nil {
+		return c.ws.stream.Queued(), c.ws.stream.Delivered()
+	}
+	return c.poll.bytes, c.poll.taken
+}

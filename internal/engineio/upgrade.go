@@ -1,0 +1,102 @@
+package engineio
+
+import (
+	"net"
+
+	"github.com/gobwas/ws"
+)
+
+// ServeProbe takes a WebSocket that the client opened with this Socket's sid, to upgrade to it. It
+// implements the server side of Engine.IO protocol v4, "Upgrade". Its arguments are those of
+// StartWebSocket. If one is probing already, the second is closed and the first continues.
+func (s *Socket) ServeProbe(conn net.Conn, initial, answer []byte) {
+	t := newWSTransport(s, conn)
+	t.written = int64(len(answer))
+	t.stream.Write(answer)
+	s.beginProbe(t)
+	t.stream.Start(initial)
+}
+
+func (s *Socket) beginProbe(t *wsTransport) {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.state.get() != stateOpen || s.ws != nil || s.probe != nil || !s.opts.Upgrades {
+		t.close(0)
+		return
+	}
+	s.probe = t
+	t.timer = s.afterFunc(s.opts.UpgradeTimeout, func(s *Socket) { s.onUpgradeTimeoutLocked(t) })
+}
+
+func (s *Socket) onUpgradeTimeoutLocked(t *wsTransport) {
+	if s.probe == t {
+		t.close(0)
+		s.detachProbeLocked()
+	}
+}
+
+// probeMessage handles a message on a WebSocket that is not the transport (yet).
+func (t *wsTransport) probeMessage(op ws.OpCode, payload []byte) error {
+	s := t.socket
+	s.mu.Lock()
+	defer s.unlock()
+	if s.probe != t {
+		return errStop
+	}
+	text := string(payload)
+	switch {
+	case op == ws.OpText && text == "2probe":
+		e := newEncoder(serverFrames)
+		e.packet(Pong, []byte("probe"), nil, nil)
+		t.write(e)
+		if t.role.move(roleAnswered) {
+			s.polling.noopTimer = s.afterFunc(noopDelay, (*Socket).onNoopLocked)
+		}
+	case op == ws.OpText && len(text) > 0 && text[0] == byte(Upgrade) && !s.state.ended():
+		s.upgradeLocked()
+	default:
+		t.close(0)
+		s.detachProbeLocked()
+		return errStop
+	}
+	return nil
+}
+
+// upgradeLocked makes the probing WebSocket the transport. The client sends UPGRADE after its last
+// poll was answered, so everything sent by polling has arrived.
+func (s *Socket) upgradeLocked() {
+	t := s.probe
+	t.timer.Stop()
+	s.probe = nil
+	s.ws = t
+	t.role.move(roleTransport)
+	s.output.moveLocked(outputWritable)
+	s.ping.bytesAhead = 0 // a ping sent by polling is behind nothing here
+	if s.ping.state == pingExtraQueued {
+		s.ping.moveLocked(pingSent)
+	}
+	if s.readPaused {
+		t.stream.Pause()
+	}
+	s.endPollingLocked()
+	s.h.Upgraded()
+	if s.opts.ConfirmByPong {
+		s.answerArrivedLocked()
+	} else {
+		s.h.Confirm(s.h.Mark())
+	}
+	if s.ping.state == pingQueued { // no poll took it
+		s.pingNowLocked()
+	}
+	s.flushLocked()
+}
+
+// detachProbeLocked ends the upgrade without its WebSocket; polling continues.
+func (s *Socket) detachProbeLocked() {
+	if s.probe == nil {
+		return
+	}
+	s.probe.timer.Stop()
+	s.probe = nil
+	s.stopNoopLocked()
+}
