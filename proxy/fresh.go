@@ -83,6 +83,7 @@ func (c *client) repliesUpgraded() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	o := &c.sender
+	o.upgraded = true
 	for i := range c.fresh {
 		if c.fresh[i].watch == 0 {
 			c.fresh[i].upgraded = o.watch + 1

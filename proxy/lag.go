@@ -7,10 +7,11 @@ import (
 )
 
 const (
-	// lagTime is how long what was confirmed is kept all the same, and lagBytes how much: less than half of the window while
-	// memory is scarce.
-	lagTime  = takeoverGrace
-	lagBytes = 7 << 10
+	// lagTime is how long what was confirmed is kept all the same, and lagBytes how much. While memory is scarce it is less than
+	// half of the window.
+	lagTime        = takeoverGrace
+	lagBytes       = 64 << 10
+	scarceLagBytes = 7 << 10
 	// lagOverhead is about what a packet takes beside its bytes.
 	lagOverhead = 64
 )
@@ -18,7 +19,7 @@ const (
 // A client whose decoder fails gives up its connection. But socket.io-client 4.6 leaves it open and goes on polling, and a
 // later one that is about to upgrade polls until it has. So a poll may confirm what the client has not handled. What a poll
 // confirms therefore stays in its session's log for lagTime: a client that closes its connection, or opens another one,
-// says by its offset what it has handled. Over WebSocket only pongs confirm, which are rare.
+// says by its offset what it has handled. The change to WebSocket confirms no better. After it only pongs confirm, which are rare.
 
 // lagged is what a client has confirmed, and its session does not know yet.
 type lagged struct {
@@ -32,7 +33,8 @@ type lagged struct {
 func (c *client) confirm(w *written, packets uint64) {
 	o := &c.sender
 	size := w.bytes + int(packets)*lagOverhead
-	if c.websocket.Load() || c.parkOnDisconnect || !c.recoverable || size > min(lagBytes, o.window/4) {
+	limit := c.lagLimit()
+	if c.websocket.Load() && !o.upgraded || c.parkOnDisconnect || !c.recoverable || size > limit {
 		o.releaseLagged(0)
 		w.cur.Confirm(w.last)
 		return
@@ -42,7 +44,15 @@ func (c *client) confirm(w *written, packets uint64) {
 	}
 	o.lagged = append(o.lagged, lagged{w.cur, w.last, size, time.Now()})
 	o.laggedBytes += size
-	o.releaseLagged(min(lagBytes, o.window/4))
+	o.releaseLagged(limit)
+}
+
+// lagLimit is how many bytes may lag.
+func (c *client) lagLimit() int {
+	if c.srv.budget.Exceeded() {
+		return scarceLagBytes
+	}
+	return min(lagBytes, c.sender.window/4)
 }
 
 // releaseAfter arms the timer that confirms what lags; c.mu is held.
@@ -61,7 +71,7 @@ func (c *client) onLagTimer() {
 	if c.closed {
 		return // settleLagged decides
 	}
-	c.sender.releaseLagged(lagBytes)
+	c.sender.releaseLagged(c.lagLimit())
 	if left := c.sender.lagged; len(left) > 0 {
 		c.releaseAfter(max(lagTime-time.Since(left[0].time), time.Millisecond))
 	}

@@ -64,10 +64,12 @@ type sender struct {
 	lagged      []lagged // oldest first
 	laggedBytes int
 	lagTimer    *time.Timer // usually nil
+	upgraded    bool        // the client just moved to WebSocket, which confirms what it polled
 
 	watch     uint64   // number of the latest Encoder.Watch
 	watchNext bool     // the next Fill begins with one
 	trials    []*trial // of resumed sessions, until all have ended; usually nil
+	byPong    bool     // there was a trial: only pongs confirm
 	held      []item   // to be sent after the trials
 }
 
@@ -173,7 +175,7 @@ func (c *client) Fill(e *engineio.Encoder, maxBytes int) engineio.FillResult {
 	}
 	if len(o.trials) > 0 && !c.fillTrial() {
 		o.enc = nil
-		return engineio.FillResult{Confirm: c.wantsConfirm()}
+		return engineio.FillResult{Confirm: c.wantsConfirm(), ByPong: true}
 	}
 	for o.head < len(o.pending) && e.Len() < maxBytes && !o.full() {
 		it := &o.pending[o.head]
@@ -204,7 +206,7 @@ func (c *client) Fill(e *engineio.Encoder, maxBytes int) engineio.FillResult {
 	if o.replayed > 0 {
 		c.srv.metrics.ReplayedPackets.Add(float64(o.replayed))
 	}
-	return engineio.FillResult{More: o.waits(), Confirm: c.wantsConfirm(), ConfirmLater: o.asked}
+	return engineio.FillResult{More: o.waits(), Confirm: c.wantsConfirm(), ConfirmLater: o.asked, ByPong: o.byPong}
 }
 
 // Unconfirmed implements engineio.Handler. Events that ask for an acknowledgement have no offset.
@@ -237,7 +239,7 @@ func (c *client) holdsLink() bool {
 func (c *client) Pending() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.sender.waits() || c.parkOnDisconnect && c.wantsConfirm()
+	return c.sender.waits() || (c.parkOnDisconnect || c.sender.byPong) && c.wantsConfirm()
 }
 
 // waits reports whether something can be sent now.
@@ -367,6 +369,7 @@ func (c *client) Confirm(mark uint64) {
 		arrived += w.bytes
 		n++
 	}
+	o.upgraded = false
 	o.bytes -= arrived
 	o.written = slices.Delete(o.written, 0, n) // clears the tail, so that no cursor keeps a session alive
 	o.confirmed = max(o.confirmed, mark)

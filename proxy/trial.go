@@ -64,6 +64,7 @@ const (
 // replies to its CONNECTs, and tells of it with the next ones. Guarded by the client's mu.
 type trial struct {
 	*session.Trial
+	sessions  int // that the client has when all siblings are back
 	cur       *session.Cursor
 	phase     trialPhase
 	unit      int    // of Units, or decoy
@@ -80,6 +81,9 @@ type trial struct {
 const decoy = -1
 
 var decoyPacket = []byte("2" + trialNamespace + `,["decoy"]`)
+
+// onlyWaits reports whether nothing is to be tried out: the siblings' trials come first.
+func (t *trial) onlyWaits() bool { return len(t.Units) == 0 && !t.Resync }
 
 // current is the unit that is being tried; nil for the decoy.
 func (t *trial) current() []uint64 {
@@ -115,7 +119,16 @@ func (c *client) startTrial(cur *session.Cursor, t *session.Trial) {
 			}
 		}
 	}
-	o.trials = append(o.trials, &trial{Trial: t, cur: cur, started: time.Now(), since: time.Now()})
+	o.byPong = true
+	o.trials = slices.DeleteFunc(o.trials, func(t *trial) bool { // this one holds everything back now
+		if t.onlyWaits() {
+			t.stop()
+			t.phase = over
+			return true
+		}
+		return false
+	})
+	o.trials = append(o.trials, &trial{Trial: t, cur: cur, sessions: len(c.sessions.all()) + t.Siblings, started: time.Now(), since: time.Now()})
 }
 
 // trial is the one that is under way, or nil.
@@ -214,7 +227,9 @@ func (c *client) trialSettled() {
 	}
 	t.upTo = o.count
 	c.enter(t, confirming, confirmPatience)
-	c.trialConfirmed()
+	if o.confirmed >= t.upTo {
+		c.trialArrived(t)
+	}
 }
 
 // trialConfirmed goes on if what a trial waits for has arrived; c.mu is held.
@@ -227,7 +242,14 @@ func (c *client) trialConfirmed() {
 	if took := time.Since(t.since); t.roundTrip == 0 || took < t.roundTrip {
 		t.roundTrip = took
 	}
+	c.trialArrived(t)
+}
+
+// trialArrived goes on after what a trial waited for; c.mu is held.
+func (c *client) trialArrived(t *trial) {
 	switch {
+	case t.phase == confirming && c.sender.head < len(c.sender.pending):
+		t.phase = settling // the replies to further CONNECTs are to arrive, too
 	case t.phase == flying && t.Hold && t.unit != decoy:
 		c.enter(t, holding, takeoverGrace)
 	case t.phase == flying:
@@ -238,8 +260,12 @@ func (c *client) trialConfirmed() {
 			defer c.recoverPanic()
 			c.abort(reason.TransportClose)
 		})
+	case t.onlyWaits() && !c.awaitsSiblings(t):
+		c.endTrial(t)
 	case c.websocket.Load() && !c.awaitsSiblings(t):
 		c.pauseTrial(t)
+	case t.onlyWaits():
+		c.enter(t, upgrading, upgradeGrace/10)
 	default:
 		c.enter(t, upgrading, upgradeGrace)
 	}
@@ -285,6 +311,8 @@ func (c *client) trialTimeout(t *trial, p trialPhase) {
 	c.mu.Lock()
 	switch {
 	case c.closed || t.phase != p:
+	case p == upgrading && t.onlyWaits():
+		c.endTrial(t)
 	case p == upgrading && (c.sender.head < len(c.sender.pending) || c.sender.confirmed < c.sender.count):
 		t.phase = settling // the replies to further CONNECTs are to arrive, too
 		c.trialSettled()
@@ -306,7 +334,7 @@ func (c *client) trialTimeout(t *trial, p trialPhase) {
 
 // awaitsSiblings reports whether the client has other sessions to resume; c.mu is held.
 func (c *client) awaitsSiblings(t *trial) bool {
-	return len(c.sessions.all()) <= t.Siblings && time.Since(t.started) < upgradePatience
+	return len(c.sessions.all()) < t.sessions && time.Since(t.started) < upgradePatience
 }
 
 // awaitUpgrade waits on for an upgrade that has begun, or for further CONNECTs, if that may take longer.
@@ -316,7 +344,7 @@ func (c *client) awaitUpgrade(t *trial, probing bool) bool {
 	switch {
 	case c.closed || t.phase != upgrading || time.Since(t.since) > upgradePatience:
 		return false
-	case !c.awaitsSiblings(t) && (!probing || c.websocket.Load()):
+	case !c.awaitsSiblings(t) && (t.onlyWaits() || !probing || c.websocket.Load()):
 		return false
 	}
 	t.timer.Reset(upgradeGrace / 10)

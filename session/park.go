@@ -19,10 +19,11 @@ type parking struct {
 	ending     Ending            // of the client's connection
 	disconnect *ClientDisconnect // nil unless the client disconnected
 	expires    time.Time
+	inFlight   int // how many had packets in flight, including those resumed since
 }
 
-// inFlight counts the other sessions that had packets in flight when they were parked with s.
-func (p *parking) inFlight(s *Session) (n int) {
+// siblingsInFlight counts the other sessions that had packets in flight and are still parked with s.
+func (p *parking) siblingsInFlight(s *Session) (n int) {
 	for _, o := range p.sessions {
 		if o != s && o.inFlight {
 			n++
@@ -114,7 +115,11 @@ func (r *Registry) parkLocked(c *Cursor, d time.Duration, p *parking) closedSess
 		return r.closeBothLocked(s, reason.Expired)
 	}
 	s.parkedAt, s.parking = time.Now(), p
-	s.disconnect, s.sentWhenParked, s.inFlight = p.disconnect, c.sent, c.sent > s.log.Trimmed()
+	s.disconnect, s.sentWhenParked, s.inFlight = p.disconnect, c.sent, s.sent > s.log.Trimmed()
+	s.suspicion = unknown
+	if s.inFlight {
+		p.inFlight++
+	}
 	r.moveLocked(s, Parked)
 	s.updateReadPauseLocked()
 	s.upstream.SessionParked(s, p.why, d)

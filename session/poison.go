@@ -1,6 +1,7 @@
 package session
 
 import (
+	"math"
 	"slices"
 
 	"github.com/holdfast/holdfast/buffer"
@@ -74,15 +75,15 @@ type reads struct {
 }
 
 // Trial is a sequence of units to try on a client. It is sent each unit after it confirmed the one
-// before.
+// before. Without Units and Resync, the session only waits for the trials of its siblings.
 type Trial struct {
 	// Units are sequence numbers of packets, for Cursor.Sample.
 	Units [][]uint64
 	// Resync says to close the connection once the CONNECT reply is confirmed. With the reply the
 	// client handles events that it had put aside, and only its next CONNECT tells which.
 	Resync bool
-	// Siblings is how many other sessions of the client had packets in flight. It may have put
-	// events of theirs aside too, so it must receive the replies to their CONNECTs first.
+	// Siblings is how many other sessions of the client are still parked, with packets in flight. It
+	// may have put events of theirs aside too, so it must receive the replies to their CONNECTs first.
 	Siblings int
 	// Hold says that this client may confirm what it cannot decode, because its connection survives
 	// the error. Wait after each unit to see whether it opens another one.
@@ -133,6 +134,66 @@ func (s *Session) examineLocked(from uint64) *Trial {
 	return t
 }
 
+// suspicion is what the Judge says about the packets that were in flight when a session was parked.
+type suspicion uint8
+
+const (
+	unknown suspicion = iota // it was not asked yet
+	harmless
+	suspicious
+)
+
+// suspiciousBeside reports whether a packet in flight in a parked sibling of s may be poison. The
+// client may then have put events of s aside as well. The registry's lock is held.
+func (p *parking) suspiciousBeside(s *Session) bool {
+	if p == nil || !s.inFlight {
+		return false
+	}
+	for _, o := range p.sessions {
+		if o == s || !o.inFlight {
+			continue
+		}
+		if o.suspicion == unknown {
+			o.suspicion = o.suspect()
+		}
+		if o.suspicion == suspicious {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Session) suspect() suspicion {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.suspiciousLocked(s.sent, judgedBytes) {
+		return suspicious
+	}
+	return harmless
+}
+
+// suspiciousLocked reports whether the Judge finds a packet up to a number not Fine. It looks at
+// this many bytes at most.
+func (s *Session) suspiciousLocked(to uint64, bytes int) bool {
+	l := s.registry.limits()
+	if l.Judge == nil {
+		return false
+	}
+	for i := s.log.Trimmed() + 1; i <= min(to, s.log.Last()); i++ {
+		p := s.log.At(i)
+		if p.Kind() == buffer.Dropped {
+			continue
+		}
+		if bytes -= len(p.Data()); bytes < 0 {
+			return false
+		}
+		if l.Judge(p.Data()) != Fine {
+			return true
+		}
+	}
+	return false
+}
+
 // advanceLocked ends the search if the client has received the suspects.
 func (s *Session) advanceLocked(from uint64) {
 	if d := s.doubt; d != nil {
@@ -150,7 +211,7 @@ func (s *Session) strikeLocked(from, to uint64, ending Ending) {
 		s.doubt = &doubt{from: from, to: to, end: to, strikes: 1, ending: ending}
 		return
 	}
-	d.from, d.to = max(d.from, from), min(d.to, to)
+	d.from, d.to, d.end = max(d.from, from), min(d.to, to), max(d.end, to)
 	d.strikes++
 	d.ending = ending
 }
@@ -176,12 +237,13 @@ func (s *Session) judgeLocked(from uint64) (doubtful []uint64, resync bool) {
 		case Undecodable:
 			if s.doubt != nil {
 				s.doubt.strikes = 0 // they were against this one
-				resync = resync || withOffset
+				resync = resync || withOffset || s.parking.inFlight > 1
 			}
 			s.dropPoisonLocked(i)
 			continue
 		case Doubtful:
-			if d := s.doubt; d != nil && d.from < i && i <= d.to {
+			// It may stand behind what the earlier strikes were against.
+			if d := s.doubt; d != nil && d.from < i && i <= max(d.to, s.sentWhenParked) {
 				doubtful = append(doubtful, i)
 			}
 		case Fine:
@@ -249,16 +311,7 @@ func (c *Cursor) Suspicious(to uint64) bool {
 	s := c.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := s.registry.limits()
-	if s.cursor != c || l.Judge == nil {
-		return false
-	}
-	for i := s.log.Trimmed() + 1; i <= min(to, c.sent, s.log.Last()); i++ {
-		if p := s.log.At(i); p.Kind() != buffer.Dropped && l.Judge(p.Data()) != Fine {
-			return true
-		}
-	}
-	return false
+	return s.cursor == c && s.suspiciousLocked(min(to, c.sent), math.MaxInt)
 }
 
 // Decoded says that the client decoded all units of a Trial.

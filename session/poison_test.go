@@ -269,3 +269,44 @@ func TestProofMustRepeat(t *testing.T) {
 	equal(t, "received", read(w.mustResumeAs(s, &client{100}), 10).data, []string{"doubtful"})
 	w.finish()
 }
+
+// A client that cannot decode a packet of one session may have put events of another aside.
+func TestSiblingsOfPoisonWait(t *testing.T) {
+	tests := []struct {
+		name   string
+		second string // packet in the session that comes back second
+		first  bool   // whether the other one had packets in flight
+		waits  bool
+	}{
+		{"doubtful", "doubtful", true, true},
+		{"broken", "broken", true, true},
+		{"harmless", "fine", true, false},
+		{"nothing to put aside", "doubtful", false, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, judging(), 10)
+			first, second := w.open("/"), w.open("/chat")
+			if tt.first {
+				w.append(first.s, withOffset("aside"))
+				read(first, 10)
+			}
+			w.append(second.s, withOffset(tt.second))
+			read(second, 10)
+			w.ParkEnded([]*Cursor{first, second}, time.Minute, "test", ClosedByClient)
+
+			owner := &client{2}
+			r := w.Resume(Claim{PID: first.s.PID(), Namespace: "/"}, owner)
+			if got := r.Trial != nil; got != tt.waits {
+				t.Fatalf("the first session is on trial: %v, want %v", got, tt.waits)
+			}
+			if tt.waits && (r.Trial.Siblings != 1 || len(r.Trial.Units) > 0 || r.Trial.Resync) {
+				t.Errorf("trial of the first session: %+v, want one that only waits", *r.Trial)
+			}
+			r = w.Resume(Claim{PID: second.s.PID(), Namespace: "/chat"}, owner)
+			if resync := r.Trial != nil && r.Trial.Resync; resync != (tt.second == "broken") {
+				t.Errorf("trial of the second session: %+v", r.Trial)
+			}
+		})
+	}
+}

@@ -61,6 +61,7 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 	if s.namespace != claim.Namespace {
 		return Resumption{Refused: reason.WrongNamespace}
 	}
+	suspicious := s.parking.suspiciousBeside(s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -74,13 +75,14 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 		return Resumption{Takeover: s.cursor.owner}
 	}
 	changing = s
-	resumption := r.attachLocked(s, &claim, owner)
+	resumption := r.attachLocked(s, &claim, owner, suspicious)
 	changing = nil
 	return resumption
 }
 
-// attachLocked gives a parked session to owner. r.mu and s.mu are held.
-func (r *Registry) attachLocked(s *Session, claim *Claim, owner Owner) Resumption {
+// attachLocked gives a parked session to owner. suspicious says that its client may have been sent
+// poison in another session. r.mu and s.mu are held.
+func (r *Registry) attachLocked(s *Session, claim *Claim, owner Owner, suspicious bool) Resumption {
 	from, refused := s.trimForLocked(claim)
 	if refused != "" {
 		return Resumption{Refused: refused}
@@ -89,8 +91,11 @@ func (r *Registry) attachLocked(s *Session, claim *Claim, owner Owner) Resumptio
 		return Resumption{Refused: reason.ClientDisconnect}
 	}
 	trial := s.examineLocked(from)
+	if trial == nil && suspicious && s.sent > from {
+		trial = &Trial{}
+	}
 	if trial != nil {
-		trial.Siblings = s.parking.inFlight(s)
+		trial.Siblings = s.parking.siblingsInFlight(s)
 	}
 	s.parkedIndex, s.disconnect = nil, nil
 	c := &Cursor{s: s, owner: owner, sent: from, replayTo: s.log.Last()}

@@ -120,9 +120,10 @@ type Session struct {
 	namespace string // immutable
 
 	// Set while parked. Registry.mu guards them.
-	parking  *parking
-	inFlight bool   // its client had not confirmed everything when it was parked
-	ticket   uint64 // in parkedLRU; 0 unless parked
+	parking   *parking
+	inFlight  bool      // not everything that was ever sent was confirmed when it was parked
+	suspicion suspicion // of what was in flight
+	ticket    uint64    // in parkedLRU; 0 unless parked
 }
 
 // PID is the session's private id. It is empty if the session cannot be resumed. It is a

@@ -43,6 +43,9 @@ type FillResult struct {
 	// ConfirmLater asks for such a ping only if the client does not confirm by itself; see
 	// Handler.Unconfirmed.
 	ConfirmLater bool
+	// ByPong makes pongs the only confirmation from now on. A client that waits for its POST before
+	// it closes still polls, but answers no pings.
+	ByPong bool
 }
 
 // Handler supplies and receives a Socket's messages. Its methods must not wait. Message, Flush and

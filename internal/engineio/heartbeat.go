@@ -149,7 +149,7 @@ func (s *Socket) pong() bool {
 		s.armLocked(s.opts.PingInterval)
 	}
 	switch {
-	case s.ws == nil && !s.opts.ConfirmByPong: // the next poll confirms, and is unambiguous
+	case s.ws == nil && !s.onlyPongsConfirm(): // the next poll confirms, and is unambiguous
 	case s.polling.answer.pingUnproven():
 		s.polling.answer.moveLocked(answerPonged)
 	default:
@@ -220,7 +220,7 @@ func (s *Socket) checkConfirmedLocked(now time.Time) {
 	pending, overdue := s.h.Unconfirmed()
 	switch {
 	case !pending:
-	case s.ws == nil && !s.opts.ConfirmByPong: // each poll confirms, and so does the upgrade
+	case s.ws == nil && !s.onlyPongsConfirm(): // each poll confirms, and so does the upgrade
 	case overdue && !s.ping.inFlight() && s.output == outputWritable:
 		s.h.ConfirmPing()
 		s.pingDueLocked(now)

@@ -276,7 +276,7 @@ func (s *Socket) answerPollLocked() {
 	}
 	ps.lastID = ps.waiting.id
 	ps.lastBody = append([]byte(nil), e.buf...)
-	if !s.opts.ConfirmByPong {
+	if !s.onlyPongsConfirm() {
 		ps.mark = s.h.Mark()
 	}
 	ps.answer.moveLocked(answer)
@@ -287,12 +287,13 @@ func (s *Socket) answerPollLocked() {
 // one of them.
 func (s *Socket) fillAnswerLocked(e *Encoder) (pinged bool) {
 	r := s.h.Fill(e, batchBytes)
+	s.byPong = s.byPong || r.ByPong
 	open := s.state.get() == stateOpen
-	if s.opts.ConfirmByPong && r.Confirm && !s.ping.inFlight() && open {
+	if s.onlyPongsConfirm() && r.Confirm && !s.ping.inFlight() && open {
 		s.ping.queueLocked(time.Now())
 		s.h.ConfirmPing()
 	}
-	if s.opts.ConfirmByPong && r.ConfirmLater {
+	if s.onlyPongsConfirm() && r.ConfirmLater {
 		s.confirmLaterLocked()
 	}
 	switch {
@@ -312,7 +313,7 @@ func (s *Socket) answerArrivedLocked() {
 	ponged := s.polling.answer == answerPonged
 	s.polling.answer.moveLocked(answerArrived)
 	switch {
-	case !s.opts.ConfirmByPong:
+	case !s.onlyPongsConfirm():
 		s.h.Confirm(s.polling.mark)
 	case ponged:
 		s.h.Confirm(s.ping.mark)

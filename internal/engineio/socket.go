@@ -113,6 +113,7 @@ type Socket struct {
 	checkAt time.Time // when to call Handler.Unconfirmed; zero if not at all
 
 	watched uint64 // the greatest number in a WebSocket pong
+	byPong  bool   // Fill has returned ByPong
 
 	// Immutable.
 	sid  string
@@ -123,6 +124,9 @@ type Socket struct {
 func NewSocket(sid string, opts Options, h Handler) *Socket {
 	return &Socket{sid: sid, opts: opts, h: h}
 }
+
+// onlyPongsConfirm reports whether polls confirm nothing. s.mu is held.
+func (s *Socket) onlyPongsConfirm() bool { return s.opts.ConfirmByPong || s.byPong }
 
 // SID returns the Engine.IO session id.
 func (s *Socket) SID() string { return s.sid }

@@ -80,7 +80,7 @@ func (s *Socket) upgradeLocked() {
 	}
 	s.endPollingLocked()
 	s.h.Upgraded()
-	if s.opts.ConfirmByPong {
+	if s.onlyPongsConfirm() {
 		s.answerArrivedLocked()
 	} else {
 		s.h.Confirm(s.h.Mark())

@@ -19,7 +19,7 @@ const LANES = [
   { server: "4.0.2", ackEvents: "at-least-once", buffer: { window: "64KiB", max_bytes: "512KiB" } },
 ];
 
-/** With --poison: servers emit packets that clients cannot decode. Events next to one may still come twice, or be lost in a burst. */
+/** With --poison: servers emit packets that clients cannot decode. Events next to several of them may come twice on a bad network. */
 const POISON_LANE = { server: "4.5.4", ackEvents: "at-most-once", buffer: {}, poison: true };
 
 function options() {

@@ -176,6 +176,64 @@ describe("a packet that its client cannot decode", parallel, () => {
     c.main.assertRecovered();
     assert.match(s.hf.log, /packet left out.*acknowledgement/);
   });
+
+  combos("in a namespace that connects later than another: the other loses and doubles nothing", { native: false }, async (t, how) => {
+    const s = await stack(t);
+    const c = s.client(how.version, how.options);
+    const chat = c.of("/chat", (cb) => setTimeout(cb, 60, {}));
+    const { id } = await c.main.connected();
+    const { id: chatId } = await chat.connected();
+    if (how.transport === "default") await c.upgraded();
+    s.app.stream("/", id, 1, 3); // the client puts these aside, and handles them when it is back
+    KINDS.attachments.send(toSocket(s.app.socket(chatId, "/chat")));
+    s.app.stream("/", id, 4, 6);
+    s.app.stream("/chat", chatId, 1, 3);
+    await c.main.stream(1, 6, { timeout: 15000 });
+    await chat.stream(1, 3, { timeout: 15000 });
+    c.main.assertRecovered();
+    chat.assertRecovered();
+    assert.equal(await poisoned(s), 1);
+  });
+
+  // A client of 4.8 closes its connection only when its POST is answered. Until then it polls, and ignores what it gets.
+  for (const kind of ["attachments", "nan"]) {
+    combos(`${kind}: while the client sends without pause`, { native: false, versions: ["4.8.4"] }, async (t, how) => {
+      const s = await stack(t);
+      const c = s.client(how.version, { ...how.options, reconnectionDelay: 300, reconnectionDelayMax: 300 }); // its close comes first
+      const { id } = await c.main.connected();
+      if (how.transport === "default") await c.upgraded();
+      s.relay.delay(20);
+      const sending = setInterval(() => c.main.socket.emit("up", "x".repeat(100)), 5);
+      t.after(() => clearInterval(sending));
+      const to = toSocket(s.app.socket(id));
+      await sleep(100);
+      s.app.stream("/", id, 1, 5);
+      KINDS[kind].send(to);
+      for (let i = 6; i < 60; i++) {
+        s.app.stream("/", id, i, i, () => ["x".repeat(700)]);
+        if (i % 6 === 0) await sleep(20);
+      }
+      s.app.stream("/", id, 60, 60);
+      await c.main.stream(1, 60, { timeout: 40000 });
+      c.main.assertRecovered();
+      if (!KINDS[kind].undecodable) assert.equal(await poisoned(s), 1);
+    });
+  }
+
+  it("while the client upgrades: it polls on, and closes only then", { skip: onlyHoldfast, timeout: 60000 }, async (t) => {
+    const s = await stack(t);
+    s.relay.delay(40);
+    const c = s.client("4.8.4", { transports: ["polling", "websocket"] });
+    const { id } = await c.main.connected();
+    KINDS.attachments.send(toSocket(s.app.socket(id)));
+    for (let i = 1; i <= 20; i++) {
+      s.app.stream("/", id, i, i);
+      await sleep(10);
+    }
+    s.relay.delay(0);
+    await c.main.stream(1, 20, { timeout: 20000 });
+    c.main.assertRecovered();
+  });
 });
 
 describe("a packet that its client can decode is never left out", parallel, () => {
