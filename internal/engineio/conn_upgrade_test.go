@@ -70,8 +70,8 @@ func TestConnUpgradeWithPacketsInFlight(t *testing.T) {
 	p.send(t, "3probe")
 	waiting.answer(http.StatusOK, "4a\x1e4b\x1e2")
 	s.endPolls(t)
-	l.want(t, "4a", "4b")
 	l.awaitThat(t, "the flush, which follows the pong", func() bool { return slices.Contains(l.log, "flush") })
+	l.want(t, "4a", "4b")
 	c.Send([]byte("3"), nil)
 	c.Flush()
 	select {
