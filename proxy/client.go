@@ -21,13 +21,12 @@ import (
 // engineio.Socket.
 type client struct {
 	sock   *engineio.Socket // immutable
-	mu     sync.Mutex       // guards the fields below up to stopDial, unless they say otherwise
+	mu     sync.Mutex       // guards the fields below up to stopDial, unless they say otherwise, and closed
 	sender sender
 
 	srv      *Server                   // immutable
 	sessions snapshot[*session.Cursor] // read without a lock; written with mu held
 
-	closed      bool
 	fresh       []freshReply                   // CONNECT replies that may not have arrived; usually nil
 	closing     *time.Timer                    // set by closeAfterLocked; usually nil
 	primary     *link                          // nil while it needs none
@@ -37,12 +36,13 @@ type client struct {
 	receiver receiver // guarded by the Socket's input lock
 
 	partialBytes atomic.Int64 // bytes of receiver.partial that Server.incomplete counts
-	websocket    atomic.Bool
-	pauses       pauses       // why its input is not read
 	connectDelay atomic.Int64 // nanoseconds from its handshake to its first CONNECT; 0 before that
-	panicked     atomic.Bool  // a panic ended it
+	done         event        // fires when the client is gone and its sessions are parked
+	pauses       pauses       // why its input is not read
+	websocket    atomic.Bool
+	panicked     atomic.Bool // a panic ended it
 	detached     sync.Once
-	done         event // fires when the client is gone and its sessions are parked
+	closed       bool // guarded by mu
 
 	// Immutable.
 	byWebSocket      bool         // its handshake came over WebSocket

@@ -25,8 +25,8 @@ type pauses struct {
 	// mu guards the fields below. It is held while the input is paused or resumed, to keep these
 	// calls in order. So it comes before a Socket's lock.
 	mu      sync.Mutex
-	counts  [pauseReasons]int
-	reasons int // their sum
+	counts  [pauseReasons]int32
+	reasons int32 // their sum
 }
 
 // pausable is an input that can be paused.
@@ -42,7 +42,7 @@ func (p *pauses) add(input pausable, why pauseReason) { p.change(input, why, 1) 
 func (p *pauses) remove(input pausable, why pauseReason) { p.change(input, why, -1) }
 
 // change is the only function that pauses and resumes a client's input.
-func (p *pauses) change(input pausable, why pauseReason, by int) {
+func (p *pauses) change(input pausable, why pauseReason, by int32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	before := p.reasons

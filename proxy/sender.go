@@ -45,6 +45,9 @@ type sender struct {
 	farewell  bool      // a session was parked by a DISCONNECT since: ask for a confirmation
 	asked     bool      // this Fill wrote an event that asks for an acknowledgement
 	idleMark  bool      // nothing was sent between the last two marks
+	upgraded  bool      // the client just moved to WebSocket, which confirms what it polled
+	watchNext bool      // the next Fill begins with an Encoder.Watch
+	byPong    bool      // there was a trial: only pongs confirm
 
 	// Used by Emit while Fill runs.
 	enc      *engineio.Encoder
@@ -64,13 +67,10 @@ type sender struct {
 	lagged      []lagged // oldest first
 	laggedBytes int
 	lagTimer    *time.Timer // usually nil
-	upgraded    bool        // the client just moved to WebSocket, which confirms what it polled
 
-	watch     uint64   // number of the latest Encoder.Watch
-	watchNext bool     // the next Fill begins with one
-	trials    []*trial // of resumed sessions, until all have ended; usually nil
-	byPong    bool     // there was a trial: only pongs confirm
-	held      []item   // to be sent after the trials
+	watch  uint64   // number of the latest Encoder.Watch
+	trials []*trial // of resumed sessions, until all have ended; usually nil
+	held   []item   // to be sent after the trials
 }
 
 // item is n packets of a session, or one message that belongs to no session.
