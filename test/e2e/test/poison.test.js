@@ -47,7 +47,8 @@ describe("a packet that its client cannot decode", parallel, () => {
       s.app.stream("/", id, 4, 6);
       await c.main.stream(1, 6, { timeout: 15000 });
       const drops = c.main.disconnects.length;
-      assert.ok(drops <= (how.transport === "polling" ? 4 : 3), `${drops} reconnections: ${c.main.disconnects}`);
+      // Two or three on an idle machine. Over polling the proof is a matter of timing, and a busy machine costs attempts.
+      assert.ok(drops <= (how.transport === "polling" ? 6 : 4), `${drops} reconnections: ${c.main.disconnects}`);
       s.app.stream("/", id, 7, 9);
       await c.main.stream(1, 9);
       await never(() => c.main.disconnects.length > drops, "a further drop");
@@ -76,7 +77,7 @@ describe("a packet that its client cannot decode", parallel, () => {
     s.app.stream("/", id, 1, 3);
     await c.main.stream(1, 3, { timeout: 15000 });
     c.main.assertRecovered();
-    assert.ok(c.main.disconnects.length <= 4, `${c.main.disconnects}`);
+    assert.ok(c.main.disconnects.length <= 6, `${c.main.disconnects}`);
     assert.equal(await poisoned(s), 1);
   });
 
