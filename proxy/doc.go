@@ -35,6 +35,7 @@
 // Links:
 //
 //   - link.go passes the server's packets to the sessions' logs, and wakes clients.
+//   - linkend.go closes unused links, and ends the sessions of a link that ended.
 //   - notify.go tells the server that a client is away or back, if that is configured.
 //
 // Both:

@@ -7,21 +7,22 @@ import (
 )
 
 const (
-	// lagTime is how long what was confirmed is kept all the same, and lagBytes how much. While memory is scarce it is less than
-	// half of the window.
+	// lagTime is how long confirmed packets stay in the log, and lagBytes how many bytes of them. While memory is
+	// scarce, scarceLagBytes applies, which is less than half of the window.
 	lagTime        = takeoverGrace
 	lagBytes       = 64 << 10
 	scarceLagBytes = 7 << 10
-	// lagOverhead is about what a packet takes beside its bytes.
+	// lagOverhead is the approximate memory of a packet in addition to its bytes.
 	lagOverhead = 64
 )
 
 // A client whose decoder fails gives up its connection. But socket.io-client 4.6 leaves it open and goes on polling, and a
 // later one that is about to upgrade polls until it has. So a poll may confirm what the client has not handled. What a poll
 // confirms therefore stays in its session's log for lagTime: a client that closes its connection, or opens another one,
-// says by its offset what it has handled. The change to WebSocket confirms no better. After it only pongs confirm, which are rare.
+// says by its offset what it has handled. The same
+// holds for the upgrade. Over WebSocket only pongs confirm, which are rare.
 
-// lagged is what a client has confirmed, and its session does not know yet.
+// lagged is a confirmation that the session has not been told of yet.
 type lagged struct {
 	cur  *session.Cursor
 	last uint64

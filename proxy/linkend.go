@@ -1,0 +1,142 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/reason"
+	"github.com/holdfast/holdfast/session"
+)
+
+// release says that the link is no longer c's primary link. gone says that c is closed, so the link
+// stops waiting for CONNECT replies after lateReply.
+func (l *link) release(c *client, gone bool) {
+	l.mu.Lock()
+	if l.client == c {
+		l.client = nil
+	}
+	if gone && len(l.pending) > 0 && !l.gone && !l.ended {
+		time.AfterFunc(lateReply, l.giveUpReplies)
+	} else {
+		l.gone = l.gone || gone
+	}
+	l.mu.Unlock()
+	l.closeIfUnused()
+}
+
+func (l *link) giveUpReplies() {
+	defer l.recoverPanic()
+	l.mu.Lock()
+	l.gone = true
+	l.mu.Unlock()
+	l.closeIfUnused()
+}
+
+// closeIfUnused closes the link if it is no client's primary link and has no sessions. It reports
+// whether the link is closed.
+func (l *link) closeIfUnused() bool {
+	l.mu.Lock()
+	unused := l.client == nil && l.sessions.empty() && (len(l.pending) == 0 || l.gone)
+	closed, used := l.ended, l.used
+	l.mu.Unlock()
+	switch {
+	case !unused || closed:
+	case used:
+		l.conn.Close()
+	default: // its client resumed. After an outage there are many at once, so leave in the cheap way.
+		l.conn.Abort()
+	}
+	return unused || closed
+}
+
+// Closed implements engineio.ConnHandler. The link's sessions end. Their clients first get what the
+// server sent before, and then see their transports close.
+func (l *link) Closed(err error) {
+	defer l.done.Fire()
+	defer l.srv.removeLink(l)
+	defer l.recoverPanic()
+	l.freePartial()
+	l.Flush() // a batch may have panicked before its Flush
+	left := l.detachAll()
+	l.Drained()
+
+	if !errors.Is(err, engineio.ErrClosed) {
+		l.srv.cache.forget() // another server may be behind the address now
+	}
+	level := slog.LevelDebug
+	if errors.Is(err, engineio.ErrSilent) {
+		level = slog.LevelWarn
+		l.srv.metrics.HeartbeatTimeouts.Upstream.Inc()
+		l.srv.upstream.CloseIdleConnections() // they may be dead as well: keep handshakes off them
+	}
+	if errors.Is(err, engineio.ErrNoMemory) {
+		level = slog.LevelWarn
+	}
+	l.srv.log.Log(context.Background(), level, "link closed", "error", err, "sessions", len(left.sessions))
+	why := reason.UpstreamLost
+	if errors.Is(err, engineio.ErrClosed) && l.srv.draining.Load() { // by closeAll
+		why = reason.Draining
+	}
+	orderly := errors.Is(err, engineio.ErrServerClosed)
+	if errors.Is(err, engineio.ErrTooBig) {
+		left.showTooBig()
+	}
+	for _, s := range left.sessions {
+		l.srv.safely(func() { l.abortSession(s, why, orderly) })
+	}
+	for _, w := range left.waiting { // their CONNECTs get no reply
+		if w.client != nil {
+			w.client.end(orderly)
+		}
+	}
+	if left.primary != nil {
+		left.primary.onPrimaryLost(l, left.needed || len(left.sessions) > 0, orderly)
+	}
+}
+
+// detachedLink is what was on a link when it ended.
+type detachedLink struct {
+	primary  *client // the client whose primary link it was, or nil
+	needed   bool    // the primary client needs the link, even without a session
+	sessions []*session.Session
+	waiting  []connecting // CONNECTs without a reply
+}
+
+// showTooBig makes the clients see that the server rejected a message because of its size.
+func (r *detachedLink) showTooBig() {
+	if r.primary != nil {
+		r.primary.sock.ShowTooBig()
+	}
+	for _, s := range r.sessions {
+		if c := clientOf(s.Attached()); c != nil {
+			c.sock.ShowTooBig()
+		}
+	}
+}
+
+// detachAll marks the link as ended, and takes everything off it.
+func (l *link) detachAll() detachedLink {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended = true
+	r := detachedLink{
+		primary: l.client, needed: len(l.pending) > 0 || l.raw.Load(),
+		sessions: l.sessions.all(), waiting: slices.Collect(maps.Values(l.pending)),
+	}
+	l.sessions.clear()
+	return r
+}
+
+// abortSession ends a session whose link has ended, and its client.
+func (l *link) abortSession(s *session.Session, why reason.Reason, orderly bool) {
+	l.srv.registry.Close(s, why)
+	// Look for the client only now: after Close no other client can resume the session.
+	if c := clientOf(s.Attached()); c != nil {
+		c.end(orderly)
+	}
+}
