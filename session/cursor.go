@@ -8,10 +8,31 @@ type Cursor struct {
 	s     *Session
 	owner Owner
 	// Guarded by s.mu.
-	sent     uint64 // the last packet that Read passed
-	skipTo   uint64 // AckRequested packets up to here may have arrived and are not sent again
-	replayTo uint64 // the last packet that was in the log when the client resumed
-	checked  uint64 // sent, at the last Unanswered
+	sent    uint64  // the last packet that Read passed
+	checked uint64  // sent, at the last Unanswered
+	replay  *replay // nil unless the client resumed
+}
+
+// replay is what a Cursor that resumed does differently.
+type replay struct {
+	to     uint64 // the last packet that was in the log then
+	skipTo uint64 // AckRequested packets up to here may have arrived and are not sent again
+}
+
+// replayTo returns the last packet that was in the log when the client resumed.
+func (c *Cursor) replayTo() uint64 {
+	if c.replay == nil {
+		return 0
+	}
+	return c.replay.to
+}
+
+// skipTo returns up to where AckRequested packets may have arrived and are not sent again.
+func (c *Cursor) skipTo() uint64 {
+	if c.replay == nil {
+		return 0
+	}
+	return c.replay.skipTo
 }
 
 // Session returns the session that the cursor is on.
@@ -56,8 +77,8 @@ func (c *Cursor) Read(n int, e Emitter) (passed int, last uint64, replayDone boo
 	if s.cursor != c {
 		return 0, 0, false
 	}
-	replaying := c.sent < c.replayTo
-	end := s.log.Last()
+	replayTo, skipTo, end := c.replayTo(), c.skipTo(), s.log.Last()
+	replaying := c.sent < replayTo
 	for passed < n && c.sent < end {
 		c.sent++
 		passed++
@@ -65,14 +86,14 @@ func (c *Cursor) Read(n int, e Emitter) (passed int, last uint64, replayDone boo
 			continue // Acknowledged said that the client had it before it resumed
 		}
 		p := s.log.At(c.sent)
-		if p.Kind() == buffer.Dropped || p.Kind() == buffer.AckRequested && c.sent <= c.skipTo {
+		if p.Kind() == buffer.Dropped || p.Kind() == buffer.AckRequested && c.sent <= skipTo {
 			continue
 		}
 		var offset Offset
 		if p.Kind() == buffer.WithOffset {
 			offset = Offset{s.tag, c.sent}
 		}
-		if !e.Emit(p, offset, c.sent <= c.replayTo) {
+		if !e.Emit(p, offset, c.sent <= replayTo) {
 			break
 		}
 	}
@@ -81,7 +102,7 @@ func (c *Cursor) Read(n int, e Emitter) (passed int, last uint64, replayDone boo
 	if s.state == Closed {
 		s.dropSentLocked()
 	}
-	return passed, last, replaying && c.sent >= c.replayTo
+	return passed, last, replaying && c.sent >= replayTo
 }
 
 // Confirm says that the client has received all packets up to seq.
@@ -122,7 +143,7 @@ func (c *Cursor) Unanswered() (pending, overdue bool) {
 	}
 	checked := c.checked
 	c.checked = c.sent
-	for i := max(s.log.Trimmed(), c.skipTo) + 1; i <= c.sent; i++ {
+	for i := max(s.log.Trimmed(), c.skipTo()) + 1; i <= c.sent; i++ {
 		if s.log.At(i).Kind() == buffer.AckRequested {
 			return true, i <= checked
 		}

@@ -3,6 +3,7 @@ package session
 import (
 	"time"
 
+	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
@@ -98,9 +99,9 @@ func (r *Registry) attachLocked(s *Session, claim *Claim, owner Owner, suspiciou
 		trial.Siblings = s.parking.siblingsInFlight(s)
 	}
 	s.parkedIndex, s.disconnect = nil, nil
-	c := &Cursor{s: s, owner: owner, sent: from, replayTo: s.log.Last()}
+	c := &Cursor{s: s, owner: owner, sent: from, replay: &replay{to: s.log.Last()}}
 	if !r.limits().ReplayAckRequested {
-		c.skipTo = s.sent
+		c.replay.skipTo = s.sent
 	}
 	s.cursor, s.owned = c, owner.Handshake()
 	r.moveLocked(s, Live)
@@ -158,7 +159,7 @@ func (s *Session) allowTakeoverLocked(perMinute int) bool {
 	if perMinute <= 0 {
 		return true
 	}
-	now, each := time.Now(), time.Minute/time.Duration(perMinute)
+	now, each := instant.Now(), time.Minute/time.Duration(perMinute)
 	from := s.takeoversUntil
 	if from.Before(now) {
 		from = now

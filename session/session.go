@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
@@ -114,7 +115,7 @@ type Session struct {
 	reads          reads  // what is known of its clients
 	owned          uint64 // the latest handshake of a client that had the session
 	parkedAt       time.Time
-	takeoversUntil time.Time // each takeover moves it on by its share of a minute
+	takeoversUntil instant.Instant // each takeover moves it on by its share of a minute
 	binding        Binding
 
 	namespace string // immutable

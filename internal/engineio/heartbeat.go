@@ -1,6 +1,10 @@
 package engineio
 
-import "time"
+import (
+	"time"
+
+	"github.com/holdfast/holdfast/internal/instant"
+)
 
 // timerSlack is how late a timer may fire, on both sides.
 const timerSlack = 5 * time.Millisecond
@@ -39,13 +43,13 @@ var nextPingStates = [...]uint8{
 // touches its first fields.
 type pinger struct {
 	state     pingState
-	lastSign  time.Time // last sign of life: input, or the kernel took everything that waited
-	lastInput time.Time // when anything but a poll last arrived
-	mark      uint64    // what the pong will confirm
+	lastSign  instant.Instant // last sign of life: input, or the kernel took everything that waited
+	lastInput instant.Instant // when anything but a poll last arrived
+	mark      uint64          // what the pong will confirm
 
-	nextAt time.Time // when the next ping is due
-	sentAt time.Time // when the current ping was sent or queued
-	lastAt time.Time // when the last ping of any kind was sent
+	nextAt instant.Instant // when the next ping is due
+	sentAt instant.Instant // when the current ping was sent or queued
+	lastAt instant.Instant // when the last ping of any kind was sent
 
 	// While a pong may be stuck behind unread input, the client gets extra pings, because its own
 	// timer expects one per interval. Their pongs confirm nothing and are ignored.
@@ -71,13 +75,13 @@ func (p *pinger) moveLocked(to pingState) bool {
 func (p *pinger) inFlight() bool { return p.state != pingIdle }
 
 // queueLocked makes a ping due now.
-func (p *pinger) queueLocked(now time.Time) {
+func (p *pinger) queueLocked(now instant.Instant) {
 	p.moveLocked(pingQueued)
 	p.sentAt = now
 }
 
 // lastSignAfter returns the time of the last sign of life, or t if that is later.
-func (p *pinger) lastSignAfter(t time.Time) time.Time {
+func (p *pinger) lastSignAfter(t instant.Instant) instant.Instant {
 	if p.lastSign.After(t) {
 		return p.lastSign
 	}
@@ -94,7 +98,7 @@ func (s *Socket) Start() {
 }
 
 func (s *Socket) startHeartbeatLocked() {
-	now := time.Now()
+	now := instant.Now()
 	s.ping.lastSign = now
 	s.ping.nextAt = now.Add(s.opts.PingInterval)
 	s.armLocked(s.opts.PingInterval)
@@ -102,7 +106,7 @@ func (s *Socket) startHeartbeatLocked() {
 
 // armLocked makes the timer fire after d, or when Handler.Unconfirmed should be called before that.
 func (s *Socket) armLocked(d time.Duration) {
-	now := time.Now()
+	now := instant.Now()
 	if !s.checkAt.IsZero() {
 		d = min(d, max(0, s.checkAt.Sub(now)))
 	}
@@ -115,7 +119,7 @@ func (s *Socket) armLocked(d time.Duration) {
 }
 
 // sendPingLocked adds a ping to a batch, and notes what its pong will confirm.
-func (s *Socket) sendPingLocked(e *Encoder, now time.Time) {
+func (s *Socket) sendPingLocked(e *Encoder, now instant.Instant) {
 	p := &s.ping
 	if !p.inFlight() {
 		p.sentAt = now
@@ -144,7 +148,7 @@ func (s *Socket) pong() bool {
 		return true
 	}
 	p.pongsToIgnore, p.extraPings = p.extraPings, 0
-	p.nextAt = time.Now().Add(s.opts.PingInterval)
+	p.nextAt = instant.Now().Add(s.opts.PingInterval)
 	if s.state.get() == stateOpen && s.timerAt.After(p.nextAt) {
 		s.armLocked(s.opts.PingInterval)
 	}
@@ -160,7 +164,7 @@ func (s *Socket) pong() bool {
 }
 
 func (s *Socket) onTimerLocked() {
-	now := time.Now()
+	now := instant.Now()
 	p := &s.ping
 	if s.state.get() == stateOpen && !s.checkAt.IsZero() && !now.Before(s.checkAt) {
 		s.checkConfirmedLocked(now)
@@ -184,7 +188,7 @@ func (s *Socket) onTimerLocked() {
 	}
 }
 
-func (s *Socket) pingDueLocked(now time.Time) {
+func (s *Socket) pingDueLocked(now instant.Instant) {
 	s.ping.queueLocked(now)
 	if s.ws == nil {
 		s.flushPollLocked()
@@ -208,15 +212,15 @@ func (s *Socket) confirmLaterLocked() {
 	if !s.checkAt.IsZero() || s.state.get() != stateOpen {
 		return
 	}
-	s.checkAt = time.Now().Add(confirmDelay)
+	s.checkAt = instant.Now().Add(confirmDelay)
 	if s.timer != nil && s.timerAt.After(s.checkAt) {
 		s.armLocked(confirmDelay)
 	}
 }
 
 // checkConfirmedLocked pings a client that has not confirmed by itself in time.
-func (s *Socket) checkConfirmedLocked(now time.Time) {
-	s.checkAt = time.Time{}
+func (s *Socket) checkConfirmedLocked(now instant.Instant) {
+	s.checkAt = 0
 	pending, overdue := s.h.Unconfirmed()
 	switch {
 	case !pending:
@@ -236,7 +240,7 @@ func (s *Socket) pongMayBeStuckLocked() bool {
 }
 
 // sendExtraPingLocked pings a client whose pong may be stuck; see pinger.extraPings.
-func (s *Socket) sendExtraPingLocked(now time.Time) {
+func (s *Socket) sendExtraPingLocked(now instant.Instant) {
 	s.ping.lastAt = now
 	if s.ws == nil {
 		s.ping.moveLocked(pingExtraQueued)
@@ -260,7 +264,7 @@ func (s *Socket) addExtraPingLocked(e *Encoder) {
 
 // awaitPongLocked makes the timer fire when the client's time to answer is up. It returns false if
 // it already is.
-func (s *Socket) awaitPongLocked(now time.Time) bool {
+func (s *Socket) awaitPongLocked(now instant.Instant) bool {
 	p := &s.ping
 	left := s.opts.PingTimeout
 	if !s.readPaused { // otherwise the pong may be there, unread
@@ -286,7 +290,7 @@ const unknown = -1
 // observeDeliveryLocked checks how much of the bytes ahead of the ping the client's kernel has
 // taken: a client that takes them slowly is alive. It reports whether the ping is still behind
 // other bytes.
-func (s *Socket) observeDeliveryLocked(now time.Time) (behind bool) {
+func (s *Socket) observeDeliveryLocked(now instant.Instant) (behind bool) {
 	if s.ws == nil {
 		return false
 	}
@@ -311,5 +315,5 @@ func (s *Socket) overdueLocked() bool {
 	if p.inFlight() {
 		last = p.sentAt
 	}
-	return time.Since(p.lastSignAfter(last)) > s.opts.PingTimeout-timerSlack
+	return instant.Since(p.lastSignAfter(last)) > s.opts.PingTimeout-timerSlack
 }

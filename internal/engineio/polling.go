@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/holdfast/holdfast/internal/instant"
 )
 
 // answerState says whether the last answer to a poll has arrived:
@@ -177,7 +179,7 @@ func (s *Socket) beginPoll(id string) (*poll, Answer) {
 	if a, ok := s.admitPollLocked(id); !ok {
 		return nil, a
 	}
-	s.ping.lastSign = time.Now()
+	s.ping.lastSign = instant.Now()
 	if s.polling.answer != answerArrived {
 		s.polling.lastBody = nil
 		s.answerArrivedLocked()
@@ -290,7 +292,7 @@ func (s *Socket) fillAnswerLocked(e *Encoder) (pinged bool) {
 	s.byPong = s.byPong || r.ByPong
 	open := s.state.get() == stateOpen
 	if s.onlyPongsConfirm() && r.Confirm && !s.ping.inFlight() && open {
-		s.ping.queueLocked(time.Now())
+		s.ping.queueLocked(instant.Now())
 		s.h.ConfirmPing()
 	}
 	if s.onlyPongsConfirm() && r.ConfirmLater {

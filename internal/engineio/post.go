@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/http"
 	"time"
+
+	"github.com/holdfast/holdfast/internal/instant"
 )
 
 // ErrNoMemory means that Options.Incomplete, or a Dialer's, returned false.
@@ -97,7 +99,7 @@ func (s *Socket) beginPost(contentType string) (Answer, bool) {
 		s.closeLocked(ParseError)
 		return Answer{Status: http.StatusBadRequest, Code: -1}, false
 	}
-	s.ping.lastSign = time.Now()
+	s.ping.lastSign = instant.Now()
 	s.ping.lastInput = s.ping.lastSign
 	s.polling.posting = true
 	return Answer{}, true
@@ -179,7 +181,7 @@ func (s *Socket) finishPost(ctx context.Context) (Answer, bool) {
 		s.mu.Lock()
 	}
 	s.polling.posting = false
-	s.ping.lastSign = time.Now()
+	s.ping.lastSign = instant.Now()
 	s.unlock()
 	return Answer{Status: http.StatusOK, Body: []byte("ok"), Type: okType, Code: -1}, true
 }

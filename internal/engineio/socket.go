@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
+
+	"github.com/holdfast/holdfast/internal/instant"
 )
 
 const (
@@ -109,8 +111,8 @@ type Socket struct {
 	// The heartbeat's timer fires at ping.nextAt or earlier. Pings ahead of the interval do not
 	// move it.
 	timer   *time.Timer
-	timerAt time.Time // when the timer fires
-	checkAt time.Time // when to call Handler.Unconfirmed; zero if not at all
+	timerAt instant.Instant // when the timer fires
+	checkAt instant.Instant // when to call Handler.Unconfirmed; zero if not at all
 
 	watched uint64 // the greatest number in a WebSocket pong
 	byPong  bool   // Fill has returned ByPong
@@ -190,7 +192,7 @@ func (s *Socket) Pause() {
 		s.ws.stream.Pause()
 	}
 	if s.ping.inFlight() && s.state.get() == stateOpen {
-		s.awaitPongLocked(time.Now()) // the wait no longer times out, but an extra ping may be due sooner
+		s.awaitPongLocked(instant.Now()) // the wait no longer times out, but an extra ping may be due sooner
 	}
 }
 
@@ -206,7 +208,7 @@ func (s *Socket) resumeLocked() {
 		return
 	}
 	s.readPaused = false
-	s.ping.lastSign = time.Now()
+	s.ping.lastSign = instant.Now()
 	if s.ws != nil {
 		s.ws.stream.Resume()
 	}
@@ -245,7 +247,7 @@ func (s *Socket) Close() {
 	}
 	s.reason = ForcedClose
 	s.resumeLocked()
-	s.checkAt = time.Time{}
+	s.checkAt = 0
 	wait := lingerTimeout
 	if s.ws == nil {
 		wait = closeTimeout
@@ -303,7 +305,7 @@ func (s *Socket) flushLocked() {
 			return
 		}
 		if confirm {
-			s.sendPingLocked(e, time.Now())
+			s.sendPingLocked(e, instant.Now())
 			s.h.ConfirmPing()
 		}
 		if r.ConfirmLater {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/internal/netpoll"
 )
 
@@ -109,7 +110,7 @@ func (t *wsTransport) Read(p []byte) {
 func (t *wsTransport) noteInput() (wanted bool) {
 	s := t.socket
 	s.mu.Lock()
-	s.ping.lastSign = time.Now()
+	s.ping.lastSign = instant.Now()
 	s.ping.lastInput = s.ping.lastSign
 	wanted = !t.ended
 	s.mu.Unlock()
@@ -278,7 +279,7 @@ func (t *wsTransport) Drained() {
 		return
 	}
 	if s.output != outputExtraWaits {
-		s.ping.lastSign = time.Now()
+		s.ping.lastSign = instant.Now()
 	}
 	s.output.moveLocked(outputWritable)
 	s.flushLocked()
