@@ -187,7 +187,7 @@ func TestIdle(t *testing.T) {
 	}
 }
 
-// A log that was long must not keep room for it, but for as long as it needs that again and again.
+// A log that was long releases the memory, unless it needs that length again and again.
 func TestEmptyLogKeepsLittle(t *testing.T) {
 	for _, tt := range []struct {
 		name      string

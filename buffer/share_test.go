@@ -59,7 +59,7 @@ func TestAHashOfTwoIsNotShared(t *testing.T) {
 	}
 }
 
-// The count is exact whoever comes and goes meanwhile.
+// The count is exact even if logs come and go meanwhile.
 func TestSharesAreCountedExactly(t *testing.T) {
 	b := NewBudget(0)
 	var wg sync.WaitGroup

@@ -233,7 +233,7 @@ func TestCompose(t *testing.T) {
 		t.Errorf("stop_grace_period %v is not beyond the drain time %v", service.StopGrace, cfg.Shutdown.DrainTimeout)
 	}
 	if service.MemLimit != "512m" || service.Environment["GOMEMLIMIT"] != "460MiB" {
-		t.Errorf("mem_limit %s, GOMEMLIMIT %s; the second is to be 90 %% of the first", service.MemLimit, service.Environment["GOMEMLIMIT"])
+		t.Errorf("mem_limit %s, GOMEMLIMIT %s; the second must be 90 %% of the first", service.MemLimit, service.Environment["GOMEMLIMIT"])
 	}
 	for _, p := range service.Ports {
 		if strings.HasSuffix(p, ":9090") && !strings.HasPrefix(p, "127.0.0.1:") {

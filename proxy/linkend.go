@@ -48,7 +48,7 @@ func (l *link) closeIfUnused() bool {
 	case !unused || closed:
 	case used:
 		l.conn.Close()
-	default: // its client resumed. After an outage there are many at once, so leave in the cheap way.
+	default: // its client resumed. After an outage there are many, so leave in the cheap way.
 		l.conn.Abort()
 	}
 	return unused || closed

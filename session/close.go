@@ -147,7 +147,7 @@ func each[T any](list []T, fn func(T)) {
 	}
 }
 
-// release drops what no client can ask a closed session for. It empties a log that nobody reads
+// release drops what no client can ask a closed session for. It empties a log that has no reader
 // without the session's lock: others may wait for that lock while they hold the registry's.
 func (s *Session) release() {
 	unread := s.takeUnread()

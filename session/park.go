@@ -108,7 +108,7 @@ func (r *Registry) parkLocked(c *Cursor, d time.Duration, p *parking) closedSess
 	s.cursor = nil
 	switch {
 	case s.state == Closed:
-		return closedSession{s: s, was: Closed} // nobody reads the rest of its log
+		return closedSession{s: s, was: Closed} // the rest of its log has no reader
 	case s.pid == "":
 		return r.closeBothLocked(s, reason.NotParked)
 	case d <= 0:

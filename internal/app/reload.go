@@ -62,7 +62,7 @@ func (r *reloader) reload() error {
 	if err := r.proxy.Reload(merged); err != nil {
 		return err
 	}
-	r.level.Set(min(level, r.level.Level())) // so that whoever raises the level still sees the next line
+	r.level.Set(min(level, r.level.Level())) // so that raising the level does not hide the next line
 	r.log.Info("configuration reloaded", "changed", live)
 	r.level.Set(level)
 	if len(restart) > 0 {

@@ -572,7 +572,7 @@ func FuzzFile(f *testing.F) {
 	})
 }
 
-// What may be kept for one client has to fit into a budget that nobody set, too.
+// The limit for one client has to fit into the default budget, too.
 func TestWindowLargerThanTheAutomaticBudget(t *testing.T) {
 	before := debug.SetMemoryLimit(64 << 20)
 	defer debug.SetMemoryLimit(before)

@@ -160,8 +160,7 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-// Of two settings that contradict each other the one that somebody set is to
-// blame.
+// If two settings contradict each other and one is a default, the error names the one that was set.
 func TestBlame(t *testing.T) {
 	tests := []struct {
 		name    string

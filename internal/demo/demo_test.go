@@ -178,7 +178,7 @@ func TestRunCannotStart(t *testing.T) {
 		t.Errorf("Run = %v, want %v", err, errProxy)
 	}
 	opts = quick(func(context.Context, string, string) (string, func(), error) {
-		return "127.0.0.1:1", func() {}, nil // nobody listens
+		return "127.0.0.1:1", func() {}, nil // nothing listens there
 	})
 	if err := Run(t.Context(), &bytes.Buffer{}, opts); err == nil || errors.Is(err, ErrNotRecovered) {
 		t.Errorf("nobody listens: %v", err)

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// acceptPause is how long a listener rests after accept failed, most likely for want of descriptors or memory.
+// acceptPause is how long a listener rests after accept failed, most likely because descriptors or memory ran out.
 // Otherwise the loop would spin: the waiting connection keeps the listener readable.
 const acceptPause = 100 * time.Millisecond
 

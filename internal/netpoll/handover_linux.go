@@ -3,7 +3,7 @@ package netpoll
 import "slices"
 
 // This file is how a Conn becomes a Stream. New sets the Handler that comes next, and Start hands the Stream over to
-// it, possibly while the loop is just calling the Conn's own Handler. What the Conn received and nobody read becomes
+// it, possibly while the loop is just calling the Conn's own Handler. What the Conn received but has not passed on becomes
 // the Stream's initial bytes.
 
 // connHandler is the Handler of a Conn's Stream until the Stream is handed over.

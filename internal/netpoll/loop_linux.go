@@ -245,7 +245,7 @@ func (l *loop) schedule(s *loopStream) {
 }
 
 // find sets the targets of events, nil for a target that has ended. With many connections, each target has to be
-// fetched from memory. Here the processor fetches them all at once, since none of the accesses depends on another.
+// fetched from memory. Here the processor fetches them all in parallel, since none of the accesses depends on another.
 func (l *loop) find(events []syscall.EpollEvent, targets []target) {
 	l.mu.Lock()
 	for i := range events {

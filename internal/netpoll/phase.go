@@ -50,7 +50,7 @@ var nextPhases = [...][]phase{
 }
 
 // moveLocked is the only place where a phase changes. It makes the transition if the drawing has it, and reports
-// whether it does: when both sides act at once, the second one finds its transition gone. The lock of the Stream
+// whether it does: when both sides act at the same time, the second one finds its transition gone. The lock of the Stream
 // must be held.
 func (p *phase) moveLocked(to phase) bool {
 	if !slices.Contains(nextPhases[*p], to) {

@@ -17,8 +17,8 @@ const (
 	stormBroadcastEvery = time.Second
 )
 
-// TestStormDuringBroadcasts cuts 5,000 clients of a real socket.io 4.5 at once,
-// which are back at once, twice, while broadcasts go on. All must be recovered,
+// TestStormDuringBroadcasts cuts all 5,000 clients of a real socket.io 4.5 server together,
+// twice, during broadcasts. They return immediately. All must be recovered,
 // each must get every broadcast once and in order, and the application's
 // connection handlers must not run again.
 func TestStormDuringBroadcasts(t *testing.T) {
@@ -105,7 +105,7 @@ func stormDuringBroadcasts(t *trial) (values, error) {
 	return v, t.verify(stats{connected: uint64(n)})
 }
 
-// broadcasts goes on until it is stopped. Meanwhile nobody else may ask the
+// broadcasts runs until it is stopped. Meanwhile no other caller may ask the
 // server for anything.
 type broadcasts struct {
 	cancel context.CancelFunc
@@ -126,7 +126,7 @@ func (b *broadcasts) run(ctx context.Context, server *backend) {
 	tick := time.NewTicker(stormBroadcastEvery)
 	defer tick.Stop()
 	for ctx.Err() == nil {
-		// Not with ctx: what was asked for is to be counted.
+		// Not with ctx: a request that was sent must be counted.
 		if b.err = server.broadcast(context.WithoutCancel(ctx), 1, stormPayload); b.err != nil {
 			return
 		}

@@ -84,7 +84,7 @@ func New(opts Options) *Client {
 	return c
 }
 
-// Dial is New and Connect. Events that follow the CONNECT reply at once may be
+// Dial is New and Connect. Events that follow the CONNECT reply directly may be
 // missed: use New where that matters.
 func Dial(ctx context.Context, opts Options) (*Client, error) {
 	c := New(opts)

@@ -61,7 +61,7 @@ type outgoing struct {
 // pendingAck is an acknowledgement that the server owes.
 type pendingAck struct {
 	sent     bool
-	result   chan ackResult               // 1: whoever settles it must not wait; nil if there is
+	result   chan ackResult               // room for 1, because the sender must not wait; nil if there is
 	answered func(args []json.RawMessage) // called instead, and not at all if there is no answer
 }
 

@@ -89,7 +89,7 @@ func newConn(srv *Server, sid string, h Handshake, w *wsConn) *conn {
 		ws:      w,
 		pingDue: now.Add(srv.opts.PingInterval),
 	}
-	c.mu.Lock() // the timers may fire at once
+	c.mu.Lock() // the timers may fire immediately
 	defer c.mu.Unlock()
 	c.beat = time.AfterFunc(srv.opts.PingInterval, c.onBeat)
 	c.connect = time.AfterFunc(srv.opts.ConnectTimeout, func() { c.close("forced server close") })
@@ -392,7 +392,7 @@ func (c *conn) onUpgrade(w *wsConn) {
 	}
 }
 
-// dropProbe ends an attempt to upgrade; polling goes on.
+// dropProbe ends an attempt to upgrade. Polling continues.
 func (c *conn) dropProbe(w *wsConn) {
 	c.mu.Lock()
 	if c.probe == w {
@@ -411,8 +411,8 @@ func (c *conn) stopProbeLocked() {
 	}
 }
 
-// close is the server's wish to end the session: at once over WebSocket or to
-// a waiting poll, else when the client polls next.
+// close ends the session from the server's side: immediately over WebSocket or through a
+// waiting poll, otherwise when the client polls next.
 func (c *conn) close(reason string) {
 	c.mu.Lock()
 	if c.state != connOpen {
@@ -498,8 +498,8 @@ func (c *conn) transport() string {
 
 // poll is a GET that waits for packets.
 type poll struct {
-	// Empty: refused. Room for 1: whoever answers must not wait, and forgets
-	// the poll.
+	// An empty answer refuses the poll. It has room for one, because the sender must not wait:
+	// it forgets the poll afterwards.
 	answer chan []part
 }
 

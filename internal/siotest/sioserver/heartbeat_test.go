@@ -156,7 +156,7 @@ func TestUpgradeTimeout(t *testing.T) {
 		at(t, "noop", start, noopInterval)
 		w.wantClose()
 		at(t, "the end", start, 10*time.Second)
-		f.wantPoll(sid, "2") // polling goes on
+		f.wantPoll(sid, "2") // polling continues
 		at(t, "ping", start, 25*time.Second)
 	})
 }

@@ -162,7 +162,7 @@ func (s *Socket) on(event string, h handler) {
 	s.handlers[event] = append(s.handlers[event], h)
 }
 
-// OnDisconnect calls fn when the socket ends; at once if it has. The reason is
+// OnDisconnect calls fn when the socket ends, or immediately if it already has. The reason is
 // that of socket.io: "transport close", "client namespace disconnect" ...
 func (s *Socket) OnDisconnect(fn func(reason string)) {
 	s.mu.Lock()

@@ -203,7 +203,7 @@ func TestUpgrade(t *testing.T) {
 	second := f.dialWS(sid)
 	second.wantClose()
 
-	f.post(sid, `420["transport"]`) // polling goes on in full
+	f.post(sid, `420["transport"]`) // polling still works in full
 	f.wantPoll(sid, `430["polling"]`)
 	f.Emit("queued", 1)
 	f.Emit("queued", 2)
@@ -418,7 +418,7 @@ func TestDisconnectInConnectionHandler(t *testing.T) {
 		s.Emit("bye")
 		s.Disconnect(false)
 		var reason string
-		s.OnDisconnect(func(r string) { reason = r }) // too late: called at once
+		s.OnDisconnect(func(r string) { reason = r }) // too late: called immediately
 		if reason != "server namespace disconnect" {
 			t.Errorf("reason %q", reason)
 		}
@@ -474,7 +474,7 @@ func TestClose(t *testing.T) {
 	f.Close() // once more is harmless
 }
 
-// Broadcasts and replies reach every client, in order, whatever else goes on.
+// Broadcasts and replies reach every client, in order, whatever else happens.
 func TestConcurrentClients(t *testing.T) {
 	const clients, events = 20, 200
 	f := start(t, Options{})

@@ -33,7 +33,7 @@ type wsConn struct {
 
 	mu       sync.Mutex
 	out      [][]byte // frames to write, oldest first
-	spare    [][]byte // the former out, for reuse
+	spare    [][]byte // the previous out, for reuse
 	writing  bool     // writeLoop runs
 	closing  bool     // our close frame is the last of out
 	readDone bool     // readLoop handles no more messages

@@ -56,7 +56,7 @@ type Loop struct {
 
 // source is what a file descriptor stands for.
 type source struct {
-	generation int32 // tells a descriptor's events from those of its former life
+	generation int32 // tells a descriptor's events from those of an earlier connection with the same number
 	conn       *Conn
 	accept     func(c *Conn) Handler // not nil: a listener
 }
