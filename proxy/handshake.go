@@ -86,8 +86,7 @@ func (s *Server) answeredClient(r *http.Request, q url.Values, req engineio.Requ
 	var opts engineio.Options
 	a.handshake, opts = s.ownHandshake(a.handshake, req.WebSocket)
 	opts.HandshakeID = q.Get("t")
-	recoverable := s.settings().Recovery.MaxDisconnectionDuration > 0 && s.settings().clientFilter(q, r.UserAgent())
-	c := newClient(s, order, req, a.handshake.SID, opts, recoverable)
+	c := newClient(s, order, req, a.handshake.SID, opts, s.canResume(r, q))
 	c.address = s.clientAddress(r)
 	if !req.WebSocket {
 		c.pollHeaders = pollHeadersOf(a.header)

@@ -51,6 +51,7 @@ type Server struct {
 	handshakes           atomic.Uint64 // numbers the clients
 	draining             atomic.Bool
 	rawLogged            sync.Once
+	unableLogged         sync.Map  // names of client libraries, see canResume
 	upstreamRecoversOnce sync.Once // logs that the server recovers connections itself
 
 	mu       sync.Mutex // guards the fields below

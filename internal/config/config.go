@@ -7,9 +7,10 @@ type ClientMode string
 
 // The client modes. What opts a client in or out is in Clients.
 const (
-	AllClients ClientMode = "all"
-	OptIn      ClientMode = "opt-in"
-	OptOut     ClientMode = "opt-out"
+	AutoClients ClientMode = "auto" // all but those known to be unable to resume
+	AllClients  ClientMode = "all"
+	OptIn       ClientMode = "opt-in"
+	OptOut      ClientMode = "opt-out" // like AutoClients, without those selected
 )
 
 // Handshake says when a client's Engine.IO handshake is repeated upstream.
@@ -175,10 +176,10 @@ type Bind struct {
 }
 
 // Clients selects the clients that get recovery. OptIn and OptOut select by
-// Query or UserAgent, and at least one of them must be set. With AllClients
-// neither may be set. See Filter.
+// Query or UserAgent, and at least one of them must be set. With AutoClients and
+// AllClients neither may be set. See Filter.
 type Clients struct {
-	Mode ClientMode `yaml:"mode" reload:"live"` // Default AllClients.
+	Mode ClientMode `yaml:"mode" reload:"live"` // Default AutoClients.
 	// Query is the name of a query parameter of the handshake. It selects the
 	// client unless it is absent or its value is 0 or false. Default "".
 	Query string `yaml:"query" reload:"live"`
@@ -320,7 +321,7 @@ func Default() Config {
 			AckEvents:                AtMostOnce,
 			OnClientDisconnect:       CloseSession,
 			Bind:                     Bind{Headers: []string{}, Cookies: []string{}, Auth: []string{}},
-			Clients:                  Clients{Mode: AllClients},
+			Clients:                  Clients{Mode: AutoClients},
 			Namespaces:               Namespaces{Include: []string{"*"}, Exclude: []string{}},
 			Buffer: Buffer{
 				MaxPackets: 100000,

@@ -57,11 +57,15 @@ func (c Config) TrustedPrefixes() []netip.Prefix {
 	return prefixes
 }
 
+// ExcludesKnown reports whether clients that are known to be unable to resume get
+// no recovery.
+func (c Clients) ExcludesKnown() bool { return c.Mode == AutoClients || c.Mode == OptOut }
+
 // Filter returns a function that reports whether the client of a handshake gets
-// recovery. It is safe for concurrent use. Filter fails if UserAgent is not a
-// regular expression.
+// recovery, as far as Query and UserAgent decide. It is safe for concurrent use.
+// Filter fails if UserAgent is not a regular expression.
 func (c Clients) Filter() (func(query url.Values, userAgent string) bool, error) {
-	if c.Mode == AllClients {
+	if c.Mode == AutoClients || c.Mode == AllClients {
 		return func(url.Values, string) bool { return true }, nil
 	}
 	expression, err := regexp.Compile(c.UserAgent)

@@ -82,7 +82,7 @@ func TestFilter(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for mode, want := range map[ClientMode]bool{OptIn: tt.optIn, OptOut: !tt.optIn, AllClients: true} {
+			for mode, want := range map[ClientMode]bool{OptIn: tt.optIn, OptOut: !tt.optIn, AutoClients: true, AllClients: true} {
 				tt.clients.Mode = mode
 				filter, err := tt.clients.Filter()
 				if err != nil {

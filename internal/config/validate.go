@@ -237,7 +237,7 @@ var queryName = regexp.MustCompile(`^[A-Za-z0-9_.~-]+$`)
 var engineIOQuery = []string{"EIO", "transport", "sid", "t", "j", "b64"}
 
 func (v *validator) clients(c *Clients) {
-	v.oneOf(&c.Mode, string(c.Mode), string(AllClients), string(OptIn), string(OptOut))
+	v.oneOf(&c.Mode, string(c.Mode), string(AutoClients), string(AllClients), string(OptIn), string(OptOut))
 	v.need(c.Query == "" || queryName.MatchString(c.Query) && !slices.Contains(engineIOQuery, c.Query), &c.Query,
 		"a query parameter's name, of letters, digits and _ . ~ -, other than "+strings.Join(engineIOQuery, ", "))
 	_, err := regexp.Compile(c.UserAgent)
@@ -246,9 +246,9 @@ func (v *validator) clients(c *Clients) {
 	case OptIn, OptOut:
 		v.need(c.Query != "" || c.UserAgent != "", &c.Mode,
 			fmt.Sprintf("this mode only together with %s or %s, which select clients", v.key(&c.Query), v.key(&c.UserAgent)))
-	case AllClients:
-		allowed := fmt.Sprintf(`"" while %s is %s, which selects every client; to select some, set it to %s or %s`,
-			v.key(&c.Mode), AllClients, OptIn, OptOut)
+	case AutoClients, AllClients:
+		allowed := fmt.Sprintf(`"" while %s is %s, which selects clients by itself; to select some, set it to %s or %s`,
+			v.key(&c.Mode), c.Mode, OptIn, OptOut)
 		v.need(c.Query == "", &c.Query, allowed)
 		v.need(c.UserAgent == "", &c.UserAgent, allowed)
 	}

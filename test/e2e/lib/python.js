@@ -37,10 +37,10 @@ export function missingClient(kind) {
 
 /** python-socketio's own client, on threads or asyncio, and what it says. */
 export class PythonClient {
-  constructor(t, kind, url, transport) {
+  constructor(t, kind, url, transport, ...namespaces) {
     this.said = [];
     this.output = "";
-    this.process = spawn(PYTHON, ["-u", RETURNING, kind, url, transport]);
+    this.process = spawn(PYTHON, ["-u", RETURNING, kind, url, transport, ...namespaces]);
     this.process.stdout.on("data", (d) => {
       this.output += d;
       this.said = this.output.split("\n").slice(0, -1).map((line) => JSON.parse(line));
@@ -53,13 +53,32 @@ export class PythonClient {
     });
   }
 
-  /** The ids under which it has connected. */
-  get ids() {
-    return this.said.filter((x) => x.connected).map((x) => x.connected);
+  /** The ids under which it has connected a namespace. */
+  idsOf(nsp) {
+    return this.said.filter((x) => x.connected && x.nsp === nsp).map((x) => x.connected);
   }
 
-  connected(n) {
-    return until(() => this.ids.length >= n, () => `connection ${n} of the Python client\n${this.output}${this.errors ?? ""}`, 20000);
+  get ids() {
+    return this.idsOf("/");
+  }
+
+  /** The first arguments of its events "n". */
+  numbersOf(nsp = "/") {
+    return this.said.filter((x) => "n" in x && x.nsp === nsp).map((x) => x.n);
+  }
+
+  /** The answers to what it asked. */
+  get answers() {
+    return this.said.filter((x) => x.answer).map((x) => x.answer);
+  }
+
+  send(...command) {
+    this.process.stdin.write(`${JSON.stringify(command)}\n`);
+  }
+
+  async connected(n, nsp = "/") {
+    await until(() => this.idsOf(nsp).length >= n, () => `connection ${n} of the Python client\n${this.output}${this.errors ?? ""}`, 20000);
+    return this.idsOf(nsp)[n - 1];
   }
 
   disconnected(n) {

@@ -1,0 +1,12 @@
+// Package knownclients recognizes Socket.IO clients that cannot resume a session.
+//
+// Only some clients know of connection state recovery. The others gain nothing from a pid and from
+// offsets, and some break: an offset is one more argument for their handlers. Nothing in the
+// protocol tells them apart before they reconnect, so this package goes by what their libraries
+// show in the handshake: the User-Agent of their HTTP library, and the way they write the query.
+//
+// socket.io-client for JavaScript writes the application's parameters first, then EIO, then
+// transport, then t, which always has a letter. It runs in browsers, in Node.js and in React
+// Native, so it can have any User-Agent, or none. What is not in the table counts as able to
+// resume.
+package knownclients
