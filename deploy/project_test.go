@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"gopkg.in/yaml.v3"
 )
@@ -106,6 +107,28 @@ func TestProjectFilesParse(t *testing.T) {
 		if err := yaml.Unmarshal([]byte(read(t, file)), &v); err != nil || len(v) == 0 {
 			t.Errorf("%s: %v", file, err)
 		}
+	}
+}
+
+// released is the newest version in the changelog.
+func released(t *testing.T) string {
+	t.Helper()
+	m := regexp.MustCompile(`(?m)^## (\d+\.\d+\.\d+) - (\S+)$`).FindStringSubmatch(read(t, "../CHANGELOG.md"))
+	if m == nil {
+		t.Fatal("the changelog has no version with a date")
+	}
+	if _, err := time.Parse(time.DateOnly, m[2]); err != nil {
+		t.Errorf("%s: %v", m[1], err)
+	}
+	return m[1]
+}
+
+func TestVersionIsThatOfTheChangelog(t *testing.T) {
+	if !regexp.MustCompile(`(?s)\n## Unreleased\n.*\n## \d`).MatchString(read(t, "../CHANGELOG.md")) {
+		t.Error("the changelog has no place for what is not released yet")
+	}
+	if got, want := decode[struct{ Version string }](t, "../npm/package.json").Version, released(t); got != want {
+		t.Errorf("npm/package.json has %s; the newest version in the changelog is %s", got, want)
 	}
 }
 
