@@ -25,6 +25,8 @@ const (
 	jsMaxAttachments = 10
 	// goMaxNesting is how deep encoding/json goes. JavaScript goes deeper.
 	goMaxNesting = 10000
+	// jsMaxNesting is how deep a binary packet's payload may surely be. socket.io-parser walks it recursively.
+	jsMaxNesting = 1000
 )
 
 // reservedEvents are names that socket.io-parser refuses from 4.2.4 on.
@@ -48,7 +50,7 @@ func CheckDecodable(p []byte) Decodability {
 			return Doubtful
 		}
 		return Undecodable
-	case h.IsBinary() && (h.Attachments == 0 || h.Attachments > jsMaxAttachments || misplaced(data, h.Attachments)):
+	case h.IsBinary() && (h.Attachments == 0 || h.Attachments > jsMaxAttachments || nestedBeyond(data, jsMaxNesting) || misplaced(data, h.Attachments)):
 		return Doubtful
 	case h.IsEvent():
 		return checkName(data)
@@ -73,13 +75,15 @@ func nestedBeyond(data []byte, depth int) bool {
 	return bytes.Count(data, []byte("["))+bytes.Count(data, []byte("{")) > depth
 }
 
-// misplaced reports whether a valid payload has a placeholder for an attachment that there is not.
+// misplaced reports whether a valid payload has a placeholder for an attachment that does not exist.
 func misplaced(data []byte, attachments int) bool {
-	if !bytes.Contains(data, []byte("_placeholder")) {
+	if !bytes.Contains(data, []byte("_placeholder")) && !bytes.Contains(data, []byte(`\u`)) { // any character may be escaped
 		return false
 	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber() // JavaScript takes numbers of any size
 	var v any
-	return json.Unmarshal(data, &v) == nil && misplacedIn(v, attachments)
+	return d.Decode(&v) == nil && misplacedIn(v, attachments)
 }
 
 func misplacedIn(v any, attachments int) bool {
@@ -88,8 +92,7 @@ func misplacedIn(v any, attachments int) bool {
 		return slices.ContainsFunc(v, func(e any) bool { return misplacedIn(e, attachments) })
 	case map[string]any:
 		if v["_placeholder"] == true {
-			n, ok := v["num"].(float64)
-			return !ok || n < 0 || n >= float64(attachments)
+			return !isIndex(v["num"], attachments)
 		}
 		for _, e := range v {
 			if misplacedIn(e, attachments) {
@@ -98,6 +101,16 @@ func misplacedIn(v any, attachments int) bool {
 		}
 	}
 	return false
+}
+
+// isIndex reports whether v is a number from 0 to less than n.
+func isIndex(v any, n int) bool {
+	number, ok := v.(json.Number)
+	if !ok {
+		return false
+	}
+	f, err := number.Float64()
+	return err == nil && f >= 0 && f < float64(n)
 }
 
 // AppendReaddressed appends packet p, of the given Header, as one of another namespace.

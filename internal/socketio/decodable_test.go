@@ -1,6 +1,14 @@
 package socketio
 
-import "testing"
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
 
 func TestCheckDecodable(t *testing.T) {
 	tests := []struct {
@@ -24,6 +32,13 @@ func TestCheckDecodable(t *testing.T) {
 		{"reserved name", `2["disconnect"]`, Doubtful},
 		{"reserved name, escaped", `2["\u0064isconnect"]`, Doubtful},
 		{"no name", `2[null,null]`, Doubtful},
+		{"placeholder beyond the attachments, beside a number that Go cannot hold", `51-["a",1e999,{"_placeholder":true,"num":1}]`, Doubtful},
+		{"placeholder with a number that Go cannot hold", `51-["a",{"_placeholder":true,"num":1e999}]`, Doubtful},
+		{"placeholder with an escaped key", `51-["a",{"\u005fplaceholder":true,"num":1}]`, Doubtful},
+		{"placeholder between two attachments", `52-["a",{"_placeholder":true,"num":0.5}]`, Decodable},
+		{"attachment beside deep nesting", `51-["a",` + strings.Repeat("[", 2000) + strings.Repeat("]", 2000) + `]`, Doubtful},
+		{"deep nesting without an attachment", `2["a",` + strings.Repeat("[", 2000) + strings.Repeat("]", 2000) + `]`, Decodable},
+		{"nesting deeper than Go goes", `2["a",` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + `]`, Doubtful},
 		{"invalid UTF-8", "2[\"a\xff\"]", Doubtful},
 		{"unknown to the header's parser", `9abc`, Doubtful},
 
@@ -39,6 +54,130 @@ func TestCheckDecodable(t *testing.T) {
 			}
 		})
 	}
+}
+
+// testdata/parser-verdicts.jsonl has what socket.io-parser 4.2.1 to 4.2.7 make of random packets: a 1 for each version that
+// decodes the packet, its attachments, and a text packet behind them.
+func TestCheckDecodableAgreesWithTheParser(t *testing.T) {
+	lines, err := os.ReadFile("testdata/parser-verdicts.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range bytes.Lines(lines) {
+		var row struct{ Packet, Decodes string }
+		if err := json.Unmarshal(line, &row); err != nil {
+			t.Fatal(err)
+		}
+		all, none := !strings.Contains(row.Decodes, "0"), !strings.Contains(row.Decodes, "1")
+		switch got := CheckDecodable([]byte(row.Packet)); {
+		case got == Decodable && !all, got == Undecodable && !none, got == Doubtful && all:
+			t.Errorf("CheckDecodable(%q) = %v, and the versions say %s", row.Packet, got, row.Decodes)
+		}
+	}
+}
+
+// jsRules are what differs between versions of socket.io-parser.
+type jsRules struct {
+	mostAttachments int
+	reservedNames   bool // are refused
+	anyName         bool // an event's name may be anything
+}
+
+var (
+	laxest    = jsRules{mostAttachments: 1 << 30, anyName: true}
+	strictest = jsRules{mostAttachments: 10, reservedNames: true}
+)
+
+// decodes is a model of socket.io-parser 4.2, for packets whose header is well-formed.
+func (r jsRules) decodes(h *Header, data []byte) bool {
+	var args []any
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	if !json.Valid(data) || d.Decode(&args) != nil {
+		return false
+	}
+	if h.IsBinary() && (h.Attachments < 1 || h.Attachments > r.mostAttachments) {
+		return false
+	}
+	if h.IsEvent() && !r.takesName(args) {
+		return false
+	}
+	return !h.IsBinary() || placeholdersExist(args, h.Attachments)
+}
+
+func (r jsRules) takesName(args []any) bool {
+	if r.anyName {
+		return len(args) > 0
+	}
+	if len(args) == 0 {
+		return false
+	}
+	name, isString := args[0].(string)
+	_, isNumber := args[0].(json.Number)
+	return isNumber || isString && (!r.reservedNames || !slices.Contains(reservedEvents, name))
+}
+
+func placeholdersExist(v any, attachments int) bool {
+	switch v := v.(type) {
+	case []any:
+		for _, e := range v {
+			if !placeholdersExist(e, attachments) {
+				return false
+			}
+		}
+	case map[string]any:
+		if v["_placeholder"] == true {
+			n, ok := v["num"].(json.Number)
+			f, err := n.Float64()
+			return ok && err == nil && f >= 0 && f < float64(attachments)
+		}
+		for _, e := range v {
+			if !placeholdersExist(e, attachments) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func FuzzCheckDecodable(f *testing.F) {
+	for _, s := range []string{
+		`2["a",1]`, `37[]`, `511-["a"]`, `51-["a",[{"x":{"_placeholder":true,"num":1}}]]`, `2["\u0064isconnect"]`, `2[null,null]`, `2["n",NaN]`,
+		`61-/a,7[1e999,{"\u005fplaceholder":true,"num":-0}]`, `2[ ]`, `2[`, "2[\"a\xff\"]", `52-/x,["a",{"_placeholder":true,"num":0},{"_placeholder":true}]`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, p []byte) {
+		in := slices.Clone(p)
+		got := CheckDecodable(p)
+		if !bytes.Equal(p, in) {
+			t.Fatalf("%q was changed to %q", in, p)
+		}
+		h, err := ParseHeader(p)
+		if err != nil {
+			if got != Doubtful {
+				t.Fatalf("CheckDecodable(%q) = %v, want Doubtful: its header is malformed", p, got)
+			}
+			return
+		}
+		again := AppendReaddressed(nil, p, &h, "/x")
+		if h2, err := ParseHeader(again); err != nil || string(h2.Namespace) != "/x" || h2.Type != h.Type || h2.AckID != h.AckID || h2.Attachments != h.Attachments {
+			t.Fatalf("%q, readdressed: %q with %+v, %v", p, again, h2, err)
+		}
+		if moved := CheckDecodable(again); utf8.Valid(h.Namespace) && moved != got {
+			t.Fatalf("CheckDecodable(%q) = %v, and readdressed %v", p, got, moved)
+		}
+		if !h.IsEvent() && !h.IsAck() || nestedBeyond(p, jsMaxNesting) {
+			return
+		}
+		data := p[h.Data:]
+		if got == Decodable && !strictest.decodes(&h, data) {
+			t.Fatalf("CheckDecodable(%q) = Decodable, and the strictest parser does not decode it", p)
+		}
+		if got == Undecodable && laxest.decodes(&h, data) {
+			t.Fatalf("CheckDecodable(%q) = Undecodable, and the laxest parser decodes it", p)
+		}
+	})
 }
 
 func TestAppendReaddressed(t *testing.T) {
