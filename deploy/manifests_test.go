@@ -226,7 +226,7 @@ func TestCompose(t *testing.T) {
 		environ = append(environ, name+"="+value)
 	}
 	cfg := load(t, environ)
-	if cfg.Upstream.URL != "http://app:3000" {
+	if cfg.Upstream.URL.String() != "http://app:3000" {
 		t.Errorf("upstream %s", cfg.Upstream.URL)
 	}
 	if service.StopGrace <= cfg.Shutdown.DrainTimeout {

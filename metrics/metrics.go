@@ -38,6 +38,12 @@ type Metrics struct {
 
 	Dials        DialResults          // holdfast_upstream_dials_total
 	DialDuration prometheus.Histogram // holdfast_upstream_dial_duration_seconds
+	// UpstreamFailovers counts handshakes and requests that were tried at another
+	// server: holdfast_upstream_failovers_total.
+	UpstreamFailovers prometheus.Counter
+	// UpstreamLookupFailures counts failed lookups of the servers:
+	// holdfast_upstream_lookup_failures_total.
+	UpstreamLookupFailures prometheus.Counter
 	// LazyHandshakes counts client handshakes answered without asking the
 	// upstream: holdfast_lazy_handshakes_total.
 	LazyHandshakes prometheus.Counter
@@ -69,6 +75,7 @@ type Metrics struct {
 	parkings       *prometheus.CounterVec
 	sessionsClosed *prometheus.CounterVec
 	refused        *prometheus.CounterVec
+	servers        *serverGauges
 }
 
 // TransportGauges counts connections by their Engine.IO transport. An upgrade
@@ -194,6 +201,9 @@ func New(reg prometheus.Registerer) *Metrics {
 		DialDuration: f.histogram("upstream_dial_duration_seconds", "Duration of the Engine.IO handshakes that the upstream answered.",
 			.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30),
 
+		UpstreamFailovers:      f.counter("upstream_failovers_total", "Handshakes and passed-through requests tried at another server because the first could not serve them."),
+		UpstreamLookupFailures: f.counter("upstream_lookup_failures_total", "Failed lookups of the upstream's servers in DNS. The last answer stays in use."),
+
 		LazyHandshakes: f.counter("lazy_handshakes_total", "Client handshakes answered without asking the upstream."),
 
 		RecoveryDuration: f.histogram("recovery_duration_seconds", "Time from a resuming CONNECT until the last missed packet was written.",
@@ -218,6 +228,7 @@ func New(reg prometheus.Registerer) *Metrics {
 		recoveries:     f.counters("recoveries_total", "Reconnections that presented a pid, by result and reason.", "result", "reason"),
 		parkings:       f.counters("parkings_total", "Sessions parked, by how their client's connection ended.", "reason"),
 		sessionsClosed: f.counters("sessions_closed_total", "Sessions closed, by reason.", "reason"),
+		servers:        newServerGauges(f),
 		refused:        f.counters("refused_total", "Connections, handshakes, takeovers and clients refused, by the limit that was reached.", "limit"),
 	}
 	for _, r := range reason.Recovered() {

@@ -198,7 +198,7 @@ func TestCloseReasonsAreFailures(t *testing.T) {
 func rows(t *testing.T) map[string]string {
 	t.Helper()
 	reg := prometheus.NewPedanticRegistry()
-	New(reg)
+	New(reg).SetUpstreamServers([]Server{{URL: "http://127.0.0.1:3000", State: "up"}})
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -217,7 +217,7 @@ func rows(t *testing.T) map[string]string {
 		var labels []string
 		for _, name := range slices.Sorted(maps.Keys(values)) {
 			label := "`" + name + "`"
-			if name != "reason" && f.GetName() != "holdfast_build_info" { // reasons have a table of their own
+			if name != "reason" && name != "server" && f.GetName() != "holdfast_build_info" { // reasons have a table of their own
 				label += ": " + strings.Join(slices.Sorted(maps.Keys(values[name])), ", ")
 			}
 			labels = append(labels, label)

@@ -101,7 +101,9 @@ func newModel(t *testing.T, parkOnDisconnect bool) *model {
 		t.Fatal(err)
 	}
 	cfg.Upstream.HandshakeTimeout = time.Second
-	if m.proxy.upstream, err = upstream.New(cfg.Upstream, upstream.Options{DialContext: m.dialUpstream}); err != nil {
+	if m.proxy.upstream, err = upstream.New(cfg.Upstream, upstream.Options{
+		Connect: func(ctx context.Context, _, _ string) (net.Conn, error) { return m.dialUpstream(ctx) },
+	}); err != nil {
 		t.Fatal(err)
 	}
 	m.front = &http.Server{Handler: m.proxy}

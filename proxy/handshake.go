@@ -20,6 +20,7 @@ import (
 
 	"github.com/holdfast/holdfast/internal/accept"
 	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/upstream"
 )
 
 // newSID returns a random Engine.IO session id, as long as those of engine.io.
@@ -73,7 +74,7 @@ func (s *Server) handshake(w http.ResponseWriter, r *http.Request, q url.Values,
 			conn.Close()
 		}
 	}()
-	a := answer{conn.Handshake(), without(conn.ResponseHeader(), notRelayed)}
+	a := answer{conn.Handshake(), without(conn.ResponseHeader(), notRelayed), upstream.ServerOf(conn)}
 	s.cache.put(req, a)
 	c := s.answeredClient(r, q, req, order, &a)
 	defer c.recoverRequest()

@@ -10,6 +10,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/upstream"
 )
 
 // A lazy handshake is answered from a cache. It is repeated upstream only when the client sends something
@@ -17,8 +18,8 @@ import (
 // upstream nothing.
 //
 // The cache holds the upstream's last answer to each kind of handshake, so the first handshake of each kind
-// goes to the upstream. A failed dial empties the cache: the upstream may be down, and its next answers may
-// differ.
+// goes to the upstream. A failed dial removes the answers of the server that failed: it may be down, and its
+// next answers may differ.
 
 const (
 	// maxCachedHandshakes bounds the cache, because clients choose its keys.
@@ -32,6 +33,7 @@ const (
 type answer struct {
 	handshake engineio.Handshake
 	header    http.Header
+	from      *upstream.Server // which gave it
 }
 
 // kind is the cache key: what the upstream's answer depends on, unless it is a refusal.
@@ -88,10 +90,15 @@ func (a *handshakeCache) put(r engineio.Request, given answer) {
 	}
 }
 
-// forget empties the cache, so that the upstream answers the next handshakes.
-func (a *handshakeCache) forget() {
-	if a != nil {
-		a.last.Purge()
+// forget removes the answers of one server, so that the upstream answers the next handshakes.
+func (a *handshakeCache) forget(from *upstream.Server) {
+	if a == nil {
+		return
+	}
+	for _, k := range a.last.Keys() {
+		if given, ok := a.last.Peek(k); ok && given.from == from {
+			a.last.Remove(k)
+		}
 	}
 }
 

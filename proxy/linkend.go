@@ -10,6 +10,7 @@ import (
 
 	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/internal/reason"
+	"github.com/holdfast/holdfast/internal/upstream"
 	"github.com/holdfast/holdfast/session"
 )
 
@@ -66,13 +67,13 @@ func (l *link) Closed(err error) {
 	l.Drained()
 
 	if !errors.Is(err, engineio.ErrClosed) {
-		l.srv.cache.forget() // another server may be behind the address now
+		l.srv.cache.forget(upstream.ServerOf(l.conn)) // another server may be behind the address now
 	}
 	level := slog.LevelDebug
 	if errors.Is(err, engineio.ErrSilent) {
 		level = slog.LevelWarn
 		l.srv.metrics.HeartbeatTimeouts.Upstream.Inc()
-		l.srv.upstream.CloseIdleConnections() // they may be dead as well: keep handshakes off them
+		upstream.ServerOf(l.conn).CloseIdleConnections() // they may be dead as well: keep handshakes off them
 	}
 	if errors.Is(err, engineio.ErrNoMemory) {
 		level = slog.LevelWarn

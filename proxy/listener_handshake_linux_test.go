@@ -20,7 +20,7 @@ import (
 // When a client closes its connection, its upstream handshake is cancelled.
 func TestClientClosesDuringTheUpstreamHandshake(t *testing.T) {
 	url, _, asked, _ := slowUpstream(t)
-	r := newRig(t, func(c *config.Config) { c.Upstream.URL = url })
+	r := newRig(t, func(c *config.Config) { c.Upstream.URL = config.URLs{url} })
 	ln := r.listen("tcp", "127.0.0.1:0", true)
 	for _, end := range []func(k *talk){
 		func(k *talk) { k.conn.Close() },
@@ -47,7 +47,7 @@ func TestClientClosesDuringTheUpstreamHandshake(t *testing.T) {
 // Bytes that arrive while the handshake waits for the upstream belong to the WebSocket.
 func TestBytesAfterAPendingHandshake(t *testing.T) {
 	url, s, asked, answer := slowUpstream(t)
-	r := newRig(t, func(c *config.Config) { c.Upstream.URL = url })
+	r := newRig(t, func(c *config.Config) { c.Upstream.URL = config.URLs{url} })
 	ln := r.listen("tcp", "127.0.0.1:0", true)
 	k := newTalk(t, ln)
 	k.say(openHead)
@@ -67,7 +67,7 @@ func TestBytesAfterAPendingHandshake(t *testing.T) {
 // Shutdown waits for handshakes under way and refuses new ones.
 func TestShutdownAwaitsHandshakes(t *testing.T) {
 	url, _, asked, answer := slowUpstream(t)
-	r := newRig(t, func(c *config.Config) { c.Upstream.URL = url })
+	r := newRig(t, func(c *config.Config) { c.Upstream.URL = config.URLs{url} })
 	ln := r.listen("tcp", "127.0.0.1:0", true)
 	k := newTalk(t, ln)
 	k.say(openHead)
@@ -127,7 +127,7 @@ func TestListenerRefusesLikeNetHTTP(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t, func(c *config.Config) {
-				c.Upstream.URL = tt.upstream
+				c.Upstream.URL = config.URLs{tt.upstream}
 				if tt.change != nil {
 					tt.change(c)
 				}

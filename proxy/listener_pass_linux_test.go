@@ -37,7 +37,7 @@ func TestListenerPassesConnectionsWhole(t *testing.T) {
 		}
 	}))
 	t.Cleanup(up.Close)
-	r := newRig(t, func(c *config.Config) { c.Upstream.URL = up.URL })
+	r := newRig(t, func(c *config.Config) { c.Upstream.URL = config.URLs{up.URL} })
 	for _, ln := range []*watchedListener{r.listen("tcp", "127.0.0.1:0", true), r.listen("unix", filepath.Join(t.TempDir(), "s"), true)} {
 		t.Run(ln.Addr().Network(), func(t *testing.T) {
 			body := strings.Repeat("0123456789abcdef", 1<<18)

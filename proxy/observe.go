@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net/url"
 	"time"
 
 	"github.com/holdfast/holdfast/buffer"
@@ -12,6 +11,8 @@ import (
 	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/internal/socketio"
+	"github.com/holdfast/holdfast/internal/upstream"
+	"github.com/holdfast/holdfast/metrics"
 	"github.com/holdfast/holdfast/session"
 )
 
@@ -41,8 +42,8 @@ func (s *Server) notRecovered(c *client, namespace string, why reason.Reason) {
 	s.log.Info("not recovered", attrs...)
 }
 
-// dialled reports how a handshake with the upstream ended.
-func (s *Server) dialled(err error, took time.Duration) {
+// dialled reports how a handshake with a server of the upstream ended.
+func (s *Server) dialled(from *upstream.Server, err error, took time.Duration) {
 	var rejected *engineio.RejectedError
 	switch {
 	case err == nil:
@@ -53,13 +54,13 @@ func (s *Server) dialled(err error, took time.Duration) {
 		s.recorder.Dialled(status.DialRejected, nil)
 	case errors.Is(err, context.DeadlineExceeded):
 		s.metrics.Dials.Timeout.Inc()
-		s.cache.forget()
+		s.cache.forget(from)
 		s.recorder.Dialled(status.DialTimeout, err)
 		return
 	default:
 		s.metrics.Dials.Error.Inc()
 		if !errors.Is(err, context.Canceled) { // a client that is gone is not the upstream's fault
-			s.cache.forget()
+			s.cache.forget(from)
 			s.recorder.Dialled(status.DialError, err)
 		}
 		return
@@ -125,10 +126,23 @@ func (s *Server) RefreshMetrics() {
 	s.metrics.Clients.WebSocket.Set(float64(clients.WebSocket))
 	s.metrics.Links.Polling.Set(float64(links.Polling))
 	s.metrics.Links.WebSocket.Set(float64(links.WebSocket))
+	s.refreshServers()
 }
 
-// listedParked is how many parked sessions a status report lists.
-const listedParked = 100
+// refreshServers sets the gauges of the upstream's servers.
+func (s *Server) refreshServers() {
+	var servers []metrics.Server
+	for _, r := range s.upstream.Servers() {
+		servers = append(servers, metrics.Server{URL: r.URL, State: r.State.String(), Links: r.Links})
+	}
+	s.metrics.SetUpstreamServers(servers)
+}
+
+// listedParked and listedServers are how many parked sessions and servers a status report lists.
+const (
+	listedParked  = 100
+	listedServers = 100
+)
 
 // Status reports the current state. It leaves Holdfast.Version empty.
 func (s *Server) Status() status.Report {
@@ -140,8 +154,15 @@ func (s *Server) Status() status.Report {
 	r.Sessions.MaxParked = s.settings().Recovery.MaxParkedSessions
 	r.Clients, r.Links = s.transports()
 	r.Buffer = status.Buffer{Packets: s.budget.Packets(), Bytes: s.budget.Bytes(), BudgetBytes: s.budget.Limit()}
-	r.Upstream.URL = shownURL(s.settings().Upstream.URL)
+	r.Upstream.URL = s.settings().Upstream.URL.String()
 	now := time.Now()
+	servers := s.upstream.Servers()
+	for _, server := range servers[:min(len(servers), listedServers)] {
+		r.Upstream.Servers = append(r.Upstream.Servers, status.Server{
+			URL: server.URL, State: server.State.String(), StateSeconds: max(0, now.Sub(server.Since).Seconds()),
+			Links: server.Links, Error: status.ShortError(server.Error),
+		})
+	}
 	for _, p := range s.registry.OldestParked(listedParked) {
 		r.Parked = append(r.Parked, status.Parked{
 			Namespace:        status.ShortNamespace(p.Namespace),
@@ -153,15 +174,6 @@ func (s *Server) Status() status.Report {
 		})
 	}
 	return r
-}
-
-// shownURL returns a URL with its password redacted, or "" if it is invalid.
-func shownURL(raw string) string {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return ""
-	}
-	return u.Redacted()
 }
 
 // Panicked implements session.Observer.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/holdfast/holdfast/internal/accept"
 	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/upstream"
 )
 
 // newPassthrough returns the reverse proxy for requests that holdfast does not handle itself.
@@ -20,7 +21,7 @@ func (s *Server) newPassthrough(transport http.RoundTripper) *httputil.ReversePr
 	return &httputil.ReverseProxy{
 		Transport: transport,
 		Rewrite: func(r *httputil.ProxyRequest) {
-			r.Out.URL = urlAt(s.upstream.Base(), r.In)
+			r.Out.URL = urlAt(upstream.Base(), r.In)
 			r.Out.Host = r.In.Host
 			r.Out.Trailer = nil // ReverseProxy would announce the trailer and never send it
 			if !isUpgrade(r.In) {
@@ -107,6 +108,9 @@ func (s *Server) passThrough(w http.ResponseWriter, r *http.Request) {
 	defer context.AfterFunc(s.drained, cancel)()
 	w.Header()["Content-Type"] = nil // keeps net/http from guessing one if the server sent none
 	handler := s.reverseProxy
+	if s.isEngineIO(r) { // only one server knows the session that it belongs to, or will
+		ctx = upstream.WithClient(ctx, s.clientAddress(r))
+	}
 	if hasKey(r.URL.RawQuery, "sid") && hasKey(r.URL.RawQuery, "transport") {
 		handler = s.passedBySID
 	}

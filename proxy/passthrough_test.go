@@ -93,7 +93,7 @@ const emptyAnswer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 // The request line of a passed-through request reaches the upstream byte for byte.
 func TestPassThroughKeepsTheTarget(t *testing.T) {
 	up := newRecorded(t, emptyAnswer)
-	r := newRig(t, func(c *config.Config) { c.Upstream.URL = "http://" + up.Addr().String() })
+	r := newRig(t, func(c *config.Config) { c.Upstream.URL = config.URLs{"http://" + up.Addr().String()} })
 	for _, target := range []string{
 		"/", "/?", "/??", "/a?b", "/a?b=", "/a?=", "/a?&&", "/a?b=1;c=2", "/a?b=%zz", "/a?%", "/a?b=%00", "/a?b=1&b=2&a=0",
 		"/a?b+c=d%20e", "/a?q=caf\xc3\xa9", "/a?q=\xff", `/a?q="<>\^{|}` + "`", "/a?b#c", "/a?b?c", "/a?q=http://x/?y=1",
@@ -130,7 +130,7 @@ func TestPassThroughKeepsTheTarget(t *testing.T) {
 // A handshake reaches the upstream with the target that the client sent.
 func TestHandshakeKeepsTheTarget(t *testing.T) {
 	up := newRecorded(t, "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
-	r := newRig(t, func(c *config.Config) { c.Upstream.URL = "http://" + up.Addr().String() })
+	r := newRig(t, func(c *config.Config) { c.Upstream.URL = config.URLs{"http://" + up.Addr().String()} })
 	for _, target := range []string{
 		"/socket.io/?EIO=4&transport=polling", "/socket.io?EIO=4&transport=polling", "/socket%2Eio/?EIO=4&transport=polling",
 		`/socket.io/a"|b?EIO=4&transport=polling&x=%zz;1`, "/socket.io/?a;b&EIO=4&transport=polling#c",
@@ -156,7 +156,7 @@ func TestHandshakeKeepsTheTarget(t *testing.T) {
 // canonical and trims their values. Headers of one connection are removed. Forwarding headers are set.
 func TestPassThroughKeepsHeaders(t *testing.T) {
 	up := newRecorded(t, emptyAnswer)
-	r := newRig(t, func(c *config.Config) { c.Upstream.URL = "http://" + up.Addr().String() })
+	r := newRig(t, func(c *config.Config) { c.Upstream.URL = config.URLs{"http://" + up.Addr().String()} })
 	tests := []struct {
 		name         string
 		header, want []string // nil want means want equals header
@@ -226,7 +226,7 @@ func TestPassThroughKeepsHeaders(t *testing.T) {
 // net/http refuses these targets, so they never reach the upstream.
 func TestTargetsThatNetHTTPRefuses(t *testing.T) {
 	up := newRecorded(t, emptyAnswer)
-	r := newRig(t, func(c *config.Config) { c.Upstream.URL = "http://" + up.Addr().String() })
+	r := newRig(t, func(c *config.Config) { c.Upstream.URL = config.URLs{"http://" + up.Addr().String()} })
 	for _, target := range []string{"/a%zz", "/a%", "/a\x01", "/a b", "a", "/a?\x7f"} {
 		if got := rawExchange(t, r.url, "GET "+target+" HTTP/1.1\r\nHost: example.org\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 400") {
 			t.Errorf("%q answered with %s", target, got)

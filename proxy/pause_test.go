@@ -143,7 +143,7 @@ func TestClientStaysPausedAfterItsPrimaryLinkWasDialled(t *testing.T) {
 // When a client is gone, the dial of another primary link is cancelled.
 func TestDialEndsWithItsClient(t *testing.T) {
 	url, s, asked, answer := slowUpstream(t)
-	r := newRig(t, func(c *config.Config) { c.Upstream.URL = url })
+	r := newRig(t, func(c *config.Config) { c.Upstream.URL = config.URLs{url} })
 	go func() { // ends with the first handshake
 		<-asked
 		answer <- struct{}{}

@@ -93,7 +93,7 @@ func newRig(t *testing.T, change func(*config.Config)) *rig {
 	r.server.OnConnect("/admin", func(*sioserver.Socket) error { return nil })
 	up := httptest.NewServer(r.server)
 	cfg := config.Default()
-	cfg.Upstream.URL = up.URL
+	cfg.Upstream.URL = config.URLs{up.URL}
 	cfg.Log.Level = "debug"
 	if change != nil {
 		change(&cfg)

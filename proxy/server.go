@@ -78,7 +78,8 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 	}
 	s.current.Store(set)
 	if s.upstream, err = upstream.New(cfg.Upstream, upstream.Options{
-		Observe: s.dialled, Incomplete: s.incomplete.take, UpgradeFailed: s.upgradeFailed,
+		Log: log, Observe: s.dialled, FailedOver: m.UpstreamFailovers.Inc, LookupFailed: m.UpstreamLookupFailures.Inc,
+		Left: s.cache.forget, EngineIOPath: cfg.EngineIO.Paths[0], Incomplete: s.incomplete.take, UpgradeFailed: s.upgradeFailed,
 	}); err != nil {
 		return nil, err
 	}
@@ -101,6 +102,7 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 	limits := set.sessionLimits()
 	limits.Retention = newRetention(cfg.Events)
 	s.registry = session.NewRegistry(limits, cfg.Recovery.MaxParkedSessions, s.budget, (*observer)(s))
+	s.upstream.Start()
 	return s, nil
 }
 
@@ -109,7 +111,7 @@ func (s *Server) Ready() error {
 	if s.draining.Load() {
 		return ErrDraining
 	}
-	return nil
+	return s.upstream.Ready()
 }
 
 // ServeHTTP implements http.Handler.
@@ -288,6 +290,7 @@ const closeTimeout = 2 * time.Second
 // closeAll ends what passes through, then all clients, then all links. Clients see a broken
 // connection, so they reconnect to whatever listens then.
 func (s *Server) closeAll() {
+	s.upstream.Close()
 	s.cut()
 	s.mu.Lock()
 	clients := make([]*client, 0, len(s.clients))

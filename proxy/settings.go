@@ -85,6 +85,7 @@ func (s *Server) Reload(cfg config.Config) error {
 		return err
 	}
 	s.current.Store(set)
+	s.upstream.SetURLs(cfg.Upstream.URL)
 	s.registry.SetLimits(set.sessionLimits(), cfg.Recovery.MaxParkedSessions)
 	s.metrics.ParkedLimit.Set(float64(cfg.Recovery.MaxParkedSessions))
 	return nil

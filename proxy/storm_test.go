@@ -48,7 +48,7 @@ func TestStormWhileTheUpstreamIsDown(t *testing.T) {
 		up.Load().Close()
 	})
 	r := newRig(t, func(c *config.Config) {
-		c.Upstream.URL = "unix://" + socket
+		c.Upstream.URL = config.URLs{"unix://" + socket}
 		c.Upstream.HandshakeTimeout = time.Minute // on a busy machine many concurrent handshakes are slow
 	})
 	const clients = 300
@@ -117,7 +117,7 @@ func TestStormWhileTheUpstreamIsStopped(t *testing.T) {
 	}))
 	t.Cleanup(up.Close)
 	r := newRig(t, func(c *config.Config) {
-		c.Upstream.URL = up.URL
+		c.Upstream.URL = config.URLs{up.URL}
 		c.Upstream.MaxConcurrentDials = dials
 		c.Upstream.HandshakeTimeout = 500 * time.Millisecond
 	})
@@ -182,7 +182,7 @@ func TestStormWhileABalancerAnswersForTheUpstream(t *testing.T) {
 			t.Cleanup(balancer.Close)
 			const dials, clients = 8, 200
 			r := newRig(t, func(c *config.Config) {
-				c.Upstream.URL = balancer.URL
+				c.Upstream.URL = config.URLs{balancer.URL}
 				c.Upstream.MaxConcurrentDials = dials
 			})
 			var refused, in atomic.Int64

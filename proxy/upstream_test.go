@@ -138,7 +138,7 @@ func newScriptedRig(t *testing.T, change func(*config.Config)) (*rig, *script) {
 	up := httptest.NewServer(s)
 	t.Cleanup(up.Close)
 	r := newRig(t, func(c *config.Config) {
-		c.Upstream.URL = up.URL
+		c.Upstream.URL = config.URLs{up.URL}
 		if change != nil {
 			change(c)
 		}
@@ -303,7 +303,7 @@ func TestFailedUpgradeClosesItsLinkOverTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := newRig(t, func(c *config.Config) {
-		c.Upstream.URL = up.URL
+		c.Upstream.URL = config.URLs{up.URL}
 		c.Upstream.TLS.CAFile = authority
 	})
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.url+"/socket.io/?EIO=4&transport=websocket", nil)

@@ -5,8 +5,10 @@ import (
 	"embed"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -77,8 +79,27 @@ func summary(s status.Report) []byte {
 	line("recoveries", "%d recovered, %d failed%s", s.Recoveries.Recovered, s.Recoveries.Failed, failures(s))
 	line("buffer", "%d packets, %d of %d bytes", s.Buffer.Packets, s.Buffer.Bytes, s.Buffer.BudgetBytes)
 	line("upstream", "%s, %s", s.Upstream.Health, s.Upstream.URL)
+	if n := len(s.Upstream.Servers); n != 1 {
+		line("servers", "%s", servers(s.Upstream.Servers))
+	}
 	line("see", "/api/status /metrics /healthz /readyz, or this address in a browser")
 	return b.Bytes()
+}
+
+// servers says how many servers are in each state.
+func servers(list []status.Server) string {
+	counts := make(map[string]int)
+	for _, server := range list {
+		counts[server.State]++
+	}
+	var parts []string
+	for _, state := range slices.Sorted(maps.Keys(counts)) {
+		parts = append(parts, fmt.Sprintf("%d %s", counts[state], state))
+	}
+	if parts == nil {
+		return "none is known"
+	}
+	return strings.Join(parts, ", ")
 }
 
 // failures lists the reasons for failed recoveries with their counts.

@@ -39,7 +39,7 @@ func (c command) runDemo(ctx context.Context, cfg config.Config, sources config.
 	defer ln.Close()
 	start := func(ctx context.Context, _, upstreamURL string) (addr string, stop func(), err error) {
 		cfg := config.Default()
-		cfg.Upstream.URL = upstreamURL
+		cfg.Upstream.URL = config.URLs{upstreamURL}
 		cfg.Shutdown.DrainTimeout = 0
 		in, err := newInstance(c.version, cfg, nil, log)
 		if err != nil {

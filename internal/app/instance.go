@@ -122,7 +122,7 @@ func (in *instance) serveClients(ctx context.Context, ln net.Listener) error {
 	go releaseIdleMemory(releasing) // ends with releasing
 	failed := make(chan error, 1)   // Serve returns once
 	go func() { failed <- srv.Serve(ln) }()
-	in.log.Info("holdfast is ready", "listen", ln.Addr().String(), "upstream", in.cfg.Upstream.URL, "version", in.version)
+	in.log.Info("holdfast is ready", "listen", ln.Addr().String(), "upstream", in.cfg.Upstream.URL.String(), "version", in.version)
 	select {
 	case err := <-failed:
 		return err

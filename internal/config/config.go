@@ -22,6 +22,15 @@ const (
 	Lazy  Handshake = "lazy"  // when the client needs a connection to the upstream
 )
 
+// Discovery says how many servers one URL of the upstream stands for.
+type Discovery string
+
+// The choices for Discovery.
+const (
+	NoDiscovery  Discovery = "none" // one
+	DNSDiscovery Discovery = "dns"  // one for each address of its host name
+)
+
 // AckEvents says what happens to an event that asks for an ack if the
 // connection ended after it was written and before the client answered.
 type AckEvents string
@@ -85,11 +94,17 @@ type Config struct {
 	Log       Log      `yaml:"log"`
 }
 
-// Upstream is the Socket.IO server behind holdfast.
+// Upstream is the Socket.IO server behind holdfast, or several of them.
 type Upstream struct {
-	// URL is http://host:port, https://host:port or unix:///path.sock, without
-	// path, query or credentials. Default http://127.0.0.1:3000. See Endpoint.
-	URL string `yaml:"url"`
+	// URL has one URL for each server: http://host:port, https://host:port or
+	// unix:///path.sock, without path, query or credentials. Default
+	// http://127.0.0.1:3000. See SplitURL.
+	URL URLs `yaml:"url" reload:"live"`
+	// Discover says how many servers a URL stands for. Default NoDiscovery.
+	Discover Discovery `yaml:"discover"`
+	// DNSServer is host:port of the DNS server that Discover asks. Default "", the
+	// system's.
+	DNSServer string `yaml:"dns_server"`
 	// DialTimeout bounds one connection attempt, TLS included. Default 5s.
 	DialTimeout time.Duration `yaml:"dial_timeout"`
 	// HandshakeTimeout bounds a whole Engine.IO handshake with the upstream,
@@ -99,17 +114,31 @@ type Upstream struct {
 	// others wait. Default 256.
 	MaxConcurrentDials int `yaml:"max_concurrent_dials"`
 	// Handshake says when a client's handshake is repeated upstream. Default Eager.
-	Handshake Handshake   `yaml:"handshake"`
-	TLS       UpstreamTLS `yaml:"tls"`
+	Handshake Handshake      `yaml:"handshake"`
+	Health    UpstreamHealth `yaml:"health"`
+	TLS       UpstreamTLS    `yaml:"tls"`
 }
 
-// UpstreamTLS applies if Upstream.URL is https.
+// UpstreamHealth asks each server at intervals whether it takes new connections.
+// After two failures a server gets none until an answer is good again. Those that
+// exist stay.
+type UpstreamHealth struct {
+	// Path is requested with GET; a good answer has status 200 to 399. Default "":
+	// no requests.
+	Path string `yaml:"path"`
+	// Interval is the time between two requests. Default 5s.
+	Interval time.Duration `yaml:"interval"`
+	// Timeout bounds one request. Default 2s.
+	Timeout time.Duration `yaml:"timeout"`
+}
+
+// UpstreamTLS applies to the servers of Upstream.URL that are https.
 type UpstreamTLS struct {
 	// CAFile is a PEM file of certificate authorities to trust instead of the
 	// system's. Default "", the system's.
 	CAFile string `yaml:"ca_file"`
 	// ServerName is the name expected in the upstream's certificate. Default
-	// "", the host of the URL.
+	// "", the host of its URL.
 	ServerName string `yaml:"server_name"`
 	// InsecureSkipVerify accepts any certificate. Default false.
 	InsecureSkipVerify bool `yaml:"insecure_skip_verify"`
@@ -304,11 +333,13 @@ func Default() Config {
 	return Config{
 		Listen: "0.0.0.0:8080",
 		Upstream: Upstream{
-			URL:                "http://127.0.0.1:3000",
+			URL:                URLs{"http://127.0.0.1:3000"},
+			Discover:           NoDiscovery,
 			DialTimeout:        5 * time.Second,
 			HandshakeTimeout:   10 * time.Second,
 			MaxConcurrentDials: 256,
 			Handshake:          Eager,
+			Health:             UpstreamHealth{Interval: 5 * time.Second, Timeout: 2 * time.Second},
 		},
 		EngineIO: EngineIO{
 			Paths:          []string{"/socket.io/"},

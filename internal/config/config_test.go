@@ -13,7 +13,9 @@ import (
 // breaks users' files, so it must break a test first.
 var allKeys = strings.Fields(`
 	listen
-	upstream.url upstream.dial_timeout upstream.handshake_timeout upstream.max_concurrent_dials upstream.handshake
+	upstream.url upstream.discover upstream.dns_server
+	upstream.dial_timeout upstream.handshake_timeout upstream.max_concurrent_dials upstream.handshake
+	upstream.health.path upstream.health.interval upstream.health.timeout
 	upstream.tls.ca_file upstream.tls.server_name upstream.tls.insecure_skip_verify
 	tls.cert_file tls.key_file
 	engineio.paths engineio.ping_interval engineio.ping_timeout engineio.max_payload engineio.upgrade_timeout

@@ -82,6 +82,7 @@ func TestConfigurationPage(t *testing.T) {
 		}
 		want := s.format()
 		switch {
+		case s.value.Type() == reflect.TypeFor[URLs]():
 		case s.value.Kind() == reflect.Slice:
 			want = "[" + strings.ReplaceAll(want, ",", ", ") + "]"
 		case want == "":
@@ -117,6 +118,8 @@ func typeName(s setting) string {
 		return "number"
 	case bool:
 		return "bool"
+	case URLs:
+		return "text or list"
 	case []string:
 		return "list"
 	}

@@ -122,7 +122,8 @@ func (l *loader) applyMapping(name string, node *yaml.Node, prefix string, secti
 func (l *loader) applyNode(name string, s setting, node *yaml.Node) {
 	source := at(name, node.Line)
 	_, isList := reflect.TypeAssert[[]string](s.value)
-	if node.Kind == yaml.SequenceNode && isList {
+	_, isURLs := reflect.TypeAssert[URLs](s.value)
+	if node.Kind == yaml.SequenceNode && (isList || isURLs) {
 		list := make([]string, 0, len(node.Content))
 		for _, item := range node.Content {
 			item = resolved(item)
@@ -133,13 +134,19 @@ func (l *loader) applyNode(name string, s setting, node *yaml.Node) {
 			}
 			list = append(list, item.Value)
 		}
-		s.value.Set(reflect.ValueOf(list))
+		s.value.Set(reflect.ValueOf(list).Convert(s.value.Type()))
 		l.sources[s.key] = source
 		return
 	}
 	if node.Kind != yaml.ScalarNode || isList || isNull(node) {
 		l.fail(source, s.key, fmt.Sprintf("found %s; allowed: %s", found(node), allowedFor(s.value)))
 		l.bad[s.key] = true
+		return
+	}
+	if isURLs { // a text in a file is one URL, although a path may contain a comma
+		s.value.Set(reflect.ValueOf(URLs{node.Value}))
+		l.sources[s.key] = source
+		delete(l.bad, s.key)
 		return
 	}
 	l.apply(source, s, node.Value)
@@ -242,7 +249,14 @@ func mapping(prefix string, section reflect.Value, sources Sources) *yaml.Node {
 }
 
 func leaf(s setting) *yaml.Node {
-	if list, ok := reflect.TypeAssert[[]string](s.value); ok {
+	list, ok := reflect.TypeAssert[[]string](s.value)
+	if urls, isURLs := reflect.TypeAssert[URLs](s.value); isURLs {
+		if len(urls) == 1 {
+			return scalar(urls[0])
+		}
+		list, ok = urls, true
+	}
+	if ok {
 		node := &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
 		for _, item := range list {
 			node.Content = append(node.Content, scalar(item))

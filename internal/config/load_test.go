@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -129,10 +130,15 @@ func TestEverySettingEverywhere(t *testing.T) {
 	values := map[string]string{
 		"listen":                                       "127.0.0.1:81",
 		"upstream.url":                                 "https://app.internal:3001",
+		"upstream.discover":                            "dns",
+		"upstream.dns_server":                          "10.0.0.53:53",
 		"upstream.dial_timeout":                        "1s",
 		"upstream.handshake_timeout":                   "2s",
 		"upstream.max_concurrent_dials":                "3",
 		"upstream.handshake":                           "lazy",
+		"upstream.health.path":                         "/healthz?deep=1",
+		"upstream.health.interval":                     "3s",
+		"upstream.health.timeout":                      "4s",
 		"upstream.tls.ca_file":                         "",
 		"upstream.tls.server_name":                     "app.example",
 		"upstream.tls.insecure_skip_verify":            "true",
@@ -586,5 +592,33 @@ func TestWindowLargerThanTheAutomaticBudget(t *testing.T) {
 	want := `HOLDFAST_RECOVERY_BUFFER_WINDOW: recovery.buffer.window: found "33MiB"; allowed: at most 32MiB, the automatic value of recovery.buffer.total_bytes (half of GOMEMLIMIT)`
 	if got := problems(t, err); len(got) != 1 || got[0] != want {
 		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+// A single URL may be a text. In a file it is one URL whatever it contains; elsewhere commas separate several.
+func TestURLs(t *testing.T) {
+	for _, tt := range []struct {
+		name, file string
+		environ    []string
+		want       URLs
+		yaml       string
+	}{
+		{"a text", "upstream: {url: 'http://a:1'}", nil, URLs{"http://a:1"}, "url: http://a:1\n"},
+		{"a text with a comma", "upstream: {url: 'unix:///run/a,b.sock'}", nil, URLs{"unix:///run/a,b.sock"}, "url: unix:///run/a,b.sock\n"},
+		{"a list of one", "upstream: {url: ['http://a:1']}", nil, URLs{"http://a:1"}, "url: http://a:1\n"},
+		{"a list", "upstream: {url: ['http://a:1', 'http://b:1']}", nil, URLs{"http://a:1", "http://b:1"}, "url: ['http://a:1', 'http://b:1']\n"},
+		{"a variable", "", []string{"HOLDFAST_UPSTREAM_URL=http://a:1, http://b:1"}, URLs{"http://a:1", "http://b:1"}, "url: ['http://a:1', 'http://b:1']\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Chdir(t.TempDir())
+			write(t, "h.yaml", tt.file)
+			c, _, err := load(t, []string{"-config", "h.yaml"}, tt.environ)
+			if err != nil || !slices.Equal(c.Upstream.URL, tt.want) {
+				t.Fatalf("got %q, %v, want %q", c.Upstream.URL, err, tt.want)
+			}
+			if got := string(c.YAML(nil)); !strings.Contains(got, tt.yaml) && !strings.Contains(got, strings.ReplaceAll(tt.yaml, "'", "\"")) && !strings.Contains(got, strings.ReplaceAll(tt.yaml, "'", "")) {
+				t.Errorf("%s\ndoes not have %s", got, tt.yaml)
+			}
+		})
 	}
 }

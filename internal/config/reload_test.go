@@ -20,6 +20,7 @@ func TestReload(t *testing.T) {
 			c.Recovery.MaxDisconnectionDuration = time.Minute
 			c.TrustedProxies = []string{"10.0.0.0/8"}
 		}, []string{"recovery.max_disconnection_duration", "trusted_proxies"}, nil},
+		{"servers", func(c *Config) { c.Upstream.URL = URLs{"http://a", "http://b"} }, []string{"upstream.url"}, nil},
 		{"what cannot", func(c *Config) { c.Listen = ":1"; c.EngineIO.Paths = []string{"/a/"} }, nil, []string{"listen", "engineio.paths"}},
 		{"both", func(c *Config) { c.Log = Log{"debug", "json"} }, []string{"log.level"}, []string{"log.format"}},
 	}

@@ -25,10 +25,10 @@ func SplitListen(addr string) (network, address string) {
 	return "tcp", addr
 }
 
-// Endpoint returns the arguments of net.Dial for the upstream, and whether it
-// uses TLS. The URL must be valid.
-func (u Upstream) Endpoint() (network, address string, secure bool) {
-	parsed, err := url.Parse(u.URL)
+// SplitURL returns the arguments of net.Dial for a valid URL of an upstream, and
+// whether it uses TLS.
+func SplitURL(text string) (network, address string, secure bool) {
+	parsed, err := url.Parse(text)
 	if err != nil {
 		return "tcp", "", false
 	}

@@ -20,7 +20,7 @@ func TestSplitListen(t *testing.T) {
 	}
 }
 
-func TestEndpoint(t *testing.T) {
+func TestSplitURL(t *testing.T) {
 	tests := []struct {
 		in, network, address string
 		secure               bool
@@ -32,7 +32,7 @@ func TestEndpoint(t *testing.T) {
 		{"unix:///run/app.sock", "unix", "/run/app.sock", false},
 	}
 	for _, tt := range tests {
-		network, address, secure := Upstream{URL: tt.in}.Endpoint()
+		network, address, secure := SplitURL(tt.in)
 		if network != tt.network || address != tt.address || secure != tt.secure {
 			t.Errorf("%q: got %q, %q, %v; want %q, %q, %v", tt.in, network, address, secure, tt.network, tt.address, tt.secure)
 		}

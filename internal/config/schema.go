@@ -43,6 +43,8 @@ var textPatterns = map[string]string{
 	"listen":                 listenPattern,
 	"admin.listen":           `^$|` + listenPattern,
 	"upstream.url":           `^([hH][tT][tT][pP][sS]?://[^/?#@]+/?|unix:///.*[^/])$`,
+	"upstream.dns_server":    `^$|^[^/]+:[0-9]{1,5}$`,
+	"upstream.health.path":   `^$|^/[^# ]*$`,
 	"engineio.paths":         `^/(.*/)?$`,
 	"recovery.clients.query": `^[A-Za-z0-9_.~-]*$`,
 }
@@ -166,6 +168,9 @@ func schemaOfSetting(b *bounds, s setting) *schemaNode {
 		node.Type, node.Minimum, node.Maximum, node.Default = "integer", &least, &most, v
 	case bool:
 		node.Type, node.Default = "boolean", v
+	case URLs:
+		node.Type, node.MinItems = []string{"string", "array"}, 1
+		node.Items = &schemaNode{Type: "string", Pattern: textPatterns[s.key]}
 	case []string:
 		node.Type, node.Pattern, node.Default = "array", "", v
 		node.Items = &schemaNode{Type: "string", Pattern: textPatterns[s.key]}

@@ -47,6 +47,7 @@ const (
 	allowedNumber   = "a whole number"
 	allowedBool     = "true or false"
 	allowedList     = "a list"
+	allowedURLs     = "a URL or a list of URLs"
 	allowedText     = "a string"
 )
 
@@ -63,6 +64,8 @@ func allowedFor(v reflect.Value) string {
 		return allowedBool
 	case []string:
 		return allowedList
+	case URLs:
+		return allowedURLs
 	}
 	return allowedText
 }
@@ -95,7 +98,9 @@ func (s setting) parse(text string) error {
 		}
 		s.value.SetBool(text == "true")
 	case []string:
-		s.parseList(text)
+		s.value.Set(reflect.ValueOf(splitList(text)))
+	case URLs:
+		s.value.Set(reflect.ValueOf(URLs(splitList(text))))
 	default:
 		if s.value.Kind() != reflect.String {
 			panic(fmt.Sprintf("config: no parser for the type of %s, %v", s.key, s.value.Type()))
@@ -105,14 +110,14 @@ func (s setting) parse(text string) error {
 	return nil
 }
 
-func (s setting) parseList(text string) {
+func splitList(text string) []string {
 	list := []string{}
 	if text != "" {
 		for item := range strings.SplitSeq(text, ",") {
 			list = append(list, strings.TrimSpace(item))
 		}
 	}
-	s.value.Set(reflect.ValueOf(list))
+	return list
 }
 
 // format is the inverse of parse.
@@ -121,6 +126,8 @@ func (s setting) format() string {
 	case time.Duration:
 		return formatDuration(v)
 	case []string:
+		return strings.Join(v, ",")
+	case URLs:
 		return strings.Join(v, ",")
 	default:
 		return fmt.Sprint(v)

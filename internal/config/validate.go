@@ -148,9 +148,7 @@ func (v *validator) listeners(c *Config) {
 
 func (v *validator) upstream(u *Upstream) {
 	v.oneOf(&u.Handshake, string(u.Handshake), string(Eager), string(Lazy))
-	if problem := checkURL(u.URL); problem != "" && !v.bad[v.key(&u.URL)] {
-		v.problems = append(v.problems, v.sources.problem(v.key(&u.URL), redacted(u.URL), problem))
-	}
+	v.urls(u)
 	v.positive(&u.DialTimeout)
 	v.positive(&u.HandshakeTimeout)
 	v.atLeastOne(&u.MaxConcurrentDials)

@@ -91,6 +91,9 @@ type dialResult struct {
 // Handshake returns the server's OPEN packet.
 func (c *Conn) Handshake() Handshake { return c.handshake }
 
+// Dialer returns the Dialer that made the Conn.
+func (c *Conn) Dialer() *Dialer { return c.dialer }
+
 // ResponseHeader returns the header of the server's answer to the handshake, or nil after Start.
 // The caller must not change it.
 func (c *Conn) ResponseHeader() http.Header {
@@ -276,6 +279,9 @@ func (c *Conn) endLocked(err error, endWebSocket func(*wsLink)) {
 	}
 	c.err = err
 	defer c.reportClosedLocked() // even after a panic
+	if c.dialer.Ended != nil {
+		c.dialer.Ended()
+	}
 	started := c.stopHeartbeatLocked()
 	switch {
 	case c.ws != nil:

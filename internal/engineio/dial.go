@@ -86,6 +86,11 @@ type Dialer struct {
 	// Incomplete accounts for the server's messages and polling answers that have arrived in part,
 	// like Options.Incomplete. It may be nil.
 	Incomplete func(bytes int) bool
+	// Ended is called once for each Conn that Dial returned, when the Conn ends. It must neither wait
+	// nor call the Conn. It may be nil.
+	Ended func()
+	// Owner is for the user of this package; see Conn.Dialer.
+	Owner any
 	// UpgradeFailed is called when a Conn stays with polling although the server offered an
 	// upgrade. It may be nil.
 	UpgradeFailed func(err error)

@@ -54,7 +54,7 @@ func newServer(t *testing.T, options sioserver.Options) *httptest.Server {
 func newHoldfast(t *testing.T, upstream string, change func(*config.Config)) *proxy.Server {
 	t.Helper()
 	cfg := config.Default()
-	cfg.Upstream.URL = upstream
+	cfg.Upstream.URL = config.URLs{upstream}
 	if change != nil {
 		change(&cfg)
 	}

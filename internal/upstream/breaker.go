@@ -116,6 +116,16 @@ func (b *breaker) probeEndedLocked(probe uint64) {
 	}
 }
 
+// Failing returns the error of the last failed dial while the breaker is not closed, and otherwise nil.
+func (b *breaker) Failing() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.state == breakerClosed {
+		return nil
+	}
+	return b.err
+}
+
 // Success records that a dial succeeded, or that an earlier connection turned out to work.
 func (b *breaker) Success() {
 	b.mu.Lock()

@@ -1,241 +1,305 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"log/slog"
+	"math/rand/v2"
 	"net"
-	"net/http"
 	"net/netip"
-	"net/url"
 	"os"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/engineio"
-	"github.com/holdfast/holdfast/internal/netpoll"
+	"github.com/holdfast/holdfast/internal/neterr"
 )
 
-// idleTimeout is how long an idle connection stays open. It is shorter than that of Node.js (5 s), so that
-// a request does not meet a connection that the server is just closing.
-const idleTimeout = 4 * time.Second
+// maxAttempts is how many servers one handshake or request is tried at.
+const maxAttempts = 3
 
-// Upstream is the Socket.IO server behind holdfast. It is safe for concurrent use.
+// Upstream is the Socket.IO server behind holdfast, or several of them. It is safe for concurrent use.
 type Upstream struct {
 	// Immutable.
-	base      *url.URL // scheme and host; the host is a placeholder if the server is a Unix socket
-	network   string
-	address   string
-	tls       *tls.Config // nil for plain HTTP
-	timeout   time.Duration
-	addr      net.Addr // the address if it needs no name lookup, or nil
-	transport *http.Transport
-	unshared  *http.Transport // uses each connection once
-	dialer    *engineio.Dialer
-	observe   func(err error, took time.Duration)
+	opts             Options
+	log              *slog.Logger
+	tls              *tls.Config // for https servers
+	dialTimeout      time.Duration
+	handshakeTimeout time.Duration
+	maxDials         int
+	health           config.UpstreamHealth
+	discovers        bool          // DNS says which servers there are
+	looked           chan struct{} // closed when the servers are known, or the first lookup has failed
+	relook           chan struct{} // has an element if the names have changed
+	background       context.Context
+	stop             context.CancelFunc // ends background
+	work             sync.WaitGroup     // goroutines that end with background
 
-	throttle throttle
-	breaker  *breaker
-	slots    chan struct{} // one element per handshake under way
+	mu      sync.Mutex // guards the fields below and each Server's membership; a leaf
+	urls    []string
+	servers map[target]*Server // listed and leaving ones
+	list    []*Server          // the listed ones, in the order of the configuration
+	lookErr error              // of the last lookup
+	started bool
 }
 
-// Options are the parts of an Upstream that its user supplies.
+// Options are the parts of an Upstream that its user supplies. Each may be nil, or empty.
 type Options struct {
+	Log *slog.Logger
 	// Observe is told how each handshake ended and how long it took. Handshakes that the breaker or the
-	// context ended before they began are not reported. Nil observes nothing.
-	Observe func(err error, took time.Duration)
+	// context ended before they began are not reported.
+	Observe func(s *Server, err error, took time.Duration)
+	// FailedOver is called when a handshake or a request is tried at another server.
+	FailedOver func()
+	// LookupFailed is called when DNS did not say which servers there are.
+	LookupFailed func()
+	// Left is called with a server that is no longer in the list.
+	Left func(s *Server)
+	// EngineIOPath is where the servers serve Engine.IO.
+	EngineIOPath string
 	// Incomplete and UpgradeFailed are engineio.Dialer's.
 	Incomplete    func(bytes int) bool
 	UpgradeFailed func(err error)
-	// DialContext replaces connecting to cfg's URL, for tests. Nil dials.
-	DialContext func(ctx context.Context) (net.Conn, error)
+	// Connect replaces connecting, and LookUp replaces asking DNS, for tests.
+	Connect func(ctx context.Context, network, address string) (net.Conn, error)
+	LookUp  func(ctx context.Context, host string) ([]netip.Addr, error)
 }
 
-// New returns the server that a valid cfg names. It does not connect. Errors say which file of upstream.tls
-// cannot be used.
+// New returns the servers that a valid cfg names. It does not connect: that begins with Start. Errors say
+// which file of upstream.tls cannot be used.
 func New(cfg config.Upstream, opts Options) (*Upstream, error) {
-	network, address, secure := cfg.Endpoint()
 	u := &Upstream{
-		network: network, address: address, timeout: cfg.DialTimeout, base: &url.URL{Scheme: "http", Host: address},
-		observe: opts.Observe, breaker: newBreaker(), slots: make(chan struct{}, cfg.MaxConcurrentDials),
+		opts: opts, log: opts.Log, dialTimeout: cfg.DialTimeout, handshakeTimeout: cfg.HandshakeTimeout, maxDials: cfg.MaxConcurrentDials,
+		health: cfg.Health, discovers: cfg.Discover == config.DNSDiscovery,
+		looked: make(chan struct{}), relook: make(chan struct{}, 1), servers: make(map[target]*Server),
 	}
-	if u.observe == nil {
-		u.observe = func(error, time.Duration) {}
+	u.background, u.stop = context.WithCancel(context.Background())
+	if u.log == nil {
+		u.log = slog.New(slog.DiscardHandler)
 	}
-	if network == "unix" {
-		u.base.Host = "localhost"
-		u.addr = &net.UnixAddr{Name: address, Net: "unix"}
-	} else if ap, err := netip.ParseAddrPort(address); err == nil {
-		u.addr = net.TCPAddrFromAddrPort(ap)
+	if u.opts.Observe == nil {
+		u.opts.Observe = func(*Server, error, time.Duration) {}
 	}
-	if secure {
-		u.base.Scheme = "https"
-		var err error
-		if u.tls, err = clientTLS(cfg, address); err != nil {
-			return nil, err
-		}
+	if u.opts.LookUp == nil {
+		u.opts.LookUp = lookUpAt(cfg.DNSServer)
 	}
-	u.transport = &http.Transport{
-		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return u.dialPlain(ctx) },
-		DialTLSContext:      func(ctx context.Context, _, _ string) (net.Conn, error) { return u.dial(ctx) },
-		DisableCompression:  true,
-		MaxIdleConnsPerHost: 256,
-		IdleConnTimeout:     idleTimeout,
+	var err error
+	if u.tls, err = clientTLS(cfg.TLS); err != nil {
+		return nil, err
 	}
-	u.unshared = u.transport.Clone()
-	u.unshared.MaxIdleConnsPerHost = -1
-	u.dialer = &engineio.Dialer{
-		DialContext: u.dialWebSocket, DialPolling: u.dialPolling, Timeout: cfg.HandshakeTimeout, MaxPayload: int64(config.DefaultMaxPayload),
-		Incomplete: opts.Incomplete, UpgradeFailed: opts.UpgradeFailed,
-	}
-	if opts.DialContext != nil {
-		u.dialer.DialContext, u.dialer.DialPolling = opts.DialContext, nil
+	if u.urls = cfg.URL; !u.discovers {
+		u.setTargets(targetsOf(u.urls))
+		close(u.looked)
 	}
 	return u, nil
 }
 
-// Base returns the scheme and host of requests to the server. The caller must not change it.
-func (u *Upstream) Base() *url.URL { return u.base }
-
-// RoundTripper makes HTTP requests to the server.
-func (u *Upstream) RoundTripper() http.RoundTripper { return u.transport }
-
-// UnsharedRoundTripper makes each HTTP request over a new connection. Balancers such as @socket.io/sticky
-// look only at the first request of a connection. This way they see every sid.
-func (u *Upstream) UnsharedRoundTripper() http.RoundTripper { return u.unshared }
-
-// CloseIdleConnections closes connections that carry no request, because they may be dead.
-func (u *Upstream) CloseIdleConnections() { u.transport.CloseIdleConnections() }
-
-// Dial makes an Engine.IO handshake with the server, as soon as the throttle, the breaker and
-// upstream.max_concurrent_dials admit it. An *engineio.RejectedError is the server's refusal. Other errors
-// say why the server could not be asked: ctx's error, or that of a connection that another caller tried
-// meanwhile.
-func (u *Upstream) Dial(ctx context.Context, req engineio.Request) (*engineio.Conn, error) {
-	done, err := u.admit(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	start := time.Now()
-	conn, err := u.dialer.Dial(ctx, req)
-	if err == nil {
-		u.breaker.Success() // req may have used an idle connection, which the breaker has not seen
-	}
-	u.throttle.Done(err)
-	u.observe(err, time.Since(start))
-	return conn, err
-}
-
-// admit returns when a handshake may begin. The caller must call done after it.
-func (u *Upstream) admit(ctx context.Context) (done func(), err error) {
-	for {
-		ticket, err := u.throttle.Wait(ctx)
-		if err != nil {
-			return nil, err
-		}
-		probed, err := u.breaker.Allow(ctx)
-		if err != nil {
-			return nil, err
-		}
-		select {
-		case u.slots <- struct{}{}:
-		case <-ctx.Done():
-			probed()
-			return nil, ctx.Err()
-		}
-		done = func() {
-			<-u.slots
-			probed()
-		}
-		if ticket || !u.throttle.Active() {
-			return done, nil
-		}
-		done() // the throttle became active while this caller waited for a slot
-	}
-}
-
-func clientTLS(cfg config.Upstream, address string) (*tls.Config, error) {
-	name := cfg.TLS.ServerName
-	if name == "" {
-		host, _, err := net.SplitHostPort(address)
-		if err != nil {
-			return nil, err
-		}
-		name = host
-	}
+func clientTLS(cfg config.UpstreamTLS) (*tls.Config, error) {
 	c := &tls.Config{
-		ServerName: name, NextProtos: []string{"http/1.1"}, MinVersion: tls.VersionTLS12,
-		InsecureSkipVerify: cfg.TLS.InsecureSkipVerify, //nolint:gosec // the user's choice, off by default
+		ServerName: cfg.ServerName, NextProtos: []string{"http/1.1"}, MinVersion: tls.VersionTLS12,
+		InsecureSkipVerify: cfg.InsecureSkipVerify, //nolint:gosec // the user's choice, off by default
 	}
-	if cfg.TLS.CAFile != "" {
-		pem, err := os.ReadFile(cfg.TLS.CAFile)
+	if cfg.CAFile != "" {
+		pem, err := os.ReadFile(cfg.CAFile)
 		if err != nil {
 			return nil, fmt.Errorf("upstream.tls.ca_file: %w", err)
 		}
 		c.RootCAs = x509.NewCertPool()
 		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("upstream.tls.ca_file: no certificate in %s", cfg.TLS.CAFile)
+			return nil, fmt.Errorf("upstream.tls.ca_file: no certificate in %s", cfg.CAFile)
 		}
 	}
 	return c, nil
 }
 
-func (u *Upstream) dialPlain(ctx context.Context) (net.Conn, error) {
-	d := net.Dialer{Timeout: u.timeout}
-	conn, err := d.DialContext(ctx, u.network, u.address)
-	return conn, u.report(ctx, err)
+// Start begins what runs in the background: lookups, health checks, probes of servers that are down. With
+// one server and none of these it starts nothing. The caller must call Close in the end.
+func (u *Upstream) Start() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.started = true
+	for _, s := range u.list {
+		u.watchLocked(s)
+	}
+	if u.discovers {
+		u.work.Go(u.discover) // ends with background
+	}
 }
 
-// report tells the breaker how an attempt to connect ended.
-func (u *Upstream) report(ctx context.Context, err error) error {
+// Close ends what runs in the background. Connections stay.
+func (u *Upstream) Close() {
+	u.mu.Lock()
+	u.stop()
+	u.mu.Unlock()
+	u.work.Wait()
+}
+
+// Dial makes an Engine.IO handshake with the server that is up and has the fewest links. If that server
+// cannot be reached, or says that it cannot serve now, the next one is tried. An *engineio.RejectedError is
+// a server's refusal. Other errors say why no server could be asked: ctx's error, or that of a connection
+// that another caller tried meanwhile.
+func (u *Upstream) Dial(ctx context.Context, req engineio.Request) (*engineio.Conn, error) {
+	var tried [maxAttempts]*Server
+	var failed error
+	for n := range maxAttempts {
+		s, urgent, err := u.reserve(ctx, tried[:n])
+		if err != nil {
+			return nil, cmp.Or(failed, err)
+		}
+		if n > 0 {
+			u.failedOver()
+		}
+		conn, err := s.handshake(ctx, req, urgent)
+		if err == nil {
+			return conn, nil // its Dialer calls release
+		}
+		s.release()
+		if isOver(ctx) || !triesNext(err) {
+			return nil, err
+		}
+		tried[n], failed = s, err
+	}
+	return nil, failed
+}
+
+func (u *Upstream) failedOver() {
+	if u.opts.FailedOver != nil {
+		u.opts.FailedOver()
+	}
+}
+
+// triesNext reports whether another server may do better after a handshake that ended with err. The refusal
+// of a server is final, unless its status says that it cannot serve now.
+func triesNext(err error) bool {
+	if _, ok := errors.AsType[*engineio.RejectedError](err); ok {
+		answered, _ := outcome(err)
+		return !answered
+	}
+	return !neterr.IsTooManyFiles(err) // the others would not get a descriptor either
+}
+
+// reserve picks the server for a new link and counts the link. urgent says that there is another server to
+// try soon.
+func (u *Upstream) reserve(ctx context.Context, tried []*Server) (s *Server, urgent bool, err error) {
+	if err := u.awaitLookup(ctx); err != nil {
+		return nil, false, err
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s, others := u.leastLinksLocked(tried, Up)
+	if s == nil && len(tried) == 0 {
+		// None is up. Clients are better off with a server that may be back than with no attempt.
+		s, _ = u.leastLinksLocked(nil, Down)
+		others = 0
+	}
+	if s == nil {
+		return nil, false, u.noServerLocked()
+	}
+	s.links++
+	return s, others > 0, nil
+}
+
+// awaitLookup waits until it is known which servers there are.
+func (u *Upstream) awaitLookup(ctx context.Context) error {
+	select {
+	case <-u.looked:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// leastLinksLocked returns the untried server in a state that has the fewest links. Ties are decided at
+// random. others is how many more there are in that state. u.mu must be held.
+func (u *Upstream) leastLinksLocked(tried []*Server, state State) (best *Server, others int) {
+	ties := 0
+	n := 0
+	for _, s := range u.list {
+		if s.state != state || slices.Contains(tried, s) {
+			continue
+		}
+		n++
+		switch {
+		case best == nil || s.links < best.links:
+			best, ties = s, 1
+		case s.links == best.links:
+			if ties++; rand.IntN(ties) == 0 {
+				best = s
+			}
+		}
+	}
+	return best, n - 1
+}
+
+// noServerLocked says why there is no server for a new link. u.mu must be held.
+func (u *Upstream) noServerLocked() error {
 	switch {
-	case err == nil:
-		u.breaker.Success()
-	case !isOver(ctx): // otherwise the caller gave up, which says nothing about the server
-		u.breaker.Failure(err)
+	case len(u.list) == 0 && u.lookErr != nil:
+		return fmt.Errorf("upstream: no server is known: %w", u.lookErr)
+	case len(u.list) == 0:
+		return errors.New("upstream: no server is known")
 	}
-	return err
+	return fmt.Errorf("upstream: none of %d servers is up", len(u.list))
 }
 
-// isOver reports whether ctx has ended or its deadline has passed. A dial may notice the deadline before
-// ctx ends.
-func isOver(ctx context.Context) bool {
-	deadline, ok := ctx.Deadline()
-	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
+// release says that a link has ended, or did not come about.
+func (s *Server) release() {
+	s.pool.mu.Lock()
+	defer s.pool.mu.Unlock()
+	s.links--
+	s.pool.updateLocked(s)
 }
 
-// dialWebSocket opens a connection for a WebSocket.
-func (u *Upstream) dialWebSocket(ctx context.Context) (net.Conn, error) {
-	if u.tls != nil || u.addr == nil {
-		return u.dial(ctx)
-	}
-	conn, err := netpoll.Dial(ctx, u.addr, u.timeout)
-	return conn, u.report(ctx, err)
+// managedLocked reports whether more than a single URL was configured. Otherwise a server is asked only
+// when a client needs it. u.mu must be held.
+func (u *Upstream) managedLocked() bool {
+	return len(u.list) != 1 || u.discovers || u.health.Path != ""
 }
 
-// dialPolling opens a connection for polling requests. The dial has no deadline of its own and ends when
-// ctx does. It would otherwise notice the deadline first and look as if the server had failed.
-func (u *Upstream) dialPolling(ctx context.Context) (net.Conn, error) {
-	detached, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	defer context.AfterFunc(ctx, cancel)()
-	return u.dial(detached)
+// Ready returns nil, or the reason why no client can be served. A single server without health checks is
+// always ready: only clients find out.
+func (u *Upstream) Ready() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !u.managedLocked() || slices.ContainsFunc(u.list, func(s *Server) bool { return s.state == Up }) {
+		return nil
+	}
+	return u.noServerLocked()
 }
 
-// dial opens a connection, with TLS if the URL is https.
-func (u *Upstream) dial(ctx context.Context) (net.Conn, error) {
-	conn, err := u.dialPlain(ctx)
-	if err != nil || u.tls == nil {
-		return conn, err
+// ServerReport describes one server.
+type ServerReport struct {
+	URL   string
+	State State
+	Since time.Time // when the state began
+	Links int
+	Error string // the last failure, if the server is Down or Unhealthy
+}
+
+// Servers reports on all servers: the listed ones, in the order of the configuration, then those that leave.
+func (u *Upstream) Servers() []ServerReport {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	all := slices.Clone(u.list)
+	for _, s := range u.servers {
+		if !s.listed {
+			all = append(all, s)
+		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, u.timeout)
-	defer cancel()
-	t := tls.Client(conn, u.tls)
-	if err := t.HandshakeContext(ctx); err != nil {
-		conn.Close()
-		return nil, err
+	slices.SortStableFunc(all[len(u.list):], func(a, b *Server) int { return cmp.Compare(a.String(), b.String()) })
+	reports := make([]ServerReport, 0, len(all))
+	for _, s := range all {
+		r := ServerReport{URL: s.String(), State: s.state, Since: s.since, Links: s.links}
+		if s.lastErr != nil && (s.state == Down || s.state == Unhealthy) {
+			r.Error = s.lastErr.Error()
+		}
+		reports = append(reports, r)
 	}
-	return t, nil
+	return reports
 }

@@ -119,7 +119,9 @@ function show(s) {
   const up = s.upstream;
   $("health").dataset.health = up.health;
   text("health", up.health);
-  text("upstream", up.url);
+  const several = up.servers.length !== 1;
+  const ups = up.servers.filter((r) => r.state === "up").length;
+  text("upstream", several ? `${ups} of ${plural(up.servers.length, "server")} up` : up.servers[0].url);
   text(
     "upstream-note",
     up.health === "failing"
@@ -144,6 +146,15 @@ function show(s) {
     [duration(r.away_seconds), "n"],
     [count(r.missed), "n"],
     [`#${r.client}`, "n muted"],
+  ]);
+  $("servers-section").hidden = !several;
+  text("servers-count", `${ups} of ${up.servers.length} up`);
+  table("servers", up.servers, "None is known.", (r) => [
+    [r.url, "word"],
+    [r.state, "word"],
+    [duration(r.state_seconds), "n"],
+    [count(r.links), "n"],
+    [r.error, "muted"],
   ]);
   $("poison-section").hidden = !s.poison.packets;
   text("poison-count", `${plural(s.poison.packets, "packet")} that ${s.poison.packets === 1 ? "its client" : "their clients"} cannot decode`);

@@ -145,7 +145,7 @@ func (r *Recorder) Report() Report {
 
 func (r *Recorder) upstreamLocked() Upstream {
 	u := Upstream{
-		Health: HealthUnknown,
+		Health: HealthUnknown, Servers: []Server{},
 		Handshakes: Handshakes{
 			OK: r.dials[DialOK], Rejected: r.dials[DialRejected], Error: r.dials[DialError], Timeout: r.dials[DialTimeout],
 		},

@@ -72,12 +72,22 @@ type Buffer struct {
 
 // Upstream says how the server answers handshakes.
 type Upstream struct {
-	URL         string     `json:"url"`
+	URL         string     `json:"url"`    // several are separated by commas
 	Health      string     `json:"health"` // HealthOK, HealthFailing or HealthUnknown
 	LastAnswer  *time.Time `json:"last_answer"`
 	LastFailure *time.Time `json:"last_failure"`
 	LastError   string     `json:"last_error"` // of LastFailure
 	Handshakes  Handshakes `json:"handshakes"`
+	Servers     []Server   `json:"servers"`
+}
+
+// Server is one of the servers behind holdfast.
+type Server struct {
+	URL          string  `json:"url"`
+	State        string  `json:"state"`         // up, down, unhealthy or leaving
+	StateSeconds float64 `json:"state_seconds"` // how long it has been in that state
+	Links        int     `json:"links"`
+	Error        string  `json:"error"` // why it is down or unhealthy
 }
 
 // Handshakes counts Engine.IO handshakes with the upstream since the start, by result.
@@ -162,6 +172,9 @@ func ShortNamespace(name string) string { return shorten(name, maxNamespace) }
 
 // ShortEvent shortens an event's name for a Report.
 func ShortEvent(name string) string { return strings.ToValidUTF8(shorten(name, maxEvent), "\uFFFD") }
+
+// ShortError shortens an error's text for a Report.
+func ShortError(text string) string { return shorten(text, maxError) }
 
 // shorten truncates s to n bytes. If it does, it also removes invalid UTF-8.
 func shorten(s string, n int) string {
