@@ -22,11 +22,6 @@ var Table = []Client{
 		match:  func(h *handshake) bool { return h.transportFirst && epochTime.MatchString(h.t) },
 	},
 	{
-		Name: "python-socketio", Sign: "User-Agent `python-requests`, `aiohttp`",
-		Source: "captured from 5.7.2",
-		match:  userAgent(`python-requests/|aiohttp/`),
-	},
-	{
 		Name: "socket.io-client-cpp", Sign: "User-Agent `WebSocket++`, or `t` in seconds",
 		Source: "socketio/socket.io-client-cpp, `sio_client_impl.cpp`; zaphoyd/websocketpp, `version.hpp`",
 		match: func(h *handshake) bool {

@@ -36,6 +36,7 @@ func TestIdentify(t *testing.T) {
 		{"without timestampRequests", "EIO=4&transport=polling", "node-XMLHttpRequest", "", ""},
 		{"by hand", "EIO=4&transport=websocket", "curl/8.5.0", "", ""},
 		{"nothing at all", "", "", "", ""},
+		{"by hand, with Python's HTTP libraries", "EIO=4&transport=websocket", "Python/3.11 aiohttp/3.8.4", "", ""},
 
 		{"Python on threads, polling", "transport=polling&EIO=4&t=1795960447.7700217", "python-requests/2.28.1", "", "python-socketio"},
 		{"Python on threads, WebSocket", "transport=websocket&EIO=4&t=1795960449.5099702", "", "http://127.0.0.1:1", "python-socketio"},
