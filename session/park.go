@@ -81,7 +81,7 @@ func (r *Registry) park(cursors []*Cursor, d time.Duration, p *parking) (parked 
 	}
 	closed = append(closed, r.closeEvictedLocked()...)
 	done = true
-	return parked, closed, r.parked.len() > r.maxParked
+	return parked, closed, r.parked.len() > r.maxParked && !r.inGraceLocked()
 }
 
 // abortDetached aborts the sessions that these cursors had, unless another client has them by now.
@@ -160,6 +160,9 @@ func (r *Registry) unparkLocked(s *Session) {
 }
 
 func (r *Registry) expire(p *parking) {
+	if r.postpone(p) {
+		return
+	}
 	var sessions []*Session
 	defer func() {
 		if v := recover(); v != nil {
@@ -236,6 +239,9 @@ func (r *Registry) evictSome() (more bool) {
 			return
 		}
 		r.sweepAt, more = r.parked.visit(r.sweepAt, func(s *Session) bool {
+			if s.parking.why == reason.Handover && r.inGraceLocked() {
+				return true
+			}
 			if packets, bytes := s.buffered(); packets > 0 {
 				end(s, reason.Evicted)
 				excess -= int64(bytes)

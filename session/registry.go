@@ -50,6 +50,9 @@ type Registry struct {
 	parked    *parkedLRU
 	maxParked int
 	live      int
+	frozen    bool // for a handover: no session expires
+	// During the grace after a handover, sessions that were parked for it are not evicted.
+	graceTimer *time.Timer // nil when there is no grace
 	ends      *lru.Cache[string, reason.Reason] // by pid
 }
 
@@ -78,7 +81,9 @@ func (r *Registry) SetLimits(limits Limits, maxParked int) {
 	defer r.mu.Unlock()
 	limits.Retention = r.limits().Retention // parked sessions have dropped events by it
 	r.maxParked = max(maxParked, 1)
-	r.parked.resize(max(r.maxParked, r.parked.len())) // evicts none; Park does
+	if !r.inGraceLocked() {
+		r.parked.resize(max(r.maxParked, r.parked.len())) // evicts none; Park does
+	}
 	r.current.Store(&limits)
 }
 

@@ -17,10 +17,12 @@ import (
 // acceptor accepts a Listener's connections in an event loop.
 type acceptor struct {
 	l      *Listener
-	stop   func()
 	conns  chan net.Conn // for net/http; unbuffered, because a sender is a goroutine of its own
 	closed chan struct{}
-	once   sync.Once
+
+	mu   sync.Mutex // guards the fields below
+	stop func()     // nil while paused
+	done bool       // closed is closed
 }
 
 // newAcceptor returns nil if a loop cannot accept from the Listener's socket. The Listener then accepts by
@@ -48,11 +50,44 @@ func (a *acceptor) next() (net.Conn, error) {
 }
 
 func (a *acceptor) close() {
-	a.once.Do(func() {
-		a.stop()
+	a.pause()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.done {
+		a.done = true
 		close(a.closed)
-	})
+	}
 }
+
+// pause stops accepting. The Listener's own descriptor stays open, and keeps the queue.
+func (a *acceptor) pause() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.stop != nil {
+		a.stop()
+		a.stop = nil
+	}
+}
+
+// resume accepts again. If that fails it reports the error and tries again later: a listener must
+// not fall silent.
+func (a *acceptor) resume() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.stop != nil || a.done {
+		return
+	}
+	stop, err := netpoll.Accept(a.l.Listener, a)
+	if err != nil {
+		a.l.opts.Failed(err)
+		time.AfterFunc(resumeRetry, a.resume) // fires once
+		return
+	}
+	a.stop = stop
+}
+
+// resumeRetry is how long resume waits after a failure.
+const resumeRetry = 100 * time.Millisecond
 
 // AcceptFailed implements netpoll.Acceptor.
 func (a *acceptor) AcceptFailed(err error) { a.l.opts.Failed(err) }

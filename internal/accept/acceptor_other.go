@@ -12,3 +12,7 @@ func newAcceptor(*Listener) *acceptor { return nil }
 func (*acceptor) next() (net.Conn, error) { return nil, net.ErrClosed }
 
 func (*acceptor) close() {}
+
+func (*acceptor) pause() {}
+
+func (*acceptor) resume() {}

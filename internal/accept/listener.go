@@ -60,7 +60,8 @@ type Listener struct {
 	opts     Options
 	acceptor *acceptor // nil unless an event loop accepts
 
-	mu         sync.Mutex // guards the fields below
+	mu         sync.Mutex    // guards the fields below
+	resumed    chan struct{} // closed by Resume; nil unless Pause was called
 	total      int
 	perAddress map[netip.Addr]int
 }
@@ -82,6 +83,9 @@ func (l *Listener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.Listener.Accept()
 		if err != nil {
+			if l.awaitResume() {
+				continue
+			}
 			if !errors.Is(err, net.ErrClosed) { // net/http retries within a second if the error is temporary
 				l.opts.Failed(err)
 			}

@@ -17,6 +17,8 @@ type ponger struct {
 	// What the server had taken when the timer last fired with bytes queued and reading paused; or
 	// unknown.
 	takenAtCheck int64
+
+	frozen bool // the timers do nothing; see Conn.Freeze
 }
 
 // silence is how long a live server can go without a ping.
@@ -60,7 +62,7 @@ func (c *Conn) pongMargin() time.Duration { return c.handshake.timeout() / 4 }
 
 func (c *Conn) onEarlyPongLocked() {
 	p := &c.pongs
-	if c.state.ended() || !p.mayBeUnread {
+	if c.state.ended() || !p.mayBeUnread || p.frozen {
 		return
 	}
 	if time.Until(p.lastPong.Add(c.handshake.interval())) <= 0 {
@@ -103,7 +105,7 @@ func (c *Conn) sendPongLocked() {
 
 // onSilenceLocked closes the Conn if the server must be dead. Otherwise it arms the timer again.
 func (c *Conn) onSilenceLocked() {
-	if c.state.ended() {
+	if c.state.ended() || c.pongs.frozen {
 		return
 	}
 	left := c.silence() - time.Since(c.pongs.lastPing)

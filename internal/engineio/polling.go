@@ -195,6 +195,8 @@ func (s *Socket) admitPollLocked(id string) (a Answer, ok bool) {
 		return ErrorAnswer(CodeUnknownSID), false
 	case s.ws != nil:
 		return ErrorAnswer(CodeBadRequest), false
+	case s.output == outputLeft && s.probe == nil:
+		return ErrorAnswer(CodeUnknownSID), false
 	case s.overdueLocked():
 		s.closeLocked(PingTimeout)
 		return ErrorAnswer(CodeUnknownSID), false
@@ -241,7 +243,7 @@ func (s *Socket) waitingPollLocked(id string) *poll {
 func (s *Socket) flushPollLocked() {
 	ps := &s.polling
 	switch {
-	case ps.waiting == nil || s.state.ended():
+	case ps.waiting == nil || s.state.ended() || s.output == outputLeft:
 	case s.state.get() == stateClosing:
 		s.answerPollLocked()
 	case ps.lingerTimer == nil && (s.pingToPollLocked() || s.h.Pending()):

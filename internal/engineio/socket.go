@@ -33,15 +33,17 @@ const (
 //	writable    -> extraWaits  an extra ping is all that waits; that the kernel takes it later is no
 //	                           sign of life
 //	blocked, extraWaits -> writable  nothing waits any more, or another WebSocket is the transport
+//	all of these -> left       Leave: nothing more is filled; terminal
 type outputState uint8
 
 const (
 	outputWritable outputState = iota
 	outputBlocked
 	outputExtraWaits
+	outputLeft
 )
 
-var outputStateNames = [...]string{"writable", "blocked", "extraWaits"}
+var outputStateNames = [...]string{"writable", "blocked", "extraWaits", "left"}
 
 // String implements fmt.Stringer.
 func (o outputState) String() string { return nameOf(outputStateNames[:], o) }
@@ -49,7 +51,7 @@ func (o outputState) String() string { return nameOf(outputStateNames[:], o) }
 // moveLocked is the only place where an outputState changes. It reports whether the transition
 // exists.
 func (o *outputState) moveLocked(to outputState) bool {
-	if (*o == outputWritable) == (to == outputWritable) {
+	if *o == outputLeft || to != outputLeft && (*o == outputWritable) == (to == outputWritable) {
 		return false
 	}
 	*o = to

@@ -44,11 +44,12 @@ func TestStates(t *testing.T) {
 			ok := l.moveLocked(to)
 			return l.get(), ok
 		}), []string{"open -> closing", "open -> closed", "closing -> closed", "closed -> reported"}},
-		{"output", transitions(t, outputExtraWaits, func(from, to outputState) (outputState, bool) {
+		{"output", transitions(t, outputLeft, func(from, to outputState) (outputState, bool) {
 			ok := from.moveLocked(to)
 			return from, ok
 		}), []string{
-			"writable -> blocked", "writable -> extraWaits", "blocked -> writable", "extraWaits -> writable",
+			"writable -> blocked", "writable -> extraWaits", "writable -> left", "blocked -> writable", "blocked -> left",
+			"extraWaits -> writable", "extraWaits -> left",
 		}},
 		{"close style", transitions(t, closeBroken, func(from, to closeStyle) (closeStyle, bool) {
 			ok := from.moveLocked(to)

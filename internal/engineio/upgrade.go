@@ -89,6 +89,9 @@ func (s *Socket) upgradeLocked() {
 		s.pingNowLocked()
 	}
 	s.flushLocked()
+	if s.output == outputLeft {
+		t.stream.Shutdown(lingerTimeout)
+	}
 }
 
 // detachProbeLocked ends the upgrade without its WebSocket; polling continues.
@@ -99,4 +102,7 @@ func (s *Socket) detachProbeLocked() {
 	s.probe.timer.Stop()
 	s.probe = nil
 	s.stopNoopLocked()
+	if s.output == outputLeft && !s.state.ended() {
+		s.leavePollingLocked()
+	}
 }

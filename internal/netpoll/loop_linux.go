@@ -51,6 +51,8 @@ type loop struct {
 	free  []uint32
 	tasks []*loopStream // scheduled: handled although no event came
 	awake bool          // wakeFD is written to, and not read yet
+	// barriers are closed when the loop has finished its current round.
+	barriers []chan struct{}
 }
 
 // toFlush is a Stream that was read, and the Handler that read it.
@@ -167,8 +169,11 @@ func (l *loop) run() {
 				l.flushIfDue()
 			}
 		}
-		l.runTasks(buf)
+		barriers := l.runTasks(buf)
 		l.flush()
+		for _, passed := range barriers {
+			close(passed)
+		}
 	}
 }
 
@@ -213,10 +218,12 @@ func (w *waker) handle(uint32, []byte) {
 	l.mu.Unlock()
 }
 
-func (l *loop) runTasks(buf []byte) {
+// runTasks handles the scheduled Streams. It returns the barriers that were set before.
+func (l *loop) runTasks(buf []byte) (barriers []chan struct{}) {
 	l.mu.Lock()
 	tasks := l.tasks
 	l.tasks = nil
+	barriers, l.barriers = l.barriers, nil
 	for _, s := range tasks {
 		s.scheduled = false
 	}
@@ -225,6 +232,7 @@ func (l *loop) runTasks(buf []byte) {
 		s.handle(syscall.EPOLLIN, buf)
 		l.flushIfDue()
 	}
+	return barriers
 }
 
 // schedule makes the loop handle a Stream although no event will come.
@@ -240,8 +248,13 @@ func (l *loop) schedule(s *loopStream) {
 	l.awake = true
 	l.mu.Unlock()
 	if wake {
-		_, _ = syscall.Write(l.wakeFD, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // any number but 0; fails only if it is set already
+		l.wake()
 	}
+}
+
+// wake ends the loop's epoll_wait.
+func (l *loop) wake() {
+	_, _ = syscall.Write(l.wakeFD, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // any number but 0; fails only if it is set already
 }
 
 // find sets the targets of events, nil for a target that has ended. With many connections, each target has to be

@@ -136,6 +136,7 @@ func (s *loopStream) Pause() {
 	switch s.phase {
 	case open, closed, endPending:
 		s.read.moveLocked(readPaused)
+	case frozen: // it does not read
 	case writeClosing, writeClosed, readClosed, failed, closing: // the end must be found
 	}
 }
@@ -144,7 +145,7 @@ func (s *loopStream) Pause() {
 func (s *loopStream) Resume() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.read == readPaused {
+	if s.read == readPaused && s.phase != frozen {
 		s.readOnLocked()
 	}
 }
@@ -295,7 +296,7 @@ func (s *loopStream) finish(err error) {
 		return
 	case endPending:
 		s.phase.moveLocked(closed)
-	case open, writeClosing, writeClosed, readClosed, failed, closing:
+	case open, writeClosing, writeClosed, readClosed, failed, closing, frozen:
 		s.loop.freeSlot(s.slot)
 		s.closeLocked()
 		if s.err == nil && len(s.initial) > 0 { // the Handler was changed during the read that found the end
@@ -316,7 +317,12 @@ func (s *loopStream) finish(err error) {
 func (s *loopStream) Write(p []byte) (queued int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.phase != open {
+	switch s.phase {
+	case open:
+	case frozen:
+		s.queue = append(s.queue, p...)
+		return len(s.queue)
+	default:
 		s.noticeEndLocked() // as a failed write would
 		return len(s.queue)
 	}
@@ -365,7 +371,7 @@ func (s *loopStream) drain(ok bool) {
 	if c := s.conn; c != nil && ok {
 		defer c.connected()
 	}
-	if len(s.queue) == 0 {
+	if len(s.queue) == 0 || s.phase == frozen {
 		s.mu.Unlock()
 		return
 	}
@@ -429,7 +435,7 @@ func (s *loopStream) Close() {
 	case endPending:
 		s.initial = nil
 		s.noticeEndLocked()
-	case open, writeClosing, writeClosed, readClosed, failed:
+	case open, writeClosing, writeClosed, readClosed, failed, frozen:
 		s.phase.moveLocked(closing)
 		s.queue = nil
 		s.hangUpLocked()

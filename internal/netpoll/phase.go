@@ -18,6 +18,10 @@ import (
 //	all of these -> closed        the reader or the loop saw the end and closed the descriptor
 //	closed       -> endPending    the event loop still has to report the end to a Handler that came later
 //	endPending   -> closed        it has
+//	open         -> frozen        Freeze: nothing is read or written
+//	frozen       -> open          Thaw
+//	frozen       -> closing       Close
+//	frozen       -> closed        a read that had begun before found the end
 type phase uint8
 
 const (
@@ -29,17 +33,18 @@ const (
 	closing
 	closed
 	endPending
+	frozen
 )
 
 var phaseNames = [...]string{
 	open: "open", writeClosing: "writeClosing", writeClosed: "writeClosed", readClosed: "readClosed",
-	failed: "failed", closing: "closing", closed: "closed", endPending: "endPending",
+	failed: "failed", closing: "closing", closed: "closed", endPending: "endPending", frozen: "frozen",
 }
 
 func (p phase) String() string { return nameOf(phaseNames[:], p) }
 
 var nextPhases = [...][]phase{
-	open:         {writeClosing, writeClosed, failed, closing, closed},
+	open:         {writeClosing, writeClosed, failed, closing, closed, frozen},
 	writeClosing: {writeClosed, readClosed, failed, closing, closed},
 	writeClosed:  {failed, closing, closed},
 	readClosed:   {writeClosed, failed, closing, closed},
@@ -47,6 +52,7 @@ var nextPhases = [...][]phase{
 	closing:      {closed},
 	closed:       {endPending},
 	endPending:   {closed},
+	frozen:       {open, closing, closed},
 }
 
 // moveLocked is the only place where a phase changes. It makes the transition if the drawing has it, and reports

@@ -72,6 +72,8 @@ const (
 	PollError Reason = "poll_error"
 	// ParseError: the client violated the protocol.
 	ParseError Reason = "parse_error"
+	// Handover: another holdfast process takes over.
+	Handover Reason = "handover"
 )
 
 // Why a session was closed that could not be recovered at all.
@@ -95,7 +97,7 @@ func Failed() []Reason {
 
 // Parked lists why a session can be parked.
 func Parked() []Reason {
-	return []Reason{TransportClose, TransportError, PingTimeout, EngineClose, GoingAway, PollError, ParseError, Limit, Takeover, ClientDisconnect}
+	return []Reason{TransportClose, TransportError, PingTimeout, EngineClose, GoingAway, PollError, ParseError, Limit, Takeover, ClientDisconnect, Handover}
 }
 
 // Closed lists why a session can be closed.
@@ -131,9 +133,17 @@ var meanings = map[Reason]string{
 	GoingAway:        "The user closed or left the page (WebSocket close code 1001).",
 	PollError:        "A long-polling request was cancelled, or overlapped another. This is how long polling ends when the client loses the network.",
 	ParseError:       "The client violated the Engine.IO or Socket.IO protocol.",
+	Handover:         "holdfast closed the client's connection, because it was about to hand its sessions to another process.",
 	NotParked:        "The client went away, and recovery is off, or excludes this client or namespace.",
 	Internal:         "A panic while this connection was handled. See the log.",
 }
 
 // Meaning describes the reason to operators.
 func (r Reason) Meaning() string { return meanings[r] }
+
+// Parse returns the reason with this word, which another version of holdfast may have written. It
+// returns false if the reason is unknown.
+func Parse(word string) (Reason, bool) {
+	_, ok := meanings[Reason(word)]
+	return Reason(word), ok
+}

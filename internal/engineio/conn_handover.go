@@ -1,0 +1,135 @@
+package engineio
+
+import (
+	"bytes"
+	"errors"
+	"time"
+
+	"github.com/gobwas/ws"
+
+	"github.com/holdfast/holdfast/internal/netpoll"
+	"github.com/holdfast/holdfast/internal/snapshot"
+)
+
+// This file moves a Conn to another process. Only a WebSocket that an event loop serves can be
+// moved: a polling Conn has a request on its way, and TLS keeps its state inside crypto/tls.
+
+// Freeze stops a Conn: it reads and writes nothing, and its timers do nothing, until Thaw. It
+// returns false if the Conn cannot be moved, and then changes nothing. A read that has begun may
+// still reach the handler until netpoll.Barrier returns.
+func (c *Conn) Freeze() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state.ended() || c.ws == nil || c.h == nil {
+		return false
+	}
+	s, ok := c.ws.stream.(netpoll.Freezer)
+	if !ok {
+		return false
+	}
+	c.flushLocked()
+	if !s.Freeze() {
+		return false
+	}
+	c.pongs.frozen = true
+	return true
+}
+
+// Export fills in what another process needs of a frozen Conn. The bytes alias the Conn, and are
+// valid until Thaw. Call it after netpoll.Barrier. It returns false if the Conn has ended.
+func (c *Conn) Export(l *snapshot.Link) bool {
+	c.input.Lock()
+	defer c.input.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state.ended() || c.frames.outOfSync {
+		return false
+	}
+	c.flushLocked() // to the stream's queue
+	e, ok := c.ws.stream.(netpoll.Freezer).Export()
+	if !ok {
+		return false
+	}
+	now, p := time.Now(), &c.pongs
+	l.FD, l.Initial, l.Queue = e.FD, e.Initial, e.Queue
+	l.Handshake = snapshot.Handshake{
+		SID: c.handshake.SID, PingInterval: c.handshake.PingInterval, PingTimeout: c.handshake.PingTimeout,
+		MaxPayload: c.handshake.MaxPayload,
+	}
+	l.Frames = snapshot.Frames{
+		Partial: c.frames.partial, Message: c.frames.message, Op: uint8(c.frames.messageOp), Fragments: c.frames.fragments,
+	}
+	l.SincePing, l.SincePong = now.Sub(p.lastPing), now.Sub(p.lastPong)
+	l.PongsSentEarly, l.PingMayBeUnread = p.sentEarly, p.mayBeUnread
+	return true
+}
+
+// Thaw undoes Freeze.
+func (c *Conn) Thaw() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.pongs.frozen {
+		return
+	}
+	c.pongs.frozen = false
+	if c.state.ended() {
+		return
+	}
+	c.ws.stream.(netpoll.Freezer).Thaw()
+	if c.readPaused {
+		c.ws.stream.Pause()
+	}
+	c.pongs.timer.Reset(frozenRetry)
+	if c.pongs.mayBeUnread {
+		c.armEarlyPongLocked()
+	}
+}
+
+// frozenRetry is how soon the heartbeat of a Conn that was frozen is looked at.
+const frozenRetry = 100 * time.Millisecond
+
+// Restore makes a Conn of what another process exported, some time ago. StartRestored starts it.
+func (d *Dialer) Restore(l *snapshot.Link, elapsed time.Duration) (*Conn, error) {
+	c := &Conn{dialer: d, handshake: Handshake{
+		SID: l.Handshake.SID, PingInterval: l.Handshake.PingInterval, PingTimeout: l.Handshake.PingTimeout,
+		MaxPayload: l.Handshake.MaxPayload,
+	}}
+	if c.silence() <= 0 {
+		return nil, errors.New("engineio: a snapshot's link has no heartbeat")
+	}
+	c.frames = frameReader{
+		partial: bytes.Clone(l.Frames.Partial), message: bytes.Clone(l.Frames.Message),
+		messageOp: ws.OpCode(l.Frames.Op), fragments: l.Frames.Fragments,
+	}
+	now := time.Now()
+	c.pongs.lastPing, c.pongs.lastPong = now.Add(-l.SincePing-elapsed), now.Add(-l.SincePong-elapsed)
+	c.pongs.sentEarly, c.pongs.mayBeUnread = l.PongsSentEarly, l.PingMayBeUnread
+	w := (*wsLink)(c)
+	s, err := netpoll.Adopt(netpoll.Exported{FD: l.FD, Queue: bytes.Clone(l.Queue)}, w)
+	if err != nil {
+		return nil, err
+	}
+	c.dialed = &dialResult{initial: bytes.Clone(l.Initial)}
+	w.stream = s
+	c.ws = w
+	return c, nil
+}
+
+// StartRestored starts a Conn that Restore has made.
+func (c *Conn) StartRestored(h ConnHandler) {
+	defer c.recoverPanic()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.h = h
+	lastPing, p := c.pongs.lastPing, &c.pongs
+	c.startHeartbeatLocked()
+	p.lastPing = lastPing
+	p.timer.Reset(max(frozenRetry, c.silence()-time.Since(lastPing)))
+	if p.mayBeUnread {
+		c.armEarlyPongLocked()
+	}
+	initial := c.dialed.initial
+	c.dialed = nil
+	c.ws.reserveIncomplete() // if memory is short, the next read finds out
+	c.ws.stream.Start(initial)
+}

@@ -1,0 +1,298 @@
+package session
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/internal/reason"
+	"github.com/holdfast/holdfast/internal/snapshot"
+)
+
+// This file hands parked sessions to another process. Before that all clients are closed, so there
+// are no live sessions. Nothing calls the registry between Freeze and Thaw except its own timers.
+
+// HandoverGrace is how long sessions that were parked for a handover count neither against the
+// maximum of parked sessions nor as memory that can be freed: all clients come back at about the
+// same time.
+const HandoverGrace = time.Minute
+
+// frozenRetry is how often an expired session is looked at again while the registry is frozen.
+const frozenRetry = 100 * time.Millisecond
+
+// BeginGrace makes the registry evict no sessions that were parked for a handover, for
+// HandoverGrace.
+func (r *Registry) BeginGrace() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.beginGraceLocked()
+}
+
+func (r *Registry) beginGraceLocked() {
+	r.parked.resize(math.MaxInt)
+	if r.graceTimer != nil {
+		r.graceTimer.Stop()
+	}
+	r.graceTimer = time.AfterFunc(HandoverGrace, r.endGrace) // fires once
+}
+
+// endGrace evicts the sessions that are too many by now.
+func (r *Registry) endGrace() {
+	r.mu.Lock()
+	r.parked.resize(max(r.maxParked, r.parked.len()))
+	r.graceTimer = nil
+	surplus := r.parked.len() > r.maxParked
+	r.mu.Unlock()
+	for surplus {
+		surplus = r.evictSurplus()
+	}
+}
+
+// inGraceLocked reports whether the grace after a handover lasts. r.mu is held.
+func (r *Registry) inGraceLocked() bool { return r.graceTimer != nil }
+
+// Freeze stops expiry until Thaw.
+func (r *Registry) Freeze() {
+	r.mu.Lock()
+	r.frozen = true
+	r.mu.Unlock()
+}
+
+// Thaw undoes Freeze. Sessions that should have expired meanwhile expire soon.
+func (r *Registry) Thaw() {
+	r.mu.Lock()
+	r.frozen = false
+	r.mu.Unlock()
+}
+
+// postpone reports whether an expiry has to wait for Thaw, and then tries again later.
+func (r *Registry) postpone(p *parking) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.frozen {
+		p.timer.Reset(frozenRetry)
+	}
+	return r.frozen
+}
+
+// Ends returns why recent sessions ended, the oldest first.
+func (r *Registry) Ends() []snapshot.End {
+	var ends []snapshot.End
+	for _, pid := range r.ends.Keys() {
+		if why, ok := r.ends.Peek(pid); ok {
+			ends = append(ends, snapshot.End{PID: pid, Reason: string(why)})
+		}
+	}
+	return ends
+}
+
+// RestoreEnds adds what Ends returned.
+func (r *Registry) RestoreEnds(ends []snapshot.End) {
+	for _, e := range ends {
+		if why, ok := reason.Parse(e.Reason); ok {
+			r.ends.Add(e.PID, why)
+		}
+	}
+}
+
+// Exporter writes sessions of a frozen registry to a snapshot.
+type Exporter struct {
+	w      *snapshot.Writer
+	now    time.Time
+	groups map[*parking]uint64
+	// entries is used for one session at a time.
+	entries []snapshot.Entry
+}
+
+// NewExporter returns an Exporter that writes to w.
+func NewExporter(w *snapshot.Writer) *Exporter {
+	return &Exporter{w: w, now: time.Now(), groups: make(map[*parking]uint64)}
+}
+
+// Session writes a session. It returns false if the session is not parked.
+func (x *Exporter) Session(s *Session) bool {
+	r := s.registry
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != Parked {
+		return false
+	}
+	out := snapshot.Session{
+		PID: s.pid, Namespace: s.namespace, Tag: uint64(s.tag), Group: x.group(s.parking), Place: s.ticket,
+		Sent: s.sent, SentWhenParked: s.sentWhenParked, Confirmed: s.confirmedEvent, Reply: s.reply,
+		Binding: string(s.binding), Owned: s.owned, ParkedFor: x.now.Sub(s.parkedAt),
+		TakeoversLeft: s.takeoversUntil.Sub(x.now), Heard: s.heard, InFlight: s.inFlight,
+		Poisons: s.reads.poisons, ReadsDoubtful: s.reads.doubtful, Trimmed: s.log.Trimmed(),
+	}
+	if d := s.doubt; d != nil {
+		out.Doubt = &snapshot.Doubt{
+			From: d.from, To: d.to, End: d.end, Strikes: d.strikes, Ending: uint8(d.ending), Judged: d.judged,
+			Alone: d.alone, Proof: d.proof,
+		}
+	}
+	out.Entries = x.log(&s.log)
+	x.w.Session(&out)
+	return true
+}
+
+// group returns the number of a group, which it writes the first time.
+func (x *Exporter) group(p *parking) uint64 {
+	n, ok := x.groups[p]
+	if !ok {
+		g := snapshot.Group{Reason: string(p.why), Ending: uint8(p.ending), Left: p.expires.Sub(x.now), InFlight: p.inFlight}
+		if d := p.disconnect; d != nil {
+			g.Disconnected, g.AllArrived, g.LastSession = true, d.allArrived.Load(), d.lastSession.Load()
+		}
+		n = x.w.Group(&g)
+		x.groups[p] = n
+	}
+	return n
+}
+
+// log returns the entries of a log, without copies of their bytes.
+func (x *Exporter) log(l *buffer.Log) []snapshot.Entry {
+	clear(x.entries)
+	x.entries = x.entries[:0]
+	for seq := l.Trimmed() + 1; seq <= l.Last(); seq++ {
+		e := l.At(seq)
+		out := snapshot.Entry{
+			Kind: uint8(e.Kind()), ShortLived: e.ShortLived(), AckID: e.AckID(),
+			Data: snapshot.Part{Bytes: e.Data(), Shared: e.Shared(e.Data())},
+		}
+		for _, a := range e.Attachments() {
+			out.Attachments = append(out.Attachments, snapshot.Part{Bytes: a, Shared: e.Shared(a)})
+		}
+		x.entries = append(x.entries, out)
+	}
+	return x.entries
+}
+
+// Importer builds parked sessions from a snapshot, before the registry serves anyone.
+type Importer struct {
+	r       *Registry
+	now     time.Time
+	elapsed time.Duration // since the snapshot was written
+	groups  []*parking
+	parked  []placed
+	held    [][]byte // shared payloads
+}
+
+// placed is a session with its place among the parked ones.
+type placed struct {
+	s     *Session
+	place uint64
+}
+
+// NewImporter returns an Importer for a snapshot that was written some time ago.
+func (r *Registry) NewImporter(elapsed time.Duration) *Importer {
+	return &Importer{r: r, now: time.Now(), elapsed: max(elapsed, 0)}
+}
+
+// Blob takes a payload that several sessions share.
+func (m *Importer) Blob(b []byte) []byte {
+	shared := m.r.budget.Hold(b)
+	m.held = append(m.held, shared)
+	return shared
+}
+
+// Group adds a group of sessions.
+func (m *Importer) Group(g *snapshot.Group) {
+	why, ok := reason.Parse(g.Reason)
+	if !ok { // of another version
+		why = reason.TransportClose
+	}
+	p := &parking{
+		why: why, ending: Ending(min(g.Ending, uint8(Overtaken))),
+		expires: m.now.Add(g.Left - m.elapsed), inFlight: g.InFlight,
+	}
+	if g.Disconnected {
+		p.disconnect = new(ClientDisconnect)
+		p.disconnect.allArrived.Store(g.AllArrived)
+		p.disconnect.lastSession.Store(g.LastSession)
+	}
+	m.groups = append(m.groups, p)
+}
+
+// Session builds a session of a link. The session is not in the registry before Finish.
+func (m *Importer) Session(up Upstream, in *snapshot.Session) (*Session, error) {
+	if !IsPID(in.PID) {
+		return nil, fmt.Errorf("session: a snapshot's pid is none")
+	}
+	p := m.groups[in.Group] // the snapshot was verified
+	s := &Session{
+		registry: m.r, upstream: up, pid: in.PID, tag: tag(in.Tag), namespace: in.Namespace,
+		state: Parked, heard: in.Heard, sent: in.Sent, log: buffer.NewLog(m.r.budget), reply: slices.Clone(in.Reply),
+		disconnect: p.disconnect, sentWhenParked: in.SentWhenParked, confirmedEvent: in.Confirmed,
+		reads: reads{poisons: in.Poisons, doubtful: in.ReadsDoubtful}, owned: in.Owned,
+		parkedAt: m.now.Add(-in.ParkedFor - m.elapsed), takeoversUntil: m.now.Add(in.TakeoversLeft - m.elapsed),
+		binding: Binding(in.Binding), parking: p, inFlight: in.InFlight,
+	}
+	if d := in.Doubt; d != nil {
+		s.doubt = &doubt{
+			from: d.From, to: d.To, end: d.End, strikes: d.Strikes, ending: Ending(min(d.Ending, uint8(Overtaken))),
+			judged: d.Judged, alone: d.Alone, proof: d.Proof,
+		}
+	}
+	s.restoreLog(in)
+	m.parked = append(m.parked, placed{s, in.Place})
+	return s, nil
+}
+
+// restoreLog fills an empty log.
+func (s *Session) restoreLog(in *snapshot.Session) {
+	s.log.Restore(in.Trimmed)
+	for i := range in.Entries {
+		e := &in.Entries[i]
+		kind := buffer.Kind(e.Kind)
+		if kind >= buffer.Dropped {
+			s.log.AppendDropped()
+			continue
+		}
+		p := buffer.Packet{Data: e.Data.Bytes, AckID: e.AckID, Kind: kind, ShortLived: e.ShortLived}
+		for _, a := range e.Attachments {
+			p.Attachments = append(p.Attachments, a.Bytes)
+		}
+		s.log.AppendShared(&p)
+		if kind == buffer.AckRequested {
+			s.ackRequested++
+		}
+	}
+}
+
+// Drop forgets a session that was built, because its link could not be restored.
+func (m *Importer) Drop(s *Session) {
+	m.parked = slices.DeleteFunc(m.parked, func(p placed) bool { return p.s == s })
+	s.log.Release()
+	m.r.ends.Add(s.pid, reason.UpstreamLost)
+}
+
+// Finish adds the sessions to the registry. They can be resumed from then on, and expire.
+func (m *Importer) Finish() {
+	r := m.r
+	slices.SortStableFunc(m.parked, func(a, b placed) int { return cmp.Compare(a.place, b.place) })
+	r.mu.Lock()
+	r.beginGraceLocked()
+	for _, p := range m.groups {
+		p.timer = time.AfterFunc(p.expires.Sub(m.now), func() { r.expire(p) }) // waits for r.mu
+	}
+	for _, in := range m.parked {
+		r.byPID[in.s.pid] = in.s
+		in.s.parking.sessions = append(in.s.parking.sessions, in.s)
+		r.parked.add(in.s)
+	}
+	for _, p := range m.groups {
+		if len(p.sessions) == 0 {
+			p.timer.Stop()
+		}
+	}
+	r.mu.Unlock()
+	for _, b := range m.held {
+		r.budget.Unhold(b)
+	}
+	m.held = nil
+}
