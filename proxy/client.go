@@ -109,7 +109,11 @@ func (c *client) Closed(why engineio.Reason) {
 		c.srv.metrics.HeartbeatTimeouts.Client.Inc()
 	}
 	c.srv.log.Debug("client closed", "client", c.seq, "reason", why.String())
-	c.parkAs(parkingReasons[why], c.parkFor(why == engineio.GoingAway), endingOf(why))
+	parkedFor, ending := parkingReasons[why], endingOf(why)
+	if c.srv.leaving.Load() && why != engineio.GoingAway { // the end of a connection that Leave has cut
+		parkedFor, ending = reason.Handover, session.Lost
+	}
+	c.parkAs(parkedFor, c.parkFor(why == engineio.GoingAway), ending)
 }
 
 // endingOf returns how a client's connection ended, in the terms of package session.

@@ -46,6 +46,7 @@ func (s *Server) upstreamRequest(r *http.Request, websocket bool) engineio.Reque
 // who is admitted. With a lazy upstream.handshake it gets the cached answer to the last handshake of this
 // kind.
 func (s *Server) handshake(w http.ResponseWriter, r *http.Request, q url.Values, websocket bool) {
+	defer s.beginHandshake()() // accept.Listener counts only those that it serves
 	order := s.handshakes.Add(1)
 	req := s.upstreamRequest(r, websocket)
 	if a, ok := s.cache.get(req); ok {

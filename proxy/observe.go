@@ -147,7 +147,7 @@ const (
 // Status reports the current state. It leaves Holdfast.Version empty.
 func (s *Server) Status() status.Report {
 	r := s.recorder.Report()
-	if s.draining.Load() {
+	if s.stopping() {
 		r.Holdfast.State = status.Draining
 	}
 	r.Sessions.Live, r.Sessions.Parked = s.registry.Counts()

@@ -89,12 +89,14 @@ func refuseDraining(w http.ResponseWriter) {
 func (s *Server) passThrough(w http.ResponseWriter, r *http.Request) {
 	websocket := isUpgrade(r)
 	// An upgrade with a sid belongs to a session that already exists, so it still passes.
-	if websocket && s.draining.Load() && !hasKey(r.URL.RawQuery, "sid") {
+	if websocket && s.stopping() && !hasKey(r.URL.RawQuery, "sid") {
 		refuseDraining(w)
 		return
 	}
 	if websocket {
 		s.metrics.Passthrough.WebSocket.Inc()
+		s.passedWebSockets.Add(1)
+		defer s.passedWebSockets.Add(-1)
 	} else {
 		s.metrics.Passthrough.HTTP.Inc()
 	}

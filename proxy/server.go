@@ -26,6 +26,9 @@ import (
 // ErrDraining is returned by Ready during Shutdown.
 var ErrDraining = errors.New("proxy: shutting down")
 
+// ErrHandover is returned by Ready while another process takes over.
+var ErrHandover = errors.New("proxy: handing over to another process")
+
 // Server is the proxy. It is an http.Handler and safe for concurrent use.
 type Server struct {
 	// Immutable.
@@ -50,6 +53,8 @@ type Server struct {
 
 	handshakes           atomic.Uint64 // numbers the clients
 	draining             atomic.Bool
+	leaving              atomic.Bool  // a handover to another process is under way
+	passedWebSockets     atomic.Int64 // that pass through now
 	rawLogged            sync.Once
 	unableLogged         sync.Map  // names of client libraries, see canResume
 	upstreamRecoversOnce sync.Once // logs that the server recovers connections itself
@@ -108,11 +113,17 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 
 // Ready returns nil, or the reason why the Server accepts no new clients.
 func (s *Server) Ready() error {
-	if s.draining.Load() {
+	switch {
+	case s.draining.Load():
 		return ErrDraining
+	case s.leaving.Load():
+		return ErrHandover
 	}
 	return s.upstream.Ready()
 }
+
+// stopping reports whether newcomers should go to another process.
+func (s *Server) stopping() bool { return s.draining.Load() || s.leaving.Load() }
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -164,7 +175,7 @@ func (s *Server) serveEngineIO(w http.ResponseWriter, r *http.Request, q url.Val
 		// What holdfast does not speak (EIO=3, JSONP), preflights, and what the upstream will
 		// refuse.
 		s.passThrough(w, r)
-	case s.draining.Load():
+	case s.stopping():
 		refuseDraining(w)
 	default:
 		s.handshake(w, r, q, websocket)

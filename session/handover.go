@@ -8,8 +8,9 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/internal/handover"
+	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/internal/reason"
-	"github.com/holdfast/holdfast/internal/snapshot"
 )
 
 // This file hands parked sessions to another process. Before that all clients are closed, so there
@@ -54,11 +55,13 @@ func (r *Registry) endGrace() {
 // inGraceLocked reports whether the grace after a handover lasts. r.mu is held.
 func (r *Registry) inGraceLocked() bool { return r.graceTimer != nil }
 
-// Freeze stops expiry until Thaw.
+// Freeze stops expiry until Thaw. When it returns, the links of sessions that expired before know
+// it.
 func (r *Registry) Freeze() {
 	r.mu.Lock()
 	r.frozen = true
 	r.mu.Unlock()
+	r.expiring.Wait()
 }
 
 // Thaw undoes Freeze. Sessions that should have expired meanwhile expire soon.
@@ -68,29 +71,32 @@ func (r *Registry) Thaw() {
 	r.mu.Unlock()
 }
 
-// postpone reports whether an expiry has to wait for Thaw, and then tries again later.
-func (r *Registry) postpone(p *parking) bool {
+// beginExpiry reports whether an expiry may begin; expiring.Done must follow then. Otherwise it has
+// to wait for Thaw, and is tried again later.
+func (r *Registry) beginExpiry(p *parking) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.frozen {
 		p.timer.Reset(frozenRetry)
+		return false
 	}
-	return r.frozen
+	r.expiring.Add(1)
+	return true
 }
 
 // Ends returns why recent sessions ended, the oldest first.
-func (r *Registry) Ends() []snapshot.End {
-	var ends []snapshot.End
+func (r *Registry) Ends() []handover.End {
+	var ends []handover.End
 	for _, pid := range r.ends.Keys() {
 		if why, ok := r.ends.Peek(pid); ok {
-			ends = append(ends, snapshot.End{PID: pid, Reason: string(why)})
+			ends = append(ends, handover.End{PID: pid, Reason: string(why)})
 		}
 	}
 	return ends
 }
 
 // RestoreEnds adds what Ends returned.
-func (r *Registry) RestoreEnds(ends []snapshot.End) {
+func (r *Registry) RestoreEnds(ends []handover.End) {
 	for _, e := range ends {
 		if why, ok := reason.Parse(e.Reason); ok {
 			r.ends.Add(e.PID, why)
@@ -100,15 +106,15 @@ func (r *Registry) RestoreEnds(ends []snapshot.End) {
 
 // Exporter writes sessions of a frozen registry to a snapshot.
 type Exporter struct {
-	w      *snapshot.Writer
+	w      *handover.Writer
 	now    time.Time
 	groups map[*parking]uint64
 	// entries is used for one session at a time.
-	entries []snapshot.Entry
+	entries []handover.Entry
 }
 
 // NewExporter returns an Exporter that writes to w.
-func NewExporter(w *snapshot.Writer) *Exporter {
+func NewExporter(w *handover.Writer) *Exporter {
 	return &Exporter{w: w, now: time.Now(), groups: make(map[*parking]uint64)}
 }
 
@@ -122,15 +128,15 @@ func (x *Exporter) Session(s *Session) bool {
 	if s.state != Parked {
 		return false
 	}
-	out := snapshot.Session{
+	out := handover.Session{
 		PID: s.pid, Namespace: s.namespace, Tag: uint64(s.tag), Group: x.group(s.parking), Place: s.ticket,
 		Sent: s.sent, SentWhenParked: s.sentWhenParked, Confirmed: s.confirmedEvent, Reply: s.reply,
 		Binding: string(s.binding), Owned: s.owned, ParkedFor: x.now.Sub(s.parkedAt),
-		TakeoversLeft: s.takeoversUntil.Sub(x.now), Heard: s.heard, InFlight: s.inFlight,
+		TakeoversLeft: s.takeoversUntil.Sub(instant.Now()), Heard: s.heard, InFlight: s.inFlight,
 		Poisons: s.reads.poisons, ReadsDoubtful: s.reads.doubtful, Trimmed: s.log.Trimmed(),
 	}
 	if d := s.doubt; d != nil {
-		out.Doubt = &snapshot.Doubt{
+		out.Doubt = &handover.Doubt{
 			From: d.from, To: d.to, End: d.end, Strikes: d.strikes, Ending: uint8(d.ending), Judged: d.judged,
 			Alone: d.alone, Proof: d.proof,
 		}
@@ -144,7 +150,7 @@ func (x *Exporter) Session(s *Session) bool {
 func (x *Exporter) group(p *parking) uint64 {
 	n, ok := x.groups[p]
 	if !ok {
-		g := snapshot.Group{Reason: string(p.why), Ending: uint8(p.ending), Left: p.expires.Sub(x.now), InFlight: p.inFlight}
+		g := handover.Group{Reason: string(p.why), Ending: uint8(p.ending), Left: p.expires.Sub(x.now), InFlight: p.inFlight}
 		if d := p.disconnect; d != nil {
 			g.Disconnected, g.AllArrived, g.LastSession = true, d.allArrived.Load(), d.lastSession.Load()
 		}
@@ -155,17 +161,17 @@ func (x *Exporter) group(p *parking) uint64 {
 }
 
 // log returns the entries of a log, without copies of their bytes.
-func (x *Exporter) log(l *buffer.Log) []snapshot.Entry {
+func (x *Exporter) log(l *buffer.Log) []handover.Entry {
 	clear(x.entries)
 	x.entries = x.entries[:0]
 	for seq := l.Trimmed() + 1; seq <= l.Last(); seq++ {
 		e := l.At(seq)
-		out := snapshot.Entry{
+		out := handover.Entry{
 			Kind: uint8(e.Kind()), ShortLived: e.ShortLived(), AckID: e.AckID(),
-			Data: snapshot.Part{Bytes: e.Data(), Shared: e.Shared(e.Data())},
+			Data: handover.Part{Bytes: e.Data(), Shared: e.Shared(e.Data())},
 		}
 		for _, a := range e.Attachments() {
-			out.Attachments = append(out.Attachments, snapshot.Part{Bytes: a, Shared: e.Shared(a)})
+			out.Attachments = append(out.Attachments, handover.Part{Bytes: a, Shared: e.Shared(a)})
 		}
 		x.entries = append(x.entries, out)
 	}
@@ -201,7 +207,7 @@ func (m *Importer) Blob(b []byte) []byte {
 }
 
 // Group adds a group of sessions.
-func (m *Importer) Group(g *snapshot.Group) {
+func (m *Importer) Group(g *handover.Group) {
 	why, ok := reason.Parse(g.Reason)
 	if !ok { // of another version
 		why = reason.TransportClose
@@ -219,7 +225,7 @@ func (m *Importer) Group(g *snapshot.Group) {
 }
 
 // Session builds a session of a link. The session is not in the registry before Finish.
-func (m *Importer) Session(up Upstream, in *snapshot.Session) (*Session, error) {
+func (m *Importer) Session(up Upstream, in *handover.Session) (*Session, error) {
 	if !IsPID(in.PID) {
 		return nil, fmt.Errorf("session: a snapshot's pid is none")
 	}
@@ -229,7 +235,7 @@ func (m *Importer) Session(up Upstream, in *snapshot.Session) (*Session, error) 
 		state: Parked, heard: in.Heard, sent: in.Sent, log: buffer.NewLog(m.r.budget), reply: slices.Clone(in.Reply),
 		disconnect: p.disconnect, sentWhenParked: in.SentWhenParked, confirmedEvent: in.Confirmed,
 		reads: reads{poisons: in.Poisons, doubtful: in.ReadsDoubtful}, owned: in.Owned,
-		parkedAt: m.now.Add(-in.ParkedFor - m.elapsed), takeoversUntil: m.now.Add(in.TakeoversLeft - m.elapsed),
+		parkedAt: m.now.Add(-in.ParkedFor - m.elapsed), takeoversUntil: instant.Now().Add(in.TakeoversLeft - m.elapsed),
 		binding: Binding(in.Binding), parking: p, inFlight: in.InFlight,
 	}
 	if d := in.Doubt; d != nil {
@@ -244,7 +250,7 @@ func (m *Importer) Session(up Upstream, in *snapshot.Session) (*Session, error) 
 }
 
 // restoreLog fills an empty log.
-func (s *Session) restoreLog(in *snapshot.Session) {
+func (s *Session) restoreLog(in *handover.Session) {
 	s.log.Restore(in.Trimmed)
 	for i := range in.Entries {
 		e := &in.Entries[i]

@@ -160,9 +160,10 @@ func (r *Registry) unparkLocked(s *Session) {
 }
 
 func (r *Registry) expire(p *parking) {
-	if r.postpone(p) {
+	if !r.beginExpiry(p) {
 		return
 	}
+	defer r.expiring.Done()
 	var sessions []*Session
 	defer func() {
 		if v := recover(); v != nil {

@@ -45,6 +45,8 @@ type Registry struct {
 	sweepBegan time.Time  // at the oldest
 	sweepNext  time.Time  // after a look at all parked sessions was in vain
 
+	expiring sync.WaitGroup // expiries under way; Freeze waits for them
+
 	mu        sync.Mutex // guards the fields below and every change of a session's state
 	byPID     map[string]*Session
 	parked    *parkedLRU
@@ -52,8 +54,8 @@ type Registry struct {
 	live      int
 	frozen    bool // for a handover: no session expires
 	// During the grace after a handover, sessions that were parked for it are not evicted.
-	graceTimer *time.Timer // nil when there is no grace
-	ends      *lru.Cache[string, reason.Reason] // by pid
+	graceTimer *time.Timer                       // nil when there is no grace
+	ends       *lru.Cache[string, reason.Reason] // by pid
 }
 
 // NewRegistry returns an empty Registry that parks at most maxParked sessions, and at least one.

@@ -7,8 +7,8 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/holdfast/holdfast/internal/handover"
 	"github.com/holdfast/holdfast/internal/netpoll"
-	"github.com/holdfast/holdfast/internal/snapshot"
 )
 
 // This file moves a Conn to another process. Only a WebSocket that an event loop serves can be
@@ -37,7 +37,7 @@ func (c *Conn) Freeze() bool {
 
 // Export fills in what another process needs of a frozen Conn. The bytes alias the Conn, and are
 // valid until Thaw. Call it after netpoll.Barrier. It returns false if the Conn has ended.
-func (c *Conn) Export(l *snapshot.Link) bool {
+func (c *Conn) Export(l *handover.Link) bool {
 	c.input.Lock()
 	defer c.input.Unlock()
 	c.mu.Lock()
@@ -52,11 +52,11 @@ func (c *Conn) Export(l *snapshot.Link) bool {
 	}
 	now, p := time.Now(), &c.pongs
 	l.FD, l.Initial, l.Queue = e.FD, e.Initial, e.Queue
-	l.Handshake = snapshot.Handshake{
+	l.Handshake = handover.Handshake{
 		SID: c.handshake.SID, PingInterval: c.handshake.PingInterval, PingTimeout: c.handshake.PingTimeout,
 		MaxPayload: c.handshake.MaxPayload,
 	}
-	l.Frames = snapshot.Frames{
+	l.Frames = handover.Frames{
 		Partial: c.frames.partial, Message: c.frames.message, Op: uint8(c.frames.messageOp), Fragments: c.frames.fragments,
 	}
 	l.SincePing, l.SincePong = now.Sub(p.lastPing), now.Sub(p.lastPong)
@@ -72,10 +72,11 @@ func (c *Conn) Thaw() {
 		return
 	}
 	c.pongs.frozen = false
-	if c.state.ended() {
+	c.ws.stream.(netpoll.Freezer).Thaw()
+	if c.state.ended() { // while the stream ignored it
+		c.ws.shutdown()
 		return
 	}
-	c.ws.stream.(netpoll.Freezer).Thaw()
 	if c.readPaused {
 		c.ws.stream.Pause()
 	}
@@ -89,7 +90,7 @@ func (c *Conn) Thaw() {
 const frozenRetry = 100 * time.Millisecond
 
 // Restore makes a Conn of what another process exported, some time ago. StartRestored starts it.
-func (d *Dialer) Restore(l *snapshot.Link, elapsed time.Duration) (*Conn, error) {
+func (d *Dialer) Restore(l *handover.Link, elapsed time.Duration) (*Conn, error) {
 	c := &Conn{dialer: d, handshake: Handshake{
 		SID: l.Handshake.SID, PingInterval: l.Handshake.PingInterval, PingTimeout: l.Handshake.PingTimeout,
 		MaxPayload: l.Handshake.MaxPayload,

@@ -1,6 +1,10 @@
 package engineio
 
-import "time"
+import (
+	"time"
+
+	"github.com/holdfast/holdfast/internal/instant"
+)
 
 // Leave ends a connection because this process will not serve it any longer, and loses nothing that
 // the client has sent. The client sees the end of the stream, as when a server dies, and comes back.
@@ -43,7 +47,7 @@ func (s *Socket) leavePollingLocked() {
 }
 
 func (s *Socket) onLeaveQuietLocked() {
-	switch quiet := time.Since(s.ping.lastInput); {
+	switch quiet := instant.Since(s.ping.lastInput); {
 	case s.state.ended() || s.ws != nil:
 	case s.polling.posting:
 		s.afterFunc(leaveQuiet, (*Socket).onLeaveQuietLocked)
@@ -53,4 +57,3 @@ func (s *Socket) onLeaveQuietLocked() {
 		s.closeLocked(ForcedClose)
 	}
 }
-

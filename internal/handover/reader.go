@@ -1,4 +1,4 @@
-package snapshot
+package handover
 
 import (
 	"encoding/binary"
@@ -8,7 +8,7 @@ import (
 )
 
 // ErrVersion means that a snapshot is too old or too new for this reader.
-var ErrVersion = errors.New("snapshot: unknown format")
+var ErrVersion = errors.New("handover: unknown format")
 
 // Handler receives the records of a snapshot in their order. Nil functions receive nothing.
 type Handler struct {

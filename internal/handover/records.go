@@ -1,4 +1,4 @@
-package snapshot
+package handover
 
 import "time"
 
@@ -19,6 +19,9 @@ type Process struct {
 	Ends []End
 	// Lost are the sessions that are not handed over.
 	Lost uint64
+	// What the handover did before the snapshot was written, for the log. Began is on Clock.
+	Began, Leaving, Freezing time.Duration
+	Clients, Cut, Passing    uint64
 }
 
 // End is a session that has ended.
@@ -44,43 +47,65 @@ func (p *Process) encode(f *fields) {
 		})
 	}
 	f.number(9, p.Lost)
+	f.duration(10, p.Began)
+	f.duration(11, p.Leaving)
+	f.duration(12, p.Freezing)
+	f.number(13, p.Clients)
+	f.number(14, p.Cut)
+	f.number(15, p.Passing)
 }
 
-func (p *Process) decode(b []byte) error {
-	return eachField(b, func(field int, v value) error {
+func (p *Process) decode(b []byte) error { return eachField(b, p.decodeField) }
+
+func (p *Process) decodeField(field int, v value) error {
+	switch field {
+	case 1:
+		p.Version = v.text()
+	case 2:
+		p.Clock = v.duration()
+	case 3:
+		p.Handshakes = v.n
+	case 4:
+		p.Owner = v.bytes
+	case 5:
+		p.BindKey = v.bytes
+	case 6:
+		p.BindSum = v.bytes
+	case 7:
+		return p.decodeResult(v.bytes)
+	case 8:
+		return p.decodeEnd(v.bytes)
+	case 9:
+		p.Lost = v.n
+	case 10:
+		p.Began = v.duration()
+	case 11:
+		p.Leaving = v.duration()
+	case 12:
+		p.Freezing = v.duration()
+	case 13:
+		p.Clients = v.n
+	case 14:
+		p.Cut = v.n
+	case 15:
+		p.Passing = v.n
+	}
+	return nil
+}
+
+func (p *Process) decodeEnd(b []byte) error {
+	var e End
+	err := eachField(b, func(field int, v value) error {
 		switch field {
 		case 1:
-			p.Version = v.text()
+			e.PID = v.text()
 		case 2:
-			p.Clock = v.duration()
-		case 3:
-			p.Handshakes = v.n
-		case 4:
-			p.Owner = v.bytes
-		case 5:
-			p.BindKey = v.bytes
-		case 6:
-			p.BindSum = v.bytes
-		case 7:
-			return p.decodeResult(v.bytes)
-		case 8:
-			var e End
-			err := eachField(v.bytes, func(field int, v value) error {
-				switch field {
-				case 1:
-					e.PID = v.text()
-				case 2:
-					e.Reason = v.text()
-				}
-				return nil
-			})
-			p.Ends = append(p.Ends, e)
-			return err
-		case 9:
-			p.Lost = v.n
+			e.Reason = v.text()
 		}
 		return nil
 	})
+	p.Ends = append(p.Ends, e)
+	return err
 }
 
 func (p *Process) decodeResult(b []byte) error {

@@ -1,4 +1,4 @@
-package snapshot
+package handover
 
 import (
 	"maps"

@@ -1,4 +1,4 @@
-// Package snapshot is the format in which one holdfast process hands its sessions to the next.
+// Package handover is the format in which one holdfast process hands its sessions to the next.
 //
 // A snapshot is a header and records:
 //
@@ -28,4 +28,4 @@
 //
 // What Read passes to a Handler aliases the snapshot, with the exception of strings. Memory for
 // decoded records is proportional to the size of one record.
-package snapshot
+package handover

@@ -1,4 +1,4 @@
-package snapshot
+package handover
 
 import (
 	"bufio"
@@ -90,7 +90,7 @@ func (w *Writer) write(b []byte) {
 
 func (w *Writer) record(t recordType, payload []byte) {
 	if uint64(len(payload)) > math.MaxUint32 && w.err == nil {
-		w.err = fmt.Errorf("snapshot: a record of %d bytes is too large", len(payload))
+		w.err = fmt.Errorf("handover: a record of %d bytes is too large", len(payload))
 	}
 	if w.err != nil {
 		return

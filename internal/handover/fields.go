@@ -1,4 +1,4 @@
-package snapshot
+package handover
 
 import (
 	"encoding/binary"
@@ -8,7 +8,7 @@ import (
 )
 
 // ErrMalformed is wrapped by all errors about a snapshot's bytes.
-var ErrMalformed = errors.New("snapshot: malformed")
+var ErrMalformed = errors.New("handover: malformed")
 
 func malformed(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrMalformed, fmt.Sprintf(format, args...))

@@ -1,0 +1,61 @@
+//go:build !linux
+
+package courier
+
+import (
+	"errors"
+	"os"
+	"syscall"
+	"time"
+)
+
+// Supported says whether this system has what a handover needs.
+const Supported = false
+
+// ErrUnsupported says that a handover needs Linux.
+var ErrUnsupported = errors.New("a handover needs Linux")
+
+// Signal is never sent on this system.
+const Signal = syscall.Signal(0)
+
+// Program is the program of this process, as it was started.
+type Program struct {
+	Path string
+	Args []string
+}
+
+// Self returns the program of this process.
+func Self() Program { return Program{Args: os.Args} }
+
+// OpenSelf fails.
+func OpenSelf() (*os.File, error) { return nil, ErrUnsupported }
+
+// Exec fails.
+func Exec(Program, []string, *Inherited, []int, func() error) error { return ErrUnsupported }
+
+// Back fails.
+func (in *Inherited) Back([]string, error) error { return ErrUnsupported }
+
+// Clock returns 0.
+func Clock() time.Duration { return 0 }
+
+// CheckSockets fails.
+func CheckSockets([]int) error { return ErrUnsupported }
+
+// NewSnapshot fails.
+func NewSnapshot() (*os.File, error) { return nil, ErrUnsupported }
+
+// Snapshot is a snapshot that is read.
+type Snapshot struct{ Data []byte }
+
+// OpenSnapshot fails.
+func OpenSnapshot(int) (*Snapshot, error) { return nil, ErrUnsupported }
+
+// Free does nothing.
+func (s *Snapshot) Free(int) {}
+
+// Unmap does nothing.
+func (s *Snapshot) Unmap() error { return nil }
+
+// Close does nothing.
+func (s *Snapshot) Close() error { return nil }

@@ -1,0 +1,126 @@
+package courier
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Supported says whether this system has what a handover needs.
+const Supported = true
+
+// Signal asks a running holdfast to hand over.
+const Signal = syscall.SIGUSR2
+
+// Program is the program of this process, as it was started.
+type Program struct {
+	Path string   // absolute; the file may be another one by now
+	Args []string // with the name
+}
+
+// Self returns the program of this process. Call it early: the working directory may change.
+func Self() Program {
+	path, err := exec.LookPath(os.Args[0])
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
+	if err != nil { // such as a name that is not in PATH
+		path, _ = os.Executable()
+	}
+	return Program{path, os.Args}
+}
+
+// OpenSelf opens the executable that this process runs, whatever its path is by now.
+func OpenSelf() (*os.File, error) { return os.Open("/proc/self/exe") }
+
+// Exec replaces this process's program. keep are the descriptors that the next program needs, beside
+// the standard ones. It calls last just before the point of no return, and does nothing if last
+// fails. Exec returns only if it failed, and then nothing has changed.
+func Exec(p Program, environ []string, in *Inherited, keep []int, last func() error) error {
+	environ = append(environ[:len(environ):len(environ)], Variable+"="+in.String())
+	keep = append(keep[:len(keep):len(keep)], in.Snapshot)
+	if in.Old >= 0 {
+		keep = append(keep, in.Old)
+	}
+	for i, fd := range keep {
+		if err := setCloseOnExec(fd, false); err != nil {
+			closeOnExec(keep[:i])
+			return err
+		}
+	}
+	defer closeOnExec(keep)
+	// An ignored signal stays ignored until the next program wants it. The default would end it.
+	signal.Ignore(Signal, syscall.SIGHUP)
+	err := last()
+	if err == nil {
+		err = execKeepingLimit(p, environ)
+	}
+	return err
+}
+
+// execKeepingLimit execs. The runtime lowers the soft limit of descriptors to what it was at the
+// start before it execs, and does not restore it when that fails.
+func execKeepingLimit(p Program, environ []string) error {
+	var limit unix.Rlimit
+	known := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil
+	err := syscall.Exec(p.Path, p.Args, environ)
+	if known {
+		_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit) // it was allowed before
+	}
+	return fmt.Errorf("exec %s: %w", p.Path, err)
+}
+
+// Back replaces this program by the one that handed over to it, and tells it why. It returns only if
+// that fails. The inherited descriptors must not have been changed.
+func (in *Inherited) Back(environ []string, why error) error {
+	old := &Inherited{Snapshot: in.Snapshot, Old: -1, Failure: why.Error()}
+	environ = append(environ[:len(environ):len(environ)], Variable+"="+old.String())
+	signal.Ignore(Signal, syscall.SIGHUP)
+	p := Program{Path: "/proc/self/fd/" + strconv.Itoa(in.Old), Args: os.Args}
+	return fmt.Errorf("back to the old program: %w", execKeepingLimit(p, environ))
+}
+
+func setCloseOnExec(fd int, on bool) error {
+	flags := 0
+	if on {
+		flags = unix.FD_CLOEXEC
+	}
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, flags)
+	return os.NewSyscallError("fcntl", err)
+}
+
+func closeOnExec(fds []int) {
+	for _, fd := range fds {
+		_ = setCloseOnExec(fd, true) // it is open
+	}
+}
+
+// Clock returns the time on a clock that all processes of this host share.
+func Clock() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
+}
+
+// CheckSockets returns an error unless all descriptors are open sockets.
+func CheckSockets(fds []int) error {
+	for _, fd := range fds {
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return fmt.Errorf("descriptor %d: %w", fd, err)
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+			return fmt.Errorf("descriptor %d is no socket", fd)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,280 @@
+package proxy
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/handover"
+	"github.com/holdfast/holdfast/internal/reason"
+	"github.com/holdfast/holdfast/internal/upstream"
+	"github.com/holdfast/holdfast/session"
+)
+
+// A handover moves the links and the parked sessions to another process. Clients are not moved: they
+// are closed, and come back by themselves. The steps are
+//
+//	serving -> leaving   Leave: no newcomers; all clients are closed, and their sessions parked
+//	leaving -> frozen    Freeze: the links are neither read nor written, and nothing expires
+//	frozen  -> leaving   Thaw
+//	leaving -> serving   Stay
+//
+// Between Freeze and Thaw, Frozen.Write writes the snapshot that Restore reads in the next process.
+// handover_restore.go has that side.
+
+// awaitInterval is how often Leave looks at what it waits for.
+const awaitInterval = 2 * time.Millisecond
+
+// leaveSlack is how much longer than its time Leave waits for clients whose time is up.
+const leaveSlack = 200 * time.Millisecond
+
+// Left says what Leave has found.
+type Left struct {
+	Clients int // that were closed
+	Cut     int // of these, clients that did not end their side in time
+	Passing int // requests and WebSockets that still pass through
+}
+
+// Leave refuses newcomers and closes all clients. It handles what they have sent before they notice
+// that. It waits for handshakes, for requests that pass through, and for the clients, d in all. When
+// it returns there is no client, until Stay.
+func (s *Server) Leave(d time.Duration) (left Left) {
+	s.leaving.Store(true)
+	s.registry.BeginGrace()
+	deadline := time.Now().Add(d)
+	s.await(deadline, func() bool { return s.openings == 0 })
+	s.await(time.Now().Add(d/4), func() bool { // a client's messages may wait for its new primary link
+		for _, c := range s.clients {
+			if c.pauses.has(redialing) {
+				return false
+			}
+		}
+		return true
+	})
+	for {
+		clients := s.allClients()
+		if len(clients) == 0 {
+			break
+		}
+		left.Clients += len(clients)
+		left.Cut += leaveAll(clients, deadline)
+	}
+	s.await(deadline, func() bool { return s.passing <= int(s.passedWebSockets.Load()) })
+	s.mu.Lock()
+	left.Passing = s.passing
+	s.mu.Unlock()
+	return left
+}
+
+// Stay undoes Leave, after the handover has failed.
+func (s *Server) Stay() { s.leaving.Store(false) }
+
+// await waits until done returns true, with s.mu held, or until the deadline.
+func (s *Server) await(deadline time.Time, done func() bool) {
+	for {
+		s.mu.Lock()
+		ok := done()
+		s.mu.Unlock()
+		if ok || !time.Now().Before(deadline) {
+			return
+		}
+		time.Sleep(awaitInterval)
+	}
+}
+
+func (s *Server) allClients() []*client {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clients := make([]*client, 0, len(s.clients))
+	for _, c := range s.clients {
+		clients = append(clients, c)
+	}
+	return clients
+}
+
+// leaveAll closes clients, and waits until their sessions are parked. It returns how many did not
+// end their side before the deadline.
+func leaveAll(clients []*client, deadline time.Time) (cut int) {
+	d := max(time.Until(deadline), time.Millisecond)
+	inParallel(clients, func(c *client) { c.sock.Leave(d) })
+	timeout := time.NewTimer(d + leaveSlack)
+	defer timeout.Stop()
+	for i, c := range clients {
+		select {
+		case <-c.done.Done():
+			continue
+		case <-timeout.C:
+		}
+		for _, c := range clients[i:] {
+			if !c.done.HasFired() {
+				cut++
+				c.abort(reason.Handover)
+			}
+			c.srv.removeClient(c)
+		}
+		break
+	}
+	return cut
+}
+
+// inParallel calls fn for all elements, on all processors.
+func inParallel[T any](list []T, fn func(T)) {
+	n := runtime.GOMAXPROCS(0)
+	var wg sync.WaitGroup
+	for part := range slices.Chunk(list, max(1, (len(list)+n-1)/n)) {
+		wg.Go(func() {
+			for _, v := range part {
+				fn(v)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// Frozen is a Server whose links and sessions do not change.
+type Frozen struct {
+	srv   *Server
+	links []*link            // can be handed over
+	lost  []*link            // have sessions, but cannot be handed over
+	ends  []*session.Session // of lost
+}
+
+// Handed is what a snapshot contains.
+type Handed struct {
+	Links, Sessions int
+	Lost            int // sessions that cannot be handed over
+}
+
+// Freeze stops the links, and expiry. Call it after Leave.
+func (s *Server) Freeze(barrier func()) *Frozen {
+	s.registry.Freeze()
+	f := &Frozen{srv: s}
+	for _, l := range s.allLinks() {
+		if !l.raw.Load() && l.conn.Freeze() {
+			f.links = append(f.links, l)
+		} else if !l.sessions.empty() {
+			f.lost = append(f.lost, l)
+		}
+	}
+	barrier()
+	for _, l := range f.lost {
+		f.ends = append(f.ends, slices.DeleteFunc(l.sessions.all(), func(s *session.Session) bool {
+			return s.State() != session.Parked
+		})...)
+	}
+	return f
+}
+
+func (s *Server) allLinks() []*link {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	links := make([]*link, 0, len(s.links))
+	for l := range s.links {
+		links = append(links, l)
+	}
+	return links
+}
+
+// Thaw undoes Freeze.
+func (f *Frozen) Thaw() {
+	for _, l := range f.links {
+		l.conn.Thaw()
+	}
+	f.srv.registry.Thaw()
+}
+
+// CloseLost ends the links that cannot be handed over, within d. Their sessions end. Without it the
+// server would learn late that a polling connection has ended.
+func (f *Frozen) CloseLost(d time.Duration) {
+	for _, l := range f.lost {
+		l.conn.Close()
+	}
+	timeout := time.After(d)
+	for _, l := range f.lost {
+		select {
+		case <-l.done.Done():
+		case <-timeout:
+			return
+		}
+	}
+}
+
+// Write writes the snapshot, except for its end. p is what the caller knows of the process, and
+// listeners follow it. fds are the descriptors of the links, in their order; number returns what
+// stands for one in the snapshot.
+func (f *Frozen) Write(w *handover.Writer, p handover.Process, listeners []handover.Listener, number func(fd int) int) Handed {
+	handed := Handed{Lost: len(f.ends)}
+	f.srv.describe(&p)
+	for _, s := range f.ends {
+		p.Ends = append(p.Ends, handover.End{PID: s.PID(), Reason: string(reason.UpstreamLost)})
+	}
+	p.Lost = uint64(len(f.ends))
+	w.Process(&p)
+	for i := range listeners {
+		w.Listener(&listeners[i])
+	}
+	x := session.NewExporter(w)
+	for _, l := range f.links {
+		var out handover.Link
+		if !l.export(&out) {
+			continue
+		}
+		out.FD, out.Server = number(out.FD), upstream.ServerOf(l.conn).String()
+		w.Link(&out)
+		handed.Links++
+		for _, s := range l.sessions.all() {
+			if x.Session(s) {
+				handed.Sessions++
+			}
+		}
+	}
+	return handed
+}
+
+// describe fills in what the Server knows of the process.
+func (s *Server) describe(p *handover.Process) {
+	p.Handshakes = s.handshakes.Load()
+	p.Ends = s.registry.Ends()
+	if s.binder != nil {
+		p.BindKey = s.binder.key[:]
+		p.BindSum = bindSum(s.binder.Bind)
+	}
+}
+
+// bindSum identifies what bindings are made of.
+func bindSum(b config.Bind) []byte {
+	text, err := json.Marshal(b)
+	if err != nil {
+		panic(err) // lists of strings can always be marshalled
+	}
+	sum := sha256.Sum256(text)
+	return sum[:]
+}
+
+// export describes a frozen link. It returns false if the link has ended, or has nothing to hand
+// over.
+func (l *link) export(out *handover.Link) bool {
+	if !l.conn.Export(out) {
+		return false
+	}
+	if p := l.partial; p != nil { // the barrier has passed: the loop does not use it
+		out.Partial, out.PartialNeed, out.PartialAttachments = p.data, p.need, p.attachments
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out.Used = l.used
+	for namespace := range l.disconnectedNS {
+		out.Disconnected = append(out.Disconnected, namespace)
+	}
+	for namespace := range l.endedNS {
+		out.Ended = append(out.Ended, namespace)
+	}
+	for namespace := range l.pending {
+		out.Pending = append(out.Pending, namespace)
+	}
+	return !l.ended && (!l.sessions.empty() || len(l.pending) > 0)
+}

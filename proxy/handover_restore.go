@@ -1,0 +1,137 @@
+package proxy
+
+import (
+	"bytes"
+	"slices"
+	"time"
+
+	"github.com/holdfast/holdfast/internal/handover"
+	"github.com/holdfast/holdfast/internal/reason"
+	"github.com/holdfast/holdfast/session"
+)
+
+// Restored is what Restore has made of a snapshot.
+type Restored struct {
+	Links, Sessions int
+	Failed          int // sessions that could not be restored
+}
+
+// Restore takes over the links and sessions of a snapshot, before the Server serves anyone.
+// elapsed is the time since it was written. conn returns the socket that a number in the snapshot
+// stands for. behind is told how much of data has been read. An error is not expected after
+// handover.Verify; what was restored before it stays.
+func (s *Server) Restore(data []byte, elapsed time.Duration, conn func(fd int) int, behind func(bytes int)) (Restored, error) {
+	r := restorer{srv: s, elapsed: elapsed, conn: conn, sessions: s.registry.NewImporter(elapsed)}
+	err := handover.Read(data, handover.Handler{
+		Process: r.process, Blob: r.sessions.Blob, Link: r.link, Session: r.session, Behind: behind,
+		Group: func(g *handover.Group) error {
+			r.sessions.Group(g)
+			return nil
+		},
+	})
+	r.finish()
+	return r.done, err
+}
+
+type restorer struct {
+	srv      *Server
+	elapsed  time.Duration
+	conn     func(fd int) int
+	sessions *session.Importer
+	links    []*link
+	current  *link // nil if it could not be restored
+	unbound  bool  // recovery.bind has changed: sessions with a binding end
+	done     Restored
+}
+
+func (r *restorer) process(p *handover.Process) error {
+	s := r.srv
+	s.handshakes.Store(p.Handshakes)
+	s.registry.RestoreEnds(p.Ends)
+	switch b := s.binder; {
+	case b != nil && len(p.BindKey) == len(b.key) && bytes.Equal(p.BindSum, bindSum(b.Bind)):
+		copy(b.key[:], p.BindKey)
+	default:
+		r.unbound = true
+	}
+	return nil
+}
+
+func (r *restorer) link(in *handover.Link) error {
+	r.current = nil
+	in.FD = r.conn(in.FD)
+	c, err := r.srv.upstream.Restore(in, r.elapsed)
+	if err != nil {
+		r.srv.log.Warn("a link could not be taken over", "error", err)
+		return nil
+	}
+	l := &link{srv: r.srv, conn: c, used: in.Used}
+	for _, namespace := range in.Disconnected {
+		addTo(&l.disconnectedNS, namespace)
+	}
+	for _, namespace := range in.Ended {
+		addTo(&l.endedNS, namespace)
+	}
+	for _, namespace := range in.Pending {
+		if l.pending == nil {
+			l.pending = make(map[string]connecting)
+		}
+		l.pending[namespace] = connecting{} // its client is gone: the reply is answered with a DISCONNECT
+	}
+	if in.PartialNeed > 0 {
+		l.restorePartial(in)
+	}
+	r.links = append(r.links, l)
+	r.current = l
+	return nil
+}
+
+// restorePartial restores a packet whose attachments have not all arrived.
+func (l *link) restorePartial(in *handover.Link) {
+	p := &partial{data: slices.Clone(in.Partial), need: in.PartialNeed}
+	n := 0
+	for _, a := range in.PartialAttachments {
+		p.add(a)
+		n += len(a) + attachmentOverhead
+	}
+	l.partial = p
+	l.countPartial(n) // if memory is short, the next attachment finds out
+}
+
+func (r *restorer) session(in *handover.Session) error {
+	l := r.current
+	if l == nil || r.unbound && in.Binding != "" {
+		r.done.Failed++
+		r.srv.registry.RestoreEnds([]handover.End{{PID: in.PID, Reason: r.failure(in)}})
+		return nil
+	}
+	s, err := r.sessions.Session(l, in)
+	if err != nil {
+		return err
+	}
+	l.sessions.set(s.Namespace(), s)
+	r.done.Sessions++
+	return nil
+}
+
+// failure returns the reason of a session that cannot be restored.
+func (r *restorer) failure(in *handover.Session) string {
+	if r.unbound && in.Binding != "" {
+		return string(reason.Binding)
+	}
+	return string(reason.UpstreamLost)
+}
+
+// finish lets clients resume the sessions, and starts the links.
+func (r *restorer) finish() {
+	r.sessions.Finish()
+	r.done.Links = len(r.links)
+	for _, l := range r.links {
+		r.srv.addLink(l)
+		if len(l.pending) > 0 {
+			time.AfterFunc(lateReply, l.giveUpReplies)
+		}
+		l.conn.StartRestored(l)
+		l.closeIfUnused() // for example because its sessions could not be restored
+	}
+}
