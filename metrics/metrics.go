@@ -68,6 +68,10 @@ type Metrics struct {
 	ConfigReloaded   prometheus.Gauge // holdfast_config_last_reload_successful
 	ConfigReloadTime prometheus.Gauge // holdfast_config_last_reload_success_timestamp_seconds
 
+	HandoverDuration     prometheus.Gauge // holdfast_handover_duration_seconds
+	HandoverSessions     prometheus.Gauge // holdfast_handover_sessions
+	HandoverLostSessions prometheus.Gauge // holdfast_handover_lost_sessions
+
 	CertificateExpiry  prometheus.Gauge // holdfast_tls_certificate_expiry_timestamp_seconds
 	CertificateReloads Reloads          // holdfast_tls_certificate_reloads_total
 
@@ -76,6 +80,7 @@ type Metrics struct {
 	sessionsClosed *prometheus.CounterVec
 	refused        *prometheus.CounterVec
 	servers        *serverGauges
+	handovers      *prometheus.CounterVec
 }
 
 // TransportGauges counts connections by their Engine.IO transport. An upgrade
@@ -222,6 +227,10 @@ func New(reg prometheus.Registerer) *Metrics {
 		ConfigReloaded:   f.gauge("config_last_reload_successful", "Whether the last attempt to load the configuration succeeded: 1 or 0."),
 		ConfigReloadTime: f.gauge("config_last_reload_success_timestamp_seconds", "Unix time of the last successful load of the configuration."),
 
+		HandoverDuration:     f.gauge("handover_duration_seconds", "Duration of the last handover to another process."),
+		HandoverSessions:     f.gauge("handover_sessions", "Sessions that the last handover has kept."),
+		HandoverLostSessions: f.gauge("handover_lost_sessions", "Sessions that ended with the last handover, because they cannot be handed over."),
+
 		CertificateExpiry:  f.gauge("tls_certificate_expiry_timestamp_seconds", "Unix time when the listener's certificate expires; 0 without TLS."),
 		CertificateReloads: Reloads{certificates.WithLabelValues("ok"), certificates.WithLabelValues("failed")},
 
@@ -230,6 +239,7 @@ func New(reg prometheus.Registerer) *Metrics {
 		sessionsClosed: f.counters("sessions_closed_total", "Sessions closed, by reason.", "reason"),
 		servers:        newServerGauges(f),
 		refused:        f.counters("refused_total", "Connections, handshakes, takeovers and clients refused, by the limit that was reached.", "limit"),
+		handovers:      f.counters("handovers_total", "Attempts to hand the sessions to another process, by result, including those of the processes before this one.", "result"),
 	}
 	for _, r := range reason.Recovered() {
 		m.recoveries.WithLabelValues("recovered", string(r))
@@ -244,6 +254,9 @@ func New(reg prometheus.Registerer) *Metrics {
 		m.sessionsClosed.WithLabelValues(string(r))
 	}
 
+	for _, result := range HandoverResults() {
+		m.handovers.WithLabelValues(result)
+	}
 	for _, l := range RefusalLimits() {
 		m.refused.WithLabelValues(string(l))
 	}
@@ -290,6 +303,14 @@ func (m *Metrics) SessionClosed(why reason.Reason) {
 
 // Refused counts something that a limit refused.
 func (m *Metrics) Refused(limit RefusalLimit) { m.refused.WithLabelValues(string(limit)).Inc() }
+
+// HandoverResults returns the results of a handover. Package courier describes them.
+func HandoverResults() []string { return []string{"ok", "failed", "restored", "rejected"} }
+
+// Handovers counts n attempts to hand the sessions to another process.
+func (m *Metrics) Handovers(result string, n uint64) {
+	m.handovers.WithLabelValues(result).Add(float64(n))
+}
 
 // build returns the version and the revision that the Go tool recorded in this binary.
 func build() (version, revision string) {

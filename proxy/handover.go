@@ -278,3 +278,9 @@ func (l *link) export(out *handover.Link) bool {
 	}
 	return !l.ended && (!l.sessions.empty() || len(l.pending) > 0)
 }
+
+// Sessions returns how many sessions are live and parked.
+func (s *Server) Sessions() (live, parked int) { return s.registry.Counts() }
+
+// BufferedBytes returns about how much memory the packets of all sessions take.
+func (s *Server) BufferedBytes() int64 { return s.budget.Bytes() }

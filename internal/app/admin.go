@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -12,18 +13,27 @@ import (
 
 	"github.com/holdfast/holdfast/internal/admin"
 	"github.com/holdfast/holdfast/internal/admin/status"
+	"github.com/holdfast/holdfast/internal/courier"
 )
 
 // adminWriteTimeout limits a response of the admin listener, so that a client that does not read
 // cannot hold one forever.
 const adminWriteTimeout = 30 * time.Second
 
-// serveAdmin serves the admin listener until stop is called.
-func (in *instance) serveAdmin() (stop func(), err error) {
-	ln, err := listen(in.cfg.Admin.Listen)
+// listenAdmin opens the admin listener. It returns nil if there is to be none.
+func (in *instance) listenAdmin() (net.Listener, error) {
+	if in.cfg.Admin.Listen == "" {
+		return nil, nil //nolint:nilnil // see above
+	}
+	ln, err := in.sockets.listen(adminSocket, in.cfg.Admin.Listen)
 	if err != nil {
 		return nil, in.sources.Invalid("admin.listen", err.Error(), "a free address of this machine, or \"\" for none")
 	}
+	return ln, nil
+}
+
+// serveAdmin serves the admin listener until stop is called.
+func (in *instance) serveAdmin(ln net.Listener) (stop func()) {
 	gather := prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
 		in.proxy.RefreshMetrics()
 		return in.registry.Gather()
@@ -42,7 +52,7 @@ func (in *instance) serveAdmin() (stop func(), err error) {
 	}
 	go serveHTTP(srv, ln, in.log) // ends when stop closes the server
 	in.log.Info("admin listener is ready", "listen", ln.Addr().String())
-	return func() { _ = srv.Close() }, nil
+	return func() { _ = srv.Close() }
 }
 
 // serveHTTP serves ln until srv is closed. If it ends for another reason the log says so: nothing else shows it.
@@ -55,5 +65,9 @@ func serveHTTP(srv *http.Server, ln net.Listener, log *slog.Logger) {
 func (in *instance) status() status.Report {
 	r := in.proxy.Status()
 	r.Holdfast.Version = in.version
+	r.Holdfast.PID, r.Holdfast.PIDNamespace = os.Getpid(), courier.PIDNamespace()
+	if in.handover != nil {
+		r.Handover = in.handover.status()
+	}
 	return r
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/holdfast/holdfast/internal/buildinfo"
 	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/courier"
 	"github.com/holdfast/holdfast/internal/logging"
 	"github.com/holdfast/holdfast/internal/probe"
 )
@@ -25,8 +26,9 @@ func Main(version string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process immediately
-	c := command{version: version, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
-	err := c.run(ctx, os.Args[1:], os.Environ())
+	inherited, environ := courier.Inherit(os.Environ())
+	c := command{version: version, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, takeover: newTakeover(inherited, environ)}
+	err := c.takeover.back(c.run(ctx, os.Args[1:], environ))
 	var probed *probe.ExitError
 	switch {
 	case err == nil:
@@ -47,6 +49,7 @@ type command struct {
 	version        string
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	takeover       *takeover // from the process before; usually nil
 }
 
 // run does what the arguments ask for. A proxy runs until ctx is done, then drains, and run returns
@@ -74,8 +77,20 @@ func (c command) run(ctx context.Context, args, environ []string) error {
 		defer stop()
 		go stopWith(c.stdin, stop) // ends with standard input or the process
 	}
+	if c.takeover != nil {
+		err := c.takeover.read()
+		if err != nil && !c.takeover.restored() {
+			return err
+		} else if err != nil { // the old program has written it, so this is not expected
+			fmt.Fprintln(c.stderr, "holdfast: handover: the sessions are lost:", err)
+			c.takeover = nil
+		}
+	}
 	load := func() (config.Config, config.Sources, error) { return config.Load(line, environ) }
 	cfg, sources, err := load()
+	if c.takeover.restored() { // by a program that had other settings
+		cfg, err = c.takeover.config()
+	}
 	if err != nil {
 		return err
 	}
@@ -86,7 +101,7 @@ func (c command) run(ctx context.Context, args, environ []string) error {
 	case line.Demo:
 		return c.runDemo(ctx, cfg, sources)
 	default:
-		return c.runProxy(ctx, cfg, sources, load)
+		return c.runProxy(ctx, cfg, sources, load, environ)
 	}
 }
 
@@ -97,7 +112,7 @@ func stopWith(r io.Reader, stop func()) {
 }
 
 // runProxy serves until ctx is done, then drains. load reads the configuration again, for SIGHUP.
-func (c command) runProxy(ctx context.Context, cfg config.Config, sources config.Sources, load loader) error {
+func (c command) runProxy(ctx context.Context, cfg config.Config, sources config.Sources, load loader, environ []string) error {
 	hangups := make(chan os.Signal, 1) // one pending reload covers all signals before it
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
@@ -115,6 +130,10 @@ func (c command) runProxy(ctx context.Context, cfg config.Config, sources config
 	if err != nil {
 		return err
 	}
+	in.handover = newHandoverer(in, environ, hangups)
+	if c.takeover != nil {
+		in.sockets.inherited = c.takeover.summary.Listeners
+	}
 	reload := &reloader{load: load, log: log, level: level, proxy: in.proxy, metrics: in.metrics}
-	return in.run(ctx, reload, hangups)
+	return in.run(ctx, reload, hangups, c.takeover)
 }

@@ -29,6 +29,9 @@ type instance struct {
 	registry *prometheus.Registry
 	metrics  *metrics.Metrics
 	proxy    *proxy.Server
+	sockets  *sockets
+	handover *handoverer  // nil for the demo
+	plain    net.Listener // the clients' listener without TLS
 }
 
 // setUpEventLoop chooses how connections are served, before there are any.
@@ -53,12 +56,15 @@ func newInstance(version string, cfg config.Config, sources config.Sources, log 
 	}
 	return &instance{
 		version: version, cfg: cfg, sources: sources, log: log, registry: registry, metrics: m, proxy: p,
+		sockets: new(sockets),
 	}, nil
 }
 
 // run serves clients and the admin listener until ctx is done, and then drains. Meanwhile it
 // reloads the configuration for each signal on hangups.
-func (in *instance) run(ctx context.Context, reload *reloader, hangups <-chan os.Signal) error {
+// t is what another process has handed over, or nil. Until run commits that, an error leaves
+// everything as it was.
+func (in *instance) run(ctx context.Context, reload *reloader, hangups <-chan os.Signal, t *takeover) error {
 	background, stop := context.WithCancel(context.Background()) // draining needs certificates, too
 	defer stop()
 	ln, err := in.listen(background)
@@ -66,26 +72,32 @@ func (in *instance) run(ctx context.Context, reload *reloader, hangups <-chan os
 		return err
 	}
 	defer ln.Close()
+	admin, err := in.listenAdmin()
+	if err != nil {
+		return err
+	}
+	if t != nil {
+		in.sockets.settle()
+		in.handover.restoreCounts(t.summary.Process.Results)
+		in.handover.record(t.commit(in.proxy, in.log))
+	}
 	reload.report(nil)
 	go reload.run(background, hangups) // ends with background
-	if in.cfg.Admin.Listen != "" {
-		stopAdmin, err := in.serveAdmin()
-		if err != nil {
-			return err
-		}
-		defer stopAdmin()
+	if admin != nil {
+		defer in.serveAdmin(admin)()
 	}
 	return in.serveClients(ctx, ln)
 }
 
 // listen opens the clients' listener. With TLS it watches the certificate's files until ctx is done.
 func (in *instance) listen(ctx context.Context) (net.Listener, error) {
-	ln, err := listen(in.cfg.Listen)
+	ln, err := in.sockets.listen(clientSocket, in.cfg.Listen)
 	if err != nil {
 		return nil, in.sources.Invalid("listen", err.Error(), "a free address of this machine")
 	}
 	withTLS := in.cfg.TLS.CertFile != ""
 	ln = in.proxy.Listener(ln, withTLS)
+	in.plain = ln
 	if !withTLS {
 		return ln, nil
 	}
@@ -98,12 +110,6 @@ func (in *instance) listen(ctx context.Context) (net.Listener, error) {
 	return tls.NewListener(ln, &tls.Config{
 		GetCertificate: files.Get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
 	}), nil
-}
-
-// listen opens an address as the configuration writes it: host:port, :port or unix://path.
-func listen(addr string) (net.Listener, error) {
-	network, address := config.SplitListen(addr)
-	return net.Listen(network, address)
 }
 
 // serveClients serves the proxy on ln until ctx is done, and then drains.
@@ -122,12 +128,14 @@ func (in *instance) serveClients(ctx context.Context, ln net.Listener) error {
 	go releaseIdleMemory(releasing) // ends with releasing
 	failed := make(chan error, 1)   // Serve returns once
 	go func() { failed <- srv.Serve(ln) }()
+	stopHandovers := in.handover.begin(serving{srv, in.plain})
 	in.log.Info("holdfast is ready", "listen", ln.Addr().String(), "upstream", in.cfg.Upstream.URL.String(), "version", in.version)
 	select {
 	case err := <-failed:
 		return err
 	case <-ctx.Done():
 	}
+	stopHandovers()
 	in.drain(srv)
 	return nil
 }

@@ -16,7 +16,8 @@ var subcommands = map[string]func(ctx context.Context, args, environ []string, s
 	"probe": func(ctx context.Context, args, _ []string, stdout io.Writer) error {
 		return probe.Command(ctx, args, stdout)
 	},
-	"health": health.Command,
+	"health":   health.Command,
+	"handover": handoverCommand,
 	"completion": func(_ context.Context, args, _ []string, stdout io.Writer) error {
 		return completion.Command(args, helps(), stdout)
 	},
@@ -24,13 +25,15 @@ var subcommands = map[string]func(ctx context.Context, args, environ []string, s
 
 // helps are the help texts that completions are generated from.
 func helps() []completion.Help {
-	var own, probing, asking strings.Builder
+	var own, probing, asking, handing strings.Builder
 	config.Usage(&own)
 	_ = probe.Usage(&probing) // a Builder takes everything
 	_ = health.Usage(&asking)
+	_ = handoverUsage(&handing)
 	return []completion.Help{
 		{Text: own.String()},
 		{Name: "probe", Summary: "check as a client whether recovery works", Text: probing.String()},
 		{Name: "health", Summary: "ask a running holdfast whether it is ready", Text: asking.String()},
+		{Name: "handover", Summary: "restart a running holdfast without losing sessions", Text: handing.String()},
 	}
 }

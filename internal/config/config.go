@@ -90,6 +90,7 @@ type Config struct {
 	// library serve all connections. Default true.
 	EventLoop bool     `yaml:"event_loop"`
 	Shutdown  Shutdown `yaml:"shutdown"`
+	Handover  Handover `yaml:"handover"`
 	Admin     Admin    `yaml:"admin"`
 	Log       Log      `yaml:"log"`
 }
@@ -312,6 +313,31 @@ type Shutdown struct {
 	DrainTimeout time.Duration `yaml:"drain_timeout" reload:"live"`
 }
 
+// HandoverMode says how sessions are handed to the next process.
+type HandoverMode string
+
+// The choices for HandoverMode.
+const (
+	HandoverOff     HandoverMode = "off"     // not at all
+	HandoverExec    HandoverMode = "exec"    // on SIGUSR2, by a program in the same process
+	HandoverSystemd HandoverMode = "systemd" // the same, and on SIGTERM by systemd's store
+)
+
+// Handover is how this process hands its sessions to the next one. It needs Linux.
+type Handover struct {
+	// Mode says when that is done. Default HandoverExec.
+	Mode HandoverMode `yaml:"mode" reload:"live"`
+	// Leave is how long clients may take to notice that they are closed. What they
+	// send until then is handled. Default 1s.
+	Leave time.Duration `yaml:"leave" reload:"live"`
+	// Timeout bounds what happens before the next process has the sessions.
+	// Default 10s.
+	Timeout time.Duration `yaml:"timeout" reload:"live"`
+	// Verify has the next program read everything in a process of its own before
+	// it takes over. Default true.
+	Verify bool `yaml:"verify" reload:"live"`
+}
+
 // Admin is the admin listener.
 type Admin struct {
 	// Listen is like Config.Listen, or "" for no admin listener.
@@ -373,6 +399,7 @@ func Default() Config {
 		TrustedProxies: []string{},
 		EventLoop:      true,
 		Shutdown:       Shutdown{DrainTimeout: 30 * time.Second},
+		Handover:       Handover{Mode: HandoverExec, Leave: time.Second, Timeout: 10 * time.Second, Verify: true},
 		Admin:          Admin{Listen: "127.0.0.1:9090"},
 		Log:            Log{Level: "info", Format: "text"},
 	}

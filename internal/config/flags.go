@@ -92,6 +92,7 @@ Usage:
   holdfast -demo
   holdfast probe URL     check as a client whether recovery works, and if not, why
   holdfast health        ask a running holdfast whether it is ready
+  holdfast handover      restart a running holdfast without losing sessions
   holdfast completion bash|zsh|fish
 
 Settings:

@@ -57,6 +57,14 @@ func Load(c CommandLine, environ []string) (Config, Sources, error) {
 	return l.config, l.sources, nil
 }
 
+// LoadYAML is Load for the text of a file alone, which Config.YAML has written.
+func LoadYAML(text []byte) (Config, error) {
+	l := newLoader()
+	l.applyYAML("handover", text)
+	l.problems = append(l.problems, l.config.validate(l.sources, l.bad)...)
+	return l.config, asError(l.problems)
+}
+
 func (l *loader) fail(source, key, message string) {
 	l.problems = append(l.problems, Problem{Source: source, Key: key, Message: message})
 }

@@ -111,6 +111,9 @@ func (b Buffer) budget(memoryLimit int64, root fs.FS) (total Size, reason string
 	return limit / 2, reason
 }
 
+// ContainerLimit returns the memory limit of the process's container, if it has one.
+func ContainerLimit() (Size, bool) { return containerLimit(os.DirFS("/")) }
+
 // containerLimit returns the lowest memory limit of the process's control
 // groups, v2 or v1, and of their ancestors.
 func containerLimit(root fs.FS) (Size, bool) {

@@ -102,6 +102,7 @@ func (c Config) validateInto(v *validator) []Problem {
 		v.needItem(problem == "", &c.TrustedProxies, p, problem)
 	}
 	v.need(c.Shutdown.DrainTimeout >= 0, &c.Shutdown.DrainTimeout, "0 or more")
+	v.handover(&c.Handover)
 	v.oneOf(&c.Log.Level, c.Log.Level, "debug", "info", "warn", "error")
 	v.oneOf(&c.Log.Format, c.Log.Format, "text", "json")
 	return v.problems
@@ -280,6 +281,18 @@ func (v *validator) limits(l *Limits) {
 	v.positive(&l.BodyTimeout)
 	v.positive(&l.IdleTimeout)
 	v.atLeastOne(&l.MaxNamespacesPerConnection)
+}
+
+func (v *validator) handover(h *Handover) {
+	v.oneOf(&h.Mode, string(h.Mode), string(HandoverOff), string(HandoverExec), string(HandoverSystemd))
+	v.positive(&h.Leave)
+	if field, ok := v.blame(&h.Timeout, &h.Leave); ok && h.Timeout <= h.Leave {
+		allowed := "more than " + v.is(&h.Leave)
+		if field == any(&h.Leave) {
+			allowed = "less than " + v.is(&h.Timeout)
+		}
+		v.need(false, field, allowed)
+	}
 }
 
 // maxUnixPath is the longest path of a Unix socket that Linux accepts.

@@ -4,6 +4,7 @@ package courier
 
 import (
 	"errors"
+	"net"
 	"os"
 	"syscall"
 	"time"
@@ -59,3 +60,21 @@ func (s *Snapshot) Unmap() error { return nil }
 
 // Close does nothing.
 func (s *Snapshot) Close() error { return nil }
+
+// Listener fails.
+func Listener(int) (net.Listener, error) { return nil, ErrUnsupported }
+
+// Descriptor fails.
+func Descriptor(net.Listener) (int, error) { return -1, ErrUnsupported }
+
+// CloseFD does nothing.
+func CloseFD(int) {}
+
+// SetCloseOnExec does nothing.
+func SetCloseOnExec(int) {}
+
+// ResidentBytes returns 0.
+func ResidentBytes() int64 { return 0 }
+
+// PIDNamespace returns nothing.
+func PIDNamespace() string { return "" }

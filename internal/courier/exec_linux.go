@@ -2,11 +2,13 @@ package courier
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -123,4 +125,60 @@ func CheckSockets(fds []int) error {
 		}
 	}
 	return nil
+}
+
+// Listener returns a listener on a copy of an inherited descriptor.
+func Listener(fd int) (net.Listener, error) {
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	f := os.NewFile(uintptr(dup), "")
+	defer f.Close()
+	ln, err := net.FileListener(f)
+	if u, ok := ln.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(true) // as for a listener that this process has opened
+	}
+	return ln, err
+}
+
+// Descriptor returns the descriptor of a listener, which stays the listener's.
+func Descriptor(ln net.Listener) (int, error) {
+	c, ok := ln.(syscall.Conn)
+	if !ok {
+		return -1, fmt.Errorf("courier: %T has no descriptor", ln)
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	fd := -1
+	err = raw.Control(func(n uintptr) { fd = int(n) })
+	return fd, err
+}
+
+// CloseFD closes an inherited descriptor.
+func CloseFD(fd int) { _ = unix.Close(fd) }
+
+// SetCloseOnExec makes an inherited descriptor end with this program.
+func SetCloseOnExec(fd int) { _ = setCloseOnExec(fd, true) }
+
+// ResidentBytes returns how much memory this process takes, or 0.
+func ResidentBytes() int64 {
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(text))
+	if len(fields) < 2 {
+		return 0
+	}
+	pages, _ := strconv.ParseInt(fields[1], 10, 64)
+	return pages * int64(os.Getpagesize())
+}
+
+// PIDNamespace returns the kernel's name for what this process's id is valid in.
+func PIDNamespace() string {
+	name, _ := os.Readlink("/proc/self/ns/pid")
+	return name
 }

@@ -47,7 +47,7 @@ func Read(data []byte, h Handler) error {
 type Summary struct {
 	Process   Process
 	Listeners []Listener
-	FDs       []int // of listeners and links
+	LinkFDs   []int
 	Counts    Counts
 }
 
@@ -61,12 +61,11 @@ func Verify(data []byte) (*Summary, error) {
 		},
 		Listener: func(l *Listener) error {
 			s.Listeners = append(s.Listeners, *l)
-			s.FDs = append(s.FDs, l.FD)
 			s.Counts.Listeners++
 			return nil
 		},
 		Link: func(l *Link) error {
-			s.FDs = append(s.FDs, l.FD)
+			s.LinkFDs = append(s.LinkFDs, l.FD)
 			s.Counts.Links++
 			return nil
 		},

@@ -22,6 +22,9 @@ type Process struct {
 	// What the handover did before the snapshot was written, for the log. Began is on Clock.
 	Began, Leaving, Freezing time.Duration
 	Clients, Cut, Passing    uint64
+	// Config is the configuration in force, as a file. The process continues with it if the next
+	// program cannot take over.
+	Config []byte
 }
 
 // End is a session that has ended.
@@ -53,6 +56,7 @@ func (p *Process) encode(f *fields) {
 	f.number(13, p.Clients)
 	f.number(14, p.Cut)
 	f.number(15, p.Passing)
+	f.bytes(16, p.Config)
 }
 
 func (p *Process) decode(b []byte) error { return eachField(b, p.decodeField) }
@@ -89,6 +93,8 @@ func (p *Process) decodeField(field int, v value) error {
 		p.Cut = v.n
 	case 15:
 		p.Passing = v.n
+	case 16:
+		p.Config = v.bytes
 	}
 	return nil
 }

@@ -34,6 +34,7 @@ type Report struct {
 	Links          Transports `json:"links"` // connections to the upstream
 	Buffer         Buffer     `json:"buffer"`
 	Upstream       Upstream   `json:"upstream"`
+	Handover       Handover   `json:"handover"`
 	Recoveries     Recoveries `json:"recoveries"`
 	History        History    `json:"history"`
 	LatestRecovery []Recovery `json:"latest_recoveries"` // newest first
@@ -48,6 +49,21 @@ type Holdfast struct {
 	State         string    `json:"state"` // Serving or Draining
 	Started       time.Time `json:"started"`
 	UptimeSeconds float64   `json:"uptime_seconds"`
+	PID           int       `json:"pid"`
+	// PIDNamespace is the kernel's name for what PID is valid in. It is empty on other systems than
+	// Linux.
+	PIDNamespace string `json:"pid_namespace"`
+}
+
+// Handover is the last attempt to hand the sessions to another process.
+type Handover struct {
+	Count           int64      `json:"count"` // of attempts, also by the processes before this one
+	Time            *time.Time `json:"time"`  // of the last one; null if there was none
+	Result          string     `json:"result"`
+	Reason          string     `json:"reason"` // why it was not ok
+	DurationSeconds float64    `json:"duration_seconds"`
+	Sessions        int        `json:"sessions"`      // that were handed over
+	LostSessions    int        `json:"lost_sessions"` // that could not be
 }
 
 // Sessions counts sessions by state.

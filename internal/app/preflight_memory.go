@@ -1,0 +1,34 @@
+package app
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/courier"
+)
+
+// childWaitDelay is how long a child's descendants may keep its output open.
+const childWaitDelay = 100 * time.Millisecond
+
+const (
+	// sessionBytes and linkBytes are about what a session and its link take in a snapshot, beside
+	// the session's packets.
+	sessionBytes, linkBytes = 400, 200
+)
+
+// checkMemory returns an error if the container's memory does not suffice for the snapshot beside
+// the process.
+func (h *handoverer) checkMemory() error {
+	limit, ok := config.ContainerLimit()
+	if !ok {
+		return nil
+	}
+	live, parked := h.in.proxy.Sessions()
+	need := h.in.proxy.BufferedBytes() + int64(live+parked)*(sessionBytes+linkBytes)
+	if used := courier.ResidentBytes(); used+need > int64(limit) {
+		return fmt.Errorf("the container's memory limit (%v) has no room for about %v beside the %v in use",
+			limit, config.Size(need), config.Size(used))
+	}
+	return nil
+}
