@@ -13,7 +13,7 @@ func (l *Listener) Pause() {
 		return
 	}
 	if d, ok := l.Listener.(interface{ SetDeadline(t time.Time) error }); ok {
-		_ = d.SetDeadline(time.Unix(1, 0)) // fails only if it is closed; ends an Accept under way
+		_ = d.SetDeadline(time.Now().Add(-time.Hour)) // fails only if it is closed; ends an Accept under way
 	}
 }
 

@@ -67,7 +67,7 @@ func (h *handoverer) record(o outcome) {
 	for _, n := range h.results {
 		count += int64(n)
 	}
-	h.last = o.status(time.Now().UTC(), count)
+	h.last = o.status(time.Now(), count)
 }
 
 // restoreCounts continues the counts of the process before this one.

@@ -47,7 +47,7 @@ func TestBashCompletes(t *testing.T) {
 		want  string
 	}{
 		{"holdfast pro", "probe"},
-		{"holdfast ", "probe health completion"},
+		{"holdfast ", "probe health handover completion"},
 		{"holdfast -up", "-upstream"},
 		{"holdfast --log-", "--log-level --log-format"},
 		{"holdfast -listen : -log-level ", "debug info warn error"},

@@ -109,7 +109,7 @@ type outcome struct {
 // status returns the outcome for the status report.
 func (o outcome) status(at time.Time, count int64) status.Handover {
 	return status.Handover{
-		Count: count, Time: &at, Result: o.result, Reason: o.reason, DurationSeconds: o.took.Seconds(),
+		Count: count, Time: new(at.UTC()), Result: o.result, Reason: o.reason, DurationSeconds: o.took.Seconds(),
 		Sessions: o.sessions, LostSessions: o.lost,
 	}
 }

@@ -32,6 +32,7 @@ var allKeys = strings.Fields(`
 	limits.max_namespaces_per_connection
 	trusted_proxies event_loop
 	shutdown.drain_timeout
+	handover.mode handover.leave handover.timeout handover.verify
 	admin.listen admin.profiling
 	log.level log.format
 `)
