@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -12,80 +11,143 @@ import (
 
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/session"
 )
+
+// clientState is how far a client is:
+//
+//	open     -> draining  its link ended, or holdfast stops: what is queued is still sent
+//	open     -> closed    its connection ended: its sessions are detached
+//	draining -> closed    the same; terminal
+type clientState uint8
+
+const (
+	clientOpen clientState = iota
+	clientDraining
+	clientClosed
+)
+
+// moveLocked is the only place where a client's state changes. It reports whether the transition
+// exists. client.mu and sender.mu are held.
+func (s *clientState) moveLocked(to clientState) bool {
+	if to <= *s {
+		return false
+	}
+	*s = to
+	return true
+}
+
+// clientConn is a client's connection: what the client, its sender and its receiver share.
+type clientConn struct {
+	sock     *engineio.Socket          // immutable
+	srv      *Server                   // immutable
+	sessions snapshot[*session.Cursor] // read without a lock; written with client.mu held
+
+	websocket atomic.Bool
+	state     clientState // read with client.mu or sender.mu held
+
+	// Immutable.
+	byWebSocket      bool // its handshake came over WebSocket
+	recoverable      bool // it can resume sessions, in namespaces that have recovery
+	parkOnDisconnect bool // its DISCONNECT parks a session (recovery.on_client_disconnect)
+
+	connectDelay  atomic.Int64    // nanoseconds from its handshake to its first CONNECT; 0 before that
+	opened        instant.Instant // about when its handshake was answered; immutable, like the rest
+	disconnects   *disconnects    // nil unless parkOnDisconnect
+	seq           uint64          // number of its handshake
+	address       netip.Addr      // behind trusted proxies, the one they report
+	request       savedRequest    // its handshake, to dial another primary link with
+	pollHeaders   http.Header     // added to its polling responses
+	bindingDigest string          // digest of the recovery.bind values in its handshake
+}
 
 // client is one Engine.IO connection from outside. It implements engineio.Handler and
 // session.Owner. Fields that every message needs come first, so that they share cache lines, as in
 // engineio.Socket.
 type client struct {
-	sock   *engineio.Socket // immutable
-	mu     sync.Mutex       // guards the fields below up to stopDial, unless they say otherwise, and closed
-	sender sender
+	clientConn
+	sender   sender
+	receiver receiver
 
-	srv      *Server                   // immutable
-	sessions snapshot[*session.Cursor] // read without a lock; written with mu held
-
-	fresh       []freshReply                   // CONNECT replies that may not have arrived; usually nil
-	closing     *time.Timer                    // set by closeAfterLocked; usually nil
-	primary     *link                          // nil while it needs none
-	disconnects byNamespace[*clientDisconnect] // the DISCONNECTs that parked a session
-	stopDial    context.CancelFunc             // cancels the dial of a new primary link; usually nil
-
-	receiver receiver // guarded by the Socket's input lock
-
-	partialBytes atomic.Int64 // bytes of receiver.partial that Server.incomplete counts
-	connectDelay atomic.Int64 // nanoseconds from its handshake to its first CONNECT; 0 before that
-	done         event        // fires when the client is gone and its sessions are parked
-	pauses       pauses       // why its input is not read
-	websocket    atomic.Bool
-	panicked     atomic.Bool // a panic ended it
-	detached     sync.Once
-	closed       bool // guarded by mu
-
-	// Immutable.
-	byWebSocket      bool         // its handshake came over WebSocket
-	recoverable      bool         // it can resume sessions, in namespaces that have recovery
-	parkOnDisconnect bool         // its DISCONNECT parks a session (recovery.on_client_disconnect)
-	seq              uint64       // number of its handshake
-	opened           time.Time    // about when its handshake was answered
-	address          netip.Addr   // behind trusted proxies, the one they report
-	request          savedRequest // its handshake, to dial another primary link with
-	pollHeaders      http.Header  // added to its polling responses
-	bindingDigest    string       // digest of the recovery.bind values in its handshake
+	mu       sync.Mutex  // guards closing, writes to sessions, and state
+	closing  *time.Timer // set by closeAfter; usually nil
+	primary  primary
+	done     event       // fires when the client is gone and its sessions are parked
+	pauses   pauses      // why its input is not read
+	panicked atomic.Bool // a panic ended it
 }
 
 func newClient(s *Server, seq uint64, req engineio.Request, sid string, opts engineio.Options, recoverable bool) *client {
-	c := &client{
+	c := &client{clientConn: clientConn{
 		srv: s, seq: seq, request: saveRequest(req), byWebSocket: req.WebSocket, recoverable: recoverable,
-		bindingDigest: s.binder.handshake(req), opened: time.Now(),
+		bindingDigest: s.binder.handshake(req), opened: instant.Now(),
+	}}
+	if recoverable && s.settings().Recovery.OnClientDisconnect == config.ParkSession {
+		c.parkOnDisconnect, c.disconnects = true, new(disconnects)
 	}
-	c.parkOnDisconnect = recoverable && s.settings().Recovery.OnClientDisconnect == config.ParkSession
 	opts.TooLarge = c.tooLarge
 	opts.Incomplete, opts.ConfirmByPong = c.takeIncomplete, c.parkOnDisconnect
 	c.sock = engineio.NewSocket(sid, opts, c)
-	c.sender.init(s.settings().Recovery.Buffer.Window.Int(), opts.PingTimeout)
-	c.receiver.limits = receiverLimits(opts.MaxPayload, int64(s.settings().EngineIO.MaxPayload))
+	c.sender.init(&c.clientConn, s.settings().Recovery.Buffer.Window.Int(), opts.PingTimeout)
+	c.receiver.init(c, opts.MaxPayload)
 	return c
 }
 
 // Handshake implements session.Owner.
 func (c *client) Handshake() uint64 { return c.seq }
 
+// Message implements engineio.Handler.
+func (c *client) Message(data []byte, binary bool) { c.receiver.message(data, binary) }
+
+// Flush implements engineio.Handler.
+func (c *client) Flush() {
+	defer c.recoverPanic()
+	c.receiver.flush()
+}
+
+// Fill implements engineio.Handler.
+func (c *client) Fill(e *engineio.Encoder, maxBytes int) engineio.FillResult {
+	defer c.recoverPanic()
+	return c.sender.fill(e, maxBytes)
+}
+
+// Pending implements engineio.Handler.
+func (c *client) Pending() bool { return c.sender.wanted() }
+
+// Mark implements engineio.Handler.
+func (c *client) Mark() uint64 { return c.sender.newMark() }
+
+// ConfirmPing implements engineio.Handler.
+func (c *client) ConfirmPing() { c.srv.metrics.ConfirmPings.Inc() }
+
+// Confirm implements engineio.Handler.
+func (c *client) Confirm(mark uint64) {
+	defer c.recoverPanic()
+	c.sender.confirm(mark)
+}
+
+// Unconfirmed implements engineio.Handler.
+func (c *client) Unconfirmed() (pending, overdue bool) { return c.sender.unconfirmed() }
+
 // Upgraded implements engineio.Handler.
 func (c *client) Upgraded() {
 	c.websocket.Store(true)
-	c.repliesUpgraded()
+	c.sender.upgrade()
 }
 
 // attached returns the client's cursor on its live session of a namespace, or nil.
-func (c *client) attached(namespace string) *session.Cursor {
+func (c *clientConn) attached(namespace string) *session.Cursor {
 	cur := c.sessions.get(namespace)
 	if cur == nil || !cur.Attached() {
 		return nil
 	}
 	return cur
+}
+
+func (c *clientConn) attachedAnywhere() bool {
+	return slices.ContainsFunc(c.sessions.all(), (*session.Cursor).Attached)
 }
 
 // parkingReasons maps how a transport ended to the reason that metrics and logs report.
@@ -118,7 +180,7 @@ func (c *client) Closed(why engineio.Reason) {
 
 // endingOf returns how a client's connection ended, in the terms of package session.
 func endingOf(why engineio.Reason) session.Ending {
-	if inOrder(why) {
+	if closedOrderly(why) {
 		return session.ClosedByClient
 	}
 	return session.Lost
@@ -136,77 +198,88 @@ func (c *client) park(why reason.Reason) {
 
 // parkAs parks the client's sessions for at most d. ending says how its connection ended.
 func (c *client) parkAs(why reason.Reason, d time.Duration, ending session.Ending) {
-	c.detach(func(cursors []*session.Cursor, fresh []freshReply, primary *link) {
-		if primary != nil { // first: if all its sessions end now, the link closes without DISCONNECTs
-			primary.release(c, true)
+	c.detach(func(from detachedClient) {
+		if from.primary != nil { // first: if all its sessions end now, the link closes without DISCONNECTs
+			from.primary.clientGone(c)
 		}
 		if c.panicked.Load() { // Closed ran before abortPanicked
-			c.failSessions(cursors, primary)
+			c.failSessions(from)
 			return
 		}
-		c.judgeTrial(ending)
-		c.settleLagged(ending)
-		c.parkFresh(cursors, fresh, d, why, ending)
-		c.srv.registry.ParkEnded(cursors, d, why, ending) // no effect on what parkFresh parked or ended
-		c.srv.flushNotified(cursors)
+		c.sender.judgeTrial(ending)
+		c.sender.settleLag(ending)
+		from.fresh.park(&c.clientConn, from.cursors, d, why, ending)
+		c.srv.registry.ParkEnded(from.cursors, d, why, ending) // no effect on what fresh parked or ended
+		c.srv.flushNotified(from.cursors)
 	})
+}
+
+// detachedClient is what a client was attached to when it was closed.
+type detachedClient struct {
+	cursors []*session.Cursor
+	fresh   replies
+	primary *link // or nil
 }
 
 // detach takes the client off its sessions and its primary link, and passes them to leave. Only the
 // first call does anything. Others wait until it is done.
-func (c *client) detach(leave func(cursors []*session.Cursor, fresh []freshReply, primary *link)) {
-	c.detached.Do(func() {
-		defer func() {
-			c.done.Fire()
-			c.freePartial()
-		}()
-		cursors, fresh, primary := c.markClosed()
-		defer func() {
-			if v := recover(); v != nil {
-				c.srv.reportPanic(v)
-				c.failSessions(cursors, primary)
-			}
-		}()
-		leave(cursors, fresh, primary)
-	})
+func (c *client) detach(leave func(from detachedClient)) {
+	if !c.move(clientClosed) {
+		<-c.done.Done()
+		return
+	}
+	defer func() {
+		c.done.Fire()
+		c.receiver.assembler.release()
+	}()
+	var from detachedClient
+	defer func() {
+		if v := recover(); v != nil {
+			c.srv.reportPanic(v)
+			c.failSessions(from)
+		}
+	}()
+	c.takeAttached(&from)
+	leave(from)
 }
 
-// markClosed marks the client as closed, and returns what it was attached to. Nothing can be
-// attached to it afterwards.
-func (c *client) markClosed() (cursors []*session.Cursor, fresh []freshReply, primary *link) {
+// takeAttached takes everything off a closed client. Nothing can be attached to it any more.
+func (c *client) takeAttached(from *detachedClient) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.closed = true
-	cursors = c.sessions.all()
-	primary = c.primary
-	c.primary = nil
-	fresh, c.fresh = c.fresh, nil
+	from.cursors = c.sessions.all()
 	c.sessions.clear()
 	if c.closing != nil {
 		c.closing.Stop()
 	}
-	if c.stopDial != nil {
-		c.stopDial()
-	}
-	c.srv.safely(func() { cursors = append(cursors, c.sender.cursors()...) })
-	c.srv.safely(c.sender.close)
-	c.sender.stopTrials()
-	if c.sender.lagTimer != nil {
-		c.sender.lagTimer.Stop()
-	}
-	return cursors, fresh, primary
+	from.primary = c.primary.close()
+	queued, fresh := c.sender.close()
+	from.cursors, from.fresh = append(from.cursors, queued...), fresh
 }
 
-// closeAfterLocked calls end after d, unless the client is gone by then. It replaces an earlier
-// call.
-func (c *client) closeAfterLocked(d time.Duration, end func()) {
+// move changes the client's state. It returns false if the transition does not exist.
+func (c *client) move(to clientState) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sender.mu.Lock()
+	defer c.sender.mu.Unlock()
+	return c.state.moveLocked(to)
+}
+
+// closeAfter calls end after d, unless the client is gone by then. It replaces an earlier call.
+func (c *client) closeAfter(d time.Duration, end func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state == clientClosed {
+		return
+	}
 	if c.closing != nil {
 		c.closing.Stop()
 	}
-	c.closing = time.AfterFunc(d, end) // stopped by markClosed
+	c.closing = c.sock.AfterFunc(d, end) // stopped by takeAttached
 }
 
-func (c *client) parkFor(goingAway bool) time.Duration {
+func (c *clientConn) parkFor(goingAway bool) time.Duration {
 	r := c.srv.settings().Recovery
 	if goingAway {
 		return min(r.GoingAwayDuration, r.MaxDisconnectionDuration)
@@ -226,40 +299,13 @@ func (c *client) abort(why reason.Reason) {
 	c.sock.Abort()
 }
 
-// setPrimary makes l the client's primary link. It returns false if the client is gone.
-func (c *client) setPrimary(l *link) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return false
-	}
-	c.primary = l
-	return true
-}
-
 // onPrimaryLost tells the client that its primary link has ended. needed says whether the client
 // had anything on it. orderly says whether the server closed it properly.
 func (c *client) onPrimaryLost(l *link, needed, orderly bool) {
 	defer c.recoverPanic()
-	if c.clearPrimary(l) && (needed || !c.attachedAnywhere()) {
+	if c.primary.clear(l) && (needed || !c.attachedAnywhere()) {
 		c.end(orderly)
 	}
-}
-
-// clearPrimary removes l as the client's primary link. It returns false if l was not its primary
-// link.
-func (c *client) clearPrimary(l *link) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	was := c.primary == l
-	if was {
-		c.primary = nil
-	}
-	return was
-}
-
-func (c *client) attachedAnywhere() bool {
-	return slices.ContainsFunc(c.sessions.all(), (*session.Cursor).Attached)
 }
 
 // connected attaches the client to a fresh session, whose CONNECT reply has arrived. It returns
@@ -277,40 +323,69 @@ func (c *client) connected(l *link, namespace string, reply connectReply, bindin
 func (c *client) attach(l *link, namespace string, reply connectReply, binding session.Binding, resumable bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if old := c.sessions.get(namespace); c.closed || old != nil && old.Attached() {
+	if c.state == clientClosed || c.attached(namespace) != nil {
 		return false
 	}
 	cur := c.srv.registry.New(l, namespace, c, resumable)
 	s := cur.Session()
 	s.Bind(binding)
 	l.add(s) // with mu held: a client that ends now must not see the link unused
-	c.sessions.set(namespace, cur)
-	c.forgetEndedLocked()
-	if s.PID() != "" {
-		c.fresh = append(c.fresh, freshReply{cur: cur})
-	}
-	c.sender.pushRaw(reply.withPID(s), false, l)
-	c.sender.pending[len(c.sender.pending)-1].fresh = s.PID() != ""
+	c.setSessionLocked(namespace, cur)
+	c.sender.connected(cur, reply.withPID(s), l)
 	return true
+}
+
+// reattach asks the registry for the session of a claim. If the client gets it, reattach queues the
+// reply and the missed packets. closed says that the client is gone.
+func (c *client) reattach(claim session.Claim, start instant.Instant) (r session.Resumption, closed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state == clientClosed {
+		return r, true
+	}
+	r = c.sender.resume(start, c, func() (session.Resumption, source) {
+		r := c.srv.registry.Resume(claim, c)
+		if r.Cursor == nil {
+			return r, nil
+		}
+		c.setSessionLocked(claim.Namespace, r.Cursor)
+		c.disconnects.take(claim.Namespace)
+		return r, linkOf(r.Cursor.Session())
+	})
+	return r, false
+}
+
+// setSessionLocked adds a session. It forgets sessions and DISCONNECTs of namespaces that have
+// ended, the oldest first, but only once the client has had more namespaces than it may have at a
+// time. If the client still sends packets for them, the upstream decides what to do with them.
+func (c *client) setSessionLocked(namespace string, cur *session.Cursor) {
+	c.sessions.set(namespace, cur)
+	most := c.srv.settings().Limits.MaxNamespacesPerConnection
+	c.sessions.trim(most, func(cur *session.Cursor) bool { return !cur.Attached() })
+	c.disconnects.trim(most)
+}
+
+// removeSession removes a session that the client disconnected from.
+func (c *client) removeSession(s *session.Session) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sessions.remove(s.Namespace())
+	if !c.attachedAnywhere() {
+		c.disconnects.lastSession()
+	}
 }
 
 // deliver queues n packets of a session's log for the client. The link wakes the Socket later, once
 // for a whole batch.
 func (c *client) deliver(cur *session.Cursor, n int) {
 	defer c.recoverPanic()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.sender.push(cur, n)
+	c.sender.deliver(cur, n)
 }
 
 // relay queues a copy of a message that belongs to no session.
 func (c *client) relay(data []byte, binary bool, l *link) {
 	defer c.recoverPanic()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.closed {
-		c.sender.pushRaw(slices.Clone(data), binary, l)
-	}
+	c.sender.relay(data, binary, l)
 }
 
 // tooLarge logs that a message exceeded Options.MaxPayload.
@@ -322,11 +397,11 @@ func (c *client) tooLarge() {
 // server closed the connection: the client then sees the same. Otherwise it sees a broken
 // connection, so that it reconnects.
 func (c *client) end(orderly bool) {
-	c.mu.Lock()
-	c.sender.ending = true
-	c.mu.Unlock()
+	c.move(clientDraining)
 	if !orderly {
 		c.sock.ShowBroken()
 	}
 	c.sock.Close()
 }
+
+var _ engineio.Handler = (*client)(nil)

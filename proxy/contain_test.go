@@ -30,13 +30,6 @@ func (r *rig) byOrder(n uint64) *client {
 	return nil
 }
 
-// homeOf returns a client's primary link.
-func homeOf(c *client) *link {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.primary
-}
-
 // wantContained checks that a panic was counted and logged with its stack. The victim and its sessions must
 // be gone, and other clients must not be affected.
 func (r *rig) wantContained(victim *client, other *counter) {
@@ -85,7 +78,7 @@ func TestPanicsEndOneConnection(t *testing.T) {
 		}},
 		{"while a message is handled, with more behind it than one read takes", func(_ *rig, c *client, p *peer) {
 			c.mu.Lock()
-			c.disconnects.set("/bad", &clientDisconnect{})
+			c.sessions.set("/bad", &session.Cursor{})
 			c.mu.Unlock()
 			burst := clientFrame(`43/bad,1["x"]`)
 			for range 300 {
@@ -98,21 +91,21 @@ func TestPanicsEndOneConnection(t *testing.T) {
 			p.send(`42["x"]`)
 		}},
 		{"while a CONNECT reply is handled, under the client's lock", func(_ *rig, c *client, p *peer) {
-			c.mu.Lock()
+			c.sender.mu.Lock()
 			c.sender.head = 100 // beyond the end of the queue
-			c.mu.Unlock()
+			c.sender.mu.Unlock()
 			p.send("40/admin,")
 		}},
 		{"while packets are written to the client", func(r *rig, c *client, _ *peer) {
-			c.mu.Lock()
+			c.sender.mu.Lock()
 			c.sender.pending = append(c.sender.pending, item{cur: &session.Cursor{}, n: 1})
-			c.mu.Unlock()
+			c.sender.mu.Unlock()
 			r.socket(1).Emit("n", 1)
 		}},
 		{"while the server's packet is queued, under the client's lock", func(r *rig, c *client, _ *peer) {
-			c.mu.Lock()
+			c.sender.mu.Lock()
 			c.sender.head = 100
-			c.mu.Unlock()
+			c.sender.mu.Unlock()
 			r.socket(1).Emit("n", 1)
 		}},
 		{"while the server's packet is appended", func(r *rig, c *client, p *peer) {
@@ -126,7 +119,7 @@ func TestPanicsEndOneConnection(t *testing.T) {
 			p.send("40/chat,")
 			<-connected
 			p.want("40/chat,")
-			l := homeOf(c)
+			l := c.primary.get()
 			l.mu.Lock()
 			l.sessions.set("/kept", l.sessions.get("/chat"))
 			l.sessions.set("/chat", &session.Session{})
@@ -167,9 +160,9 @@ func TestPanicWhileASessionIsResumed(t *testing.T) {
 	pid := between(t, reply, `"pid":"`, `"`)
 	second := r.dial()
 	victim := r.byOrder(3)
-	victim.mu.Lock()
+	victim.sender.mu.Lock()
 	victim.sender.head = 100
-	victim.mu.Unlock()
+	victim.sender.mu.Unlock()
 	second.send(`40{"pid":"` + pid + `"}`)
 	second.wantEnd()
 	r.wantContained(victim, other)

@@ -12,7 +12,7 @@ func TestClientDisconnects(t *testing.T) {
 	for seed := range uint64(100) {
 		synctest.Test(t, func(t *testing.T) {
 			m := newModel(t, true)
-			m.choices = disconnects(rand.New(rand.NewPCG(seed, 7)))
+			m.choices = disconnectChoices(rand.New(rand.NewPCG(seed, 7)))
 			for len(m.choices) > 0 && !t.Failed() {
 				m.step()
 				synctest.Wait()
@@ -25,8 +25,8 @@ func TestClientDisconnects(t *testing.T) {
 	}
 }
 
-// disconnects returns such choices for model.step.
-func disconnects(random *rand.Rand) []byte {
+// disconnectChoices returns such choices for model.step.
+func disconnectChoices(random *rand.Rand) []byte {
 	steps := [][]byte{
 		{12, 0},          // stall
 		{12, 1},          // read again

@@ -22,15 +22,18 @@
 //
 // Clients:
 //
-//   - client.go has the client: how it opens, what it is attached to, how it ends.
-//   - receiver.go handles the packets that a client sends.
-//   - resume.go handles its CONNECT: the client resumes a session, or connects a fresh one.
+//   - client.go has the client: how it opens, what it is attached to, how it ends. clientConn is what
+//     its parts share.
+//   - receiver.go handles the packets that a client sends. assembler.go collects binary packets, and
+//     heldacks.go keeps acknowledgements that arrive before their CONNECT.
+//   - resume.go handles a CONNECT: the client resumes a session, or connects a fresh one.
 //   - disconnect.go parks a session when its client sends a DISCONNECT, if that is configured.
-//   - primary.go has the primary link, on which fresh namespaces are connected. It dials another one
-//     when the client needs it.
+//   - primary.go has the state of the primary link, on which fresh namespaces are connected.
+//     redial.go sends packets there, and dials another one when the client needs it.
 //   - pause.go counts the reasons why a client is not read.
-//   - sender.go writes packets from the sessions' logs to the client, and tells the logs what has
-//     arrived. fresh.go, lag.go and trial.go handle the cases in which that is in doubt.
+//   - sender.go has the queue of what a client is sent. fill.go writes packets from the sessions'
+//     logs, and confirm.go tells the logs what has arrived. fresh.go, lag.go, trial.go and proof.go
+//     handle the cases in which that is in doubt.
 //
 // Links:
 //
@@ -63,11 +66,13 @@
 //     link for one batch
 //  2. pauses.mu
 //  3. the state lock of an engineio.Socket
-//  4. client.mu, which also guards sender
-//  5. link.mu
-//  6. the locks of package session: first the Registry's, then a Session's
-//  7. Server.mu
-//  8. link.holdMu, and the locks of engineio.Conn and below
+//  4. client.mu
+//  5. sender.mu
+//  6. disconnects.mu and primary.mu
+//  7. link.mu
+//  8. the locks of package session: first the Registry's, then a Session's
+//  9. Server.mu
+//  10. link.holdMu, and the locks of engineio.Conn and below
 //
 // No lock is held across a blocking call. docs/design.md says what each lock guards.
 package proxy

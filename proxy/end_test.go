@@ -57,11 +57,11 @@ func TestBurstOfSmallPacketsDoesNotWaitForTheHeartbeat(t *testing.T) {
 }
 
 func TestSentMessagesDoNotGrowTheQueue(t *testing.T) {
-	c := &client{srv: &Server{metrics: metrics.New(prometheus.NewRegistry())}}
-	c.sender.init(1<<20, time.Second)
-	c.sender.pushRaw([]byte("x"), false, nil)
+	c := &client{clientConn: clientConn{srv: &Server{metrics: metrics.New(prometheus.NewRegistry())}}}
+	c.sender.init(&c.clientConn, 1<<20, time.Second)
+	c.sender.relay([]byte("x"), false, nil)
 	for range 10_000 { // one message always waits
-		c.sender.pushRaw([]byte("x"), false, nil)
+		c.sender.relay([]byte("x"), false, nil)
 		c.Fill(&engineio.Encoder{}, 1)
 	}
 	if n := len(c.sender.pending) - c.sender.head; n != 1 {

@@ -53,7 +53,7 @@ func (s *Server) handshake(w http.ResponseWriter, r *http.Request, q url.Values,
 		s.metrics.LazyHandshakes.Inc()
 		c := s.answeredClient(r, q, req, order, &a)
 		defer c.recoverRequest()
-		c.receiver.lazy = true
+		c.primary.setLazy()
 		c.closeUnlessConnected(connectTimeout)
 		s.open(w, r, c, a, nil)
 		return
@@ -79,7 +79,8 @@ func (s *Server) handshake(w http.ResponseWriter, r *http.Request, q url.Values,
 	s.cache.put(req, a)
 	c := s.answeredClient(r, q, req, order, &a)
 	defer c.recoverRequest()
-	opened = s.open(w, r, c, a, newLink(s, conn, c))
+	primary, _ := c.newPrimary(conn) // a new client is not closed
+	opened = s.open(w, r, c, a, primary)
 }
 
 // answeredClient returns a client whose handshake is answered with a. It replaces the upstream's handshake

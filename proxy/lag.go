@@ -3,12 +3,13 @@ package proxy
 import (
 	"time"
 
+	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/session"
 )
 
 const (
-	// lagTime is how long confirmed packets stay in the log, and lagBytes how many bytes of them. While memory is
-	// scarce, scarceLagBytes applies, which is less than half of the window.
+	// lagTime is how long confirmed packets stay in the log, and lagBytes how many bytes of them.
+	// While memory is short, scarceLagBytes applies, which is less than half of the window.
 	lagTime        = takeoverGrace
 	lagBytes       = 64 << 10
 	scarceLagBytes = 7 << 10
@@ -16,99 +17,120 @@ const (
 	lagOverhead = 64
 )
 
-// A client whose decoder fails gives up its connection. But socket.io-client 4.6 leaves it open and goes on polling, and a
-// later one that is about to upgrade polls until it has. So a poll may confirm what the client has not handled. What a poll
-// confirms therefore stays in its session's log for lagTime: a client that closes its connection, or opens another one,
-// says by its offset what it has handled. The same
-// holds for the upgrade. Over WebSocket only pongs confirm, which are rare.
+// A client whose decoder fails closes its connection. But socket.io-client 4.6 leaves it open and
+// continues to poll, and a later one that is about to upgrade polls until it has. So a poll may
+// confirm what the client has not handled. What a poll confirms therefore stays in its session's
+// log for lagTime: a client that closes its connection, or opens another one, says by its offset
+// what it has handled. The same holds for the upgrade. Over WebSocket only pongs confirm, which are
+// rare.
 
-// lagged is a confirmation that the session has not been told of yet.
+// lag holds confirmations back that the sessions have not been told of yet. A client on WebSocket
+// has none.
+type lag struct {
+	s *sender // immutable
+
+	// Guarded by s.mu.
+	list  []lagged // oldest first
+	bytes int
+	timer *time.Timer
+}
+
 type lagged struct {
 	cur  *session.Cursor
 	last uint64
 	size int
-	time time.Time
+	time instant.Instant
 }
 
-// confirm tells a session that packets have arrived, at once or later; c.mu is held.
-func (c *client) confirm(w *written, packets uint64) {
-	o := &c.sender
+// confirmLocked tells a session that packets have arrived, immediately or later.
+func (s *sender) confirmLocked(w *written, packets uint64) {
 	size := w.bytes + int(packets)*lagOverhead
-	limit := c.lagLimit()
-	if c.websocket.Load() && !o.upgraded || c.parkOnDisconnect || !c.recoverable || size > limit {
-		o.releaseLagged(0)
+	if s.conn.websocket.Load() && !s.upgraded || s.conn.parkOnDisconnect || !s.conn.recoverable || size > s.lagLimit() {
+		s.endLagLocked()
 		w.cur.Confirm(w.last)
 		return
 	}
-	if len(o.lagged) == 0 {
-		c.releaseAfter(lagTime)
+	if s.lag == nil {
+		s.lag = &lag{s: s}
+		s.lag.timer = s.conn.sock.AfterFunc(lagTime, s.lag.onTimer) // stopped by endLagLocked, or close
 	}
-	o.lagged = append(o.lagged, lagged{w.cur, w.last, size, time.Now()})
-	o.laggedBytes += size
-	o.releaseLagged(limit)
+	s.lag.addLocked(lagged{w.cur, w.last, size, instant.Now()})
 }
 
-// lagLimit is how many bytes may lag.
-func (c *client) lagLimit() int {
-	if c.srv.budget.Exceeded() {
-		return scarceLagBytes
-	}
-	return min(lagBytes, c.sender.window/4)
-}
-
-// releaseAfter arms the timer that confirms what lags; c.mu is held.
-func (c *client) releaseAfter(d time.Duration) {
-	if c.sender.lagTimer == nil {
-		c.sender.lagTimer = time.AfterFunc(d, c.onLagTimer) // stopped by markClosed
+// endLagLocked confirms everything that lags.
+func (s *sender) endLagLocked() {
+	if s.lag == nil {
 		return
 	}
-	c.sender.lagTimer.Reset(d)
+	s.lag.releaseLocked(0)
+	s.lag.timer.Stop()
+	s.lag = nil
 }
 
-func (c *client) onLagTimer() {
-	defer c.recoverPanic()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return // settleLagged decides
+// lagLimit returns how many bytes may lag.
+func (s *sender) lagLimit() int {
+	if s.conn.srv.budget.Exceeded() {
+		return scarceLagBytes
 	}
-	c.sender.releaseLagged(c.lagLimit())
-	if left := c.sender.lagged; len(left) > 0 {
-		c.releaseAfter(max(lagTime-time.Since(left[0].time), time.Millisecond))
+	return min(lagBytes, s.window/4)
+}
+
+func (l *lag) addLocked(c lagged) {
+	if len(l.list) == 0 {
+		l.timer.Reset(lagTime)
+	}
+	l.list = append(l.list, c)
+	l.bytes += c.size
+	l.releaseLocked(l.s.lagLimit())
+}
+
+func (l *lag) onTimer() {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	if l.s.conn.state == clientClosed || l.s.lag != l {
+		return // settleLag decides, or nothing lags any more
+	}
+	l.releaseLocked(l.s.lagLimit())
+	if len(l.list) > 0 {
+		l.timer.Reset(max(lagTime-instant.Since(l.list[0].time), time.Millisecond))
 	}
 }
 
-// releaseLagged confirms what is older than lagTime, or makes more than limit bytes.
-func (o *sender) releaseLagged(limit int) {
+// releaseLocked confirms what is older than lagTime, or exceeds limit bytes.
+func (l *lag) releaseLocked(limit int) {
 	n := 0
-	for n < len(o.lagged) && (limit == 0 || o.laggedBytes > limit || time.Since(o.lagged[n].time) >= lagTime) {
-		l := &o.lagged[n]
-		l.cur.Confirm(l.last)
-		o.laggedBytes -= l.size
+	for n < len(l.list) && (limit == 0 || l.bytes > limit || instant.Since(l.list[n].time) >= lagTime) {
+		c := &l.list[n]
+		c.cur.Confirm(c.last)
+		l.bytes -= c.size
 		n++
 	}
 	if n == 0 {
 		return
 	}
-	rest := copy(o.lagged, o.lagged[n:])
-	clear(o.lagged[rest:])
-	o.lagged = o.lagged[:rest]
+	rest := copy(l.list, l.list[n:])
+	clear(l.list[rest:])
+	l.list = l.list[:rest]
 	if rest == 0 {
-		o.lagged = nil
+		l.list = nil
 	}
 }
 
-// settleLagged confirms all that is lagging when the client is gone, unless it may not have decoded that. (If it has, it may have
-// put events aside, and will handle them although its offset lies before them.)
-func (c *client) settleLagged(ending session.Ending) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// settleLag confirms everything that lags when the client is gone, unless it may not have decoded
+// that. If it has, it may have put events aside, and will handle them although its offset lies
+// before them.
+func (s *sender) settleLag(ending session.Ending) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lag == nil {
+		return
+	}
 	if ending != session.Lost {
-		for _, l := range c.sender.lagged {
+		for _, l := range s.lag.list {
 			if l.cur.Suspicious(l.last) {
 				return
 			}
 		}
 	}
-	c.sender.releaseLagged(0)
+	s.lag.releaseLocked(0)
 }

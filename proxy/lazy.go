@@ -102,33 +102,12 @@ func (a *handshakeCache) forget(from *upstream.Server) {
 	}
 }
 
-// closeUnlessConnected closes the client after the timeout if it then has no primary link and has resumed
-// no session.
+// closeUnlessConnected closes the client after the timeout if it then has no primary link and has
+// resumed no session.
 func (c *client) closeUnlessConnected(timeout time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.closeAfterLocked(timeout, func() {
-		c.mu.Lock()
-		unused := c.primary == nil && c.sessions.empty()
-		c.mu.Unlock()
-		if unused && !c.pauses.has(redialing) {
+	c.closeAfter(timeout, func() {
+		if c.primary.get() == nil && c.sessions.empty() && !c.pauses.has(redialing) {
 			c.sock.Close()
 		}
-	})
-}
-
-// relayLazily relays a message of a client without a primary link. The first message makes it dial one.
-// Messages that arrive during the dial wait for it.
-func (c *client) relayLazily(data []byte, binary bool) {
-	if c.receiver.dialing {
-		c.wait(data, binary)
-		return
-	}
-	data = slices.Clone(data)
-	c.redialPrimary(func(primary *link) {
-		if c.receiver.raw {
-			primary.relayRaw()
-		}
-		c.sendPrimary(data, binary)
 	})
 }

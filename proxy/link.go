@@ -30,11 +30,9 @@ type link struct {
 	done event // fires when the link has ended
 
 	// Guarded by the Conn's input lock.
-	partial        *partial
-	partialBytes   int       // of partial
-	partialCounted int       // of these, bytes that Server.incomplete counts
-	toWake         []*client // clients that Flush wakes
-	arrived        arrivals
+	assembler assembler
+	toWake    []*client // clients that Flush wakes
+	arrived   arrivals
 
 	raw      atomic.Bool                // everything is relayed unchanged
 	sessions snapshot[*session.Session] // read without a lock; written with mu held
@@ -79,7 +77,7 @@ func newLink(s *Server, conn *engineio.Conn, c *client) *link {
 	l := &link{
 		srv: s, conn: conn, client: c,
 	}
-	c.setPrimary(l)
+	l.assembler.total = &s.incomplete
 	return l
 }
 
@@ -89,8 +87,8 @@ func (l *link) start() {
 	l.conn.Start(l)
 }
 
-// abandon closes a link that was not started.
-func (l *link) abandon() {
+// closeUnstarted closes a link that was not started.
+func (l *link) closeUnstarted() {
 	l.done.Fire()
 	l.conn.Close()
 }
@@ -234,33 +232,27 @@ func (l *link) Message(data []byte, binary bool) {
 	case l.raw.Load():
 		l.relay(data, false)
 	case p.h.IsBinary() && p.h.Attachments > 0:
-		l.partial = &partial{data: slices.Clone(data), need: p.h.Attachments}
+		l.assembler.begin(&p)
 	default:
 		l.dispatch(&p)
 	}
 }
 
 func (l *link) attachment(data []byte) {
-	p := l.partial
-	if p == nil {
+	if !l.assembler.busy() {
 		l.relay(data, true)
 		return
 	}
-	last := len(p.attachments)+1 == p.need
-	if !last && !l.countPartial(len(data)+attachmentOverhead) {
+	whole, ok := l.assembler.add(data)
+	switch {
+	case !ok:
+		p := l.assembler.partial
 		l.srv.limitedLog.Log(slog.LevelWarn, "", "link closed: no memory for an incomplete binary packet from the server",
 			"attachments", len(p.attachments), "announced", p.need, "bytes", p.bytes)
-		l.freePartial()
+		l.assembler.drop()
 		l.conn.Close()
-		return
-	}
-	if !p.add(data) {
-		return
-	}
-	l.freePartial()
-	whole := packet{data: p.data, attachments: p.attachments}
-	if err := whole.h.Parse(p.data); err == nil {
-		l.dispatch(&whole)
+	case whole != nil:
+		l.dispatch(whole)
 	}
 }
 

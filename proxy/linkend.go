@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/internal/reason"
@@ -14,24 +13,36 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// release says that the link is no longer c's primary link. gone says that c is closed, so the link
-// stops waiting for CONNECT replies after lateReply.
-func (l *link) release(c *client, gone bool) {
+// detach says that the link is no longer c's primary link.
+func (l *link) detach(c *client) {
 	l.mu.Lock()
+	l.detachLocked(c)
+	l.mu.Unlock()
+	l.closeIfUnused()
+}
+
+func (l *link) detachLocked(c *client) {
 	if l.client == c {
 		l.client = nil
 	}
-	if gone && len(l.pending) > 0 && !l.gone && !l.ended {
-		time.AfterFunc(lateReply, l.giveUpReplies)
+}
+
+// clientGone is detach for a client that is closed. The link stops waiting for CONNECT replies after
+// lateReply.
+func (l *link) clientGone(c *client) {
+	l.mu.Lock()
+	l.detachLocked(c)
+	if len(l.pending) > 0 && !l.gone && !l.ended {
+		l.conn.AfterFunc(lateReply, l.stopWaiting)
 	} else {
-		l.gone = l.gone || gone
+		l.gone = true
 	}
 	l.mu.Unlock()
 	l.closeIfUnused()
 }
 
-func (l *link) giveUpReplies() {
-	defer l.recoverPanic()
+// stopWaiting gives up on CONNECT replies.
+func (l *link) stopWaiting() {
 	l.mu.Lock()
 	l.gone = true
 	l.mu.Unlock()
@@ -61,7 +72,7 @@ func (l *link) Closed(err error) {
 	defer l.done.Fire()
 	defer l.srv.removeLink(l)
 	defer l.recoverPanic()
-	l.freePartial()
+	l.assembler.drop()
 	l.Flush() // a batch may have panicked before its Flush
 	left := l.detachAll()
 	l.Drained()

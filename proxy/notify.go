@@ -3,7 +3,6 @@ package proxy
 import (
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strconv"
 	"time"
@@ -116,11 +115,4 @@ func (n *notifier) suspect(data []byte) bool {
 	}
 	h, err := socketio.ParseHeader(data)
 	return err != nil || !h.IsEvent() || n.forged(data[h.Data:])
-}
-
-// refuseForged counts and logs a client's event that was dropped because it may be forged.
-func (c *client) refuseForged() {
-	c.srv.metrics.EventsDropped.Forged.Inc()
-	const what = "an event with a name of holdfast's own, or none that can be read, was dropped"
-	c.srv.limitedLog.Log(slog.LevelInfo, what, what, "client", c.seq)
 }

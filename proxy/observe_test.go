@@ -46,7 +46,7 @@ func TestEveryEndOfATransportIsAParkingReason(t *testing.T) {
 // A reason is the same word in metrics, the log and the status report.
 func TestReasonsAreTheSameEverywhere(t *testing.T) {
 	r := newRig(t, nil)
-	c := &client{srv: r.proxy, seq: 7}
+	c := &client{clientConn: clientConn{srv: r.proxy, seq: 7}}
 	for _, why := range reason.Failed() {
 		r.proxy.notRecovered(c, "/nsp", why)
 		if got := r.recoveries("failed", string(why)); got != 1 {

@@ -5,7 +5,6 @@ import (
 	"runtime/debug"
 
 	"github.com/holdfast/holdfast/internal/reason"
-	"github.com/holdfast/holdfast/session"
 )
 
 // A panic while one connection is handled is a bug. It ends that connection and its sessions, but
@@ -31,23 +30,21 @@ func (c *client) Panicked(v any) {
 func (c *client) abortPanicked() {
 	for _, step := range []func(){
 		func() { c.srv.removeClient(c) },
-		func() {
-			c.detach(func(cursors []*session.Cursor, _ []freshReply, primary *link) { c.failSessions(cursors, primary) })
-		},
+		func() { c.detach(c.failSessions) },
 		c.sock.ShowBroken, c.sock.Abort,
 	} {
 		c.srv.safely(step)
 	}
 }
 
-// failSessions ends the sessions of these cursors, and the client's primary link with everything
-// else on it.
-func (c *client) failSessions(cursors []*session.Cursor, primary *link) {
-	if primary != nil {
-		primary.release(c, true)
-		primary.Abort()
+// failSessions ends what the client was attached to: its sessions, and its primary link with
+// everything else on it.
+func (c *client) failSessions(from detachedClient) {
+	if from.primary != nil {
+		from.primary.clientGone(c)
+		from.primary.Abort()
 	}
-	for _, cur := range cursors { // each on its own, because any may panic again
+	for _, cur := range from.cursors { // each on its own, because any may panic again
 		c.srv.safely(func() { c.srv.registry.Abort(cur, reason.Internal) })
 	}
 }

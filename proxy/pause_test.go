@@ -44,7 +44,7 @@ func congest(r *rig, c *client, links ...*link) {
 	}
 	c.sock.Input(func() {
 		for _, l := range links {
-			c.markForFlush(l)
+			c.receiver.markForFlush(l)
 		}
 	})
 	for _, l := range links {
@@ -186,11 +186,9 @@ func TestAllLinksOfWaitingMessagesArePaused(t *testing.T) {
 		}
 		return n
 	}
-	cl.mu.Lock()
-	defer cl.mu.Unlock()
 	for range 3 { // once per link, whatever the number of messages
 		for _, l := range links {
-			cl.sender.pushRaw(make([]byte, cl.sender.window), false, l)
+			cl.sender.relay(make([]byte, cl.sender.window), false, l)
 		}
 	}
 	if got := holds(); !slices.Equal(got, []int{1, 1}) {

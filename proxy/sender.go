@@ -2,36 +2,24 @@ package proxy
 
 import (
 	"slices"
+	"sync"
 	"time"
 
-	"github.com/holdfast/holdfast/buffer"
 	"github.com/holdfast/holdfast/internal/engineio"
-	"github.com/holdfast/holdfast/internal/socketio"
+	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/session"
 )
 
-const (
-	// firstInFlight limits the unconfirmed bytes until the first confirmation shows how fast the
-	// client is.
-	firstInFlight = 128 << 10
-	// leastInFlight is the lowest limit, for slow clients. It is small, because a ping must not
-	// wait long behind data.
-	leastInFlight = 32 << 10
-	// A ping is sent ahead of the interval once confirmBytes were written since the last one, and
-	// confirmSpacing has passed.
-	confirmBytes   = 16 << 10
-	confirmSpacing = 50 * time.Millisecond
-	// After maxUnconfirmedBytes it is sent however recent the last one was.
-	maxUnconfirmedBytes = 4 * confirmBytes
-	// The limit on bytes in flight is what arrives within confirmWithin, or within the ping timeout
-	// divided by confirmShare if that is less.
-	confirmWithin = 2 * time.Second
-	confirmShare  = 4
-)
+// firstInFlight limits the unconfirmed bytes until the first confirmation shows how fast the client
+// is.
+const firstInFlight = 128 << 10
 
-// sender is what remains to be sent to a client, in order, and what was sent but not confirmed. The
-// client's mu guards it.
+// sender is what remains to be sent to a client, in order, and what was sent but not confirmed. What
+// few clients need, and only for a while, is behind pointers.
 type sender struct {
+	mu   sync.Mutex  // guards all fields except conn; client.mu comes before it
+	conn *clientConn // immutable
+
 	pending []item // pending[head:] remains to be sent
 	head    int
 
@@ -41,13 +29,15 @@ type sender struct {
 	limit     int       // upper bound of bytes
 	mark      uint64    // count at the latest call of Mark
 	sinceMark int       // bytes sent since then
-	ending    bool      // the transport is closing, so limit does not apply
-	farewell  bool      // a session was parked by a DISCONNECT since: ask for a confirmation
-	asked     bool      // this Fill wrote an event that asks for an acknowledgement
-	idleMark  bool      // nothing was sent between the last two marks
-	upgraded  bool      // the client just moved to WebSocket, which confirms what it polled
-	watchNext bool      // the next Fill begins with an Encoder.Watch
-	byPong    bool      // there was a trial: only pongs confirm
+	markTime  instant.Instant
+	confirmed uint64 // everything up to this count has arrived
+
+	confirmSoon bool // a session was parked by a DISCONNECT since the latest Mark
+	asked       bool // this Fill wrote an event that asks for an acknowledgement
+	idleMark    bool // nothing was sent between the last two marks
+	upgraded    bool // the client just moved to WebSocket, which confirms what it polled
+	watchNext   bool // the next Fill begins with an Encoder.Watch
+	byPong      bool // there was a trial: only pongs confirm
 
 	// Used by Emit while Fill runs.
 	enc      *engineio.Encoder
@@ -55,22 +45,16 @@ type sender struct {
 	emitted  int // bytes written
 	replayed int
 
-	markTime  time.Time
-	within    time.Duration // in which the bytes in flight should arrive
-	confirmed uint64        // everything up to this count has arrived
-
-	rawBytes int     // of pending messages that belong to no session
-	rawHeld  []*link // links paused because rawBytes reached the window
+	rawBytes int      // of pending messages that belong to no session
+	paused   []source // links that are not read because rawBytes reached the window
 	window   int
+	within   time.Duration // in which the bytes in flight should arrive
 
-	replays     []replay // of resumed sessions, until all is written
-	lagged      []lagged // oldest first
-	laggedBytes int
-	lagTimer    *time.Timer // usually nil
-
-	watch  uint64   // number of the latest Encoder.Watch
-	trials []*trial // of resumed sessions, until all have ended; usually nil
-	held   []item   // to be sent after the trials
+	watch   uint64  // number of the latest Encoder.Watch
+	replies replies // that the client may not have
+	replays *replay // of resumed sessions, until all is written
+	lag     *lag    // nil unless the client has polled, and confirmed something
+	trials  *trials // nil unless there are any
 }
 
 // item is n packets of a session, or one message that belongs to no session.
@@ -90,63 +74,165 @@ type written struct {
 	bytes int
 }
 
-func (o *sender) init(window int, pingTimeout time.Duration) {
-	o.window = window
-	o.within = min(confirmWithin, pingTimeout/confirmShare)
-	o.limit = min(firstInFlight, window)
+// source is a link, where messages come from.
+type source interface {
+	SetReadPaused(paused bool)
 }
 
-func (o *sender) push(cur *session.Cursor, n int) {
-	if len(o.trials) > 0 {
-		o.holdBack(cur, n)
+func (s *sender) init(conn *clientConn, window int, pingTimeout time.Duration) {
+	s.conn, s.window = conn, window
+	s.within = min(confirmWithin, pingTimeout/confirmShare)
+	s.limit = min(firstInFlight, window)
+}
+
+// deliver queues the next n packets of a session.
+func (s *sender) deliver(cur *session.Cursor, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pushLocked(cur, n)
+}
+
+// relay queues a copy of a message that belongs to no session.
+func (s *sender) relay(data []byte, binary bool, from source) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn.state != clientClosed {
+		s.pushRawLocked(slices.Clone(data), binary, from)
+	}
+}
+
+// connected queues the reply to a CONNECT that opened a session.
+func (s *sender) connected(cur *session.Cursor, reply []byte, from source) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	it := s.pushRawLocked(reply, false, from)
+	if cur.Session().PID() != "" {
+		it.fresh = true
+		s.replies.add(cur)
+	}
+}
+
+// resume calls attach to resume a session, and queues the reply and the missed packets. attach runs
+// with mu held: a packet that arrives right after it must come after the reply. from says where the
+// reply came from. end ends the client during a trial.
+func (s *sender) resume(start instant.Instant, end aborter, attach func() (session.Resumption, source)) session.Resumption {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, from := attach()
+	if r.Cursor == nil {
+		return r
+	}
+	s.pushRawLocked(r.Reply, false, from)
+	if r.Trial != nil {
+		s.startTrialLocked(r.Cursor, r.Trial, end)
+	}
+	if r.ToRead == 0 {
+		s.conn.srv.metrics.RecoveryDuration.Observe(instant.Since(start).Seconds())
+		return r
+	}
+	s.pushLocked(r.Cursor, r.ToRead)
+	s.replays = &replay{r.Cursor, start, s.replays}
+	return r
+}
+
+// disconnected ends the replay and the trial of a session whose client sent a DISCONNECT. It asks
+// the client to confirm what it was sent before.
+func (s *sender) disconnected(d *clientDisconnect) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.takeReplaysLocked(d.cur)
+	if s.trials != nil {
+		s.trials.dropLocked(d.cur)
+	}
+	d.count = s.count
+	s.confirmSoon = s.confirmSoon || len(s.written) > 0
+	s.conn.disconnects.add(d)
+	s.conn.disconnects.confirmed(s.confirmed, len(s.written) == 0)
+}
+
+func (s *sender) pushLocked(cur *session.Cursor, n int) {
+	if s.trials != nil {
+		s.trials.holdBackLocked(cur, n)
 		return
 	}
-	if last := len(o.pending) - 1; last >= o.head && o.pending[last].cur == cur {
-		o.pending[last].n += n
+	if last := len(s.pending) - 1; last >= s.head && s.pending[last].cur == cur {
+		s.pending[last].n += n
 		return
 	}
-	it := o.add()
+	it := s.addLocked()
 	it.cur, it.n = cur, n
 }
 
-// add appends an empty item to pending, which the caller fills in place.
-func (o *sender) add() *item {
-	if o.head > 0 && o.head == len(o.pending) {
-		o.pending, o.head = o.pending[:0], 0
+// addLocked appends an empty item to pending, which the caller fills in place.
+func (s *sender) addLocked() *item {
+	if s.head > 0 && s.head == len(s.pending) {
+		s.pending, s.head = s.pending[:0], 0
 	}
-	if o.head > 32 && o.head > len(o.pending)/2 {
-		n := copy(o.pending, o.pending[o.head:])
-		clear(o.pending[n:])
-		o.pending, o.head = o.pending[:n], 0
+	if s.head > 32 && s.head > len(s.pending)/2 {
+		n := copy(s.pending, s.pending[s.head:])
+		clear(s.pending[n:])
+		s.pending, s.head = s.pending[:n], 0
 	}
-	o.pending = append(o.pending, item{})
-	return &o.pending[len(o.pending)-1]
+	s.pending = append(s.pending, item{})
+	return &s.pending[len(s.pending)-1]
 }
 
-// pushRaw queues a message that belongs to no session, without a copy. If too much is queued, it
-// pauses the link that the message came from. A client may have several links.
-func (o *sender) pushRaw(data []byte, binary bool, from *link) {
-	it := o.add()
+// pushRawLocked queues a message that belongs to no session, without a copy. If too much is queued,
+// it pauses the link that the message came from. A client may have several links.
+func (s *sender) pushRawLocked(data []byte, binary bool, from source) *item {
+	it := s.addLocked()
 	it.data, it.binary = data, binary
-	o.rawBytes += len(data)
-	if o.rawBytes >= o.window && !slices.Contains(o.rawHeld, from) {
-		o.rawHeld = append(o.rawHeld, from)
+	s.rawBytes += len(data)
+	if s.rawBytes >= s.window && !slices.Contains(s.paused, from) {
+		s.paused = append(s.paused, from)
 		from.SetReadPaused(true)
 	}
+	return it
 }
 
-func (o *sender) unholdRaw() {
-	for _, l := range o.rawHeld {
+// readLinksLocked resumes the links that pushRawLocked paused.
+func (s *sender) readLinksLocked() {
+	for _, l := range s.paused {
 		l.SetReadPaused(false)
 	}
-	o.rawHeld = nil
+	s.paused = nil
 }
 
-// cursors returns the cursors of queued packets. Some sessions have closed before all was sent, and
-// their logs can be released with the client.
-func (o *sender) cursors() []*session.Cursor {
-	var cursors []*session.Cursor
-	for _, it := range slices.Concat(o.pending[o.head:], o.held) {
+// upgrade notes that the client moved to WebSocket.
+func (s *sender) upgrade() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.upgraded = true
+	if s.replies.upgraded(s.watch + 1) {
+		s.watchNext = true
+	}
+}
+
+// close drops what is queued, and resumes the links that are paused. It returns the cursors of queued
+// packets, and the replies that the client may not have. Some of the sessions have closed before all
+// was sent, and their logs can be released.
+func (s *sender) close() (cursors []*session.Cursor, fresh replies) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.trials != nil {
+		s.trials.stopLocked()
+	}
+	if s.lag != nil {
+		s.lag.timer.Stop()
+	}
+	s.conn.srv.safely(func() { cursors = s.queuedLocked() })
+	s.pending, s.head, s.written, s.rawBytes = nil, 0, nil, 0
+	s.conn.srv.safely(s.readLinksLocked)
+	fresh, s.replies = s.replies, replies{}
+	return cursors, fresh
+}
+
+func (s *sender) queuedLocked() (cursors []*session.Cursor) {
+	queued := s.pending[s.head:]
+	if s.trials != nil {
+		queued = slices.Concat(queued, s.trials.held)
+	}
+	for _, it := range queued {
 		if it.cur != nil {
 			cursors = append(cursors, it.cur)
 		}
@@ -154,271 +240,22 @@ func (o *sender) cursors() []*session.Cursor {
 	return cursors
 }
 
-// close drops everything, and resumes the links that are paused.
-func (o *sender) close() {
-	o.pending, o.head, o.written, o.rawBytes = nil, 0, nil, 0
-	o.unholdRaw()
-}
-
-// Fill implements engineio.Handler. It writes packets from the logs to the client.
-func (c *client) Fill(e *engineio.Encoder, maxBytes int) engineio.FillResult {
-	defer c.recoverPanic()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	o := &c.sender
-	o.enc, o.maxBytes, o.replayed, o.asked = e, maxBytes, 0, false
-	before := e.Packets()
-	if o.watchNext {
-		o.watchNext = false
-		o.watch++
-		e.Watch(o.watch)
-	}
-	if len(o.trials) > 0 && !c.fillTrial() {
-		o.enc = nil
-		return engineio.FillResult{Confirm: c.wantsConfirm(), ByPong: true}
-	}
-	for o.head < len(o.pending) && e.Len() < maxBytes && !o.full() {
-		it := &o.pending[o.head]
-		if it.cur == nil {
-			c.writeMessage(it)
-		} else if !c.writeSession(it) {
-			break
-		}
-		o.pending[o.head] = item{}
-		o.head++
-	}
-	if o.head == len(o.pending) {
-		o.pending, o.head = o.pending[:0], 0
-		if cap(o.pending) > 64 {
-			o.pending = nil
-		}
-	}
-	o.enc = nil
-	if len(o.trials) > 0 {
-		c.trialSettled()
-	}
-	if o.rawBytes < o.window/2 {
-		o.unholdRaw()
-	}
-	if n := e.Packets() - before; n > 0 {
-		c.srv.metrics.Packets.Out.Add(float64(n))
-	}
-	if o.replayed > 0 {
-		c.srv.metrics.ReplayedPackets.Add(float64(o.replayed))
-	}
-	return engineio.FillResult{More: o.waits(), Confirm: c.wantsConfirm(), ConfirmLater: o.asked, ByPong: o.byPong}
-}
-
-// Unconfirmed implements engineio.Handler. Events that ask for an acknowledgement have no offset.
-// Only their answer, or a ping, shows that they have arrived.
-func (c *client) Unconfirmed() (pending, overdue bool) {
-	for e := c.sessions.first.Load(); e != nil; e = e.next {
-		p, o := e.value.Unanswered()
-		pending, overdue = pending || p, overdue || o
-	}
-	return pending, overdue
-}
-
-// wantsConfirm reports whether to send a ping ahead of the interval; c.mu is held.
-func (c *client) wantsConfirm() bool {
-	return c.sender.wantConfirm() || c.sender.trialAwaits() || c.sender.sinceMark > 0 && c.holdsLink()
-}
-
-// holdsLink reports whether a link is paused because of what this client has not confirmed; c.mu is
-// held.
-func (c *client) holdsLink() bool {
-	for e := c.sessions.first.Load(); e != nil; e = e.next {
-		if e.value.ReadPaused() {
-			return true
-		}
-	}
-	return false
-}
-
-// Pending implements engineio.Handler.
-func (c *client) Pending() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.sender.waits() || (c.parkOnDisconnect || c.sender.byPong) && c.wantsConfirm()
-}
-
-// waits reports whether something can be sent now.
-func (o *sender) waits() bool {
-	if len(o.trials) > 0 && !o.trialSettling() {
-		return o.trialSends()
-	}
-	return o.head < len(o.pending) && !o.full()
-}
-
-func (o *sender) full() bool { return o.bytes >= o.limit && !o.ending }
-
-// wantConfirm reports whether so much was sent that the client should confirm it soon.
-func (o *sender) wantConfirm() bool {
-	switch {
-	case o.farewell:
-		return true
-	case o.sinceMark >= min(o.limit/2, maxUnconfirmedBytes):
-		return true
-	case o.sinceMark >= confirmBytes:
-		return time.Since(o.markTime) >= confirmSpacing
-	}
-	return false
-}
-
-// writeMessage writes a message that belongs to no session; c.mu is held.
-func (c *client) writeMessage(it *item) {
-	if it.fresh {
-		c.writeReply(it)
-		return
-	}
-	c.sender.writeRaw(it)
-}
-
-func (o *sender) writeRaw(it *item) {
-	if it.binary {
-		o.enc.Binary(it.data)
-	} else {
-		o.enc.Text(it.data, nil, nil)
-	}
-	o.rawBytes -= len(it.data)
-	o.count++ // so that a trial sees when it has arrived
-}
-
-// writeSession writes packets of a session. It returns false if some of the item's packets remain.
-func (c *client) writeSession(it *item) (whole bool) {
-	o := &c.sender
-	o.emitted = 0
-	passed, last, replayDone := it.cur.Read(it.n, c)
-	if passed == 0 {
-		return true // another client has the session now
-	}
-	it.n -= passed
-	o.count += uint64(passed)
-	o.bytes += o.emitted
-	o.sinceMark += o.emitted
-	if n := len(o.written) - 1; n >= 0 && o.written[n].cur == it.cur && o.written[n].count > o.mark {
-		w := &o.written[n]
-		w.last, w.count, w.bytes = last, o.count, w.bytes+o.emitted
-	} else {
-		o.written = append(o.written, written{it.cur, last, o.count, o.emitted})
-	}
-	if replayDone {
-		c.replayDone(it.cur)
-	}
-	return it.n == 0
-}
-
-// Emit implements session.Emitter.
-func (c *client) Emit(p *buffer.Entry, offset session.Offset, replayed bool) bool {
-	o := &c.sender
-	data := p.Data()
-	n := len(data)
-	if p.Kind() == buffer.WithOffset {
-		head, tail, _ := socketio.SplitArray(data) // kindOf chose WithOffset because this succeeds
-		var stamp [40]byte
-		s := append(stamp[:0], `,"`...)
-		s = offset.AppendTo(s)
-		s = append(s, '"')
-		o.enc.Text(head, s, tail)
-		n += len(s)
-	} else {
-		o.enc.Text(data, nil, nil)
-	}
-	for _, a := range p.Attachments() {
-		o.enc.Binary(a)
-		n += len(a)
-	}
-	if p.Kind() == buffer.AckRequested {
-		o.asked = true
-	}
-	if replayed {
-		o.replayed++
-	}
-	o.emitted += n
-	return o.enc.Len() < o.maxBytes && (o.ending || o.bytes+o.emitted < o.limit)
-}
-
-// Mark implements engineio.Handler.
-func (c *client) Mark() uint64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	o := &c.sender
-	o.idleMark = o.mark == o.count && len(o.written) == 0
-	o.mark = o.count
-	o.markTime = time.Now()
-	o.sinceMark = 0
-	o.farewell = false
-	return o.mark
-}
-
-// ConfirmPing implements engineio.Handler.
-func (c *client) ConfirmPing() { c.srv.metrics.ConfirmPings.Inc() }
-
-// Confirm implements engineio.Handler.
-func (c *client) Confirm(mark uint64) {
-	defer c.recoverPanic()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	o := &c.sender
-	n, arrived := 0, 0
-	before := o.confirmed
-	for n < len(o.written) && o.written[n].count <= mark {
-		w := &o.written[n]
-		c.confirm(w, w.count-min(before, w.count))
-		before = w.count
-		arrived += w.bytes
-		n++
-	}
-	o.upgraded = false
-	o.bytes -= arrived
-	o.written = slices.Delete(o.written, 0, n) // clears the tail, so that no cursor keeps a session alive
-	o.confirmed = max(o.confirmed, mark)
-	if c.fresh != nil {
-		c.repliesConfirmed(mark)
-	}
-	c.confirmDisconnectsLocked()
-	if len(o.trials) > 0 {
-		c.trialConfirmed()
-	}
-	if mark == o.mark && arrived > 0 {
-		took := time.Since(o.markTime)
-		c.srv.metrics.ConfirmDuration.Observe(took.Seconds())
-		o.adapt(arrived, took)
-	}
-	if o.idleMark && len(o.written) == 0 && o.head == len(o.pending) {
-		o.written, o.pending, o.head = nil, nil, 0
-		for e := c.sessions.first.Load(); e != nil; e = e.next {
-			e.value.Idle()
-		}
-	}
-}
-
-// adapt sets the limit on bytes in flight according to how fast some arrived.
-func (o *sender) adapt(arrived int, took time.Duration) {
-	telling := arrived >= o.limit/4 // with less in flight the client was partly idle
-	if !telling && took <= o.within {
-		return
-	}
-	fits := int(float64(arrived) / max(took.Seconds(), 1e-6) * o.within.Seconds())
-	o.limit = min(max(fits, leastInFlight), 2*o.limit, o.window)
-}
-
 // replay is a resumed session whose missed packets are being written.
 type replay struct {
 	cur   *session.Cursor
-	start time.Time
+	start instant.Instant
+	next  *replay
 }
 
-func (o *sender) resumed(cur *session.Cursor, start time.Time) {
-	o.replays = append(o.replays, replay{cur, start})
-}
-
-// replayDone records how long a recovery took.
-func (c *client) replayDone(cur *session.Cursor) {
-	c.sender.replays = slices.DeleteFunc(c.sender.replays, func(r replay) bool {
-		if r.cur == cur {
-			c.srv.metrics.RecoveryDuration.Observe(time.Since(r.start).Seconds())
+// takeReplaysLocked removes and returns the replays of a session.
+func (s *sender) takeReplaysLocked(cur *session.Cursor) (taken []*replay) {
+	for at := &s.replays; *at != nil; {
+		if r := *at; r.cur == cur {
+			*at = r.next
+			taken = append(taken, r)
+		} else {
+			at = &r.next
 		}
-		return r.cur == cur
-	})
+	}
+	return taken
 }

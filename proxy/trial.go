@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/session"
@@ -14,38 +15,36 @@ import (
 const (
 	// trialNamespace is one that no client is connected to.
 	trialNamespace = "/holdfast-can-you-decode-this"
-	// confirmPatience and unitPatience are how long a client may take to confirm what it is sent. After that the trial is
-	// given up: a client that answers no pings must get its packets all the same.
-	confirmPatience = 2 * time.Second
-	unitPatience    = 10 * time.Second
-	// upgradeGrace is how long a client that polls has to begin its upgrade, and upgradePatience to finish it. A client that
-	// is about to upgrade closes its connection only when it has, and what it was sent by polling is confirmed then.
-	upgradeGrace    = 300 * time.Millisecond
-	upgradePatience = 2 * time.Second
-	// takeoverGrace is how long a client that leaves its connection open takes to come back over another one: the
-	// default is a second, give or take a half.
+	// settleTimeout and unitTimeout are how long a client may take to confirm what it is sent. After
+	// that the trial ends: a client that answers no pings must get its packets all the same.
+	settleTimeout = 2 * time.Second
+	unitTimeout   = 10 * time.Second
+	// upgradeGrace is how long a client that polls has to begin its upgrade, and upgradeTimeout to
+	// finish it. A client that is about to upgrade closes its connection only when it has, and
+	// confirms before that what it was sent by polling.
+	upgradeGrace   = 300 * time.Millisecond
+	upgradeTimeout = 2 * time.Second
+	// takeoverGrace is how long a client that leaves its connection open takes to come back over
+	// another one: the default is a second, give or take a half.
 	takeoverGrace = 2 * time.Second
-	// maxVariation is how much later than it could be a unit is sent.
+	// maxVariation is how much later than necessary a unit is sent.
 	maxVariation = 200 * time.Millisecond
-	// Over polling a close that a unit is the cause of comes a round trip after it, give or take roundTripSlack, or
-	// reactionTime later.
-	roundTripSlack = 5 * time.Millisecond
-	reactionTime   = time.Second
-	// smallUnitBytes is what arrives at once. Nothing tells when an answer to a poll that is larger has arrived.
-	smallUnitBytes = 4 << 10
 )
 
-// trialPhase is how far a trial is.
+// trialPhase is how far a trial is:
 //
-//	settling   -> confirming           what else waited for the client was written
+//	settling   -> confirming           everything else that waited for the client was written
+//	confirming -> settling             replies to further CONNECTs must arrive too
 //	confirming -> upgrading, pausing   all of it has arrived
-//	upgrading  -> pausing, confirming  the client has connected its other namespaces, and upgraded, or does not
+//	confirming -> lingering            the same, and the trial only makes the client reconnect
+//	upgrading  -> settling             replies to further CONNECTs must arrive too
+//	upgrading  -> pausing              the client has connected its other namespaces, and upgraded or not
 //	pausing    -> sending              the time to send a unit has come
-//	sending    -> flying               it was written
-//	flying     -> holding, pausing     it has arrived
-//	holding    -> pausing              the client did not come back over another connection
-//
-// any -> over: all units passed, or one was not confirmed.
+//	sending    -> inFlight             it was written
+//	sending    -> pausing              it was empty
+//	inFlight   -> lingering, pausing   it has arrived
+//	lingering  -> pausing              the client did not come back over another connection
+//	any        -> over                 all units passed, or one was not confirmed; terminal
 type trialPhase uint8
 
 const (
@@ -54,43 +53,68 @@ const (
 	upgrading
 	pausing
 	sending
-	flying
-	holding
+	inFlight
+	lingering
 	over
 )
 
-// trial finds out whether a client can decode the suspects of a session that it has just resumed. Until then no session's packets
-// are sent: the client may have put events of all namespaces aside when it closed its connection. It handles them with the
-// replies to its CONNECTs, and tells of it with the next ones. Guarded by the client's mu.
+// trials find out whether a client can decode the suspects of sessions that it has just resumed.
+// Until then no session's packets are sent: the client may have put events of all namespaces aside
+// when it closed its connection. It handles them with the replies to its CONNECTs, and tells of it
+// with the next ones.
+type trials struct {
+	s   *sender // immutable
+	end aborter // immutable
+
+	// Guarded by s.mu.
+	list []*trial
+	held []item // packets to send afterwards
+}
+
+// aborter is a client, as trials see it.
+type aborter interface {
+	abort(why reason.Reason)
+}
+
+// trial is the trial of one session. Those of a client take place one after the other. s.mu guards
+// it.
 type trial struct {
 	*session.Trial
-	sessions  int // that the client has when all siblings are back
+	sessions  int // how many the client has when all siblings are back
 	cur       *session.Cursor
 	phase     trialPhase
 	unit      int    // of Units, or decoy
-	upTo      uint64 // outgoing.count that is to be confirmed
-	started   time.Time
-	since     time.Time     // of the phase
-	size      int           // of the unit, in bytes
-	watch     uint64        // the number of its first Watch, of two for each message
-	roundTrip time.Duration // the shortest that was seen
-	timer     *time.Timer
+	upTo      uint64 // the sender.count that must be confirmed
+	started   instant.Instant
+	since     instant.Instant // when the phase began
+	size      int             // of the unit, in bytes
+	watch     uint64          // number of its first Watch, of two for each message
+	roundTrip time.Duration   // the shortest that was seen
+	timer     *time.Timer     // nil, or ends the phase
 }
 
-// decoy stands for a unit of one packet that any client can decode: it shows how long a client takes that polls.
+// decoy stands for a unit of one packet that any client can decode. It shows how long a client that
+// polls takes.
 const decoy = -1
 
 var decoyPacket = []byte("2" + trialNamespace + `,["decoy"]`)
 
-// onlyWaits reports whether nothing is to be tried out: the siblings' trials come first.
+// onlyWaits reports whether there is nothing to try: the siblings' trials come first.
 func (t *trial) onlyWaits() bool { return len(t.Units) == 0 && !t.Resync }
 
-// current is the unit that is being tried; nil for the decoy.
+// current returns the unit that is being tried, or nil for the decoy.
 func (t *trial) current() []uint64 {
 	if t.unit == decoy {
 		return nil
 	}
 	return t.Units[t.unit]
+}
+
+func (t *trial) stopTimer() {
+	if t.timer != nil {
+		t.timer.Stop()
+		t.timer = nil
+	}
 }
 
 // judge is the session.Judge.
@@ -105,35 +129,51 @@ func judge(packet []byte) session.Verdict {
 	return session.Fine
 }
 
-// startTrial begins a trial, behind those of other sessions; c.mu is held.
-func (c *client) startTrial(cur *session.Cursor, t *session.Trial) {
-	o := &c.sender
-	if len(o.trials) == 0 {
-		pending := o.pending[o.head:]
-		o.pending, o.head = nil, 0
-		for _, it := range pending {
-			if it.cur != nil {
-				o.held = append(o.held, it)
-			} else {
-				o.pending = append(o.pending, it)
-			}
-		}
+// startTrialLocked begins a trial, after those of other sessions.
+func (s *sender) startTrialLocked(cur *session.Cursor, t *session.Trial, end aborter) {
+	if s.trials == nil {
+		s.trials = &trials{s: s, end: end}
+		s.trials.takeQueuedLocked()
 	}
-	o.byPong = true
-	o.trials = slices.DeleteFunc(o.trials, func(t *trial) bool { // this one holds everything back now
+	s.byPong = true
+	ts := s.trials
+	ts.list = slices.DeleteFunc(ts.list, func(t *trial) bool { // this one holds everything back now
 		if t.onlyWaits() {
-			t.stop()
-			t.phase = over
+			ts.enterLocked(t, over, 0)
 			return true
 		}
 		return false
 	})
-	o.trials = append(o.trials, &trial{Trial: t, cur: cur, sessions: len(c.sessions.all()) + t.Siblings, started: time.Now(), since: time.Now()})
+	now := instant.Now()
+	ts.list = append(ts.list, &trial{Trial: t, cur: cur, sessions: len(s.conn.sessions.all()) + t.Siblings, started: now, since: now})
 }
 
-// trial is the one that is under way, or nil.
-func (o *sender) trial() *trial {
-	for _, t := range o.trials {
+// takeQueuedLocked takes the packets of sessions out of the sender's queue.
+func (ts *trials) takeQueuedLocked() {
+	s := ts.s
+	pending := s.pending[s.head:]
+	s.pending, s.head = nil, 0
+	for _, it := range pending {
+		if it.cur != nil {
+			ts.held = append(ts.held, it)
+		} else {
+			s.pending = append(s.pending, it)
+		}
+	}
+}
+
+// holdBackLocked keeps packets until the trials have ended.
+func (ts *trials) holdBackLocked(cur *session.Cursor, n int) {
+	if last := len(ts.held) - 1; last >= 0 && ts.held[last].cur == cur {
+		ts.held[last].n += n
+		return
+	}
+	ts.held = append(ts.held, item{cur: cur, n: n})
+}
+
+// currentLocked returns the trial that is under way, or nil.
+func (ts *trials) currentLocked() *trial {
+	for _, t := range ts.list {
 		if t.phase != over {
 			return t
 		}
@@ -141,58 +181,45 @@ func (o *sender) trial() *trial {
 	return nil
 }
 
-// holdBack keeps packets for after the trials.
-func (o *sender) holdBack(cur *session.Cursor, n int) {
-	if last := len(o.held) - 1; last >= 0 && o.held[last].cur == cur {
-		o.held[last].n += n
-		return
-	}
-	o.held = append(o.held, item{cur: cur, n: n})
-}
-
-// trialSettling reports whether the client is to be sent all else first.
-func (o *sender) trialSettling() bool {
-	t := o.trial()
+// settlingLocked reports whether the client is sent everything else first.
+func (ts *trials) settlingLocked() bool {
+	t := ts.currentLocked()
 	return t == nil || t.phase == settling || t.phase == upgrading
 }
 
-// trialSends reports whether a unit is to be written.
-func (o *sender) trialSends() bool {
-	t := o.trial()
+// sendsLocked reports whether the next Fill writes a unit.
+func (ts *trials) sendsLocked() bool {
+	t := ts.currentLocked()
 	return t != nil && t.phase == sending
 }
 
-// trialAwaits reports whether a ping is wanted.
-func (o *sender) trialAwaits() bool {
-	if len(o.trials) == 0 {
-		return false
-	}
-	t := o.trial()
-	return t != nil && (t.phase == confirming || t.phase == flying) && o.mark < t.upTo
+// awaitsLocked reports whether a ping is needed.
+func (ts *trials) awaitsLocked() bool {
+	t := ts.currentLocked()
+	return t != nil && (t.phase == confirming || t.phase == inFlight) && ts.s.mark < t.upTo
 }
 
-// fillTrial writes a unit if it is time for it, and reports whether the rest may be written; c.mu is held.
-func (c *client) fillTrial() bool {
-	o := &c.sender
-	if o.ending {
-		c.endTrials()
+// fillLocked writes a unit if it is time for it. It reports whether the rest may be written.
+func (ts *trials) fillLocked() bool {
+	if ts.s.conn.state == clientDraining {
+		ts.endAllLocked()
 		return true
 	}
-	for o.trialSends() {
-		c.writeUnit(o.trial())
+	for ts.sendsLocked() {
+		ts.writeUnitLocked(ts.currentLocked())
 	}
-	return o.trialSettling()
+	return ts.settlingLocked()
 }
 
-// writeUnit sends a unit's packets as those of trialNamespace.
-func (c *client) writeUnit(t *trial) {
-	o := &c.sender
+// writeUnitLocked sends a unit's packets as those of trialNamespace.
+func (ts *trials) writeUnitLocked(t *trial) {
+	s := ts.s
 	t.size = 0
-	t.watch = o.watch + 1
+	t.watch = s.watch + 1
 	add := func(data []byte, binary bool) {
-		o.enc.Watched(data, binary, o.watch+1)
-		o.enc.Watch(o.watch + 2)
-		o.watch += 2
+		s.enc.Watched(data, binary, s.watch+1)
+		s.enc.Watch(s.watch + 2)
+		s.watch += 2
 		t.size += len(data)
 	}
 	if t.unit == decoy {
@@ -210,234 +237,178 @@ func (c *client) writeUnit(t *trial) {
 		}
 	})
 	if t.size == 0 {
-		c.nextUnit(t)
+		ts.nextUnitLocked(t)
 		return
 	}
-	o.count++
-	t.upTo = o.count
-	c.enter(t, flying, unitPatience)
+	s.count++
+	t.upTo = s.count
+	ts.enterLocked(t, inFlight, unitTimeout)
 }
 
-// trialSettled begins to wait until all that was written has arrived; c.mu is held.
-func (c *client) trialSettled() {
-	o := &c.sender
-	t := o.trial()
-	if t == nil || t.phase != settling || o.head < len(o.pending) {
+// writtenLocked continues when everything else that waited for the client was written: it must
+// arrive.
+func (ts *trials) writtenLocked() {
+	s := ts.s
+	t := ts.currentLocked()
+	if t == nil || t.phase != settling || s.head < len(s.pending) {
 		return
 	}
-	t.upTo = o.count
-	c.enter(t, confirming, confirmPatience)
-	if o.confirmed >= t.upTo {
-		c.trialArrived(t)
+	t.upTo = s.count
+	ts.enterLocked(t, confirming, settleTimeout)
+	if s.confirmed >= t.upTo {
+		ts.arrivedLocked(t)
 	}
 }
 
-// trialConfirmed goes on if what a trial waits for has arrived; c.mu is held.
-func (c *client) trialConfirmed() {
-	o := &c.sender
-	t := o.trial()
-	if t == nil || t.phase != confirming && t.phase != flying || o.confirmed < t.upTo {
+// confirmedLocked continues if what a trial waits for has arrived.
+func (ts *trials) confirmedLocked() {
+	t := ts.currentLocked()
+	if t == nil || t.phase != confirming && t.phase != inFlight || ts.s.confirmed < t.upTo {
 		return
 	}
-	if took := time.Since(t.since); t.roundTrip == 0 || took < t.roundTrip {
+	if took := instant.Since(t.since); t.roundTrip == 0 || took < t.roundTrip {
 		t.roundTrip = took
 	}
-	c.trialArrived(t)
+	ts.arrivedLocked(t)
 }
 
-// trialArrived goes on after what a trial waited for; c.mu is held.
-func (c *client) trialArrived(t *trial) {
+// arrivedLocked continues after what a trial waited for.
+func (ts *trials) arrivedLocked(t *trial) {
 	switch {
-	case t.phase == confirming && c.sender.head < len(c.sender.pending):
-		t.phase = settling // the replies to further CONNECTs are to arrive, too
-	case t.phase == flying && t.Hold && t.unit != decoy:
-		c.enter(t, holding, takeoverGrace)
-	case t.phase == flying:
-		c.nextUnit(t)
+	case t.phase == confirming && ts.s.head < len(ts.s.pending):
+		ts.enterLocked(t, settling, 0) // the replies to further CONNECTs must arrive too
+	case t.phase == inFlight && t.Hold && t.unit != decoy:
+		ts.enterLocked(t, lingering, takeoverGrace)
+	case t.phase == inFlight:
+		ts.nextUnitLocked(t)
 	case t.Resync:
-		c.enter(t, holding, confirmPatience)
-		c.closeAfterLocked(0, func() {
-			defer c.recoverPanic()
-			c.abort(reason.TransportClose)
-		})
-	case t.onlyWaits() && !c.awaitsSiblings(t):
-		c.endTrial(t)
-	case c.websocket.Load() && !c.awaitsSiblings(t):
-		c.pauseTrial(t)
+		ts.enterLocked(t, lingering, settleTimeout)
+		ts.s.conn.sock.AfterFunc(0, func() { ts.end.abort(reason.TransportClose) })
+	case t.onlyWaits() && !ts.awaitsSiblingsLocked(t):
+		ts.endLocked(t)
+	case ts.s.conn.websocket.Load() && !ts.awaitsSiblingsLocked(t):
+		ts.pauseLocked(t)
 	case t.onlyWaits():
-		c.enter(t, upgrading, upgradeGrace/10)
+		ts.enterLocked(t, upgrading, upgradeGrace/10)
 	default:
-		c.enter(t, upgrading, upgradeGrace)
+		ts.enterLocked(t, upgrading, upgradeGrace)
 	}
 }
 
-// nextUnit goes on to the next unit, or ends the trial.
-func (c *client) nextUnit(t *trial) {
+// nextUnitLocked continues with the next unit, or ends the trial.
+func (ts *trials) nextUnitLocked(t *trial) {
 	if t.unit++; t.unit < len(t.Units) {
-		c.pauseTrial(t)
+		ts.pauseLocked(t)
 		return
 	}
 	t.cur.Decoded(t.Trial)
-	c.endTrial(t)
+	ts.endLocked(t)
 }
 
-// pauseTrial waits a little, if units are to be sent at random times.
-func (c *client) pauseTrial(t *trial) {
+// pauseLocked waits a little if units are sent at random times.
+func (ts *trials) pauseLocked(t *trial) {
 	if t.Vary {
-		c.enter(t, pausing, rand.N(maxVariation))
+		ts.enterLocked(t, pausing, rand.N(maxVariation))
 		return
 	}
-	t.phase = sending
+	ts.enterLocked(t, sending, 0)
 }
 
-// enter begins a phase that lasts for d at most.
-func (c *client) enter(t *trial, p trialPhase, d time.Duration) {
-	t.stop()
-	t.phase, t.since = p, time.Now()
-	t.timer = time.AfterFunc(d, func() { c.trialTimeout(t, p) }) // stopped by the next phase, or markClosed
-}
-
-func (t *trial) stop() {
-	if t.timer != nil {
-		t.timer.Stop()
+// enterLocked is the only place where a trial's phase changes. Unless d is 0, the phase ends after d.
+func (ts *trials) enterLocked(t *trial, p trialPhase, d time.Duration) {
+	t.stopTimer()
+	t.phase, t.since = p, instant.Now()
+	if d > 0 {
+		t.timer = ts.s.conn.sock.AfterFunc(d, func() { ts.onTimer(t, p) }) // stopped by the next phase, or sender.close
 	}
 }
 
-func (c *client) trialTimeout(t *trial, p trialPhase) {
-	defer c.recoverPanic()
-	if p == upgrading && c.awaitUpgrade(t, c.sock.Probing()) {
+// onTimer ends a phase whose time is up.
+func (ts *trials) onTimer(t *trial, p trialPhase) {
+	if p == upgrading && ts.awaitUpgrade(t, ts.s.conn.sock.Probing()) {
 		return
 	}
-	c.mu.Lock()
+	ts.timeout(t, p)
+	ts.s.conn.sock.Wake()
+}
+
+func (ts *trials) timeout(t *trial, p trialPhase) {
+	s := ts.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	switch {
-	case c.closed || t.phase != p:
+	case s.conn.state == clientClosed || t.phase != p:
 	case p == upgrading && t.onlyWaits():
-		c.endTrial(t)
-	case p == upgrading && (c.sender.head < len(c.sender.pending) || c.sender.confirmed < c.sender.count):
-		t.phase = settling // the replies to further CONNECTs are to arrive, too
-		c.trialSettled()
+		ts.endLocked(t)
+	case p == upgrading && (s.head < len(s.pending) || s.confirmed < s.count):
+		ts.enterLocked(t, settling, 0) // the replies to further CONNECTs must arrive too
+		ts.writtenLocked()
 	case p == upgrading:
-		if !c.websocket.Load() {
+		if !s.conn.websocket.Load() {
 			t.unit = decoy
 		}
-		c.pauseTrial(t)
+		ts.pauseLocked(t)
 	case p == pausing:
-		t.phase = sending
-	case p == holding && !t.Resync:
-		c.nextUnit(t)
+		ts.enterLocked(t, sending, 0)
+	case p == lingering && !t.Resync:
+		ts.nextUnitLocked(t)
 	default:
-		c.endTrial(t)
+		ts.endLocked(t)
 	}
-	c.mu.Unlock()
-	c.sock.Wake()
 }
 
-// awaitsSiblings reports whether the client has other sessions to resume; c.mu is held.
-func (c *client) awaitsSiblings(t *trial) bool {
-	return len(c.sessions.all()) < t.sessions && time.Since(t.started) < upgradePatience
+// awaitsSiblingsLocked reports whether the client has other sessions to resume.
+func (ts *trials) awaitsSiblingsLocked(t *trial) bool {
+	return len(ts.s.conn.sessions.all()) < t.sessions && instant.Since(t.started) < upgradeTimeout
 }
 
-// awaitUpgrade waits on for an upgrade that has begun, or for further CONNECTs, if that may take longer.
-func (c *client) awaitUpgrade(t *trial, probing bool) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// awaitUpgrade waits longer for an upgrade that has begun, or for further CONNECTs. It returns false
+// if the time for that is up.
+func (ts *trials) awaitUpgrade(t *trial, probing bool) bool {
+	ts.s.mu.Lock()
+	defer ts.s.mu.Unlock()
 	switch {
-	case c.closed || t.phase != upgrading || time.Since(t.since) > upgradePatience:
+	case ts.s.conn.state == clientClosed || t.phase != upgrading || instant.Since(t.since) > upgradeTimeout:
 		return false
-	case !c.awaitsSiblings(t) && (t.onlyWaits() || !probing || c.websocket.Load()):
+	case !ts.awaitsSiblingsLocked(t) && (t.onlyWaits() || !probing || ts.s.conn.websocket.Load()):
 		return false
 	}
 	t.timer.Reset(upgradeGrace / 10)
 	return true
 }
 
-// endTrial ends a trial, and lets all sessions go on if it was the last.
-func (c *client) endTrial(t *trial) {
-	t.stop()
-	t.phase = over
-	if c.sender.trial() == nil {
-		c.endTrials()
+// endLocked ends a trial. After the last, all sessions continue.
+func (ts *trials) endLocked(t *trial) {
+	ts.enterLocked(t, over, 0)
+	if ts.currentLocked() == nil {
+		ts.endAllLocked()
 		return
 	}
-	c.trialSettled()
+	ts.writtenLocked()
 }
 
-// endTrials ends all trials, and lets the sessions go on.
-func (c *client) endTrials() {
-	o := &c.sender
-	o.stopTrials()
-	held := o.held
-	o.trials, o.held = nil, nil
-	for _, it := range held {
-		o.push(it.cur, it.n)
+// endAllLocked ends all trials, and continues with the sessions.
+func (ts *trials) endAllLocked() {
+	ts.stopLocked()
+	ts.s.trials = nil
+	for _, it := range ts.held {
+		ts.s.pushLocked(it.cur, it.n)
 	}
 }
 
-// dropTrial forgets the trial of a session that the client leaves; c.mu is held.
-func (c *client) dropTrial(cur *session.Cursor) {
-	o := &c.sender
-	for i, t := range o.trials {
+// dropLocked ends the trial of a session that the client leaves.
+func (ts *trials) dropLocked(cur *session.Cursor) {
+	for i, t := range ts.list {
 		if t.cur == cur {
-			o.trials = slices.Delete(o.trials, i, i+1)
-			c.endTrial(t)
+			ts.list = slices.Delete(ts.list, i, i+1)
+			ts.endLocked(t)
 			return
 		}
 	}
 }
 
-func (o *sender) stopTrials() {
-	for _, t := range o.trials {
-		t.stop()
+func (ts *trials) stopLocked() {
+	for _, t := range ts.list {
+		t.stopTimer()
 	}
-}
-
-// judgeTrial tells the session on trial if it was a unit that ended the client's connection. The client is closed.
-func (c *client) judgeTrial(ending session.Ending) {
-	c.mu.Lock()
-	t := c.sender.trial()
-	c.mu.Unlock()
-	if t == nil {
-		return
-	}
-	switch proof := c.proof(t, ending); {
-	case proof > 0:
-		t.cur.Choked(t.current(), proof)
-	case ending != session.Lost:
-		t.cur.Unproven()
-	}
-}
-
-// proof is how well it is proven that the client ended its connection over a unit: 0 if it is not.
-//
-// Over WebSocket it answered the WebSocket ping in front of the last byte of a message, and not the one behind it. A browser
-// answers both before it hands the message to the page: there it answered all, and not Engine.IO's ping. Over polling it closed a round trip after the unit was sent, without another poll.
-// A client that leaves its connection open confirmed the unit, and came back over another.
-func (c *client) proof(t *trial, ending session.Ending) int {
-	took := time.Since(t.since)
-	switch {
-	case ending == session.Overtaken && t.phase == holding && !t.Resync:
-		return session.GoodProof
-	case ending != session.ClosedByClient, t.phase != flying, t.unit == decoy:
-		return 0
-	case c.websocket.Load():
-		c.mu.Lock()
-		last := c.sender.watch
-		c.mu.Unlock()
-		switch reached := c.sock.Reached(); {
-		case reached < t.watch:
-			return 0
-		case reached == last, (reached-t.watch)%2 == 0:
-			return session.GoodProof
-		}
-		return session.WeakProof // it may have closed for another reason, while the rest was on its way
-	case took < t.roundTrip/2-roundTripSlack: // before the unit can have arrived
-		return 0
-	case t.size > smallUnitBytes:
-		return session.WeakProof
-	case took > 2*t.roundTrip+reactionTime: // why should it have waited?
-		return 0
-	case took < t.roundTrip*9/10-roundTripSlack: // perhaps before
-		return session.FairProof
-	}
-	return session.GoodProof
 }

@@ -3,9 +3,12 @@ package proxy
 import (
 	"encoding/json"
 	"net/http/httptest"
+	"strconv"
 	"testing"
+	"unsafe"
 
 	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/session"
 )
 
@@ -30,12 +33,31 @@ func TestErrorsAreJSON(t *testing.T) {
 // A server's huge payload limit must not overflow holdfast's limits, not even on 32-bit machines.
 func TestLimitsOfLargePayloads(t *testing.T) {
 	for _, maxPayload := range []int64{1 << 27, 1 << 31, 1 << 40} { // the last is the largest value accepted in a handshake
-		if got := receiverLimits(maxPayload, 0).partialBytes; got < maxPayload {
+		if got := partialLimit(maxPayload); got < maxPayload {
 			t.Errorf("payloads of %d: partial packets may have %d bytes", maxPayload, got)
 		}
 	}
 	if n := (1 << 40 * config.Size(1)).Int(); n < 1<<30 {
 		t.Errorf("a size of 1 TiB became %d", n)
+	}
+}
+
+// What every client takes decides how many idle ones fit. The sizes are those of Go's allocator: one
+// byte more, and each takes the next one.
+func TestSizesOfWhatEveryClientNeeds(t *testing.T) {
+	if strconv.IntSize != 64 {
+		t.Skip("the sizes are those of 64-bit systems")
+	}
+	for what, size := range map[string][2]uintptr{
+		"client":          {unsafe.Sizeof(client{}), 576},
+		"link":            {unsafe.Sizeof(link{}), 208},
+		"engineio.Socket": {unsafe.Sizeof(engineio.Socket{}), 416},
+		"session.Session": {unsafe.Sizeof(session.Session{}), 384},
+		"session.Cursor":  {unsafe.Sizeof(session.Cursor{}), 48},
+	} {
+		if got, most := size[0], size[1]; got > most {
+			t.Errorf("a %s has %d bytes, want at most %d", what, got, most)
+		}
 	}
 }
 
@@ -45,12 +67,12 @@ func TestConfirmedEntriesAreForgotten(t *testing.T) {
 	r.client()
 	cl := r.byOrder(1)
 	cur := cl.attached("/")
-	cl.mu.Lock()
+	cl.sender.mu.Lock()
 	cl.sender.written = []written{{cur: cur, count: 1}, {cur: cur, count: 2}, {cur: cur, count: 1000}}
-	cl.mu.Unlock()
+	cl.sender.mu.Unlock()
 	cl.Confirm(2)
-	cl.mu.Lock()
-	defer cl.mu.Unlock()
+	cl.sender.mu.Lock()
+	defer cl.sender.mu.Unlock()
 	if n := len(cl.sender.written); n != 1 {
 		t.Fatalf("%d entries are left, want 1", n)
 	}

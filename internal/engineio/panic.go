@@ -6,8 +6,8 @@ import "time"
 // and all other connections continue. These entry points recover:
 //
 //   - stream callbacks: package netpoll recovers, closes the stream and calls Panicked
-//   - timers: Socket.afterFunc and Conn.afterFunc
-//   - goroutines: Conn.run
+//   - timers: Socket.afterFunc and Conn.afterFunc; AfterFunc for those of a handler
+//   - goroutines: Conn.run and Socket.Go
 //   - calls from the code of another connection that lead to a handler: Socket.Wake, Input, Close
 //     and Abort, and Conn.Start. The panic must not end the caller's connection.
 //
@@ -34,6 +34,20 @@ func (s *Socket) afterFunc(d time.Duration, fn func(*Socket)) *time.Timer {
 		defer s.unlock()
 		fn(s)
 	})
+}
+
+// AfterFunc calls fn after d in a goroutine of its own, without a lock. A panic in fn is one of the
+// Handler's.
+func (s *Socket) AfterFunc(d time.Duration, fn func()) *time.Timer {
+	return time.AfterFunc(d, func() { s.run(fn) })
+}
+
+// Go calls fn in a goroutine of its own. A panic in fn is one of the Handler's.
+func (s *Socket) Go(fn func()) { go s.run(fn) }
+
+func (s *Socket) run(fn func()) {
+	defer s.recoverPanic()
+	fn()
 }
 
 // recoverPanic must be deferred. It reports a panic to the handler.
@@ -67,6 +81,12 @@ func (c *Conn) afterFunc(d time.Duration, fn func(*Conn)) *time.Timer {
 		defer c.mu.Unlock()
 		fn(c)
 	})
+}
+
+// AfterFunc calls fn after d in a goroutine of its own, without a lock. A panic in fn is one of the
+// handler's.
+func (c *Conn) AfterFunc(d time.Duration, fn func()) *time.Timer {
+	return time.AfterFunc(d, func() { c.run(func(*Conn) { fn() }) })
 }
 
 // run is the entry point of the Conn's goroutines.

@@ -1,0 +1,116 @@
+package proxy
+
+import (
+	"slices"
+	"time"
+
+	"github.com/holdfast/holdfast/internal/instant"
+)
+
+const (
+	// leastInFlight is the lowest limit, for slow clients. It is small, because a ping must not
+	// wait long behind data.
+	leastInFlight = 32 << 10
+	// A ping is sent ahead of the interval once confirmBytes were written since the last one, and
+	// confirmSpacing has passed.
+	confirmBytes   = 16 << 10
+	confirmSpacing = 50 * time.Millisecond
+	// After maxUnconfirmedBytes it is sent however recent the last one was.
+	maxUnconfirmedBytes = 4 * confirmBytes
+	// The limit on bytes in flight is what arrives within confirmWithin, or within the ping timeout
+	// divided by confirmShare if that is less.
+	confirmWithin = 2 * time.Second
+	confirmShare  = 4
+)
+
+// newMark identifies everything sent so far. engineio.Handler describes it.
+func (s *sender) newMark() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.idleMark = s.mark == s.count && len(s.written) == 0
+	s.mark = s.count
+	s.markTime = instant.Now()
+	s.sinceMark = 0
+	s.confirmSoon = false
+	return s.mark
+}
+
+// wantsConfirmLocked reports whether to send a ping ahead of the interval.
+func (s *sender) wantsConfirmLocked() bool {
+	switch {
+	case s.confirmSoon:
+		return true
+	case s.sinceMark >= min(s.limit/2, maxUnconfirmedBytes):
+		return true
+	case s.sinceMark >= confirmBytes && instant.Since(s.markTime) >= confirmSpacing:
+		return true
+	case s.trials != nil && s.trials.awaitsLocked():
+		return true
+	}
+	return s.sinceMark > 0 && s.pausesLink()
+}
+
+// pausesLink reports whether a link is paused because of what this client has not confirmed.
+func (s *sender) pausesLink() bool {
+	for e := s.conn.sessions.first.Load(); e != nil; e = e.next {
+		if e.value.ReadPaused() {
+			return true
+		}
+	}
+	return false
+}
+
+// unconfirmed looks for events that ask for an acknowledgement. They have no offset, and only their
+// answer, or a ping, shows that they have arrived. engineio.Handler describes it.
+func (s *sender) unconfirmed() (pending, overdue bool) {
+	for e := s.conn.sessions.first.Load(); e != nil; e = e.next {
+		p, o := e.value.Unanswered()
+		pending, overdue = pending || p, overdue || o
+	}
+	return pending, overdue
+}
+
+// confirm handles that everything up to the mark has arrived.
+func (s *sender) confirm(mark uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, arrived := 0, 0
+	before := s.confirmed
+	for n < len(s.written) && s.written[n].count <= mark {
+		w := &s.written[n]
+		s.confirmLocked(w, w.count-min(before, w.count))
+		before = w.count
+		arrived += w.bytes
+		n++
+	}
+	s.upgraded = false
+	s.bytes -= arrived
+	s.written = slices.Delete(s.written, 0, n) // clears the tail, so that no cursor keeps a session alive
+	s.confirmed = max(s.confirmed, mark)
+	s.replies.confirmed(mark)
+	s.conn.disconnects.confirmed(s.confirmed, len(s.written) == 0)
+	if s.trials != nil {
+		s.trials.confirmedLocked()
+	}
+	if mark == s.mark && arrived > 0 {
+		took := instant.Since(s.markTime)
+		s.conn.srv.metrics.ConfirmDuration.Observe(took.Seconds())
+		s.adaptLocked(arrived, took)
+	}
+	if s.idleMark && len(s.written) == 0 && s.head == len(s.pending) {
+		s.written, s.pending, s.head = nil, nil, 0
+		for e := s.conn.sessions.first.Load(); e != nil; e = e.next {
+			e.value.Idle()
+		}
+	}
+}
+
+// adaptLocked sets the limit on bytes in flight according to how fast some arrived.
+func (s *sender) adaptLocked(arrived int, took time.Duration) {
+	telling := arrived >= s.limit/4 // with less in flight the client was partly idle
+	if !telling && took <= s.within {
+		return
+	}
+	fits := int(float64(arrived) / max(took.Seconds(), 1e-6) * s.within.Seconds())
+	s.limit = min(max(fits, leastInFlight), 2*s.limit, s.window)
+}

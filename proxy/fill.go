@@ -1,0 +1,155 @@
+package proxy
+
+import (
+	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/instant"
+	"github.com/holdfast/holdfast/internal/socketio"
+	"github.com/holdfast/holdfast/session"
+)
+
+// fill writes packets from the logs to the client. engineio.Handler describes it.
+func (s *sender) fill(e *engineio.Encoder, maxBytes int) engineio.FillResult {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.enc, s.maxBytes, s.replayed, s.asked = e, maxBytes, 0, false
+	before := e.Packets()
+	if s.watchNext {
+		s.watchNext = false
+		s.watch++
+		e.Watch(s.watch)
+	}
+	if s.trials != nil && !s.trials.fillLocked() {
+		s.enc = nil
+		return engineio.FillResult{Confirm: s.wantsConfirmLocked(), ByPong: true}
+	}
+	s.writeLocked()
+	s.enc = nil
+	if s.trials != nil {
+		s.trials.writtenLocked()
+	}
+	if s.rawBytes < s.window/2 {
+		s.readLinksLocked()
+	}
+	if n := e.Packets() - before; n > 0 {
+		s.conn.srv.metrics.Packets.Out.Add(float64(n))
+	}
+	if s.replayed > 0 {
+		s.conn.srv.metrics.ReplayedPackets.Add(float64(s.replayed))
+	}
+	return engineio.FillResult{More: s.waitsLocked(), Confirm: s.wantsConfirmLocked(), ConfirmLater: s.asked, ByPong: s.byPong}
+}
+
+// writeLocked writes what is queued, as far as the batch and the client take it.
+func (s *sender) writeLocked() {
+	for s.head < len(s.pending) && s.enc.Len() < s.maxBytes && !s.fullLocked() {
+		it := &s.pending[s.head]
+		if it.cur == nil {
+			s.writeMessageLocked(it)
+		} else if !s.writeSessionLocked(it) {
+			break
+		}
+		s.pending[s.head] = item{}
+		s.head++
+	}
+	if s.head == len(s.pending) {
+		s.pending, s.head = s.pending[:0], 0
+		if cap(s.pending) > 64 {
+			s.pending = nil
+		}
+	}
+}
+
+// wanted reports whether fill would add anything, or ask for a ping.
+func (s *sender) wanted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.waitsLocked() || (s.conn.parkOnDisconnect || s.byPong) && s.wantsConfirmLocked()
+}
+
+// waitsLocked reports whether something can be sent now.
+func (s *sender) waitsLocked() bool {
+	if s.trials != nil && !s.trials.settlingLocked() {
+		return s.trials.sendsLocked()
+	}
+	return s.head < len(s.pending) && !s.fullLocked()
+}
+
+// fullLocked reports whether no more may be in flight. While the transport closes there is no limit.
+func (s *sender) fullLocked() bool { return s.bytes >= s.limit && s.conn.state != clientDraining }
+
+// writeMessageLocked writes a message that belongs to no session.
+func (s *sender) writeMessageLocked(it *item) {
+	var watch uint64
+	if it.fresh && s.conn.websocket.Load() {
+		s.watch++
+		watch = s.watch
+		s.enc.Watch(watch)
+	}
+	if it.binary {
+		s.enc.Binary(it.data)
+	} else {
+		s.enc.Text(it.data, nil, nil)
+	}
+	s.rawBytes -= len(it.data)
+	s.count++ // so that a trial sees when it has arrived
+	if it.fresh {
+		s.count++ // so that a ping ahead of the reply does not confirm it
+		s.replies.written(s.count, watch)
+	}
+}
+
+// writeSessionLocked writes packets of a session. It returns false if some of the item's packets
+// remain.
+func (s *sender) writeSessionLocked(it *item) (whole bool) {
+	s.emitted = 0
+	passed, last, replayDone := it.cur.Read(it.n, s)
+	if passed == 0 {
+		return true // another client has the session now
+	}
+	it.n -= passed
+	s.count += uint64(passed)
+	s.bytes += s.emitted
+	s.sinceMark += s.emitted
+	if n := len(s.written) - 1; n >= 0 && s.written[n].cur == it.cur && s.written[n].count > s.mark {
+		w := &s.written[n]
+		w.last, w.count, w.bytes = last, s.count, w.bytes+s.emitted
+	} else {
+		s.written = append(s.written, written{it.cur, last, s.count, s.emitted})
+	}
+	if replayDone {
+		for _, r := range s.takeReplaysLocked(it.cur) {
+			s.conn.srv.metrics.RecoveryDuration.Observe(instant.Since(r.start).Seconds())
+		}
+	}
+	return it.n == 0
+}
+
+// Emit implements session.Emitter.
+func (s *sender) Emit(p *buffer.Entry, offset session.Offset, replayed bool) bool {
+	data := p.Data()
+	n := len(data)
+	if p.Kind() == buffer.WithOffset {
+		head, tail, _ := socketio.SplitArray(data) // kindOf chose WithOffset because this succeeds
+		var room [40]byte
+		argument := append(room[:0], `,"`...)
+		argument = offset.AppendTo(argument)
+		argument = append(argument, '"')
+		s.enc.Text(head, argument, tail)
+		n += len(argument)
+	} else {
+		s.enc.Text(data, nil, nil)
+	}
+	for _, a := range p.Attachments() {
+		s.enc.Binary(a)
+		n += len(a)
+	}
+	if p.Kind() == buffer.AckRequested {
+		s.asked = true
+	}
+	if replayed {
+		s.replayed++
+	}
+	s.emitted += n
+	return s.enc.Len() < s.maxBytes && (s.bytes+s.emitted < s.limit || s.conn.state == clientDraining)
+}

@@ -1,0 +1,191 @@
+package proxy
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/reason"
+	"github.com/holdfast/holdfast/metrics"
+)
+
+// maxWaiting bounds the messages that wait for a new primary link. Reading is paused meanwhile, but
+// some messages have already been read.
+const maxWaiting = 16384
+
+var errClientGone = errors.New("proxy: the client has gone")
+
+// redial is what waits while another primary link is dialled.
+type redial struct {
+	waiting []message
+	bytes   int
+}
+
+// message is one Engine.IO message from the client.
+type message struct {
+	data   []byte
+	binary bool
+}
+
+// waitingLimit returns how many bytes may wait for a new primary link. configured is
+// engineio.max_payload.
+func waitingLimit(maxPayload, configured int64) int64 {
+	return partialLimit(min(maxPayload, max(configured, int64(config.DefaultMaxPayload))))
+}
+
+// wait keeps a message until the primary link that is being dialled is there.
+func (r *receiver) wait(data []byte, binary bool) {
+	w := r.redial
+	w.waiting = append(w.waiting, message{slices.Clone(data), binary})
+	w.bytes += len(data)
+	if len(w.waiting) > maxWaiting || int64(w.bytes) > waitingLimit(r.maxPayload, int64(r.c.srv.settings().EngineIO.MaxPayload)) {
+		r.protocolError("too much data while connecting to the upstream")
+	}
+}
+
+// connectPrimary connects a fresh namespace on the client's primary link. It dials a new one if
+// there is none, or if the namespace cannot be connected there.
+func (r *receiver) connectPrimary(namespace string, data []byte) {
+	c := r.c
+	if l := c.primary.get(); l != nil && l.connect(c, namespace, data) {
+		r.markForFlush(l)
+		return
+	}
+	if !c.primary.is(primaryLazy) && !c.srv.settings().handshakeRate.Allow(c.address) { // a lazy one was counted
+		c.srv.refused(metrics.HandshakesPerAddress, c.address)
+		r.abortFor(reason.Limit, "too many handshakes")
+		return
+	}
+	data = slices.Clone(data)
+	r.redialPrimary(func(l *link) {
+		if !l.connect(c, namespace, data) {
+			r.abortFor(reason.TransportClose, "the new connection to the upstream ended")
+			return
+		}
+		r.markForFlush(l)
+	})
+}
+
+// detachUnused detaches the client from its primary link if nothing is on it, because the client
+// resumed instead.
+func (r *receiver) detachUnused() {
+	if l := r.c.primary.takeUnused(); l != nil {
+		l.detach(r.c)
+	}
+}
+
+// redialPrimary dials a new primary link and calls then with the Socket's input lock held.
+// Meanwhile it pauses reading, so that no later message overtakes the one that needs the link.
+func (r *receiver) redialPrimary(then func(l *link)) {
+	r.redial = new(redial)
+	r.c.pauses.add(r.c.sock, redialing)
+	r.c.sock.Go(func() { // ends within the handshake timeout, or soon after the client has gone
+		defer r.c.pauses.remove(r.c.sock, redialing)
+		r.runRedial(then)
+	})
+}
+
+// runRedial repeats the client's handshake to the upstream.
+func (r *receiver) runRedial(then func(l *link)) {
+	c := r.c
+	l, err := c.dialPrimary()
+	if errors.Is(err, errClientGone) {
+		return
+	}
+	c.sock.Input(func() {
+		waiting := r.redial.waiting
+		r.redial = nil
+		if err != nil {
+			c.srv.log.Warn("further upstream handshake failed", "client", c.seq, "error", err)
+			r.abortFor(reason.TransportClose, "no new connection to the upstream")
+			return
+		}
+		then(l)
+		for i, m := range waiting {
+			if r.redial != nil { // that message needed yet another link
+				r.redial.waiting = append(r.redial.waiting, waiting[i:]...)
+				return
+			}
+			r.message(m.data, m.binary)
+		}
+	})
+}
+
+// dialPrimary dials and starts another primary link.
+func (c *client) dialPrimary() (*link, error) {
+	req, err := c.request.restore(c.byWebSocket)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel, ok := c.primary.beginDial(c.srv.settings().Upstream.HandshakeTimeout)
+	if !ok {
+		return nil, errClientGone
+	}
+	defer cancel()
+	conn, err := c.srv.upstream.Dial(ctx, req)
+	old, ok := c.primary.endDial()
+	switch {
+	case !ok: // this also canceled the dial
+		if err == nil {
+			conn.Close()
+		}
+		return nil, errClientGone
+	case err != nil:
+		if old != nil {
+			old.detach(c)
+		}
+		return nil, err
+	case old != nil:
+		old.detach(c)
+	}
+	l, ok := c.newPrimary(conn)
+	if !ok {
+		l.closeUnstarted()
+		return nil, errClientGone
+	}
+	l.start()
+	return l, nil
+}
+
+// newPrimary returns a link that is the client's primary link. The caller must start it. ok is false
+// if the client is closed.
+func (c *client) newPrimary(conn *engineio.Conn) (l *link, ok bool) {
+	l = newLink(c.srv, conn, c)
+	return l, c.primary.set(l)
+}
+
+// sendPrimaryPacket sends a packet that belongs to no session to the client's primary link.
+func (r *receiver) sendPrimaryPacket(p *packet) {
+	r.sendPrimary(p.data, false)
+	for _, a := range p.attachments {
+		r.sendPrimary(a, true)
+	}
+}
+
+// sendPrimary relays a message to the client's primary link, and the upstream decides what to do
+// with it. Without a primary link, a lazy client gets one now, and later messages wait for it. For
+// others the message is a protocol error.
+func (r *receiver) sendPrimary(data []byte, binary bool) {
+	l := r.c.primary.get()
+	switch {
+	case l != nil && binary:
+		l.conn.SendBinary(data)
+		r.markForFlush(l)
+	case l != nil:
+		l.conn.Send(data, nil)
+		r.markForFlush(l)
+	case r.redial != nil:
+		r.wait(data, binary)
+	case r.c.primary.is(primaryLazy):
+		data = slices.Clone(data)
+		r.redialPrimary(func(l *link) {
+			if r.parser == parserRaw {
+				l.relayRaw()
+			}
+			r.sendPrimary(data, binary)
+		})
+	default:
+		r.protocolError("packet belongs to no session")
+	}
+}
