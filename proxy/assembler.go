@@ -66,8 +66,7 @@ func (a *assembler) add(data []byte) (whole *packet, ok bool) {
 	if !last && !a.reserve(len(data)+attachmentOverhead) {
 		return nil, false
 	}
-	p.attachments = append(p.attachments, slices.Clone(data))
-	p.bytes += len(data)
+	p.append(data)
 	if !last {
 		return nil, true
 	}
@@ -77,6 +76,22 @@ func (a *assembler) add(data []byte) (whole *packet, ok bool) {
 		return nil, true // it parsed before
 	}
 	return whole, true
+}
+
+// restore begins with a packet that another process has received in part. If memory is short, the
+// next attachment finds out.
+func (a *assembler) restore(data []byte, need int, attachments [][]byte) {
+	a.partial = &partial{data: slices.Clone(data), need: need}
+	for _, one := range attachments {
+		a.reserve(len(one) + attachmentOverhead)
+		a.partial.append(one)
+	}
+}
+
+// append adds a copy of an attachment.
+func (p *partial) append(data []byte) {
+	p.attachments = append(p.attachments, slices.Clone(data))
+	p.bytes += len(data)
 }
 
 // reserve counts n more bytes if the packet is large.

@@ -261,7 +261,7 @@ func (l *link) export(out *handover.Link) bool {
 	if !l.conn.Export(out) {
 		return false
 	}
-	if p := l.partial; p != nil { // the barrier has passed: the loop does not use it
+	if p := l.assembler.partial; p != nil { // the barrier has passed: the loop does not use it
 		out.Partial, out.PartialNeed, out.PartialAttachments = p.data, p.need, p.attachments
 	}
 	l.mu.Lock()

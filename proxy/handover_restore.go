@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"slices"
 	"time"
 
 	"github.com/holdfast/holdfast/internal/handover"
@@ -65,7 +64,8 @@ func (r *restorer) link(in *handover.Link) error {
 		r.srv.log.Warn("a link could not be taken over", "error", err)
 		return nil
 	}
-	l := &link{srv: r.srv, conn: c, used: in.Used}
+	l := newLink(r.srv, c, nil)
+	l.used = in.Used
 	for _, namespace := range in.Disconnected {
 		addTo(&l.disconnectedNS, namespace)
 	}
@@ -79,23 +79,11 @@ func (r *restorer) link(in *handover.Link) error {
 		l.pending[namespace] = connecting{} // its client is gone: the reply is answered with a DISCONNECT
 	}
 	if in.PartialNeed > 0 {
-		l.restorePartial(in)
+		l.assembler.restore(in.Partial, in.PartialNeed, in.PartialAttachments)
 	}
 	r.links = append(r.links, l)
 	r.current = l
 	return nil
-}
-
-// restorePartial restores a packet whose attachments have not all arrived.
-func (l *link) restorePartial(in *handover.Link) {
-	p := &partial{data: slices.Clone(in.Partial), need: in.PartialNeed}
-	n := 0
-	for _, a := range in.PartialAttachments {
-		p.add(a)
-		n += len(a) + attachmentOverhead
-	}
-	l.partial = p
-	l.countPartial(n) // if memory is short, the next attachment finds out
 }
 
 func (r *restorer) session(in *handover.Session) error {
@@ -129,7 +117,7 @@ func (r *restorer) finish() {
 	for _, l := range r.links {
 		r.srv.addLink(l)
 		if len(l.pending) > 0 {
-			time.AfterFunc(lateReply, l.giveUpReplies)
+			l.conn.AfterFunc(lateReply, l.stopWaiting)
 		}
 		l.conn.StartRestored(l)
 		l.closeIfUnused() // for example because its sessions could not be restored
