@@ -14,13 +14,20 @@ import (
 	"github.com/holdfast/holdfast/internal/buildinfo"
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/courier"
+	"github.com/holdfast/holdfast/internal/doctor"
 	"github.com/holdfast/holdfast/internal/logging"
 	"github.com/holdfast/holdfast/internal/probe"
 )
 
+// exitStatus is an error of a subcommand that has written a report.
+type exitStatus interface {
+	error
+	Status() int
+}
+
 // Main runs the command with the process's arguments, environment and standard streams, and returns
-// its exit status: 0 on success, 2 for a usage or configuration error, 1 for any other error. A
-// probe has exit statuses of its own. version is the version of the release, or "dev".
+// its exit status: 0 on success, 2 for a usage or configuration error, 1 for any other error.
+// Subcommands with a report have exit statuses of their own. version is the version of the release, or "dev".
 func Main(version string) int {
 	signal.Ignore(syscall.SIGPIPE) // a closed log pipe must not end the process
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -29,13 +36,13 @@ func Main(version string) int {
 	inherited, environ := courier.Inherit(os.Environ())
 	c := command{version: version, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, takeover: newTakeover(inherited, environ)}
 	err := c.takeover.back(c.run(ctx, os.Args[1:], environ))
-	var probed *probe.ExitError
+	var reported exitStatus
 	switch {
 	case err == nil:
 		return 0
-	case errors.As(err, &probed): // its report has said why
-		return probed.Code
-	case errors.Is(err, config.ErrInvalid), errors.Is(err, probe.ErrUsage):
+	case errors.As(err, &reported): // its report has said why
+		return reported.Status()
+	case errors.Is(err, config.ErrInvalid), errors.Is(err, probe.ErrUsage), errors.Is(err, doctor.ErrUsage):
 		fmt.Fprintln(os.Stderr, "holdfast:", err)
 		return 2
 	default:
@@ -53,7 +60,7 @@ type command struct {
 }
 
 // run does what the arguments ask for. A proxy runs until ctx is done, then drains, and run returns
-// nil. Errors that wrap config.ErrInvalid or probe.ErrUsage are the user's to fix.
+// nil. Errors that wrap config.ErrInvalid, probe.ErrUsage or doctor.ErrUsage are the user's to fix.
 func (c command) run(ctx context.Context, args, environ []string) error {
 	if len(args) > 0 {
 		if subcommand := subcommands[args[0]]; subcommand != nil {

@@ -3,10 +3,13 @@ package app
 import (
 	"context"
 	"io"
+	"slices"
 	"strings"
 
+	"github.com/holdfast/holdfast/internal/buildinfo"
 	"github.com/holdfast/holdfast/internal/completion"
 	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/doctor"
 	"github.com/holdfast/holdfast/internal/health"
 	"github.com/holdfast/holdfast/internal/probe"
 )
@@ -16,6 +19,12 @@ var subcommands = map[string]func(ctx context.Context, args, environ []string, s
 	"probe": func(ctx context.Context, args, _ []string, stdout io.Writer) error {
 		return probe.Command(ctx, args, stdout)
 	},
+	"doctor": func(ctx context.Context, args, environ []string, stdout io.Writer) error {
+		return asDoctor(environ).Doctor(ctx, args, stdout)
+	},
+	"init": func(ctx context.Context, args, environ []string, stdout io.Writer) error {
+		return asDoctor(environ).Init(ctx, args, stdout)
+	},
 	"health":   health.Command,
 	"handover": handoverCommand,
 	"completion": func(_ context.Context, args, _ []string, stdout io.Writer) error {
@@ -23,15 +32,28 @@ var subcommands = map[string]func(ctx context.Context, args, environ []string, s
 	},
 }
 
+// asDoctor says how the user calls holdfast. npx does not put it into the PATH of the shell.
+func asDoctor(environ []string) doctor.Command {
+	c := doctor.Command{Name: "holdfast", Version: buildinfo.Read().Version}
+	if slices.Contains(environ, "npm_command=exec") {
+		c.Name = "npx holdfast"
+	}
+	return c
+}
+
 // helps are the help texts that completions are generated from.
 func helps() []completion.Help {
-	var own, probing, asking, handing strings.Builder
+	var own, probing, looking, writing, asking, handing strings.Builder
 	config.Usage(&own)
 	_ = probe.Usage(&probing) // a Builder takes everything
+	_ = doctor.DoctorUsage(&looking)
+	_ = doctor.InitUsage(&writing)
 	_ = health.Usage(&asking)
 	_ = handoverUsage(&handing)
 	return []completion.Help{
 		{Text: own.String()},
+		{Name: "doctor", Summary: "look at a Socket.IO server, and say what recovery will do", Text: looking.String()},
+		{Name: "init", Summary: "the same, and write a configuration file for it", Text: writing.String()},
 		{Name: "probe", Summary: "check as a client whether recovery works", Text: probing.String()},
 		{Name: "health", Summary: "ask a running holdfast whether it is ready", Text: asking.String()},
 		{Name: "handover", Summary: "restart a running holdfast without losing sessions", Text: handing.String()},

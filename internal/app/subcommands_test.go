@@ -47,7 +47,7 @@ func TestBashCompletes(t *testing.T) {
 		want  string
 	}{
 		{"holdfast pro", "probe"},
-		{"holdfast ", "probe health handover completion"},
+		{"holdfast ", "doctor init probe health handover completion"},
 		{"holdfast -up", "-upstream"},
 		{"holdfast --log-", "--log-level --log-format"},
 		{"holdfast -listen : -log-level ", "debug info warn error"},
@@ -57,6 +57,8 @@ func TestBashCompletes(t *testing.T) {
 		{"holdfast -listen ", ""},
 		{"holdfast probe -in", "-insecure"},
 		{"holdfast probe -up", ""},
+		{"holdfast doctor -js", "-json"},
+		{"holdfast init -fo", "-force"},
 		{"holdfast health --t", "--timeout"},
 		{"holdfast completion z", "zsh"},
 		{"holdfast -demo pro", ""},

@@ -90,6 +90,8 @@ Usage:
   holdfast -upstream http://127.0.0.1:3000 -listen :8080
   holdfast -config holdfast.yaml
   holdfast -demo
+  holdfast doctor URL    look at a Socket.IO server, and say what recovery will do
+  holdfast init URL      the same, and write a configuration file for it
   holdfast probe URL     check as a client whether recovery works, and if not, why
   holdfast health        ask a running holdfast whether it is ready
   holdfast handover      restart a running holdfast without losing sessions

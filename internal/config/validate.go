@@ -159,7 +159,7 @@ func (v *validator) upstream(u *Upstream) {
 func (v *validator) engineIO(e *EngineIO) {
 	v.need(len(e.Paths) > 0, &e.Paths, "at least one path, such as /socket.io/")
 	for i, p := range e.Paths {
-		v.needItem(validPath(p), &e.Paths, p, "a path such as /socket.io/, with a leading slash and without . or .. segments, escapes or spaces")
+		v.needItem(ValidPath(p), &e.Paths, p, "a path such as /socket.io/, with a leading slash and without . or .. segments, escapes or spaces")
 		for _, other := range e.Paths[:i] {
 			a, b := strings.TrimSuffix(p, "/")+"/", strings.TrimSuffix(other, "/")+"/"
 			v.needItem(!strings.HasPrefix(a, b) && !strings.HasPrefix(b, a), &e.Paths, p,
@@ -325,8 +325,8 @@ func validHost(host string) bool {
 	return hostName.MatchString(host) && strings.Trim(host, "0123456789.") != ""
 }
 
-// validPath reports whether p can appear in a request without escaping.
-func validPath(p string) bool {
+// ValidPath reports whether p can appear in a request without escaping.
+func ValidPath(p string) bool {
 	return strings.HasPrefix(p, "/") && (p == "/" || path.Clean(p) == strings.TrimSuffix(p, "/")) &&
 		(&url.URL{Path: p}).EscapedPath() == p
 }

@@ -43,7 +43,7 @@ func ParseArgs(args []string) (Options, error) {
 	flags.StringVar(&o.Path, "path", "/socket.io/", "")
 	flags.StringVar(&namespace, "namespace", "", "")
 	flags.StringVar(&auth, "auth", "", "")
-	flags.Func("header", "", func(v string) error { return addHeader(o.Header, v) })
+	flags.Func("header", "", func(v string) error { return AddHeader(o.Header, v) })
 	flags.Func("query", "", func(v string) error { query = append(query, v); return nil })
 	flags.StringVar(&o.Origin, "origin", "", "")
 	flags.StringVar(&o.Transport, "transport", "", "")
@@ -114,7 +114,7 @@ func (o *Options) resolve(target, namespace, auth string, query []string) error 
 		query = append([]string{u.RawQuery}, query...)
 	}
 	o.Query = strings.Join(query, "&")
-	if o.Auth, err = readAuth(auth); err != nil {
+	if o.Auth, err = ReadAuth(auth); err != nil {
 		return err
 	}
 	switch o.Transport {
@@ -129,9 +129,9 @@ func (o *Options) resolve(target, namespace, auth string, query []string) error 
 	return nil
 }
 
-// readAuth returns a JSON object: s itself or, for @FILE, the file's content. A file keeps secrets
+// ReadAuth returns a JSON object: s itself or, for @FILE, the file's content. A file keeps secrets
 // out of the process list.
-func readAuth(s string) (json.RawMessage, error) {
+func ReadAuth(s string) (json.RawMessage, error) {
 	if s == "" {
 		return nil, nil
 	}
@@ -149,7 +149,8 @@ func readAuth(s string) (json.RawMessage, error) {
 	return json.RawMessage(s), nil
 }
 
-func addHeader(h http.Header, line string) error {
+// AddHeader adds a header that is written as "Name: value".
+func AddHeader(h http.Header, line string) error {
 	name, value, ok := strings.Cut(line, ":")
 	if name = strings.TrimSpace(name); !ok || name == "" {
 		return fmt.Errorf("want 'Name: value'")

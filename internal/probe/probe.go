@@ -33,6 +33,9 @@ type ExitError struct{ Code int }
 
 func (e *ExitError) Error() string { return fmt.Sprintf("probe: exit status %d", e.Code) }
 
+// Status returns the exit status.
+func (e *ExitError) Status() int { return e.Code }
+
 // Command runs `holdfast probe` with its arguments, and writes the report to stdout. Errors are an
 // *ExitError, or wrap ErrUsage.
 func Command(ctx context.Context, args []string, stdout io.Writer) error {

@@ -150,9 +150,9 @@ func (r *Report) WriteText(w io.Writer) error {
 			failed++
 			word = "FAIL"
 		}
-		paragraph(&b, fmt.Sprintf("%-5s %-10s ", word, c.Name), c.Detail)
+		Paragraph(&b, fmt.Sprintf("%-5s %-10s ", word, c.Name), indent, c.Detail)
 		if c.Remedy != "" && !printed[c.Remedy] {
-			paragraph(&b, strings.Repeat(" ", indent)+"What to do: ", c.Remedy)
+			Paragraph(&b, strings.Repeat(" ", indent)+"What to do: ", indent, c.Remedy)
 			printed[c.Remedy] = true
 		}
 	}
@@ -169,14 +169,14 @@ func (r *Report) WriteText(w io.Writer) error {
 	return err
 }
 
-// Lines break at width. Lines after the first begin at indent.
+// Lines break at width. Lines after the first of a check begin at indent.
 const (
 	width  = 100
 	indent = 17
 )
 
-// paragraph writes head and text, and indents every line after the first.
-func paragraph(b *strings.Builder, head, text string) {
+// Paragraph writes head and text. It breaks lines, and indents those after the first.
+func Paragraph(b *strings.Builder, head string, indent int, text string) {
 	b.WriteString(head)
 	column := len(head)
 	for i, word := range strings.Fields(text) {

@@ -1,0 +1,113 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// ended is a context that is done.
+func ended() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
+func TestParseArgs(t *testing.T) {
+	const u = "http://h:1"
+	for _, tt := range []struct {
+		name string
+		args []string
+		err  string // part of the error, or "" for none
+	}{
+		{"an address", []string{u}, ""},
+		{"none", nil, "found 0 addresses"},
+		{"two", []string{u, u}, "found 2 addresses"},
+		{"no scheme", []string{"localhost:3000"}, "did you mean http://localhost:3000?"},
+		{"another scheme", []string{"ftp://h"}, "must begin with http://"},
+		{"no host", []string{"http:///socket.io/"}, "has no host"},
+		{"a Unix socket with a host", []string{"unix://run/s"}, "unix:///path.sock"},
+		{"a user", []string{"http://u:p@h"}, "-header"},
+		{"a query", []string{"http://h?a=b"}, "-query"},
+		{"a path", []string{"http://h/chat"}, "contains the path /chat"},
+		{"a path without a slash", []string{u, "-path", "b"}, "does not begin with a slash"},
+		{"a path with a blank", []string{u, "-path", "/a b"}, "escapes or spaces"},
+		{"a namespace without a slash", []string{u, "-namespace", "b"}, "does not begin with a slash"},
+		{"auth that is no object", []string{u, "-auth", "[1]"}, "not a JSON object"},
+		{"a header without a value", []string{u, "-header", "x"}, "Name: value"},
+		{"no time", []string{u, "-timeout", "0s"}, "above 0"},
+		{"no file with authorities", []string{u, "-ca", "/nowhere"}, "no such file"},
+		{"authorities without a certificate", []string{u, "-ca", "doc.go"}, "no certificate in doc.go"},
+		{"a flag of init", []string{u, "-force"}, "not defined: -force"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := ParseArgs("doctor", tt.args)
+			if tt.err == "" && err != nil || tt.err != "" && (!errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), tt.err)) {
+				t.Errorf("ParseArgs(%q) = %v, want %q", tt.args, err, tt.err)
+			}
+		})
+	}
+	if _, err := ParseArgs("doctor", []string{"-h"}); !errors.Is(err, flag.ErrHelp) {
+		t.Errorf("-h: %v", err)
+	}
+	o, err := ParseArgs("init", []string{"-path", "/a"})
+	if err != nil || o.URL.String() != DefaultURL || o.Path != "/a/" || o.Out != "holdfast.yaml" {
+		t.Errorf("got %+v, %v", o, err)
+	}
+}
+
+func page(t *testing.T) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("..", "..", "docs", "doctor.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// docs/doctor.md has one row for every code, and Codes every constant.
+func TestCodesOnPage(t *testing.T) {
+	_, section, _ := strings.Cut(page(t), "\n## Codes\n")
+	var documented, constants []Code
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z0-9_]+)` \\|").FindAllStringSubmatch(section, -1) {
+		documented = append(documented, Code(m[1]))
+	}
+	source, err := os.ReadFile("report.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`(?m)^\tCode\w+\s+Code = "(\w+)"`).FindAllStringSubmatch(string(source), -1) {
+		constants = append(constants, Code(m[1]))
+	}
+	want := slices.Sorted(slices.Values(Codes()))
+	for name, got := range map[string][]Code{"documented": documented, "constants": constants} {
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s %v\nwant %v", name, got, want)
+		}
+	}
+}
+
+// Every flag is on the page and in the help.
+func TestFlagsOnPage(t *testing.T) {
+	var help strings.Builder
+	if err := errors.Join(DoctorUsage(&help), InitUsage(&help)); err != nil {
+		t.Fatal(err)
+	}
+	text := page(t)
+	source, err := os.ReadFile("options.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`flags\.\w+(?:Var)?\((?:&[\w.]+, )?"(\w+)"`).FindAllStringSubmatch(string(source), -1) {
+		if !strings.Contains(text, "`-"+m[1]) || !strings.Contains(help.String(), "  -"+m[1]) {
+			t.Errorf("-%s is not on the page, or not in the help", m[1])
+		}
+	}
+}
