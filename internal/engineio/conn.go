@@ -13,8 +13,9 @@ import (
 var (
 	// ErrClosed means that this side closed the connection.
 	ErrClosed = errors.New("engineio: connection closed by this side")
-	// ErrSilent means that the server sent no ping for pingInterval + pingTimeout.
-	ErrSilent = errors.New("engineio: no ping from the server")
+	// ErrSilent means that the server sent no ping for pingInterval + pingTimeout, or in version 3
+	// no pong.
+	ErrSilent = errors.New("engineio: no heartbeat from the server")
 	// ErrServerClosed means that the server closed the connection as the reference server does:
 	// with a Close frame without a code, or a CLOSE packet.
 	ErrServerClosed = errors.New("engineio: connection closed by the server")
@@ -42,9 +43,9 @@ type ConnHandler interface {
 	Panicked(v any)
 }
 
-// Conn is the client side of an Engine.IO connection. It implements Engine.IO protocol v4: it
-// answers pings, and a polling connection upgrades itself to WebSocket if the server offers that.
-// It is safe for concurrent use.
+// Conn is the client side of an Engine.IO connection. It implements Engine.IO protocol v4, in which
+// it answers pings, and v3, in which it sends them. A polling connection upgrades itself to
+// WebSocket if the server offers that. It is safe for concurrent use.
 //
 // Field order matters, as in Socket: what each message needs comes first.
 type Conn struct {
@@ -72,6 +73,7 @@ type Conn struct {
 	pongs ponger
 
 	// Immutable after Dial.
+	protocol  Protocol
 	dialer    *Dialer
 	handshake Handshake
 
@@ -93,6 +95,9 @@ func (c *Conn) Handshake() Handshake { return c.handshake }
 
 // Dialer returns the Dialer that made the Conn.
 func (c *Conn) Dialer() *Dialer { return c.dialer }
+
+// Protocol returns the version that the server speaks.
+func (c *Conn) Protocol() Protocol { return c.protocol }
 
 // ResponseHeader returns the header of the server's answer to the handshake, or nil after Start.
 // The caller must not change it.
@@ -163,7 +168,7 @@ func (c *Conn) Send(text []byte, attachments [][]byte) {
 		return
 	}
 	if c.ws == nil {
-		c.poll.queueText(text, c.maxPost())
+		c.poll.queue(Message, text, c.maxPost())
 		for _, a := range attachments {
 			c.poll.queueBinary(a, c.maxPost())
 		}
@@ -191,7 +196,7 @@ func (c *Conn) SendBinary(data []byte) {
 
 func (c *Conn) encoderLocked() *Encoder {
 	if c.out == nil {
-		c.out = newEncoder(clientFrames)
+		c.out = newEncoderFor(clientFrames, c.protocol)
 	}
 	return c.out
 }
@@ -222,7 +227,8 @@ func (c *Conn) flushLocked() (queued int) {
 }
 
 // Pause stops reading until Resume. Data already read is still delivered. The Conn sends pongs when
-// the server's pings must be due, so that the server does not time out.
+// the server's pings must be due, so that the server does not time out. In version 3 it goes on
+// sending pings.
 func (c *Conn) Pause() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -233,8 +239,10 @@ func (c *Conn) Pause() {
 	if c.ws != nil {
 		c.ws.stream.Pause()
 	}
-	c.pongs.mayBeUnread = true
-	c.armEarlyPongLocked()
+	if c.protocol == V4 {
+		c.pongs.mayBeUnread = true
+		c.armEarlyPongLocked()
+	}
 }
 
 // Resume undoes Pause.
@@ -327,17 +335,19 @@ func (c *Conn) packet(p Packet) bool {
 		c.h.Message(p.Data, p.Binary)
 	case Ping:
 		c.onPing()
+	case Pong:
+		c.onPong()
 	case Close:
 		c.end(ErrServerClosed)
 		return false
-	case Open, Pong, Upgrade, Noop:
+	case Open, Upgrade, Noop:
 	}
 	return true
 }
 
 // deliverText handles one text frame or packet from the server; input is held.
 func (c *Conn) deliverText(payload []byte) error {
-	p, err := decodeText(payload) // may be base64: a server that saw "b64" in the query sends binary like that
+	p, err := c.protocol.decodeText(payload) // may be base64: a server that saw "b64" in the query sends binary like that
 	if err != nil {
 		return err
 	}

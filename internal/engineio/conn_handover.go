@@ -59,7 +59,7 @@ func (c *Conn) Export(l *handover.Link) bool {
 	l.Frames = handover.Frames{
 		Partial: c.frames.partial, Message: c.frames.message, Op: uint8(c.frames.messageOp), Fragments: c.frames.fragments,
 	}
-	l.SincePing, l.SincePong = now.Sub(p.lastPing), now.Sub(p.lastPong)
+	l.SincePing, l.SincePong = now.Sub(p.lastSign), now.Sub(p.lastPong)
 	l.PongsSentEarly, l.PingMayBeUnread = p.sentEarly, p.mayBeUnread
 	return true
 }
@@ -103,7 +103,7 @@ func (d *Dialer) Restore(l *handover.Link, elapsed time.Duration) (*Conn, error)
 		messageOp: ws.OpCode(l.Frames.Op), fragments: l.Frames.Fragments,
 	}
 	now := time.Now()
-	c.pongs.lastPing, c.pongs.lastPong = now.Add(-l.SincePing-elapsed), now.Add(-l.SincePong-elapsed)
+	c.pongs.lastSign, c.pongs.lastPong = now.Add(-l.SincePing-elapsed), now.Add(-l.SincePong-elapsed)
 	c.pongs.sentEarly, c.pongs.mayBeUnread = l.PongsSentEarly, l.PingMayBeUnread
 	w := (*wsLink)(c)
 	s, err := netpoll.Adopt(netpoll.Exported{FD: l.FD, Queue: bytes.Clone(l.Queue)}, w)
@@ -122,10 +122,10 @@ func (c *Conn) StartRestored(h ConnHandler) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.h = h
-	lastPing, p := c.pongs.lastPing, &c.pongs
+	lastSign, p := c.pongs.lastSign, &c.pongs
 	c.startHeartbeatLocked()
-	p.lastPing = lastPing
-	p.timer.Reset(max(frozenRetry, c.silence()-time.Since(lastPing)))
+	p.lastSign = lastSign
+	p.timer.Reset(max(frozenRetry, c.silence()-time.Since(lastSign)))
 	if p.mayBeUnread {
 		c.armEarlyPongLocked()
 	}

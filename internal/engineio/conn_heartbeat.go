@@ -5,8 +5,10 @@ import "time"
 // ponger is the state of a Conn's heartbeat. It is guarded by the Conn's mu.
 type ponger struct {
 	timer    *time.Timer // fires when the server has been silent for too long; nil before Start
-	lastPing time.Time   // or when reading was resumed
-	lastPong time.Time   // the server's next ping is due an interval later
+	lastSign time.Time   // when the last ping came, or in version 3 the last pong, or when reading was resumed
+	lastPong time.Time   // the server's next ping is due an interval later; in version 3 the next of ours
+
+	clock *time.Timer // sends a ping in each interval, in version 3; nil in version 4
 
 	// While reading is paused, a ping may wait behind unread data. Its pong is sent early, when the
 	// ping must be due. When the ping is read, it gets no second one.
@@ -27,15 +29,35 @@ func (c *Conn) silence() time.Duration {
 }
 
 func (c *Conn) startHeartbeatLocked() {
-	c.pongs.lastPing = time.Now()
+	c.pongs.lastSign = time.Now()
 	c.pongs.takenAtCheck = unknown
 	c.pongs.timer = c.afterFunc(c.silence(), (*Conn).onSilenceLocked)
+	if c.protocol == V3 {
+		first := c.pongs.lastPong.Add(c.handshake.interval()) // lastPong is when OPEN came
+		c.pongs.clock = c.afterFunc(max(0, time.Until(first)), (*Conn).onClockLocked)
+	}
+}
+
+// onClockLocked sends a ping, in version 3. It does not wait for the pong of the previous one, which
+// may be unread: python-engineio ends a connection whose ping is 5 seconds late.
+func (c *Conn) onClockLocked() {
+	if c.state.ended() {
+		return
+	}
+	c.pongs.clock.Reset(c.handshake.interval())
+	if !c.pongs.frozen {
+		c.pongs.lastPong = time.Now()
+		c.sendPacketLocked(Ping)
+	}
 }
 
 // stopHeartbeatLocked reports whether the heartbeat was started.
 func (c *Conn) stopHeartbeatLocked() (started bool) {
 	if c.pongs.earlyTimer != nil {
 		c.pongs.earlyTimer.Stop()
+	}
+	if c.pongs.clock != nil {
+		c.pongs.clock.Stop()
 	}
 	if c.pongs.timer == nil {
 		return false
@@ -44,7 +66,7 @@ func (c *Conn) stopHeartbeatLocked() (started bool) {
 	return true
 }
 
-func (c *Conn) resumeHeartbeatLocked() { c.pongs.lastPing = time.Now() }
+func (c *Conn) resumeHeartbeatLocked() { c.pongs.lastSign = time.Now() }
 
 // armEarlyPongLocked schedules a pong for the ping that must be unread by then.
 func (c *Conn) armEarlyPongLocked() {
@@ -75,12 +97,25 @@ func (c *Conn) onEarlyPongLocked() {
 	}
 }
 
-// onPing answers a ping, unless its pong was sent early.
+// onPong handles a pong. Version 4 has none.
+func (c *Conn) onPong() {
+	if c.protocol == V3 {
+		c.mu.Lock()
+		c.pongs.lastSign = time.Now()
+		c.mu.Unlock()
+	}
+}
+
+// onPing answers a ping, unless its pong was sent early. In version 3 servers do not ping, but
+// netty-socketio does; a pong would mean nothing to it.
 func (c *Conn) onPing() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := &c.pongs
-	p.lastPing = time.Now()
+	p.lastSign = time.Now()
+	if c.protocol == V3 {
+		return
+	}
 	if p.sentEarly > 0 {
 		p.sentEarly--
 		return
@@ -94,12 +129,17 @@ func (c *Conn) sendPongLocked() {
 		return
 	}
 	c.pongs.lastPong = time.Now()
+	c.sendPacketLocked(Pong)
+}
+
+// sendPacketLocked sends a packet without data.
+func (c *Conn) sendPacketLocked(t PacketType) {
 	if c.ws == nil {
-		c.poll.queue(appendPacket(nil, Pong, nil), c.maxPost())
+		c.poll.queue(t, nil, c.maxPost())
 		c.startPostLocked()
 		return
 	}
-	c.encoderLocked().packet(Pong, nil, nil, nil)
+	c.encoderLocked().packet(t, nil, nil, nil)
 	c.flushLocked()
 }
 
@@ -108,7 +148,7 @@ func (c *Conn) onSilenceLocked() {
 	if c.state.ended() || c.pongs.frozen {
 		return
 	}
-	left := c.silence() - time.Since(c.pongs.lastPing)
+	left := c.silence() - time.Since(c.pongs.lastSign)
 	stuck := c.outputStuckLocked()
 	if c.readPaused { // pings may be there, unread
 		left = c.silence()

@@ -25,6 +25,8 @@ type pollingLink struct {
 	cancelPost context.CancelFunc
 
 	handshakeAt time.Time // when the handshake was answered
+	v3          bool      // bodies have the binary form of version 3
+	decoder     decoder3  // of answers, in version 3; owned by Dial, then by the poll goroutine
 
 	polls, posts keepAlive // connections of this Conn only, from the handshake on
 
@@ -65,12 +67,33 @@ func (p *pollingLink) changedLocked() {
 	}
 }
 
-// queue adds an encoded packet to the last waiting body, or begins a new one.
-func (p *pollingLink) queue(packet []byte, maxBytes int) {
+// queue adds a packet to the last waiting body, or begins a new one.
+func (p *pollingLink) queue(t PacketType, data []byte, maxBytes int) {
+	if p.v3 {
+		p.add(appendBinaryForm3(nil, textForm3, []byte{byte(t)}, data), maxBytes)
+		return
+	}
+	p.add(appendPacket(nil, t, data), maxBytes)
+}
+
+// queueBinary is queue for a binary message.
+func (p *pollingLink) queueBinary(data []byte, maxBytes int) {
+	if p.v3 {
+		p.add(appendBinaryForm3(nil, binaryForm3, []byte{binaryMessage3}, data), maxBytes)
+		return
+	}
+	p.add(base64.StdEncoding.AppendEncode([]byte{'b'}, data), maxBytes)
+}
+
+// add adds an encoded packet.
+func (p *pollingLink) add(packet []byte, maxBytes int) {
 	p.bytes += len(packet)
 	if last := len(p.bodies) - 1; last >= 0 && p.last < maxPostPackets && len(p.bodies[last])+1+len(packet) <= maxBytes {
-		p.bytes++
-		p.bodies[last] = append(append(p.bodies[last], separator), packet...)
+		if !p.v3 {
+			p.bytes++
+			p.bodies[last] = append(p.bodies[last], separator)
+		}
+		p.bodies[last] = append(p.bodies[last], packet...)
 		p.last++
 		return
 	}
@@ -78,16 +101,31 @@ func (p *pollingLink) queue(packet []byte, maxBytes int) {
 	p.last = 1
 }
 
-func (p *pollingLink) queueText(text []byte, maxBytes int) {
-	p.queue(appendPacket(nil, Message, text), maxBytes)
+// contentType returns the content type of a POST.
+func (p *pollingLink) contentType() string {
+	if p.v3 {
+		return binaryType3
+	}
+	return "text/plain;charset=UTF-8"
 }
 
-func (p *pollingLink) queueBinary(data []byte, maxBytes int) {
-	p.queue(base64.StdEncoding.AppendEncode([]byte{'b'}, data), maxBytes)
+// decodePayload calls fn for each packet of a polling answer, or of a body to post.
+func (c *Conn) decodePayload(payload []byte, fn func(Packet) bool) error {
+	if c.protocol == V3 {
+		return c.poll.decoder.decode(payload, fn)
+	}
+	return DecodePayload(payload, fn)
 }
+
+// maxPost3 is the largest POST in version 3, whose servers announce no limit. netty-socketio takes
+// 64 KiB by default.
+const maxPost3 = 60 << 10
 
 // maxPost returns how many bytes a POST may have.
 func (c *Conn) maxPost() int {
+	if c.protocol == V3 {
+		return maxPost3
+	}
 	if c.handshake.MaxPayload > 0 {
 		return int(min(c.handshake.MaxPayload, math.MaxInt))
 	}
@@ -153,7 +191,7 @@ func (c *Conn) pollOnce(query string) error {
 	if c.state.ended() {
 		return nil
 	}
-	err = DecodePayload(body, c.packet)
+	err = c.decodePayload(body, c.packet)
 	c.h.Flush()
 	return err
 }
@@ -229,7 +267,7 @@ func (c *Conn) postClose() {
 	for c.poll.posting {
 		c.poll.changed.Wait()
 	}
-	c.poll.queue([]byte{byte(Close)}, c.maxPost())
+	c.poll.queue(Close, nil, c.maxPost())
 	for _, body := range c.poll.bodies {
 		query := c.nextQueryLocked()
 		var err error

@@ -49,7 +49,7 @@ func (c *Conn) roundTrip(ctx context.Context, k *keepAlive, method, query string
 	b.WriteString(" HTTP/1.1\r\nHost: " + r.Host + "\r\n")
 	_ = r.Header.Write(b) // writing to a Buffer does not fail
 	if method == http.MethodPost {
-		b.WriteString("Content-Type: text/plain;charset=UTF-8\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n")
+		b.WriteString("Content-Type: " + c.poll.contentType() + "\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n")
 	}
 	b.WriteString("\r\n")
 	b.Write(body)

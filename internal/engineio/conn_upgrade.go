@@ -152,10 +152,10 @@ func (c *Conn) resumePollingLocked() {
 
 // flushBodiesLocked sends the bodies that waited for a POST over the WebSocket.
 func (c *Conn) flushBodiesLocked() {
-	e := newEncoder(clientFrames)
+	e := newEncoderFor(clientFrames, c.protocol)
 	for _, body := range c.poll.bodies {
 		// This package encoded the bodies, so they decode.
-		_ = DecodePayload(body, func(p Packet) bool {
+		_ = c.decodePayload(body, func(p Packet) bool {
 			if p.Binary {
 				e.Binary(p.Data)
 			} else {

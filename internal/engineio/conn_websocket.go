@@ -53,7 +53,11 @@ func (l *wsLink) frame(op ws.OpCode, payload []byte) error {
 	case ws.OpText:
 		return c.deliverText(payload)
 	case ws.OpBinary:
-		if !c.packet(Packet{Type: Message, Binary: true, Data: payload}) {
+		p, err := c.protocol.decodeBinary(payload)
+		if err != nil {
+			return err
+		}
+		if !c.packet(p) {
 			return errStop
 		}
 	case ws.OpPing:

@@ -24,10 +24,14 @@ import (
 
 // Request describes a handshake with an upstream server.
 type Request struct {
+	Protocol  Protocol
 	WebSocket bool
-	Path      string // escaped, as on the wire
-	RawQuery  string
-	Host      string
+	// PollIfRefused makes Dial try polling if the server refuses a WebSocket as such.
+	PollIfRefused bool
+	detect        bool   // accept an answer of any version
+	Path          string // escaped, as on the wire
+	RawQuery      string
+	Host          string
 	// Header holds the client's headers that the server should see. Hop-by-hop headers and those of
 	// the WebSocket handshake, except for Sec-WebSocket-Protocol, are not part of it.
 	Header http.Header
@@ -108,13 +112,18 @@ func (d *Dialer) Dial(ctx context.Context, r Request) (*Conn, error) {
 		ctx, cancel = context.WithTimeout(ctx, d.Timeout)
 		defer cancel()
 	}
-	c := &Conn{dialer: d, dialed: &dialResult{request: r}}
 	if r.WebSocket {
-		if err := c.dialWebSocket(ctx); err != nil {
+		c := newConn(d, r)
+		err := c.dialWebSocket(ctx)
+		if err == nil {
+			return c, nil
+		}
+		if !r.PollIfRefused || !refusesWebSockets(err) {
 			return nil, err
 		}
-		return c, nil
+		r = r.forPolling()
 	}
+	c := newConn(d, r)
 	c.poll = newPollingLink(c)
 	if err := c.dialPolling(ctx); err != nil {
 		c.poll.cancel()
@@ -125,6 +134,59 @@ func (d *Dialer) Dial(ctx context.Context, r Request) (*Conn, error) {
 	// With its cookies, later requests reach the same server behind a balancer.
 	c.dialed.request.Header, c.dialed.request.head = withCookies(r.Header, c.dialed.response), ""
 	return c, nil
+}
+
+func newConn(d *Dialer, r Request) *Conn {
+	return &Conn{protocol: r.Protocol, dialer: d, dialed: &dialResult{request: r}}
+}
+
+// refusesWebSockets reports whether err may mean that the server takes no WebSockets. Servers of
+// version 3 answer 400 then, but also if the application refuses the client. Only over polling do
+// they say which.
+func refusesWebSockets(err error) bool {
+	var rejected *RejectedError
+	if !errors.As(err, &rejected) {
+		return false
+	}
+	switch rejected.Status {
+	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusUpgradeRequired, http.StatusNotImplemented:
+		return true
+	}
+	return false
+}
+
+// forPolling returns the request for the same handshake over polling.
+func (r Request) forPolling() Request {
+	var pairs []string
+	for pair := range strings.SplitSeq(r.RawQuery, "&") {
+		if key, _, _ := strings.Cut(pair, "="); key != "" && key != "transport" {
+			pairs = append(pairs, pair)
+		}
+	}
+	r.WebSocket, r.head = false, ""
+	r.RawQuery = strings.Join(append(pairs, "transport=polling"), "&")
+	return r
+}
+
+// ErrOtherVersion is wrapped if a server speaks another version of Engine.IO than expected. It wraps
+// ErrMalformed.
+var ErrOtherVersion = fmt.Errorf("%w: the server speaks Engine.IO version 3, as socket.io 2.x does (upstream.protocol)", ErrMalformed)
+
+// Detect finds out which version a server speaks, by a handshake of version 4 over polling. The
+// session that this opens is closed again.
+func (d *Dialer) Detect(ctx context.Context, r Request) (Protocol, error) {
+	r = r.forPolling()
+	r.Protocol, r.detect = V4, true
+	c, err := d.Dial(ctx, r)
+	var rejected *RejectedError
+	switch {
+	case err == nil:
+		c.Close()
+		return c.protocol, nil
+	case errors.As(err, &rejected) && rejected.Status == http.StatusBadRequest && bytes.Contains(rejected.Body, []byte("version")):
+		return V3, nil // python-engineio 3
+	}
+	return V4, err
 }
 
 func (c *Conn) dialPolling(ctx context.Context) error {
@@ -139,12 +201,22 @@ func (c *Conn) dialPolling(ctx context.Context) error {
 	}
 	c.dialed.response = resp.header
 	c.poll.handshakeAt = time.Now()
+	if c.protocol == V4 && isPayload3(body) {
+		if !c.dialed.request.detect {
+			return ErrOtherVersion
+		}
+		c.protocol = V3
+	}
 	var packets []Packet
-	if err := DecodePayload(body, func(p Packet) bool {
+	c.poll.v3 = c.protocol == V3
+	if err := c.decodePayload(body, func(p Packet) bool {
 		packets = append(packets, p)
 		return true
 	}); err != nil {
 		return err
+	}
+	if len(packets) == 0 {
+		return fmt.Errorf("%w: no OPEN packet", ErrMalformed)
 	}
 	c.dialed.handshakePackets = packets[1:]
 	return c.setHandshake(packets[0])
@@ -167,7 +239,7 @@ func (c *Conn) setHandshake(p Packet) error {
 	h, err := ParseHandshake(p.Data)
 	c.handshake = h
 	c.pongs.lastPong = time.Now()
-	c.pongs.lastPing = c.pongs.lastPong
+	c.pongs.lastSign = c.pongs.lastPong
 	return err
 }
 

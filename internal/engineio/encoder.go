@@ -15,17 +15,25 @@ import (
 type format uint8
 
 const (
-	payloadFormat format = iota // a polling body
-	serverFrames                // WebSocket frames, not masked
-	clientFrames                // WebSocket frames, masked
+	payloadFormat  format = iota // a polling body
+	textPayload3                 // a polling body of version 3, in the text form
+	binaryPayload3               // the same, in the binary form
+	serverFrames                 // WebSocket frames, not masked
+	clientFrames                 // WebSocket frames, masked
 )
+
+// isPayload reports whether the format is that of a polling body.
+func (f format) isPayload() bool { return f < serverFrames }
 
 // Encoder collects packets for one write, as WebSocket frames or as a polling payload. Its methods
 // copy their arguments.
 type Encoder struct {
-	buf     []byte
-	format  format
-	packets int
+	buf    []byte
+	format format
+	// binaryType is the first byte of a binary frame: the packet's type in version 3, and 0 for
+	// none in version 4.
+	binaryType byte
+	packets    int
 }
 
 // maxPooledBytes keeps huge buffers out of the pool.
@@ -35,7 +43,16 @@ var encoders = sync.Pool{New: func() any { return new(Encoder) }}
 
 func newEncoder(f format) *Encoder {
 	e := encoders.Get().(*Encoder)
-	e.buf, e.format, e.packets = e.buf[:0], f, 0
+	e.buf, e.format, e.binaryType, e.packets = e.buf[:0], f, 0, 0
+	return e
+}
+
+// newEncoderFor returns an Encoder for frames of either version.
+func newEncoderFor(f format, p Protocol) *Encoder {
+	e := newEncoder(f)
+	if p == V3 {
+		e.binaryType = binaryMessage3
+	}
 	return e
 }
 
@@ -59,13 +76,18 @@ func (e *Encoder) Text(a, b, c []byte) {
 // Binary adds a binary message.
 func (e *Encoder) Binary(data []byte) {
 	e.packets++
-	if e.format == payloadFormat {
+	switch {
+	case !e.format.isPayload():
+		e.frame(ws.OpBinary, e.binaryType, data, nil, nil)
+	case e.format == payloadFormat:
 		e.separate()
 		e.buf = append(e.buf, 'b')
 		e.buf = base64.StdEncoding.AppendEncode(e.buf, data)
-		return
+	case e.format == textPayload3:
+		e.buf = appendTextForm3(e.buf, base64.StdEncoding.AppendEncode([]byte{'b', byte(Message)}, data))
+	default:
+		e.buf = appendBinaryForm3(e.buf, binaryForm3, []byte{binaryMessage3}, data)
 	}
-	e.frame(ws.OpBinary, 0, data, nil, nil)
 }
 
 // Watched adds a message like Text or Binary. Over WebSocket, its last byte is a fragment of its
@@ -73,7 +95,7 @@ func (e *Encoder) Binary(data []byte) {
 // has not closed the connection; see Socket.Reached.
 func (e *Encoder) Watched(data []byte, isBinary bool, number uint64) {
 	n := len(data) - 1
-	if e.format == payloadFormat || n < 0 {
+	if e.format.isPayload() || n < 0 {
 		if isBinary {
 			e.Binary(data)
 		} else {
@@ -83,7 +105,7 @@ func (e *Encoder) Watched(data []byte, isBinary bool, number uint64) {
 	}
 	start := len(e.buf)
 	if isBinary {
-		e.frame(ws.OpBinary, 0, data[:n], nil, nil)
+		e.frame(ws.OpBinary, e.binaryType, data[:n], nil, nil)
 	} else {
 		e.frame(ws.OpText, byte(Message), data[:n], nil, nil)
 	}
@@ -95,7 +117,7 @@ func (e *Encoder) Watched(data []byte, isBinary bool, number uint64) {
 
 // Watch adds a WebSocket ping with the given number. It adds nothing to a polling payload.
 func (e *Encoder) Watch(number uint64) {
-	if e.format != payloadFormat {
+	if !e.format.isPayload() {
 		e.frame(ws.OpPing, 0, strconv.AppendUint(nil, number, 10), nil, nil)
 	}
 }
@@ -103,15 +125,28 @@ func (e *Encoder) Watch(number uint64) {
 // packet adds any Engine.IO packet except a binary message.
 func (e *Encoder) packet(t PacketType, a, b, c []byte) {
 	e.packets++
-	if e.format == payloadFormat {
-		e.separate()
-		e.buf = append(e.buf, byte(t))
-		e.buf = append(e.buf, a...)
-		e.buf = append(e.buf, b...)
-		e.buf = append(e.buf, c...)
+	if e.format.isPayload() {
+		e.payloadPacket(t, a, b, c)
 		return
 	}
 	e.frame(ws.OpText, byte(t), a, b, c)
+}
+
+// payloadPacket adds a packet to a polling body.
+func (e *Encoder) payloadPacket(t PacketType, a, b, c []byte) {
+	switch e.format {
+	case textPayload3:
+		e.buf = appendTextForm3(e.buf, []byte{byte(t)}, a, b, c)
+		return
+	case binaryPayload3:
+		e.buf = appendBinaryForm3(e.buf, textForm3, []byte{byte(t)}, a, b, c)
+		return
+	}
+	e.separate()
+	e.buf = append(e.buf, byte(t))
+	e.buf = append(e.buf, a...)
+	e.buf = append(e.buf, b...)
+	e.buf = append(e.buf, c...)
 }
 
 func (e *Encoder) separate() {

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/gobwas/ws"
 )
 
 // A POST delivers the messages that a naive parser finds, up to the first packet that ends the
@@ -104,42 +106,62 @@ func FuzzDial(f *testing.F) {
 		f.Add(ws, false, []byte("\x16\x03\x01\x00"))
 	}
 	f.Fuzz(func(t *testing.T, webSocket, valid bool, answer []byte) {
-		synctest.Test(t, func(t *testing.T) {
-			answering := func(conn net.Conn) {
-				defer conn.Close()
-				for { // one answer per request: polling repeats
-					r, err := readRequest(conn)
-					if err != nil {
-						return
-					}
-					go io.Copy(io.Discard, conn) //nolint:errcheck // ends with the connection
-					if _, err := conn.Write(respond(r, valid, answer)); err != nil || webSocket || r.URL.Query().Get("sid") != "" {
-						time.Sleep(30 * time.Second)
-						return
-					}
+		checkDial(t, Request{WebSocket: webSocket}, valid, answer)
+	})
+}
+
+// FuzzDial3 is FuzzDial for version 3.
+func FuzzDial3(f *testing.F) {
+	for _, websocket := range []bool{true, false} {
+		f.Add(websocket, true, []byte("68:"+open3+"2:40"))
+		f.Add(websocket, true, []byte(binary3(open3, "40", "2")+"\x01\x03\xff\x04\x01\x02"))
+		f.Add(websocket, true, wire(fromServer(ws.OpText, open3), fromServer(ws.OpText, "40"), fromServer(ws.OpBinary, "\x04x")))
+		f.Add(websocket, false, []byte("HTTP/1.1 400 Bad Request\r\nContent-Length: 3\r\n\r\nno!"))
+	}
+	f.Fuzz(func(t *testing.T, webSocket, valid bool, answer []byte) {
+		checkDial(t, Request{Protocol: V3, WebSocket: webSocket, PollIfRefused: true}, valid, answer)
+	})
+}
+
+// checkDial dials a server that gives one answer to each request.
+func checkDial(t *testing.T, r Request, valid bool, answer []byte) {
+	webSocket := r.WebSocket
+	r.Path, r.RawQuery, r.Host, r.Header = "/socket.io/", "EIO=4&transport=x", "server", http.Header{}
+	synctest.Test(t, func(t *testing.T) {
+		answering := func(conn net.Conn) {
+			defer conn.Close()
+			for { // one answer per request: polling repeats
+				r, err := readRequest(conn)
+				if err != nil {
+					return
+				}
+				go io.Copy(io.Discard, conn) //nolint:errcheck // ends with the connection
+				if _, err := conn.Write(respond(r, valid, answer)); err != nil || webSocket || r.URL.Query().Get("sid") != "" {
+					time.Sleep(30 * time.Second)
+					return
 				}
 			}
-			dial := func(context.Context) (net.Conn, error) {
-				ours, theirs := net.Pipe()
-				go answering(theirs) // ends within a minute
-				return ours, nil
+		}
+		dial := func(context.Context) (net.Conn, error) {
+			ours, theirs := net.Pipe()
+			go answering(theirs) // ends within a minute
+			return ours, nil
+		}
+		d := &Dialer{DialContext: dial, Timeout: 10 * time.Second, MaxPayload: 1000}
+		start := time.Now()
+		conn, err := d.Dial(t.Context(), r)
+		if took := time.Since(start); took > d.Timeout {
+			t.Errorf("Dial took %v", took)
+		}
+		if err == nil {
+			if h := conn.Handshake(); h.SID == "" || h.PingInterval <= 0 || h.PingTimeout <= 0 || h.MaxPayload < 0 {
+				t.Errorf("handshake %+v", h)
 			}
-			d := &Dialer{DialContext: dial, Timeout: 10 * time.Second, MaxPayload: 1000}
-			start := time.Now()
-			conn, err := d.Dial(t.Context(), Request{WebSocket: webSocket, Path: "/socket.io/", RawQuery: "EIO=4&transport=x", Host: "server", Header: http.Header{}})
-			if took := time.Since(start); took > d.Timeout {
-				t.Errorf("Dial took %v", took)
-			}
-			if err == nil {
-				if h := conn.Handshake(); h.SID == "" || h.PingInterval <= 0 || h.PingTimeout <= 0 || h.MaxPayload < 0 {
-					t.Errorf("handshake %+v", h)
-				}
-				conn.Start(newConnLog())
-				time.Sleep(time.Second)
-				conn.Close()
-			}
-			time.Sleep(time.Minute)
-		})
+			conn.Start(newConnLog())
+			time.Sleep(time.Second)
+			conn.Close()
+		}
+		time.Sleep(time.Minute)
 	})
 }
 
