@@ -31,6 +31,16 @@ const (
 	DNSDiscovery Discovery = "dns"  // one for each address of its host name
 )
 
+// Protocol says which version of Engine.IO the upstream speaks.
+type Protocol string
+
+// The choices for Protocol.
+const (
+	ProtocolV4   Protocol = "4"    // socket.io 3 and 4
+	ProtocolV3   Protocol = "3"    // socket.io 1 and 2: holdfast translates
+	ProtocolAuto Protocol = "auto" // asked when the first client comes
+)
+
 // AckEvents says what happens to an event that asks for an ack if the
 // connection ended after it was written and before the client answered.
 type AckEvents string
@@ -115,9 +125,22 @@ type Upstream struct {
 	// others wait. Default 256.
 	MaxConcurrentDials int `yaml:"max_concurrent_dials"`
 	// Handshake says when a client's handshake is repeated upstream. Default Eager.
-	Handshake Handshake      `yaml:"handshake"`
+	Handshake Handshake `yaml:"handshake"`
+	// Protocol is the version of Engine.IO that the servers speak. Clients of
+	// version 4 need a translation in front of one of version 3. Default
+	// ProtocolV4.
+	Protocol  Protocol       `yaml:"protocol"`
+	Translate Translate      `yaml:"translate"`
 	Health    UpstreamHealth `yaml:"health"`
 	TLS       UpstreamTLS    `yaml:"tls"`
+}
+
+// Translate applies if the servers speak version 3.
+type Translate struct {
+	// AuthToQuery are keys of the auth object in the Socket.IO CONNECT packet,
+	// which servers of version 3 cannot read. Their values become parameters of
+	// the query. Default none.
+	AuthToQuery []string `yaml:"auth_to_query"`
 }
 
 // UpstreamHealth asks each server at intervals whether it takes new connections.
@@ -365,6 +388,8 @@ func Default() Config {
 			HandshakeTimeout:   10 * time.Second,
 			MaxConcurrentDials: 256,
 			Handshake:          Eager,
+			Protocol:           ProtocolV4,
+			Translate:          Translate{AuthToQuery: []string{}},
 			Health:             UpstreamHealth{Interval: 5 * time.Second, Timeout: 2 * time.Second},
 		},
 		EngineIO: EngineIO{

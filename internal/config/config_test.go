@@ -15,6 +15,7 @@ var allKeys = strings.Fields(`
 	listen
 	upstream.url upstream.discover upstream.dns_server
 	upstream.dial_timeout upstream.handshake_timeout upstream.max_concurrent_dials upstream.handshake
+	upstream.protocol upstream.translate.auth_to_query
 	upstream.health.path upstream.health.interval upstream.health.timeout
 	upstream.tls.ca_file upstream.tls.server_name upstream.tls.insecure_skip_verify
 	tls.cert_file tls.key_file

@@ -139,6 +139,8 @@ func TestEverySettingEverywhere(t *testing.T) {
 		"upstream.health.path":                         "/healthz?deep=1",
 		"upstream.health.interval":                     "3s",
 		"upstream.health.timeout":                      "4s",
+		"upstream.protocol":                            "3",
+		"upstream.translate.auth_to_query":             "token,user",
 		"upstream.tls.ca_file":                         "",
 		"upstream.tls.server_name":                     "app.example",
 		"upstream.tls.insecure_skip_verify":            "true",

@@ -145,6 +145,11 @@ func exampleOf(section *yaml.Node, name string) (comment string, value *yaml.Nod
 
 func schemaOfSetting(b *bounds, s setting) *schemaNode {
 	node := &schemaNode{Type: "string", Pattern: textPatterns[s.key], Enum: slices.Clone(b.choices[s.key]), Default: s.format()}
+	if s.key == "upstream.protocol" { // in YAML a number needs no quotes
+		least, most := int64(3), int64(4)
+		node.Type, node.Minimum, node.Maximum = []string{"integer", "string"}, &least, &most
+		node.Pattern, node.Enum = "^("+strings.Join(node.Enum, "|")+")$", nil
+	}
 	switch v := s.value.Interface().(type) {
 	case Size:
 		node.Type, node.Pattern, node.Minimum = []string{"integer", "string"}, sizePattern, new(int64)

@@ -82,6 +82,7 @@ func TestSchemaAccepts(t *testing.T) {
 		"upstream: {url: ['http://a:1', 'unix:///run/app.sock'], health: {path: /healthz}}\n",
 		"upstream: {url: ['http://a'], discover: dns, dns_server: '[::1]:53'}\n",
 		"recovery: {max_disconnection_duration: 0, buffer: {window: 65536, max_bytes: 16 mib}}\n",
+		"upstream: {protocol: 3}\n", "upstream: {protocol: '3', translate: {auth_to_query: [token]}}\n", "upstream: {protocol: auto}\n",
 		"engineio: {paths: [/], max_payload: 1000000, ping_interval: 1.5s}\n",
 	}
 	page := read(t, "..", "..", "docs", "configuration.md")
@@ -123,6 +124,8 @@ func TestSchemaRefuses(t *testing.T) {
 		"upstream: {dial_timeout: 5 seconds}",
 		"upstream: {max_concurrent_dials: 0}",
 		"upstream: {handshake: sometimes}",
+		"upstream: {protocol: 2}",
+		"upstream: {protocol: v4}",
 		"engineio: {paths: []}",
 		"engineio: {paths: [socket.io]}",
 		"engineio: {max_payload: 1.5MB}",

@@ -150,10 +150,29 @@ func (v *validator) listeners(c *Config) {
 func (v *validator) upstream(u *Upstream) {
 	v.oneOf(&u.Handshake, string(u.Handshake), string(Eager), string(Lazy))
 	v.urls(u)
+	v.protocol(u)
 	v.positive(&u.DialTimeout)
 	v.positive(&u.HandshakeTimeout)
 	v.atLeastOne(&u.MaxConcurrentDials)
 	v.need(u.TLS.ServerName == "" || validHost(u.TLS.ServerName), &u.TLS.ServerName, "a host name")
+}
+
+// protocolQuery are the parameters that Engine.IO has in the query.
+var protocolQuery = []string{"EIO", "transport", "sid", "t", "b64", "j"}
+
+func (v *validator) protocol(u *Upstream) {
+	v.oneOf(&u.Protocol, string(u.Protocol), string(ProtocolV4), string(ProtocolV3), string(ProtocolAuto))
+	for _, key := range u.Translate.AuthToQuery {
+		v.needItem(key != "" && !slices.Contains(protocolQuery, key), &u.Translate.AuthToQuery, key,
+			"keys of the client's auth option, such as token, except for Engine.IO's own parameters "+strings.Join(protocolQuery, ", "))
+	}
+	if field, ok := v.blame(&u.Protocol, &u.Translate.AuthToQuery); ok && u.Protocol == ProtocolV4 && len(u.Translate.AuthToQuery) > 0 {
+		allowed := fmt.Sprintf("%s or %s because of %s", ProtocolV3, ProtocolAuto, v.key(&u.Translate.AuthToQuery))
+		if field == any(&u.Translate.AuthToQuery) {
+			allowed = "[] because of " + v.is(&u.Protocol)
+		}
+		v.need(false, field, allowed)
+	}
 }
 
 func (v *validator) engineIO(e *EngineIO) {

@@ -81,6 +81,11 @@ func TestValidate(t *testing.T) {
 		{"unix upstream with host", func(c *Config) { c.Upstream.URL = URLs{"unix://run/app.sock"} }, []string{"allowed: unix:// and an absolute path"}},
 		{"bad server name", func(c *Config) { c.Upstream.TLS.ServerName = "https://a" }, []string{`upstream.tls.server_name: found "https://a"`}},
 		{"no dial timeout", func(c *Config) { c.Upstream.DialTimeout = 0 }, []string{`upstream.dial_timeout: found "0" (the default); allowed: a duration above 0`}},
+		{"a protocol that is neither", func(c *Config) { c.Upstream.Protocol = "5" }, []string{"upstream.protocol: "}},
+		{"a translation without version 3", func(c *Config) { c.Upstream.Translate.AuthToQuery = []string{"token"} }, []string{"upstream.protocol: "}},
+		{"a parameter of Engine.IO", func(c *Config) {
+			c.Upstream.Protocol, c.Upstream.Translate.AuthToQuery = ProtocolV3, []string{"token", "sid", ""}
+		}, []string{"upstream.translate.auth_to_query: ", "upstream.translate.auth_to_query: "}},
 		{"no handshake timeout", func(c *Config) { c.Upstream.HandshakeTimeout = 0 }, []string{"upstream.handshake_timeout: "}},
 		{"no dials", func(c *Config) { c.Upstream.MaxConcurrentDials = 0 }, []string{`upstream.max_concurrent_dials: found "0" (the default); allowed: 1 or more`}},
 

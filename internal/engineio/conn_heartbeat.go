@@ -44,11 +44,13 @@ func (c *Conn) onClockLocked() {
 	if c.state.ended() {
 		return
 	}
-	c.pongs.clock.Reset(c.handshake.interval())
-	if !c.pongs.frozen {
-		c.pongs.lastPong = time.Now()
-		c.sendPacketLocked(Ping)
+	if c.pongs.frozen {
+		c.pongs.clock.Reset(frozenRetry)
+		return
 	}
+	c.pongs.lastPong = time.Now()
+	c.pongs.clock.Reset(c.handshake.interval())
+	c.sendPacketLocked(Ping)
 }
 
 // stopHeartbeatLocked reports whether the heartbeat was started.
