@@ -64,6 +64,15 @@ func (s *Server) handshake(w http.ResponseWriter, r *http.Request, q url.Values,
 		ctx, cancel = context.WithTimeout(ctx, s.settings().Upstream.HandshakeTimeout)
 		defer cancel()
 	}
+	version, err := s.askProtocol(ctx, req)
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	if version == engineio.V3 {
+		s.answerForUpstream(w, r, q, req, order)
+		return
+	}
 	conn, err := s.upstream.Dial(ctx, req)
 	if err != nil {
 		s.refuse(w, r, err)
@@ -79,7 +88,7 @@ func (s *Server) handshake(w http.ResponseWriter, r *http.Request, q url.Values,
 	s.cache.put(req, a)
 	c := s.answeredClient(r, q, req, order, &a)
 	defer c.recoverRequest()
-	primary, _ := c.newPrimary(conn) // a new client is not closed
+	primary, _ := c.newPrimary(conn, "") // a new client is not closed
 	opened = s.open(w, r, c, a, primary)
 }
 

@@ -24,8 +24,9 @@ const congestedBytes = 256 << 10
 // session.Upstream.
 type link struct {
 	// Immutable.
-	srv  *Server
-	conn *engineio.Conn
+	srv        *Server
+	conn       *engineio.Conn
+	translator *translator // nil unless the server speaks Engine.IO 3
 
 	done event // fires when the link has ended
 
@@ -73,9 +74,14 @@ var connectSeed = maphash.MakeSeed()
 // another link for new ones.
 const maxEndedNamespaces = 1000
 
-func newLink(s *Server, conn *engineio.Conn, c *client) *link {
+// newLink returns a link. query is what the handshake said about the client's auth, to a server that
+// speaks Engine.IO 3.
+func newLink(s *Server, conn *engineio.Conn, c *client, query string) *link {
 	l := &link{
 		srv: s, conn: conn, client: c,
+	}
+	if conn.Protocol() == engineio.V3 {
+		l.translator = newTranslator(l, query)
 	}
 	l.assembler.total = &s.incomplete
 	return l
@@ -84,7 +90,15 @@ func newLink(s *Server, conn *engineio.Conn, c *client) *link {
 // start registers the link and begins to read.
 func (l *link) start() {
 	l.srv.addLink(l)
-	l.conn.Start(l)
+	l.conn.Start(l.handler())
+}
+
+// handler returns what handles the server's packets.
+func (l *link) handler() engineio.ConnHandler {
+	if l.translator != nil {
+		return l.translator
+	}
+	return l
 }
 
 // closeUnstarted closes a link that was not started.
@@ -102,7 +116,8 @@ func (l *link) connect(c *client, namespace string, data []byte) bool {
 	_, waits := l.pending[namespace]
 	open := l.sessions.get(namespace) != nil
 	worn := max(len(l.disconnectedNS), len(l.endedNS)) >= maxEndedNamespaces
-	if l.ended || disconnectedNS || waits || open || worn {
+	accepted := l.translator == nil || l.translator.acceptsLocked(namespace, data)
+	if l.ended || disconnectedNS || waits || open || worn || !accepted {
 		l.mu.Unlock()
 		return false
 	}
@@ -112,7 +127,11 @@ func (l *link) connect(c *client, namespace string, data []byte) bool {
 	l.pending[namespace] = connecting{client: c, binding: binding, sum: maphash.Bytes(connectSeed, data)}
 	l.used = true
 	l.mu.Unlock()
-	l.conn.Send(data, nil)
+	if l.translator != nil {
+		l.translator.request(namespace, data)
+	} else {
+		l.conn.Send(data, nil)
+	}
 	return true
 }
 

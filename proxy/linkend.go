@@ -79,6 +79,7 @@ func (l *link) Closed(err error) {
 
 	if !errors.Is(err, engineio.ErrClosed) {
 		l.srv.cache.forget(upstream.ServerOf(l.conn)) // another server may be behind the address now
+		l.srv.protocol.forget()
 	}
 	level := slog.LevelDebug
 	if errors.Is(err, engineio.ErrSilent) {

@@ -19,11 +19,13 @@ import (
 // client had sent them. A nil notifier sends nothing.
 type notifier struct {
 	parked, resumed []byte   // event names as JSON; nil disables the event
-	reserved        []string // the same names as text; clients must not use them
+	reserved        []string // the same names as text, and others that clients must not use
 }
 
-func newNotifier(n config.Notify) *notifier {
-	if n.Parked == "" && n.Resumed == "" {
+// newNotifier returns a notifier. forV3 says that the upstream may run Socket.IO 2, to which some names mean
+// events of its own. Clients for JavaScript refuse to send those.
+func newNotifier(n config.Notify, forV3 bool) *notifier {
+	if n.Parked == "" && n.Resumed == "" && !forV3 {
 		return nil
 	}
 	quoted := func(name string) []byte {
@@ -33,6 +35,9 @@ func newNotifier(n config.Notify) *notifier {
 		return jsonString(name)
 	}
 	reserved := slices.DeleteFunc([]string{n.Parked, n.Resumed}, func(name string) bool { return name == "" })
+	if forV3 {
+		reserved = append(reserved, socketio.ReservedEvents()...)
+	}
 	return &notifier{quoted(n.Parked), quoted(n.Resumed), reserved}
 }
 
@@ -102,7 +107,7 @@ func (n *notifier) forged(args []byte) bool {
 // with another name. Servers parse leniently: socket.io accepts white space as digits, and Python accepts
 // the digits of any script as a packet type.
 func (n *notifier) suspect(data []byte) bool {
-	if n == nil {
+	if n == nil || n.parked == nil && n.resumed == nil {
 		return false
 	}
 	first, _ := utf8.DecodeRune(data)

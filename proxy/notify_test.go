@@ -7,7 +7,7 @@ import (
 )
 
 func TestSuspect(t *testing.T) {
-	n := newNotifier(config.Notify{Parked: "client_parked", Resumed: "zurück"})
+	n := newNotifier(config.Notify{Parked: "client_parked", Resumed: "zurück"}, false)
 	for data, want := range map[string]bool{
 		// Events with other names, and messages that are not events.
 		`2["news"]`:                 false,
@@ -53,7 +53,7 @@ func TestSuspect(t *testing.T) {
 			t.Errorf("suspect(%s) = %v, want %v", data, got, want)
 		}
 	}
-	if (*notifier)(nil).suspect([]byte(`2["client_parked"]`)) || newNotifier(config.Notify{}) != nil {
+	if (*notifier)(nil).suspect([]byte(`2["client_parked"]`)) || newNotifier(config.Notify{}, false) != nil {
 		t.Error("a message is suspect although no name is reserved")
 	}
 }

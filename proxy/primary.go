@@ -9,6 +9,7 @@ import (
 // primaryState is whether a client has a primary link:
 //
 //	none    -> open     the link of the client's handshake
+//	none, lazy -> open  the link of a session that it resumed, if the server speaks Engine.IO 3
 //	none    -> lazy     its handshake was answered from the cache
 //	any     -> dialing  it needs a link, or another one; meanwhile it may still have the old one
 //	dialing -> open     the new link is there
@@ -32,8 +33,6 @@ func (s *primaryState) moveLocked(to primaryState) bool {
 	case *s == primaryClosed:
 		return false
 	case to == primaryLazy && *s != primaryNone:
-		return false
-	case to == primaryOpen && *s != primaryNone && *s != primaryDialing:
 		return false
 	}
 	*s = to
@@ -73,6 +72,17 @@ func (p *primary) set(l *link) bool {
 	}
 	p.link = l
 	return true
+}
+
+// adopt makes l, the link of a session that c has resumed, its primary link, if it has none. To a
+// server that speaks Engine.IO 3, another handshake of the same client would be another user.
+func (p *primary) adopt(l *link, c *client) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if (p.state == primaryNone || p.state == primaryLazy) && l.adopt(c) {
+		p.state.moveLocked(primaryOpen)
+		p.link = l
+	}
 }
 
 // setLazy says that there is no link until the client sends something for it.

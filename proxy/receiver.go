@@ -254,7 +254,7 @@ func (r *receiver) markForFlush(l *link) {
 // refuseForged counts and logs a client's event that was dropped because it may be forged.
 func (r *receiver) refuseForged() {
 	r.c.srv.metrics.EventsDropped.Forged.Inc()
-	const what = "an event with a name of holdfast's own, or none that can be read, was dropped"
+	const what = "an event with a reserved name, or none that can be read, was dropped"
 	r.c.srv.limitedLog.Log(slog.LevelInfo, what, what, "client", r.c.seq)
 }
 

@@ -58,7 +58,7 @@ func (r *receiver) connectPrimary(namespace string, data []byte) {
 		return
 	}
 	data = slices.Clone(data)
-	r.redialPrimary(func(l *link) {
+	r.redialPrimary(data, func(l *link) {
 		if !l.connect(c, namespace, data) {
 			r.abortFor(reason.TransportClose, "the new connection to the upstream ended")
 			return
@@ -77,31 +77,39 @@ func (r *receiver) detachUnused() {
 
 // redialPrimary dials a new primary link and calls then with the Socket's input lock held.
 // Meanwhile it pauses reading, so that no later message overtakes the one that needs the link.
-func (r *receiver) redialPrimary(then func(l *link)) {
+// connect is the CONNECT for which the link is needed, or nil.
+func (r *receiver) redialPrimary(connect []byte, then func(l *link)) {
 	r.redial = new(redial)
 	r.c.pauses.add(r.c.sock, redialing)
 	r.c.sock.Go(func() { // ends within the handshake timeout, or soon after the client has gone
 		defer r.c.pauses.remove(r.c.sock, redialing)
-		r.runRedial(then)
+		r.runRedial(connect, then)
 	})
 }
 
 // runRedial repeats the client's handshake to the upstream.
-func (r *receiver) runRedial(then func(l *link)) {
+func (r *receiver) runRedial(connect []byte, then func(l *link)) {
 	c := r.c
-	l, err := c.dialPrimary()
+	l, err := c.dialPrimary(connect)
 	if errors.Is(err, errClientGone) {
 		return
+	}
+	if l != nil && l.translator != nil {
+		// What the client asks for first is known before the server's CONNECT for "/" is read.
+		defer l.start()
 	}
 	c.sock.Input(func() {
 		waiting := r.redial.waiting
 		r.redial = nil
-		if err != nil {
+		switch {
+		case err == nil:
+			then(l)
+		case r.refusedConnect(connect, err):
+		default:
 			c.srv.log.Warn("further upstream handshake failed", "client", c.seq, "error", err)
-			r.abortFor(reason.TransportClose, "no new connection to the upstream")
+			r.redialFailed()
 			return
 		}
-		then(l)
 		for i, m := range waiting {
 			if r.redial != nil { // that message needed yet another link
 				r.redial.waiting = append(r.redial.waiting, waiting[i:]...)
@@ -112,11 +120,26 @@ func (r *receiver) runRedial(then func(l *link)) {
 	})
 }
 
-// dialPrimary dials and starts another primary link.
-func (c *client) dialPrimary() (*link, error) {
+// redialFailed closes a client for which no primary link could be dialled.
+func (r *receiver) redialFailed() {
+	if r.c.ownHandshake { // its handshake would succeed again, which resets its back-off
+		r.c.srv.protocol.forget()
+		r.abortLater("no connection to the upstream")
+		return
+	}
+	r.abortFor(reason.TransportClose, "no new connection to the upstream")
+}
+
+// dialPrimary dials another primary link for a CONNECT, which may be nil. It starts the link, unless
+// that has a translator.
+func (c *client) dialPrimary(connect []byte) (*link, error) {
 	req, err := c.request.restore(c.byWebSocket)
 	if err != nil {
 		return nil, err
+	}
+	query := ""
+	if c.srv.protocol.get() == engineio.V3 {
+		req, query = c.srv.translatedRequest(req, connect)
 	}
 	ctx, cancel, ok := c.primary.beginDial(c.srv.settings().Upstream.HandshakeTimeout)
 	if !ok {
@@ -139,19 +162,21 @@ func (c *client) dialPrimary() (*link, error) {
 	case old != nil:
 		old.detach(c)
 	}
-	l, ok := c.newPrimary(conn)
+	l, ok := c.newPrimary(conn, query)
 	if !ok {
 		l.closeUnstarted()
 		return nil, errClientGone
 	}
-	l.start()
+	if l.translator == nil {
+		l.start()
+	}
 	return l, nil
 }
 
 // newPrimary returns a link that is the client's primary link. The caller must start it. ok is false
-// if the client is closed.
-func (c *client) newPrimary(conn *engineio.Conn) (l *link, ok bool) {
-	l = newLink(c.srv, conn, c)
+// if the client is closed. query is newLink's.
+func (c *client) newPrimary(conn *engineio.Conn, query string) (l *link, ok bool) {
+	l = newLink(c.srv, conn, c, query)
 	return l, c.primary.set(l)
 }
 
@@ -179,7 +204,7 @@ func (r *receiver) sendPrimary(data []byte, binary bool) {
 		r.wait(data, binary)
 	case r.c.primary.is(primaryLazy):
 		data = slices.Clone(data)
-		r.redialPrimary(func(l *link) {
+		r.redialPrimary(nil, func(l *link) {
 			if r.parser == parserRaw {
 				l.relayRaw()
 			}

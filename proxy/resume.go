@@ -112,6 +112,9 @@ func (r *receiver) resume(claim session.Claim, start instant.Instant) bool {
 		}
 		s.recovered(c, namespace, how, got)
 		r.wakeSocket = true
+		if l := linkOf(got.Cursor.Session()); l.translator != nil {
+			c.primary.adopt(l, c)
+		}
 		r.markForFlush(linkOf(got.Cursor.Session())) // SessionResumed may have queued a notification
 		for _, p := range r.takeHeldAcks(namespace) {
 			r.forward(got.Cursor, &p)

@@ -40,6 +40,7 @@ type Server struct {
 	recorder     *status.Recorder
 	binder       *binder
 	cache        *handshakeCache // nil unless handshakes are lazy
+	protocol     *upstreamProtocol
 	reverseProxy *httputil.ReverseProxy
 	passedBySID  *httputil.ReverseProxy // uses a new upstream connection for each request
 	drained      context.Context        // its end cuts what still passes through
@@ -71,7 +72,7 @@ type Server struct {
 func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, error) {
 	s := &Server{
 		log: log, limitedLog: limit.NewLogger(log), metrics: m, recorder: status.NewRecorder(),
-		binder:  newBinder(cfg.Recovery.Bind),
+		binder: newBinder(cfg.Recovery.Bind), protocol: newUpstreamProtocol(cfg.Upstream.Protocol),
 		clients: make(map[string]*client), links: make(map[*link]struct{}),
 	}
 	if cfg.Upstream.Handshake == config.Lazy {
@@ -91,7 +92,7 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 	s.reverseProxy = s.newPassthrough(s.upstream.RoundTripper())
 	s.passedBySID = s.newPassthrough(s.upstream.UnsharedRoundTripper())
 	s.drained, s.cut = context.WithCancel(context.Background())
-	s.notify = newNotifier(cfg.Notify)
+	s.notify = newNotifier(cfg.Notify, cfg.Upstream.Protocol != config.ProtocolV4)
 	if dir := cfg.ClientBundle.Dir; dir != "" {
 		if s.bundle, err = clientjs.Open(dir); err != nil {
 			return nil, fmt.Errorf("proxy: client bundle %s: %w", dir, err)
@@ -157,6 +158,8 @@ func (s *Server) serveEngineIO(w http.ResponseWriter, r *http.Request, q url.Val
 		switch {
 		case c == nil:
 			s.passThrough(w, r) // the upstream knows it, or refuses it as unknown
+		case c.ownHandshake && r.Method == http.MethodOptions:
+			answerPreflight(w, r)
 		case !handles(r, q):
 			s.passThrough(w, c.knownBySID(r, q.Get("transport")))
 		default:

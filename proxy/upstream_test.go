@@ -286,7 +286,7 @@ func TestClientThatClosesImmediatelyLeavesNoLink(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := newClient(r.proxy, 1, req, newSID(), engineio.Options{}, true)
-	l, _ := c.newPrimary(conn)
+	l, _ := c.newPrimary(conn, "")
 	c.park(reason.TransportClose) // before the handshake's goroutine starts the link
 	l.start()
 	s.accept().wantEnd()

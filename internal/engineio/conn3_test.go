@@ -240,44 +240,45 @@ func TestPollIfRefusedByTheApplication(t *testing.T) {
 	}
 }
 
-func TestDetect(t *testing.T) {
+// A handshake that accepts any version finds out which one the server speaks.
+func TestAnyProtocol(t *testing.T) {
 	for _, tt := range []struct {
 		name, body string
-		status     int
 		want       Protocol
-		closed     string // what the detection posts to end its session
-		fails      bool
+		closed     string // what the end of its session posts
 	}{
-		{"engine.io 4 and later", serverHandshake.with(nil), 200, V4, "1", false},
-		{"engine.io 3", "68:" + open3 + "2:40", 200, V3, binary3("1"), false},
-		{"netty-socketio", binary3(open3, "40"), 200, V3, binary3("1"), false},
-		{"python-engineio 3", `"The client is using an unsupported version of the Socket.IO or Engine.IO protocols"`, 400, V3, "", false},
-		{"a refusal", `{"code":4,"message":"Forbidden"}`, 403, V4, "", true},
-		{"something else", "<html>", 200, V4, "", true},
+		{"engine.io 4 and later", serverHandshake.with(nil), V4, "1"},
+		{"engine.io 3", "68:" + open3 + "2:40", V3, binary3("1")},
+		{"netty-socketio", binary3(open3, "40"), V3, binary3("1")},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newServer(t, false)
-			type result struct {
-				p   Protocol
-				err error
-			}
-			done := make(chan result, 1)
-			go func() { // ends when the server has answered
-				p, err := s.dialer.Detect(t.Context(), clientRequest(true))
-				done <- result{p, err}
-			}()
+			r := clientRequest(true).ForPolling()
+			r.AnyProtocol = true
+			d := dial(s, r)
 			x := s.handshake(t)
 			if q := x.URL.Query(); q.Get("transport") != "polling" || q.Get("EIO") != "4" {
 				t.Errorf("asked with %s", x.URL.RawQuery)
 			}
-			x.answer(tt.status, tt.body)
-			if r := <-done; r.p != tt.want || (r.err != nil) != tt.fails {
-				t.Errorf("Detect = %v, %v; want %v", r.p, r.err, tt.want)
+			x.answer(http.StatusOK, tt.body)
+			c := d.open(t)
+			if c.Protocol() != tt.want {
+				t.Errorf("the version is %v, want %v", c.Protocol(), tt.want)
 			}
-			if tt.closed != "" {
-				s.wantPost(t, tt.closed)
-			}
+			c.Close()
+			s.wantPost(t, tt.closed)
 		})
+	}
+}
+
+func TestRefusesVersion(t *testing.T) {
+	python := &RejectedError{Status: 400, Body: []byte(`"The client is using an unsupported version of the Socket.IO or Engine.IO protocols"`)}
+	for err, want := range map[error]bool{
+		python: true, ErrMalformed: false, &RejectedError{Status: 400, Body: []byte("no")}: false, &RejectedError{Status: 403}: false,
+	} {
+		if got := RefusesVersion(err); got != want {
+			t.Errorf("RefusesVersion(%v) = %v, want %v", err, got, want)
+		}
 	}
 }
 

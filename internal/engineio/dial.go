@@ -28,10 +28,12 @@ type Request struct {
 	WebSocket bool
 	// PollIfRefused makes Dial try polling if the server refuses a WebSocket as such.
 	PollIfRefused bool
-	detect        bool   // accept an answer of any version
-	Path          string // escaped, as on the wire
-	RawQuery      string
-	Host          string
+	// AnyProtocol accepts an answer of version 3 to a handshake of version 4, over polling. Conn's
+	// Protocol says which it is.
+	AnyProtocol bool
+	Path        string // escaped, as on the wire
+	RawQuery    string
+	Host        string
 	// Header holds the client's headers that the server should see. Hop-by-hop headers and those of
 	// the WebSocket handshake, except for Sec-WebSocket-Protocol, are not part of it.
 	Header http.Header
@@ -121,7 +123,7 @@ func (d *Dialer) Dial(ctx context.Context, r Request) (*Conn, error) {
 		if !r.PollIfRefused || !refusesWebSockets(err) {
 			return nil, err
 		}
-		r = r.forPolling()
+		r = r.ForPolling()
 	}
 	c := newConn(d, r)
 	c.poll = newPollingLink(c)
@@ -155,8 +157,8 @@ func refusesWebSockets(err error) bool {
 	return false
 }
 
-// forPolling returns the request for the same handshake over polling.
-func (r Request) forPolling() Request {
+// ForPolling returns the request for the same handshake over polling.
+func (r Request) ForPolling() Request {
 	var pairs []string
 	for pair := range strings.SplitSeq(r.RawQuery, "&") {
 		if key, _, _ := strings.Cut(pair, "="); key != "" && key != "transport" {
@@ -172,21 +174,11 @@ func (r Request) forPolling() Request {
 // ErrMalformed.
 var ErrOtherVersion = fmt.Errorf("%w: the server speaks Engine.IO version 3, as socket.io 2.x does (upstream.protocol)", ErrMalformed)
 
-// Detect finds out which version a server speaks, by a handshake of version 4 over polling. The
-// session that this opens is closed again.
-func (d *Dialer) Detect(ctx context.Context, r Request) (Protocol, error) {
-	r = r.forPolling()
-	r.Protocol, r.detect = V4, true
-	c, err := d.Dial(ctx, r)
+// RefusesVersion reports whether err is the refusal of a server that speaks version 3 only, such as
+// python-engineio 3, of a handshake of version 4.
+func RefusesVersion(err error) bool {
 	var rejected *RejectedError
-	switch {
-	case err == nil:
-		c.Close()
-		return c.protocol, nil
-	case errors.As(err, &rejected) && rejected.Status == http.StatusBadRequest && bytes.Contains(rejected.Body, []byte("version")):
-		return V3, nil // python-engineio 3
-	}
-	return V4, err
+	return errors.As(err, &rejected) && rejected.Status == http.StatusBadRequest && bytes.Contains(rejected.Body, []byte("version"))
 }
 
 func (c *Conn) dialPolling(ctx context.Context) error {
@@ -202,7 +194,7 @@ func (c *Conn) dialPolling(ctx context.Context) error {
 	c.dialed.response = resp.header
 	c.poll.handshakeAt = time.Now()
 	if c.protocol == V4 && isPayload3(body) {
-		if !c.dialed.request.detect {
+		if !c.dialed.request.AnyProtocol {
 			return ErrOtherVersion
 		}
 		c.protocol = V3

@@ -143,6 +143,9 @@ func ErrorEvent(namespace string, p []byte) []byte {
 	return append(e, ']')
 }
 
+// ReservedEvents returns the names that IsReservedEvent knows.
+func ReservedEvents() []string { return slices.Clone(reservedEvents) }
+
 // IsReservedEvent reports whether socket.io-parser refuses an event of this name, from 4.2.4 on. A
 // server of protocol v4 may emit some of them, and would take the others for events of its own.
 func IsReservedEvent(name []byte) bool { return slices.Contains(reservedEvents, string(name)) }

@@ -10,6 +10,8 @@ import { within } from "./wait.js";
 const require = createRequire(import.meta.url);
 
 export const LEGACY = ["3.1.2", "4.0.2", "4.5.4"];
+/** Servers that speak Engine.IO 3 only. */
+export const V2 = ["1.7.4", "2.0.4", "2.4.1", "2.5.1"];
 export const REFERENCE = "4.8.4";
 
 const NAMESPACES = ["/", "/admin", "/chat"];
@@ -20,7 +22,8 @@ export class App {
    * http: request listener}.
    */
   static async start(version, options = {}) {
-    const { Server } = require(`socket.io-${version}`);
+    const lib = require(`socket.io-${version}`);
+    const Server = lib.Server ?? lib; // before 3.0
     const app = new App();
     app.version = version;
     app.recovery = options.recovery;
@@ -63,7 +66,7 @@ export class App {
     const nsp = this.io.of(name);
     nsp.use((socket, next) => {
       this.middleware++;
-      if (socket.handshake.auth?.deny) {
+      if (socket.handshake.auth?.deny ?? socket.handshake.query.deny) {
         const err = new Error("not you");
         err.data = { code: 17 };
         return next(err);
@@ -103,7 +106,8 @@ export class App {
       });
       socket.on("visit", (ack) => {
         socket.data.visits++;
-        ack(socket.data.visits, [...socket.rooms].sort());
+        const rooms = socket.rooms instanceof Set ? [...socket.rooms] : Object.keys(socket.rooms); // before 3.0
+        ack(socket.data.visits, rooms.sort());
       });
       socket.on("join", (room, ack) => {
         socket.join(room);

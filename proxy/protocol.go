@@ -1,0 +1,193 @@
+package proxy
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/socketio"
+)
+
+// A server of socket.io 1 or 2 speaks Engine.IO 3 and Socket.IO 4. For clients of later versions
+// holdfast translates (translate.go). To such a server every handshake is a connection to "/", which
+// its application sees. So holdfast answers the handshakes of these clients itself, and makes one
+// with the server only for a CONNECT that resumes nothing: never for a client that returns.
+
+// upstreamProtocol is the version of Engine.IO that the upstream speaks. It is safe for concurrent
+// use.
+type upstreamProtocol struct {
+	configured config.Protocol                   // immutable
+	version    atomic.Pointer[engineio.Protocol] // nil while it is unknown
+
+	mu sync.Mutex // held while the upstream is asked
+}
+
+func newUpstreamProtocol(configured config.Protocol) *upstreamProtocol {
+	p := &upstreamProtocol{configured: configured}
+	switch configured {
+	case config.ProtocolV4:
+		p.version.Store(new(engineio.V4))
+	case config.ProtocolV3:
+		p.version.Store(new(engineio.V3))
+	case config.ProtocolAuto:
+	}
+	return p
+}
+
+// get returns the version, or V4 while it is unknown.
+func (p *upstreamProtocol) get() engineio.Protocol {
+	if v := p.version.Load(); v != nil {
+		return *v
+	}
+	return engineio.V4
+}
+
+// forget makes the next handshake ask again, if the version is not configured: another server may be
+// behind the address now.
+func (p *upstreamProtocol) forget() {
+	if p.configured == config.ProtocolAuto {
+		p.version.Store(nil)
+	}
+}
+
+// ask returns the version. If it is unknown, it is found out with this client's handshake. Others
+// wait for the result meanwhile.
+func (s *Server) askProtocol(ctx context.Context, req engineio.Request) (engineio.Protocol, error) {
+	p := s.protocol
+	if v := p.version.Load(); v != nil {
+		return *v, nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if v := p.version.Load(); v != nil {
+		return *v, nil
+	}
+	v, err := s.detectProtocol(ctx, req)
+	if err != nil {
+		return v, err
+	}
+	p.version.Store(&v)
+	s.log.Info("found out which version of Engine.IO the upstream speaks", "version", v.String())
+	return v, nil
+}
+
+// detectProtocol makes a handshake over polling, and closes the session that it opens. Over WebSocket
+// the versions look alike.
+func (s *Server) detectProtocol(ctx context.Context, req engineio.Request) (engineio.Protocol, error) {
+	req = req.ForPolling()
+	req.AnyProtocol = true
+	conn, err := s.upstream.Dial(ctx, req)
+	switch {
+	case engineio.RefusesVersion(err):
+		return engineio.V3, nil
+	case err != nil:
+		return engineio.V4, err
+	}
+	conn.Close()
+	return conn.Protocol(), nil
+}
+
+// The handshake that clients get from a server of version 4 by default. Servers of version 3 have
+// other defaults, for heartbeats of the other direction.
+const (
+	defaultPingInterval = 25000 // milliseconds
+	defaultPingTimeout  = 20000
+)
+
+// answerForUpstream answers a handshake in place of a server of version 3.
+func (s *Server) answerForUpstream(w http.ResponseWriter, r *http.Request, q url.Values, req engineio.Request, order uint64) {
+	a := answer{
+		engineio.Handshake{
+			Upgrades: []string{"websocket"}, PingInterval: defaultPingInterval, PingTimeout: defaultPingTimeout,
+			MaxPayload: int64(config.DefaultMaxPayload),
+		},
+		corsHeader(r), nil,
+	}
+	c := s.answeredClient(r, q, req, order, &a)
+	defer c.recoverRequest()
+	c.ownHandshake = true
+	c.primary.setLazy()
+	c.closeUnlessConnected(connectTimeout)
+	s.open(w, r, c, a, nil)
+}
+
+// corsHeader returns the headers that engine.io 3 puts on polling answers. It allows every origin to
+// read them. The server still decides about the origin: it sees it when holdfast connects.
+func corsHeader(r *http.Request) http.Header {
+	h := http.Header{}
+	if origin := r.Header.Get("Origin"); origin != "" && !isUpgrade(r) {
+		h.Set("Access-Control-Allow-Origin", origin)
+		h.Set("Access-Control-Allow-Credentials", "true")
+		h.Set("Vary", "Origin")
+	}
+	return h
+}
+
+// answerPreflight answers a CORS preflight for a client whose handshake holdfast has answered. The
+// server does not know its sid. It has answered the preflight of the handshake.
+func answerPreflight(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	copyHeader(h, corsHeader(r))
+	h.Set("Access-Control-Allow-Methods", "GET, POST, OPTIONS")
+	if asked := r.Header.Get("Access-Control-Request-Headers"); asked != "" {
+		h.Set("Access-Control-Allow-Headers", asked)
+	}
+	h.Set("Content-Length", "0")
+	w.WriteHeader(http.StatusOK)
+}
+
+// translatedRequest returns a client's handshake for a server of version 3. connect is the CONNECT
+// packet for which it is made, or nil. query is what became of its auth.
+func (s *Server) translatedRequest(req engineio.Request, connect []byte) (translated engineio.Request, query string) {
+	keys := s.settings().Upstream.Translate.AuthToQuery
+	query = socketio.AuthQuery(connect, keys)
+	drop := []string{"EIO", "transport", "t", "b64", "sid"}
+	for pair := range strings.SplitSeq(query, "&") {
+		key, _, _ := strings.Cut(pair, "=")
+		drop = append(drop, key) // two values would make a list
+	}
+	pairs := []string{"EIO=3", "transport=websocket"}
+	for pair := range strings.SplitSeq(req.RawQuery, "&") {
+		key, _, _ := strings.Cut(pair, "=")
+		if key != "" && !slices.Contains(drop, key) {
+			pairs = append(pairs, pair)
+		}
+	}
+	if query != "" {
+		pairs = append(pairs, query)
+	}
+	return engineio.Request{
+		Protocol: engineio.V3, WebSocket: true, PollIfRefused: true,
+		Path: req.Path, RawQuery: strings.Join(pairs, "&"), Host: req.Host, Header: withoutCookie(req.Header, "io"),
+	}, query
+}
+
+// withoutCookie returns h without a cookie. netty-socketio gives a connection the sid that the
+// cookie "io" has, which may be another connection's.
+func withoutCookie(h http.Header, name string) http.Header {
+	lines := h.Values("Cookie")
+	if len(cookies(h, name)) == 0 {
+		return h
+	}
+	var kept []string
+	for _, line := range lines {
+		for pair := range strings.SplitSeq(line, ";") {
+			pair = strings.TrimSpace(pair)
+			if n, _, _ := strings.Cut(pair, "="); pair != "" && n != name {
+				kept = append(kept, pair)
+			}
+		}
+	}
+	h = h.Clone()
+	h.Del("Cookie")
+	if len(kept) > 0 {
+		h.Set("Cookie", strings.Join(kept, "; "))
+	}
+	return h
+}

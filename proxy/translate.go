@@ -1,0 +1,283 @@
+package proxy
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"regexp"
+	"slices"
+
+	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/socketio"
+)
+
+const (
+	// maxEarly and maxEarlyBytes bound the packets that a server sends ahead of a CONNECT reply.
+	maxEarly      = 1000
+	maxEarlyBytes = 1 << 20
+)
+
+// translator is the engineio.ConnHandler of a link whose server speaks Engine.IO 3. It turns the
+// server's Socket.IO packets of protocol 4 into those of protocol 5, and passes them to the link.
+// What the logs hold is protocol 5.
+type translator struct {
+	*link
+
+	// Immutable.
+	query  string // in which the handshake told the server about the client's auth
+	python bool   // DISCONNECT for "/" ends all namespaces, as in python-socketio 4
+
+	root rootState // guarded by link.mu
+
+	// Guarded by the Conn's input lock.
+	early      []message // packets of namespaces whose CONNECT has no reply yet
+	earlyBytes int
+	holding    int // attachments that follow, and belong to the last packet in early
+	dropping   int // attachments that follow, and belong to a dropped packet
+}
+
+// rootState says what the server made of "/", which it connects by itself:
+//
+//	expected  -> connected  its CONNECT came. If no client has asked for it, it is ignored
+//	expected  -> refused    its ERROR came: the server connects no other namespace on this link
+type rootState uint8
+
+const (
+	rootExpected rootState = iota
+	rootConnected
+	rootRefused
+)
+
+// pythonSID is the form of python-engineio's sids.
+var pythonSID = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
+func newTranslator(l *link, query string) *translator {
+	return &translator{link: l, query: query, python: pythonSID.MatchString(l.conn.Handshake().SID)}
+}
+
+// acceptsLocked reports whether a namespace can be connected on this link; link.mu is held. connect
+// is the client's CONNECT.
+func (t *translator) acceptsLocked(namespace string, connect []byte) bool {
+	switch {
+	case t.root == rootRefused:
+		return false
+	case namespace != socketio.Root:
+		return true
+	}
+	return t.root == rootExpected && t.authQuery(connect) == t.query
+}
+
+func (t *translator) authQuery(connect []byte) string {
+	return socketio.AuthQuery(connect, t.srv.settings().Upstream.Translate.AuthToQuery)
+}
+
+// request sends a CONNECT to the server. For "/" there is none.
+func (t *translator) request(namespace string, connect []byte) {
+	if namespace != socketio.Root {
+		t.conn.Send(socketio.ConnectRequest4(namespace, t.authQuery(connect)), nil)
+	}
+}
+
+// Message implements engineio.ConnHandler.
+func (t *translator) Message(data []byte, binary bool) {
+	switch {
+	case t.raw.Load():
+		t.link.Message(data, binary)
+	case binary:
+		t.attachment(data)
+	default:
+		t.text(data)
+	}
+}
+
+func (t *translator) attachment(data []byte) {
+	switch {
+	case t.dropping > 0:
+		t.dropping--
+	case t.holding > 0:
+		t.holding--
+		t.hold(data, true)
+	default:
+		t.link.Message(data, true)
+	}
+}
+
+func (t *translator) text(data []byte) {
+	var h socketio.Header
+	if err := h.Parse(data); err != nil {
+		t.drop(&h, "a malformed packet")
+		return
+	}
+	t.dropping, t.holding = 0, 0
+	switch h.Type {
+	case socketio.Connect:
+		t.onConnect(namespaceOf(&h))
+	case socketio.ConnectError:
+		t.onError(namespaceOf(&h), data)
+	case socketio.Disconnect:
+		t.onDisconnect(namespaceOf(&h), data[h.Data:])
+	case socketio.Event, socketio.BinaryEvent, socketio.Ack, socketio.BinaryAck:
+		t.pass(&h, data)
+	}
+}
+
+// namespaceOf returns a packet's namespace. Servers may repeat the query of the client's CONNECT.
+func namespaceOf(h *socketio.Header) string { return string(socketio.WithoutQuery(h.Namespace)) }
+
+// pass handles an event or an acknowledgement.
+func (t *translator) pass(h *socketio.Header, data []byte) {
+	switch {
+	case t.sessions.find(h.Namespace) != nil:
+	case t.awaitsReply(string(h.Namespace)):
+		// netty-socketio, python-socketio 4 and go-socket.io run connection handlers before they
+		// reply, and send what those emit.
+		t.holding = h.Attachments
+		t.hold(data, false)
+		return
+	default: // of "/", which no client has asked for, or of a session that has ended
+		t.dropping = h.Attachments
+		return
+	}
+	if h.IsEvent() {
+		if name, ok := socketio.EventName(data[h.Data:]); ok && socketio.IsReservedEvent(name) {
+			t.drop(h, "an event with a reserved name, which clients cannot decode")
+			return
+		}
+	}
+	t.link.Message(data, false)
+}
+
+func (t *translator) drop(h *socketio.Header, what string) {
+	t.dropping = h.Attachments
+	t.srv.limitedLog.Log(slog.LevelWarn, what, "dropped a packet of the upstream", "what", what, "namespace", string(h.Namespace))
+}
+
+func (t *translator) awaitsReply(namespace string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, ok := t.pending[namespace]
+	return ok
+}
+
+// hold keeps a message until the CONNECT of its namespace has its reply.
+func (t *translator) hold(data []byte, binary bool) {
+	t.early = append(t.early, message{slices.Clone(data), binary})
+	if t.earlyBytes += len(data); len(t.early) > maxEarly || t.earlyBytes > maxEarlyBytes {
+		t.srv.limitedLog.Log(slog.LevelWarn, "", "link closed: the server sends events but does not answer a CONNECT")
+		t.conn.Close()
+	}
+}
+
+// releaseEarly handles what was held. What still waits for a reply is held again.
+func (t *translator) releaseEarly() {
+	early := t.early
+	t.early, t.earlyBytes = nil, 0
+	for _, m := range early {
+		t.Message(m.data, m.binary)
+	}
+}
+
+// onConnect handles a CONNECT from the server.
+func (t *translator) onConnect(namespace string) {
+	t.mu.Lock()
+	if namespace == socketio.Root && t.root == rootExpected {
+		t.root = rootConnected
+	}
+	_, asked := t.pending[namespace]
+	t.mu.Unlock()
+	if asked {
+		t.link.Message(socketio.ConnectReply4(namespace, t.conn.Handshake().SID), false)
+		t.releaseEarly()
+	}
+}
+
+// onError handles an ERROR from the server. It refuses a CONNECT, or is an error of a connected
+// socket.
+func (t *translator) onError(namespace string, data []byte) {
+	t.mu.Lock()
+	_, asked := t.pending[namespace]
+	refusesRoot := namespace == socketio.Root && t.root == rootExpected
+	if refusesRoot {
+		t.root = rootRefused
+	}
+	t.mu.Unlock()
+	reason := socketio.ErrorReason(data)
+	switch {
+	case refusesRoot:
+		t.refuseAll(reason)
+	case asked:
+		t.refuse(namespace, reason)
+	case t.sessions.get(namespace) != nil:
+		t.link.Message(socketio.ErrorEvent(namespace, data), false)
+	}
+}
+
+// refuse refuses a CONNECT.
+func (t *translator) refuse(namespace string, reason []byte) {
+	t.link.Message(socketio.Refusal(namespace, reason), false)
+	t.releaseEarly()
+}
+
+// refuseAll refuses all CONNECTs: a server that refuses "/" leaves those for other namespaces
+// unanswered.
+func (t *translator) refuseAll(reason []byte) {
+	t.mu.Lock()
+	var asked []string
+	for namespace := range t.pending {
+		asked = append(asked, namespace)
+	}
+	t.mu.Unlock()
+	slices.Sort(asked)
+	for _, namespace := range asked {
+		t.refuse(namespace, reason)
+	}
+}
+
+// onDisconnect handles a DISCONNECT. python-socketio 4 refuses CONNECTs with it, too.
+func (t *translator) onDisconnect(namespace string, reason []byte) {
+	if t.awaitsReply(namespace) {
+		t.refuse(namespace, reason)
+		return
+	}
+	if t.sessions.get(namespace) != nil {
+		t.link.Message(socketio.AppendDisconnect(nil, namespace), false) // clients accept no payload
+	}
+	if namespace == socketio.Root && t.python {
+		for _, s := range t.sessions.all() {
+			t.link.Message(socketio.AppendDisconnect(nil, s.Namespace()), false)
+		}
+	}
+}
+
+// refusedConnect tells the client that the server refused the handshake that its CONNECT needed. The
+// client's own handshake was answered long before. It returns false if that is not what err means.
+func (r *receiver) refusedConnect(connect []byte, err error) bool {
+	var rejected *engineio.RejectedError
+	if !errors.As(err, &rejected) || rejected.Status != http.StatusUnauthorized && rejected.Status != http.StatusForbidden {
+		return false
+	}
+	h, err := socketio.ParseHeader(connect)
+	if err != nil {
+		return false
+	}
+	r.c.sender.relay(socketio.Refusal(string(h.Namespace), rejected.Body), false, noSource{})
+	r.wakeSocket = true
+	return true
+}
+
+// noSource is the source of a message that comes from no link.
+type noSource struct{}
+
+func (noSource) SetReadPaused(bool) {}
+
+// adopt makes c the client whose primary link this is. It returns false if the link has ended, or
+// is another client's.
+func (l *link) adopt(c *client) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended || l.client != nil {
+		return false
+	}
+	l.client, l.gone = c, false
+	return true
+}
