@@ -134,19 +134,18 @@ func (e *Encoder) packet(t PacketType, a, b, c []byte) {
 
 // payloadPacket adds a packet to a polling body.
 func (e *Encoder) payloadPacket(t PacketType, a, b, c []byte) {
-	switch e.format {
+	switch e.format { //nolint:exhaustive // the others are no payloads
 	case textPayload3:
 		e.buf = appendTextForm3(e.buf, []byte{byte(t)}, a, b, c)
-		return
 	case binaryPayload3:
 		e.buf = appendBinaryForm3(e.buf, textForm3, []byte{byte(t)}, a, b, c)
-		return
+	default:
+		e.separate()
+		e.buf = append(e.buf, byte(t))
+		e.buf = append(e.buf, a...)
+		e.buf = append(e.buf, b...)
+		e.buf = append(e.buf, c...)
 	}
-	e.separate()
-	e.buf = append(e.buf, byte(t))
-	e.buf = append(e.buf, a...)
-	e.buf = append(e.buf, b...)
-	e.buf = append(e.buf, c...)
 }
 
 func (e *Encoder) separate() {

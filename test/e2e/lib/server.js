@@ -14,6 +14,13 @@ export const LEGACY = ["3.1.2", "4.0.2", "4.5.4"];
 export const V2 = ["1.7.4", "2.0.4", "2.4.1", "2.5.1"];
 export const REFERENCE = "4.8.4";
 
+/** What a client logged in with. Before 3.0 it is in the query. */
+function authOf({ auth, query }) {
+  if (auth) return auth;
+  const { room, role, token } = query;
+  return JSON.parse(JSON.stringify({ room, role, token }));
+}
+
 const NAMESPACES = ["/", "/admin", "/chat"];
 
 export class App {
@@ -77,7 +84,7 @@ export class App {
       this.connections.push({
         nsp: name,
         id: socket.id,
-        auth: socket.handshake.auth,
+        auth: authOf(socket.handshake),
         query: socket.handshake.query,
         headers: socket.handshake.headers,
         recovered: socket.recovered === true,

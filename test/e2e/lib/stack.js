@@ -9,6 +9,9 @@ import { Holdfast, NATIVE } from "./holdfast.js";
 import { Relay } from "./relay.js";
 import { sleep, until } from "./wait.js";
 
+/** The server's version, for tests that run against any: HOLDFAST_E2E_SERVER. */
+const SERVER = process.env.HOLDFAST_E2E_SERVER;
+
 /**
  * Starts the path and stops it after the test `t`.
  *
@@ -17,6 +20,15 @@ import { sleep, until } from "./wait.js";
  *   native: "recovery" (default) or "legacy": what stands there in native mode}
  */
 export async function stack(t, options = {}) {
+  if (SERVER && !options.upstreamPort && !NATIVE) {
+    options = { ...options, server: SERVER, config: { ...options.config } };
+    if (SERVER < "3") {
+      const { pingInterval, pingTimeout } = options.io ?? {};
+      if (pingInterval) options.config.engineio = { ping_interval: `${pingInterval}ms`, ping_timeout: `${pingTimeout}ms` };
+      const translate = { auth_to_query: ["room", "role", "token"] };
+      options.config.upstream = { protocol: 3, translate, ...options.config.upstream };
+    }
+  }
   const s = { cleanups: [] };
   t.after(async () => {
     const errors = [];

@@ -1,53 +1,371 @@
-// Servers that speak Engine.IO 3 only: socket.io 1.x and 2.x.
+// Servers that speak Engine.IO 3 only: socket.io 1.x and 2.x. recovery.test.js and order.test.js run against them, too:
+// HOLDFAST_E2E_SERVER=2.5.1 node run.js recovery order
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { TRANSPORTS } from "../lib/client.js";
+import { Client, TRANSPORTS } from "../lib/client.js";
 import { onlyHoldfast } from "../lib/holdfast.js";
-import { V2 } from "../lib/server.js";
+import { freePort } from "../lib/ports.js";
+import { request } from "../lib/raw.js";
+import { App, ChildApp, V2 } from "../lib/server.js";
 import { stack } from "../lib/stack.js";
-import { sleep, until } from "../lib/wait.js";
+import { never, sleep, until } from "../lib/wait.js";
 
 const parallel = { concurrency: 4, skip: onlyHoldfast };
 const MODERN = ["3.1.3", "4.0.2", "4.5.4", "4.6.2", "4.8.4"];
-const translate = { upstream: { protocol: 3, translate: { auth_to_query: ["token", "deny"] } } };
+const ALL = Object.keys(TRANSPORTS);
+const translate = { upstream: { protocol: 3, translate: { auth_to_query: ["token", "role", "deny"] } } };
 
-/** A modern client in front of a server of version 2.x. */
+/** A path to a server of version 2.x that holdfast translates for. */
+const path2 = (t, server, options = {}) =>
+  stack(t, { server, ...options, config: { ...translate, ...options.config } });
+
+/** A modern client on it that has connected. */
 async function modern(t, server, version, transport, options = {}) {
-  const s = await stack(t, { server, ...options, config: { ...translate, ...options.config } });
+  const s = await path2(t, server, options);
   const c = s.client(version, { transports: TRANSPORTS[transport] ?? ["polling", "websocket"], ...options.client });
   await c.main.connected();
   if (transport === "default") await c.upgraded();
   return { s, c, id: c.main.id };
 }
 
+/** One test for each transport. */
+function each(transports, name, fn) {
+  for (const transport of transports) it(`${name} (${transport})`, (t) => fn(t, transport));
+}
+
 describe("modern clients before socket.io 1.x and 2.x", parallel, () => {
   const pairs = MODERN.map((version) => ["2.5.1", version]).concat(V2.map((server) => [server, "4.8.4"]));
   for (const [server, version] of pairs) {
-    for (const transport of Object.keys(TRANSPORTS)) {
-      it(`connect, emit, ack, send binary (server ${server}, client ${version}, ${transport})`, async (t) => {
-        const { s, c, id } = await modern(t, server, version, transport, { client: { auth: { token: "a&b" }, query: { user: "ü 1" } } });
-        assert.equal(s.app.connections.length, 1);
-        const { query, id: serverID } = s.app.connections[0];
-        assert.equal(serverID, id);
-        assert.deepEqual([query.token, query.user, query.EIO], ["a&b", "ü 1", "3"]);
+    each(ALL, `connect, emit, ack, send binary: server ${server}, client ${version}`, async (t, transport) => {
+      const { s, c, id } = await modern(t, server, version, transport, { client: { auth: { token: "a&b" }, query: { user: "ü 1" } } });
+      assert.equal(s.app.connections.length, 1);
+      const { query, id: serverID } = s.app.connections[0];
+      assert.equal(serverID, id);
+      assert.deepEqual([query.token, query.user, query.EIO], ["a&b", "ü 1", "3"]);
+      await talk(s, c, id);
+      c.socket.disconnect();
+      await until(() => s.app.disconnects.length === 1, "the server to see the end");
+      assert.match(s.app.disconnects[0].reason, /^client namespace/);
+    });
+  }
 
-        const [text, bin, deep] = await c.main.ask("echo", "€😀", Buffer.from([1, 2, 3]), { b: [Buffer.from("x")] });
-        assert.equal(text, "€😀");
-        assert.deepEqual([...bin], [1, 2, 3]);
-        assert.equal(Buffer.from(deep.b[0]).toString(), "x");
-        assert.deepEqual(s.app.received[0].args.slice(0, 2), ["echo", "€😀"]);
-
-        s.app.stream("/", id, 1, 20, (i) => (i % 4 ? ["ü"] : [Buffer.from([i]), { b: Buffer.alloc(2000, i) }]));
-        await c.main.stream(1, 20);
-        const answers = [];
-        c.socket.on("question", (...args) => args.pop()("yes", Buffer.from("b")));
-        s.app.socket(id).emit("question", 1, (...args) => answers.push(args));
-        await until(() => answers.length === 1, "the answer");
-        assert.deepEqual(answers, [["yes", Buffer.from("b")]]);
-        c.socket.disconnect();
-        await until(() => s.app.disconnects.length === 1, "the server to see the end");
-        assert.ok(s.app.disconnects[0].reason.startsWith("client namespace"), s.app.disconnects[0].reason);
+  for (const server of V2) {
+    for (const version of ["4.6.2", "4.8.4"]) {
+      each(ALL, `recover, and the server sees nothing: server ${server}, client ${version}`, async (t, transport) => {
+        const { s, c, id } = await modern(t, server, version, transport);
+        s.app.stream("/", id, 1, 3);
+        await c.main.stream(1, 3);
+        const before = s.app.footprint();
+        for (let i = 1; i <= 3; i++) {
+          s.relay.down();
+          await c.main.disconnected(i);
+          s.app.stream("/", id, 10 * i - 6, 10 * i + 3, (n) => (n % 3 ? ["ü"] : [Buffer.alloc(100, n)]));
+          s.relay.up();
+          await c.main.connected(i + 1);
+          await c.main.stream(1, 10 * i + 3);
+        }
+        c.main.assertRecovered(3);
+        assert.deepEqual(s.app.footprint(), before);
+        assert.equal(s.app.engineConnections, 1, "a returning client's handshake must not be repeated");
+        assert.deepEqual(await c.main.ask("visit"), [1, [id, "everyone"].sort()]);
       });
     }
+  }
+
+  it("come back too late, and get a fresh session", async (t) => {
+    const { s, c, id } = await modern(t, "2.5.1", "4.8.4", "websocket", { config: { recovery: { max_disconnection_duration: "200ms" } } });
+    s.relay.down();
+    await c.main.disconnected();
+    await until(() => s.app.disconnects.length === 1, "the session to expire");
+    assert.equal(s.app.disconnects[0].reason, "transport close");
+    s.relay.up();
+    await c.main.connected(2);
+    assert.notEqual(c.main.id, id);
+    assert.equal(c.main.last.recovered, false);
+    assert.equal(s.app.footprint().connections, 2);
+  });
+});
+
+/** Everything that a client and a server can say to each other. */
+async function talk(s, c, id) {
+  const [text, bin, deep] = await c.main.ask("echo", "€😀", Buffer.from([1, 2, 3]), { b: [Buffer.from("x")] });
+  assert.equal(text, "€😀");
+  assert.deepEqual([...bin], [1, 2, 3]);
+  assert.equal(Buffer.from(deep.b[0]).toString(), "x");
+  assert.equal(s.app.receivedArgs("echo").at(-1)[0], "€😀");
+
+  s.app.stream("/", id, 1, 20, (i) => (i % 4 ? ["ü"] : [Buffer.from([i]), { b: Buffer.alloc(2000, i) }]));
+  await c.main.stream(1, 20);
+  if (c.main.events.length) assert.equal(c.main.events.find(([name, i]) => name === "n" && i === 1)[2], "ü");
+  const answers = [];
+  c.socket.on("question", (...args) => args.pop()("yes", Buffer.from("b")));
+  s.app.socket(id).emit("question", 1, (...args) => answers.push(args));
+  await until(() => answers.length === 1, "the answer");
+  assert.deepEqual(answers, [["yes", Buffer.from("b")]]);
+}
+
+describe("namespaces of a translated server", parallel, () => {
+  each(ALL, "share one connection, and recover together", async (t, transport) => {
+    const { s, c, id } = await modern(t, "2.5.1", "4.8.4", transport, { client: { auth: { token: "main" } } });
+    const admin = c.of("/admin", { role: "boss, too" });
+    const { id: adminID } = await admin.connected();
+    assert.equal(adminID, `/admin#${id}`);
+    const seen = s.app.connections.find((x) => x.nsp === "/admin");
+    assert.deepEqual([seen.id, seen.query.role, seen.query.token], [adminID, "boss, too", "main"]);
+    const before = s.app.footprint();
+    s.relay.down();
+    await c.main.disconnected();
+    s.app.stream("/", id, 1, 5);
+    s.app.stream("/admin", adminID, 1, 7);
+    s.relay.up();
+    await c.main.connected(2);
+    await admin.connected(2);
+    await c.main.stream(1, 5);
+    await admin.stream(1, 7);
+    c.main.assertRecovered(1);
+    admin.assertRecovered(1);
+    assert.deepEqual(s.app.footprint(), before);
+
+    // A fresh one joins on the same connection: another handshake would be another user.
+    const chat = c.of("/chat");
+    assert.equal((await chat.connected()).id, `/chat#${id}`);
+    assert.equal(s.app.engineConnections, 1);
+    admin.socket.disconnect();
+    await until(() => s.app.disconnects.length === 1, "the server to see the end of /admin");
+    admin.socket.connect();
+    await admin.connected(3);
+    assert.equal((await c.main.ask("echo", 1))[0], 1);
+  });
+
+  each(["websocket", "polling"], "connect without \"/\", whose events are dropped", async (t, transport) => {
+    const s = await path2(t, "2.5.1", { app: (io) => io.of("/").on("connection", (socket) => socket.emit("welcome", "/")) });
+    const c = s.client("4.8.4", { transports: TRANSPORTS[transport], nsp: "/admin", auth: { role: "x" } });
+    const { id } = await c.main.connected();
+    assert.deepEqual(s.app.connections.map((x) => [x.nsp, x.query.role]), [["/", "x"], ["/admin", "x"]]);
+    s.app.io.emit("news");
+    s.app.stream("/admin", id, 1, 3);
+    await c.main.stream(1, 3);
+    assert.deepEqual(c.main.events.map((e) => e[0]), ["n", "n", "n"]);
+    // "/" that is asked for later is another connection: the server has no second CONNECT for it.
+    const main = c.of("/");
+    await main.connected();
+    assert.deepEqual(main.events.map((e) => e[0]), ["welcome"]);
+    assert.equal(s.app.engineConnections, 2);
+    assert.equal((await main.ask("echo", 1))[0], 1);
+    assert.equal((await c.main.ask("echo", 2))[0], 2);
+  });
+
+  it("asked for together, the other first, share a connection", async (t) => {
+    const s = await path2(t, "2.5.1", { app: (io) => io.of("/").on("connection", (socket) => socket.emit("welcome", "/")) });
+    const c = s.client("4.8.4", { transports: ["websocket"], nsp: "/admin" });
+    const main = c.of("/");
+    await c.main.connected();
+    await main.connected();
+    await until(() => main.events.length === 1, "the welcome");
+    assert.equal(s.app.engineConnections, 1);
+  });
+
+  it("that are disconnected and connected again get a connection of their own for \"/\"", async (t) => {
+    const { s, c, id } = await modern(t, "2.5.1", "4.8.4", "websocket");
+    const admin = c.of("/admin");
+    await admin.connected();
+    c.socket.disconnect();
+    c.socket.connect();
+    await c.main.connected(2);
+    assert.notEqual(c.main.id, id);
+    assert.equal(admin.connects.length, 1);
+    assert.equal((await c.main.ask("echo", 1))[0], 1);
+    assert.equal((await admin.ask("echo", 2))[0], 2);
+  });
+});
+
+describe("refusals of a translated server", parallel, () => {
+  each(["websocket", "polling"], "by a middleware, until the client has what it wants", async (t, transport) => {
+    const s = await path2(t, "2.5.1");
+    const c = s.client("4.8.4", { transports: TRANSPORTS[transport], auth: { deny: "yes" } });
+    await until(() => c.main.errors.length === 1, "the refusal");
+    assert.equal(c.main.errors[0].message, "Connection refused"); // its server sends the data only
+    assert.deepEqual(c.main.errors[0].data, { code: 17 });
+    c.socket.auth = { token: "right" };
+    c.socket.connect();
+    await c.main.connected();
+    assert.equal(s.app.connections.at(-1).query.token, "right");
+    assert.equal((await c.main.ask("echo", 1))[0], 1);
+  });
+
+  it("of one namespace", async (t) => {
+    const { c } = await modern(t, "2.5.1", "4.8.4", "websocket");
+    const admin = c.of("/admin", { deny: 1 });
+    const none = c.of("/none");
+    await until(() => admin.errors.length === 1 && none.errors.length === 1, "the refusals");
+    assert.deepEqual(admin.errors[0].data, { code: 17 });
+    assert.equal(none.errors[0].message, "Invalid namespace");
+    assert.equal((await c.main.ask("echo", 1))[0], 1);
+  });
+
+  it("of \"/\" refuse all: the server answers no other CONNECT then", async (t) => {
+    const s = await path2(t, "2.5.1");
+    const c = s.client("4.8.4", { transports: ["websocket"], nsp: "/admin", query: { deny: 1 } });
+    await until(() => c.main.errors.length === 1, "the refusal");
+    assert.deepEqual(c.main.errors[0].data, { code: 17 });
+  });
+
+  each(["websocket", "polling"], "of the handshake", async (t, transport) => {
+    const s = await path2(t, "2.5.1", {
+      io: { allowRequest: (req, fn) => (/token=right/.test(req.url) ? fn(null, true) : fn("not you", false)) },
+    });
+    const c = s.client("4.8.4", { transports: TRANSPORTS[transport], auth: { token: "wrong" } });
+    await until(() => c.main.errors.length === 1, "the refusal");
+    assert.equal(c.main.errors[0].message, "not you");
+    c.socket.auth = { token: "right" };
+    c.socket.connect();
+    await c.main.connected();
+  });
+});
+
+describe("what only protocol 4 has", parallel, () => {
+  it("errors of a connected socket become events", async (t) => {
+    const { s, c, id } = await modern(t, "2.5.1", "4.8.4", "websocket");
+    s.app.socket(id).error({ code: 5 });
+    s.app.stream("/", id, 1, 1);
+    await c.main.stream(1, 1);
+    assert.deepEqual(c.main.events[0].slice(0, 2), ["error", { code: 5 }]);
+    assert.equal(c.main.disconnects.length, 0);
+  });
+
+  it("events with reserved names are dropped, in both directions", async (t) => {
+    const { s, c, id } = await modern(t, "2.5.1", "4.8.4", "websocket");
+    s.app.io.emit("disconnect", 1);
+    s.app.io.emit("connect_error", Buffer.from("x"));
+    s.app.stream("/", id, 1, 1);
+    await c.main.stream(1, 1);
+    c.manager.engine.write('2["disconnect","forged"]');
+    assert.equal((await c.main.ask("echo", 1))[0], 1);
+    assert.equal(s.app.disconnects.length, 0);
+    assert.equal(c.main.disconnects.length, 0);
+    assert.ok(s.hf.log.includes("reserved name"));
+  });
+
+  it("the server's disconnect() is one", async (t) => {
+    const { s, c, id } = await modern(t, "2.5.1", "4.8.4", "websocket");
+    s.app.socket(id).disconnect();
+    assert.equal(await c.main.disconnected(), "io server disconnect");
+    await never(() => c.main.connects.length > 1, "a reconnection");
+  });
+
+  it("disconnect(true) ends the connection, and the client comes back", async (t) => {
+    const { s, c, id } = await modern(t, "2.5.1", "4.8.4", "websocket");
+    s.app.socket(id).disconnect(true);
+    await until(() => c.main.disconnects.length === 1, "the end");
+    assert.match(c.main.disconnects[0], /io server disconnect|transport close/);
+  });
+});
+
+describe("connections to a translated server", parallel, () => {
+  for (const server of ["1.7.4", "2.5.1"]) {
+    each(ALL, `poll if it takes no WebSockets: server ${server}`, async (t, transport) => {
+      const { s, c, id } = await modern(t, server, "4.8.4", transport, { io: { transports: ["polling"] } });
+      await talk(s, c, id);
+      s.relay.down();
+      await c.main.disconnected();
+      s.app.stream("/", id, 21, 30, (n) => ["ü".repeat(n)]);
+      s.relay.up();
+      await c.main.connected(2);
+      await c.main.stream(1, 30);
+      c.main.assertRecovered(1);
+      assert.equal(c.main.events.find(([name, i]) => name === "n" && i === 30)[2], "ü".repeat(30));
+      const [text] = await c.main.ask("echo", "x".repeat(300000) + "é");
+      assert.equal(text.length, 300001);
+    });
+  }
+
+  it("live on pings by a clock, with a client and without", async (t) => {
+    const { s, c, id } = await modern(t, "2.5.1", "4.8.4", "websocket", { io: { pingInterval: 300, pingTimeout: 200 } });
+    await sleep(1200);
+    s.relay.down();
+    await c.main.disconnected();
+    await sleep(1200);
+    s.app.stream("/", id, 1, 3);
+    s.relay.up();
+    await c.main.connected(2);
+    await c.main.stream(1, 3);
+    c.main.assertRecovered(1);
+    assert.equal(s.app.disconnects.length, 0);
+  });
+
+  it("are found silent when the server stops", async (t) => {
+    const { s, c } = await modern(t, "2.5.1", "4.8.4", "websocket", { upstreamRelay: true, io: { pingInterval: 300, pingTimeout: 400 } });
+    s.upRelay.blackhole();
+    await c.main.disconnected();
+    assert.match(s.hf.log, /no heartbeat from the server/);
+  });
+
+  it("end with the server, and clients come back when it does", async (t) => {
+    const port = await freePort();
+    const s = await stack(t, { upstreamPort: port, config: translate });
+    const c = s.client("4.8.4", { transports: ["websocket"] });
+    await never(() => c.main.connects.length > 0, "a connection");
+    let app = await ChildApp.start("2.5.1", { port });
+    s.cleanups.push(() => app.stop());
+    await c.main.connected(1, 15000);
+    await app.kill();
+    await c.main.disconnected();
+    app = await ChildApp.start("2.5.1", { port });
+    await c.main.connected(2, 15000);
+    assert.equal((await c.main.ask("echo", 1))[0], 1);
+  });
+
+  it("answer browsers as engine.io 3 does", async (t) => {
+    const s = await path2(t, "2.5.1");
+    const headers = { origin: "https://app.example" };
+    const open = await request(`${s.direct}/socket.io/?EIO=4&transport=polling`, { headers });
+    assert.equal(open.headers["access-control-allow-origin"], "https://app.example");
+    assert.equal(open.headers["access-control-allow-credentials"], "true");
+    const { sid, upgrades, maxPayload } = JSON.parse(open.body.slice(1));
+    assert.deepEqual([upgrades, maxPayload], [["websocket"], 1000000]);
+    const preflight = await request(`${s.direct}/socket.io/?EIO=4&transport=polling&sid=${sid}`, {
+      method: "OPTIONS",
+      headers: { ...headers, "access-control-request-headers": "x-token" },
+    });
+    assert.equal(preflight.status, 200);
+    assert.equal(preflight.headers["access-control-allow-headers"], "x-token");
+    assert.equal(s.app.engineConnections, 0, "a handshake alone is no connection to the server");
+  });
+});
+
+describe("old and modern clients on one server", parallel, () => {
+  for (const [server, old] of [["1.7.4", "1.7.4"], ["2.0.4", "2.0.4"], ["2.5.1", "2.5.0"]]) {
+    each(["websocket", "polling"], `talk to each other: server ${server}`, async (t, transport) => {
+      const { s, c } = await modern(t, server, "4.8.4", transport);
+      const o = new Client(old, s.url, { transports: TRANSPORTS[transport] });
+      s.cleanups.push(() => o.close());
+      await o.main.connected();
+      s.app.io.emit("n", 1, "ü", Buffer.from("b"));
+      await o.main.stream(1, 1);
+      await c.main.stream(1, 1);
+      assert.equal((await o.main.ask("echo", "é"))[0], "é");
+      assert.equal(s.app.connections.length, 2);
+    });
+  }
+});
+
+describe("upstream.protocol: auto", parallel, () => {
+  for (const [server, connections] of [["2.5.1", 2], ["4.5.4", 1]]) {
+    each(["websocket", "polling"], `finds out: server ${server}`, async (t, transport) => {
+      const s = await stack(t, { server, config: { upstream: { protocol: "auto" } } });
+      const c = s.client("4.8.4", { transports: TRANSPORTS[transport] });
+      const { id } = await c.main.connected();
+      await until(() => s.app.connections.length === connections, "the handshake that asks, and the client's");
+      s.relay.down();
+      await c.main.disconnected();
+      s.app.stream("/", id, 1, 3);
+      s.relay.up();
+      await c.main.connected(2);
+      await c.main.stream(1, 3);
+      c.main.assertRecovered(1);
+      const d = s.client("4.8.4", { transports: TRANSPORTS[transport] });
+      await d.main.connected();
+      assert.equal(s.app.connections.length, connections + 1);
+    });
   }
 });
