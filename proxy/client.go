@@ -51,7 +51,6 @@ type clientConn struct {
 	// Immutable.
 	byWebSocket      bool // its handshake came over WebSocket
 	recoverable      bool // it can resume sessions, in namespaces that have recovery
-	ownHandshake     bool // its handshake was answered in place of a server of version 3
 	parkOnDisconnect bool // its DISCONNECT parks a session (recovery.on_client_disconnect)
 
 	connectDelay  atomic.Int64    // nanoseconds from its handshake to its first CONNECT; 0 before that

@@ -266,6 +266,9 @@ func (l *link) export(out *handover.Link) bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.translator != nil {
+		out.Translation = l.translator.exportLocked()
+	}
 	out.Used = l.used
 	for namespace := range l.disconnectedNS {
 		out.Disconnected = append(out.Disconnected, namespace)

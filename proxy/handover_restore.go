@@ -64,7 +64,10 @@ func (r *restorer) link(in *handover.Link) error {
 		r.srv.log.Warn("a link could not be taken over", "error", err)
 		return nil
 	}
-	l := newLink(r.srv, c, nil)
+	l := newLink(r.srv, c, nil, in.Translation.Query)
+	if l.translator != nil {
+		l.translator.restore(&in.Translation)
+	}
 	l.used = in.Used
 	for _, namespace := range in.Disconnected {
 		addTo(&l.disconnectedNS, namespace)
@@ -119,7 +122,7 @@ func (r *restorer) finish() {
 		if len(l.pending) > 0 {
 			l.conn.AfterFunc(lateReply, l.stopWaiting)
 		}
-		l.conn.StartRestored(l)
+		l.conn.StartRestored(l.handler())
 		l.closeIfUnused() // for example because its sessions could not be restored
 	}
 }

@@ -40,13 +40,13 @@ type link struct {
 
 	mu             sync.Mutex            // guards the fields below
 	client         *client               // whose primary link this is, or nil
-	used           bool                  // a namespace was connected on it, or it is raw
 	pending        map[string]connecting // CONNECTs that await their reply, by namespace
 	disconnectedNS map[string]struct{}   // namespaces with a DISCONNECT: never connected here again
 	endedNS        map[string]struct{}   // namespaces whose session has ended: see isLatePacket
 	congested      []*client             // clients paused until the upstream takes more
 	// queuedCounted is how many bytes of what waits for the upstream Server.incomplete counts.
 	queuedCounted int
+	used          bool // a namespace was connected on it, or it is raw
 	ended         bool
 	gone          bool // its client is gone, and the link no longer waits for CONNECT replies
 

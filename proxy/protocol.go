@@ -40,12 +40,10 @@ func newUpstreamProtocol(configured config.Protocol) *upstreamProtocol {
 	return p
 }
 
-// get returns the version, or V4 while it is unknown.
-func (p *upstreamProtocol) get() engineio.Protocol {
-	if v := p.version.Load(); v != nil {
-		return *v
-	}
-	return engineio.V4
+// isV3 reports whether the upstream is known to speak version 3.
+func (p *upstreamProtocol) isV3() bool {
+	v := p.version.Load()
+	return v != nil && *v == engineio.V3
 }
 
 // forget makes the next handshake ask again, if the version is not configured: another server may be
@@ -111,7 +109,6 @@ func (s *Server) answerForUpstream(w http.ResponseWriter, r *http.Request, q url
 	}
 	c := s.answeredClient(r, q, req, order, &a)
 	defer c.recoverRequest()
-	c.ownHandshake = true
 	c.primary.setLazy()
 	c.closeUnlessConnected(connectTimeout)
 	s.open(w, r, c, a, nil)

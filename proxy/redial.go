@@ -122,7 +122,7 @@ func (r *receiver) runRedial(connect []byte, then func(l *link)) {
 
 // redialFailed closes a client for which no primary link could be dialled.
 func (r *receiver) redialFailed() {
-	if r.c.ownHandshake { // its handshake would succeed again, which resets its back-off
+	if r.c.srv.protocol.isV3() { // its handshake would succeed again, which resets its back-off
 		r.c.srv.protocol.forget()
 		r.abortLater("no connection to the upstream")
 		return
@@ -138,7 +138,7 @@ func (c *client) dialPrimary(connect []byte) (*link, error) {
 		return nil, err
 	}
 	query := ""
-	if c.srv.protocol.get() == engineio.V3 {
+	if c.srv.protocol.isV3() {
 		req, query = c.srv.translatedRequest(req, connect)
 	}
 	ctx, cancel, ok := c.primary.beginDial(c.srv.settings().Upstream.HandshakeTimeout)

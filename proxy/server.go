@@ -158,7 +158,7 @@ func (s *Server) serveEngineIO(w http.ResponseWriter, r *http.Request, q url.Val
 		switch {
 		case c == nil:
 			s.passThrough(w, r) // the upstream knows it, or refuses it as unknown
-		case c.ownHandshake && r.Method == http.MethodOptions:
+		case r.Method == http.MethodOptions && s.protocol.isV3():
 			answerPreflight(w, r)
 		case !handles(r, q):
 			s.passThrough(w, c.knownBySID(r, q.Get("transport")))

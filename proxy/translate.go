@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/handover"
 	"github.com/holdfast/holdfast/internal/socketio"
 )
 
@@ -245,6 +246,30 @@ func (t *translator) onDisconnect(namespace string, reason []byte) {
 	if namespace == socketio.Root && t.python {
 		for _, s := range t.sessions.all() {
 			t.link.Message(socketio.AppendDisconnect(nil, s.Namespace()), false)
+		}
+	}
+}
+
+// exportLocked describes the translator of a frozen link; link.mu is held.
+func (t *translator) exportLocked() handover.Translation {
+	x := handover.Translation{Query: t.query, Root: int(t.root), Dropping: t.dropping, Holding: t.holding}
+	for _, m := range t.early {
+		kind := byte(0)
+		if m.binary {
+			kind = 1
+		}
+		x.Early = append(x.Early, append([]byte{kind}, m.data...))
+	}
+	return x
+}
+
+// restore continues with the state of a translator in another process.
+func (t *translator) restore(x *handover.Translation) {
+	t.root = rootState(min(max(x.Root, 0), int(rootRefused)))
+	t.dropping, t.holding = x.Dropping, x.Holding
+	for _, m := range x.Early {
+		if len(m) > 0 {
+			t.hold(m[1:], m[0] == 1)
 		}
 	}
 }

@@ -61,6 +61,7 @@ func (c *Conn) Export(l *handover.Link) bool {
 	}
 	l.SincePing, l.SincePong = now.Sub(p.lastSign), now.Sub(p.lastPong)
 	l.PongsSentEarly, l.PingMayBeUnread = p.sentEarly, p.mayBeUnread
+	l.Version3 = c.protocol == V3
 	return true
 }
 
@@ -95,6 +96,9 @@ func (d *Dialer) Restore(l *handover.Link, elapsed time.Duration) (*Conn, error)
 		SID: l.Handshake.SID, PingInterval: l.Handshake.PingInterval, PingTimeout: l.Handshake.PingTimeout,
 		MaxPayload: l.Handshake.MaxPayload,
 	}}
+	if l.Version3 {
+		c.protocol = V3
+	}
 	if c.silence() <= 0 {
 		return nil, errors.New("engineio: a snapshot's link has no heartbeat")
 	}

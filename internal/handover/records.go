@@ -225,6 +225,20 @@ type Link struct {
 	Partial            []byte
 	PartialNeed        int
 	PartialAttachments [][]byte
+	// Version3 says that the server speaks Engine.IO 3. The Translation is for such links only.
+	Version3    bool
+	Translation Translation
+}
+
+// Translation is the state of what translates a server's packets.
+type Translation struct {
+	Query string // what the handshake said about the client's auth
+	Root  int    // what became of the namespace "/"
+	// Attachments that follow, and belong to a dropped packet, or to the last of Early.
+	Dropping, Holding int
+	// Early holds messages of namespaces whose CONNECT has no reply yet. The first byte of each is 1
+	// if it is binary, and otherwise 0.
+	Early [][]byte
 }
 
 // Handshake is the server's answer to the link's handshake. Times are in milliseconds.
@@ -268,6 +282,14 @@ func (l *Link) encode(f *fields) {
 	f.number(22, uint64(l.PartialNeed))
 	for _, a := range l.PartialAttachments {
 		f.item(23, a)
+	}
+	f.flag(24, l.Version3)
+	f.text(25, l.Translation.Query)
+	f.number(26, uint64(l.Translation.Root))
+	f.number(27, uint64(l.Translation.Dropping))
+	f.number(28, uint64(l.Translation.Holding))
+	for _, m := range l.Translation.Early {
+		f.item(29, m)
 	}
 }
 
@@ -327,6 +349,18 @@ func (l *Link) decodeField(field int, v value) error {
 		l.PartialNeed = v.count()
 	case 23:
 		l.PartialAttachments = append(l.PartialAttachments, v.bytes)
+	case 24:
+		l.Version3 = v.flag()
+	case 25:
+		l.Translation.Query = v.text()
+	case 26:
+		l.Translation.Root = v.count()
+	case 27:
+		l.Translation.Dropping = v.count()
+	case 28:
+		l.Translation.Holding = v.count()
+	case 29:
+		l.Translation.Early = append(l.Translation.Early, v.bytes)
 	}
 	return nil
 }
