@@ -13,6 +13,7 @@ import (
 	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/internal/reason"
+	"github.com/holdfast/holdfast/metrics"
 	"github.com/holdfast/holdfast/session"
 )
 
@@ -87,8 +88,7 @@ func newClient(s *Server, seq uint64, req engineio.Request, sid string, opts eng
 	if recoverable && s.settings().Recovery.OnClientDisconnect == config.ParkSession {
 		c.parkOnDisconnect, c.disconnects = true, new(disconnects)
 	}
-	opts.TooLarge = c.tooLarge
-	opts.Incomplete, opts.ConfirmByPong = c.takeIncomplete, c.parkOnDisconnect
+	opts.ConfirmByPong = c.parkOnDisconnect
 	c.sock = engineio.NewSocket(sid, opts, c)
 	c.sender.init(&c.clientConn, s.settings().Recovery.Buffer.Window.Int(), opts.PingTimeout)
 	c.receiver.init(c, opts.MaxPayload)
@@ -130,6 +130,20 @@ func (c *client) Confirm(mark uint64) {
 
 // Unconfirmed implements engineio.Handler.
 func (c *client) Unconfirmed() (pending, overdue bool) { return c.sender.unconfirmed() }
+
+// Incomplete implements engineio.Handler.
+func (c *client) Incomplete(bytes int) bool {
+	if c.srv.incomplete.take(bytes) {
+		return true
+	}
+	c.srv.refused(metrics.IncompleteBytes, c.address)
+	return false
+}
+
+// TooLarge implements engineio.Handler.
+func (c *client) TooLarge() {
+	c.srv.limitedLog.Log(slog.LevelWarn, "", "a client's message is too large", "client", c.seq, "key", "engineio.max_payload")
+}
 
 // Upgraded implements engineio.Handler.
 func (c *client) Upgraded() {
@@ -386,11 +400,6 @@ func (c *client) deliver(cur *session.Cursor, n int) {
 func (c *client) relay(data []byte, binary bool, l *link) {
 	defer c.recoverPanic()
 	c.sender.relay(data, binary, l)
-}
-
-// tooLarge logs that a message exceeded Options.MaxPayload.
-func (c *client) tooLarge() {
-	c.srv.limitedLog.Log(slog.LevelWarn, "", "a client's message is too large", "client", c.seq, "key", "engineio.max_payload")
 }
 
 // end closes the client's transport after everything that is queued for it. orderly says that the

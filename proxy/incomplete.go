@@ -4,7 +4,6 @@ import (
 	"sync/atomic"
 
 	"github.com/holdfast/holdfast/internal/config"
-	"github.com/holdfast/holdfast/metrics"
 )
 
 const (
@@ -58,14 +57,4 @@ func (l *link) countQueuedLocked(queued int) {
 func (l *link) drainedLocked() {
 	l.srv.incomplete.bytes.Add(int64(-l.queuedCounted))
 	l.queuedCounted = 0
-}
-
-// takeIncomplete counts n bytes of an incomplete message of this client.
-// engineio.Options.Incomplete describes it.
-func (c *client) takeIncomplete(n int) bool {
-	if c.srv.incomplete.take(n) {
-		return true
-	}
-	c.srv.refused(metrics.IncompleteBytes, c.address)
-	return false
 }

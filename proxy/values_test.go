@@ -51,7 +51,7 @@ func TestSizesOfWhatEveryClientNeeds(t *testing.T) {
 	for what, size := range map[string][2]uintptr{
 		"client":          {unsafe.Sizeof(client{}), 576},
 		"link":            {unsafe.Sizeof(link{}), 208},
-		"engineio.Socket": {unsafe.Sizeof(engineio.Socket{}), 416},
+		"engineio.Socket": {unsafe.Sizeof(engineio.Socket{}), 384},
 		"session.Session": {unsafe.Sizeof(session.Session{}), 384},
 		"session.Cursor":  {unsafe.Sizeof(session.Cursor{}), 48},
 	} {

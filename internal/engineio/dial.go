@@ -90,7 +90,7 @@ type Dialer struct {
 	// MaxPayload is used if the server's handshake has no maxPayload, in bytes.
 	MaxPayload int64
 	// Incomplete accounts for the server's messages and polling answers that have arrived in part,
-	// like Options.Incomplete. It may be nil.
+	// like Handler.Incomplete. It may be nil.
 	Incomplete func(bytes int) bool
 	// Ended is called once for each Conn that Dial returned, when the Conn ends. It must neither wait
 	// nor call the Conn. It may be nil.

@@ -71,6 +71,13 @@ type Handler interface {
 	Unconfirmed() (pending, overdue bool)
 	// Confirm reports that everything up to the mark has arrived at the client.
 	Confirm(mark uint64)
+	// Incomplete accounts for bytes kept of messages and POST bodies that have arrived in part. It
+	// is called with the change in bytes, and from any goroutine. If it returns false for an
+	// increase, the connection is closed or the POST refused.
+	Incomplete(bytes int) bool
+	// TooLarge reports a message or POST body over Options.MaxPayload. The message closes the
+	// connection; the POST is refused.
+	TooLarge()
 	// Upgraded reports that the client moved to WebSocket.
 	Upgraded()
 	// Closed is called once. If the client ended the connection, it follows the Flush of everything
@@ -88,11 +95,7 @@ type Options struct {
 	PingInterval time.Duration
 	PingTimeout  time.Duration
 	// MaxPayload limits a message or a POST body, in bytes.
-	MaxPayload int64
-	// TooLarge is called for a message or POST body over MaxPayload. The message closes the
-	// connection; the POST is refused. It may be nil, must not wait, and may be called with the
-	// Socket's locks held.
-	TooLarge       func()
+	MaxPayload     int64
 	UpgradeTimeout time.Duration
 	// HandshakeID is the handshake's "t" parameter. If a request repeats it, the application set a
 	// fixed value, which does not identify retries.
@@ -102,23 +105,13 @@ type Options struct {
 	// ConfirmByPong makes pongs the only confirmation. A poll, or the change to WebSocket, uses
 	// another connection than the POSTs and may overtake a message that the client sent before.
 	ConfirmByPong bool
-	// Incomplete accounts for bytes kept of messages and POST bodies that have arrived in part. It
-	// is called with the change in bytes. If it returns false for an increase, the connection is
-	// closed or the POST refused. It may be nil, and may be called with the Socket's locks held.
-	Incomplete func(bytes int) bool
 }
 
-// smallBytes is the size up to which Options.Incomplete ignores a message.
+// smallBytes is the size up to which a message is not accounted for as incomplete.
 const smallBytes = 16 << 10
 
 // reserve calls an Incomplete function if there is one and bytes is not 0. A negative number
 // releases.
 func reserve(incomplete func(bytes int) bool, bytes int) bool {
 	return bytes == 0 || incomplete == nil || incomplete(bytes)
-}
-
-func (o *Options) tooLarge() {
-	if o.TooLarge != nil {
-		o.TooLarge()
-	}
 }

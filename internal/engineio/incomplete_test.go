@@ -11,7 +11,7 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// memory is an Options.Incomplete with a limit.
+// memory is a Handler.Incomplete with a limit.
 type memory struct {
 	limit int64
 	used  atomic.Int64
@@ -25,14 +25,13 @@ func (m *memory) take(n int) bool {
 	return false
 }
 
-func incompleteOptions(m *memory) Options {
-	return Options{PingInterval: time.Minute, PingTimeout: time.Minute, MaxPayload: 1 << 20, Incomplete: m.take}
-}
+var incompleteOptions = Options{PingInterval: time.Minute, PingTimeout: time.Minute, MaxPayload: 1 << 20}
 
 func TestIncompleteMessagesAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{limit: 100 << 10}
-		_, h, p := openPipe(t, incompleteOptions(m))
+		_, h, p := openPipe(t, incompleteOptions)
+		h.memory = m
 		part := []byte("4" + strings.Repeat("x", 40<<10))
 		p.writeBytes(t, fragment(ws.OpText, false, string(part[:smallBytes])).bytes())
 		synctest.Wait()
@@ -56,7 +55,8 @@ func TestIncompleteMessagesAreCounted(t *testing.T) {
 func TestIncompleteMessagesWithoutMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{limit: 100 << 10}
-		_, h, p := openPipe(t, incompleteOptions(m))
+		_, h, p := openPipe(t, incompleteOptions)
+		h.memory = m
 		p.writeBytes(t, fragment(ws.OpText, false, "4"+strings.Repeat("x", 60<<10)).bytes())
 		_, _ = p.conn.Write(fragment(0, false, strings.Repeat("x", 60<<10)).bytes()) // may be refused before all of it is read
 		p.want(t, "close:1013", "EOF")
@@ -71,7 +71,8 @@ func TestIncompleteMessagesWithoutMemory(t *testing.T) {
 
 func TestPostWithoutMemory(t *testing.T) {
 	m := &memory{limit: 100 << 10}
-	s, h := openPolling(t, incompleteOptions(m))
+	s, h := openPolling(t, incompleteOptions)
+	h.memory = m
 	wantPost(t, s, "a1", "4"+strings.Repeat("x", 90<<10), "200 ok")
 	h.took()
 	a, ok := s.Post(t.Context(), "a2", "", -1, strings.NewReader("4"+strings.Repeat("x", 200<<10)))

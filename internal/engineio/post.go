@@ -12,7 +12,7 @@ import (
 	"github.com/holdfast/holdfast/internal/instant"
 )
 
-// ErrNoMemory means that Options.Incomplete, or a Dialer's, returned false.
+// ErrNoMemory means that Handler.Incomplete, or a Dialer's, returned false.
 var ErrNoMemory = errors.New("engineio: no memory for incomplete messages")
 
 // postID identifies a POST, to recognize a repeated one.
@@ -32,14 +32,14 @@ func (s *Socket) Post(ctx context.Context, id, contentType string, length int64,
 	}
 	id = s.requestID(id)
 	if length > s.opts.MaxPayload {
-		s.opts.tooLarge()
+		s.h.TooLarge()
 		s.endPost()
 		if length <= 2*s.opts.MaxPayload {
 			_, _ = io.Copy(io.Discard, body) // a client that is still writing would see a reset instead of the answer
 		}
 		return Answer{Status: http.StatusRequestEntityTooLarge, Code: -1}, true
 	}
-	counted := &countedBody{r: io.LimitReader(body, s.opts.MaxPayload+1), incomplete: s.opts.Incomplete}
+	counted := &countedBody{r: io.LimitReader(body, s.opts.MaxPayload+1), incomplete: s.h.Incomplete}
 	data, err := io.ReadAll(counted)
 	defer counted.release()
 	switch {
@@ -51,7 +51,7 @@ func (s *Socket) Post(ctx context.Context, id, contentType string, length int64,
 		s.closeFor(PollError)
 		return Answer{}, false
 	case int64(len(data)) > s.opts.MaxPayload:
-		s.opts.tooLarge()
+		s.h.TooLarge()
 		s.endPost()
 		return Answer{Status: http.StatusRequestEntityTooLarge, Code: -1}, true
 	}
@@ -63,7 +63,7 @@ func (s *Socket) Post(ctx context.Context, id, contentType string, length int64,
 // countedBody reads a body and accounts for what has arrived of it.
 type countedBody struct {
 	r          io.Reader
-	incomplete func(bytes int) bool // Options.Incomplete; may be nil
+	incomplete func(bytes int) bool // Handler.Incomplete, or a Dialer's, which may be nil
 	n          int                  // bytes read
 	reserved   int                  // bytes that incomplete has accounted for
 }

@@ -24,10 +24,11 @@ type fakeHandler struct {
 	out       []Packet // for Fill
 	filled    uint64   // packets so far
 	confirmed uint64
-	window    uint64 // packets that may be unconfirmed; 0 is no limit
-	confirm   bool   // set FillResult.Confirm when packets were filled
-	later     bool   // set FillResult.ConfirmLater
-	checked   uint64 // value of filled at the last Unconfirmed
+	window    uint64  // packets that may be unconfirmed; 0 is no limit
+	confirm   bool    // set FillResult.Confirm when packets were filled
+	later     bool    // set FillResult.ConfirmLater
+	checked   uint64  // value of filled at the last Unconfirmed
+	memory    *memory // nil is no limit
 	log       []string
 	changed   chan struct{} // closed, and replaced, at every change
 }
@@ -103,6 +104,10 @@ func (h *fakeHandler) Confirm(mark uint64) {
 	h.confirmed = max(h.confirmed, mark)
 	h.noteLocked("confirm %d", mark)
 }
+
+func (h *fakeHandler) Incomplete(bytes int) bool { return h.memory == nil || h.memory.take(bytes) }
+
+func (h *fakeHandler) TooLarge() {}
 
 func (h *fakeHandler) Upgraded() { h.note("upgraded") }
 

@@ -57,7 +57,7 @@ type wsTransport struct {
 	role      wsRole
 	unflushed bool // something was read since the last Flush
 	frames    frameReader
-	reserved  int // bytes in frames, as far as Options.Incomplete has accounted for them
+	reserved  int // bytes in frames, as far as Handler.Incomplete has accounted for them
 
 	// Guarded by socket.mu.
 	ended       bool // a Close frame was sent, or the stream has ended
@@ -137,7 +137,7 @@ func (t *wsTransport) flushInput(err error) {
 // no memory for them.
 func (t *wsTransport) reserveIncomplete() bool {
 	n := t.frames.incomplete()
-	if !reserve(t.socket.opts.Incomplete, n-t.reserved) {
+	if n != t.reserved && !t.socket.h.Incomplete(n-t.reserved) {
 		return false
 	}
 	t.reserved = n
@@ -151,7 +151,7 @@ func (t *wsTransport) fail(err error) {
 	defer s.unlock()
 	if fe, ok := errors.AsType[*frameError](err); ok {
 		if fe.code == ws.StatusMessageTooBig {
-			s.opts.tooLarge()
+			s.h.TooLarge()
 		}
 		t.close(fe.code)
 	} else {
