@@ -175,6 +175,7 @@ var parkingReasons = map[engineio.Reason]reason.Reason{
 	engineio.ForcedClose:    reason.TransportClose,
 	engineio.PollError:      reason.PollError,
 	engineio.CloseFrame:     reason.TransportClose,
+	engineio.LeaveTimeout:   reason.Handover,
 }
 
 // Closed implements engineio.Handler.
@@ -188,6 +189,9 @@ func (c *client) Closed(why engineio.Reason) {
 	parkedFor, ending := parkingReasons[why], endingOf(why)
 	if c.srv.leaving.Load() && why != engineio.GoingAway { // the end of a connection that Leave has cut
 		parkedFor, ending = reason.Handover, session.Lost
+		if why == engineio.LeaveTimeout {
+			c.srv.leftLate.Add(1)
+		}
 	}
 	c.parkAs(parkedFor, c.parkFor(why == engineio.GoingAway), ending)
 }

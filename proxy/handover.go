@@ -43,6 +43,7 @@ type Left struct {
 // that. It waits for handshakes, for requests that pass through, and for the clients, d in all. When
 // it returns there is no client, until Stay.
 func (s *Server) Leave(d time.Duration) (left Left) {
+	s.leftLate.Store(0)
 	s.leaving.Store(true)
 	s.registry.BeginGrace()
 	deadline := time.Now().Add(d)
@@ -63,6 +64,7 @@ func (s *Server) Leave(d time.Duration) (left Left) {
 		left.Clients += len(clients)
 		left.Cut += leaveAll(clients, deadline)
 	}
+	left.Cut += int(s.leftLate.Load())
 	s.await(deadline, func() bool { return s.passing <= int(s.passedWebSockets.Load()) })
 	s.mu.Lock()
 	left.Passing = s.passing

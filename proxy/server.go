@@ -55,6 +55,7 @@ type Server struct {
 	handshakes           atomic.Uint64 // numbers the clients
 	draining             atomic.Bool
 	leaving              atomic.Bool  // a handover to another process is under way
+	leftLate             atomic.Int64 // clients that did not end their side in the time of Leave
 	passedWebSockets     atomic.Int64 // that pass through now
 	rawLogged            sync.Once
 	unableLogged         sync.Map  // names of client libraries, see canResume

@@ -31,7 +31,7 @@ type instance struct {
 	proxy    *proxy.Server
 	sockets  *sockets
 	handover *handoverer  // nil for the demo
-	plain    net.Listener // the clients' listener without TLS
+	clients  net.Listener // counts and limits; below TLS
 }
 
 // setUpEventLoop chooses how connections are served, before there are any.
@@ -61,17 +61,16 @@ func newInstance(version string, cfg config.Config, sources config.Sources, log 
 }
 
 // run serves clients and the admin listener until ctx is done, and then drains. Meanwhile it
-// reloads the configuration for each signal on hangups.
-// t is what another process has handed over, or nil. Until run commits that, an error leaves
-// everything as it was.
+// reloads the configuration for each signal on hangups. t is what another process has handed over,
+// or nil. Until run commits that, an error leaves everything as it was.
 func (in *instance) run(ctx context.Context, reload *reloader, hangups <-chan os.Signal, t *takeover) error {
 	background, stop := context.WithCancel(context.Background()) // draining needs certificates, too
 	defer stop()
-	ln, err := in.listen(background)
+	plain, files, err := in.listen()
 	if err != nil {
 		return err
 	}
-	defer ln.Close()
+	defer plain.Close()
 	admin, err := in.listenAdmin()
 	if err != nil {
 		return err
@@ -81,6 +80,8 @@ func (in *instance) run(ctx context.Context, reload *reloader, hangups <-chan os
 		in.handover.restoreCounts(t.summary.Process.Results)
 		in.handover.record(t.commit(in.proxy, in.log))
 	}
+	ln := in.accept(background, plain, files)
+	defer ln.Close()
 	reload.report(nil)
 	go reload.run(background, hangups) // ends with background
 	if admin != nil {
@@ -89,27 +90,31 @@ func (in *instance) run(ctx context.Context, reload *reloader, hangups <-chan os
 	return in.serveClients(ctx, ln)
 }
 
-// listen opens the clients' listener. With TLS it watches the certificate's files until ctx is done.
-func (in *instance) listen(ctx context.Context) (net.Listener, error) {
-	ln, err := in.sockets.listen(clientSocket, in.cfg.Listen)
-	if err != nil {
-		return nil, in.sources.Invalid("listen", err.Error(), "a free address of this machine")
+// listen opens the clients' listener, and reads the certificate's files if there are any.
+func (in *instance) listen() (ln net.Listener, files *tlscert.Files, err error) {
+	if ln, err = in.sockets.listen(clientSocket, in.cfg.Listen); err != nil {
+		return nil, nil, in.sources.Invalid("listen", err.Error(), "a free address of this machine")
 	}
-	withTLS := in.cfg.TLS.CertFile != ""
-	ln = in.proxy.Listener(ln, withTLS)
-	in.plain = ln
-	if !withTLS {
-		return ln, nil
+	if in.cfg.TLS.CertFile == "" {
+		return ln, nil, nil
 	}
-	files, err := tlscert.Load(in.cfg.TLS.CertFile, in.cfg.TLS.KeyFile, in.log, in.metrics)
-	if err != nil {
+	if files, err = tlscert.Load(in.cfg.TLS.CertFile, in.cfg.TLS.KeyFile, in.log, in.metrics); err != nil {
 		ln.Close()
-		return nil, fmt.Errorf("tls: %w", err)
+		return nil, nil, fmt.Errorf("tls: %w", err)
+	}
+	return ln, files, nil
+}
+
+// accept begins to accept clients. With files it speaks TLS, and watches them until ctx is done.
+func (in *instance) accept(ctx context.Context, plain net.Listener, files *tlscert.Files) net.Listener {
+	in.clients = in.proxy.Listener(plain, files != nil)
+	if files == nil {
+		return in.clients
 	}
 	go files.Watch(ctx) // ends with ctx
-	return tls.NewListener(ln, &tls.Config{
+	return tls.NewListener(in.clients, &tls.Config{
 		GetCertificate: files.Get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
-	}), nil
+	})
 }
 
 // serveClients serves the proxy on ln until ctx is done, and then drains.
@@ -128,7 +133,7 @@ func (in *instance) serveClients(ctx context.Context, ln net.Listener) error {
 	go releaseIdleMemory(releasing) // ends with releasing
 	failed := make(chan error, 1)   // Serve returns once
 	go func() { failed <- srv.Serve(ln) }()
-	stopHandovers := in.handover.begin(serving{srv, in.plain})
+	stopHandovers := in.handover.begin(serving{srv, in.clients})
 	in.log.Info("holdfast is ready", "listen", ln.Addr().String(), "upstream", in.cfg.Upstream.URL.String(), "version", in.version)
 	select {
 	case err := <-failed:

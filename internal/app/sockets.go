@@ -31,7 +31,8 @@ type socket struct {
 
 // listen opens an address as the configuration writes it: host:port, :port or unix://path.
 func (s *sockets) listen(kind, addr string) (net.Listener, error) {
-	ln, err := s.take(kind, addr)
+	ln := s.take(kind, addr)
+	var err error
 	if ln == nil {
 		network, address := config.SplitListen(addr)
 		ln, err = net.Listen(network, address)
@@ -45,13 +46,19 @@ func (s *sockets) listen(kind, addr string) (net.Listener, error) {
 	return ln, err
 }
 
-// take returns an inherited listener, or nil.
-func (s *sockets) take(kind, addr string) (net.Listener, error) {
+// take returns an inherited listener, or nil. If its descriptor is none any more, a program that
+// could not take over has closed it, and the number may be in use for something else.
+func (s *sockets) take(kind, addr string) net.Listener {
 	i := slices.IndexFunc(s.inherited, func(l handover.Listener) bool { return l.Kind == kind && l.Address == addr })
 	if i < 0 {
-		return nil, nil //nolint:nilnil // there is none
+		return nil
 	}
-	return courier.Listener(s.inherited[i].FD)
+	ln, err := courier.Listener(s.inherited[i].FD)
+	if err != nil {
+		s.inherited = slices.Delete(s.inherited, i, i+1)
+		return nil
+	}
+	return ln
 }
 
 // closeInherited closes an inherited listener whose address is not wanted any more, because it may
@@ -68,8 +75,13 @@ func (s *sockets) closeInherited(kind string) bool {
 	return len(s.inherited) < before
 }
 
-// settle closes the inherited descriptors: those in use have been copied.
+// settle makes the inherited listeners this process's own. Those that are in use have been copied.
 func (s *sockets) settle() {
+	for _, o := range s.open {
+		if u, ok := o.ln.(*net.UnixListener); ok {
+			u.SetUnlinkOnClose(true)
+		}
+	}
 	for _, l := range s.inherited {
 		courier.CloseFD(l.FD)
 	}

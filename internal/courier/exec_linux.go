@@ -135,11 +135,7 @@ func Listener(fd int) (net.Listener, error) {
 	}
 	f := os.NewFile(uintptr(dup), "")
 	defer f.Close()
-	ln, err := net.FileListener(f)
-	if u, ok := ln.(*net.UnixListener); ok {
-		u.SetUnlinkOnClose(true) // as for a listener that this process has opened
-	}
-	return ln, err
+	return net.FileListener(f)
 }
 
 // Descriptor returns the descriptor of a listener, which stays the listener's.

@@ -16,12 +16,13 @@ const (
 	ForcedClose                      // this side closed the connection
 	PollError                        // a polling request was canceled, or overlapped another
 	CloseFrame                       // the client sent a WebSocket Close frame with a code other than 1001
+	LeaveTimeout                     // the client did not end its side in the time of Leave
 )
 
 var reasonNames = [...]string{
 	"unknown", "transport close", "transport error", "ping timeout", "client close", "going away", "parse error",
 	"forced close", "poll error",
-	"transport close",
+	"transport close", "leave timeout",
 }
 
 // String implements fmt.Stringer.

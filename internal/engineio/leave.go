@@ -15,6 +15,9 @@ import (
 // to its poll.
 const leaveQuiet = 150 * time.Millisecond
 
+// leaveSlack is how much longer than the Socket its stream stays.
+const leaveSlack = 100 * time.Millisecond
+
 // Leave closes the Socket, without waiting, within about d.
 func (s *Socket) Leave(d time.Duration) {
 	defer s.recoverPanic()
@@ -26,10 +29,10 @@ func (s *Socket) Leave(d time.Duration) {
 	s.closeStyle.moveLocked(closeBroken)
 	s.output.moveLocked(outputLeft)
 	s.resumeLocked()
-	s.afterFunc(d, func(s *Socket) { s.closeLocked(ForcedClose) }) // no effect if it is closed by then
+	s.afterFunc(d, func(s *Socket) { s.closeLocked(LeaveTimeout) }) // no effect if it is closed by then
 	switch {
 	case s.ws != nil:
-		s.ws.stream.Shutdown(d)
+		s.ws.stream.Shutdown(d + leaveSlack)
 	case s.probe == nil:
 		s.leavePollingLocked()
 	}

@@ -1,12 +1,23 @@
 // A handover: another program takes over, and no session is lost.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { chmod, copyFile, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
+import net from "node:net";
+import os from "node:os";
+import path from "node:path";
 import { CLIENTS, TRANSPORTS } from "../lib/client.js";
-import { onlyHoldfast } from "../lib/holdfast.js";
-import { stack } from "../lib/stack.js";
-import { sleep, until } from "../lib/wait.js";
+import { accepts, binary, onlyHoldfast, toYAML } from "../lib/holdfast.js";
+import { freePort } from "../lib/ports.js";
+import { Raw } from "../lib/raw.js";
+import { stack as plainStack } from "../lib/stack.js";
+import { SLOW, sleep, until, within } from "../lib/wait.js";
 
 const skip = onlyHoldfast || (process.platform !== "linux" && "needs Linux");
+
+/** A stack whose programs do not wait a second before they exit, as those with the race detector do. */
+const stack = (t, options = {}) =>
+  plainStack(t, { ...options, holdfast: { env: { GORACE: "atexit_sleep_ms=0" }, ...options.holdfast } });
 
 const status = async (s) => {
   const { status, text } = await s.hf.admin("/api/status");
@@ -26,6 +37,46 @@ async function handOver(s, result = "ok") {
   assert.equal(last.result, result, `${last.reason}\n${s.hf.log.slice(-4000)}`);
   return last;
 }
+
+/** A copy of the binary that a test may replace. */
+async function ownBinary(t) {
+  const dir = await mkdtemp(path.join(os.tmpdir(), "holdfast-handover-"));
+  t.after(() => rm(dir, { recursive: true, force: true }));
+  const bin = path.join(dir, "holdfast");
+  await copyFile(await binary(), bin);
+  return bin;
+}
+
+/** Replaces the binary by a shell script, as an upgrade would. $REAL is the real one. */
+async function replace(bin, script) {
+  await writeFile(`${bin}.new`, `#!/bin/sh\nREAL=${await binary()}\n${script}\n`);
+  await chmod(`${bin}.new`, 0o755);
+  await rename(`${bin}.new`, bin);
+}
+
+/** A client with a session, over WebSocket, in front of a binary of its own. */
+async function begin(t, options = {}) {
+  const bin = await ownBinary(t);
+  const s = await stack(t, { ...options, holdfast: { bin, ...options.holdfast } });
+  s.bin = bin;
+  s.c = s.client("4.8.4", { transports: ["websocket"] });
+  s.id = (await s.c.main.connected()).id;
+  return s;
+}
+
+/** The client is served, and its session is the one it began with. */
+async function serves(s, connects) {
+  await s.c.main.connected(connects);
+  if (connects > 1) s.c.main.assertRecovered(connects - 1);
+  assert.equal((await s.c.main.ask("echo", "x"))[0], "x");
+  const n = (s.c.main.numbers.at(-1) ?? 0) + 1;
+  s.app.stream("/", s.id, n, n + 9);
+  await s.c.main.stream(1, n + 9);
+  assert.equal(s.app.disconnects.length, 0);
+  assert.equal(s.hf.exit, undefined);
+}
+
+const configFile = (s) => path.join(s.hf.dir, "config.yaml");
 
 describe("a handover", { concurrency: 3, skip }, () => {
   it("keeps a client's session, in the same process", async (t) => {
@@ -92,5 +143,280 @@ describe("a handover", { concurrency: 3, skip }, () => {
     assert.deepEqual(s.app.disconnects, []);
     assert.equal(s.app.connections.length, 30);
     assert.ok(s.app.pings - pings <= 2 * 30, "one ping loop for each connection");
+  });
+
+  it("reads the configuration anew, also what a reload cannot change", async (t) => {
+    const s = await stack(t);
+    const c = s.client("4.8.4", { transports: ["websocket"] });
+    const { id } = await c.main.connected();
+    const adminPort = await freePort();
+    const config = { ...s.hf.config, notify: { parked: "away" }, admin: { listen: `127.0.0.1:${adminPort}` } };
+    await writeFile(configFile(s), toYAML(config));
+    s.hf.signal("SIGUSR2");
+    await c.main.connected(2);
+    c.main.assertRecovered(1);
+    assert.equal(await accepts(s.hf.adminPort), false);
+    s.hf.adminPort = adminPort;
+    assert.equal((await status(s)).handover.result, "ok");
+    await s.hit(c, "cut");
+    await c.main.connected(3);
+    await until(() => s.app.receivedArgs("away").length === 1, "the notification");
+    assert.equal(s.app.socket(id).connected, true);
+  });
+
+  it("parked sessions keep their time", async (t) => {
+    const s = await stack(t, { config: { recovery: { max_disconnection_duration: `${2 * SLOW}s` } } });
+    const [early, late] = [await Raw.open(s.direct), await Raw.open(s.direct)];
+    const [a, b] = [await early.connect(), await late.connect()];
+    early.close();
+    await until(async () => (await status(s)).sessions.parked === 1, "the first to be parked");
+    await sleep(1200 * SLOW);
+    late.close();
+    await until(async () => (await status(s)).sessions.parked === 2, "the second to be parked");
+    const out = await handOver(s);
+    assert.equal(out.sessions, 2);
+    await until(() => s.app.disconnects.length === 1, "the first to expire", 1200);
+    assert.equal(s.app.disconnects[0].id, a.sid);
+    const back = await Raw.open(s.direct);
+    assert.equal((await back.connect({ pid: b.pid })).sid, b.sid);
+    const gone = await Raw.open(s.direct);
+    assert.notEqual((await gone.connect({ pid: a.pid })).sid, a.sid);
+    assert.match(s.hf.log, /"not recovered".*"expired"/, "the next process knows why");
+    back.close();
+    gone.close();
+  });
+
+  it("keeps what waits in both directions: half a packet from the server, and a server that reads nothing", { timeout: 30000 }, async (t) => {
+    const s = await stack(t, {
+      upstreamRelay: true,
+      io: { maxHttpBufferSize: 1e8 },
+      config: { handover: { leave: "5s", timeout: "20s" } },
+    });
+    const c = s.client("4.8.4", { transports: ["websocket"] });
+    const { id } = await c.main.connected();
+    s.app.stream("/", id, 1, 1);
+    await c.main.stream(1, 1);
+    let stopped, release;
+    s.upRelay.afterBytes("down", 60000, {
+      action: () => {
+        stopped = true;
+        return new Promise((resolve) => (release = resolve));
+      },
+    });
+    for (const conn of s.upRelay.list((conn) => conn.websocket)) conn.hole({ up: true, down: false });
+    s.app.socket(id).emit("n", 2, Buffer.alloc(50000, 7), Buffer.alloc(50000, 8), Buffer.alloc(5, 9));
+    s.app.stream("/", id, 3, 9);
+    const sent = 80;
+    for (let i = 1; i <= sent; i++) c.main.socket.emit("up", i, Buffer.alloc(100000, i));
+    await until(() => stopped, "the server's packet to stop in the middle");
+    await until(async () => (await s.hf.metrics()).sum("holdfast_packets_total", { direction: "in" }) > 1, "packets from the client");
+    await handOver(s);
+    await c.main.connected(2);
+    for (const conn of s.upRelay.list()) conn.heal();
+    release();
+    await c.main.stream(1, 9);
+    const binary = c.main.events.find((args) => args[0] === "n" && args[1] === 2);
+    assert.deepEqual(binary.slice(2, 5).map((b) => [b.length, b[0]]), [[50000, 7], [50000, 8], [5, 9]]);
+    await until(() => s.app.receivedArgs("up").length === sent, () => `what the client sent, have ${s.app.receivedArgs("up").length}`);
+    assert.deepEqual(s.app.receivedArgs("up").map(([n, b]) => [n, b.length, b[99999]]), Array.from({ length: sent }, (_, i) => [i + 1, 100000, i + 1]));
+    assert.deepEqual(s.app.disconnects, []);
+  });
+
+  it("acknowledgements that are out at the time arrive, in both directions", async (t) => {
+    let later;
+    const s = await stack(t, { app: (io) => io.on("connection", (socket) => socket.on("slow", (ack) => (later = ack))) });
+    const c = s.client("4.6.2", { transports: ["websocket"] }); // later ones forget their questions when they disconnect
+    const { id } = await c.main.connected();
+    let answer;
+    c.main.socket.on("question", (ack) => (answer = ack));
+    const asked = new Promise((resolve) => s.app.socket(id).emit("question", resolve));
+    const replied = new Promise((resolve) => c.main.socket.emit("slow", resolve));
+    await until(() => answer && later, "both questions to arrive");
+    const done = handOver(s);
+    await c.main.disconnected(1);
+    later("from the server");
+    await done;
+    await c.main.connected(2);
+    answer("from the client");
+    assert.equal(await within(replied, "the server's answer"), "from the server");
+    assert.equal(await within(asked, "the client's answer"), "from the client");
+    c.main.assertRecovered(1);
+  });
+
+  it("keeps several namespaces, a session that is bound, and one that is parked by a DISCONNECT", async (t) => {
+    const recovery = { bind: { auth: ["token"] }, on_client_disconnect: "park" };
+    const s = await stack(t, { config: { recovery } });
+    const c = s.client("4.8.4", { transports: ["websocket"], auth: { token: "a" } });
+    const chat = c.of("/chat", { token: "b" });
+    const [root, other] = [await c.main.connected(), await chat.connected()];
+    const gone = s.client("4.8.4", { transports: ["websocket"], auth: { token: "c" } });
+    const { id } = await gone.main.connected();
+    gone.main.socket.disconnect();
+    await until(async () => (await status(s)).sessions.parked === 1, "it to be parked");
+    s.app.stream("/", id, 1, 3);
+    const out = await handOver(s);
+    assert.equal(out.sessions, 3);
+    await c.main.connected(2);
+    await chat.connected(2);
+    c.main.assertRecovered(1);
+    chat.assertRecovered(1);
+    gone.main.socket.connect();
+    await gone.main.connected(2);
+    gone.main.assertRecovered(1);
+    await gone.main.stream(1, 3);
+    const thief = await Raw.open(s.direct);
+    const { pid } = JSON.parse(JSON.stringify({ pid: c.main.socket._pid }));
+    assert.notEqual((await thief.connect({ pid, token: "x" })).sid, root.id, "the binding still holds");
+    thief.close();
+    assert.equal(s.app.socket(other.id, "/chat").connected, true);
+    assert.deepEqual(s.app.disconnects.filter((d) => [root.id, other.id, id].includes(d.id)), []);
+  });
+
+  it("newcomers wait, those in the middle of something are not harmed, and Unix sockets are kept", async (t) => {
+    const s = await stack(t);
+    const c = s.client("4.8.4", { transports: ["websocket"] });
+    await c.main.connected();
+    s.hf.signal("SIGUSR2");
+    const newcomers = [];
+    for (let i = 0; i < 20; i++) {
+      newcomers.push(s.client("4.8.4", { transports: ["websocket"] }));
+      await sleep(10);
+    }
+    for (const n of newcomers) await n.main.connected();
+    await c.main.connected(2);
+    c.main.assertRecovered(1);
+    for (const n of newcomers) if (n.main.connects.length > 1) n.main.assertRecovered();
+  });
+
+  it("counts what cannot be handed over, and the server learns of it", async (t) => {
+    const s = await stack(t, { io: { transports: ["polling"] } });
+    const c = s.client("4.8.4", { transports: ["polling"] });
+    await c.main.connected();
+    const out = await handOver(s);
+    assert.equal(out.lost_sessions, 1);
+    assert.equal(out.sessions, 0);
+    await c.main.connected(2);
+    assert.equal(c.main.last.recovered, false);
+    await until(() => s.app.disconnects.length === 1, "the server to see it", 3000);
+    assert.equal((await s.hf.metrics()).sum("holdfast_handover_lost_sessions"), 1);
+    assert.match(s.hf.log, /"not recovered".*"upstream_lost"/);
+  });
+});
+
+describe("a handover that fails", { concurrency: 4, skip }, () => {
+  for (const [what, change, reason, timeout] of [
+    ["the binary is missing", (s) => rm(s.bin), /no such file/],
+    ["the binary is not executable", (s) => chmod(s.bin, 0o644), /permission denied/],
+    ["the binary is no program", (s) => writeFile(s.bin, "no program").catch(() => replace(s.bin, "")), /exec format error|which formats/],
+    ["the binary exits 1", (s) => replace(s.bin, "echo broken >&2; exit 1"), /broken/],
+    ["the binary hangs", (s) => replace(s.bin, "sleep 60"), /longer than handover.timeout/, "2s"],
+    ["the binary reads other formats only", (s) => replace(s.bin, `echo '{"oldest":99,"newest":100}'`), /reads formats 99 to 100/],
+    ["the configuration has a mistake", (s) => writeFile(configFile(s), "listen: nowhere"), /listen/],
+    ["it is off", (s) => s.hf.reload({ handover: { mode: "off" } }), /handover.mode is off/],
+  ]) {
+    it(`before anything has changed: ${what}`, async (t) => {
+      const s = await begin(t, { config: { handover: { timeout } } });
+      await change(s);
+      const out = await handOver(s, "rejected");
+      assert.match(out.reason, reason);
+      await serves(s, 1);
+      assert.equal((await s.hf.metrics()).sum("holdfast_handovers_total", { result: "rejected" }), 1);
+      assert.match(s.hf.log, /handover: failed, and this process continues/);
+    });
+  }
+
+  const real = 'case "$*" in *formats|*-check) exec "$REAL" "$@";; esac';
+
+  for (const [what, script, reason, timeout] of [
+    ["the new program cannot read the snapshot", `${real}
+echo cannot read it >&2; exit 1`, /cannot read it/],
+    ["the exec fails", `${real}
+chmod 644 "$0"; exec "$REAL" "$@"`, /permission denied/],
+    ["the new program takes too long to read it", `${real}
+exec sleep 60`, /longer than handover.timeout/, `${2 * SLOW}s`],
+  ]) {
+    it(`after the clients were closed: ${what}`, async (t) => {
+      const s = await begin(t, { config: { handover: { timeout } } });
+      await replace(s.bin, script);
+      const out = await handOver(s, "failed");
+      assert.match(out.reason, reason);
+      await serves(s, 2);
+      await copyFile(await binary(), `${s.bin}.new`);
+      await rename(`${s.bin}.new`, s.bin);
+      await handOver(s); // and the next one works
+      await serves(s, 3);
+      const metrics = await s.hf.metrics();
+      assert.equal(metrics.sum("holdfast_handovers_total", { result: "failed" }), 1);
+      assert.equal(metrics.sum("holdfast_handovers_total", { result: "ok" }), 1);
+    });
+  }
+
+  it("in the new program: the old one comes back, with its old settings", async (t) => {
+    const s = await begin(t);
+    const occupied = net.createServer();
+    await new Promise((resolve) => occupied.listen(0, "127.0.0.1", resolve));
+    t.after(() => occupied.close());
+    await writeFile(configFile(s), toYAML({ ...s.hf.config, listen: `127.0.0.1:${occupied.address().port}` }));
+    const out = await handOver(s, "restored");
+    assert.match(out.reason, /address already in use/);
+    await serves(s, 2);
+    await writeFile(configFile(s), toYAML(s.hf.config));
+    await handOver(s);
+    await serves(s, 3);
+  });
+
+  it("SIGTERM in the middle of it stops holdfast in order", async (t) => {
+    const s = await begin(t, { config: { shutdown: { drain_timeout: "0" } } });
+    await replace(s.bin, `${real}
+sleep 1; exec "$REAL" "$@"`);
+    s.hf.signal("SIGUSR2");
+    await s.c.main.disconnected(1);
+    s.hf.signal("SIGTERM");
+    assert.deepEqual(await within(s.hf.exited, "the exit", 5000), { code: 0, signal: null });
+  });
+
+  it("several signals are one handover, or two", async (t) => {
+    const s = await begin(t);
+    for (let i = 0; i < 20; i++) s.hf.signal("SIGUSR2");
+    await s.c.main.connected(2);
+    await sleep(300);
+    for (let i = 0; i < 20; i++) {
+      s.hf.signal("SIGUSR2");
+      await sleep(10);
+    }
+    await until(() => s.c.main.socket.connected, "the client to be back");
+    await sleep(500);
+    await s.c.main.connected(3);
+    s.c.main.assertRecovered();
+    assert.equal(s.app.disconnects.length, 0);
+    assert.equal(s.hf.exit, undefined);
+  });
+});
+
+describe("holdfast handover", { concurrency: 4, skip }, () => {
+  /** Runs the command, and returns its exit status and output. */
+  const command = async (s, ...args) => {
+    const child = spawn(await binary(), ["handover", "-admin", `127.0.0.1:${s.hf.adminPort}`, ...args], { env: { PATH: process.env.PATH } });
+    let text = "";
+    for (const out of [child.stdout, child.stderr]) out.on("data", (d) => (text += d));
+    const code = await new Promise((resolve) => child.once("close", resolve));
+    return { code, text };
+  };
+
+  it("waits for the outcome", async (t) => {
+    const s = await begin(t);
+    const { code, text } = await command(s);
+    assert.equal(code, 0, text);
+    assert.match(text, /^ok: holdfast \S+ serves 1 sessions, 0 were lost, \d/);
+    await serves(s, 2);
+  });
+
+  it("says why it failed", async (t) => {
+    const s = await begin(t);
+    await rm(s.bin);
+    const { code, text } = await command(s);
+    assert.equal(code, 1);
+    assert.match(text, /handover rejected: .*no such file/);
+    await serves(s, 1);
   });
 });
