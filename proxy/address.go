@@ -10,9 +10,9 @@ import (
 // clientAddress returns the address of the peer, or the zero Addr on a Unix socket. If the peer is a
 // trusted proxy, it returns the last address in X-Forwarded-For that is not a trusted proxy. The client may
 // have forged earlier ones.
-func (s *Server) clientAddress(r *http.Request) netip.Addr {
+func (set *settings) clientAddress(r *http.Request) netip.Addr {
 	peer := hostAddr(r.RemoteAddr)
-	if !s.trustsAddr(peer) {
+	if !set.trustsAddr(peer) {
 		return peer
 	}
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
@@ -22,7 +22,7 @@ func (s *Server) clientAddress(r *http.Request) netip.Addr {
 			break
 		}
 		peer = addr
-		if !s.trustsAddr(peer) {
+		if !set.trustsAddr(peer) {
 			break
 		}
 	}
@@ -47,8 +47,8 @@ func hostAddr(hostPort string) netip.Addr {
 	return ap.Addr().Unmap()
 }
 
-func (s *Server) trustsAddr(addr netip.Addr) bool {
-	for _, p := range s.settings().trusted {
+func (set *settings) trustsAddr(addr netip.Addr) bool {
+	for _, p := range set.trusted {
 		if p.Contains(addr) {
 			return true
 		}

@@ -11,14 +11,13 @@ import (
 	"github.com/holdfast/holdfast/internal/config"
 )
 
-// trusting returns a Server that trusts the given proxies. Only its header functions work.
-func trusting(prefixes ...string) *Server {
-	s, set := &Server{}, &settings{}
+// trusting returns settings with the given trusted proxies.
+func trusting(prefixes ...string) *settings {
+	set := &settings{}
 	for _, p := range prefixes {
 		set.trusted = append(set.trusted, netip.MustParsePrefix(p))
 	}
-	s.current.Store(set)
-	return s
+	return set
 }
 
 func TestClientAddress(t *testing.T) {

@@ -19,7 +19,6 @@ func serveAnswer(t *testing.T, size int) (client net.Conn, done chan struct{}) {
 	t.Helper()
 	ours, theirs := net.Pipe()
 	done = make(chan struct{})
-	s := &Server{log: slog.New(slog.DiscardHandler)}
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/next" { // a slow handler, to show that no write deadline is left
 			time.Sleep(2 * answerTimeout)
@@ -27,7 +26,7 @@ func serveAnswer(t *testing.T, size int) (client net.Conn, done chan struct{}) {
 			return
 		}
 		defer close(done)
-		s.writeAnswer(w, r, engineio.Answer{Status: http.StatusOK, Body: bytes.Repeat([]byte("x"), size), Code: -1})
+		writeAnswer(slog.New(slog.DiscardHandler), w, r, engineio.Answer{Status: http.StatusOK, Body: bytes.Repeat([]byte("x"), size), Code: -1})
 	})}
 	conns := make(chan net.Conn, 1)
 	conns <- ours

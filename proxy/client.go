@@ -43,7 +43,7 @@ func (s *clientState) moveLocked(to clientState) bool {
 // clientConn is a client's connection: what the client, its sender and its receiver share.
 type clientConn struct {
 	sock     *engineio.Socket          // immutable
-	srv      *Server                   // immutable
+	deps     *deps                     // immutable
 	sessions snapshot[*session.Cursor] // read without a lock; written with client.mu held
 
 	websocket atomic.Bool
@@ -80,17 +80,17 @@ type client struct {
 	panicked atomic.Bool // a panic ended it
 }
 
-func newClient(s *Server, seq uint64, req engineio.Request, sid string, opts engineio.Options, recoverable bool) *client {
+func newClient(d *deps, seq uint64, req engineio.Request, sid string, opts engineio.Options, recoverable bool) *client {
 	c := &client{clientConn: clientConn{
-		srv: s, seq: seq, request: saveRequest(req), byWebSocket: req.WebSocket, recoverable: recoverable,
-		bindingDigest: s.binder.handshake(req), opened: instant.Now(),
+		deps: d, seq: seq, request: saveRequest(req), byWebSocket: req.WebSocket, recoverable: recoverable,
+		bindingDigest: d.binder.handshake(req), opened: instant.Now(),
 	}}
-	if recoverable && s.settings().Recovery.OnClientDisconnect == config.ParkSession {
+	if recoverable && d.settings().Recovery.OnClientDisconnect == config.ParkSession {
 		c.parkOnDisconnect, c.disconnects = true, new(disconnects)
 	}
 	opts.ConfirmByPong = c.parkOnDisconnect
 	c.sock = engineio.NewSocket(sid, opts, c)
-	c.sender.init(&c.clientConn, s.settings().Recovery.Buffer.Window.Int(), opts.PingTimeout)
+	c.sender.init(&c.clientConn, d.settings().Recovery.Buffer.Window.Int(), opts.PingTimeout)
 	c.receiver.init(c, opts.MaxPayload)
 	return c
 }
@@ -120,7 +120,7 @@ func (c *client) Pending() bool { return c.sender.wanted() }
 func (c *client) Mark() uint64 { return c.sender.newMark() }
 
 // ConfirmPing implements engineio.Handler.
-func (c *client) ConfirmPing() { c.srv.metrics.ConfirmPings.Inc() }
+func (c *client) ConfirmPing() { c.deps.metrics.ConfirmPings.Inc() }
 
 // Confirm implements engineio.Handler.
 func (c *client) Confirm(mark uint64) {
@@ -133,16 +133,16 @@ func (c *client) Unconfirmed() (pending, overdue bool) { return c.sender.unconfi
 
 // Incomplete implements engineio.Handler.
 func (c *client) Incomplete(bytes int) bool {
-	if c.srv.incomplete.take(bytes) {
+	if c.deps.incomplete.take(bytes) {
 		return true
 	}
-	c.srv.refused(metrics.IncompleteBytes, c.address)
+	c.deps.refused(metrics.IncompleteBytes, c.address)
 	return false
 }
 
 // TooLarge implements engineio.Handler.
 func (c *client) TooLarge() {
-	c.srv.limitedLog.Log(slog.LevelWarn, "", "a client's message is too large", "client", c.seq, "key", "engineio.max_payload")
+	c.deps.limitedLog.Log(slog.LevelWarn, "", "a client's message is too large", "client", c.seq, "key", "engineio.max_payload")
 }
 
 // Upgraded implements engineio.Handler.
@@ -181,16 +181,16 @@ var parkingReasons = map[engineio.Reason]reason.Reason{
 // Closed implements engineio.Handler.
 func (c *client) Closed(why engineio.Reason) {
 	defer c.recoverPanic()
-	c.srv.removeClient(c)
+	c.deps.conns.removeClient(c)
 	if why == engineio.PingTimeout {
-		c.srv.metrics.HeartbeatTimeouts.Client.Inc()
+		c.deps.metrics.HeartbeatTimeouts.Client.Inc()
 	}
-	c.srv.log.Debug("client closed", "client", c.seq, "reason", why.String())
+	c.deps.log.Debug("client closed", "client", c.seq, "reason", why.String())
 	parkedFor, ending := parkingReasons[why], endingOf(why)
-	if c.srv.leaving.Load() && why != engineio.GoingAway { // the end of a connection that Leave has cut
+	if c.deps.phase.is(phaseLeaving) && why != engineio.GoingAway { // the end of a connection that Leave has cut
 		parkedFor, ending = reason.Handover, session.Lost
 		if why == engineio.LeaveTimeout {
-			c.srv.leftLate.Add(1)
+			c.deps.conns.late.Add(1)
 		}
 	}
 	c.parkAs(parkedFor, c.parkFor(why == engineio.GoingAway), ending)
@@ -227,8 +227,8 @@ func (c *client) parkAs(why reason.Reason, d time.Duration, ending session.Endin
 		c.sender.judgeTrial(ending)
 		c.sender.settleLag(ending)
 		from.fresh.park(&c.clientConn, from.cursors, d, why, ending)
-		c.srv.registry.ParkEnded(from.cursors, d, why, ending) // no effect on what fresh parked or ended
-		c.srv.flushNotified(from.cursors)
+		c.deps.registry.ParkEnded(from.cursors, d, why, ending) // no effect on what fresh parked or ended
+		c.deps.notify.flush(from.cursors)
 	})
 }
 
@@ -253,7 +253,7 @@ func (c *client) detach(leave func(from detachedClient)) {
 	var from detachedClient
 	defer func() {
 		if v := recover(); v != nil {
-			c.srv.reportPanic(v)
+			c.deps.reportPanic(v)
 			c.failSessions(from)
 		}
 	}()
@@ -298,7 +298,7 @@ func (c *client) closeAfter(d time.Duration, end func()) {
 }
 
 func (c *clientConn) parkFor(goingAway bool) time.Duration {
-	r := c.srv.settings().Recovery
+	r := c.deps.settings().Recovery
 	if goingAway {
 		return min(r.GoingAwayDuration, r.MaxDisconnectionDuration)
 	}
@@ -333,8 +333,8 @@ func (c *client) connected(l *link, namespace string, reply connectReply, bindin
 	if !c.attach(l, namespace, reply, binding, resumable) {
 		return false
 	}
-	c.srv.metrics.SessionsCreated.Inc()
-	c.srv.log.Debug("session opened", "client", c.seq, "namespace", namespace, "resumable", resumable)
+	c.deps.metrics.SessionsCreated.Inc()
+	c.deps.log.Debug("session opened", "client", c.seq, "namespace", namespace, "resumable", resumable)
 	return true
 }
 
@@ -344,7 +344,7 @@ func (c *client) attach(l *link, namespace string, reply connectReply, binding s
 	if c.state == clientClosed || c.attached(namespace) != nil {
 		return false
 	}
-	cur := c.srv.registry.New(l, namespace, c, resumable)
+	cur := c.deps.registry.New(l, namespace, c, resumable)
 	s := cur.Session()
 	s.Bind(binding)
 	l.add(s) // with mu held: a client that ends now must not see the link unused
@@ -362,7 +362,7 @@ func (c *client) reattach(claim session.Claim, start instant.Instant) (r session
 		return r, true
 	}
 	r = c.sender.resume(start, c, func() (session.Resumption, source) {
-		r := c.srv.registry.Resume(claim, c)
+		r := c.deps.registry.Resume(claim, c)
 		if r.Cursor == nil {
 			return r, nil
 		}
@@ -378,7 +378,7 @@ func (c *client) reattach(claim session.Claim, start instant.Instant) (r session
 // time. If the client still sends packets for them, the upstream decides what to do with them.
 func (c *client) setSessionLocked(namespace string, cur *session.Cursor) {
 	c.sessions.set(namespace, cur)
-	most := c.srv.settings().Limits.MaxNamespacesPerConnection
+	most := c.deps.settings().Limits.MaxNamespacesPerConnection
 	c.sessions.trim(most, func(cur *session.Cursor) bool { return !cur.Attached() })
 	c.disconnects.trim(most)
 }

@@ -94,7 +94,7 @@ func (s *sender) confirm(mark uint64) {
 	}
 	if mark == s.mark && arrived > 0 {
 		took := instant.Since(s.markTime)
-		s.conn.srv.metrics.ConfirmDuration.Observe(took.Seconds())
+		s.conn.deps.metrics.ConfirmDuration.Observe(took.Seconds())
 		s.adaptLocked(arrived, took)
 	}
 	if s.idleMark && len(s.written) == 0 && s.head == len(s.pending) {

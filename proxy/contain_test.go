@@ -19,9 +19,9 @@ import (
 // byOrder returns the client that made the n-th handshake.
 func (r *rig) byOrder(n uint64) *client {
 	r.t.Helper()
-	r.proxy.mu.Lock()
-	defer r.proxy.mu.Unlock()
-	for _, c := range r.proxy.clients {
+	r.proxy.conns.mu.Lock()
+	defer r.proxy.conns.mu.Unlock()
+	for _, c := range r.proxy.conns.clients {
 		if c.seq == n {
 			return c
 		}
@@ -35,13 +35,13 @@ func (r *rig) byOrder(n uint64) *client {
 func (r *rig) wantContained(victim *client, other *counter) {
 	r.t.Helper()
 	r.await("the client's end", func() bool {
-		return victim.done.HasFired() && r.proxy.client(victim.sock.SID()) == nil
+		return victim.done.HasFired() && r.proxy.conns.client(victim.sock.SID()) == nil
 	})
 	r.await("one session, on one link, to be left", func() bool {
 		live, parked := r.proxy.registry.Counts()
-		r.proxy.mu.Lock()
-		defer r.proxy.mu.Unlock()
-		return live == 1 && parked == 0 && len(r.proxy.links) == 1
+		r.proxy.conns.mu.Lock()
+		defer r.proxy.conns.mu.Unlock()
+		return live == 1 && parked == 0 && len(r.proxy.conns.links) == 1
 	})
 	if testutil.ToFloat64(r.metrics.Panics) == 0 {
 		r.t.Error("the panic was not counted")
@@ -190,7 +190,7 @@ func between(t *testing.T, s, before, after string) string {
 func TestPanicWhileARequestIsHandled(t *testing.T) {
 	r := newRig(t, nil)
 	c := r.client()
-	r.proxy.reverseProxy = nil
+	r.proxy.passthrough.shared = nil
 	if resp, err := http.Get(r.url + "/api"); err == nil {
 		resp.Body.Close()
 		t.Errorf("got an answer with status %d, want an aborted connection", resp.StatusCode)

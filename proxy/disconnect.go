@@ -116,7 +116,7 @@ func (r *receiver) parkDisconnected(cur *session.Cursor) bool {
 	left := &clientDisconnect{cur: cur, time: instant.Now()}
 	c.sender.disconnected(left)
 	c.removeSession(s)
-	c.srv.registry.ParkDisconnected(cur, d, &left.ClientDisconnect)
+	c.deps.registry.ParkDisconnected(cur, d, &left.ClientDisconnect)
 	r.markForFlush(left.link()) // a notification may be queued there
 	r.wakeSocket = true
 	return true
@@ -149,6 +149,6 @@ func (r *receiver) disconnectedRecently(namespace string) bool {
 // fresh one.
 func (r *receiver) forgetDisconnect(namespace string) {
 	if d := r.c.disconnects.take(namespace); d != nil {
-		r.c.srv.registry.AbortDisconnected(d.session(), r.c)
+		r.c.deps.registry.AbortDisconnected(d.session(), r.c)
 	}
 }

@@ -12,13 +12,18 @@
 //
 // Requests:
 //
-//   - server.go has the Server: it routes requests, and shuts down. listener.go connects it to
-//     internal/accept, which answers simple WebSocket handshakes without net/http.
-//   - settings.go has the configuration in force, which Reload replaces.
-//   - handshake.go repeats a client's handshake to the upstream and opens the client. It also serves
-//     the later requests of a client. lazy.go answers handshakes from a cache instead.
+//   - server.go has the Server: it routes requests, and shuts down. status.go reports its state.
+//     listener.go connects it to internal/accept, which answers simple WebSocket handshakes without
+//     net/http. handover.go and handover_restore.go move links and sessions to another process.
+//   - deps.go has what the Server, clients and links share. settings.go has the configuration in
+//     force, which Reload replaces. conns.go has the clients and links that are open.
+//   - handshake.go repeats a client's handshake to the upstream and opens the client. lazy.go answers
+//     handshakes from a cache instead. protocol.go does so for a server that speaks Engine.IO 3, and
+//     unable.go finds clients that cannot resume.
+//   - request.go serves the later requests of a client.
 //   - passthrough.go relays what holdfast does not handle.
-//   - address.go, body.go, compress.go, header.go and refuse.go are helpers for single requests.
+//   - address.go, body.go, compress.go, header.go, hijack.go and refuse.go are helpers for single
+//     requests.
 //
 // Clients:
 //
@@ -39,6 +44,8 @@
 //
 //   - link.go passes the server's packets to the sessions' logs, and wakes clients.
 //   - linkend.go closes unused links, and ends the sessions of a link that ended.
+//   - translate.go translates between the protocols of a server that speaks Engine.IO 3 and its
+//     clients.
 //   - notify.go tells the server that a client is away or back, if that is configured.
 //
 // Both:
@@ -51,12 +58,17 @@
 //
 // # References
 //
-// References run from server.go to handshake.go, then to the client, then to the link, and from
-// there into package session. The way back is short. A link tells a client about an opened session
-// (connected), packets (deliver, relay) and its own end (onPrimaryLost, end). It also pauses
-// clients and wakes their Sockets. Package session calls links, clients and the Server only through
-// its own interfaces. Clients and links use the Server for what they share: settings, registry,
-// metrics and log.
+// References run from the Server to handshaker and passthrough, then to the client, then to the link,
+// and from there into package session. All of them use deps.
+//
+// Within a client, references run from the receiver to the client, from both to the sender, and from
+// all to clientConn. The one way back is engineio.Handler: the client passes Message and Flush to its
+// receiver. A link is only a source to the sender, and a client only an aborter to trials.
+//
+// A link refers back to clients, because what it reads is for them. It tells a client about an opened
+// session (connected), packets (deliver, relay) and its own end (onPrimaryLost, end). It also pauses
+// clients and wakes their Sockets. Package session calls links, clients and the observer only through
+// its own interfaces. conns holds clients and links, to find and count them.
 //
 // # Locks
 //
@@ -71,7 +83,7 @@
 //  6. disconnects.mu and primary.mu
 //  7. link.mu
 //  8. the locks of package session: first the Registry's, then a Session's
-//  9. Server.mu
+//  9. conns.mu
 //  10. link.holdMu, and the locks of engineio.Conn and below
 //
 // No lock is held across a blocking call. docs/design.md says what each lock guards.

@@ -57,7 +57,7 @@ func TestBurstOfSmallPacketsDoesNotWaitForTheHeartbeat(t *testing.T) {
 }
 
 func TestSentMessagesDoNotGrowTheQueue(t *testing.T) {
-	c := &client{clientConn: clientConn{srv: &Server{metrics: metrics.New(prometheus.NewRegistry())}}}
+	c := &client{clientConn: clientConn{deps: &deps{reporter: &reporter{metrics: metrics.New(prometheus.NewRegistry())}}}}
 	c.sender.init(&c.clientConn, 1<<20, time.Second)
 	c.sender.relay([]byte("x"), false, nil)
 	for range 10_000 { // one message always waits

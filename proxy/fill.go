@@ -32,10 +32,10 @@ func (s *sender) fill(e *engineio.Encoder, maxBytes int) engineio.FillResult {
 		s.readLinksLocked()
 	}
 	if n := e.Packets() - before; n > 0 {
-		s.conn.srv.metrics.Packets.Out.Add(float64(n))
+		s.conn.deps.metrics.Packets.Out.Add(float64(n))
 	}
 	if s.replayed > 0 {
-		s.conn.srv.metrics.ReplayedPackets.Add(float64(s.replayed))
+		s.conn.deps.metrics.ReplayedPackets.Add(float64(s.replayed))
 	}
 	return engineio.FillResult{More: s.waitsLocked(), Confirm: s.wantsConfirmLocked(), ConfirmLater: s.asked, ByPong: s.byPong}
 }
@@ -119,7 +119,7 @@ func (s *sender) writeSessionLocked(it *item) (whole bool) {
 	}
 	if replayDone {
 		for _, r := range s.takeReplaysLocked(it.cur) {
-			s.conn.srv.metrics.RecoveryDuration.Observe(instant.Since(r.start).Seconds())
+			s.conn.deps.metrics.RecoveryDuration.Observe(instant.Since(r.start).Seconds())
 		}
 	}
 	return it.n == 0

@@ -128,7 +128,7 @@ func (f *freshReply) parkFor(c *clientConn, d time.Duration, orderly bool) time.
 	case f.arrived():
 		return d
 	}
-	return min(d, c.srv.settings().Recovery.GoingAwayDuration)
+	return min(d, c.deps.settings().Recovery.GoingAwayDuration)
 }
 
 // park parks, or ends, those of a closed client's sessions whose pid it may not have. It leaves the
@@ -153,12 +153,12 @@ func (r *replies) park(c *clientConn, cursors []*session.Cursor, d time.Duration
 		case d:
 			sure = true
 		case 0:
-			c.srv.registry.Abort(f.cur, reason.ClientDisconnect)
+			c.deps.registry.Abort(f.cur, reason.ClientDisconnect)
 		default:
 			doubtful, longest = append(doubtful, f.cur), max(longest, left)
 		}
 	}
 	if !sure {
-		c.srv.registry.ParkEnded(doubtful, longest, why, ending)
+		c.deps.registry.ParkEnded(doubtful, longest, why, ending)
 	}
 }

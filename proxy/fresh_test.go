@@ -141,9 +141,9 @@ func TestServerMayAnswerACONNECTWhoseClientHasGone(t *testing.T) {
 	up.want("40")
 	c.sayClose()
 	r.await("the client's end", func() bool {
-		r.proxy.mu.Lock()
-		defer r.proxy.mu.Unlock()
-		return len(r.proxy.clients) == 0
+		r.proxy.conns.mu.Lock()
+		defer r.proxy.conns.mu.Unlock()
+		return len(r.proxy.conns.clients) == 0
 	})
 	up.send("2") // the link is still open
 	up.want("3")

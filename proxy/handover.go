@@ -26,9 +26,6 @@ import (
 // Between Freeze and Thaw, Frozen.Write writes the snapshot that Restore reads in the next process.
 // handover_restore.go has that side.
 
-// awaitInterval is how often Leave looks at what it waits for.
-const awaitInterval = 2 * time.Millisecond
-
 // leaveSlack is how much longer than its time Leave waits for clients whose time is up.
 const leaveSlack = 200 * time.Millisecond
 
@@ -43,13 +40,13 @@ type Left struct {
 // that. It waits for handshakes, for requests that pass through, and for the clients, d in all. When
 // it returns there is no client, until Stay.
 func (s *Server) Leave(d time.Duration) (left Left) {
-	s.leftLate.Store(0)
-	s.leaving.Store(true)
+	s.conns.late.Store(0)
+	s.phase.move(phaseLeaving)
 	s.registry.BeginGrace()
 	deadline := time.Now().Add(d)
-	s.await(deadline, func() bool { return s.openings == 0 })
-	s.await(time.Now().Add(d/4), func() bool { // a client's messages may wait for its new primary link
-		for _, c := range s.clients {
+	s.conns.await(deadline, func() bool { return s.conns.openings == 0 })
+	s.conns.await(time.Now().Add(d/4), func() bool { // a client's messages may wait for its new primary link
+		for _, c := range s.conns.clients {
 			if c.pauses.has(redialing) {
 				return false
 			}
@@ -57,46 +54,23 @@ func (s *Server) Leave(d time.Duration) (left Left) {
 		return true
 	})
 	for {
-		clients := s.allClients()
+		clients := s.conns.allClients()
 		if len(clients) == 0 {
 			break
 		}
 		left.Clients += len(clients)
 		left.Cut += leaveAll(clients, deadline)
 	}
-	left.Cut += int(s.leftLate.Load())
-	s.await(deadline, func() bool { return s.passing <= int(s.passedWebSockets.Load()) })
-	s.mu.Lock()
-	left.Passing = s.passing
-	s.mu.Unlock()
+	left.Cut += int(s.conns.late.Load())
+	s.conns.await(deadline, func() bool { return s.conns.passing <= int(s.passthrough.webSockets.Load()) })
+	s.conns.mu.Lock()
+	left.Passing = s.conns.passing
+	s.conns.mu.Unlock()
 	return left
 }
 
 // Stay undoes Leave, after the handover has failed.
-func (s *Server) Stay() { s.leaving.Store(false) }
-
-// await waits until done returns true, with s.mu held, or until the deadline.
-func (s *Server) await(deadline time.Time, done func() bool) {
-	for {
-		s.mu.Lock()
-		ok := done()
-		s.mu.Unlock()
-		if ok || !time.Now().Before(deadline) {
-			return
-		}
-		time.Sleep(awaitInterval)
-	}
-}
-
-func (s *Server) allClients() []*client {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	clients := make([]*client, 0, len(s.clients))
-	for _, c := range s.clients {
-		clients = append(clients, c)
-	}
-	return clients
-}
+func (s *Server) Stay() { s.phase.move(phaseServing) }
 
 // leaveAll closes clients, and waits until their sessions are parked. It returns how many did not
 // end their side before the deadline.
@@ -116,7 +90,7 @@ func leaveAll(clients []*client, deadline time.Time) (cut int) {
 				cut++
 				c.abort(reason.Handover)
 			}
-			c.srv.removeClient(c)
+			c.deps.conns.removeClient(c)
 		}
 		break
 	}
@@ -155,7 +129,7 @@ type Handed struct {
 func (s *Server) Freeze(barrier func()) *Frozen {
 	s.registry.Freeze()
 	f := &Frozen{srv: s}
-	for _, l := range s.allLinks() {
+	for _, l := range s.conns.allLinks() {
 		if !l.raw.Load() && l.conn.Freeze() {
 			f.links = append(f.links, l)
 		} else if !l.sessions.empty() {
@@ -169,16 +143,6 @@ func (s *Server) Freeze(barrier func()) *Frozen {
 		})...)
 	}
 	return f
-}
-
-func (s *Server) allLinks() []*link {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	links := make([]*link, 0, len(s.links))
-	for l := range s.links {
-		links = append(links, l)
-	}
-	return links
 }
 
 // Thaw undoes Freeze.
@@ -239,7 +203,7 @@ func (f *Frozen) Write(w *handover.Writer, p handover.Process, listeners []hando
 
 // describe fills in what the Server knows of the process.
 func (s *Server) describe(p *handover.Process) {
-	p.Handshakes = s.handshakes.Load()
+	p.Handshakes = s.handshaker.count.Load()
 	p.Ends = s.registry.Ends()
 	if s.binder != nil {
 		p.BindKey = s.binder.key[:]
@@ -282,6 +246,23 @@ func (l *link) export(out *handover.Link) bool {
 		out.Pending = append(out.Pending, namespace)
 	}
 	return !l.ended && (!l.sessions.empty() || len(l.pending) > 0)
+}
+
+// Restore takes over the links and sessions of a snapshot, before the Server serves anyone.
+// elapsed is the time since it was written. conn returns the socket that a number in the snapshot
+// stands for. behind is told how much of data has been read. An error is not expected after
+// handover.Verify; what was restored before it stays.
+func (s *Server) Restore(data []byte, elapsed time.Duration, conn func(fd int) int, behind func(bytes int)) (Restored, error) {
+	r := restorer{srv: s, elapsed: elapsed, conn: conn, sessions: s.registry.NewImporter(elapsed)}
+	err := handover.Read(data, handover.Handler{
+		Process: r.process, Blob: r.sessions.Blob, Link: r.link, Session: r.session, Behind: behind,
+		Group: func(g *handover.Group) error {
+			r.sessions.Group(g)
+			return nil
+		},
+	})
+	r.finish()
+	return r.done, err
 }
 
 // Sessions returns how many sessions are live and parked.

@@ -15,23 +15,6 @@ type Restored struct {
 	Failed          int // sessions that could not be restored
 }
 
-// Restore takes over the links and sessions of a snapshot, before the Server serves anyone.
-// elapsed is the time since it was written. conn returns the socket that a number in the snapshot
-// stands for. behind is told how much of data has been read. An error is not expected after
-// handover.Verify; what was restored before it stays.
-func (s *Server) Restore(data []byte, elapsed time.Duration, conn func(fd int) int, behind func(bytes int)) (Restored, error) {
-	r := restorer{srv: s, elapsed: elapsed, conn: conn, sessions: s.registry.NewImporter(elapsed)}
-	err := handover.Read(data, handover.Handler{
-		Process: r.process, Blob: r.sessions.Blob, Link: r.link, Session: r.session, Behind: behind,
-		Group: func(g *handover.Group) error {
-			r.sessions.Group(g)
-			return nil
-		},
-	})
-	r.finish()
-	return r.done, err
-}
-
 type restorer struct {
 	srv      *Server
 	elapsed  time.Duration
@@ -45,7 +28,7 @@ type restorer struct {
 
 func (r *restorer) process(p *handover.Process) error {
 	s := r.srv
-	s.handshakes.Store(p.Handshakes)
+	s.handshaker.count.Store(p.Handshakes)
 	s.registry.RestoreEnds(p.Ends)
 	switch b := s.binder; {
 	case b != nil && len(p.BindKey) == len(b.key) && bytes.Equal(p.BindSum, bindSum(b.Bind)):
@@ -64,7 +47,7 @@ func (r *restorer) link(in *handover.Link) error {
 		r.srv.log.Warn("a link could not be taken over", "error", err)
 		return nil
 	}
-	l := newLink(r.srv, c, nil, in.Translation.Query)
+	l := newLink(r.srv.deps, c, nil, in.Translation.Query)
 	if l.translator != nil {
 		l.translator.restore(&in.Translation)
 	}
@@ -118,7 +101,7 @@ func (r *restorer) finish() {
 	r.sessions.Finish()
 	r.done.Links = len(r.links)
 	for _, l := range r.links {
-		r.srv.addLink(l)
+		r.srv.conns.addLink(l)
 		if len(l.pending) > 0 {
 			l.conn.AfterFunc(lateReply, l.stopWaiting)
 		}

@@ -52,12 +52,12 @@ func looksForwarding(name string) bool {
 
 // setForwarded adds the forwarding headers for r to h. It removes those of untrusted peers, which may be
 // forged.
-func (s *Server) setForwarded(h http.Header, r *http.Request) {
+func (set *settings) setForwarded(h http.Header, r *http.Request) {
 	peer, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		peer = "" // a Unix socket
 	}
-	trusted := s.trustsAddr(hostAddr(r.RemoteAddr))
+	trusted := set.trustsAddr(hostAddr(r.RemoteAddr))
 	for name := range h {
 		if looksForwarding(name) || !trusted && isForwarding(name) {
 			delete(h, name)

@@ -48,13 +48,13 @@ const largeQueueBytes = 2 * congestedBytes
 // countQueuedLocked counts what waits for the upstream beyond largeQueueBytes, until drainedLocked.
 func (l *link) countQueuedLocked(queued int) {
 	if large := max(queued-largeQueueBytes, 0); large > l.queuedCounted {
-		l.srv.incomplete.bytes.Add(int64(large - l.queuedCounted))
+		l.deps.incomplete.bytes.Add(int64(large - l.queuedCounted))
 		l.queuedCounted = large
 	}
 }
 
 // drainedLocked releases what countQueuedLocked counted.
 func (l *link) drainedLocked() {
-	l.srv.incomplete.bytes.Add(int64(-l.queuedCounted))
+	l.deps.incomplete.bytes.Add(int64(-l.queuedCounted))
 	l.queuedCounted = 0
 }

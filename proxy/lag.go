@@ -69,7 +69,7 @@ func (s *sender) endLagLocked() {
 
 // lagLimit returns how many bytes may lag.
 func (s *sender) lagLimit() int {
-	if s.conn.srv.budget.Exceeded() {
+	if s.conn.deps.budget.Exceeded() {
 		return scarceLagBytes
 	}
 	return min(lagBytes, s.window/4)

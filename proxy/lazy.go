@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"context"
+	"errors"
 	"maps"
 	"net/http"
 	"slices"
@@ -99,6 +101,17 @@ func (a *handshakeCache) forget(from *upstream.Server) {
 		if given, ok := a.last.Peek(k); ok && given.from == from {
 			a.last.Remove(k)
 		}
+	}
+}
+
+// dialled removes the answers of a server that did not answer a handshake.
+func (a *handshakeCache) dialled(from *upstream.Server, err error) {
+	var rejected *engineio.RejectedError
+	switch {
+	case err == nil, errors.As(err, &rejected):
+	case errors.Is(err, context.Canceled): // a client that is gone is not the upstream's fault
+	default:
+		a.forget(from)
 	}
 }
 

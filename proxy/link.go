@@ -24,7 +24,7 @@ const congestedBytes = 256 << 10
 // session.Upstream.
 type link struct {
 	// Immutable.
-	srv        *Server
+	deps       *deps
 	conn       *engineio.Conn
 	translator *translator // nil unless the server speaks Engine.IO 3
 
@@ -44,7 +44,7 @@ type link struct {
 	disconnectedNS map[string]struct{}   // namespaces with a DISCONNECT: never connected here again
 	endedNS        map[string]struct{}   // namespaces whose session has ended: see isLatePacket
 	congested      []*client             // clients paused until the upstream takes more
-	// queuedCounted is how many bytes of what waits for the upstream Server.incomplete counts.
+	// queuedCounted is how many bytes of what waits for the upstream deps.incomplete counts.
 	queuedCounted int
 	used          bool // a namespace was connected on it, or it is raw
 	ended         bool
@@ -76,20 +76,20 @@ const maxEndedNamespaces = 1000
 
 // newLink returns a link. query is what the handshake said about the client's auth, to a server that
 // speaks Engine.IO 3.
-func newLink(s *Server, conn *engineio.Conn, c *client, query string) *link {
+func newLink(d *deps, conn *engineio.Conn, c *client, query string) *link {
 	l := &link{
-		srv: s, conn: conn, client: c,
+		deps: d, conn: conn, client: c,
 	}
 	if conn.Protocol() == engineio.V3 {
 		l.translator = newTranslator(l, query)
 	}
-	l.assembler.total = &s.incomplete
+	l.assembler.total = &d.incomplete
 	return l
 }
 
 // start registers the link and begins to read.
 func (l *link) start() {
-	l.srv.addLink(l)
+	l.deps.conns.addLink(l)
 	l.conn.Start(l.handler())
 }
 
@@ -110,7 +110,7 @@ func (l *link) closeUnstarted() {
 // connect sends a CONNECT for a fresh namespace. It returns false if the client needs another link
 // for it.
 func (l *link) connect(c *client, namespace string, data []byte) bool {
-	binding := l.srv.binder.session(c.bindingDigest, data)
+	binding := l.deps.binder.session(c.bindingDigest, data)
 	l.mu.Lock()
 	_, disconnectedNS := l.disconnectedNS[namespace]
 	_, waits := l.pending[namespace]
@@ -266,7 +266,7 @@ func (l *link) attachment(data []byte) {
 	switch {
 	case !ok:
 		p := l.assembler.partial
-		l.srv.limitedLog.Log(slog.LevelWarn, "", "link closed: no memory for an incomplete binary packet from the server",
+		l.deps.limitedLog.Log(slog.LevelWarn, "", "link closed: no memory for an incomplete binary packet from the server",
 			"attachments", len(p.attachments), "announced", p.need, "bytes", p.bytes)
 		l.assembler.drop()
 		l.conn.Close()
@@ -330,7 +330,7 @@ func (l *link) dispatch(p *packet) {
 	if p.h.EndsSocket() {
 		l.deliver()
 		l.remove(s)
-		l.srv.registry.Close(s, reason.ServerDisconnect)
+		l.deps.registry.Close(s, reason.ServerDisconnect)
 		l.closeIfUnused()
 	}
 }
@@ -375,10 +375,10 @@ func (l *link) append(s *session.Session, p *packet) {
 		}
 		l.arrived.n++
 	case errors.Is(err, session.ErrFull):
-		l.srv.registry.Close(s, reason.BufferFull)
+		l.deps.registry.Close(s, reason.BufferFull)
 	}
-	if l.srv.budget.Exceeded() {
-		l.srv.registry.EvictForMemory()
+	if l.deps.budget.Exceeded() {
+		l.deps.registry.EvictForMemory()
 	}
 }
 
@@ -422,15 +422,15 @@ func (l *link) connected(p *packet) {
 	}
 	place, plain := socketio.PIDPlace(p.data)
 	if !plain && bytes.Contains(p.data, []byte(`"pid"`)) {
-		l.srv.upstreamRecoversOnce.Do(func() {
-			l.srv.log.Info("the upstream recovers connections itself: its sessions pass unchanged (logged once)")
+		l.deps.upstreamRecoversOnce.Do(func() {
+			l.deps.log.Info("the upstream recovers connections itself: its sessions pass unchanged (logged once)")
 		})
 	}
 	l.deliver()
 	c := asked.client
 	attached := false
 	if c != nil {
-		resumable := plain && c.recoverable && l.srv.settings().recoverable(namespace)
+		resumable := plain && c.recoverable && l.deps.settings().recoverable(namespace)
 		attached = c.connected(l, namespace, connectReply{slices.Clone(p.data), place}, asked.binding, resumable)
 	}
 	l.mu.Lock()
@@ -547,7 +547,7 @@ func (l *link) SetReadPaused(paused bool) {
 	defer l.holdMu.Unlock()
 	if paused {
 		if l.holds++; l.holds == 1 {
-			l.srv.metrics.LinkPauses.Inc()
+			l.deps.metrics.LinkPauses.Inc()
 			l.conn.Pause()
 		}
 		return

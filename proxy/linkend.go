@@ -70,7 +70,7 @@ func (l *link) closeIfUnused() bool {
 // server sent before, and then see their transports close.
 func (l *link) Closed(err error) {
 	defer l.done.Fire()
-	defer l.srv.removeLink(l)
+	defer l.deps.conns.removeLink(l)
 	defer l.recoverPanic()
 	l.assembler.drop()
 	l.Flush() // a batch may have panicked before its Flush
@@ -78,21 +78,21 @@ func (l *link) Closed(err error) {
 	l.Drained()
 
 	if !errors.Is(err, engineio.ErrClosed) {
-		l.srv.cache.forget(upstream.ServerOf(l.conn)) // another server may be behind the address now
-		l.srv.protocol.forget()
+		l.deps.cache.forget(upstream.ServerOf(l.conn)) // another server may be behind the address now
+		l.deps.protocol.forget()
 	}
 	level := slog.LevelDebug
 	if errors.Is(err, engineio.ErrSilent) {
 		level = slog.LevelWarn
-		l.srv.metrics.HeartbeatTimeouts.Upstream.Inc()
+		l.deps.metrics.HeartbeatTimeouts.Upstream.Inc()
 		upstream.ServerOf(l.conn).CloseIdleConnections() // they may be dead as well: keep handshakes off them
 	}
 	if errors.Is(err, engineio.ErrNoMemory) {
 		level = slog.LevelWarn
 	}
-	l.srv.log.Log(context.Background(), level, "link closed", "error", err, "sessions", len(left.sessions))
+	l.deps.log.Log(context.Background(), level, "link closed", "error", err, "sessions", len(left.sessions))
 	why := reason.UpstreamLost
-	if errors.Is(err, engineio.ErrClosed) && l.srv.draining.Load() { // by closeAll
+	if errors.Is(err, engineio.ErrClosed) && l.deps.phase.is(phaseDraining) { // by closeAll
 		why = reason.Draining
 	}
 	orderly := errors.Is(err, engineio.ErrServerClosed)
@@ -100,7 +100,7 @@ func (l *link) Closed(err error) {
 		left.showTooBig()
 	}
 	for _, s := range left.sessions {
-		l.srv.safely(func() { l.abortSession(s, why, orderly) })
+		l.deps.safely(func() { l.abortSession(s, why, orderly) })
 	}
 	for _, w := range left.waiting { // their CONNECTs get no reply
 		if w.client != nil {
@@ -147,7 +147,7 @@ func (l *link) detachAll() detachedLink {
 
 // abortSession ends a session whose link has ended, and its client.
 func (l *link) abortSession(s *session.Session, why reason.Reason, orderly bool) {
-	l.srv.registry.Close(s, why)
+	l.deps.registry.Close(s, why)
 	// Look for the client only now: after Close no other client can resume the session.
 	if c := clientOf(s.Attached()); c != nil {
 		c.end(orderly)

@@ -16,7 +16,7 @@ func (s *Server) Listener(ln net.Listener, tls bool) net.Listener {
 		TLS:      tls,
 		Limits:   s.connectionLimits,
 		Match:    s.matchUpgrade,
-		Begin:    s.beginHandshake,
+		Begin:    s.conns.opening,
 		Refused:  s.refused,
 		Failed:   s.acceptFailed,
 		NoLoop:   s.noLoop,
@@ -29,7 +29,7 @@ func (s *Server) connectionLimits() accept.Limits {
 	return accept.Limits{
 		MaxConnections:           set.Limits.MaxConnections,
 		MaxConnectionsPerAddress: set.Limits.MaxConnectionsPerAddress,
-		Exempt:                   s.trustsAddr,
+		Exempt:                   set.trustsAddr,
 		HeadTimeout:              set.Limits.ReadHeaderTimeout,
 		HeadBytes:                set.Limits.HeaderBytes.Int(),
 		HandshakeTimeout:         set.Upstream.HandshakeTimeout,
@@ -52,7 +52,7 @@ func (s *Server) noLoop(err error) {
 // matchUpgrade returns the handler of a WebSocket handshake that does not need net/http: a new client's
 // handshake, or the upgrade of a known client. It returns nil for all other requests.
 func (s *Server) matchUpgrade(r *http.Request) http.HandlerFunc {
-	if !isUpgrade(r) || r.Method != http.MethodGet || !s.isEngineIO(r) {
+	if !isUpgrade(r) || r.Method != http.MethodGet || !s.settings().isEngineIO(r) {
 		return nil
 	}
 	q := r.URL.Query()
@@ -61,29 +61,16 @@ func (s *Server) matchUpgrade(r *http.Request) http.HandlerFunc {
 	}
 	serve := func(w http.ResponseWriter, r *http.Request) { s.serveEngineIO(w, r, q) }
 	if sid := q.Get("sid"); sid != "" {
-		c := s.client(sid)
+		c := s.conns.client(sid)
 		if c == nil {
 			return nil
 		}
-		serve = func(w http.ResponseWriter, r *http.Request) { s.serveClient(w, r, c, q) }
+		serve = func(w http.ResponseWriter, r *http.Request) { c.serve(w, r, q) }
 	} else if q.Get("EIO") != "4" || q.Has("j") {
 		return nil
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		defer s.recoverRequest()
 		serve(w, r)
-	}
-}
-
-// beginHandshake records that a handshake is under way. Shutdown waits until end is called.
-func (s *Server) beginHandshake() (end func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.openings++
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.openings--
-		s.idleLocked()
 	}
 }

@@ -60,10 +60,10 @@ func notification(namespace string, name []byte, argument string) []byte {
 	return append(append(p, argument...), ']')
 }
 
-// flushNotified sends the events that SessionParked queued for a client that is gone. Usually the end of a
+// flush sends the events that SessionParked queued for a client that is gone. Usually the end of a
 // client's batch flushes its links, but this client has no further batch.
-func (s *Server) flushNotified(cursors []*session.Cursor) {
-	if s.notify == nil {
+func (n *notifier) flush(cursors []*session.Cursor) {
+	if n == nil {
 		return
 	}
 	for _, cur := range cursors {
@@ -74,7 +74,7 @@ func (s *Server) flushNotified(cursors []*session.Cursor) {
 // SessionParked implements session.Upstream.
 func (l *link) SessionParked(s *session.Session, why reason.Reason, d time.Duration) {
 	defer l.recoverPanic()
-	if n := l.srv.notify; n != nil && n.parked != nil {
+	if n := l.deps.notify; n != nil && n.parked != nil {
 		l.conn.Send(notification(s.Namespace(), n.parked, fmt.Sprintf(`{"reason":%s,"expires_in":%s}`, jsonString(string(why)), seconds(d))), nil)
 	}
 }
@@ -82,7 +82,7 @@ func (l *link) SessionParked(s *session.Session, why reason.Reason, d time.Durat
 // SessionResumed implements session.Upstream.
 func (l *link) SessionResumed(s *session.Session, away time.Duration, missed int) {
 	defer l.recoverPanic()
-	if n := l.srv.notify; n != nil && n.resumed != nil {
+	if n := l.deps.notify; n != nil && n.resumed != nil {
 		l.conn.Send(notification(s.Namespace(), n.resumed, fmt.Sprintf(`{"away":%s,"missed":%d}`, seconds(away), missed)), nil)
 	}
 }

@@ -46,7 +46,7 @@ func TestEveryEndOfATransportIsAParkingReason(t *testing.T) {
 // A reason is the same word in metrics, the log and the status report.
 func TestReasonsAreTheSameEverywhere(t *testing.T) {
 	r := newRig(t, nil)
-	c := &client{clientConn: clientConn{srv: r.proxy, seq: 7}}
+	c := &client{clientConn: clientConn{deps: r.proxy.deps, seq: 7}}
 	for _, why := range reason.Failed() {
 		r.proxy.notRecovered(c, "/nsp", why)
 		if got := r.recoveries("failed", string(why)); got != 1 {
@@ -109,11 +109,11 @@ func TestStatus(t *testing.T) {
 
 func TestCancelledDialIsNoUpstreamFailure(t *testing.T) {
 	r := newRig(t, nil)
-	r.proxy.dialled(nil, &url.Error{Op: "Get", URL: "http://upstream/", Err: context.Canceled}, 0)
+	r.proxy.dialled(&url.Error{Op: "Get", URL: "http://upstream/", Err: context.Canceled}, 0)
 	if u := r.proxy.Status().Upstream; u.Health != status.HealthUnknown {
 		t.Errorf("upstream: %+v", u)
 	}
-	r.proxy.dialled(nil, errors.New("connection refused"), 0)
+	r.proxy.dialled(errors.New("connection refused"), 0)
 	if u := r.proxy.Status().Upstream; u.Health != status.HealthFailing || u.LastError != "connection refused" {
 		t.Errorf("upstream: %+v", u)
 	}

@@ -5,6 +5,7 @@ import (
 	"runtime/debug"
 
 	"github.com/holdfast/holdfast/internal/reason"
+	"github.com/holdfast/holdfast/session"
 )
 
 // A panic while one connection is handled is a bug. It ends that connection and its sessions, but
@@ -22,18 +23,18 @@ func (c *client) recoverPanic() {
 // Panicked implements engineio.Handler.
 func (c *client) Panicked(v any) {
 	c.panicked.Store(true)
-	c.srv.reportPanic(v)
+	c.deps.reportPanic(v)
 	go c.abortPanicked() // in a goroutine: the caller may hold the Socket's lock, or c.mu
 }
 
 // abortPanicked ends the client and its sessions. A step that panics does not prevent the next.
 func (c *client) abortPanicked() {
 	for _, step := range []func(){
-		func() { c.srv.removeClient(c) },
+		func() { c.deps.conns.removeClient(c) },
 		func() { c.detach(c.failSessions) },
 		c.sock.ShowBroken, c.sock.Abort,
 	} {
-		c.srv.safely(step)
+		c.deps.safely(step)
 	}
 }
 
@@ -45,7 +46,7 @@ func (c *client) failSessions(from detachedClient) {
 		from.primary.Abort()
 	}
 	for _, cur := range from.cursors { // each on its own, because any may panic again
-		c.srv.safely(func() { c.srv.registry.Abort(cur, reason.Internal) })
+		c.deps.safely(func() { c.deps.registry.Abort(cur, reason.Internal) })
 	}
 }
 
@@ -58,18 +59,18 @@ func (l *link) recoverPanic() {
 
 // Panicked implements engineio.ConnHandler.
 func (l *link) Panicked(v any) {
-	l.srv.reportPanic(v)
+	l.deps.reportPanic(v)
 	go l.Abort() // in a goroutine: the caller may hold l.mu
 }
 
 // Abort ends the link with its sessions.
-func (l *link) Abort() { l.srv.safely(l.conn.Close) }
+func (l *link) Abort() { l.deps.safely(l.conn.Close) }
 
 // safely runs fn and reports its panic. It ends nothing, because its callers already do.
-func (s *Server) safely(fn func()) {
+func (r *reporter) safely(fn func()) {
 	defer func() {
 		if v := recover(); v != nil {
-			s.reportPanic(v)
+			r.reportPanic(v)
 		}
 	}()
 	fn()
@@ -77,10 +78,10 @@ func (s *Server) safely(fn func()) {
 
 // recoverRequest is deferred by ServeHTTP. A request whose handler panics gets no answer, and its
 // connection ends.
-func (s *Server) recoverRequest() {
+func (r *reporter) recoverRequest() {
 	if v := recover(); v != nil {
 		if v != http.ErrAbortHandler { //nolint:errorlint // no bug; net/http compares it the same way
-			s.reportPanic(v)
+			r.reportPanic(v)
 		}
 		panic(http.ErrAbortHandler)
 	}
@@ -98,7 +99,18 @@ func (c *client) recoverRequest() {
 }
 
 // reportPanic counts and logs a recovered panic.
-func (s *Server) reportPanic(v any) {
-	s.metrics.Panics.Inc()
-	s.log.Error("panic confined to one connection: please report it", "panic", v, "stack", string(debug.Stack()))
+func (r *reporter) reportPanic(v any) {
+	r.metrics.Panics.Inc()
+	r.log.Error("panic confined to one connection: please report it", "panic", v, "stack", string(debug.Stack()))
+}
+
+// observer is the session.Observer: a reporter that also ends the links of a panic.
+type observer struct{ *reporter }
+
+// Panicked implements session.Observer.
+func (o observer) Panicked(v any, sessions []*session.Session) {
+	o.reportPanic(v)
+	for _, s := range sessions {
+		linkOf(s).Abort()
+	}
 }

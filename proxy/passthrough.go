@@ -10,70 +10,96 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/holdfast/holdfast/internal/accept"
 	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/internal/upstream"
 )
 
-// newPassthrough returns the reverse proxy for requests that holdfast does not handle itself.
-func (s *Server) newPassthrough(transport http.RoundTripper) *httputil.ReverseProxy {
+// passthrough relays requests that holdfast does not handle itself.
+type passthrough struct {
+	*deps
+	shared     *httputil.ReverseProxy
+	bySID      *httputil.ReverseProxy // uses a new upstream connection for each request
+	drained    context.Context        // its end cuts what still passes through
+	cut        context.CancelFunc     // ends drained
+	webSockets atomic.Int64           // that pass through now
+}
+
+func newPassthrough(d *deps) *passthrough {
+	p := &passthrough{deps: d}
+	p.shared = p.newProxy(d.upstream.RoundTripper())
+	p.bySID = p.newProxy(d.upstream.UnsharedRoundTripper())
+	p.drained, p.cut = context.WithCancel(context.Background())
+	return p
+}
+
+func (p *passthrough) newProxy(transport http.RoundTripper) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
-		Transport: transport,
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.Out.URL = urlAt(upstream.Base(), r.In)
-			r.Out.Host = r.In.Host
-			r.Out.Trailer = nil // ReverseProxy would announce the trailer and never send it
-			if !isUpgrade(r.In) {
-				// Only WebSocket upgrades pass: requests inside an h2c connection would bypass all checks.
-				r.Out.Header.Del("Connection")
-				r.Out.Header.Del("Upgrade")
-			}
-			// ReverseProxy removed some forwarding headers. Restore them: setForwarded decides which ones
-			// to trust.
-			for name, v := range r.In.Header {
-				if isForwarding(name) {
-					r.Out.Header[name] = v
-				}
-			}
-			s.setForwarded(r.Out.Header, r.In)
-			if _, ok := r.Out.Header["User-Agent"]; !ok {
-				r.Out.Header["User-Agent"] = []string{""} // keeps net/http from adding its own
-			}
-		},
-		ModifyResponse: func(resp *http.Response) error {
-			if resp.StatusCode != http.StatusSwitchingProtocols && isUpgrade(resp.Request) {
-				resp.Header.Set("Connection", "close") // servers close a connection whose upgrade they refuse
-			}
-			if a, ok := resp.Request.Context().Value(ownSIDKey{}).(engineio.Answer); ok {
-				return hideUnknownSID(resp, a)
-			}
-			return nil
-		},
-		FlushInterval: -1, // server-sent events and other streams must not be delayed
-		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			switch {
-			case s.drained.Err() != nil:
-				refuseDraining(w)
-				return
-			case r.Context().Err() != nil:
-				return // the client is gone
-			}
-			s.log.Debug("passthrough failed", "error", err)
-			b, ok := r.Context().Value(bodyKey{}).(*body)
-			switch {
-			case ok && b.failed.Load():
-				w.Header().Set("Connection", "close")
-				writeError(w, http.StatusBadRequest, "the request's body is malformed, or did not come")
-			case accept.IsOutOfDescriptors(err):
-				s.outOfDescriptors(err)
-				refuseForNow(w, http.StatusServiceUnavailable, "holdfast is out of file descriptors")
-			case errors.Is(err, context.DeadlineExceeded):
-				writeError(w, http.StatusGatewayTimeout, "holdfast cannot reach the upstream server")
-			default:
-				writeError(w, http.StatusBadGateway, "holdfast cannot reach the upstream server")
-			}
-		},
+		Transport:      transport,
+		Rewrite:        p.rewrite,
+		ModifyResponse: modifyResponse,
+		FlushInterval:  -1, // server-sent events and other streams must not be delayed
+		ErrorHandler:   p.handleError,
+	}
+}
+
+// rewrite makes the request for the upstream.
+func (p *passthrough) rewrite(r *httputil.ProxyRequest) {
+	r.Out.URL = urlAt(upstream.Base(), r.In)
+	r.Out.Host = r.In.Host
+	r.Out.Trailer = nil // ReverseProxy would announce the trailer and never send it
+	if !isUpgrade(r.In) {
+		// Only WebSocket upgrades pass: requests inside an h2c connection would bypass all checks.
+		r.Out.Header.Del("Connection")
+		r.Out.Header.Del("Upgrade")
+	}
+	// ReverseProxy removed some forwarding headers. Restore them: setForwarded decides which ones to
+	// trust.
+	for name, v := range r.In.Header {
+		if isForwarding(name) {
+			r.Out.Header[name] = v
+		}
+	}
+	p.settings().setForwarded(r.Out.Header, r.In)
+	if _, ok := r.Out.Header["User-Agent"]; !ok {
+		r.Out.Header["User-Agent"] = []string{""} // keeps net/http from adding its own
+	}
+}
+
+func modifyResponse(resp *http.Response) error {
+	if resp.StatusCode != http.StatusSwitchingProtocols && isUpgrade(resp.Request) {
+		resp.Header.Set("Connection", "close") // servers close a connection whose upgrade they refuse
+	}
+	if a, ok := resp.Request.Context().Value(ownSIDKey{}).(engineio.Answer); ok {
+		return hideUnknownSID(resp, a)
+	}
+	return nil
+}
+
+// handleError answers a request that the upstream did not.
+func (p *passthrough) handleError(w http.ResponseWriter, r *http.Request, err error) {
+	switch {
+	case p.drained.Err() != nil:
+		refuseDraining(w)
+		return
+	case r.Context().Err() != nil:
+		return // the client is gone
+	}
+	p.log.Debug("passthrough failed", "error", err)
+	b, ok := r.Context().Value(bodyKey{}).(*body)
+	switch {
+	case ok && b.failed.Load():
+		w.Header().Set("Connection", "close")
+		writeError(w, http.StatusBadRequest, "the request's body is malformed, or did not come")
+	case accept.IsOutOfDescriptors(err):
+		p.outOfDescriptors(err)
+		refuseForNow(w, http.StatusServiceUnavailable, "holdfast is out of file descriptors")
+	case errors.Is(err, context.DeadlineExceeded):
+		writeError(w, http.StatusGatewayTimeout, "holdfast cannot reach the upstream server")
+	default:
+		writeError(w, http.StatusBadGateway, "holdfast cannot reach the upstream server")
 	}
 }
 
@@ -84,37 +110,37 @@ func refuseDraining(w http.ResponseWriter) {
 	writeError(w, http.StatusServiceUnavailable, "holdfast is shutting down")
 }
 
-// passThrough relays a request to the upstream, and its answer or WebSocket back. A shutdown waits for it
+// serve relays a request to the upstream, and its answer or WebSocket back. A shutdown waits for it
 // and aborts it when the drain timeout ends.
-func (s *Server) passThrough(w http.ResponseWriter, r *http.Request) {
+func (p *passthrough) serve(w http.ResponseWriter, r *http.Request) {
 	websocket := isUpgrade(r)
 	// An upgrade with a sid belongs to a session that already exists, so it still passes.
-	if websocket && s.stopping() && !hasKey(r.URL.RawQuery, "sid") {
+	if websocket && p.phase.stopping() && !hasKey(r.URL.RawQuery, "sid") {
 		refuseDraining(w)
 		return
 	}
 	if websocket {
-		s.metrics.Passthrough.WebSocket.Inc()
-		s.passedWebSockets.Add(1)
-		defer s.passedWebSockets.Add(-1)
+		p.metrics.Passthrough.WebSocket.Inc()
+		p.webSockets.Add(1)
+		defer p.webSockets.Add(-1)
 	} else {
-		s.metrics.Passthrough.HTTP.Inc()
+		p.metrics.Passthrough.HTTP.Inc()
 	}
-	s.addPassing(1)
-	defer s.addPassing(-1)
-	if s.draining.Load() && !websocket {
+	p.conns.addPassing(1)
+	defer p.conns.addPassing(-1)
+	if p.phase.is(phaseDraining) && !websocket {
 		w.Header().Set("Connection", "close") // the next request may go to another replica
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	defer context.AfterFunc(s.drained, cancel)()
+	defer context.AfterFunc(p.drained, cancel)()
 	w.Header()["Content-Type"] = nil // keeps net/http from guessing one if the server sent none
-	handler := s.reverseProxy
-	if s.isEngineIO(r) { // only one server knows the session that it belongs to, or will
-		ctx = upstream.WithClient(ctx, s.clientAddress(r))
+	handler := p.shared
+	if p.settings().isEngineIO(r) { // only one server knows the session that it belongs to, or will
+		ctx = upstream.WithClient(ctx, p.settings().clientAddress(r))
 	}
 	if hasKey(r.URL.RawQuery, "sid") && hasKey(r.URL.RawQuery, "transport") {
-		handler = s.passedBySID
+		handler = p.bySID
 	}
 	handler.ServeHTTP(w, r.WithContext(ctx))
 }
@@ -149,25 +175,6 @@ func urlAt(base *url.URL, r *http.Request) *url.URL {
 // ownSIDKey is the context key of an engineio.Answer. The request names a client's sid, and a server that
 // knows the sid would give this answer.
 type ownSIDKey struct{}
-
-// knownBySID returns r with the answer to give if the upstream refuses the sid. The upstream does not know
-// it, because the sid is holdfast's own.
-func (c *client) knownBySID(r *http.Request, transport string) *http.Request {
-	a := engineio.ErrorAnswer(engineio.CodeBadRequest) // for a transport that the client does not use
-	current := "polling"
-	if c.websocket.Load() {
-		current = "websocket"
-	}
-	switch {
-	case isUpgrade(r):
-		a = engineio.Answer{Status: http.StatusBadRequest, Body: []byte("Bad Request"), Type: "text/html"}
-	case transport == current:
-		a = engineio.Answer{Status: http.StatusInternalServerError}
-	case transport != "polling" && transport != "websocket" && r.Method == http.MethodHead:
-		return r // the upstream refuses the transport, not the sid; without a body the two look alike
-	}
-	return r.WithContext(context.WithValue(r.Context(), ownSIDKey{}, a))
-}
 
 // maxUnknownSID is larger than any server's refusal of an unknown sid.
 const maxUnknownSID = 256

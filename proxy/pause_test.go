@@ -172,12 +172,12 @@ func TestAllLinksOfWaitingMessagesArePaused(t *testing.T) {
 	r, s := newScriptedRig(t, nil)
 	further(r, s)
 	cl := r.byOrder(1)
-	r.proxy.mu.Lock()
+	r.proxy.conns.mu.Lock()
 	links := make([]*link, 0, 2)
-	for l := range r.proxy.links {
+	for l := range r.proxy.conns.links {
 		links = append(links, l)
 	}
-	r.proxy.mu.Unlock()
+	r.proxy.conns.mu.Unlock()
 	holds := func() (n []int) {
 		for _, l := range links {
 			l.holdMu.Lock()

@@ -12,6 +12,7 @@ import (
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/internal/socketio"
+	"github.com/holdfast/holdfast/internal/upstream"
 )
 
 // A server of socket.io 1 or 2 speaks Engine.IO 3 and Socket.IO 4. For clients of later versions
@@ -56,8 +57,7 @@ func (p *upstreamProtocol) forget() {
 
 // ask returns the version. If it is unknown, it is found out with this client's handshake. Others
 // wait for the result meanwhile.
-func (s *Server) askProtocol(ctx context.Context, req engineio.Request) (engineio.Protocol, error) {
-	p := s.protocol
+func (p *upstreamProtocol) ask(ctx context.Context, d *deps, req engineio.Request) (engineio.Protocol, error) {
 	if v := p.version.Load(); v != nil {
 		return *v, nil
 	}
@@ -66,21 +66,21 @@ func (s *Server) askProtocol(ctx context.Context, req engineio.Request) (enginei
 	if v := p.version.Load(); v != nil {
 		return *v, nil
 	}
-	v, err := s.detectProtocol(ctx, req)
+	v, err := detectProtocol(ctx, d.upstream, req)
 	if err != nil {
 		return v, err
 	}
 	p.version.Store(&v)
-	s.log.Info("found out which version of Engine.IO the upstream speaks", "version", v.String())
+	d.log.Info("found out which version of Engine.IO the upstream speaks", "version", v.String())
 	return v, nil
 }
 
 // detectProtocol makes a handshake over polling, and closes the session that it opens. Over WebSocket
 // the versions look alike.
-func (s *Server) detectProtocol(ctx context.Context, req engineio.Request) (engineio.Protocol, error) {
+func detectProtocol(ctx context.Context, u *upstream.Upstream, req engineio.Request) (engineio.Protocol, error) {
 	req = req.ForPolling()
 	req.AnyProtocol = true
-	conn, err := s.upstream.Dial(ctx, req)
+	conn, err := u.Dial(ctx, req)
 	switch {
 	case engineio.RefusesVersion(err):
 		return engineio.V3, nil
@@ -99,7 +99,7 @@ const (
 )
 
 // answerForUpstream answers a handshake in place of a server of version 3.
-func (s *Server) answerForUpstream(w http.ResponseWriter, r *http.Request, q url.Values, req engineio.Request, order uint64) {
+func (h *handshaker) answerForUpstream(w http.ResponseWriter, r *http.Request, q url.Values, req engineio.Request, order uint64) {
 	a := answer{
 		engineio.Handshake{
 			Upgrades: []string{"websocket"}, PingInterval: defaultPingInterval, PingTimeout: defaultPingTimeout,
@@ -107,11 +107,11 @@ func (s *Server) answerForUpstream(w http.ResponseWriter, r *http.Request, q url
 		},
 		corsHeader(r), nil,
 	}
-	c := s.answeredClient(r, q, req, order, &a)
+	c := h.answeredClient(r, q, req, order, &a)
 	defer c.recoverRequest()
 	c.primary.setLazy()
 	c.closeUnlessConnected(connectTimeout)
-	s.open(w, r, c, a, nil)
+	h.open(w, r, c, a, nil)
 }
 
 // corsHeader returns the headers that engine.io 3 puts on polling answers. It allows every origin to
@@ -141,8 +141,7 @@ func answerPreflight(w http.ResponseWriter, r *http.Request) {
 
 // translatedRequest returns a client's handshake for a server of version 3. connect is the CONNECT
 // packet for which it is made, or nil. query is what became of its auth.
-func (s *Server) translatedRequest(req engineio.Request, connect []byte) (translated engineio.Request, query string) {
-	keys := s.settings().Upstream.Translate.AuthToQuery
+func translatedRequest(req engineio.Request, connect []byte, keys []string) (translated engineio.Request, query string) {
 	query = socketio.AuthQuery(connect, keys)
 	drop := []string{"EIO", "transport", "t", "b64", "sid"}
 	for pair := range strings.SplitSeq(query, "&") {

@@ -64,7 +64,7 @@ type receiver struct {
 func partialLimit(maxPayload int64) int64 { return maxPayload * maxPartialPayloads }
 
 func (r *receiver) init(c *client, maxPayload int64) {
-	r.c, r.maxPayload, r.assembler.total = c, maxPayload, &c.srv.incomplete
+	r.c, r.maxPayload, r.assembler.total = c, maxPayload, &c.deps.incomplete
 }
 
 // message handles one Engine.IO message.
@@ -81,7 +81,7 @@ func (r *receiver) message(data []byte, binary bool) {
 		r.decideParser(data, binary)
 	}
 	switch {
-	case r.parser == parserRaw && !binary && r.c.srv.notify.suspect(data):
+	case r.parser == parserRaw && !binary && r.c.deps.notify.suspect(data):
 		r.refuseForged()
 		r.protocolError("possibly forged event")
 	case r.parser == parserRaw:
@@ -104,7 +104,7 @@ func (r *receiver) decideParser(data []byte, binary bool) {
 	if l := r.c.primary.get(); l != nil {
 		l.relayRaw()
 	}
-	s := r.c.srv
+	s := r.c.deps
 	s.metrics.RawRelays.Inc()
 	s.rawLogged.Do(func() {
 		s.log.Info("relaying a client without recovery: it does not use Socket.IO's default parser (logged once)",
@@ -115,7 +115,7 @@ func (r *receiver) decideParser(data []byte, binary bool) {
 // flush sends what a batch of messages produced.
 func (r *receiver) flush() {
 	if r.packets > 0 {
-		r.c.srv.metrics.Packets.In.Add(float64(r.packets))
+		r.c.deps.metrics.Packets.In.Add(float64(r.packets))
 		r.packets = 0
 	}
 	for i, l := range r.toFlush {
@@ -137,7 +137,7 @@ func (r *receiver) text(data []byte) {
 	p := packet{data: data}
 	err := p.h.Parse(data)
 	switch {
-	case err != nil && r.c.srv.notify.suspect(data):
+	case err != nil && r.c.deps.notify.suspect(data):
 		r.refuseForged()
 		r.protocolError("possibly forged event")
 	case err != nil:
@@ -166,7 +166,7 @@ func (r *receiver) attachment(data []byte) {
 	}
 	switch {
 	case !ok:
-		r.c.srv.refused(metrics.IncompleteBytes, r.c.address)
+		r.c.deps.refused(metrics.IncompleteBytes, r.c.address)
 		r.c.sock.ShowBroken() // so that it reconnects: other clients use the memory
 		r.abortFor(reason.Limit, "no memory for incomplete messages")
 	case whole != nil:
@@ -180,7 +180,7 @@ func (r *receiver) dispatch(p *packet) {
 		r.connect(p)
 		return
 	}
-	if p.h.IsEvent() && r.c.srv.notify.forged(p.data[p.h.Data:]) {
+	if p.h.IsEvent() && r.c.deps.notify.forged(p.data[p.h.Data:]) {
 		r.refuseForged()
 		return
 	}
@@ -230,7 +230,7 @@ func (r *receiver) forward(cur *session.Cursor, p *packet) {
 	}
 	if p.h.Type == socketio.Disconnect {
 		l := linkOf(cur.Session())
-		r.c.srv.registry.Close(cur.Session(), reason.ClientDisconnect)
+		r.c.deps.registry.Close(cur.Session(), reason.ClientDisconnect)
 		r.c.removeSession(cur.Session())
 		l.conn.Flush()
 		l.disconnected(cur.Session())
@@ -253,9 +253,9 @@ func (r *receiver) markForFlush(l *link) {
 
 // refuseForged counts and logs a client's event that was dropped because it may be forged.
 func (r *receiver) refuseForged() {
-	r.c.srv.metrics.EventsDropped.Forged.Inc()
+	r.c.deps.metrics.EventsDropped.Forged.Inc()
 	const what = "an event with a reserved name, or none that can be read, was dropped"
-	r.c.srv.limitedLog.Log(slog.LevelInfo, what, what, "client", r.c.seq)
+	r.c.deps.limitedLog.Log(slog.LevelInfo, what, what, "client", r.c.seq)
 }
 
 // protocolError closes a client that violated the protocol.
@@ -264,7 +264,7 @@ func (r *receiver) protocolError(text string) { r.abortFor(reason.ParseError, te
 // abortFor closes a client, and parks its sessions for this reason.
 func (r *receiver) abortFor(why reason.Reason, text string) {
 	r.dropAll()
-	r.c.srv.limitedLog.Log(slog.LevelInfo, text, "client closed by holdfast", "client", r.c.seq, "why", text)
+	r.c.deps.limitedLog.Log(slog.LevelInfo, text, "client closed by holdfast", "client", r.c.seq, "why", text)
 	r.c.abort(why)
 }
 
@@ -281,7 +281,7 @@ const refusalDelay = 3 * time.Second
 // abortLater ignores what the client sends from now on, and closes it after refusalDelay.
 func (r *receiver) abortLater(why string) {
 	r.dropAll()
-	r.c.srv.limitedLog.Log(slog.LevelInfo, why, "client refused, closing after a delay", "client", r.c.seq, "why", why)
+	r.c.deps.limitedLog.Log(slog.LevelInfo, why, "client refused, closing after a delay", "client", r.c.seq, "why", why)
 	r.detachUnused()
 	r.c.closeAfter(refusalDelay, func() {
 		r.c.sock.ShowBroken()

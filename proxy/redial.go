@@ -39,7 +39,7 @@ func (r *receiver) wait(data []byte, binary bool) {
 	w := r.redial
 	w.waiting = append(w.waiting, message{slices.Clone(data), binary})
 	w.bytes += len(data)
-	if len(w.waiting) > maxWaiting || int64(w.bytes) > waitingLimit(r.maxPayload, int64(r.c.srv.settings().EngineIO.MaxPayload)) {
+	if len(w.waiting) > maxWaiting || int64(w.bytes) > waitingLimit(r.maxPayload, int64(r.c.deps.settings().EngineIO.MaxPayload)) {
 		r.protocolError("too much data while connecting to the upstream")
 	}
 }
@@ -52,8 +52,8 @@ func (r *receiver) connectPrimary(namespace string, data []byte) {
 		r.markForFlush(l)
 		return
 	}
-	if !c.primary.is(primaryLazy) && !c.srv.settings().handshakeRate.Allow(c.address) { // a lazy one was counted
-		c.srv.refused(metrics.HandshakesPerAddress, c.address)
+	if !c.primary.is(primaryLazy) && !c.deps.settings().handshakeRate.Allow(c.address) { // a lazy one was counted
+		c.deps.refused(metrics.HandshakesPerAddress, c.address)
 		r.abortFor(reason.Limit, "too many handshakes")
 		return
 	}
@@ -106,7 +106,7 @@ func (r *receiver) runRedial(connect []byte, then func(l *link)) {
 			then(l)
 		case r.refusedConnect(connect, err):
 		default:
-			c.srv.log.Warn("further upstream handshake failed", "client", c.seq, "error", err)
+			c.deps.log.Warn("further upstream handshake failed", "client", c.seq, "error", err)
 			r.redialFailed()
 			return
 		}
@@ -122,8 +122,8 @@ func (r *receiver) runRedial(connect []byte, then func(l *link)) {
 
 // redialFailed closes a client for which no primary link could be dialled.
 func (r *receiver) redialFailed() {
-	if r.c.srv.protocol.isV3() { // its handshake would succeed again, which resets its back-off
-		r.c.srv.protocol.forget()
+	if r.c.deps.protocol.isV3() { // its handshake would succeed again, which resets its back-off
+		r.c.deps.protocol.forget()
 		r.abortLater("no connection to the upstream")
 		return
 	}
@@ -138,15 +138,15 @@ func (c *client) dialPrimary(connect []byte) (*link, error) {
 		return nil, err
 	}
 	query := ""
-	if c.srv.protocol.isV3() {
-		req, query = c.srv.translatedRequest(req, connect)
+	if c.deps.protocol.isV3() {
+		req, query = translatedRequest(req, connect, c.deps.settings().Upstream.Translate.AuthToQuery)
 	}
-	ctx, cancel, ok := c.primary.beginDial(c.srv.settings().Upstream.HandshakeTimeout)
+	ctx, cancel, ok := c.primary.beginDial(c.deps.settings().Upstream.HandshakeTimeout)
 	if !ok {
 		return nil, errClientGone
 	}
 	defer cancel()
-	conn, err := c.srv.upstream.Dial(ctx, req)
+	conn, err := c.deps.upstream.Dial(ctx, req)
 	old, ok := c.primary.endDial()
 	switch {
 	case !ok: // this also canceled the dial
@@ -176,7 +176,7 @@ func (c *client) dialPrimary(connect []byte) (*link, error) {
 // newPrimary returns a link that is the client's primary link. The caller must start it. ok is false
 // if the client is closed. query is newLink's.
 func (c *client) newPrimary(conn *engineio.Conn, query string) (l *link, ok bool) {
-	l = newLink(c.srv, conn, c, query)
+	l = newLink(c.deps, conn, c, query)
 	return l, c.primary.set(l)
 }
 

@@ -19,7 +19,7 @@ func (r *receiver) connect(p *packet) {
 	if cur := c.attached(namespace); cur != nil {
 		// The client called disconnect() before the reply to its first CONNECT. It sends no
 		// DISCONNECT then, and has ignored everything since.
-		c.srv.registry.Abort(cur, reason.ClientDisconnect)
+		c.deps.registry.Abort(cur, reason.ClientDisconnect)
 		r.protocolError("second CONNECT for a namespace")
 		return
 	}
@@ -30,7 +30,7 @@ func (r *receiver) connect(p *packet) {
 	if r.connecting(namespace) && r.repeats(namespace, p.data) {
 		return
 	}
-	most := c.srv.settings().Limits.MaxNamespacesPerConnection
+	most := c.deps.settings().Limits.MaxNamespacesPerConnection
 	if !slices.Contains(r.namespaces, namespace) {
 		if surplus := len(r.namespaces) + 1 - most; surplus > 0 {
 			r.namespaces = slices.Delete(r.namespaces, 0, surplus)
@@ -38,7 +38,7 @@ func (r *receiver) connect(p *packet) {
 		r.namespaces = append(r.namespaces, namespace)
 	}
 	if r.openNamespaces() >= most {
-		c.srv.refused(metrics.Namespaces, c.address)
+		c.deps.refused(metrics.Namespaces, c.address)
 		r.abortFor(reason.Limit, "too many namespaces")
 		return
 	}
@@ -61,11 +61,11 @@ func (r *receiver) connect(p *packet) {
 func (r *receiver) resumeAllowed(namespace string) bool {
 	c := r.c
 	switch {
-	case !c.recoverable, !c.srv.settings().recoverable(namespace):
-		c.srv.notRecovered(c, namespace, reason.Excluded)
+	case !c.recoverable, !c.deps.settings().recoverable(namespace):
+		c.deps.notRecovered(c, namespace, reason.Excluded)
 		return false
-	case c.srv.settings().failedResumeRate.Exhausted(c.address):
-		c.srv.notRecovered(c, namespace, reason.Limit)
+	case c.deps.settings().failedResumeRate.Exhausted(c.address):
+		c.deps.notRecovered(c, namespace, reason.Limit)
 		return false
 	}
 	return true
@@ -76,14 +76,14 @@ func (r *receiver) resumeAllowed(namespace string) bool {
 func (r *receiver) claim(namespace string, connect []byte, rec socketio.Recovery) session.Claim {
 	return session.Claim{
 		PID: rec.PID, Namespace: namespace, Offset: rec.Offset, ForeignOffset: rec.ForeignOffset,
-		Binding: r.c.srv.binder.session(r.c.bindingDigest, connect), DisconnectedRecently: r.disconnectedRecently(namespace),
+		Binding: r.c.deps.binder.session(r.c.bindingDigest, connect), DisconnectedRecently: r.disconnectedRecently(namespace),
 	}
 }
 
 // resume attaches the client to the session that it claims. It returns false if the client does not
 // get it.
 func (r *receiver) resume(claim session.Claim, start instant.Instant) bool {
-	c, s, namespace := r.c, r.c.srv, claim.Namespace
+	c, s, namespace := r.c, r.c.deps, claim.Namespace
 	how := reason.Resumed
 	for {
 		got, closed := c.reattach(claim, start)

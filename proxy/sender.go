@@ -127,7 +127,7 @@ func (s *sender) resume(start instant.Instant, end aborter, attach func() (sessi
 		s.startTrialLocked(r.Cursor, r.Trial, end)
 	}
 	if r.ToRead == 0 {
-		s.conn.srv.metrics.RecoveryDuration.Observe(instant.Since(start).Seconds())
+		s.conn.deps.metrics.RecoveryDuration.Observe(instant.Since(start).Seconds())
 		return r
 	}
 	s.pushLocked(r.Cursor, r.ToRead)
@@ -220,9 +220,9 @@ func (s *sender) close() (cursors []*session.Cursor, fresh replies) {
 	if s.lag != nil {
 		s.lag.timer.Stop()
 	}
-	s.conn.srv.safely(func() { cursors = s.queuedLocked() })
+	s.conn.deps.safely(func() { cursors = s.queuedLocked() })
 	s.pending, s.head, s.written, s.rawBytes = nil, 0, nil, 0
-	s.conn.srv.safely(s.readLinksLocked)
+	s.conn.deps.safely(s.readLinksLocked)
 	fresh, s.replies = s.replies, replies{}
 	return cursors, fresh
 }

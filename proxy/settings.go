@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net/http"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -71,22 +72,9 @@ func (set *settings) sessionLimits() session.Limits {
 	}
 }
 
-// settings returns the settings in force.
-func (s *Server) settings() *settings { return s.current.Load() }
-
-// Config returns the configuration in force.
-func (s *Server) Config() config.Config { return s.settings().Config }
-
-// Reload applies the settings of cfg that can change while the Server runs (see
-// config.Config.Reload). It ends no connection and no session. Calls must not overlap.
-func (s *Server) Reload(cfg config.Config) error {
-	set, err := newSettings(cfg, s.settings())
-	if err != nil {
-		return err
-	}
-	s.current.Store(set)
-	s.upstream.SetURLs(cfg.Upstream.URL)
-	s.registry.SetLimits(set.sessionLimits(), cfg.Recovery.MaxParkedSessions)
-	s.metrics.ParkedLimit.Set(float64(cfg.Recovery.MaxParkedSessions))
-	return nil
+// isEngineIO reports whether a request is Engine.IO traffic. A request for the client bundle, which
+// is below the same path, is not.
+func (set *settings) isEngineIO(r *http.Request) bool {
+	_, ok := set.belowPaths(r.URL.Path)
+	return ok && (hasKey(r.URL.RawQuery, "EIO") || hasKey(r.URL.RawQuery, "transport"))
 }

@@ -69,7 +69,7 @@ func (t *translator) acceptsLocked(namespace string, connect []byte) bool {
 }
 
 func (t *translator) authQuery(connect []byte) string {
-	return socketio.AuthQuery(connect, t.srv.settings().Upstream.Translate.AuthToQuery)
+	return socketio.AuthQuery(connect, t.deps.settings().Upstream.Translate.AuthToQuery)
 }
 
 // request sends a CONNECT to the server. For "/" there is none.
@@ -150,7 +150,7 @@ func (t *translator) pass(h *socketio.Header, data []byte) {
 
 func (t *translator) drop(h *socketio.Header, what string) {
 	t.dropping = h.Attachments
-	t.srv.limitedLog.Log(slog.LevelWarn, what, "dropped a packet of the upstream", "what", what, "namespace", string(h.Namespace))
+	t.deps.limitedLog.Log(slog.LevelWarn, what, "dropped a packet of the upstream", "what", what, "namespace", string(h.Namespace))
 }
 
 func (t *translator) awaitsReply(namespace string) bool {
@@ -164,7 +164,7 @@ func (t *translator) awaitsReply(namespace string) bool {
 func (t *translator) hold(data []byte, binary bool) {
 	t.early = append(t.early, message{slices.Clone(data), binary})
 	if t.earlyBytes += len(data); len(t.early) > maxEarly || t.earlyBytes > maxEarlyBytes {
-		t.srv.limitedLog.Log(slog.LevelWarn, "", "link closed: the server sends events but does not answer a CONNECT")
+		t.deps.limitedLog.Log(slog.LevelWarn, "", "link closed: the server sends events but does not answer a CONNECT")
 		t.conn.Close()
 	}
 }

@@ -10,8 +10,8 @@ import (
 // canResume reports whether the client of a handshake gets a pid, offsets, and parked sessions.
 // Clients that are known to be unable to resume do not, unless the configuration says so: they
 // would gain nothing, and an offset is one more argument for their handlers.
-func (s *Server) canResume(r *http.Request, q url.Values) bool {
-	set := s.settings()
+func (h *handshaker) canResume(r *http.Request, q url.Values) bool {
+	set := h.settings()
 	if set.Recovery.MaxDisconnectionDuration <= 0 || !set.clientFilter(q, r.UserAgent()) {
 		return false
 	}
@@ -22,9 +22,9 @@ func (s *Server) canResume(r *http.Request, q url.Values) bool {
 	if known == nil {
 		return true
 	}
-	s.metrics.ClientsUnable.Inc()
-	if _, logged := s.unableLogged.LoadOrStore(known.Name, true); !logged {
-		s.log.Info("a client is served without recovery: its library cannot resume sessions (logged once for each library)",
+	h.metrics.ClientsUnable.Inc()
+	if _, logged := h.unableLogged.LoadOrStore(known.Name, true); !logged {
+		h.log.Info("a client is served without recovery: its library cannot resume sessions (logged once for each library)",
 			"library", known.Name)
 	}
 	return false

@@ -167,18 +167,18 @@ func (r *rig) awaitNothing() {
 	r.t.Helper()
 	r.await("the end of clients, sessions and links", func() bool {
 		live, parked := r.proxy.registry.Counts()
-		r.proxy.mu.Lock()
-		defer r.proxy.mu.Unlock()
-		return live+parked+len(r.proxy.clients)+len(r.proxy.links) == 0
+		r.proxy.conns.mu.Lock()
+		defer r.proxy.conns.mu.Unlock()
+		return live+parked+len(r.proxy.conns.clients)+len(r.proxy.conns.links) == 0
 	})
 }
 
 func (r *rig) awaitNoLinks() {
 	r.t.Helper()
 	r.await("the end of all links", func() bool {
-		r.proxy.mu.Lock()
-		defer r.proxy.mu.Unlock()
-		return len(r.proxy.links) == 0
+		r.proxy.conns.mu.Lock()
+		defer r.proxy.conns.mu.Unlock()
+		return len(r.proxy.conns.links) == 0
 	})
 }
 
@@ -285,7 +285,7 @@ func TestClientThatClosesImmediatelyLeavesNoLink(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := newClient(r.proxy, 1, req, newSID(), engineio.Options{}, true)
+	c := newClient(r.proxy.deps, 1, req, newSID(), engineio.Options{}, true)
 	l, _ := c.newPrimary(conn, "")
 	c.park(reason.TransportClose) // before the handshake's goroutine starts the link
 	l.start()

@@ -1,0 +1,144 @@
+package proxy
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/holdfast/holdfast/internal/engineio"
+)
+
+// knownBySID returns r with the answer to give if the upstream refuses the sid. The upstream does not know
+// it, because the sid is holdfast's own.
+func (c *client) knownBySID(r *http.Request, transport string) *http.Request {
+	a := engineio.ErrorAnswer(engineio.CodeBadRequest) // for a transport that the client does not use
+	current := "polling"
+	if c.websocket.Load() {
+		current = "websocket"
+	}
+	switch {
+	case isUpgrade(r):
+		a = engineio.Answer{Status: http.StatusBadRequest, Body: []byte("Bad Request"), Type: "text/html"}
+	case transport == current:
+		a = engineio.Answer{Status: http.StatusInternalServerError}
+	case transport != "polling" && transport != "websocket" && r.Method == http.MethodHead:
+		return r // the upstream refuses the transport, not the sid; without a body the two look alike
+	}
+	return r.WithContext(context.WithValue(r.Context(), ownSIDKey{}, a))
+}
+
+// handles reports whether client.serve handles a request that names a client's sid. Other requests go to the
+// upstream. Most of them are CORS preflights, which the upstream can answer without knowing the sid.
+func handles(r *http.Request, q url.Values) bool {
+	switch q.Get("transport") {
+	case "polling", "websocket":
+		return r.Method == http.MethodGet || r.Method == http.MethodPost && !isUpgrade(r)
+	}
+	return false
+}
+
+// serve serves a request that names the client's sid. The caller has checked it with handles.
+func (c *client) serve(w http.ResponseWriter, r *http.Request, q url.Values) {
+	defer c.recoverRequest()
+	transport, upgrading := q.Get("transport"), isUpgrade(r)
+	switch {
+	case transport == "websocket" && upgrading:
+		upgraded, err := upgrade(w, r, nil)
+		if err != nil {
+			c.deps.log.Debug("websocket upgrade failed", "client", c.seq, "error", err)
+			return
+		}
+		c.sock.ServeProbe(upgraded.conn, upgraded.initial, upgraded.answer.Bytes())
+	case transport == "websocket", upgrading:
+		c.answer(w, r, engineio.ErrorAnswer(engineio.CodeBadRequest))
+	case r.Method == http.MethodGet:
+		if a, ok := c.sock.Poll(r.Context(), q.Get("t")); ok {
+			c.answer(w, r, a)
+		}
+	default: // a POST
+		a, ok := c.sock.Post(r.Context(), q.Get("t"), r.Header.Get("Content-Type"), r.ContentLength, r.Body)
+		if !ok {
+			panic(http.ErrAbortHandler) // closes the connection without an answer
+		}
+		c.answer(w, r, a)
+	}
+}
+
+// answer writes a to a request of the client, with the headers that the upstream wants on polling responses.
+func (c *client) answer(w http.ResponseWriter, r *http.Request, a engineio.Answer) {
+	copyHeader(w.Header(), c.pollHeaders)
+	writeAnswer(c.deps.log, w, r, a)
+}
+
+// compressFrom is the smallest body that is compressed. engine.io has the same threshold.
+const compressFrom = 1024
+
+func writeAnswer(log *slog.Logger, w http.ResponseWriter, r *http.Request, a engineio.Answer) {
+	h := w.Header()
+	if a.Type != "" {
+		h.Set("Content-Type", a.Type)
+	}
+	h.Set("Cache-Control", "no-store")
+	body := a.Body
+	if len(body) >= compressFrom {
+		if encoding := acceptedEncoding(r.Header); encoding != "" {
+			h.Set("Content-Encoding", encoding)
+			body = compress(encoding, body)
+		}
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(a.Status)
+	if err := writeBody(w, body); err != nil { // the heartbeat notices if the client is gone
+		log.Debug("polling answer not taken", "bytes", len(body), "error", err)
+	}
+}
+
+const (
+	// answerTimeout is how long a client may take to read answerPieceBytes. Clients slower than about 1
+	// KiB/s time out.
+	answerTimeout    = 30 * time.Second
+	answerPieceBytes = 32 << 10
+	// smallAnswerBytes is the size of an answer that fits the buffers of net/http and the kernel. Writing
+	// it never blocks.
+	smallAnswerBytes = 4 << 10
+)
+
+// writeBody writes an answer's body and moves the deadline with each piece. A slow client thus gets the
+// whole body. A client that stops reading cannot keep the goroutine and the body forever.
+func writeBody(w http.ResponseWriter, body []byte) error {
+	if len(body) <= smallAnswerBytes {
+		_, err := w.Write(body)
+		return err
+	}
+	rc := http.NewResponseController(w) // ignore errors: writers in tests lack deadlines and Flush
+	for len(body) > 0 {
+		n := min(len(body), answerPieceBytes)
+		_ = rc.SetWriteDeadline(time.Now().Add(answerTimeout))
+		if _, err := w.Write(body[:n]); err != nil {
+			return err
+		}
+		body = body[n:]
+	}
+	_ = rc.Flush()                       // while the deadline still applies
+	_ = rc.SetWriteDeadline(time.Time{}) // the next answer must not inherit it
+	return nil
+}
+
+// acceptedEncoding returns gzip or deflate, in this order of preference, or "" if the client accepts neither.
+func acceptedEncoding(h http.Header) string {
+	accepted := strings.Join(h.Values("Accept-Encoding"), ",")
+	for _, encoding := range []string{"gzip", "deflate"} {
+		for part := range strings.SplitSeq(accepted, ",") {
+			name, params, _ := strings.Cut(part, ";")
+			q := strings.TrimSpace(params)
+			if strings.TrimSpace(name) == encoding && q != "q=0" && q != "q=0.0" {
+				return encoding
+			}
+		}
+	}
+	return ""
+}
