@@ -7,6 +7,7 @@ packages=(
   python3-socketio python3-aiohttp python3-werkzeug # the Python servers of the end-to-end tests
   python3-requests python3-websocket                # python-socketio's client on threads
   prometheus                                        # promtool checks metrics and rules; Prometheus scrapes
+  redis-server                                      # the adapter of several Socket.IO servers
   nginx haproxy caddy                               # in front of holdfast, configured by deploy/fronts
   systemd                                           # systemd-analyze checks deploy/systemd
   zsh fish                                          # shells that take completions

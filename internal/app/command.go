@@ -9,7 +9,9 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
+	"time"
 
 	"github.com/holdfast/holdfast/internal/buildinfo"
 	"github.com/holdfast/holdfast/internal/config"
@@ -17,6 +19,7 @@ import (
 	"github.com/holdfast/holdfast/internal/doctor"
 	"github.com/holdfast/holdfast/internal/logging"
 	"github.com/holdfast/holdfast/internal/probe"
+	"github.com/holdfast/holdfast/internal/upstream"
 )
 
 // exitStatus is an error of a subcommand that has written a report.
@@ -103,14 +106,42 @@ func (c command) run(ctx context.Context, args, environ []string) error {
 	}
 	switch {
 	case line.Check:
-		_, err := c.stdout.Write(cfg.YAML(sources))
-		return err
+		return c.check(ctx, cfg, sources)
 	case line.Demo:
 		return c.runDemo(ctx, cfg, sources)
 	default:
 		return c.runProxy(ctx, cfg, sources, load, environ)
 	}
 }
+
+// check prints the settings, and how several servers answer. A server that does not answer is no mistake in
+// the settings.
+func (c command) check(ctx context.Context, cfg config.Config, sources config.Sources) error {
+	if _, err := c.stdout.Write(cfg.YAML(sources)); err != nil {
+		return err
+	}
+	results, lookupErr := upstream.Check(ctx, cfg)
+	if len(results) == 0 && lookupErr == nil {
+		return nil
+	}
+	var b strings.Builder
+	b.WriteString("\n# Servers of the upstream, asked just now:\n")
+	for _, r := range results {
+		answer := fmt.Sprintf("answers (%v)", r.Took.Round(time.Millisecond))
+		if r.Err != nil {
+			answer = oneLine(r.Err)
+		}
+		fmt.Fprintf(&b, "#   %s: %s\n", r.URL, answer)
+	}
+	if lookupErr != nil {
+		fmt.Fprintf(&b, "#   %s\n", oneLine(lookupErr))
+	}
+	_, err := io.WriteString(c.stdout, b.String())
+	return err
+}
+
+// oneLine keeps an error's text from ending a comment.
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
 // stopWith calls stop when r ends. A parent that holds the other end of a pipe cannot die without ending it.
 func stopWith(r io.Reader, stop func()) {

@@ -37,7 +37,7 @@ func lookUpAt(server string) func(ctx context.Context, host string) ([]netip.Add
 func (u *Upstream) discover() {
 	known := make(map[string][]netip.Addr) // the last answer for each host name
 	for first := true; ; first = false {
-		u.lookUp(known)
+		_ = u.lookUp(known) // it is logged and counted
 		if first {
 			close(u.looked)
 		}
@@ -53,8 +53,9 @@ func (u *Upstream) discover() {
 	}
 }
 
-// lookUp asks for all names. A name whose lookup fails keeps the addresses of its last answer.
-func (u *Upstream) lookUp(known map[string][]netip.Addr) {
+// lookUp asks for all names. A name whose lookup fails keeps the addresses of its last answer. lookUp returns
+// the errors of all that failed.
+func (u *Upstream) lookUp(known map[string][]netip.Addr) error {
 	u.mu.Lock()
 	urls := u.urls
 	u.mu.Unlock()
@@ -81,7 +82,7 @@ func (u *Upstream) lookUp(known map[string][]netip.Addr) {
 		}
 	}
 	if u.background.Err() != nil {
-		return
+		return u.background.Err()
 	}
 	for host := range known {
 		if !names[host] {
@@ -90,6 +91,7 @@ func (u *Upstream) lookUp(known map[string][]netip.Addr) {
 	}
 	u.noteLookup(failed)
 	u.setTargets(targets)
+	return failed
 }
 
 // addresses looks one name up.

@@ -3,6 +3,8 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
@@ -119,4 +121,43 @@ func TestDiscoveryOfSeveralNames(t *testing.T) {
 		synctest.Wait()
 		f.want("10.0.0.6 up 0")
 	})
+}
+
+func TestCheck(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFarm(t, "app", func(c *config.Upstream) {
+			discovers(c)
+			c.URL = config.URLs{"http://app:1", "http://10.0.0.4:1", "http://unknown:1"}
+			c.Health.Path = "/healthz"
+		})
+		f.resolve("app", "10.0.0.1", "10.0.0.2", "10.0.0.3")
+		f.fakes["10.0.0.1:1"].health = http.StatusNotFound
+		f.fakes["10.0.0.2:1"].status = http.StatusBadGateway
+		u, err := New(config.Upstream{
+			URL: f.urls, Discover: config.DNSDiscovery, DialTimeout: time.Second, Health: f.health, MaxConcurrentDials: 1,
+		}, Options{EngineIOPath: "/socket.io/", Connect: f.connect, LookUp: f.lookUp})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer u.Close()
+		results, err := u.checkAll(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "lookup unknown: no such host") {
+			t.Errorf("got %v", err)
+		}
+		var got []string
+		for _, r := range results {
+			got = append(got, fmt.Sprintf("%s %v", r.URL, r.Err))
+		}
+		if text := strings.Join(got, "\n"); text != "http://10.0.0.1:1 health check: status 404\nhttp://10.0.0.2:1 status 502\n"+
+			"http://10.0.0.3:1 <nil>\nhttp://10.0.0.4:1 dial tcp: connection refused" {
+			t.Errorf("got\n%s", text)
+		}
+	})
+}
+
+func TestSingleServersAreNotChecked(t *testing.T) {
+	results, err := Check(t.Context(), config.Default())
+	if results != nil || err != nil {
+		t.Errorf("got %v, %v", results, err)
+	}
 }

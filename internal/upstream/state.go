@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/internal/neterr"
 )
 
@@ -222,16 +221,4 @@ func (u *Upstream) replaceList(targets []target) (left []*Server) {
 		u.watchLocked(s)
 	}
 	return left
-}
-
-// outcomeOf is outcome for what a probe or a health check got: a status, or an error.
-func outcomeOf(status int, err error) error {
-	if err != nil {
-		return err
-	}
-	refusal := &engineio.RejectedError{Status: status}
-	if answered, _ := outcome(refusal); !answered {
-		return refusal
-	}
-	return nil
 }

@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/holdfast/holdfast/internal/engineio"
 )
 
 const (
@@ -71,7 +73,14 @@ func (u *Upstream) stillDown(s *Server) bool {
 // session for it: a handshake would.
 func (u *Upstream) probe(ctx context.Context, s *Server) error {
 	path := strings.TrimSuffix(u.opts.EngineIOPath, "/") + "/?EIO=4&transport=polling&sid=holdfast-probe"
-	return outcomeOf(s.get(ctx, path, u.dialTimeout))
+	status, err := s.get(ctx, path, u.dialTimeout)
+	if err != nil {
+		return err
+	}
+	if answered, _ := outcome(&engineio.RejectedError{Status: status}); !answered {
+		return fmt.Errorf("status %d", status)
+	}
+	return nil
 }
 
 // checkHealth checks a server's health at intervals until ctx ends.

@@ -25,8 +25,8 @@ const NAMESPACES = ["/", "/admin", "/chat"];
 
 export class App {
   /**
-   * options: {port, io: options of the server, recovery: native recovery on, app: fn(io, app),
-   * http: request listener}.
+   * options: {port, host, path: of a Unix socket, io: options of the server, recovery: native recovery on,
+   * app: fn(io, app), http: request listener, redis: port of the Redis of its adapter}.
    */
   static async start(version, options = {}) {
     const lib = require(`socket.io-${version}`);
@@ -44,13 +44,14 @@ export class App {
         : {}),
       ...options.io,
     });
+    if (options.redis) await app.adapt(options.redis);
     for (const nsp of NAMESPACES) app.serve(nsp);
     await options.app?.(app.io, app);
     app.io.engine?.on("connection", (conn) => {
       app.engineConnections++;
       conn.on("packetCreate", (packet) => packet.type === "ping" && app.pings++);
     });
-    app.http.listen(options.port ?? 0, "127.0.0.1");
+    app.http.listen(options.path ? { path: options.path } : { port: options.port ?? 0, host: options.host ?? "127.0.0.1" });
     await once(app.http, "listening");
     app.port = app.http.address().port;
     app.url = `http://127.0.0.1:${app.port}`;
@@ -66,6 +67,23 @@ export class App {
     this.received = []; // what clients emitted: {nsp, id, args}
     this.errors = [];
     this.sockets = new Map(); // nsp + id -> socket
+  }
+
+  /** Connects it to the servers that use the same Redis: what one broadcasts, the clients of all get. */
+  async adapt(port) {
+    const { createAdapter } = require("@socket.io/redis-adapter");
+    const { Redis } = require("ioredis");
+    this.redis = [new Redis(port), new Redis(port)];
+    for (const client of this.redis) {
+      client.on("error", () => {}); // a test may stop Redis
+      await once(client, "ready");
+    }
+    this.io.adapter(createAdapter(...this.redis));
+  }
+
+  /** Emits to all clients of a namespace, on all servers. */
+  broadcast(nsp, ...args) {
+    this.io.of(nsp).emit(...args);
   }
 
   /** Adds the app's handlers to a namespace. */
@@ -182,6 +200,7 @@ export class App {
   async stop() {
     // Close everything, because io.close() alone waits for polls to end.
     this.io.close();
+    for (const client of this.redis ?? []) client.disconnect();
     this.http.closeAllConnections();
     await within(
       new Promise((resolve) => (this.http.listening ? this.http.close(resolve) : resolve())),
