@@ -74,10 +74,8 @@ export class App {
     const { createAdapter } = require("@socket.io/redis-adapter");
     const { Redis } = require("ioredis");
     this.redis = [new Redis(port), new Redis(port)];
-    for (const client of this.redis) {
-      client.on("error", () => {}); // a test may stop Redis
-      await once(client, "ready");
-    }
+    for (const client of this.redis) client.on("error", () => {}); // a test may stop Redis
+    await Promise.all(this.redis.map((client) => once(client, "ready")));
     this.io.adapter(createAdapter(...this.redis));
   }
 

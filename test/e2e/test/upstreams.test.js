@@ -179,8 +179,10 @@ describe("several servers", { skip, concurrency: 4 }, () => {
     const home = list.map((c) => serverOf(s, c));
     for (let round = 1; round <= 3; round++) {
       for (const [i, c] of list.entries()) home[i].stream("/", c.main.connects[0].id, 20 * round - 19, 20 * round - 10);
-      for (const c of list) await s.hit(c);
+      s.relay.down();
+      await Promise.all(list.map((c) => c.main.disconnected(round)));
       for (const [i, c] of list.entries()) home[i].stream("/", c.main.connects[0].id, 20 * round - 9, 20 * round);
+      s.relay.up();
       await Promise.all(list.map((c) => c.main.connected(round + 1)));
     }
     for (const c of list) {
