@@ -129,19 +129,16 @@ func (c command) check(ctx context.Context, cfg config.Config, sources config.So
 	for _, r := range results {
 		answer := fmt.Sprintf("answers (%v)", r.Took.Round(time.Millisecond))
 		if r.Err != nil {
-			answer = oneLine(r.Err)
+			answer = oneLine(r.Err.Error())
 		}
 		fmt.Fprintf(&b, "#   %s: %s\n", r.URL, answer)
 	}
 	if lookupErr != nil {
-		fmt.Fprintf(&b, "#   %s\n", oneLine(lookupErr))
+		fmt.Fprintf(&b, "#   %s\n", oneLine(lookupErr.Error()))
 	}
 	_, err := io.WriteString(c.stdout, b.String())
 	return err
 }
-
-// oneLine keeps an error's text from ending a comment.
-func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
 // stopWith calls stop when r ends. A parent that holds the other end of a pipe cannot die without ending it.
 func stopWith(r io.Reader, stop func()) {
