@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -105,7 +106,7 @@ func (t *translator) attachment(data []byte) {
 
 func (t *translator) text(data []byte) {
 	var h socketio.Header
-	if err := h.Parse(data); err != nil {
+	if err := h.Parse(data); err != nil && h.Type != socketio.Connect { // go-socket.io's has an array
 		t.drop(&h, "a malformed packet")
 		return
 	}
@@ -123,7 +124,10 @@ func (t *translator) text(data []byte) {
 }
 
 // namespaceOf returns a packet's namespace. Servers may repeat the query of the client's CONNECT.
-func namespaceOf(h *socketio.Header) string { return string(socketio.WithoutQuery(h.Namespace)) }
+// go-socket.io ends each packet with a line feed.
+func namespaceOf(h *socketio.Header) string {
+	return string(bytes.TrimSpace(socketio.WithoutQuery(h.Namespace)))
+}
 
 // pass handles an event or an acknowledgement.
 func (t *translator) pass(h *socketio.Header, data []byte) {

@@ -134,7 +134,7 @@ func (e *Encoder) packet(t PacketType, a, b, c []byte) {
 
 // payloadPacket adds a packet to a polling body.
 func (e *Encoder) payloadPacket(t PacketType, a, b, c []byte) {
-	switch e.format { //nolint:exhaustive // the others are no payloads
+	switch e.format {
 	case textPayload3:
 		e.buf = appendTextForm3(e.buf, []byte{byte(t)}, a, b, c)
 	case binaryPayload3:

@@ -3,6 +3,7 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { Client, TRANSPORTS } from "../lib/client.js";
+import { GoServer, noGoServer } from "../lib/goserver.js";
 import { onlyHoldfast } from "../lib/holdfast.js";
 import { freePort } from "../lib/ports.js";
 import { request } from "../lib/raw.js";
@@ -368,4 +369,36 @@ describe("upstream.protocol: auto", parallel, () => {
       assert.equal(s.app.connections.length, connections + 1);
     });
   }
+});
+
+describe("googollee/go-socket.io", { ...parallel, skip: onlyHoldfast || noGoServer }, () => {
+  each(ALL, "serves modern clients, which recover", async (t, transport) => {
+    const server = await GoServer.start();
+    const s = await stack(t, { upstreamPort: server.port, config: translate });
+    s.cleanups.push(() => server.stop());
+    const c = s.client("4.8.4", { transports: TRANSPORTS[transport] ?? ["polling", "websocket"] });
+    const { id } = await c.main.connected();
+    assert.equal(id, "1", "the server counts");
+    const admin = c.of("/admin");
+    await admin.connected();
+    // Emitted before the reply to CONNECT.
+    await until(() => admin.events.length > 0, "the event of the connection handler");
+    assert.deepEqual(admin.events[0].slice(0, 3), ["early", "/admin", "1"]);
+    assert.deepEqual(await c.main.ask("echo", "ü€😀"), ["ü€😀"]);
+    assert.deepEqual(await admin.ask("echo", "x"), ["x"]);
+    if (transport === "default") await c.upgraded();
+    c.socket.emit("stream", 1, 5);
+    await c.main.stream(1, 5);
+    s.relay.down();
+    await c.main.disconnected();
+    s.relay.up();
+    await c.main.connected(2);
+    await admin.connected(2);
+    c.main.assertRecovered(1);
+    admin.assertRecovered(1);
+    c.socket.emit("stream", 6, 30);
+    await c.main.stream(1, 30);
+    assert.equal(c.main.events.at(-1)[2], "ü€😀");
+    assert.doesNotMatch(server.output, /disconnect/);
+  });
 });
