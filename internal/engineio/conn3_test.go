@@ -214,6 +214,13 @@ func TestPollIfRefused(t *testing.T) {
 	if c.Transport() != "polling" || c.Protocol() != V3 {
 		t.Errorf("the connection is %s, version %v", c.Transport(), c.Protocol())
 	}
+	d = dial(s, r) // from now on without a WebSocket that is refused
+	x = s.handshake(t)
+	if got := x.URL.Query().Get("transport"); got != "polling" {
+		t.Errorf("the next handshake is by %s", got)
+	}
+	x.answer(http.StatusOK, binary3(open3))
+	begin(t, d.open(t))
 }
 
 // The application's refusal is final. Over polling it says why.

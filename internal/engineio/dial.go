@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -100,6 +101,11 @@ type Dialer struct {
 	// UpgradeFailed is called when a Conn stays with polling although the server offered an
 	// upgrade. It may be nil.
 	UpgradeFailed func(err error)
+
+	// polls is set when the server has refused a WebSocket but not polling. Later Conns of requests
+	// with PollIfRefused begin with polling: python-engineio 3 runs the application's handlers before
+	// it refuses a WebSocket. They still upgrade if the server offers that.
+	polls atomic.Bool
 }
 
 // maxHandshakeBytes limits what a server may send before it has answered the handshake.
@@ -114,6 +120,10 @@ func (d *Dialer) Dial(ctx context.Context, r Request) (*Conn, error) {
 		ctx, cancel = context.WithTimeout(ctx, d.Timeout)
 		defer cancel()
 	}
+	refused := false
+	if r.PollIfRefused && d.polls.Load() {
+		r = r.ForPolling()
+	}
 	if r.WebSocket {
 		c := newConn(d, r)
 		err := c.dialWebSocket(ctx)
@@ -123,7 +133,7 @@ func (d *Dialer) Dial(ctx context.Context, r Request) (*Conn, error) {
 		if !r.PollIfRefused || !refusesWebSockets(err) {
 			return nil, err
 		}
-		r = r.ForPolling()
+		refused, r = true, r.ForPolling()
 	}
 	c := newConn(d, r)
 	c.poll = newPollingLink(c)
@@ -132,6 +142,9 @@ func (d *Dialer) Dial(ctx context.Context, r Request) (*Conn, error) {
 		c.poll.cancelPost()
 		c.poll.closeConnections()
 		return nil, err
+	}
+	if refused {
+		d.polls.Store(true)
 	}
 	// With its cookies, later requests reach the same server behind a balancer.
 	c.dialed.request.Header, c.dialed.request.head = withCookies(r.Header, c.dialed.response), ""
