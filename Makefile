@@ -9,6 +9,7 @@ LDFLAGS := -s -w -X $(BUILDINFO).version=$(VERSION) -X $(BUILDINFO).commit=$(COM
 GOLANGCI_LINT_VERSION := v2.15.0
 LINT := bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 NODE_MODULES := test/e2e/node_modules/.package-lock.json
+CHART_TOOLS := bin/helm bin/kustomize
 
 ##@ Everyday
 
@@ -83,6 +84,16 @@ schema: ## Write config.schema.json from internal/config
 
 ##@ Test
 
+.PHONY: charts
+charts: $(CHART_TOOLS) ## Test the Helm chart and the kustomize component: builds helm and kustomize the first time
+	cd test/charts && go vet ./... && go test ./...
+
+# go.mod pins their versions. Together they take three minutes to build.
+bin/helm: CHART_TOOL = helm.sh/helm/v3/cmd/helm
+bin/kustomize: CHART_TOOL = sigs.k8s.io/kustomize/kustomize/v5
+$(CHART_TOOLS): test/charts/go.sum
+	cd test/charts && CGO_ENABLED=0 go build -ldflags '-s -w' -o ../../$@ $(CHART_TOOL)
+
 .PHONY: conformance
 conformance: $(NODE_MODULES) ## Run the protocols' own suites: SUITES=dir, a clone of socketio/socket.io
 	@test -n "$(SUITES)" || { echo "make conformance SUITES=dir: dir is a clone of github.com/socketio/socket.io" >&2; exit 2; }
@@ -136,6 +147,8 @@ soak: $(NODE_MODULES) ## Run clients under random faults and report: MINUTES=10 
 
 .PHONY: test
 test: deps race e2e ## Install what the tests need, and run all of them
+	@if [ -x bin/helm ] && [ -x bin/kustomize ]; then $(MAKE) --no-print-directory charts; else \
+	  echo "NOT TESTED: deploy/helm and deploy/kustomize. make charts tests them, and takes three minutes the first time." >&2; fi
 	$(MAKE) soak MINUTES=2 RACE=0 # the race detector's own memory grows
 
 .PHONY: unit

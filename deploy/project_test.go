@@ -127,8 +127,26 @@ func TestVersionIsThatOfTheChangelog(t *testing.T) {
 	if !regexp.MustCompile(`(?s)\n## Unreleased\n.*\n## \d`).MatchString(read(t, "../CHANGELOG.md")) {
 		t.Error("the changelog has no place for what is not released yet")
 	}
-	if got, want := decode[struct{ Version string }](t, "../npm/package.json").Version, released(t); got != want {
-		t.Errorf("npm/package.json has %s; the newest version in the changelog is %s", got, want)
+	chart := decode[struct {
+		Version    string
+		AppVersion string `yaml:"appVersion"`
+	}](t, "helm/holdfast/Chart.yaml")
+	component := decode[struct {
+		Images []struct {
+			NewTag string `yaml:"newTag"`
+		}
+	}](t, "kustomize/sidecar/kustomization.yaml")
+	want := released(t)
+	for what, got := range map[string]string{
+		"npm/package.json":         decode[struct{ Version string }](t, "../npm/package.json").Version,
+		"version of the chart":     chart.Version,
+		"appVersion of the chart":  chart.AppVersion,
+		"image of the component":   component.Images[0].NewTag,
+		"comment of the component": regexp.MustCompile(`\?ref=v(\S+)`).FindStringSubmatch(read(t, "kustomize/sidecar/kustomization.yaml"))[1],
+	} {
+		if got != want {
+			t.Errorf("%s: %s; the newest version in the changelog is %s", what, got, want)
+		}
 	}
 }
 
@@ -138,15 +156,23 @@ func TestDependabotFindsItsManifests(t *testing.T) {
 	}
 	for _, update := range decode[struct {
 		Updates []struct {
-			Ecosystem string `yaml:"package-ecosystem"`
-			Directory string
+			Ecosystem   string `yaml:"package-ecosystem"`
+			Directory   string
+			Directories []string
 		}
 	}](t, "../.github/dependabot.yml").Updates {
 		manifest := manifests[update.Ecosystem]
 		if manifest == "" {
 			t.Errorf("unknown ecosystem %q", update.Ecosystem)
-		} else if _, err := os.Stat(filepath.Join("..", update.Directory, manifest)); err != nil {
-			t.Error(err)
+			continue
+		}
+		for _, dir := range append(update.Directories, update.Directory) {
+			if dir == "" {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join("..", dir, manifest)); err != nil {
+				t.Error(err)
+			}
 		}
 		delete(manifests, update.Ecosystem)
 	}

@@ -9,7 +9,7 @@ complain() {
   bad=1
 }
 
-for doc in *.md docs/*.md docs/adr/*.md deploy/*.md; do
+for doc in *.md docs/*.md docs/adr/*.md deploy/*.md deploy/helm/*/*.md; do
   while IFS= read -r link; do
     target=${link%%#*}
     [ -e "$(dirname "$doc")/$target" ] || complain "$doc: nothing at $target"

@@ -2,10 +2,12 @@ package config
 
 import (
 	"bytes"
+	"encoding/json"
 	"flag"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,7 +15,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-var update = flag.Bool("update", false, "write config.schema.json")
+var update = flag.Bool("update", false, "write config.schema.json, and the schema of the Helm chart's values")
 
 var schemaFile = filepath.Join("..", "..", "config.schema.json")
 
@@ -51,6 +53,38 @@ func check(t *testing.T) func(text string) error {
 	}
 }
 
+// checkValuesSchema checks that the Helm chart's schema of its values ends with the schema of the configuration file, for
+// the value config.
+func checkValuesSchema(t *testing.T, schema []byte) {
+	t.Helper()
+	name := filepath.Join("..", "..", "deploy", "helm", "holdfast", "values.schema.json")
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const key = "\n    \"config\": "
+	head, _, ok := bytes.Cut(text, []byte(key))
+	if !ok {
+		t.Fatalf("%s has no property config, which is its last one", name)
+	}
+	var indented bytes.Buffer
+	if err := json.Indent(&indented, schema, "    ", "  "); err != nil {
+		t.Fatal(err)
+	}
+	config := bytes.TrimSpace(indented.Bytes())
+	config = regexp.MustCompile(`\n *"\$schema": [^\n]*`).ReplaceAll(config, nil)
+	want := slices.Concat(head, []byte(key), config, []byte("\n  }\n}\n"))
+	if *update {
+		if err := os.WriteFile(name, want, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if !bytes.Equal(text, want) {
+		t.Errorf("%s does not have the schema of the configuration file: run make schema", name)
+	}
+}
+
 func TestSchemaFile(t *testing.T) {
 	want := schema(t)
 	if *update {
@@ -61,6 +95,7 @@ func TestSchemaFile(t *testing.T) {
 	if got, err := os.ReadFile(schemaFile); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("config.schema.json is not what the code makes (%v): run make schema", err)
 	}
+	checkValuesSchema(t, want)
 	example := read(t, "..", "..", "config.example.yaml")
 	if !strings.HasPrefix(example, "# yaml-language-server: $schema=./config.schema.json\n") {
 		t.Error("config.example.yaml does not name the schema in its first line")

@@ -15,7 +15,7 @@ import (
 // nfpm makes deb and rpm packages.
 const nfpm = "github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2"
 
-// dist builds archives, packages, SBOMs and their checksums into out.
+// dist builds archives, packages, SBOMs, the Helm chart and their checksums into out.
 func (r *release) dist() error {
 	work, err := os.MkdirTemp("", "holdfast-dist-")
 	if err != nil {
@@ -32,6 +32,9 @@ func (r *release) dist() error {
 		}
 	}
 	if err := copyFile(filepath.Join(r.root, "config.schema.json"), filepath.Join(r.out, "config.schema.json")); err != nil {
+		return err
+	}
+	if err := r.chart(work); err != nil {
 		return err
 	}
 	return r.checksums()

@@ -37,7 +37,7 @@ func run(args []string) error {
 	flags.StringVar(&r.commit, "commit", "", "the commit")
 	flags.StringVar(&date, "date", "", "the commit's date, RFC 3339 in UTC")
 	flags.StringVar(&r.out, "out", "", "the folder for the results; it is emptied")
-	flags.StringVar(&names, "platforms", "all", "all, host, or names such as linux-amd64, comma-separated")
+	flags.StringVar(&names, "platforms", "all", "all, host, none, or names such as linux-amd64, comma-separated")
 	if len(args) == 0 {
 		return errors.New("wanted: release dist|npm [flags]")
 	}

@@ -43,6 +43,8 @@ func choose(names string) ([]platform, error) {
 	switch names {
 	case "all":
 		return platforms, nil
+	case "none": // only what is the same for all, such as the chart
+		return nil, nil
 	case "host":
 		names = runtime.GOOS + "-" + runtime.GOARCH
 	}
