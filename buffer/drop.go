@@ -7,7 +7,19 @@ import "slices"
 
 // Drop takes packet seq out of the log, which must have it: Trimmed() < seq <= Last(). Its number
 // stays and gets the Kind Dropped.
-func (l *Log) Drop(seq uint64) {
+func (l *Log) Drop(seq uint64) { l.drop(seq, false) }
+
+// DropLate is Drop for an event that may have been written.
+func (l *Log) DropLate(seq uint64) { l.drop(seq, true) }
+
+// NeverWritten says that the events after from, up to to, that were dropped late had not arrived.
+func (l *Log) NeverWritten(from, to uint64) {
+	for seq := max(from, l.trimmed) + 1; seq <= min(to, l.Last()); seq++ {
+		l.At(seq).late = false
+	}
+}
+
+func (l *Log) drop(seq uint64, late bool) {
 	e := l.At(seq)
 	if e.kind == Dropped {
 		return
@@ -16,7 +28,7 @@ func (l *Log) Drop(seq uint64) {
 	l.bytes -= all - packetOverhead
 	l.budget.add(packetOverhead-own, -1)
 	e.eachShared(l.budget.release)
-	*e = Entry{kind: Dropped}
+	*e = Entry{kind: Dropped, late: late}
 	l.dropped++
 }
 
@@ -30,7 +42,7 @@ func (l *Log) Compact(fixed uint64, drop func(e *Entry) bool) {
 	for seq := l.Last(); seq > l.trimmed; seq-- {
 		if e := l.At(seq); e.kind != Dropped && drop(e) {
 			scattered = scattered || !e.shortLived
-			l.Drop(seq)
+			l.drop(seq, seq <= fixed)
 		}
 	}
 	l.closeGaps(fixed)

@@ -141,3 +141,28 @@ func TestLogModel(t *testing.T) {
 		}
 	})
 }
+
+// An event that may have been written still counts as one when it is dropped, until it is known not to
+// have arrived.
+func TestDroppedLate(t *testing.T) {
+	l := NewLog(NewBudget(0))
+	for i := range 6 {
+		l.Append(&Packet{Kind: WithOffset, Data: []byte{byte('a' + i)}})
+	}
+	l.Drop(1)
+	l.DropLate(2)
+	l.Compact(4, func(e *Entry) bool { return e.Data()[0] >= 'd' }) // "d" may have been written; "e" and "f" have not
+	late := func() (all []bool) {
+		for seq := l.Trimmed() + 1; seq <= l.Last(); seq++ {
+			all = append(all, l.At(seq).DroppedLate())
+		}
+		return all
+	}
+	if got, want := late(), []bool{false, true, false, true}; !slices.Equal(got, want) {
+		t.Errorf("late: %v, want %v", got, want)
+	}
+	l.NeverWritten(2, 9)
+	if got, want := late(), []bool{false, true, false, false}; !slices.Equal(got, want) {
+		t.Errorf("after NeverWritten: %v, want %v", got, want)
+	}
+}

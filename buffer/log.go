@@ -19,13 +19,15 @@ const (
 	// Dropped is the kind of a number whose packet was taken out by Drop or Compact. It is not
 	// written.
 	Dropped
+	// Answer packets are acknowledgements of a session whose clients may use an id again.
+	Answer
 )
 
 // Packet is a Socket.IO packet with its binary attachments. Log.Append copies it.
 type Packet struct {
 	Data        []byte
 	Attachments [][]byte
-	// AckID is the acknowledgement id of an AckRequested packet.
+	// AckID is the acknowledgement id of an AckRequested or an Answer packet.
 	AckID int64
 	Kind  Kind
 	// ShortLived packets may be dropped while those around them stay. Their bytes go into no chunk.
@@ -41,6 +43,7 @@ type Entry struct {
 	sharedFrom uint16
 	kind       Kind
 	shortLived bool
+	late       bool // see DroppedLate
 }
 
 // rare is the part of an Entry that most packets do not need.
@@ -63,7 +66,10 @@ func (e *Entry) Attachments() [][]byte {
 	return e.rare.attachments
 }
 
-// AckID returns the acknowledgement id of an AckRequested packet.
+// DroppedLate reports whether a Dropped packet was an event that may have been written before.
+func (e *Entry) DroppedLate() bool { return e.late }
+
+// AckID returns the acknowledgement id of an AckRequested or an Answer packet.
 func (e *Entry) AckID() int64 {
 	if e.rare == nil {
 		return 0
@@ -140,7 +146,7 @@ func (l *Log) append(p *Packet, sharedFrom uint16) (seq uint64) {
 		e.sharedFrom = sharedFrom
 	}
 	e.data = l.keep(e, p.Data)
-	if len(p.Attachments) > 0 || p.Kind == AckRequested {
+	if len(p.Attachments) > 0 || p.Kind == AckRequested || p.Kind == Answer {
 		e.rare = &rare{ackID: p.AckID}
 	}
 	if len(p.Attachments) > 0 {

@@ -13,9 +13,9 @@ func (e *Entry) Shared(part []byte) bool { return e.shares(part) }
 // Restore makes an empty, new log continue after the packet with this number.
 func (l *Log) Restore(trimmed uint64) { l.trimmed = trimmed }
 
-// AppendDropped adds the number of a packet that was dropped.
-func (l *Log) AppendDropped() {
-	*l.grow() = Entry{kind: Dropped}
+// AppendDropped adds the number of a packet that was dropped. late is its DroppedLate.
+func (l *Log) AppendDropped(late bool) {
+	*l.grow() = Entry{kind: Dropped, late: late}
 	l.dropped++
 	l.bytes += packetOverhead
 	l.budget.add(packetOverhead, 0)

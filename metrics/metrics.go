@@ -18,6 +18,7 @@ type Metrics struct {
 	Clients       TransportGauges    // holdfast_clients
 	ClientsOpened prometheus.Counter // holdfast_clients_opened_total
 	ClientsUnable prometheus.Counter // holdfast_clients_unable_to_resume_total
+	KeyedClients  prometheus.Counter // holdfast_keyed_clients_opened_total
 	Links         TransportGauges    // holdfast_links
 	LinkPauses    prometheus.Counter // holdfast_link_pauses_total
 
@@ -174,6 +175,7 @@ func New(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		Clients:       TransportGauges{clients.WithLabelValues("polling"), clients.WithLabelValues("websocket")},
 		ClientsOpened: f.counter("clients_opened_total", "Clients that completed the Engine.IO handshake."),
+		KeyedClients:  f.counter("keyed_clients_opened_total", "Clients whose handshake had a key (recovery.keyed)."),
 		ClientsUnable: f.counter("clients_unable_to_resume_total", "Clients served without recovery because their library is known to be unable to resume."),
 		Links:         TransportGauges{links.WithLabelValues("polling"), links.WithLabelValues("websocket")},
 		LinkPauses:    f.counter("link_pauses_total", "Times that reading from the upstream was paused because the client was too slow."),

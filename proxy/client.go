@@ -54,14 +54,15 @@ type clientConn struct {
 	recoverable      bool // it can resume sessions, in namespaces that have recovery
 	parkOnDisconnect bool // its DISCONNECT parks a session (recovery.on_client_disconnect)
 
-	connectDelay  atomic.Int64    // nanoseconds from its handshake to its first CONNECT; 0 before that
-	opened        instant.Instant // about when its handshake was answered; immutable, like the rest
-	disconnects   *disconnects    // nil unless parkOnDisconnect
-	seq           uint64          // number of its handshake
-	address       netip.Addr      // behind trusted proxies, the one they report
-	request       savedRequest    // its handshake, to dial another primary link with
-	pollHeaders   http.Header     // added to its polling responses
-	bindingDigest string          // digest of the recovery.bind values in its handshake
+	connectDelay atomic.Int64    // nanoseconds from its handshake to its first CONNECT; 0 before that
+	opened       instant.Instant // about when its handshake was answered; immutable, like the rest
+	disconnects  *disconnects    // nil unless parkOnDisconnect
+	seq          uint64          // number of its handshake
+	address      netip.Addr      // behind trusted proxies, the one they report
+	request      savedRequest    // its handshake, to dial another primary link with
+	pollHeaders  http.Header     // added to its polling responses
+	presented    *string         // digest of the recovery.bind values in its handshake; nil without any
+	keyed        *keyedClient    // nil without a key
 }
 
 // client is one Engine.IO connection from outside. It implements engineio.Handler and
@@ -80,12 +81,15 @@ type client struct {
 	panicked atomic.Bool // a panic ended it
 }
 
-func newClient(d *deps, seq uint64, req engineio.Request, sid string, opts engineio.Options, recoverable bool) *client {
+func newClient(d *deps, seq uint64, req engineio.Request, sid string, opts engineio.Options, recoverable bool, keyed *keyedClient) *client {
 	c := &client{clientConn: clientConn{
 		deps: d, seq: seq, request: saveRequest(req), byWebSocket: req.WebSocket, recoverable: recoverable,
-		bindingDigest: d.binder.handshake(req), opened: instant.Now(),
+		opened: instant.Now(), keyed: keyed,
 	}}
-	if recoverable && d.settings().Recovery.OnClientDisconnect == config.ParkSession {
+	if digest := d.binder.handshake(req); digest != "" {
+		c.presented = &digest
+	}
+	if recoverable && keyed == nil && d.settings().Recovery.OnClientDisconnect == config.ParkSession {
 		c.parkOnDisconnect, c.disconnects = true, new(disconnects)
 	}
 	opts.ConfirmByPong = c.parkOnDisconnect
@@ -93,6 +97,14 @@ func newClient(d *deps, seq uint64, req engineio.Request, sid string, opts engin
 	c.sender.init(&c.clientConn, d.settings().Recovery.Buffer.Window.Int(), opts.PingTimeout)
 	c.receiver.init(c, opts.MaxPayload)
 	return c
+}
+
+// bindingDigest returns the digest of what the client's handshake presents, or "".
+func (c *clientConn) bindingDigest() string {
+	if c.presented == nil {
+		return ""
+	}
+	return *c.presented
 }
 
 // Handshake implements session.Owner.
@@ -247,6 +259,7 @@ func (c *client) detach(leave func(from detachedClient)) {
 		return
 	}
 	defer func() {
+		c.deps.keyring.release(c)
 		c.done.Fire()
 		c.receiver.assembler.release()
 	}()
@@ -347,6 +360,10 @@ func (c *client) attach(l *link, namespace string, reply connectReply, binding s
 	cur := c.deps.registry.New(l, namespace, c, resumable)
 	s := cur.Session()
 	s.Bind(binding)
+	if resumable && c.keyed != nil {
+		s.SetKey(session.Key{Digest: c.keyed.key, Handshake: c.bindingDigest()})
+		c.deps.keyring.add(s)
+	}
 	l.add(s) // with mu held: a client that ends now must not see the link unused
 	c.setSessionLocked(namespace, cur)
 	c.sender.connected(cur, reply.withPID(s), l)

@@ -47,7 +47,8 @@ func (s *sender) wantsConfirmLocked() bool {
 	case s.trials != nil && s.trials.awaitsLocked():
 		return true
 	}
-	return s.sinceMark > 0 && s.pausesLink()
+	// A client with a key gets again what it has not confirmed.
+	return s.sinceMark > 0 && (s.conn.isKeyed() || s.pausesLink())
 }
 
 // pausesLink reports whether a link is paused because of what this client has not confirmed.

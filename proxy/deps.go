@@ -24,6 +24,7 @@ type deps struct {
 	phase      phase
 	conns      conns
 	incomplete incomplete
+	keyring    keyring
 }
 
 // settings returns the settings in force.

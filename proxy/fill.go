@@ -129,7 +129,10 @@ func (s *sender) writeSessionLocked(it *item) (whole bool) {
 func (s *sender) Emit(p *buffer.Entry, offset session.Offset, replayed bool) bool {
 	data := p.Data()
 	n := len(data)
-	if p.Kind() == buffer.WithOffset {
+	if p.Kind() == buffer.Answer {
+		data = clientAnswer(p)
+	}
+	if offset != (session.Offset{}) {
 		head, tail, _ := socketio.SplitArray(data) // kindOf chose WithOffset because this succeeds
 		var room [40]byte
 		argument := append(room[:0], `,"`...)

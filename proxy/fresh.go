@@ -117,6 +117,8 @@ func (c *clientConn) replyTime() time.Duration {
 // its connection itself.
 func (f *freshReply) parkFor(c *clientConn, d time.Duration, orderly bool) time.Duration {
 	switch {
+	case f.sent.IsZero() && c.keyed != nil && !orderly: // it has the key, with or without the reply
+		return d
 	case f.sent.IsZero():
 		return 0
 	case !orderly, f.cur.Session().Heard(), f.watch > 0 && c.sock.Reached() >= f.watch:

@@ -205,6 +205,7 @@ func (f *Frozen) Write(w *handover.Writer, p handover.Process, listeners []hando
 func (s *Server) describe(p *handover.Process) {
 	p.Handshakes = s.handshaker.count.Load()
 	p.Ends = s.registry.Ends()
+	p.KeySalt = s.keyring.export()
 	if s.binder != nil {
 		p.BindKey = s.binder.key[:]
 		p.BindSum = bindSum(s.binder.Bind)

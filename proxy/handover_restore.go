@@ -30,6 +30,7 @@ func (r *restorer) process(p *handover.Process) error {
 	s := r.srv
 	s.handshaker.count.Store(p.Handshakes)
 	s.registry.RestoreEnds(p.Ends)
+	s.keyring.restore(p.KeySalt)
 	switch b := s.binder; {
 	case b != nil && len(p.BindKey) == len(b.key) && bytes.Equal(p.BindSum, bindSum(b.Bind)):
 		copy(b.key[:], p.BindKey)
@@ -84,6 +85,9 @@ func (r *restorer) session(in *handover.Session) error {
 		return err
 	}
 	l.sessions.set(s.Namespace(), s)
+	if s.Keyed() {
+		r.srv.keyring.add(s)
+	}
 	r.done.Sessions++
 	return nil
 }

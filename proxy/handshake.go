@@ -40,7 +40,7 @@ func (h *handshaker) upstreamRequest(r *http.Request, websocket bool) engineio.R
 	header := without(r.Header, notForwarded)
 	h.settings().setForwarded(header, r)
 	path, query, _ := target(r)
-	req := engineio.Request{WebSocket: websocket, Path: path, RawQuery: query, Host: r.Host, Header: header}
+	req := engineio.Request{WebSocket: websocket, Path: path, RawQuery: h.settings().withoutKey(query), Host: r.Host, Header: header}
 	req.Head() // caches the text, which every copy of req shares
 	return req
 }
@@ -101,7 +101,8 @@ func (h *handshaker) answeredClient(r *http.Request, q url.Values, req engineio.
 	var opts engineio.Options
 	a.handshake, opts = h.ownHandshake(a.handshake, req.WebSocket)
 	opts.HandshakeID = q.Get("t")
-	c := newClient(h.deps, order, req, a.handshake.SID, opts, h.canResume(r, q))
+	keyed := h.keyedClient(q)
+	c := newClient(h.deps, order, req, a.handshake.SID, opts, keyed != nil || h.canResume(r, q), keyed)
 	c.address = h.settings().clientAddress(r)
 	if !req.WebSocket {
 		c.pollHeaders = pollHeadersOf(a.header)

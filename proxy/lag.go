@@ -45,7 +45,7 @@ type lagged struct {
 // confirmLocked tells a session that packets have arrived, immediately or later.
 func (s *sender) confirmLocked(w *written, packets uint64) {
 	size := w.bytes + int(packets)*lagOverhead
-	if s.conn.websocket.Load() && !s.upgraded || s.conn.parkOnDisconnect || !s.conn.recoverable || size > s.lagLimit() {
+	if s.conn.websocket.Load() && !s.upgraded || s.conn.parkOnDisconnect || !s.conn.recoverable || s.conn.keyed != nil || size > s.lagLimit() {
 		s.endLagLocked()
 		w.cur.Confirm(w.last)
 		return

@@ -110,7 +110,7 @@ func (l *link) closeUnstarted() {
 // connect sends a CONNECT for a fresh namespace. It returns false if the client needs another link
 // for it.
 func (l *link) connect(c *client, namespace string, data []byte) bool {
-	binding := l.deps.binder.session(c.bindingDigest, data)
+	binding := l.deps.binder.session(c.bindingDigest(), data)
 	l.mu.Lock()
 	_, disconnectedNS := l.disconnectedNS[namespace]
 	_, waits := l.pending[namespace]
@@ -385,6 +385,8 @@ func (l *link) append(s *session.Session, p *packet) {
 // kindOf returns how the sender writes a packet of this session.
 func kindOf(p *packet, s *session.Session) buffer.Kind {
 	switch {
+	case p.h.IsAck() && s.Keyed():
+		return buffer.Answer
 	case !p.h.IsEvent() || s.PID() == "":
 		return buffer.NoOffset
 	case p.h.HasAck():
@@ -430,7 +432,7 @@ func (l *link) connected(p *packet) {
 	c := asked.client
 	attached := false
 	if c != nil {
-		resumable := plain && c.recoverable && l.deps.settings().recoverable(namespace)
+		resumable := plain && c.resumable(namespace)
 		attached = c.connected(l, namespace, connectReply{slices.Clone(p.data), place}, asked.binding, resumable)
 	}
 	l.mu.Lock()
@@ -454,7 +456,11 @@ type connectReply struct {
 // withPID returns the reply with the session's pid. The session keeps it for clients that resume
 // it.
 func (r connectReply) withPID(s *session.Session) []byte {
-	if s.PID() == "" {
+	switch {
+	case s.PID() == "":
+		return r.data
+	case s.Keyed(): // its client finds it by the key
+		s.SetReply(r.data)
 		return r.data
 	}
 	reply := socketio.AddPID(r.data, r.place, s.PID())

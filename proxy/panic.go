@@ -105,7 +105,16 @@ func (r *reporter) reportPanic(v any) {
 }
 
 // observer is the session.Observer: a reporter that also ends the links of a panic.
-type observer struct{ *reporter }
+type observer struct {
+	*reporter
+	keyring *keyring
+}
+
+// Closed implements session.Observer.
+func (o observer) Closed(s *session.Session, why reason.Reason, was session.State, buffered int) {
+	o.keyring.closed(s, why)
+	o.reporter.Closed(s, why, was, buffered)
+}
 
 // Panicked implements session.Observer.
 func (o observer) Panicked(v any, sessions []*session.Session) {

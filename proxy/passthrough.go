@@ -48,6 +48,9 @@ func (p *passthrough) newProxy(transport http.RoundTripper) *httputil.ReversePro
 // rewrite makes the request for the upstream.
 func (p *passthrough) rewrite(r *httputil.ProxyRequest) {
 	r.Out.URL = urlAt(upstream.Base(), r.In)
+	if set := p.settings(); set.Recovery.Keyed.Query != "" && set.isEngineIO(r.In) {
+		r.Out.URL.RawQuery = set.withoutKey(r.Out.URL.RawQuery)
+	}
 	r.Out.Host = r.In.Host
 	r.Out.Trailer = nil // ReverseProxy would announce the trailer and never send it
 	if !isUpgrade(r.In) {

@@ -210,7 +210,15 @@ func (r *receiver) dispatchDetached(p *packet) {
 // session.
 func (r *receiver) send(cur *session.Cursor, p *packet) bool {
 	l := linkOf(cur.Session())
-	if !cur.Forward(func() { l.conn.Send(p.data, p.attachments) }) {
+	data := p.data
+	if r.c.keyed != nil && p.h.IsEvent() && p.h.HasAck() && cur.Session().Keyed() {
+		var ok bool
+		if data, ok = upstreamEvent(cur, p); !ok {
+			r.protocolError("acknowledgement id too large")
+			return true
+		}
+	}
+	if !cur.Forward(func() { l.conn.Send(data, p.attachments) }) {
 		return false
 	}
 	r.markForFlush(l)

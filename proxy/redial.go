@@ -110,14 +110,19 @@ func (r *receiver) runRedial(connect []byte, then func(l *link)) {
 			r.redialFailed()
 			return
 		}
-		for i, m := range waiting {
-			if r.redial != nil { // that message needed yet another link
-				r.redial.waiting = append(r.redial.waiting, waiting[i:]...)
-				return
-			}
-			r.message(m.data, m.binary)
-		}
+		r.replay(waiting)
 	})
+}
+
+// replay handles messages that had to wait.
+func (r *receiver) replay(waiting []message) {
+	for i, m := range waiting {
+		if r.redial != nil { // that message needed yet another link
+			r.redial.waiting = append(r.redial.waiting, waiting[i:]...)
+			return
+		}
+		r.message(m.data, m.binary)
+	}
 }
 
 // redialFailed closes a client for which no primary link could be dialled.

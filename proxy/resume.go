@@ -47,7 +47,11 @@ func (r *receiver) connect(p *packet) {
 		r.sendPrimary(p.data, false) // the upstream decides what to do with it
 		return
 	}
-	if rec.PID != "" {
+	if c.keyed != nil {
+		if r.connectKeyed(namespace, rest, start) {
+			return
+		}
+	} else if rec.PID != "" {
 		if r.resumeAllowed(namespace) && r.resume(r.claim(namespace, rest, rec), start) || r.dropped {
 			return
 		}
@@ -76,7 +80,7 @@ func (r *receiver) resumeAllowed(namespace string) bool {
 func (r *receiver) claim(namespace string, connect []byte, rec socketio.Recovery) session.Claim {
 	return session.Claim{
 		PID: rec.PID, Namespace: namespace, Offset: rec.Offset, ForeignOffset: rec.ForeignOffset,
-		Binding: r.c.deps.binder.session(r.c.bindingDigest, connect), DisconnectedRecently: r.disconnectedRecently(namespace),
+		Binding: r.c.deps.binder.session(r.c.bindingDigest(), connect), DisconnectedRecently: r.disconnectedRecently(namespace),
 	}
 }
 
@@ -85,6 +89,9 @@ func (r *receiver) claim(namespace string, connect []byte, rec socketio.Recovery
 func (r *receiver) resume(claim session.Claim, start instant.Instant) bool {
 	c, s, namespace := r.c, r.c.deps, claim.Namespace
 	how := reason.Resumed
+	if c.keyed != nil && c.keyed.tookOver {
+		how = reason.Takeover
+	}
 	for {
 		got, closed := c.reattach(claim, start)
 		switch {

@@ -67,7 +67,7 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 	log.Debug("buffer budget", "bytes", int64(total), "from", why)
 	limits := set.sessionLimits()
 	limits.Retention = newRetention(cfg.Events)
-	d.registry = session.NewRegistry(limits, cfg.Recovery.MaxParkedSessions, d.budget, observer{d.reporter})
+	d.registry = session.NewRegistry(limits, cfg.Recovery.MaxParkedSessions, d.budget, observer{d.reporter, &d.keyring})
 	d.upstream.Start()
 	return s, nil
 }

@@ -68,6 +68,7 @@ func (set *settings) sessionLimits() session.Limits {
 		MaxPackets: b.MaxPackets, MaxBytes: b.MaxBytes.Int(), WindowBytes: b.Window.Int(),
 		TakeoversPerMinute: set.Limits.TakeoversPerMinutePerSession,
 		ReplayAckRequested: set.Recovery.AckEvents == config.AtLeastOnce,
+		KeyedAtMostOnce:    set.Recovery.Keyed.Redeliver == config.AtMostOnce,
 		Judge:              judge,
 	}
 }

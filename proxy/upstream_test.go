@@ -285,7 +285,7 @@ func TestClientThatClosesImmediatelyLeavesNoLink(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := newClient(r.proxy.deps, 1, req, newSID(), engineio.Options{}, true)
+	c := newClient(r.proxy.deps, 1, req, newSID(), engineio.Options{}, true, nil)
 	l, _ := c.newPrimary(conn, "")
 	c.park(reason.TransportClose) // before the handshake's goroutine starts the link
 	l.start()

@@ -61,9 +61,9 @@ func (c *Cursor) ReadPaused() bool {
 // Emitter gets the packets that Cursor.Read reads.
 type Emitter interface {
 	// Emit takes a packet, which is valid only during the call. The offset is zero unless the
-	// packet is WithOffset. replayed says that the packet was in the log before the client resumed.
-	// Emit returns false to stop after this packet. The session's lock is held, so it must not call
-	// back.
+	// packet is WithOffset and its client knows of offsets. replayed says that the packet was in
+	// the log before the client resumed. Emit returns false to stop after this packet. The
+	// session's lock is held, so it must not call back.
 	Emit(p *buffer.Entry, offset Offset, replayed bool) bool
 }
 
@@ -86,12 +86,23 @@ func (c *Cursor) Read(n int, e Emitter) (passed int, last uint64, replayDone boo
 			continue // Acknowledged said that the client had it before it resumed
 		}
 		p := s.log.At(c.sent)
-		if p.Kind() == buffer.Dropped || p.Kind() == buffer.AckRequested && c.sent <= skipTo {
-			continue
-		}
 		var offset Offset
-		if p.Kind() == buffer.WithOffset {
-			offset = Offset{s.tag, c.sent}
+		switch p.Kind() {
+		case buffer.Dropped:
+			continue
+		case buffer.AckRequested:
+			if c.sent <= skipTo {
+				continue
+			}
+		case buffer.WithOffset:
+			if s.keyed == nil {
+				offset = Offset{s.tag, c.sent}
+			}
+		case buffer.Answer:
+			if s.keyed.answersOther(p) {
+				continue
+			}
+		case buffer.NoOffset:
 		}
 		if !e.Emit(p, offset, c.sent <= replayTo) {
 			break

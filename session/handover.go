@@ -133,7 +133,12 @@ func (x *Exporter) Session(s *Session) bool {
 		Sent: s.sent, SentWhenParked: s.sentWhenParked, Confirmed: s.confirmedEvent, Reply: s.reply,
 		Binding: string(s.binding), Owned: s.owned, ParkedFor: x.now.Sub(s.parkedAt),
 		TakeoversLeft: s.takeoversUntil.Sub(instant.Now()), Heard: s.heard, InFlight: s.inFlight,
-		Poisons: s.reads.poisons, ReadsDoubtful: s.reads.doubtful, Trimmed: s.log.Trimmed(),
+		Poisons: int(s.reads.poisons), ReadsDoubtful: s.reads.doubtful, Trimmed: s.log.Trimmed(),
+	}
+	if k := s.keyed; k != nil {
+		out.Key = &handover.Key{
+			Digest: k.key.Digest, Handshake: k.key.Handshake, Epoch: k.epoch, TrimmedEvents: k.trimmedEvents, Uncountable: k.uncountable,
+		}
 	}
 	if d := s.doubt; d != nil {
 		out.Doubt = &handover.Doubt{
@@ -167,7 +172,7 @@ func (x *Exporter) log(l *buffer.Log) []handover.Entry {
 	for seq := l.Trimmed() + 1; seq <= l.Last(); seq++ {
 		e := l.At(seq)
 		out := handover.Entry{
-			Kind: uint8(e.Kind()), ShortLived: e.ShortLived(), AckID: e.AckID(),
+			Kind: uint8(e.Kind()), ShortLived: e.ShortLived(), AckID: e.AckID(), DroppedLate: e.DroppedLate(),
 			Data: handover.Part{Bytes: e.Data(), Shared: e.Shared(e.Data())},
 		}
 		for _, a := range e.Attachments() {
@@ -234,9 +239,12 @@ func (m *Importer) Session(up Upstream, in *handover.Session) (*Session, error) 
 		registry: m.r, upstream: up, pid: in.PID, tag: tag(in.Tag), namespace: in.Namespace,
 		state: Parked, heard: in.Heard, sent: in.Sent, log: buffer.NewLog(m.r.budget), reply: slices.Clone(in.Reply),
 		disconnect: p.disconnect, sentWhenParked: in.SentWhenParked, confirmedEvent: in.Confirmed,
-		reads: reads{poisons: in.Poisons, doubtful: in.ReadsDoubtful}, owned: in.Owned,
+		reads: reads{poisons: int32(min(in.Poisons, math.MaxInt32)), doubtful: in.ReadsDoubtful}, owned: in.Owned,
 		parkedAt: m.now.Add(-in.ParkedFor - m.elapsed), takeoversUntil: instant.Now().Add(in.TakeoversLeft - m.elapsed),
 		binding: Binding(in.Binding), parking: p, inFlight: in.InFlight,
+	}
+	if k := in.Key; k != nil {
+		s.keyed = &keyed{Key{k.Digest, k.Handshake}, k.Epoch, k.TrimmedEvents, k.Uncountable}
 	}
 	if d := in.Doubt; d != nil {
 		s.doubt = &doubt{
@@ -255,8 +263,8 @@ func (s *Session) restoreLog(in *handover.Session) {
 	for i := range in.Entries {
 		e := &in.Entries[i]
 		kind := buffer.Kind(e.Kind)
-		if kind >= buffer.Dropped {
-			s.log.AppendDropped()
+		if kind == buffer.Dropped || kind > buffer.Answer {
+			s.log.AppendDropped(e.DroppedLate)
 			continue
 		}
 		p := buffer.Packet{Data: e.Data.Bytes, AckID: e.AckID, Kind: kind, ShortLived: e.ShortLived}

@@ -397,7 +397,7 @@ func (m *machine) arrive(t tester, s *model, n int) {
 			if !again {
 				c.unanswered = append(c.unanswered, seq)
 			}
-		case buffer.NoOffset, buffer.Dropped: // an ack that comes twice has no effect
+		case buffer.NoOffset, buffer.Answer, buffer.Dropped: // an ack that comes twice has no effect
 		}
 		c.has[seq] = true
 	}

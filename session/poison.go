@@ -70,8 +70,8 @@ type doubt struct {
 
 // reads is what trials have shown about a session's clients.
 type reads struct {
-	poisons  int  // packets dropped
-	doubtful bool // they decode Doubtful packets
+	poisons  int32 // packets dropped
+	doubtful bool  // they decode Doubtful packets
 }
 
 // Trial is a sequence of units to try on a client. It is sent each unit after it confirmed the one

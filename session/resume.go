@@ -32,6 +32,10 @@ type Claim struct {
 	// ForeignOffset says that the client presented an offset that this package did not issue.
 	ForeignOffset bool
 	Binding       Binding
+	// Handled is how many events the client of a keyed session has handled since the session began,
+	// if it has Counted them.
+	Handled uint64
+	Counted bool
 	// DisconnectedRecently says that the client sent a DISCONNECT for the session a moment ago,
 	// over this connection.
 	DisconnectedRecently bool
@@ -98,9 +102,13 @@ func (r *Registry) attachLocked(s *Session, claim *Claim, owner Owner, suspiciou
 	if trial != nil {
 		trial.Siblings = s.parking.siblingsInFlight(s)
 	}
+	if s.keyed != nil {
+		s.keyed.epoch++
+		s.log.NeverWritten(from, s.sent) // the client has none of those
+	}
 	s.parkedIndex, s.disconnect = nil, nil
 	c := &Cursor{s: s, owner: owner, sent: from, replay: &replay{to: s.log.Last()}}
-	if !r.limits().ReplayAckRequested {
+	if !r.limits().ReplayAckRequested && !claim.Counted {
 		c.replay.skipTo = s.sent
 	}
 	s.cursor, s.owned = c, owner.Handshake()
@@ -135,7 +143,11 @@ func (r *Registry) prepare(claim Claim, owner Owner, changing **Session) {
 // is held.
 func (s *Session) trimForLocked(claim *Claim) (from uint64, refused reason.Reason) {
 	var has uint64 // the last event that the client has handled
-	if tag, seq, ok := parseOffset(claim.Offset); ok && tag == s.tag {
+	if s.keyed != nil {
+		if has, refused = s.keyedFromLocked(claim); refused != "" {
+			return 0, refused
+		}
+	} else if tag, seq, ok := parseOffset(claim.Offset); ok && tag == s.tag {
 		if seq > s.sent {
 			return 0, reason.BadOffset
 		}

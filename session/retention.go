@@ -128,7 +128,7 @@ func (s *Session) supersedeLocked(name []byte, seq uint64) {
 		return
 	}
 	if *previous > s.log.Trimmed() { // else a client had it that was not allowed to resume
-		s.log.Drop(*previous)
+		s.dropLocked(*previous)
 		s.registry.observer.Dropped(KeepLatest, 1)
 	}
 	if *previous > s.sent {
@@ -137,5 +137,14 @@ func (s *Session) supersedeLocked(name []byte, seq uint64) {
 	*previous = seq
 	if index.gaps > maxGaps+s.log.Packets() {
 		s.compactLocked()
+	}
+}
+
+// dropLocked drops a packet that the client need not have any more. s.mu is held.
+func (s *Session) dropLocked(seq uint64) {
+	if seq <= s.sent {
+		s.log.DropLate(seq)
+	} else {
+		s.log.Drop(seq)
 	}
 }

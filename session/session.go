@@ -81,6 +81,10 @@ type Limits struct {
 	// ReplayAckRequested says whether events that ask for an acknowledgement are sent again if they
 	// may have arrived (at least once), or not (at most once).
 	ReplayAckRequested bool
+	// KeyedAtMostOnce says whether a client that resumes a keyed session without counting gets
+	// nothing again that was sent before (at most once), or all that is not confirmed (at least
+	// once).
+	KeyedAtMostOnce bool
 	// Retention decides which events are kept while their client is away. Nil keeps all of them.
 	Retention RetentionFunc
 	// Judge decides what clients can decode. Nil means everything.
@@ -112,6 +116,7 @@ type Session struct {
 	sentWhenParked uint64
 	confirmedEvent uint64 // the last WithOffset packet that was confirmed
 	doubt          *doubt // nil while no packet is suspected to be poison
+	keyed          *keyed // nil for all but keyed sessions; the pointer is immutable
 	reads          reads  // what is known of its clients
 	owned          uint64 // the latest handshake of a client that had the session
 	parkedAt       time.Time
@@ -232,6 +237,9 @@ func (s *Session) updateReadPauseLocked() {
 // trimLocked drops packets up to seq, which are confirmed.
 func (s *Session) trimLocked(seq uint64) {
 	seq = min(seq, s.log.Last())
+	if s.keyed != nil {
+		s.countTrimmedLocked(seq)
+	}
 	if s.ackRequested > 0 {
 		for i := s.log.Trimmed() + 1; i <= seq; i++ {
 			if s.log.At(i).Kind() == buffer.AckRequested {

@@ -210,10 +210,27 @@ type Recovery struct {
 	// OnClientDisconnect applies when a client sends a DISCONNECT. Default CloseSession.
 	OnClientDisconnect ClientDisconnect `yaml:"on_client_disconnect" reload:"live"`
 
+	Keyed      Keyed      `yaml:"keyed"`
 	Bind       Bind       `yaml:"bind"`
 	Clients    Clients    `yaml:"clients"`
 	Namespaces Namespaces `yaml:"namespaces"`
 	Buffer     Buffer     `yaml:"buffer"`
+}
+
+// Keyed is recovery for clients that do not know of it, by a key in their URL that
+// stays the same over their reconnections.
+type Keyed struct {
+	// Query is the name of the query parameter with the key. Default "", which turns
+	// keyed recovery off.
+	Query string `yaml:"query" reload:"live"`
+	// CountQuery is the name of the query parameter in which a client may tell how
+	// many events of each namespace it has handled. Default hf_n.
+	CountQuery string `yaml:"count_query" reload:"live"`
+	// Redeliver applies to events in flight when the connection ended, if the client
+	// does not count. Default AtLeastOnce.
+	Redeliver AckEvents `yaml:"redeliver" reload:"live"`
+	// Forward passes both parameters on to the upstream. Default false.
+	Forward bool `yaml:"forward" reload:"live"`
 }
 
 // Bind names what a client must present besides the pid, unchanged since the
@@ -402,6 +419,7 @@ func Default() Config {
 			MaxParkedSessions:        10000,
 			AckEvents:                AtMostOnce,
 			OnClientDisconnect:       CloseSession,
+			Keyed:                    Keyed{CountQuery: "hf_n", Redeliver: AtLeastOnce},
 			Bind:                     Bind{Headers: []string{}, Cookies: []string{}, Auth: []string{}},
 			Clients:                  Clients{Mode: AutoClients},
 			Namespaces:               Namespaces{Include: []string{"*"}, Exclude: []string{}},

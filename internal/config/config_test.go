@@ -21,6 +21,7 @@ var allKeys = strings.Fields(`
 	tls.cert_file tls.key_file
 	engineio.paths engineio.ping_interval engineio.ping_timeout engineio.max_payload engineio.upgrade_timeout
 	recovery.max_disconnection_duration recovery.going_away_duration recovery.max_parked_sessions recovery.ack_events recovery.on_client_disconnect
+	recovery.keyed.query recovery.keyed.count_query recovery.keyed.redeliver recovery.keyed.forward
 	recovery.bind.headers recovery.bind.cookies recovery.bind.auth
 	recovery.clients.mode recovery.clients.query recovery.clients.user_agent
 	recovery.namespaces.include recovery.namespaces.exclude

@@ -201,6 +201,7 @@ func (v *validator) recovery(r *Recovery) {
 		fmt.Sprintf("1 or more; to turn recovery off, set %s to 0", v.key(&r.MaxDisconnectionDuration)))
 	v.oneOf(&r.AckEvents, string(r.AckEvents), string(AtMostOnce), string(AtLeastOnce))
 	v.oneOf(&r.OnClientDisconnect, string(r.OnClientDisconnect), string(CloseSession), string(ParkSession))
+	v.keyed(&r.Keyed)
 	v.bind(&r.Bind)
 	v.clients(&r.Clients)
 	v.namespaces(&r.Namespaces, r)
@@ -254,10 +255,29 @@ var queryName = regexp.MustCompile(`^[A-Za-z0-9_.~-]+$`)
 
 var engineIOQuery = []string{"EIO", "transport", "sid", "t", "j", "b64"}
 
+const allowedQuery = "a query parameter's name, of letters, digits and _ . ~ -, other than "
+
+func validQuery(name string) bool {
+	return queryName.MatchString(name) && !slices.Contains(engineIOQuery, name)
+}
+
+func (v *validator) keyed(k *Keyed) {
+	others := strings.Join(engineIOQuery, ", ")
+	v.need(k.Query == "" || validQuery(k.Query), &k.Query, `"" for no keyed recovery, or `+allowedQuery+others)
+	v.need(validQuery(k.CountQuery), &k.CountQuery, allowedQuery+others)
+	if field, ok := v.blame(&k.CountQuery, &k.Query); ok && k.CountQuery == k.Query && k.Query != "" {
+		other := any(&k.Query)
+		if field == other {
+			other = &k.CountQuery
+		}
+		v.need(false, field, "another parameter than "+v.is(other))
+	}
+	v.oneOf(&k.Redeliver, string(k.Redeliver), string(AtLeastOnce), string(AtMostOnce))
+}
+
 func (v *validator) clients(c *Clients) {
 	v.oneOf(&c.Mode, string(c.Mode), string(AutoClients), string(AllClients), string(OptIn), string(OptOut))
-	v.need(c.Query == "" || queryName.MatchString(c.Query) && !slices.Contains(engineIOQuery, c.Query), &c.Query,
-		"a query parameter's name, of letters, digits and _ . ~ -, other than "+strings.Join(engineIOQuery, ", "))
+	v.need(c.Query == "" || validQuery(c.Query), &c.Query, allowedQuery+strings.Join(engineIOQuery, ", "))
 	_, err := regexp.Compile(c.UserAgent)
 	v.need(err == nil, &c.UserAgent, fmt.Sprintf("a regular expression in Go's syntax (%v)", err))
 	switch c.Mode {

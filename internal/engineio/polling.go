@@ -184,6 +184,9 @@ func (s *Socket) beginPoll(id string) (*poll, Answer) {
 		s.polling.lastBody = nil
 		s.answerArrivedLocked()
 	}
+	if a, asking := s.askPollLocked(); asking {
+		return nil, a
+	}
 	return s.waitingPollLocked(id), Answer{}
 }
 

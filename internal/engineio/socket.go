@@ -118,6 +118,7 @@ type Socket struct {
 
 	watched uint64 // the greatest number in a WebSocket pong
 	byPong  bool   // Fill has returned ByPong
+	ask     askState
 
 	// Immutable.
 	sid  string

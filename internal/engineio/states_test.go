@@ -55,6 +55,13 @@ func TestStates(t *testing.T) {
 			ok := from.moveLocked(to)
 			return from, ok
 		}), []string{"orderly -> tooBig", "orderly -> broken", "tooBig -> broken"}},
+		{"ask", transitions(t, askAnswered, func(from, to askState) (askState, bool) {
+			ok := from.moveLocked(to)
+			return from, ok
+		}), []string{
+			"none -> waits", "none -> asked", "waits -> asked", "asked -> waits", "asked -> answered", "answered -> waits",
+			"answered -> asked",
+		}},
 		{"ping", transitions(t, pingExtraQueued, func(from, to pingState) (pingState, bool) {
 			p := pinger{state: from}
 			ok := p.moveLocked(to)

@@ -201,15 +201,17 @@ func (t *wsTransport) control(op ws.OpCode, payload []byte) error {
 	return nil
 }
 
-// onPong notes the number of an Encoder.Watch that the client answered.
+// onPong notes that the client answered an Encoder.Watch, or Ask.
 func (t *wsTransport) onPong(payload []byte) {
 	n, err := strconv.ParseUint(string(payload), 10, 64)
-	if err != nil {
-		return // an unsolicited pong
-	}
 	t.socket.mu.Lock()
-	t.socket.watched = max(t.socket.watched, n)
-	t.socket.mu.Unlock()
+	defer t.socket.mu.Unlock()
+	switch {
+	case string(payload) == askPayload:
+		t.socket.ask.moveLocked(askAnswered)
+	case err == nil: // otherwise the pong is unsolicited
+		t.socket.watched = max(t.socket.watched, n)
+	}
 }
 
 // answerPing answers a WebSocket ping.

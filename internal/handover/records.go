@@ -13,6 +13,8 @@ type Process struct {
 	Owner []byte
 	// BindKey is the key of the sessions' Bindings, and BindSum identifies what they were made of.
 	BindKey, BindSum []byte
+	// KeySalt is what the digests of the clients' keys are made with.
+	KeySalt []byte
 	// Results counts the handovers so far, by their result.
 	Results map[string]uint64
 	// Ends says why sessions ended that clients may still ask for, the oldest first.
@@ -57,6 +59,7 @@ func (p *Process) encode(f *fields) {
 	f.number(14, p.Cut)
 	f.number(15, p.Passing)
 	f.bytes(16, p.Config)
+	f.bytes(17, p.KeySalt)
 }
 
 func (p *Process) decode(b []byte) error { return eachField(b, p.decodeField) }
@@ -95,6 +98,8 @@ func (p *Process) decodeField(field int, v value) error {
 		p.Passing = v.n
 	case 16:
 		p.Config = v.bytes
+	case 17:
+		p.KeySalt = v.bytes
 	}
 	return nil
 }

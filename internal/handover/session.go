@@ -26,6 +26,7 @@ type Session struct {
 	Poisons        int
 	ReadsDoubtful  bool
 	Trimmed        uint64
+	Key            *Key    // nil unless it is a keyed one
 	Entries        []Entry // with the numbers Trimmed+1, Trimmed+2, ...
 }
 
@@ -39,11 +40,20 @@ type Doubt struct {
 	Proof         int
 }
 
+// Key is what a keyed session has; see package session.
+type Key struct {
+	Digest, Handshake string
+	Epoch             uint64
+	TrimmedEvents     uint64
+	Uncountable       bool
+}
+
 // Entry is a packet in a session's log.
 type Entry struct {
 	Kind        uint8 // in the terms of package buffer
 	ShortLived  bool
 	AckID       int64
+	DroppedLate bool
 	Data        Part
 	Attachments []Part
 }
@@ -87,6 +97,35 @@ func (s *Session) encode(f *fields, blob func([]byte) uint64) {
 		s.Entries[i].encode(&inner, blob)
 		f.item(20, inner)
 	}
+	if s.Key != nil {
+		f.message(21, s.Key.encode)
+	}
+}
+
+func (k *Key) encode(f *fields) {
+	f.text(1, k.Digest)
+	f.text(2, k.Handshake)
+	f.number(3, k.Epoch)
+	f.number(4, k.TrimmedEvents)
+	f.flag(5, k.Uncountable)
+}
+
+func (k *Key) decode(b []byte) error {
+	return eachField(b, func(field int, v value) error {
+		switch field {
+		case 1:
+			k.Digest = v.text()
+		case 2:
+			k.Handshake = v.text()
+		case 3:
+			k.Epoch = v.n
+		case 4:
+			k.TrimmedEvents = v.n
+		case 5:
+			k.Uncountable = v.flag()
+		}
+		return nil
+	})
 }
 
 func (e *Entry) encode(f *fields, blob func([]byte) uint64) {
@@ -105,6 +144,7 @@ func (e *Entry) encode(f *fields, blob func([]byte) uint64) {
 			f.item(7, a.Bytes)
 		}
 	}
+	f.flag(8, e.DroppedLate)
 }
 
 func (d *Doubt) encode(f *fields) {
@@ -179,6 +219,9 @@ func (s *Session) decodeField(field int, v value, blobs [][]byte) error {
 			return err
 		}
 		s.Entries = append(s.Entries, e)
+	case 21:
+		s.Key = new(Key)
+		return s.Key.decode(v.bytes)
 	}
 	return nil
 }
@@ -206,6 +249,8 @@ func (e *Entry) decode(b []byte, blobs [][]byte) error {
 			e.Data = Part{Bytes: v.bytes}
 		case 7:
 			e.Attachments = append(e.Attachments, Part{Bytes: v.bytes})
+		case 8:
+			e.DroppedLate = v.flag()
 		}
 		return nil
 	})

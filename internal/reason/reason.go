@@ -51,6 +51,8 @@ const (
 	// Limit: too many recoveries from the client's address had failed, its
 	// session was taken over too often, or the client exceeded another limit.
 	Limit Reason = "limit"
+	// KeyInUse: another client that is connected has its key (recovery.keyed).
+	KeyInUse Reason = "key_in_use"
 	// Excluded: recovery is off, or excludes this client or namespace.
 	Excluded Reason = "excluded"
 )
@@ -91,7 +93,7 @@ func Recovered() []Reason { return []Reason{Resumed, Takeover} }
 func Failed() []Reason {
 	return []Reason{
 		Expired, Evicted, UnknownPID, BadOffset, BufferFull, ServerDisconnect, ClientDisconnect,
-		UpstreamLost, WrongNamespace, Stale, Draining, Limit, Binding, Excluded, Internal,
+		UpstreamLost, WrongNamespace, Stale, Draining, Limit, Binding, KeyInUse, Excluded, Internal,
 	}
 }
 
@@ -125,6 +127,7 @@ var meanings = map[Reason]string{
 	Stale:            "A newer connection of the same client has the session, or had it last.",
 	Binding:          "The client does not present what recovery.bind binds the session to. The session is not affected.",
 	Limit:            "Not recovered: too many recoveries from the client's address had failed, so the pid was not looked up (limits.failed_resumes_per_second_per_address); or the session was taken over too often (limits.takeovers_per_minute_per_session). Parked: the client was closed because it exceeded another limit (holdfast_refused_total).",
+	KeyInUse:         "Another client that is connected has its key (recovery.keyed.query). The later one is served without recovery.",
 	Excluded:         "The client presented a pid, but recovery is now off, or excludes this client (recovery.clients) or namespace (recovery.namespaces).",
 	TransportClose:   "The client's connection was closed.",
 	TransportError:   "The client's connection broke.",

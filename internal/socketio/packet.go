@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
 
 	"github.com/holdfast/holdfast/internal/jsonscan"
 )
@@ -172,6 +173,20 @@ func lastNonSpace(p []byte, end int) int {
 		i--
 	}
 	return i
+}
+
+// AppendWithAckID appends a packet with another acknowledgement id. h is its header, which has an id.
+func AppendWithAckID(dst, p []byte, h *Header, id int64) []byte {
+	start := h.Data
+	for start > 0 && isDigit(p[start-1]) {
+		start--
+	}
+	if start == 0 { // the type is a digit, too
+		start = 1
+	}
+	dst = append(dst, p[:start]...)
+	dst = strconv.AppendInt(dst, id, 10)
+	return append(dst, p[h.Data:]...)
 }
 
 // AppendDisconnect appends a DISCONNECT packet for a namespace.

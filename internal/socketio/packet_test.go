@@ -223,3 +223,23 @@ func TestParseHeaderAliasesThePacket(t *testing.T) {
 		t.Errorf("the namespace is a copy, %q: that costs an allocation a packet", h.Namespace)
 	}
 }
+
+func TestAppendWithAckID(t *testing.T) {
+	for packet, want := range map[string]string{
+		`21["x"]`: `24294967297["x"]`, `2/a,17["1"]`: `2/a,4294967297["1"]`, `51-0["x",{"_placeholder":true,"num":0}]`: `51-4294967297["x",{"_placeholder":true,"num":0}]`,
+		`52-/7,7["x"]`: `52-/7,4294967297["x"]`, `3/a,9[]`: `3/a,4294967297[]`, `312[1]`: `34294967297[1]`, `61-/b,3[]`: `61-/b,4294967297[]`,
+	} {
+		h, err := ParseHeader([]byte(packet))
+		if err != nil {
+			t.Fatal(packet, err)
+		}
+		got := AppendWithAckID(nil, []byte(packet), &h, 1<<32+1)
+		if string(got) != want {
+			t.Errorf("%s becomes %s, want %s", packet, got, want)
+		}
+		again, err := ParseHeader(got)
+		if err != nil || again.AckID != 1<<32+1 || again.Type != h.Type || string(again.Namespace) != string(h.Namespace) {
+			t.Errorf("%s reads as %+v, %v", got, again, err)
+		}
+	}
+}

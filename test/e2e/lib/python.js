@@ -37,10 +37,12 @@ export function missingClient(kind) {
 
 /** python-socketio's own client, on threads or asyncio, and what it says. */
 export class PythonClient {
+  /** The last argument may be {snippet}: Python with a class CountingClient to use. */
   constructor(t, kind, url, transport, ...namespaces) {
+    const { snippet } = typeof namespaces.at(-1) === "object" ? namespaces.pop() : {};
     this.said = [];
     this.output = "";
-    this.process = spawn(PYTHON, ["-u", RETURNING, kind, url, transport, ...namespaces]);
+    this.process = spawn(PYTHON, ["-u", RETURNING, kind, url, transport, ...namespaces], { env: { ...process.env, ...(snippet && { SNIPPET: snippet }) } });
     this.process.stdout.on("data", (d) => {
       this.output += d;
       this.said = this.output.split("\n").slice(0, -1).map((line) => JSON.parse(line));

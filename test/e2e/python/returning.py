@@ -9,6 +9,7 @@ Prints one JSON object a line: {"nsp", "connected": sid}, {"nsp", "disconnected"
 """
 import asyncio
 import json
+import os
 import sys
 import threading
 
@@ -58,8 +59,13 @@ def commands(run):
 
 
 if kind == "threads":
-    sio = socketio.Client(**options)
+    snippet = os.environ.get("SNIPPET", "")  # of docs/clients.md
+    exec(snippet.split("\nsio = ")[0])
+    sio = CountingClient(**options) if snippet else socketio.Client(**options)
     register(sio)
+    base = url
+    if snippet:
+        url = lambda: f"{base}&hf_n={sio.handled()}"
 
     def run(verb, nsp, name, *args):
         answer = (lambda *got: say(answer=[plain(x) for x in got])) if verb == "ask" else None

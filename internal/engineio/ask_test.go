@@ -1,0 +1,74 @@
+package engineio
+
+import (
+	"testing"
+	"testing/synctest"
+
+	"github.com/gobwas/ws"
+)
+
+func TestAskOverWebSocket(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h, p := openPipe(t, testOptions)
+		s.Ask()
+		p.want(t, "ping:?")
+		p.sendFrame(t, ws.OpText, []byte("4what was on its way"))
+		synctest.Wait()
+		if s.Answered() {
+			t.Error("a message that was on its way is an answer")
+		}
+		p.sendFrame(t, ws.OpPong, []byte("17"))
+		synctest.Wait()
+		if s.Answered() || s.Reached() != 17 {
+			t.Error("the answer to a Watch is an answer")
+		}
+		p.sendFrame(t, ws.OpPong, []byte("?"))
+		synctest.Wait()
+		if !s.Answered() {
+			t.Error("the pong is no answer")
+		}
+		s.Ask()
+		p.want(t, "ping:?")
+		if s.Answered() {
+			t.Error("the answer to the former ask is one to the next")
+		}
+		s.Abort()
+		s.Ask() // without effect
+		p.want(t, "close:", "EOF")
+		h.wantLog(t, "message 4what was on its way", "closed: forced close")
+	})
+}
+
+func TestAskOverPolling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, testOptions)
+		p := startPoll(t, s, "a")
+		p.wantWaiting(t)
+		s.Ask()
+		p.want(t, "200 6")
+		wantPost(t, s, "x", "4what was on its way", "200 ok")
+		if s.Answered() {
+			t.Error("a POST is an answer")
+		}
+		p = startPoll(t, s, "b")
+		p.wantWaiting(t)
+		if !s.Answered() {
+			t.Error("the next poll is no answer")
+		}
+		h.add("x")
+		s.Wake()
+		p.want(t, "200 4x")
+
+		s.Ask() // between two polls: one that was on its way is no answer
+		startPoll(t, s, "c").want(t, "200 6")
+		if s.Answered() {
+			t.Error("a poll that was on its way is an answer")
+		}
+		p = startPoll(t, s, "d")
+		p.wantWaiting(t)
+		if !s.Answered() {
+			t.Error("the poll after it is no answer")
+		}
+		s.Abort()
+	})
+}

@@ -1,0 +1,181 @@
+package proxy
+
+import (
+	"log/slog"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/internal/instant"
+	"github.com/holdfast/holdfast/internal/reason"
+	"github.com/holdfast/holdfast/internal/socketio"
+	"github.com/holdfast/holdfast/session"
+)
+
+// Keyed recovery is for clients that do not know of pids and offsets. Such a client has a key in its
+// URL (recovery.keyed.query) that stays the same over its reconnections. Its sessions are found by
+// the key: keyring has them. Its CONNECT replies and its events are exactly what the server sent.
+// See docs/adr/0011-keyed-recovery.md.
+//
+// Nothing but the key tells two clients from one that returns. So before a client takes a living
+// one's sessions over, that one is asked for a sign of life. If it gives one, the newcomer is
+// another client, and is served without recovery.
+
+// keyedClient is what a client with a key has beside the others.
+type keyedClient struct {
+	key    string            // a digest of it
+	counts map[string]uint64 // events that it has handled, by namespace; nil if it does not count
+	// foreign says that another client has the key, or that the client may not use it.
+	foreign atomic.Bool
+
+	// Guarded by the Socket's input lock.
+	owner    bool // it has the key
+	tookOver bool // from a client that was connected
+}
+
+// isKeyed reports whether the client's sessions are found by a key.
+func (c *clientConn) isKeyed() bool { return c.keyed != nil && !c.keyed.foreign.Load() }
+
+// resumable reports whether a session that the client opens in a namespace can be resumed.
+func (c *clientConn) resumable(namespace string) bool {
+	return c.recoverable && (c.keyed == nil || c.isKeyed()) && c.deps.settings().recoverable(namespace)
+}
+
+// connectKeyed handles a CONNECT of a client with a key. rest is the packet without pid and offset.
+// It returns false if the namespace is to be connected at the server.
+func (r *receiver) connectKeyed(namespace string, rest []byte, start instant.Instant) (done bool) {
+	c, k, ring := r.c, r.c.keyed, &r.c.deps.keyring
+	binding := c.deps.binder.session(c.bindingDigest(), rest)
+	if !k.owner && !k.foreign.Load() {
+		former, ok := ring.claim(c, namespace, binding)
+		switch {
+		case !ok:
+			r.loseKey(namespace, reason.Binding)
+		case former == nil:
+			k.owner = true
+			r.adoptLink(ring.linkOf(k.key))
+		case former.seq > c.seq:
+			c.deps.notRecovered(c, namespace, reason.Stale)
+			r.abortFor(reason.TransportClose, "a later connection has its key")
+			return true
+		default:
+			r.askFormer(former, namespace, rest)
+			return true
+		}
+	}
+	if k.foreign.Load() {
+		return false
+	}
+	pid, why := ring.find(k.key, namespace)
+	switch {
+	case why != "":
+		c.deps.notRecovered(c, namespace, why)
+		return false
+	case pid == "" || !r.resumeAllowed(namespace):
+		return false
+	}
+	claim := r.claim(namespace, rest, socketio.Recovery{PID: pid})
+	claim.Handled, claim.Counted = k.counts[namespace]
+	delete(k.counts, namespace) // it is what the client had when it connected
+	return r.resume(claim, start) || r.dropped
+}
+
+// loseKey makes the client one without a key: another one has it, or it may not use it.
+func (r *receiver) loseKey(namespace string, why reason.Reason) {
+	r.c.keyed.foreign.Store(true)
+	r.c.deps.notRecovered(r.c, namespace, why)
+}
+
+const (
+	// askPatience is how long a client has to show that it is alive. python-socketio waits one
+	// second for the reply to its CONNECT.
+	askPatience = 300 * time.Millisecond
+	askInterval = 5 * time.Millisecond
+)
+
+// askFormer asks the client that has the key for a sign of life, and then handles the CONNECT again.
+// Reading is paused meanwhile.
+func (r *receiver) askFormer(former *client, namespace string, connect []byte) {
+	connect = slices.Clone(connect)
+	r.redial = new(redial)
+	r.c.pauses.add(r.c.sock, redialing)
+	r.c.sock.Go(func() { // ends after askPatience
+		defer r.c.pauses.remove(r.c.sock, redialing)
+		alive := former.answers(askPatience)
+		r.c.sock.Input(func() {
+			waiting := r.redial.waiting
+			r.redial = nil
+			r.asked(former, alive, namespace)
+			r.message(connect, false)
+			r.replay(waiting)
+		})
+	})
+}
+
+// asked handles the outcome of askFormer.
+func (r *receiver) asked(former *client, alive bool, namespace string) {
+	switch {
+	case r.c.done.HasFired(): // the sessions are for the next one
+		r.dropped = true
+	case alive:
+		r.c.deps.limitedLog.Log(slog.LevelWarn, "", "a key is used by two clients at a time: the later one is served without recovery",
+			"client", r.c.seq, "other", former.seq)
+		r.loseKey(namespace, reason.KeyInUse)
+	default:
+		former.abort(reason.Takeover)
+		r.c.keyed.tookOver = true
+	}
+}
+
+// answers reports whether the client shows a sign of life within d.
+func (c *client) answers(d time.Duration) bool {
+	c.sock.Ask()
+	tick := time.NewTicker(askInterval)
+	defer tick.Stop()
+	for late := time.After(d); ; {
+		select {
+		case <-c.done.Done():
+			return false
+		case <-late:
+			return false
+		case <-tick.C:
+			if c.sock.Answered() {
+				return true
+			}
+		}
+	}
+}
+
+// adoptLink makes the link of the key's sessions the client's primary link, so that all of them stay
+// on one link. It does nothing if there is none.
+func (r *receiver) adoptLink(l *link) {
+	if l == nil {
+		return
+	}
+	r.detachUnused()
+	r.c.primary.adopt(l, r.c)
+}
+
+// upstreamEvent returns an event that asks for an acknowledgement as the server gets it from a
+// client with a key: with an id of its own.
+func upstreamEvent(cur *session.Cursor, p *packet) (data []byte, ok bool) {
+	id, ok := cur.UpstreamAckID(p.h.AckID)
+	if !ok || id == p.h.AckID {
+		return p.data, ok
+	}
+	return socketio.AppendWithAckID(nil, p.data, &p.h, id), true
+}
+
+// clientAnswer returns an answer as a client with a key gets it: with its own id.
+func clientAnswer(p *buffer.Entry) []byte {
+	data, id := p.Data(), session.ClientAckID(p.AckID())
+	if id == p.AckID() {
+		return data
+	}
+	h, err := socketio.ParseHeader(data)
+	if err != nil {
+		return data // it parsed before
+	}
+	return socketio.AppendWithAckID(nil, data, &h, id)
+}

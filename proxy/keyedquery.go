@@ -1,0 +1,66 @@
+package proxy
+
+import (
+	"log/slog"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// minKeyBytes keeps user ids out, which others can guess.
+const minKeyBytes = 16
+
+// maxCounted bounds the namespaces that one client counts events of.
+const maxCounted = 100
+
+// keyedClient returns what a client with a key has, or nil without one.
+func (h *handshaker) keyedClient(q url.Values) *keyedClient {
+	set := h.settings()
+	k := set.Recovery.Keyed
+	if k.Query == "" || set.Recovery.MaxDisconnectionDuration <= 0 || !q.Has(k.Query) {
+		return nil
+	}
+	key := q.Get(k.Query)
+	if len(key) < minKeyBytes {
+		h.limitedLog.Log(slog.LevelWarn, "", "a client's key is too short to be secret: it is served as one without a key",
+			"parameter", k.Query, "characters", len(key), "minimum", minKeyBytes)
+		return nil
+	}
+	h.metrics.KeyedClients.Inc()
+	return &keyedClient{key: h.keyring.digest(key), counts: parseCounts(q.Get(k.CountQuery))}
+}
+
+// parseCounts parses "/:12,/admin:3": how many events of each namespace a client has handled. It
+// passes over what it cannot parse.
+func parseCounts(text string) map[string]uint64 {
+	if text == "" {
+		return nil
+	}
+	counts := make(map[string]uint64)
+	for item := range strings.SplitSeq(text, ",") {
+		i := strings.LastIndexByte(item, ':')
+		if i < 0 || len(counts) == maxCounted {
+			continue
+		}
+		if n, err := strconv.ParseUint(item[i+1:], 10, 53); err == nil {
+			counts[item[:i]] = n
+		}
+	}
+	return counts
+}
+
+// withoutKey returns a query without the parameters of keyed recovery. The rest stays byte for byte.
+func (set *settings) withoutKey(query string) string {
+	k := set.Recovery.Keyed
+	if k.Query == "" || k.Forward || !hasKey(query, k.Query) && !hasKey(query, k.CountQuery) {
+		return query
+	}
+	pairs := strings.Split(query, "&")
+	kept := pairs[:0]
+	for _, pair := range pairs {
+		if !hasKey(pair, k.Query) && !hasKey(pair, k.CountQuery) {
+			kept = append(kept, pair)
+		}
+	}
+	return strings.Join(kept, "&")
+}

@@ -1,0 +1,130 @@
+package session
+
+import (
+	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/internal/reason"
+)
+
+// A keyed session is one whose client does not know of recovery. The client presents a key that
+// stays the same over its reconnections, and the caller finds the session by it. Its pid never
+// leaves the process, and its events have no offsets. So what the client has is known only from its
+// confirmations, or from how many events it says it has handled. See
+// docs/adr/0011-keyed-recovery.md.
+
+// keyed is what a keyed session has beside the others.
+type keyed struct {
+	key Key // immutable
+	// epoch counts the clients that have resumed the session.
+	epoch uint64
+	// trimmedEvents counts the events among the packets that are trimmed, as its client counts them.
+	trimmedEvents uint64
+	// uncountable says that a client resumed without counting while events were in flight, so that
+	// later counts are of no use.
+	uncountable bool
+}
+
+// ackIDsPerEpoch is how many acknowledgement ids each client of a keyed session has. Most clients
+// begin with 0 or 1 again when they reconnect. So that the answer to an event of a former client
+// is not taken for that to a new one, the server sees the ids of the n-th client behind
+// n*ackIDsPerEpoch.
+const ackIDsPerEpoch = 1 << 32
+
+// maxEpoch keeps ids below 2^53, beyond which JavaScript servers cannot count.
+const maxEpoch = 1<<21 - 1
+
+// Key is what a keyed session is found by.
+type Key struct {
+	Digest    string // of the key
+	Handshake string // a digest of what the first client's handshake presented; see Binding
+}
+
+// SetKey makes the session a keyed one. It must be called before the first packet.
+func (s *Session) SetKey(key Key) { s.keyed = &keyed{key: key} }
+
+// Keyed reports whether the session is a keyed one.
+func (s *Session) Keyed() bool { return s.keyed != nil }
+
+// Key is the key of a keyed session.
+func (s *Session) Key() Key { return s.keyed.key }
+
+// Accepts reports whether a client with this binding may resume the session.
+func (s *Session) Accepts(b Binding) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.binding.equal(b)
+}
+
+// UpstreamAckID returns the acknowledgement id under which the server sees an event that the client
+// of a keyed session sent with id. ok is false for an id that no client uses.
+func (c *Cursor) UpstreamAckID(id int64) (upstream int64, ok bool) {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	if id >= ackIDsPerEpoch {
+		return 0, false
+	}
+	return int64(c.s.keyed.epoch%(maxEpoch+1))*ackIDsPerEpoch + id, true
+}
+
+// ClientAckID returns the id that a client gave to an event which the server sees as upstream.
+func ClientAckID(upstream int64) int64 { return upstream % ackIDsPerEpoch }
+
+// answersOther reports whether an Answer is for a former client.
+func (k *keyed) answersOther(p *buffer.Entry) bool {
+	return uint64(p.AckID()/ackIDsPerEpoch) != k.epoch%(maxEpoch+1)
+}
+
+// countsAsEvent reports whether a client that was sent this entry has counted it.
+func countsAsEvent(p *buffer.Entry) bool {
+	switch p.Kind() {
+	case buffer.WithOffset, buffer.AckRequested:
+		return true
+	case buffer.Dropped:
+		return p.DroppedLate()
+	case buffer.NoOffset, buffer.Answer:
+	}
+	return false
+}
+
+// countTrimmedLocked counts the events up to seq, which are about to be trimmed. s.mu is held.
+func (s *Session) countTrimmedLocked(seq uint64) {
+	for i := s.log.Trimmed() + 1; i <= seq; i++ {
+		if countsAsEvent(s.log.At(i)) {
+			s.keyed.trimmedEvents++
+		}
+	}
+}
+
+// keyedFromLocked returns the number of the last packet that the client of a keyed session need not
+// have again. s.mu is held.
+func (s *Session) keyedFromLocked(claim *Claim) (from uint64, refused reason.Reason) {
+	if claim.Counted {
+		return s.seqOfEventLocked(claim.Handled)
+	}
+	if s.sent > s.log.Trimmed() { // nobody knows whether it has those
+		s.keyed.uncountable = true
+	}
+	if s.registry.limits().KeyedAtMostOnce {
+		return max(s.log.Trimmed(), s.sent), ""
+	}
+	return s.log.Trimmed(), ""
+}
+
+// seqOfEventLocked returns the number of the n-th event of the session, or of the last packet that
+// is trimmed if that comes later. It fails if the client has not been sent so many events, or needs
+// some that are trimmed. s.mu is held.
+func (s *Session) seqOfEventLocked(n uint64) (seq uint64, refused reason.Reason) {
+	k := s.keyed
+	seq = s.log.Trimmed()
+	if k.uncountable || n < k.trimmedEvents {
+		return 0, reason.BadOffset
+	}
+	for left := n - k.trimmedEvents; left > 0; {
+		if seq++; seq > min(s.sent, s.log.Last()) {
+			return 0, reason.BadOffset
+		}
+		if countsAsEvent(s.log.At(seq)) {
+			left--
+		}
+	}
+	return seq, ""
+}
