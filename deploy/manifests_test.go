@@ -104,6 +104,23 @@ func TestKubernetesSidecar(t *testing.T) {
 	}
 	c := pod.InitContainers[0]
 
+	checkContainer(t, cfg, c)
+
+	server := pod.Containers[0].Lifecycle.PreStop.Sleep.Seconds
+	if c.Lifecycle.PreStop.Sleep.Seconds > server || server == 0 {
+		t.Error("the preStop of the sidecar outlasts the server's")
+	}
+	if least := server + int(cfg.Shutdown.DrainTimeout.Seconds()) + 5; pod.Grace < least {
+		t.Errorf("terminationGracePeriodSeconds %d; preStop and drain need %d", pod.Grace, least)
+	}
+	if !pod.Security.RunAsNonRoot {
+		t.Error("the pod may run as root")
+	}
+}
+
+// checkContainer compares holdfast's container with its configuration.
+func checkContainer(t *testing.T, cfg config.Config, c container) {
+	t.Helper()
 	ports := map[string]int{}
 	for _, p := range c.Ports {
 		ports[p.Name] = p.ContainerPort
@@ -126,14 +143,6 @@ func TestKubernetesSidecar(t *testing.T) {
 		}
 	}
 
-	server := pod.Containers[0].Lifecycle.PreStop.Sleep.Seconds
-	if c.Lifecycle.PreStop.Sleep.Seconds > server || server == 0 {
-		t.Error("the preStop of the sidecar outlasts the server's")
-	}
-	if least := server + int(cfg.Shutdown.DrainTimeout.Seconds()) + 5; pod.Grace < least {
-		t.Errorf("terminationGracePeriodSeconds %d; preStop and drain need %d", pod.Grace, least)
-	}
-
 	request, limit := memory(t, c.Resources.Requests["memory"]), memory(t, c.Resources.Limits["memory"])
 	if part := float64(request) / float64(limit); part < 0.8 || part > 0.95 {
 		t.Errorf("requests.memory, which is GOMEMLIMIT, is %.2f of the limit; want about 0.9", part)
@@ -143,7 +152,7 @@ func TestKubernetesSidecar(t *testing.T) {
 	}
 
 	s := c.Security
-	if !pod.Security.RunAsNonRoot || s.RunAsUser == 0 || s.AllowPrivilegeEscalation || !s.ReadOnlyRootFilesystem || !slices.Equal(s.Capabilities.Drop, []string{"ALL"}) {
+	if s.RunAsUser == 0 || s.AllowPrivilegeEscalation || !s.ReadOnlyRootFilesystem || !slices.Equal(s.Capabilities.Drop, []string{"ALL"}) {
 		t.Errorf("security context %+v", s)
 	}
 	if image := read(t, "../Dockerfile"); !strings.Contains(image, "USER "+strconv.Itoa(s.RunAsUser)+":") {

@@ -96,12 +96,15 @@ func (u *Upstream) route(ctx context.Context, tried []*Server) (s *Server, other
 	client, sticky := ctx.Value(clientKey{}).(netip.Addr)
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if len(u.list) == 1 && len(tried) == 0 && u.list[0].state != Unhealthy {
+	if len(u.list) == 1 && len(tried) == 0 {
 		return u.list[0], false, nil
 	}
 	candidates := u.untriedLocked(tried, Up)
 	if len(candidates) == 0 && len(tried) == 0 {
-		candidates = u.untriedLocked(nil, Down) // one may be back
+		// One that fails its health checks may have a page that says why, and one that is down may be back.
+		if candidates = u.untriedLocked(nil, Unhealthy); len(candidates) == 0 {
+			candidates = u.untriedLocked(nil, Down)
+		}
 	}
 	switch {
 	case len(candidates) == 0:

@@ -255,6 +255,9 @@ func TestHealthChecks(t *testing.T) {
 		if f.Ready() == nil {
 			t.Error("ready, although no server is up")
 		}
+		if answer, err := f.pass(t.Context(), http.MethodGet, "/maintenance", ""); err != nil || answer != "ok" {
+			t.Errorf("pages should still pass through: %q, %v", answer, err)
+		}
 		check("a", http.StatusFound)
 		f.want("a up 1, b unhealthy 3")
 		if f.requests("a", "GET /healthz?deep=1") < 4 {
