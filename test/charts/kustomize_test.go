@@ -82,3 +82,13 @@ func TestManifests(t *testing.T) {
 		decode(t, output(t, "cat", filepath.Join(root, "deploy", "kubernetes", optional)))
 	}
 }
+
+// The tier has two Deployments: holdfast, and the servers that it finds.
+func TestTierManifests(t *testing.T) {
+	o := decode(t, output(t, kustomize, "build", filepath.Join(root, "deploy", "kubernetes-tier")))
+	if len(o.deployments) != 2 || len(o.configMaps) != 1 {
+		t.Fatalf("rendered %v", o.kindsAndName)
+	}
+	checkConfig(t, o.configMaps[0].Data["holdfast.yaml"])
+	decode(t, output(t, "cat", filepath.Join(root, "deploy", "kubernetes-tier", "podmonitor.yaml")))
+}
