@@ -37,7 +37,11 @@ func Main(version string) int {
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process immediately
 	inherited, environ := courier.Inherit(os.Environ())
-	c := command{version: version, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, takeover: newTakeover(inherited, environ)}
+	stored, environ := courier.TakeStored(environ)
+	c := command{
+		version: version, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, stored: stored,
+		takeover: newTakeover(inherited, stored, environ),
+	}
 	err := c.takeover.back(c.run(ctx, os.Args[1:], environ))
 	var reported exitStatus
 	switch {
@@ -59,7 +63,8 @@ type command struct {
 	version        string
 	stdin          io.Reader
 	stdout, stderr io.Writer
-	takeover       *takeover // from the process before; usually nil
+	takeover       *takeover       // from the process before; usually nil
+	stored         *courier.Stored // from the service manager; usually nil
 }
 
 // run does what the arguments ask for. A proxy runs until ctx is done, then drains, and run returns
@@ -89,9 +94,9 @@ func (c command) run(ctx context.Context, args, environ []string) error {
 	}
 	if c.takeover != nil {
 		err := c.takeover.read()
-		if err != nil && !c.takeover.restored() {
+		if err != nil && c.takeover.canGoBack() {
 			return err
-		} else if err != nil { // the old program has written it, so this is not expected
+		} else if err != nil { // serve clients at least
 			fmt.Fprintln(c.stderr, "holdfast: handover: the sessions are lost:", err)
 			c.takeover = nil
 		}
@@ -166,9 +171,13 @@ func (c command) runProxy(ctx context.Context, cfg config.Config, sources config
 		return err
 	}
 	in.handover = newHandoverer(in, environ, hangups)
-	if c.takeover != nil {
-		in.sockets.inherited = c.takeover.summary.Listeners
+	if c.stored != nil {
+		in.sockets.inherited = c.stored.Sockets
 	}
+	if c.takeover != nil && c.takeover.in != nil {
+		in.sockets.inherit(c.takeover.summary.Listeners)
+	}
+	in.manager = courier.FindManager(environ)
 	reload := &reloader{load: load, log: log, level: level, proxy: in.proxy, metrics: in.metrics}
 	return in.run(ctx, reload, hangups, c.takeover)
 }

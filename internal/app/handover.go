@@ -168,7 +168,7 @@ func (h *handoverer) attempt(ctx context.Context, s serving, began time.Duration
 	frozen := h.in.proxy.Freeze(netpoll.Barrier)
 	defer frozen.Thaw()
 	p.Freezing = courier.Clock() - freezing
-	fds, err := h.write(file, frozen, p)
+	fds, err := h.write(file, frozen, p, func(_, fd int) int { return fd })
 	if err != nil {
 		return fmt.Errorf("write the snapshot: %w", err)
 	}
@@ -221,8 +221,9 @@ func (h *handoverer) leave(s serving, d time.Duration, p *handover.Process) (und
 	}
 }
 
-// write writes the snapshot. It returns the descriptors that the next program needs.
-func (h *handoverer) write(file *os.File, frozen *proxy.Frozen, p handover.Process) (fds []int, err error) {
+// write writes the snapshot. It returns the descriptors that the next program needs, first those of
+// the listeners. number says what stands for the nth descriptor of a link.
+func (h *handoverer) write(file *os.File, frozen *proxy.Frozen, p handover.Process, number func(n, fd int) int) (fds []int, err error) {
 	listeners, err := h.in.sockets.records()
 	if err != nil {
 		return nil, err
@@ -238,7 +239,7 @@ func (h *handoverer) write(file *os.File, frozen *proxy.Frozen, p handover.Proce
 	w := handover.NewWriter(file)
 	handed := frozen.Write(w, p, listeners, func(fd int) int {
 		fds = append(fds, fd)
-		return fd
+		return number(len(fds)-len(listeners)-1, fd)
 	})
 	if err := w.End(); err != nil {
 		return nil, err
@@ -260,6 +261,51 @@ func (h *handoverer) begin(s serving) (stop func()) {
 		cancel()
 		h.running.Lock() // for good
 	}
+}
+
+// keep leaves the sessions to the service manager, for the next process. It returns false if that is
+// not configured, or fails. Nothing is served after it has returned true.
+func (h *handoverer) keep(s serving) bool {
+	if h == nil || h.in.manager == nil || h.in.proxy.Config().Handover.Mode != config.HandoverSystemd {
+		return false
+	}
+	err := h.tryKeep(s)
+	if err != nil {
+		h.in.log.Error("the sessions cannot be kept for the next start", "error", err)
+		return false
+	}
+	h.in.sockets.unlinkUnix(false)
+	h.in.log.Info("stopped, and the service manager keeps the sessions")
+	return true
+}
+
+func (h *handoverer) tryKeep(s serving) (err error) {
+	cfg := h.in.proxy.Config().Handover
+	file, err := courier.NewSnapshot()
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	p := handover.Process{Version: h.in.version, Began: courier.Clock()}
+	undo := h.leave(s, cfg.Leave, &p)
+	freezing := courier.Clock()
+	frozen := h.in.proxy.Freeze(netpoll.Barrier)
+	defer func() {
+		if err != nil {
+			frozen.Thaw()
+			undo()
+		}
+	}()
+	p.Freezing = courier.Clock() - freezing
+	fds, err := h.write(file, frozen, p, func(n, _ int) int { return n })
+	if err != nil {
+		return err
+	}
+	if err := h.in.manager.KeepHandover(int(file.Fd()), fds[len(h.in.sockets.open):]); err != nil {
+		return err
+	}
+	frozen.CloseLost(closeLostTimeout)
+	return nil
 }
 
 var errOff = errors.New("handover.mode is off")

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/courier"
 	"github.com/holdfast/holdfast/internal/netpoll"
 	"github.com/holdfast/holdfast/internal/tlscert"
 	"github.com/holdfast/holdfast/metrics"
@@ -30,8 +32,9 @@ type instance struct {
 	metrics  *metrics.Metrics
 	proxy    *proxy.Server
 	sockets  *sockets
-	handover *handoverer  // nil for the demo
-	clients  net.Listener // counts and limits; below TLS
+	manager  *courier.Manager // nil unless a service manager wants to be notified
+	handover *handoverer      // nil for the demo
+	clients  net.Listener     // counts and limits; below TLS
 }
 
 // setUpEventLoop chooses how connections are served, before there are any.
@@ -75,8 +78,8 @@ func (in *instance) run(ctx context.Context, reload *reloader, hangups <-chan os
 	if err != nil {
 		return err
 	}
+	in.sockets.settle()
 	if t != nil {
-		in.sockets.settle()
 		in.handover.restoreCounts(t.summary.Process.Results)
 		in.handover.record(t.commit(in.proxy, in.log))
 	}
@@ -135,14 +138,32 @@ func (in *instance) serveClients(ctx context.Context, ln net.Listener) error {
 	go func() { failed <- srv.Serve(ln) }()
 	stopHandovers := in.handover.begin(serving{srv, in.clients})
 	in.log.Info("holdfast is ready", "listen", ln.Addr().String(), "upstream", in.cfg.Upstream.URL.String(), "version", in.version)
+	in.notifyReady()
 	select {
 	case err := <-failed:
 		return err
 	case <-ctx.Done():
 	}
 	stopHandovers()
+	if in.handover.keep(serving{srv, in.clients}) {
+		return nil
+	}
 	in.drain(srv)
 	return nil
+}
+
+// notifyReady tells the service manager that this process serves, and what to keep for the next one.
+func (in *instance) notifyReady() {
+	if in.manager == nil {
+		return
+	}
+	err := in.manager.Ready()
+	if in.cfg.Handover.Mode == config.HandoverSystemd {
+		err = errors.Join(err, in.manager.ForgetHandover(), in.sockets.keep(in.manager))
+	}
+	if err != nil {
+		in.log.Warn("the service manager was not notified", "error", err)
+	}
 }
 
 // drain gives clients the configured time, and closes what is left.

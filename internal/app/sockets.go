@@ -3,6 +3,7 @@ package app
 import (
 	"net"
 	"slices"
+	"strings"
 
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/courier"
@@ -19,14 +20,22 @@ const (
 // sockets opens the process's listeners, or takes those of the process before it. Its user does not
 // call it concurrently.
 type sockets struct {
-	inherited []handover.Listener
+	inherited []courier.StoredSocket
 	open      []socket
+	unused    []string // names of inherited ones that were not wanted
 }
 
 // socket is a listener that is open.
 type socket struct {
 	kind, address string
 	ln            net.Listener
+}
+
+// inherit adds the listeners of a snapshot.
+func (s *sockets) inherit(listeners []handover.Listener) {
+	for _, l := range listeners {
+		s.inherited = append(s.inherited, courier.StoredSocket{Name: courier.SocketName(l.Kind, l.Address), FD: l.FD})
+	}
 }
 
 // listen opens an address as the configuration writes it: host:port, :port or unix://path.
@@ -49,7 +58,8 @@ func (s *sockets) listen(kind, addr string) (net.Listener, error) {
 // take returns an inherited listener, or nil. If its descriptor is none any more, a program that
 // could not take over has closed it, and the number may be in use for something else.
 func (s *sockets) take(kind, addr string) net.Listener {
-	i := slices.IndexFunc(s.inherited, func(l handover.Listener) bool { return l.Kind == kind && l.Address == addr })
+	name := courier.SocketName(kind, addr)
+	i := slices.IndexFunc(s.inherited, func(l courier.StoredSocket) bool { return l.Name == name })
 	if i < 0 {
 		return nil
 	}
@@ -61,15 +71,16 @@ func (s *sockets) take(kind, addr string) net.Listener {
 	return ln
 }
 
-// closeInherited closes an inherited listener whose address is not wanted any more, because it may
-// be in the way of the new address. It returns false if there is none.
+// closeInherited closes inherited listeners whose address is not wanted any more, because one may be
+// in the way of the new address. It returns false if there is none.
 func (s *sockets) closeInherited(kind string) bool {
 	before := len(s.inherited)
-	s.inherited = slices.DeleteFunc(s.inherited, func(l handover.Listener) bool {
-		if l.Kind != kind {
+	s.inherited = slices.DeleteFunc(s.inherited, func(l courier.StoredSocket) bool {
+		if !strings.HasPrefix(l.Name, courier.SocketPrefix(kind)) {
 			return false
 		}
 		courier.CloseFD(l.FD)
+		s.unused = append(s.unused, l.Name)
 		return true
 	})
 	return len(s.inherited) < before
@@ -77,15 +88,47 @@ func (s *sockets) closeInherited(kind string) bool {
 
 // settle makes the inherited listeners this process's own. Those that are in use have been copied.
 func (s *sockets) settle() {
+	used := make(map[string]bool)
 	for _, o := range s.open {
-		if u, ok := o.ln.(*net.UnixListener); ok {
-			u.SetUnlinkOnClose(true)
-		}
+		used[courier.SocketName(o.kind, o.address)] = true
 	}
+	s.unlinkUnix(true)
 	for _, l := range s.inherited {
 		courier.CloseFD(l.FD)
+		if !used[l.Name] {
+			s.unused = append(s.unused, l.Name)
+		}
 	}
 	s.inherited = nil
+}
+
+// unlinkUnix says whether closing a Unix socket removes its file.
+func (s *sockets) unlinkUnix(remove bool) {
+	for _, o := range s.open {
+		if u, ok := o.ln.(*net.UnixListener); ok {
+			u.SetUnlinkOnClose(remove)
+		}
+	}
+}
+
+// keep puts the open listeners into the manager's store, and removes those that are not wanted.
+func (s *sockets) keep(m *courier.Manager) error {
+	for _, o := range s.open {
+		fd, err := courier.Descriptor(o.ln)
+		if err != nil {
+			return err
+		}
+		if err := m.KeepSocket(o.kind, o.address, fd); err != nil {
+			return err
+		}
+	}
+	for _, name := range s.unused {
+		if err := m.Forget(name); err != nil {
+			return err
+		}
+	}
+	s.unused = nil
+	return nil
 }
 
 // records describes the open listeners for a snapshot.

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -13,27 +14,39 @@ import (
 	"github.com/holdfast/holdfast/proxy"
 )
 
-// takeover is what this process got from the one before it. It is nil if there was none. Until
-// commit it changes nothing, so that the old program can still continue.
+// takeover is what this process got from the one before it: by an exec, or from the service
+// manager's store. It is nil if there was none. Until commit it changes nothing, so that the old
+// program can still continue, or the store keeps what it has.
 type takeover struct {
-	in        *courier.Inherited
+	in        *courier.Inherited // nil if it comes from the store
+	stored    *courier.Stored    // nil if it comes from an exec
 	environ   []string
 	snapshot  *courier.Snapshot
 	summary   *handover.Summary
+	links     []int // the links' sockets, in the store's order
 	committed bool
 }
 
 // newTakeover returns nil if nothing was handed over.
-func newTakeover(in *courier.Inherited, environ []string) *takeover {
-	if in == nil {
-		return nil
+func newTakeover(in *courier.Inherited, stored *courier.Stored, environ []string) *takeover {
+	switch {
+	case in != nil:
+		return &takeover{in: in, environ: environ}
+	case stored != nil && stored.Snapshot >= 0:
+		return &takeover{stored: stored, environ: environ}
 	}
-	return &takeover{in: in, environ: environ}
+	return nil
 }
 
 // read reads the whole snapshot, without any effect.
 func (t *takeover) read() error {
-	s, err := courier.OpenSnapshot(t.in.Snapshot)
+	fd := -1
+	if t.in != nil {
+		fd = t.in.Snapshot
+	} else {
+		fd = t.stored.Snapshot
+	}
+	s, err := courier.OpenSnapshot(fd)
 	if err != nil {
 		return err
 	}
@@ -41,19 +54,41 @@ func (t *takeover) read() error {
 	if t.summary, err = handover.Verify(s.Data); err != nil {
 		return err
 	}
-	return courier.CheckSockets(t.summary.LinkFDs)
+	if t.in != nil {
+		return courier.CheckSockets(t.summary.LinkFDs)
+	}
+	if t.links, err = t.stored.Links(); err != nil {
+		return err
+	}
+	for _, n := range t.summary.LinkFDs {
+		if n >= len(t.links) {
+			return fmt.Errorf("the snapshot has link %d, but there are %d sockets", n, len(t.links))
+		}
+	}
+	return courier.CheckSockets(t.links)
+}
+
+// socket returns the descriptor that stands for a number in the snapshot.
+func (t *takeover) socket(n int) int {
+	if t.in != nil {
+		return n
+	}
+	return t.links[n]
 }
 
 // restored reports whether this is the old program again, because the new one could not take over.
-func (t *takeover) restored() bool { return t != nil && t.in.Failure != "" }
+func (t *takeover) restored() bool { return t != nil && t.in != nil && t.in.Failure != "" }
 
 // config returns the configuration of the old program.
 func (t *takeover) config() (config.Config, error) { return config.LoadYAML(t.summary.Process.Config) }
 
+// canGoBack reports whether the old program can continue.
+func (t *takeover) canGoBack() bool { return t.in != nil && t.in.Old >= 0 }
+
 // back lets the old program continue, after this one failed with err. It returns only if that is not
 // possible.
 func (t *takeover) back(err error) error {
-	if err == nil || t == nil || t.committed || t.in.Old < 0 {
+	if err == nil || t == nil || t.committed || !t.canGoBack() {
 		return err
 	}
 	return errors.Join(err, t.in.Back(t.environ, errors.New(oneLine(err.Error()))))
@@ -62,14 +97,19 @@ func (t *takeover) back(err error) error {
 // commit restores the sessions. There is no way back from here on.
 func (t *takeover) commit(p *proxy.Server, log *slog.Logger) (o outcome) {
 	t.committed = true
-	if t.in.Old >= 0 {
-		courier.CloseFD(t.in.Old)
+	if t.in != nil {
+		if t.in.Old >= 0 {
+			courier.CloseFD(t.in.Old)
+		}
+		courier.SetCloseOnExec(t.in.Snapshot)
 	}
-	courier.SetCloseOnExec(t.in.Snapshot)
 	from := &t.summary.Process
 	began := courier.Clock()
-	done, err := p.Restore(t.snapshot.Data, began-from.Clock, func(fd int) int { return fd }, t.snapshot.Free)
+	done, err := p.Restore(t.snapshot.Data, began-from.Clock, t.socket, t.snapshot.Free)
 	_ = t.snapshot.Close() // it was only read
+	if t.stored != nil {
+		t.stored.Close()
+	}
 	now := courier.Clock()
 	o = outcome{
 		result: courier.OK, took: now - from.Began, sessions: done.Sessions, lost: int(from.Lost) + done.Failed,

@@ -78,3 +78,45 @@ func ResidentBytes() int64 { return 0 }
 
 // PIDNamespace returns nothing.
 func PIDNamespace() string { return "" }
+
+// Manager is the service manager that started this process. There is none on this system.
+type Manager struct{}
+
+// FindManager returns nil.
+func FindManager([]string) *Manager { return nil }
+
+// Ready does nothing.
+func (m *Manager) Ready() error { return nil }
+
+// KeepSocket does nothing.
+func (m *Manager) KeepSocket(string, string, int) error { return nil }
+
+// Forget does nothing.
+func (m *Manager) Forget(string) error { return nil }
+
+// ForgetHandover does nothing.
+func (m *Manager) ForgetHandover() error { return nil }
+
+// KeepHandover fails.
+func (m *Manager) KeepHandover(int, []int) error { return ErrUnsupported }
+
+// Stored is what the manager has passed to this process.
+type Stored struct {
+	Snapshot int
+	Sockets  []StoredSocket
+}
+
+// StoredSocket is a listener.
+type StoredSocket struct {
+	Name string
+	FD   int
+}
+
+// TakeStored returns nil and environ.
+func TakeStored(environ []string) (*Stored, []string) { return nil, environ }
+
+// Links fails.
+func (st *Stored) Links() ([]int, error) { return nil, ErrUnsupported }
+
+// Close does nothing.
+func (st *Stored) Close() {}

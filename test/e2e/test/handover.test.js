@@ -1,11 +1,13 @@
 // A handover: another program takes over, and no session is lost.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { chmod, copyFile, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
 import net from "node:net";
 import os from "node:os";
 import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { CLIENTS, TRANSPORTS } from "../lib/client.js";
 import { accepts, binary, onlyHoldfast, toYAML } from "../lib/holdfast.js";
 import { freePort } from "../lib/ports.js";
@@ -418,5 +420,89 @@ describe("holdfast handover", { concurrency: 4, skip }, () => {
     assert.equal(code, 1);
     assert.match(text, /handover rejected: .*no such file/);
     await serves(s, 1);
+  });
+});
+
+describe("a restart by a service manager that stores descriptors", { concurrency: 3, skip }, () => {
+  let building;
+  const manager = () => {
+    building ??= (async () => {
+      const dir = await mkdtemp(path.join(os.tmpdir(), "holdfast-manager-"));
+      const cwd = fileURLToPath(new URL("../../..", import.meta.url));
+      await promisify(execFile)("go", ["build", "-o", path.join(dir, "manager"), "./test/e2e/manager"], { cwd });
+      return path.join(dir, "manager");
+    })();
+    return building;
+  };
+
+  /** A stack whose holdfast is run by the manager. hf.pid is the manager's. */
+  const managed = async (t, options = {}) =>
+    stack(t, {
+      ...options,
+      config: { handover: { mode: "systemd" }, ...options.config },
+      holdfast: { bin: await manager(), env: { PROGRAM: await binary(), GORACE: "atexit_sleep_ms=0" } },
+    });
+
+  const started = (s) => s.hf.stdout.match(/manager: started .*/g)?.length ?? 0;
+
+  /** Restarts holdfast like systemctl restart. */
+  async function restart(s, how = () => s.hf.signal("SIGUSR1")) {
+    const before = started(s);
+    how();
+    await until(() => started(s) > before, () => `the restart\n${s.hf.log.slice(-4000)}`, 10000);
+    await until(async () => (await s.hf.admin("/readyz")).status === 200, "holdfast to be ready", 10000);
+  }
+
+  it("keeps all sessions, five times in a row under floods", { timeout: 90000 }, async (t) => {
+    const s = await managed(t);
+    const clients = [];
+    for (let i = 0; i < 12; i++) clients.push(s.client(CLIENTS[i % 2], { transports: ["websocket"] }));
+    for (const c of clients) c.id = (await c.main.connected()).id;
+    const tickers = clients.map((c) => s.app.ticker("/", c.id, { every: 15 }));
+    for (let n = 1; n <= 5; n++) {
+      await restart(s);
+      for (const c of clients) await c.main.connected(n + 1);
+      const last = (await status(s)).handover;
+      assert.equal(last.result, "ok");
+      assert.equal(last.sessions, 12);
+      assert.equal(last.count, n);
+    }
+    const last = tickers.map((ticker) => ticker.stop());
+    for (const [i, c] of clients.entries()) {
+      await c.main.stream(1, last[i]);
+      c.main.assertRecovered(5);
+    }
+    assert.deepEqual(s.app.disconnects, []);
+    assert.doesNotMatch(s.hf.stdout, /dropped|store is full/);
+  });
+
+  it("an exec in between keeps them too, and after a crash newcomers wait", async (t) => {
+    const s = await managed(t);
+    const c = s.client("4.8.4", { transports: ["websocket"] });
+    await c.main.connected();
+    await restart(s);
+    await c.main.connected(2);
+    await handOver(s); // the manager passes the signal on
+    await c.main.connected(3);
+    c.main.assertRecovered(2);
+    const pid = (await status(s)).holdfast.pid;
+    await restart(s, () => process.kill(pid, "SIGKILL"));
+    assert.match(s.hf.stdout.match(/manager: started .*/g).at(-1), /holdfast-socket-clients-/);
+    await c.main.connected(4);
+    assert.equal(c.main.last.recovered, false, "a crash loses all sessions");
+  });
+
+  it("a program that dies before it has taken over leaves the sessions to the next start", async (t) => {
+    const s = await managed(t);
+    const c = s.client("4.8.4", { transports: ["websocket"] });
+    await c.main.connected();
+    await writeFile(configFile(s), "listen: nowhere");
+    const before = started(s);
+    s.hf.signal("SIGUSR1");
+    await until(() => started(s) >= before + 3, "two starts that fail", 10000);
+    await writeFile(configFile(s), toYAML(s.hf.config));
+    await c.main.connected(2);
+    c.main.assertRecovered(1);
+    assert.deepEqual(s.app.disconnects, []);
   });
 });
