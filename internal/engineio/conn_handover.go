@@ -92,6 +92,27 @@ const frozenRetry = 100 * time.Millisecond
 
 // Restore makes a Conn of what another process exported, some time ago. StartRestored starts it.
 func (d *Dialer) Restore(l *handover.Link, elapsed time.Duration) (*Conn, error) {
+	c, err := d.restored(l, elapsed)
+	if err != nil {
+		return nil, err
+	}
+	s, err := netpoll.Adopt(netpoll.Exported{FD: l.FD, Queue: bytes.Clone(l.Queue)}, (*wsLink)(c))
+	if err != nil {
+		return nil, err
+	}
+	c.begin(s, bytes.Clone(l.Initial))
+	return c, nil
+}
+
+// begin gives a restored Conn its stream.
+func (c *Conn) begin(s netpoll.Stream, initial []byte) {
+	c.dialed = &dialResult{initial: initial}
+	c.ws = (*wsLink)(c)
+	c.ws.stream = s
+}
+
+// restored is Restore without the stream.
+func (d *Dialer) restored(l *handover.Link, elapsed time.Duration) (*Conn, error) {
 	c := &Conn{dialer: d, handshake: Handshake{
 		SID: l.Handshake.SID, PingInterval: l.Handshake.PingInterval, PingTimeout: l.Handshake.PingTimeout,
 		MaxPayload: l.Handshake.MaxPayload,
@@ -109,14 +130,6 @@ func (d *Dialer) Restore(l *handover.Link, elapsed time.Duration) (*Conn, error)
 	now := time.Now()
 	c.pongs.lastSign, c.pongs.lastPong = now.Add(-l.SincePing-elapsed), now.Add(-l.SincePong-elapsed)
 	c.pongs.sentEarly, c.pongs.mayBeUnread = l.PongsSentEarly, l.PingMayBeUnread
-	w := (*wsLink)(c)
-	s, err := netpoll.Adopt(netpoll.Exported{FD: l.FD, Queue: bytes.Clone(l.Queue)}, w)
-	if err != nil {
-		return nil, err
-	}
-	c.dialed = &dialResult{initial: bytes.Clone(l.Initial)}
-	w.stream = s
-	c.ws = w
 	return c, nil
 }
 

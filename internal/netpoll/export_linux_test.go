@@ -33,3 +33,28 @@ func (c *Conn) NoDelay() bool {
 	on, err := syscall.GetsockoptInt(c.s.fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY)
 	return err == nil && on != 0
 }
+
+// MoveTo does what another process would do with a frozen Stream: it makes a Stream of a copy of its
+// descriptor. This one is forgotten without a word to the peer.
+func MoveTo(s Stream, h Handler) (Stream, error) {
+	l := s.(*loopStream)
+	e, ok := l.Export()
+	if !ok {
+		return nil, ErrClosed
+	}
+	fd, err := syscall.Dup(e.FD)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	l.loop.unregister(l.fd)
+	l.loop.freeSlot(l.slot)
+	l.closeLocked()
+	l.mu.Unlock()
+	e.FD = fd
+	next, err := Adopt(e, h)
+	if err == nil {
+		next.Start(e.Initial)
+	}
+	return next, err
+}
