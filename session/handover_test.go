@@ -107,7 +107,7 @@ func (m *machine) HandOver(t *rapid.T) {
 var decided = map[reflect.Type]string{
 	reflect.TypeFor[Session](): `
 		handed over: pid tag heard sent log reply disconnect sentWhenParked confirmedEvent doubt reads owned parkedAt
-			takeoversUntil binding namespace parking inFlight
+			takeoversUntil binding namespace parking inFlight keyed
 		the order: ticket
 		always the same when it is handed over: state cursor readPaused
 		built anew: registry upstream mu ackRequested parkedIndex suspicion`,
@@ -117,6 +117,7 @@ var decided = map[reflect.Type]string{
 	reflect.TypeFor[ClientDisconnect](): `handed over: allArrived lastSession`,
 	reflect.TypeFor[doubt]():            `handed over: from to end strikes ending judged alone proof`,
 	reflect.TypeFor[reads]():            `handed over: poisons doubtful`,
+	reflect.TypeFor[keyed]():            `handed over: key epoch trimmedEvents uncountable`,
 	reflect.TypeFor[Registry](): `
 		handed over: ends
 		built anew: budget observer current evicting sweepAt sweepBegan sweepNext mu expiring byPID parked maxParked live
@@ -147,6 +148,7 @@ func TestHandOver(t *testing.T) {
 		s.heard, s.sent, s.sentWhenParked, s.confirmedEvent, s.inFlight = true, 2, 2, 0, true
 		s.doubt = &doubt{from: 1, to: 2, end: 3, strikes: 2, ending: ClosedByClient, judged: true, alone: 2, proof: 3}
 		s.reads = reads{poisons: 1, doubtful: true}
+		s.keyed = &keyed{Key{"digest", "handshake"}, 2, 3, true}
 		s.takeoversUntil = s.takeoversUntil.Add(0)
 		s.mu.Unlock()
 		w.append(s, ackRequested(-7, `2-7["q"]`))
@@ -177,13 +179,16 @@ func compareSessions(t *testing.T, got, want *Session) {
 	handed, _, _ := strings.Cut(rest, "the order:")
 	for name := range strings.FieldsSeq(handed) {
 		switch name {
-		case "log", "disconnect", "parking", "takeoversUntil":
+		case "log", "disconnect", "parking", "takeoversUntil", "keyed":
 			continue // the old ones are gone by now
 		}
 		a, b := reflect.ValueOf(got).Elem().FieldByName(name), reflect.ValueOf(want).Elem().FieldByName(name)
 		if text, wantText := fmt.Sprintf("%+v", a), fmt.Sprintf("%+v", b); text != wantText && name != "doubt" {
 			t.Errorf("%s is %s, want %s", name, text, wantText)
 		}
+	}
+	if *got.keyed != *want.keyed {
+		t.Errorf("keyed is %+v, want %+v", *got.keyed, *want.keyed)
 	}
 	if *got.doubt != *want.doubt {
 		t.Errorf("doubt is %+v, want %+v", *got.doubt, *want.doubt)

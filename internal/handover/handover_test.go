@@ -156,7 +156,7 @@ func draw(t *rapid.T) *content {
 
 func drawSession(t *rapid.T, groups int, shared [][]byte) Session {
 	var s Session
-	fill(t, reflect.ValueOf(&s).Elem(), "Group", "Sent", "SentWhenParked", "Confirmed", "Trimmed", "Doubt", "Entries")
+	fill(t, reflect.ValueOf(&s).Elem(), "Group", "Sent", "SentWhenParked", "Confirmed", "Trimmed", "Doubt", "Key", "Entries")
 	s.PID += "hf"
 	s.Group = rapid.Uint64Range(0, uint64(groups-1)).Draw(t, "group")
 	s.Trimmed = rapid.Uint64Range(0, 1<<50).Draw(t, "trimmed")
@@ -166,6 +166,10 @@ func drawSession(t *rapid.T, groups int, shared [][]byte) Session {
 	s.Sent = rapid.Uint64Range(0, s.Trimmed+uint64(len(s.Entries))).Draw(t, "sent")
 	s.SentWhenParked = rapid.Uint64Range(0, 1<<50).Draw(t, "sentWhenParked")
 	s.Confirmed = rapid.Uint64Range(0, s.Trimmed).Draw(t, "confirmed")
+	if rapid.Bool().Draw(t, "key") {
+		s.Key = new(Key)
+		fill(t, reflect.ValueOf(s.Key).Elem())
+	}
 	if rapid.Bool().Draw(t, "doubt") {
 		s.Doubt = new(Doubt)
 		fill(t, reflect.ValueOf(s.Doubt).Elem(), "From", "To", "End")
@@ -183,7 +187,7 @@ func drawEntry(t *rapid.T, shared [][]byte) Entry {
 	}
 	e := Entry{
 		Kind: rapid.Uint8Range(0, 3).Draw(t, "kind"), ShortLived: rapid.Bool().Draw(t, "shortLived"),
-		AckID: rapid.Int64().Draw(t, "ackID"), Data: part(),
+		AckID: rapid.Int64().Draw(t, "ackID"), DroppedLate: rapid.Bool().Draw(t, "droppedLate"), Data: part(),
 	}
 	for range rapid.IntRange(0, 2).Draw(t, "attachments") {
 		e.Attachments = append(e.Attachments, part())
@@ -214,7 +218,7 @@ func example() *content {
 	broadcast := []byte(`2["news","` + strings.Repeat("x", 100) + `"]`)
 	return &content{
 		Process: Process{
-			Version: "v1", Clock: time.Hour, Handshakes: 7, Owner: []byte("owner"), BindKey: []byte("key"), BindSum: []byte("sum"),
+			Version: "v1", Clock: time.Hour, Handshakes: 7, Owner: []byte("owner"), BindKey: []byte("key"), BindSum: []byte("sum"), KeySalt: []byte("salt"),
 			Results: map[string]uint64{"ok": 3, "failed": 1}, Ends: []End{{"hfa", "expired"}, {"hfb", "evicted"}}, Lost: 2,
 			Began: time.Minute, Leaving: time.Second, Freezing: time.Millisecond, Clients: 9, Cut: 1, Passing: 4,
 			Config: []byte("listen: :80\n"),
@@ -238,6 +242,7 @@ func example() *content {
 				{
 					PID: "hfpid", Namespace: "/", Tag: 1 << 60, Place: 3, Sent: 11, SentWhenParked: 10, Confirmed: 9, Reply: []byte("0{}"),
 					Binding: "bind", Owned: 6, ParkedFor: time.Minute, TakeoversLeft: time.Second, Heard: true, InFlight: true,
+					Key:   &Key{"digest", "handshake", 2, 3, true},
 					Doubt: &Doubt{9, 10, 11, 2, 1, true, 10, 4}, Poisons: 1, ReadsDoubtful: true, Trimmed: 10,
 					Entries: []Entry{
 						{Kind: 1, Data: Part{broadcast, true}},
@@ -286,7 +291,7 @@ func TestFormats(t *testing.T) {
 // Every field of a record is written and read: one that is forgotten in the codec is lost silently.
 func TestExampleHasEveryField(t *testing.T) {
 	c := example()
-	for _, v := range []any{c.Process, c.Listeners[0], c.Groups[1], c.Links[0].Link, c.Links[0].Sessions[0], *c.Links[0].Sessions[0].Doubt} {
+	for _, v := range []any{c.Process, c.Listeners[0], c.Groups[1], c.Links[0].Link, c.Links[0].Sessions[0], *c.Links[0].Sessions[0].Doubt, *c.Links[0].Sessions[0].Key} {
 		r := reflect.ValueOf(v)
 		for i := range r.NumField() {
 			name := r.Type().Field(i).Name
