@@ -12,7 +12,6 @@ import (
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/internal/instant"
-	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/metrics"
 	"github.com/holdfast/holdfast/session"
 )
@@ -176,169 +175,6 @@ func (c *clientConn) attachedAnywhere() bool {
 	return slices.ContainsFunc(c.sessions.all(), (*session.Cursor).Attached)
 }
 
-// parkingReasons maps how a transport ended to the reason that metrics and logs report.
-var parkingReasons = map[engineio.Reason]reason.Reason{
-	engineio.TransportClose: reason.TransportClose,
-	engineio.TransportError: reason.TransportError,
-	engineio.PingTimeout:    reason.PingTimeout,
-	engineio.ClientClose:    reason.EngineClose,
-	engineio.GoingAway:      reason.GoingAway,
-	engineio.ParseError:     reason.ParseError,
-	engineio.ForcedClose:    reason.TransportClose,
-	engineio.PollError:      reason.PollError,
-	engineio.CloseFrame:     reason.TransportClose,
-	engineio.LeaveTimeout:   reason.Handover,
-}
-
-// Closed implements engineio.Handler.
-func (c *client) Closed(why engineio.Reason) {
-	defer c.recoverPanic()
-	c.deps.conns.removeClient(c)
-	if why == engineio.PingTimeout {
-		c.deps.metrics.HeartbeatTimeouts.Client.Inc()
-	}
-	c.deps.log.Debug("client closed", "client", c.seq, "reason", why.String())
-	parkedFor, ending := parkingReasons[why], endingOf(why)
-	if c.deps.phase.is(phaseLeaving) && why != engineio.GoingAway { // the end of a connection that Leave has cut
-		parkedFor, ending = reason.Handover, session.Lost
-		if why == engineio.LeaveTimeout {
-			c.deps.conns.late.Add(1)
-		}
-	}
-	c.parkAs(parkedFor, c.parkFor(why == engineio.GoingAway), ending)
-}
-
-// endingOf returns how a client's connection ended, in the terms of package session.
-func endingOf(why engineio.Reason) session.Ending {
-	if closedOrderly(why) {
-		return session.ClosedByClient
-	}
-	return session.Lost
-}
-
-// park parks the client's sessions. When it returns they can be resumed, even if another goroutine
-// called it first.
-func (c *client) park(why reason.Reason) {
-	ending := session.Lost
-	if why == reason.Takeover {
-		ending = session.Overtaken
-	}
-	c.parkAs(why, c.parkFor(false), ending)
-}
-
-// parkAs parks the client's sessions for at most d. ending says how its connection ended.
-func (c *client) parkAs(why reason.Reason, d time.Duration, ending session.Ending) {
-	c.detach(func(from detachedClient) {
-		if from.primary != nil { // first: if all its sessions end now, the link closes without DISCONNECTs
-			from.primary.clientGone(c)
-		}
-		if c.panicked.Load() { // Closed ran before abortPanicked
-			c.failSessions(from)
-			return
-		}
-		c.sender.judgeTrial(ending)
-		c.sender.settleLag(ending)
-		from.fresh.park(&c.clientConn, from.cursors, d, why, ending)
-		c.deps.registry.ParkEnded(from.cursors, d, why, ending) // no effect on what fresh parked or ended
-		c.deps.notify.flush(from.cursors)
-	})
-}
-
-// detachedClient is what a client was attached to when it was closed.
-type detachedClient struct {
-	cursors []*session.Cursor
-	fresh   replies
-	primary *link // or nil
-}
-
-// detach takes the client off its sessions and its primary link, and passes them to leave. Only the
-// first call does anything. Others wait until it is done.
-func (c *client) detach(leave func(from detachedClient)) {
-	if !c.move(clientClosed) {
-		<-c.done.Done()
-		return
-	}
-	defer func() {
-		c.deps.keyring.release(c)
-		c.done.Fire()
-		c.receiver.assembler.release()
-	}()
-	var from detachedClient
-	defer func() {
-		if v := recover(); v != nil {
-			c.deps.reportPanic(v)
-			c.failSessions(from)
-		}
-	}()
-	c.takeAttached(&from)
-	leave(from)
-}
-
-// takeAttached takes everything off a closed client. Nothing can be attached to it any more.
-func (c *client) takeAttached(from *detachedClient) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	from.cursors = c.sessions.all()
-	c.sessions.clear()
-	if c.closing != nil {
-		c.closing.Stop()
-	}
-	from.primary = c.primary.close()
-	queued, fresh := c.sender.close()
-	from.cursors, from.fresh = append(from.cursors, queued...), fresh
-}
-
-// move changes the client's state. It returns false if the transition does not exist.
-func (c *client) move(to clientState) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.sender.mu.Lock()
-	defer c.sender.mu.Unlock()
-	return c.state.moveLocked(to)
-}
-
-// closeAfter calls end after d, unless the client is gone by then. It replaces an earlier call.
-func (c *client) closeAfter(d time.Duration, end func()) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.state == clientClosed {
-		return
-	}
-	if c.closing != nil {
-		c.closing.Stop()
-	}
-	c.closing = c.sock.AfterFunc(d, end) // stopped by takeAttached
-}
-
-func (c *clientConn) parkFor(goingAway bool) time.Duration {
-	r := c.deps.settings().Recovery
-	if goingAway {
-		return min(r.GoingAwayDuration, r.MaxDisconnectionDuration)
-	}
-	return r.MaxDisconnectionDuration
-}
-
-// abort closes the client immediately, for example because another client takes over its sessions.
-// They are parked when it returns.
-func (c *client) abort(why reason.Reason) {
-	c.park(why)
-	switch why {
-	case reason.ParseError, reason.Limit: // the client is at fault: close properly, as the server would
-	default:
-		c.sock.ShowBroken()
-	}
-	c.sock.Abort()
-}
-
-// onPrimaryLost tells the client that its primary link has ended. needed says whether the client
-// had anything on it. orderly says whether the server closed it properly.
-func (c *client) onPrimaryLost(l *link, needed, orderly bool) {
-	defer c.recoverPanic()
-	if c.primary.clear(l) && (needed || !c.attachedAnywhere()) {
-		c.end(orderly)
-	}
-}
-
 // connected attaches the client to a fresh session, whose CONNECT reply has arrived. It returns
 // false if the client is gone, or has a session in this namespace already.
 func (c *client) connected(l *link, namespace string, reply connectReply, binding session.Binding, resumable bool) (ok bool) {
@@ -421,17 +257,6 @@ func (c *client) deliver(cur *session.Cursor, n int) {
 func (c *client) relay(data []byte, binary bool, l *link) {
 	defer c.recoverPanic()
 	c.sender.relay(data, binary, l)
-}
-
-// end closes the client's transport after everything that is queued for it. orderly says that the
-// server closed the connection: the client then sees the same. Otherwise it sees a broken
-// connection, so that it reconnects.
-func (c *client) end(orderly bool) {
-	c.move(clientDraining)
-	if !orderly {
-		c.sock.ShowBroken()
-	}
-	c.sock.Close()
 }
 
 var _ engineio.Handler = (*client)(nil)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/internal/instant"
+	"github.com/holdfast/holdfast/session"
 )
 
 const (
@@ -114,4 +115,56 @@ func (s *sender) adaptLocked(arrived int, took time.Duration) {
 	}
 	fits := int(float64(arrived) / max(took.Seconds(), 1e-6) * s.within.Seconds())
 	s.limit = min(max(fits, leastInFlight), 2*s.limit, s.window)
+}
+
+// confirmLocked tells a session that packets have arrived, immediately or later.
+func (s *sender) confirmLocked(w *written, packets uint64) {
+	size := w.bytes + int(packets)*lagOverhead
+	if s.conn.websocket.Load() && !s.upgraded || s.conn.parkOnDisconnect || !s.conn.recoverable || s.conn.keyed != nil || size > s.lagLimit() {
+		s.endLagLocked()
+		w.cur.Confirm(w.last)
+		return
+	}
+	if s.lag == nil {
+		s.lag = &lag{s: s}
+		s.lag.timer = s.conn.sock.AfterFunc(lagTime, s.lag.onTimer) // stopped by endLagLocked, or close
+	}
+	s.lag.addLocked(lagged{w.cur, w.last, size, instant.Now()})
+}
+
+// endLagLocked confirms everything that lags.
+func (s *sender) endLagLocked() {
+	if s.lag == nil {
+		return
+	}
+	s.lag.releaseLocked(0)
+	s.lag.timer.Stop()
+	s.lag = nil
+}
+
+// lagLimit returns how many bytes may lag.
+func (s *sender) lagLimit() int {
+	if s.conn.deps.budget.Exceeded() {
+		return scarceLagBytes
+	}
+	return min(lagBytes, s.window/4)
+}
+
+// settleLag confirms everything that lags when the client is gone, unless it may not have decoded
+// that. If it has, it may have put events aside, and will handle them although its offset lies
+// before them.
+func (s *sender) settleLag(ending session.Ending) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lag == nil {
+		return
+	}
+	if ending != session.Lost {
+		for _, l := range s.lag.list {
+			if l.cur.Suspicious(l.last) {
+				return
+			}
+		}
+	}
+	s.lag.releaseLocked(0)
 }

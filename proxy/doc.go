@@ -27,8 +27,8 @@
 //
 // Clients:
 //
-//   - client.go has the client: how it opens, what it is attached to, how it ends. clientConn is what
-//     its parts share.
+//   - client.go has the client: how it opens, and what it is attached to. clientConn is what its parts
+//     share. clientend.go has how it ends.
 //   - receiver.go handles the packets that a client sends. assembler.go collects binary packets, and
 //     heldacks.go keeps acknowledgements that arrive before their CONNECT.
 //   - resume.go handles a CONNECT: the client resumes a session, or connects a fresh one.
@@ -42,7 +42,11 @@
 //
 // Links:
 //
-//   - link.go passes the server's packets to the sessions' logs, and wakes clients.
+//   - link.go passes the server's packets to the sessions' logs, and wakes clients. It pauses clients
+//     while too much waits for the server.
+//   - linkconnect.go connects namespaces and opens their sessions. linkspaces.go has the state of each
+//     namespace.
+//   - linksessions.go is what a link does for package session.
 //   - linkend.go closes unused links, and ends the sessions of a link that ended.
 //   - translate.go translates between the protocols of a server that speaks Engine.IO 3 and its
 //     clients.
@@ -84,7 +88,7 @@
 //  7. link.mu
 //  8. the locks of package session: first the Registry's, then a Session's
 //  9. conns.mu
-//  10. link.holdMu, and the locks of engineio.Conn and below
+//  10. link.pauseMu, and the locks of engineio.Conn and below
 //
 // No lock is held across a blocking call. docs/design.md says what each lock guards.
 package proxy

@@ -130,7 +130,7 @@ func (s *Server) Freeze(barrier func()) *Frozen {
 	s.registry.Freeze()
 	f := &Frozen{srv: s}
 	for _, l := range s.conns.allLinks() {
-		if !l.raw.Load() && l.conn.Freeze() {
+		if !l.state.is(linkRaw) && l.conn.Freeze() {
 			f.links = append(f.links, l)
 		} else if !l.sessions.empty() {
 			f.lost = append(f.lost, l)
@@ -186,7 +186,7 @@ func (f *Frozen) Write(w *handover.Writer, p handover.Process, listeners []hando
 	x := session.NewExporter(w)
 	for _, l := range f.links {
 		var out handover.Link
-		if !l.export(&out) {
+		if !exportLink(l, &out) {
 			continue
 		}
 		out.FD, out.Server = number(out.FD), upstream.ServerOf(l.conn).String()
@@ -222,9 +222,9 @@ func bindSum(b config.Bind) []byte {
 	return sum[:]
 }
 
-// export describes a frozen link. It returns false if the link has ended, or has nothing to hand
+// exportLink describes a frozen link. It returns false if the link has ended, or has nothing to hand
 // over.
-func (l *link) export(out *handover.Link) bool {
+func exportLink(l *link, out *handover.Link) bool {
 	if !l.conn.Export(out) {
 		return false
 	}
@@ -236,17 +236,11 @@ func (l *link) export(out *handover.Link) bool {
 	if l.translator != nil {
 		out.Translation = l.translator.exportLocked()
 	}
-	out.Used = l.used
-	for namespace := range l.disconnectedNS {
-		out.Disconnected = append(out.Disconnected, namespace)
-	}
-	for namespace := range l.endedNS {
-		out.Ended = append(out.Ended, namespace)
-	}
-	for namespace := range l.pending {
-		out.Pending = append(out.Pending, namespace)
-	}
-	return !l.ended && (!l.sessions.empty() || len(l.pending) > 0)
+	out.Used = !l.state.is(linkUnused)
+	out.Disconnected = l.spaces.all(func(s *linkSpace) bool { return s.state == spaceDisconnected })
+	out.Ended = l.spaces.all(func(s *linkSpace) bool { return s.dropLate })
+	_, out.Pending = l.spaces.allWaiting()
+	return !l.state.is(linkEnded) && (!l.sessions.empty() || l.spaces.asked > 0)
 }
 
 // Restore takes over the links and sessions of a snapshot, before the Server serves anyone.

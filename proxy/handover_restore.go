@@ -52,25 +52,29 @@ func (r *restorer) link(in *handover.Link) error {
 	if l.translator != nil {
 		l.translator.restore(&in.Translation)
 	}
-	l.used = in.Used
-	for _, namespace := range in.Disconnected {
-		addTo(&l.disconnectedNS, namespace)
-	}
-	for _, namespace := range in.Ended {
-		addTo(&l.endedNS, namespace)
-	}
-	for _, namespace := range in.Pending {
-		if l.pending == nil {
-			l.pending = make(map[string]connecting)
-		}
-		l.pending[namespace] = connecting{} // its client is gone: the reply is answered with a DISCONNECT
-	}
+	restoreSpaces(l, in)
 	if in.PartialNeed > 0 {
 		l.assembler.restore(in.Partial, in.PartialNeed, in.PartialAttachments)
 	}
 	r.links = append(r.links, l)
 	r.current = l
 	return nil
+}
+
+// restoreSpaces restores the namespaces of a link that was not started.
+func restoreSpaces(l *link, in *handover.Link) {
+	if in.Used {
+		l.state.moveLocked(linkUsed)
+	}
+	for _, namespace := range in.Ended {
+		l.spaces.ended(namespace)
+	}
+	for _, namespace := range in.Pending { // the clients are gone: replies are answered with DISCONNECTs
+		l.spaces.connect(namespace, &connecting{})
+	}
+	for _, namespace := range in.Disconnected {
+		l.spaces.move(namespace, spaceDisconnected)
+	}
 }
 
 func (r *restorer) session(in *handover.Session) error {
@@ -106,7 +110,7 @@ func (r *restorer) finish() {
 	r.done.Links = len(r.links)
 	for _, l := range r.links {
 		r.srv.conns.addLink(l)
-		if len(l.pending) > 0 {
+		if l.spaces.asked > 0 {
 			l.conn.AfterFunc(lateReply, l.stopWaiting)
 		}
 		l.conn.StartRestored(l.handler())

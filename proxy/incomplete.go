@@ -39,22 +39,3 @@ func (i *incomplete) largest() int64 {
 	}
 	return max(i.limit, int64(config.DefaultMaxPayload))
 }
-
-// largeQueueBytes is how much may wait for the upstream on one link without being counted. Clients
-// are paused from congestedBytes on, so a longer queue contains large messages. These were counted
-// while they arrived, and must be counted until they are sent.
-const largeQueueBytes = 2 * congestedBytes
-
-// countQueuedLocked counts what waits for the upstream beyond largeQueueBytes, until drainedLocked.
-func (l *link) countQueuedLocked(queued int) {
-	if large := max(queued-largeQueueBytes, 0); large > l.queuedCounted {
-		l.deps.incomplete.bytes.Add(int64(large - l.queuedCounted))
-		l.queuedCounted = large
-	}
-}
-
-// drainedLocked releases what countQueuedLocked counted.
-func (l *link) drainedLocked() {
-	l.deps.incomplete.bytes.Add(int64(-l.queuedCounted))
-	l.queuedCounted = 0
-}

@@ -114,13 +114,3 @@ func (a *handshakeCache) dialled(from *upstream.Server, err error) {
 		a.forget(from)
 	}
 }
-
-// closeUnlessConnected closes the client after the timeout if it then has no primary link and has
-// resumed no session.
-func (c *client) closeUnlessConnected(timeout time.Duration) {
-	c.closeAfter(timeout, func() {
-		if c.primary.get() == nil && c.sessions.empty() && !c.pauses.has(redialing) {
-			c.sock.Close()
-		}
-	})
-}

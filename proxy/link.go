@@ -1,14 +1,11 @@
 package proxy
 
 import (
-	"bytes"
 	"errors"
-	"hash/maphash"
 	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/holdfast/holdfast/buffer"
 	"github.com/holdfast/holdfast/internal/engineio"
@@ -35,44 +32,52 @@ type link struct {
 	toWake    []*client // clients that Flush wakes
 	arrived   arrivals
 
-	raw      atomic.Bool                // everything is relayed unchanged
-	sessions snapshot[*session.Session] // read without a lock; written with mu held
+	state    linkState                  // read without a lock; written with mu held
+	sessions snapshot[*session.Session] // the same
 
-	mu             sync.Mutex            // guards the fields below
-	client         *client               // whose primary link this is, or nil
-	pending        map[string]connecting // CONNECTs that await their reply, by namespace
-	disconnectedNS map[string]struct{}   // namespaces with a DISCONNECT: never connected here again
-	endedNS        map[string]struct{}   // namespaces whose session has ended: see isLatePacket
-	congested      []*client             // clients paused until the upstream takes more
+	mu        sync.Mutex // guards the fields below
+	client    *client    // whose primary link this is, or nil
+	spaces    linkSpaces
+	congested []*client // clients paused until the upstream takes more
 	// queuedCounted is how many bytes of what waits for the upstream deps.incomplete counts.
 	queuedCounted int
-	used          bool // a namespace was connected on it, or it is raw
-	ended         bool
 	gone          bool // its client is gone, and the link no longer waits for CONNECT replies
 
-	holdMu sync.Mutex // guards holds; taken with other locks held
-	holds  int        // sessions and senders over their window
+	pauseMu sync.Mutex // guards pauses; taken with other locks held
+	pauses  int        // sessions and senders over their window
 }
+
+// linkState is what a link has been used for. It is safe for concurrent use:
+//
+//	unused -> used    a namespace is connected on it
+//	unused -> raw     everything is relayed unchanged
+//	any    -> ended   the connection has ended; terminal
+type linkState struct{ v atomic.Uint32 }
+
+const (
+	linkUnused uint32 = iota
+	linkUsed
+	linkRaw
+	linkEnded
+)
+
+// moveLocked is the only place where a link's state changes.
+func (s *linkState) moveLocked(to uint32) {
+	switch from := s.v.Load(); {
+	case from == linkEnded, from == linkRaw && to == linkUsed: // it stays
+	default:
+		s.v.Store(to)
+	}
+}
+
+// is reports whether the state is v.
+func (s *linkState) is(v uint32) bool { return s.v.Load() == v }
 
 // arrivals counts consecutive packets for one cursor. Its client is told about them together.
 type arrivals struct {
 	cur *session.Cursor
 	n   int
 }
-
-// connecting is a CONNECT that awaits its reply.
-type connecting struct {
-	client   *client         // nil if it has sent another CONNECT since, on another link
-	binding  session.Binding // of the session that it will open
-	sum      uint64          // hash of the packet
-	answered bool            // the reply has arrived, but the session is not in link.sessions yet
-}
-
-var connectSeed = maphash.MakeSeed()
-
-// maxEndedNamespaces bounds how many ended namespaces a link remembers. After that, the client gets
-// another link for new ones.
-const maxEndedNamespaces = 1000
 
 // newLink returns a link. query is what the handshake said about the client's auth, to a server that
 // speaks Engine.IO 3.
@@ -107,84 +112,11 @@ func (l *link) closeUnstarted() {
 	l.conn.Close()
 }
 
-// connect sends a CONNECT for a fresh namespace. It returns false if the client needs another link
-// for it.
-func (l *link) connect(c *client, namespace string, data []byte) bool {
-	binding := l.deps.binder.session(c.bindingDigest(), data)
-	l.mu.Lock()
-	_, disconnectedNS := l.disconnectedNS[namespace]
-	_, waits := l.pending[namespace]
-	open := l.sessions.get(namespace) != nil
-	worn := max(len(l.disconnectedNS), len(l.endedNS)) >= maxEndedNamespaces
-	accepted := l.translator == nil || l.translator.acceptsLocked(namespace, data)
-	if l.ended || disconnectedNS || waits || open || worn || !accepted {
-		l.mu.Unlock()
-		return false
-	}
-	if l.pending == nil {
-		l.pending = make(map[string]connecting)
-	}
-	l.pending[namespace] = connecting{client: c, binding: binding, sum: maphash.Bytes(connectSeed, data)}
-	l.used = true
-	l.mu.Unlock()
-	if l.translator != nil {
-		l.translator.request(namespace, data)
-	} else {
-		l.conn.Send(data, nil)
-	}
-	return true
-}
-
-func (l *link) connecting(namespace string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	_, ok := l.pending[namespace]
-	return ok
-}
-
-// connectingFor returns how many CONNECT replies the client awaits on this link.
-func (l *link) connectingFor(c *client) (n int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, asked := range l.pending {
-		if asked.client == c {
-			n++
-		}
-	}
-	return n
-}
-
-// repeated handles a CONNECT for a namespace whose previous CONNECT has no reply yet. If both are
-// equal, the reply answers both, and repeated returns true. Otherwise the latest counts: when the
-// reply to the previous one arrives, the link disconnects the socket that it opened.
-func (l *link) repeated(c *client, namespace string, connect []byte) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	asked, ok := l.pending[namespace]
-	switch {
-	case !ok || asked.client != c:
-		return false
-	case asked.answered || asked.sum == maphash.Bytes(connectSeed, connect):
-		return true
-	}
-	asked.client = nil
-	l.pending[namespace] = asked
-	return false
-}
-
-// unused reports whether the link carries nothing but its client's handshake.
-func (l *link) unused() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.sessions.empty() && len(l.pending) == 0 && !l.raw.Load()
-}
-
 // relayRaw makes the link relay everything unchanged.
 func (l *link) relayRaw() {
 	l.mu.Lock()
-	l.used = true
-	l.raw.Store(true)
-	l.mu.Unlock()
+	defer l.mu.Unlock()
+	l.state.moveLocked(linkRaw)
 }
 
 // flush sends what a client's batch queued. It pauses the client while too much waits for the
@@ -203,12 +135,28 @@ func (l *link) flush(c *client) {
 	if !l.noteCongested(c) {
 		c.pauses.remove(c.sock, congested)
 	}
-	l.mu.Lock()
-	ended := l.ended
-	l.mu.Unlock()
-	if ended || l.conn.Flush() == 0 { // it may have drained before noteCongested
+	if l.state.is(linkEnded) || l.conn.Flush() == 0 { // it may have drained before noteCongested
 		l.Drained()
 	}
+}
+
+// largeQueueBytes is how much may wait for the upstream on one link without being counted. Clients
+// are paused from congestedBytes on, so a longer queue contains large messages. These were counted
+// while they arrived, and must be counted until they are sent.
+const largeQueueBytes = 2 * congestedBytes
+
+// countQueuedLocked counts what waits for the upstream beyond largeQueueBytes, until drainedLocked.
+func (l *link) countQueuedLocked(queued int) {
+	if large := max(queued-largeQueueBytes, 0); large > l.queuedCounted {
+		l.deps.incomplete.bytes.Add(int64(large - l.queuedCounted))
+		l.queuedCounted = large
+	}
+}
+
+// drainedLocked releases what countQueuedLocked counted.
+func (l *link) drainedLocked() {
+	l.deps.incomplete.bytes.Add(int64(-l.queuedCounted))
+	l.queuedCounted = 0
 }
 
 // noteCongested adds a client that Drained will resume. It returns false if the client is already
@@ -216,7 +164,7 @@ func (l *link) flush(c *client) {
 func (l *link) noteCongested(c *client) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.ended || slices.Contains(l.congested, c) {
+	if l.state.is(linkEnded) || slices.Contains(l.congested, c) {
 		return false
 	}
 	l.congested = append(l.congested, c)
@@ -248,7 +196,7 @@ func (l *link) Message(data []byte, binary bool) {
 		return
 	}
 	switch {
-	case l.raw.Load():
+	case l.state.is(linkRaw):
 		l.relay(data, false)
 	case p.h.IsBinary() && p.h.Attachments > 0:
 		l.assembler.begin(&p)
@@ -335,34 +283,6 @@ func (l *link) dispatch(p *packet) {
 	}
 }
 
-// refused relays the refusal of a CONNECT. It returns false if p is none: a CONNECT_ERROR can also
-// end an open socket.
-func (l *link) refused(p *packet) bool {
-	l.mu.Lock()
-	asked, ok := l.answeredLocked(string(p.h.Namespace))
-	l.mu.Unlock()
-	if ok {
-		l.relayTo(asked.client, p.data, false)
-		l.closeIfUnused()
-	}
-	return ok
-}
-
-// isLatePacket reports whether p belongs to a session that already ended: the server sent it before
-// it saw the DISCONNECT. Such packets are dropped, because a client that reconnects immediately
-// would attribute them to its new session. An event without an offset would spoil the offset it
-// remembers. A DISCONNECT would end the new session. Acknowledgements pass: they answer what the
-// client asked.
-func (l *link) isLatePacket(p *packet) bool {
-	if !p.h.IsEvent() && !p.h.EndsSocket() {
-		return false
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	_, ok := l.endedNS[string(p.h.Namespace)]
-	return ok
-}
-
 func (l *link) append(s *session.Session, p *packet) {
 	cur, err := s.Append(&buffer.Packet{
 		Data: p.data, Attachments: p.attachments, AckID: p.h.AckID, Kind: kindOf(p, s),
@@ -398,86 +318,6 @@ func kindOf(p *packet, s *session.Session) buffer.Kind {
 	return buffer.WithOffset
 }
 
-// answeredLocked removes and returns the CONNECT that a reply answers.
-func (l *link) answeredLocked(namespace string) (asked connecting, ok bool) {
-	asked, ok = l.pending[namespace]
-	delete(l.pending, namespace)
-	if len(l.pending) == 0 {
-		l.pending = nil // free the map: most links connect no other namespace
-	}
-	return asked, ok
-}
-
-// connected handles a CONNECT reply. It opens a session if the client still wants one.
-func (l *link) connected(p *packet) {
-	namespace := string(p.h.Namespace)
-	l.mu.Lock()
-	asked, ok := l.pending[namespace]
-	if ok {
-		asked.answered = true
-		l.pending[namespace] = asked
-	}
-	l.mu.Unlock()
-	if !ok {
-		l.relay(p.data, false)
-		return
-	}
-	place, plain := socketio.PIDPlace(p.data)
-	if !plain && bytes.Contains(p.data, []byte(`"pid"`)) {
-		l.deps.upstreamRecoversOnce.Do(func() {
-			l.deps.log.Info("the upstream recovers connections itself: its sessions pass unchanged (logged once)")
-		})
-	}
-	l.deliver()
-	c := asked.client
-	attached := false
-	if c != nil {
-		resumable := plain && c.resumable(namespace)
-		attached = c.connected(l, namespace, connectReply{slices.Clone(p.data), place}, asked.binding, resumable)
-	}
-	l.mu.Lock()
-	l.answeredLocked(namespace)
-	l.mu.Unlock()
-	if attached {
-		l.markForWake(c)
-		return
-	}
-	if !l.closeIfUnused() { // no client takes the socket
-		l.disconnect(namespace)
-	}
-}
-
-// connectReply is a server's CONNECT reply. A pid can be inserted at place.
-type connectReply struct {
-	data  []byte
-	place int
-}
-
-// withPID returns the reply with the session's pid. The session keeps it for clients that resume
-// it.
-func (r connectReply) withPID(s *session.Session) []byte {
-	switch {
-	case s.PID() == "":
-		return r.data
-	case s.Keyed(): // its client finds it by the key
-		s.SetReply(r.data)
-		return r.data
-	}
-	reply := socketio.AddPID(r.data, r.place, s.PID())
-	s.SetReply(reply)
-	return reply
-}
-
-// disconnect tells the server that a namespace's socket is gone.
-func (l *link) disconnect(namespace string) {
-	l.mu.Lock()
-	addTo(&l.disconnectedNS, namespace)
-	addTo(&l.endedNS, namespace) // no client should get more packets of it
-	l.mu.Unlock()
-	l.conn.Send(socketio.AppendDisconnect(nil, namespace), nil)
-	l.conn.Flush()
-}
-
 // relay passes a message that belongs to no session to the client whose primary link this is.
 func (l *link) relay(data []byte, binary bool) {
 	l.mu.Lock()
@@ -494,75 +334,3 @@ func (l *link) relayTo(c *client, data []byte, binary bool) {
 	c.relay(data, binary, l)
 	l.markForWake(c)
 }
-
-// add puts a session on the link.
-func (l *link) add(s *session.Session) {
-	l.mu.Lock()
-	l.sessions.set(s.Namespace(), s)
-	l.mu.Unlock()
-}
-
-// remove takes a session off the link.
-func (l *link) remove(s *session.Session) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.sessions.get(s.Namespace()) == s {
-		l.sessions.remove(s.Namespace())
-	}
-	if s.PID() != "" { // otherwise the client has no offset, and late packets may pass
-		addTo(&l.endedNS, s.Namespace())
-	}
-}
-
-// addTo adds to a set. It allocates the set on first use, because most links never need it.
-func addTo(set *map[string]struct{}, namespace string) {
-	if *set == nil {
-		*set = make(map[string]struct{})
-	}
-	(*set)[namespace] = struct{}{}
-}
-
-// disconnected takes a session off the link after its client sent a DISCONNECT.
-func (l *link) disconnected(s *session.Session) {
-	l.remove(s)
-	l.mu.Lock()
-	addTo(&l.disconnectedNS, s.Namespace())
-	l.mu.Unlock()
-	l.closeIfUnused()
-}
-
-// SessionsClosed implements session.Upstream.
-func (l *link) SessionsClosed(ended []*session.Session, _ reason.Reason) {
-	defer l.recoverPanic()
-	for _, s := range ended {
-		l.remove(s)
-	}
-	if l.closeIfUnused() {
-		return
-	}
-	for _, s := range ended {
-		l.disconnect(s.Namespace())
-	}
-}
-
-// SetReadPaused implements session.Upstream. The link is not read while any session or sender is
-// over its window.
-func (l *link) SetReadPaused(paused bool) {
-	defer l.recoverPanic()
-	l.holdMu.Lock()
-	defer l.holdMu.Unlock()
-	if paused {
-		if l.holds++; l.holds == 1 {
-			l.deps.metrics.LinkPauses.Inc()
-			l.conn.Pause()
-		}
-		return
-	}
-	if l.holds--; l.holds == 0 {
-		l.conn.Resume()
-	}
-}
-
-// lateReply is how long a link whose client is gone waits for CONNECT replies. If the connection
-// ends while a socket is being connected, socket.io never removes that socket.
-const lateReply = 5 * time.Second

@@ -4,14 +4,29 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"maps"
-	"slices"
+	"time"
 
 	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/internal/upstream"
 	"github.com/holdfast/holdfast/session"
 )
+
+// lateReply is how long a link whose client is gone waits for CONNECT replies. If the connection
+// ends while a socket is being connected, socket.io never removes that socket.
+const lateReply = 5 * time.Second
+
+// adopt makes c the client whose primary link this is. It returns false if the link has ended, or
+// is another client's.
+func (l *link) adopt(c *client) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.state.is(linkEnded) || l.client != nil {
+		return false
+	}
+	l.client, l.gone = c, false
+	return true
+}
 
 // detach says that the link is no longer c's primary link.
 func (l *link) detach(c *client) {
@@ -32,7 +47,7 @@ func (l *link) detachLocked(c *client) {
 func (l *link) clientGone(c *client) {
 	l.mu.Lock()
 	l.detachLocked(c)
-	if len(l.pending) > 0 && !l.gone && !l.ended {
+	if l.spaces.asked > 0 && !l.gone && !l.state.is(linkEnded) {
 		l.conn.AfterFunc(lateReply, l.stopWaiting)
 	} else {
 		l.gone = true
@@ -53,12 +68,12 @@ func (l *link) stopWaiting() {
 // whether the link is closed.
 func (l *link) closeIfUnused() bool {
 	l.mu.Lock()
-	unused := l.client == nil && l.sessions.empty() && (len(l.pending) == 0 || l.gone)
-	closed, used := l.ended, l.used
+	unused := l.client == nil && l.sessions.empty() && (l.spaces.asked == 0 || l.gone)
 	l.mu.Unlock()
+	closed := l.state.is(linkEnded)
 	switch {
 	case !unused || closed:
-	case used:
+	case !l.state.is(linkUnused):
 		l.conn.Close()
 	default: // its client resumed. After an outage there are many, so leave in the cheap way.
 		l.conn.Abort()
@@ -117,7 +132,7 @@ type detachedLink struct {
 	primary  *client // the client whose primary link it was, or nil
 	needed   bool    // the primary client needs the link, even without a session
 	sessions []*session.Session
-	waiting  []connecting // CONNECTs without a reply
+	waiting  []*connecting // CONNECTs without a reply
 }
 
 // showTooBig makes the clients see that the server rejected a message because of its size.
@@ -136,11 +151,12 @@ func (r *detachedLink) showTooBig() {
 func (l *link) detachAll() detachedLink {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.ended = true
 	r := detachedLink{
-		primary: l.client, needed: len(l.pending) > 0 || l.raw.Load(),
-		sessions: l.sessions.all(), waiting: slices.Collect(maps.Values(l.pending)),
+		primary: l.client, needed: l.spaces.asked > 0 || l.state.is(linkRaw),
+		sessions: l.sessions.all(),
 	}
+	r.waiting, _ = l.spaces.allWaiting()
+	l.state.moveLocked(linkEnded)
 	l.sessions.clear()
 	return r
 }
@@ -153,3 +169,26 @@ func (l *link) abortSession(s *session.Session, why reason.Reason, orderly bool)
 		c.end(orderly)
 	}
 }
+
+// unused reports whether the link carries nothing but its client's handshake.
+func (l *link) unused() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sessions.empty() && l.spaces.asked == 0 && !l.state.is(linkRaw)
+}
+
+// recoverPanic is deferred by the link's methods that other code calls, except Message.
+func (l *link) recoverPanic() {
+	if v := recover(); v != nil {
+		l.Panicked(v)
+	}
+}
+
+// Panicked implements engineio.ConnHandler.
+func (l *link) Panicked(v any) {
+	l.deps.reportPanic(v)
+	go l.Abort() // in a goroutine: the caller may hold l.mu
+}
+
+// Abort ends the link with its sessions.
+func (l *link) Abort() { l.deps.safely(l.conn.Close) }

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"encoding/json"
-	"fmt"
 	"slices"
 	"strconv"
 	"time"
@@ -10,7 +9,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/holdfast/holdfast/internal/config"
-	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/session"
 )
@@ -68,22 +66,6 @@ func (n *notifier) flush(cursors []*session.Cursor) {
 	}
 	for _, cur := range cursors {
 		linkOf(cur.Session()).conn.Flush()
-	}
-}
-
-// SessionParked implements session.Upstream.
-func (l *link) SessionParked(s *session.Session, why reason.Reason, d time.Duration) {
-	defer l.recoverPanic()
-	if n := l.deps.notify; n != nil && n.parked != nil {
-		l.conn.Send(notification(s.Namespace(), n.parked, fmt.Sprintf(`{"reason":%s,"expires_in":%s}`, jsonString(string(why)), seconds(d))), nil)
-	}
-}
-
-// SessionResumed implements session.Upstream.
-func (l *link) SessionResumed(s *session.Session, away time.Duration, missed int) {
-	defer l.recoverPanic()
-	if n := l.deps.notify; n != nil && n.resumed != nil {
-		l.conn.Send(notification(s.Namespace(), n.resumed, fmt.Sprintf(`{"away":%s,"missed":%d}`, seconds(away), missed)), nil)
 	}
 }
 

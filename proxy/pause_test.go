@@ -180,9 +180,9 @@ func TestAllLinksOfWaitingMessagesArePaused(t *testing.T) {
 	r.proxy.conns.mu.Unlock()
 	holds := func() (n []int) {
 		for _, l := range links {
-			l.holdMu.Lock()
-			n = append(n, l.holds)
-			l.holdMu.Unlock()
+			l.pauseMu.Lock()
+			n = append(n, l.pauses)
+			l.pauseMu.Unlock()
 		}
 		return n
 	}

@@ -17,14 +17,17 @@ const (
 	smallUnitBytes = 4 << 10
 )
 
-// judgeTrial tells the session on trial whether a unit ended the client's connection. The client is
-// closed.
-func (s *sender) judgeTrial(ending session.Ending) {
-	t, last := s.lastTrial()
+// judge tells the session on trial whether a unit ended the client's connection. The client is
+// closed. Nil trials are none.
+func (ts *trials) judge(ending session.Ending) {
+	if ts == nil {
+		return
+	}
+	t, last := ts.last()
 	if t == nil {
 		return
 	}
-	switch proof := t.proof(s.conn, last, ending); {
+	switch proof := t.proof(ts.s.conn, last, ending); {
 	case proof > 0:
 		t.cur.Choked(t.current(), proof)
 	case ending != session.Lost:
@@ -32,15 +35,15 @@ func (s *sender) judgeTrial(ending session.Ending) {
 	}
 }
 
-// lastTrial returns the trial that was under way when the client was closed, and the number of the
-// last Watch.
-func (s *sender) lastTrial() (t *trial, watch uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.trials == nil {
+// last returns the trial that was under way when the client was closed, and the number of the last
+// Watch.
+func (ts *trials) last() (t *trial, watch uint64) {
+	ts.s.mu.Lock()
+	defer ts.s.mu.Unlock()
+	if ts.s.trials != ts {
 		return nil, 0
 	}
-	return s.trials.currentLocked(), s.watch
+	return ts.currentLocked(), ts.s.watch
 }
 
 // proof returns how well it is proven that the client ended its connection because of a unit. It

@@ -259,6 +259,28 @@ func (r *receiver) markForFlush(l *link) {
 	}
 }
 
+// holdAck keeps an acknowledgement until its namespace is connected.
+func (r *receiver) holdAck(p *packet) {
+	if r.heldAcks == nil {
+		r.heldAcks = new(heldAcks)
+	}
+	if !r.heldAcks.add(p) {
+		r.protocolError("too many acknowledgements before CONNECT")
+	}
+}
+
+// takeHeldAcks removes and returns the acknowledgements held for a namespace.
+func (r *receiver) takeHeldAcks(namespace string) []packet {
+	if r.heldAcks == nil {
+		return nil
+	}
+	taken := r.heldAcks.take(namespace)
+	if len(r.heldAcks.packets) == 0 {
+		r.heldAcks = nil
+	}
+	return taken
+}
+
 // refuseForged counts and logs a client's event that was dropped because it may be forged.
 func (r *receiver) refuseForged() {
 	r.c.deps.metrics.EventsDropped.Forged.Inc()

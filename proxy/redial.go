@@ -2,11 +2,13 @@ package proxy
 
 import (
 	"errors"
+	"net/http"
 	"slices"
 
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/internal/reason"
+	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/metrics"
 )
 
@@ -219,3 +221,24 @@ func (r *receiver) sendPrimary(data []byte, binary bool) {
 		r.protocolError("packet belongs to no session")
 	}
 }
+
+// refusedConnect tells the client that the server refused the handshake that its CONNECT needed. The
+// client's own handshake was answered long before. It returns false if that is not what err means.
+func (r *receiver) refusedConnect(connect []byte, err error) bool {
+	var rejected *engineio.RejectedError
+	if !errors.As(err, &rejected) || rejected.Status != http.StatusUnauthorized && rejected.Status != http.StatusForbidden {
+		return false
+	}
+	h, err := socketio.ParseHeader(connect)
+	if err != nil {
+		return false
+	}
+	r.c.sender.relay(socketio.Refusal(string(h.Namespace), rejected.Body), false, noSource{})
+	r.wakeSocket = true
+	return true
+}
+
+// noSource is the source of a message that comes from no link.
+type noSource struct{}
+
+func (noSource) SetReadPaused(bool) {}

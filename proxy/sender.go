@@ -124,7 +124,11 @@ func (s *sender) resume(start instant.Instant, end aborter, attach func() (sessi
 	}
 	s.pushRawLocked(r.Reply, false, from)
 	if r.Trial != nil {
-		s.startTrialLocked(r.Cursor, r.Trial, end)
+		if s.trials == nil {
+			s.trials = &trials{s: s, end: end}
+			s.trials.takeQueuedLocked()
+		}
+		s.trials.startLocked(r.Cursor, r.Trial)
 	}
 	if r.ToRead == 0 {
 		s.conn.deps.metrics.RecoveryDuration.Observe(instant.Since(start).Seconds())
@@ -209,9 +213,9 @@ func (s *sender) upgrade() {
 }
 
 // close drops what is queued, and resumes the links that are paused. It returns the cursors of queued
-// packets, and the replies that the client may not have. Some of the sessions have closed before all
-// was sent, and their logs can be released.
-func (s *sender) close() (cursors []*session.Cursor, fresh replies) {
+// packets, the replies that the client may not have, and the trials that were under way. Some of the
+// sessions have closed before all was sent, and their logs can be released.
+func (s *sender) close() (cursors []*session.Cursor, fresh replies, ts *trials) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.trials != nil {
@@ -224,7 +228,7 @@ func (s *sender) close() (cursors []*session.Cursor, fresh replies) {
 	s.pending, s.head, s.written, s.rawBytes = nil, 0, nil, 0
 	s.conn.deps.safely(s.readLinksLocked)
 	fresh, s.replies = s.replies, replies{}
-	return cursors, fresh
+	return cursors, fresh, s.trials
 }
 
 func (s *sender) queuedLocked() (cursors []*session.Cursor) {

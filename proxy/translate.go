@@ -2,13 +2,10 @@ package proxy
 
 import (
 	"bytes"
-	"errors"
 	"log/slog"
-	"net/http"
 	"regexp"
 	"slices"
 
-	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/internal/handover"
 	"github.com/holdfast/holdfast/internal/socketio"
 )
@@ -83,7 +80,7 @@ func (t *translator) request(namespace string, connect []byte) {
 // Message implements engineio.ConnHandler.
 func (t *translator) Message(data []byte, binary bool) {
 	switch {
-	case t.raw.Load():
+	case t.state.is(linkRaw):
 		t.link.Message(data, binary)
 	case binary:
 		t.attachment(data)
@@ -160,8 +157,7 @@ func (t *translator) drop(h *socketio.Header, what string) {
 func (t *translator) awaitsReply(namespace string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	_, ok := t.pending[namespace]
-	return ok
+	return t.spaces.waiting(namespace) != nil
 }
 
 // hold keeps a message until the CONNECT of its namespace has its reply.
@@ -188,7 +184,7 @@ func (t *translator) onConnect(namespace string) {
 	if namespace == socketio.Root && t.root == rootExpected {
 		t.root = rootConnected
 	}
-	_, asked := t.pending[namespace]
+	asked := t.spaces.waiting(namespace) != nil
 	t.mu.Unlock()
 	if asked {
 		t.link.Message(socketio.ConnectReply4(namespace, t.conn.Handshake().SID), false)
@@ -200,7 +196,7 @@ func (t *translator) onConnect(namespace string) {
 // socket.
 func (t *translator) onError(namespace string, data []byte) {
 	t.mu.Lock()
-	_, asked := t.pending[namespace]
+	asked := t.spaces.waiting(namespace) != nil
 	refusesRoot := namespace == socketio.Root && t.root == rootExpected
 	if refusesRoot {
 		t.root = rootRefused
@@ -227,12 +223,8 @@ func (t *translator) refuse(namespace string, reason []byte) {
 // unanswered.
 func (t *translator) refuseAll(reason []byte) {
 	t.mu.Lock()
-	var asked []string
-	for namespace := range t.pending {
-		asked = append(asked, namespace)
-	}
+	_, asked := t.spaces.allWaiting()
 	t.mu.Unlock()
-	slices.Sort(asked)
 	for _, namespace := range asked {
 		t.refuse(namespace, reason)
 	}
@@ -276,37 +268,4 @@ func (t *translator) restore(x *handover.Translation) {
 			t.hold(m[1:], m[0] == 1)
 		}
 	}
-}
-
-// refusedConnect tells the client that the server refused the handshake that its CONNECT needed. The
-// client's own handshake was answered long before. It returns false if that is not what err means.
-func (r *receiver) refusedConnect(connect []byte, err error) bool {
-	var rejected *engineio.RejectedError
-	if !errors.As(err, &rejected) || rejected.Status != http.StatusUnauthorized && rejected.Status != http.StatusForbidden {
-		return false
-	}
-	h, err := socketio.ParseHeader(connect)
-	if err != nil {
-		return false
-	}
-	r.c.sender.relay(socketio.Refusal(string(h.Namespace), rejected.Body), false, noSource{})
-	r.wakeSocket = true
-	return true
-}
-
-// noSource is the source of a message that comes from no link.
-type noSource struct{}
-
-func (noSource) SetReadPaused(bool) {}
-
-// adopt makes c the client whose primary link this is. It returns false if the link has ended, or
-// is another client's.
-func (l *link) adopt(c *client) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.ended || l.client != nil {
-		return false
-	}
-	l.client, l.gone = c, false
-	return true
 }

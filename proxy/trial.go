@@ -129,14 +129,10 @@ func judge(packet []byte) session.Verdict {
 	return session.Fine
 }
 
-// startTrialLocked begins a trial, after those of other sessions.
-func (s *sender) startTrialLocked(cur *session.Cursor, t *session.Trial, end aborter) {
-	if s.trials == nil {
-		s.trials = &trials{s: s, end: end}
-		s.trials.takeQueuedLocked()
-	}
+// startLocked begins a trial, after those of other sessions.
+func (ts *trials) startLocked(cur *session.Cursor, t *session.Trial) {
+	s := ts.s
 	s.byPong = true
-	ts := s.trials
 	ts.list = slices.DeleteFunc(ts.list, func(t *trial) bool { // this one holds everything back now
 		if t.onlyWaits() {
 			ts.enterLocked(t, over, 0)
