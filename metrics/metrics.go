@@ -148,7 +148,9 @@ func RefusalLimits() []RefusalLimit {
 // Volatile ones match events.volatile, Superseded ones match events.latest and
 // were followed by a newer one. Forged events were sent by a client under a
 // name that notify.parked or notify.resumed reserves.
-type DroppedEvents struct{ Volatile, Superseded, Forged prometheus.Counter }
+// Rejoined ones match events.join, and repeat what a resumed session has sent
+// before.
+type DroppedEvents struct{ Volatile, Superseded, Forged, Rejoined prometheus.Counter }
 
 // Reloads counts reloads by result.
 type Reloads struct{ OK, Failed prometheus.Counter }
@@ -168,7 +170,7 @@ func New(reg prometheus.Registerer) *Metrics {
 	passthrough := f.counters("passthrough_requests_total", "Requests passed through because they are not Engine.IO traffic, by kind.", "kind")
 	heartbeats := f.counters("heartbeat_timeouts_total", "Connections closed because no heartbeat arrived, by the side that was silent.", "side")
 
-	eventsDropped := f.counters("events_dropped_total", "Events dropped, by reason: volatile or superseded while the client was away, or forged by a client.", "reason")
+	eventsDropped := f.counters("events_dropped_total", "Events dropped, by reason: volatile or superseded while the client was away, forged by a client, or rejoined: a client repeated it after a recovery.", "reason")
 
 	certificates := f.counters("tls_certificate_reloads_total", "Reloads of the listener's certificate files, by result. After a failed one the old certificate stays in use.", "result")
 
@@ -193,6 +195,7 @@ func New(reg prometheus.Registerer) *Metrics {
 			Volatile:   eventsDropped.WithLabelValues("volatile"),
 			Superseded: eventsDropped.WithLabelValues("superseded"),
 			Forged:     eventsDropped.WithLabelValues("forged"),
+			Rejoined:   eventsDropped.WithLabelValues("rejoined"),
 		},
 		PoisonPackets:   f.counter("poison_packets_total", "Socket.IO packets left out because their client cannot decode them."),
 		BufferedPackets: f.gauge("buffered_packets", "Socket.IO packets currently kept in memory."),

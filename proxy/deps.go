@@ -19,6 +19,7 @@ type deps struct {
 	binder    *binder
 	cache     *handshakeCache // nil unless handshakes are lazy
 	notify    *notifier
+	joins     *joins // nil if events.join names none
 
 	current    atomic.Pointer[settings] // changed by Reload
 	phase      phase

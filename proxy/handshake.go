@@ -38,6 +38,7 @@ type handshaker struct {
 // upstreamRequest returns a client's handshake in the form that is sent to the upstream.
 func (h *handshaker) upstreamRequest(r *http.Request, websocket bool) engineio.Request {
 	header := without(r.Header, notForwarded)
+	dropCookies(header, h.settings().Upstream.DropCookies)
 	h.settings().setForwarded(header, r)
 	path, query, _ := target(r)
 	req := engineio.Request{WebSocket: websocket, Path: path, RawQuery: h.settings().withoutKey(query), Host: r.Host, Header: header}

@@ -98,3 +98,30 @@ func pollHeadersOf(h http.Header) http.Header {
 func copyHeader(dst, src http.Header) {
 	maps.Copy(dst, src)
 }
+
+// dropCookies removes cookies from a request's header. The others stay as they are.
+func dropCookies(h http.Header, names []string) {
+	lines := h["Cookie"]
+	if len(lines) == 0 || len(names) == 0 {
+		return
+	}
+	var kept []string
+	for _, line := range lines {
+		pairs := strings.Split(line, ";")
+		rest := slices.DeleteFunc(slices.Clone(pairs), func(pair string) bool {
+			name, _, _ := strings.Cut(strings.TrimSpace(pair), "=")
+			return slices.Contains(names, name)
+		})
+		switch {
+		case len(rest) == len(pairs):
+			kept = append(kept, line)
+		case len(rest) > 0:
+			kept = append(kept, strings.TrimSpace(strings.Join(rest, ";")))
+		}
+	}
+	if len(kept) == 0 {
+		delete(h, "Cookie")
+		return
+	}
+	h["Cookie"] = kept
+}

@@ -284,6 +284,9 @@ func (l *link) dispatch(p *packet) {
 }
 
 func (l *link) append(s *session.Session, p *packet) {
+	if l.deps.joins != nil && p.h.IsAck() {
+		l.deps.joins.answered(s, p)
+	}
 	cur, err := s.Append(&buffer.Packet{
 		Data: p.data, Attachments: p.attachments, AckID: p.h.AckID, Kind: kindOf(p, s),
 	})

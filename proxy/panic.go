@@ -43,11 +43,13 @@ func (r *reporter) reportPanic(v any) {
 type observer struct {
 	*reporter
 	keyring *keyring
+	joins   *joins
 }
 
 // Closed implements session.Observer.
 func (o observer) Closed(s *session.Session, why reason.Reason, was session.State, buffered int) {
 	o.keyring.closed(s, why)
+	o.joins.forget(s)
 	o.reporter.Closed(s, why, was, buffered)
 }
 

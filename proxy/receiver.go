@@ -185,6 +185,9 @@ func (r *receiver) dispatch(p *packet) {
 		return
 	}
 	cur := r.c.sessions.find(p.h.Namespace)
+	if r.c.deps.joins != nil && p.h.IsEvent() && cur != nil && cur.Attached() && r.rejoins(cur, p) {
+		return
+	}
 	if p.h.IsEvent() && cur != nil && r.send(cur, p) {
 		return
 	}

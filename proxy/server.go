@@ -39,7 +39,7 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 	d := &deps{
 		reporter: &reporter{log: log, limitedLog: limit.NewLogger(log), metrics: m, recorder: status.NewRecorder()},
 		binder:   newBinder(cfg.Recovery.Bind), protocol: newUpstreamProtocol(cfg.Upstream.Protocol),
-		notify: newNotifier(cfg.Notify, cfg.Upstream.Protocol != config.ProtocolV4),
+		notify: newNotifier(cfg.Notify, cfg.Upstream.Protocol != config.ProtocolV4), joins: newJoins(cfg.Events.Join),
 	}
 	if cfg.Upstream.Handshake == config.Lazy {
 		d.cache = newHandshakeCache()
@@ -67,7 +67,7 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 	log.Debug("buffer budget", "bytes", int64(total), "from", why)
 	limits := set.sessionLimits()
 	limits.Retention = newRetention(cfg.Events)
-	d.registry = session.NewRegistry(limits, cfg.Recovery.MaxParkedSessions, d.budget, observer{d.reporter, &d.keyring})
+	d.registry = session.NewRegistry(limits, cfg.Recovery.MaxParkedSessions, d.budget, observer{d.reporter, &d.keyring, d.joins})
 	d.upstream.Start()
 	return s, nil
 }

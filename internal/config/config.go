@@ -126,6 +126,10 @@ type Upstream struct {
 	MaxConcurrentDials int `yaml:"max_concurrent_dials"`
 	// Handshake says when a client's handshake is repeated upstream. Default Eager.
 	Handshake Handshake `yaml:"handshake"`
+	// DropCookies are names of cookies that handshakes do not pass on to the
+	// upstream. Default io: a server that takes the Engine.IO session's id from it
+	// would confuse a client's new connection with its parked session.
+	DropCookies []string `yaml:"drop_cookies" reload:"live"`
 	// Protocol is the version of Engine.IO that the servers speak. Clients of
 	// version 4 need a translation in front of one of version 3. Default
 	// ProtocolV4.
@@ -290,6 +294,10 @@ type Events struct {
 	// Latest events are dropped when a newer one with the same name arrives in
 	// their namespace. An event that also matches Volatile is dropped. Default none.
 	Latest []string `yaml:"latest"`
+	// Join events are sent by clients in their connect handlers. If a client repeats
+	// one after a recovery, byte for byte, the server does not get it again. Default
+	// none.
+	Join []string `yaml:"join"`
 }
 
 // Notify names the events that tell the server, on the client's own socket, that
@@ -406,6 +414,7 @@ func Default() Config {
 			MaxConcurrentDials: 256,
 			Handshake:          Eager,
 			Protocol:           ProtocolV4,
+			DropCookies:        []string{"io"},
 			Translate:          Translate{AuthToQuery: []string{}},
 			Health:             UpstreamHealth{Interval: 5 * time.Second, Timeout: 2 * time.Second},
 		},
@@ -429,7 +438,7 @@ func Default() Config {
 				Window:     1 * MiB,
 			},
 		},
-		Events: Events{Volatile: []string{}, Latest: []string{}},
+		Events: Events{Volatile: []string{}, Latest: []string{}, Join: []string{}},
 		Limits: Limits{
 			FailedResumesPerSecondPerAddress: 100,
 			TakeoversPerMinutePerSession:     30,

@@ -14,7 +14,7 @@ import (
 var allKeys = strings.Fields(`
 	listen
 	upstream.url upstream.discover upstream.dns_server
-	upstream.dial_timeout upstream.handshake_timeout upstream.max_concurrent_dials upstream.handshake
+	upstream.dial_timeout upstream.handshake_timeout upstream.max_concurrent_dials upstream.handshake upstream.drop_cookies
 	upstream.protocol upstream.translate.auth_to_query
 	upstream.health.path upstream.health.interval upstream.health.timeout
 	upstream.tls.ca_file upstream.tls.server_name upstream.tls.insecure_skip_verify
@@ -26,7 +26,7 @@ var allKeys = strings.Fields(`
 	recovery.clients.mode recovery.clients.query recovery.clients.user_agent
 	recovery.namespaces.include recovery.namespaces.exclude
 	recovery.buffer.max_packets recovery.buffer.max_bytes recovery.buffer.window recovery.buffer.total_bytes
-	events.volatile events.latest
+	events.volatile events.latest events.join
 	notify.parked notify.resumed
 	client_bundle.dir
 	limits.max_connections limits.max_connections_per_address limits.handshakes_per_second_per_address

@@ -136,6 +136,7 @@ func TestEverySettingEverywhere(t *testing.T) {
 		"upstream.handshake_timeout":                   "2s",
 		"upstream.max_concurrent_dials":                "3",
 		"upstream.handshake":                           "lazy",
+		"upstream.drop_cookies":                        "io,SID",
 		"upstream.health.path":                         "/healthz?deep=1",
 		"upstream.health.interval":                     "3s",
 		"upstream.health.timeout":                      "4s",
@@ -174,6 +175,7 @@ func TestEverySettingEverywhere(t *testing.T) {
 		"recovery.buffer.total_bytes":                  "13MiB",
 		"events.volatile":                              "cursor,/game typing*",
 		"events.latest":                                "position",
+		"events.join":                                  "join,/chat login",
 		"notify.parked":                                "client_parked",
 		"notify.resumed":                               "client_resumed",
 		"client_bundle.dir":                            "",
@@ -400,7 +402,7 @@ func TestEnvironment(t *testing.T) {
 		{
 			"somebody else's, but near to one of ours",
 			[]string{"HOLDFAST_VERSION=1.2"},
-			[]string{"HOLDFAST_VERSION: unknown variable; did you mean HOLDFAST_LISTEN? If it is meant for something else, unset it for holdfast or rename it"},
+			[]string{"HOLDFAST_VERSION: unknown variable; did you mean HOLDFAST_EVENTS_JOIN? If it is meant for something else, unset it for holdfast or rename it"},
 		},
 		{
 			"named as Kubernetes' are, with another value",

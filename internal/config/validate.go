@@ -79,7 +79,7 @@ func (c Config) validateInto(v *validator) []Problem {
 	v.upstream(&c.Upstream)
 	v.engineIO(&c.EngineIO)
 	v.recovery(&c.Recovery)
-	for _, list := range []*[]string{&c.Events.Volatile, &c.Events.Latest} {
+	for _, list := range []*[]string{&c.Events.Volatile, &c.Events.Latest, &c.Events.Join} {
 		for _, text := range *list {
 			_, problem := parseEventPattern(text)
 			v.needItem(problem == "", list, text, problem)
@@ -154,6 +154,9 @@ func (v *validator) upstream(u *Upstream) {
 	v.positive(&u.DialTimeout)
 	v.positive(&u.HandshakeTimeout)
 	v.atLeastOne(&u.MaxConcurrentDials)
+	for _, name := range u.DropCookies {
+		v.needItem(token.MatchString(name), &u.DropCookies, name, "names of cookies")
+	}
 	v.need(u.TLS.ServerName == "" || validHost(u.TLS.ServerName), &u.TLS.ServerName, "a host name")
 }
 

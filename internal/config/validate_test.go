@@ -144,6 +144,8 @@ func TestValidate(t *testing.T) {
 		{"nothing parked", func(c *Config) { c.Recovery.MaxParkedSessions = 0 }, []string{"allowed: 1 or more; to turn recovery off, set recovery.max_disconnection_duration to 0"}},
 		{"at least once", func(c *Config) { c.Recovery.AckEvents = AtLeastOnce }, nil},
 		{"unknown ack mode", func(c *Config) { c.Recovery.AckEvents = "always" }, []string{`recovery.ack_events: found "always" (the default); allowed: at-most-once or at-least-once`}},
+		{"no cookies to drop", func(c *Config) { c.Upstream.DropCookies = nil }, nil},
+		{"a cookie with its value", func(c *Config) { c.Upstream.DropCookies = []string{"io=1"} }, []string{`upstream.drop_cookies: found "io=1" (the default); allowed: names of cookies`}},
 		{"a key", func(c *Config) { c.Recovery.Keyed.Query = "hf_key" }, nil},
 		{"a key in Engine.IO's own query", func(c *Config) { c.Recovery.Keyed.Query = "t" }, []string{`recovery.keyed.query: found "t" (the default); allowed: "" for no keyed recovery, or a query parameter's name`}},
 		{"no parameter to count with", func(c *Config) { c.Recovery.Keyed.CountQuery = "" }, []string{"recovery.keyed.count_query: "}},

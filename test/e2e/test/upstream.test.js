@@ -44,6 +44,13 @@ describe("the handshake is repeated upstream", parallel, () => {
     assert.deepEqual(auth, { user: "me", n: [1, { x: null }] });
   });
 
+  it("without the cookie io, from which netty-socketio would take the id of the parked session", { skip }, async (t) => {
+    const s = await stack(t);
+    const c = s.client("4.8.4", { transports: ["websocket"], extraHeaders: { cookie: "session=abc; io=former; theme=dark" } });
+    await c.main.connected();
+    assert.equal(s.app.connections[0].headers.cookie, "session=abc; theme=dark");
+  });
+
   it("with X-Forwarded- headers, without hop-by-hop ones", { skip }, async (t) => {
     const s = await stack(t);
     for (const open of [

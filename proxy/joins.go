@@ -1,0 +1,159 @@
+package proxy
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"sync"
+
+	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/socketio"
+	"github.com/holdfast/holdfast/session"
+)
+
+// Most applications send "join" or "login" in their connect handler, which also runs after a
+// recovery. The server's socket never left, and would handle the event a second time. With
+// events.join, an event that a resumed session's client sends again, byte for byte but for its
+// acknowledgement id, is not passed on. If it asks for an acknowledgement, the client gets the answer
+// that the server gave then.
+
+const (
+	// maxJoins and maxAnswerBytes bound what is remembered of one session. What is more is passed on
+	// each time.
+	maxJoins       = 32
+	maxAnswerBytes = 16 << 10
+)
+
+// joins remembers the events that events.join names. It is safe for concurrent use.
+type joins struct {
+	patterns []config.EventPattern // immutable
+
+	mu       sync.Mutex // guards the fields below
+	sessions map[*session.Session]*joined
+}
+
+// joined is what a session's clients have sent.
+type joined struct {
+	events      map[[sha256.Size]byte]*joinEvent
+	asked       map[int64]*joinEvent // by the id that the server sees
+	answerBytes int
+}
+
+// joinEvent is one event.
+type joinEvent struct {
+	client uint64  // the handshake of the latest client that sent it
+	answer *packet // the server's; nil until it comes
+}
+
+// newJoins returns nil if no event is named.
+func newJoins(patterns []string) *joins {
+	if len(patterns) == 0 {
+		return nil
+	}
+	return &joins{patterns: config.ParseEventPatterns(patterns), sessions: make(map[*session.Session]*joined)}
+}
+
+// repeated reports whether an event that a client sends repeats one that another client of the same
+// session has sent, and what the server answered then. It remembers the event otherwise. id is the
+// acknowledgement id that the server will see.
+func (j *joins) repeated(c *client, s *session.Session, p *packet, id int64) (repeated bool, answer *packet) {
+	name, ok := socketio.EventName(p.data[p.h.Data:])
+	if !ok || !matchAny(j.patterns, s.Namespace(), name) {
+		return false, nil
+	}
+	sum := sumOf(p)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	all := j.sessions[s]
+	if all == nil {
+		all = &joined{events: make(map[[sha256.Size]byte]*joinEvent), asked: make(map[int64]*joinEvent)}
+		j.sessions[s] = all
+	}
+	e := all.events[sum]
+	switch {
+	case e == nil && len(all.events) >= maxJoins:
+		return false, nil
+	case e == nil:
+		e = &joinEvent{}
+		all.events[sum] = e
+	case e.client != c.seq && (!p.h.HasAck() || e.answer != nil):
+		e.client = c.seq // if it comes again over this connection, the application means it
+		return true, e.answer
+	}
+	e.client = c.seq
+	if p.h.HasAck() && len(all.asked) < maxJoins {
+		all.asked[id] = e
+	}
+	return false, nil
+}
+
+// sumOf identifies an event without its acknowledgement id.
+func sumOf(p *packet) (sum [sha256.Size]byte) {
+	h := sha256.New()
+	writeValues(h, string(p.h.Namespace), string(p.data[p.h.Data:]))
+	for _, a := range p.attachments {
+		writeValues(h, string(a))
+	}
+	h.Sum(sum[:0])
+	return sum
+}
+
+// answered remembers the server's answer to an event.
+func (j *joins) answered(s *session.Session, p *packet) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	all := j.sessions[s]
+	if all == nil || all.asked[p.h.AckID] == nil {
+		return
+	}
+	e := all.asked[p.h.AckID]
+	delete(all.asked, p.h.AckID)
+	if e.answer != nil {
+		all.answerBytes -= e.answer.size()
+		e.answer = nil
+	}
+	if all.answerBytes+p.size() > maxAnswerBytes {
+		return
+	}
+	kept := &packet{data: bytes.Clone(p.data)}
+	if kept.h.Parse(kept.data) != nil {
+		return // it parsed before
+	}
+	for _, a := range p.attachments {
+		kept.attachments = append(kept.attachments, bytes.Clone(a))
+	}
+	e.answer = kept
+	all.answerBytes += p.size()
+}
+
+// forget forgets a session that has ended.
+func (j *joins) forget(s *session.Session) {
+	if j == nil {
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	delete(j.sessions, s)
+}
+
+// rejoins handles an event that the client's session has sent before. It returns false if the event
+// is to be passed on.
+func (r *receiver) rejoins(cur *session.Cursor, p *packet) bool {
+	j := r.c.deps.joins
+	id := p.h.AckID
+	if p.h.HasAck() && cur.Session().Keyed() {
+		id, _ = cur.UpstreamAckID(id) // an id that is too large is refused later
+	}
+	repeated, answer := j.repeated(r.c, cur.Session(), p, id)
+	if !repeated {
+		return false
+	}
+	r.c.deps.metrics.EventsDropped.Rejoined.Inc()
+	if p.h.HasAck() {
+		r.c.sender.relay(socketio.AppendWithAckID(nil, answer.data, &answer.h, p.h.AckID), false, noSource{})
+		for _, a := range answer.attachments {
+			r.c.sender.relay(a, true, noSource{})
+		}
+		r.wakeSocket = true
+	}
+	return true
+}
