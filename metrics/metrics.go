@@ -76,6 +76,8 @@ type Metrics struct {
 	CertificateExpiry  prometheus.Gauge // holdfast_tls_certificate_expiry_timestamp_seconds
 	CertificateReloads Reloads          // holdfast_tls_certificate_reloads_total
 
+	Replicas
+
 	recoveries     *prometheus.CounterVec
 	parkings       *prometheus.CounterVec
 	sessionsClosed *prometheus.CounterVec
@@ -245,6 +247,7 @@ func New(reg prometheus.Registerer) *Metrics {
 		servers:        newServerGauges(f),
 		refused:        f.counters("refused_total", "Connections, handshakes, takeovers and clients refused, by the limit that was reached.", "limit"),
 		handovers:      f.counters("handovers_total", "Attempts to hand the sessions to another process, by result, including those of the processes before this one.", "result"),
+		Replicas:       newReplicas(f),
 	}
 	for _, r := range reason.Recovered() {
 		m.recoveries.WithLabelValues("recovered", string(r))

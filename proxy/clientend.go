@@ -21,6 +21,7 @@ var parkingReasons = map[engineio.Reason]reason.Reason{
 	engineio.PollError:      reason.PollError,
 	engineio.CloseFrame:     reason.TransportClose,
 	engineio.LeaveTimeout:   reason.Handover,
+	engineio.PeerLost:       reason.PeerLost,
 }
 
 // Closed implements engineio.Handler.
@@ -96,6 +97,7 @@ func (c *client) detach(leave func(from detachedClient)) {
 		c.deps.keyring.release(c)
 		c.done.Fire()
 		c.receiver.assembler.release()
+		c.deps.replicas.left(c)
 	}()
 	var from detachedClient
 	defer func() {

@@ -19,7 +19,8 @@ type deps struct {
 	binder    *binder
 	cache     *handshakeCache // nil unless handshakes are lazy
 	notify    *notifier
-	joins     *joins // nil if events.join names none
+	joins     *joins    // nil if events.join names none
+	replicas  *replicas // nil unless JoinCluster was called
 
 	current    atomic.Pointer[settings] // changed by Reload
 	phase      phase

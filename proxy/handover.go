@@ -206,6 +206,9 @@ func (s *Server) describe(p *handover.Process) {
 	p.Handshakes = s.handshaker.count.Load()
 	p.Ends = s.registry.Ends()
 	p.KeySalt = s.keyring.export()
+	if s.replicas != nil {
+		p.Owner = []byte(s.replicas.node.ID())
+	}
 	if s.binder != nil {
 		p.BindKey = s.binder.key[:]
 		p.BindSum = bindSum(s.binder.Bind)

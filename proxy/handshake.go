@@ -35,6 +35,14 @@ type handshaker struct {
 	count atomic.Uint64 // numbers the clients
 }
 
+// next numbers a new client.
+func (h *handshaker) next() uint64 {
+	if h.replicas == nil {
+		return h.count.Add(1)
+	}
+	return h.replicas.seq(0)
+}
+
 // upstreamRequest returns a client's handshake in the form that is sent to the upstream.
 func (h *handshaker) upstreamRequest(r *http.Request, websocket bool) engineio.Request {
 	header := without(r.Header, notForwarded)
@@ -51,7 +59,7 @@ func (h *handshaker) upstreamRequest(r *http.Request, websocket bool) engineio.R
 // kind.
 func (h *handshaker) serve(w http.ResponseWriter, r *http.Request, q url.Values, websocket bool) {
 	defer h.conns.opening()() // accept.Listener counts only those that it serves
-	order := h.count.Add(1)
+	order := h.next()
 	req := h.upstreamRequest(r, websocket)
 	if a, ok := h.cache.get(req); ok {
 		h.metrics.LazyHandshakes.Inc()
@@ -148,7 +156,7 @@ func (h *handshaker) opened(c *client) {
 // client's sid must outlive its links, so it cannot be the upstream's.
 func (h *handshaker) ownHandshake(own engineio.Handshake, websocket bool) (engineio.Handshake, engineio.Options) {
 	e := h.settings().EngineIO
-	own.SID = newSID()
+	own.SID = h.replicas.newSID()
 	upgrades := []string{}
 	if !websocket && slices.Contains(own.Upgrades, "websocket") {
 		upgrades = append(upgrades, "websocket")

@@ -134,6 +134,26 @@ func (p *primary) beginDial(timeout time.Duration) (ctx context.Context, cancel 
 	return ctx, cancel, true
 }
 
+// beginAsk is beginDial for a question to another replica, which leaves the primary link as it is.
+func (p *primary) beginAsk(timeout time.Duration) (ctx context.Context, cancel context.CancelFunc, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state == primaryClosed {
+		return nil, nil, false
+	}
+	ctx, cancel = context.WithTimeout(context.Background(), timeout)
+	p.stopDial = cancel
+	return ctx, cancel, true
+}
+
+// endAsk ends what beginAsk began. ok is false if the client is closed.
+func (p *primary) endAsk() (ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stopDial = nil
+	return p.state != primaryClosed
+}
+
 // endDial ends what beginDial began. It takes the old primary link off the client and returns it. ok
 // is false if the client is closed.
 func (p *primary) endDial() (old *link, ok bool) {

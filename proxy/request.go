@@ -56,7 +56,7 @@ func (c *client) serve(w http.ResponseWriter, r *http.Request, q url.Values) {
 	case transport == "websocket", upgrading:
 		c.answer(w, r, engineio.ErrorAnswer(engineio.CodeBadRequest))
 	case r.Method == http.MethodGet:
-		if a, ok := c.sock.Poll(r.Context(), q.Get("t")); ok {
+		if a, ok := c.sock.Poll(r.Context(), q.Get("t")); ok && !c.deps.replicas.movedMeanwhile(w, r, c, a) {
 			c.answer(w, r, a)
 		}
 	default: // a POST
@@ -64,7 +64,9 @@ func (c *client) serve(w http.ResponseWriter, r *http.Request, q url.Values) {
 		if !ok {
 			panic(http.ErrAbortHandler) // closes the connection without an answer
 		}
-		c.answer(w, r, a)
+		if !c.deps.replicas.movedMeanwhile(w, r, c, a) {
+			c.answer(w, r, a)
+		}
 	}
 }
 

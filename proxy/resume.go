@@ -52,7 +52,16 @@ func (r *receiver) connect(p *packet) {
 			return
 		}
 	} else if rec.PID != "" {
-		if r.resumeAllowed(namespace) && r.resume(r.claim(namespace, rest, rec), start) || r.dropped {
+		if r.resumeAllowed(namespace) {
+			if owner := c.deps.replicas.ownerOf(rec.PID); owner != "" {
+				if r.moveTo(owner, namespace, p.data, rest) {
+					return
+				}
+			} else if r.resume(r.claim(namespace, rest, rec), start) {
+				return
+			}
+		}
+		if r.dropped {
 			return
 		}
 	}
@@ -87,6 +96,34 @@ func (r *receiver) claim(namespace string, connect []byte, rec socketio.Recovery
 // resume attaches the client to the session that it claims. It returns false if the client does not
 // get it.
 func (r *receiver) resume(claim session.Claim, start instant.Instant) bool {
+	refused, closed := r.tryResume(claim, start)
+	switch {
+	case closed:
+		r.dropped = true
+	case refused != "":
+		r.notResumed(claim.Namespace, refused)
+	}
+	return !closed && refused == ""
+}
+
+// notResumed reports why the client did not get its session, and does what follows from that.
+func (r *receiver) notResumed(namespace string, why reason.Reason) {
+	s, address := r.c.deps, r.c.address
+	s.notRecovered(r.c, namespace, why)
+	switch why { //nolint:exhaustive // the others need nothing more
+	case reason.Stale:
+		r.abortFor(reason.TransportClose, "a later connection has the session")
+	case reason.Limit:
+		s.refused(metrics.TakeoversPerSession, address)
+		r.abortLater("its session was taken over too often")
+	case reason.UnknownPID, reason.WrongNamespace, reason.Binding: // it may be guessing pids
+		s.settings().failedResumeRate.Allow(address)
+	}
+}
+
+// tryResume attaches the client to the session that it claims, and returns why it does not get it. closed
+// says that the client is gone.
+func (r *receiver) tryResume(claim session.Claim, start instant.Instant) (refused reason.Reason, closed bool) {
 	c, s, namespace := r.c, r.c.deps, claim.Namespace
 	how := reason.Resumed
 	if c.keyed != nil && c.keyed.tookOver {
@@ -96,26 +133,16 @@ func (r *receiver) resume(claim session.Claim, start instant.Instant) bool {
 		got, closed := c.reattach(claim, start)
 		switch {
 		case closed:
-			r.dropped = true
-			return false
+			return "", true
 		case got.Takeover != nil:
 			how = reason.Takeover
 			clientOf(got.Takeover).abort(reason.Takeover)
 			continue
 		case got.Cursor == nil:
-			s.notRecovered(c, namespace, got.Refused)
-			switch got.Refused { //nolint:exhaustive // the others need nothing more
-			case reason.Stale:
-				r.abortFor(reason.TransportClose, "a later connection has the session")
-			case reason.Limit:
-				s.refused(metrics.TakeoversPerSession, c.address)
-				r.abortLater("its session was taken over too often")
-			case reason.UnknownPID, reason.WrongNamespace, reason.Binding: // it may be guessing pids
-				s.settings().failedResumeRate.Allow(c.address)
-			case reason.BadOffset, reason.ClientDisconnect:
+			if got.Refused == reason.BadOffset || got.Refused == reason.ClientDisconnect {
 				s.registry.AbortParked(claim.PID, namespace, got.Refused)
 			}
-			return false
+			return got.Refused, false
 		}
 		s.recovered(c, namespace, how, got)
 		r.wakeSocket = true
@@ -127,7 +154,7 @@ func (r *receiver) resume(claim session.Claim, start instant.Instant) bool {
 			r.forward(got.Cursor, &p)
 		}
 		r.resumed = true
-		return true
+		return "", false
 	}
 }
 

@@ -142,6 +142,7 @@ func (s *Server) serveEngineIO(w http.ResponseWriter, r *http.Request, q url.Val
 	if sid := q.Get("sid"); sid != "" {
 		c := s.conns.client(sid)
 		switch {
+		case c == nil && s.replicas != nil && s.replicas.forwardForeign(w, r, q):
 		case c == nil:
 			s.passthrough.serve(w, r) // the upstream knows it, or refuses it as unknown
 		case r.Method == http.MethodOptions && s.protocol.isV3():
@@ -229,6 +230,7 @@ const closeTimeout = 2 * time.Second
 func (s *Server) closeAll() {
 	s.upstream.Close()
 	s.passthrough.cut()
+	s.replicas.closeAll()
 	clients := s.conns.allClients()
 	for _, c := range clients {
 		c.end(false)

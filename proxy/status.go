@@ -20,6 +20,7 @@ func (s *Server) RefreshMetrics() {
 	s.metrics.Links.Polling.Set(float64(links.Polling))
 	s.metrics.Links.WebSocket.Set(float64(links.WebSocket))
 	s.refreshServers()
+	s.replicas.refreshMetrics()
 }
 
 // refreshServers sets the gauges of the upstream's servers.

@@ -13,6 +13,7 @@ const (
 	idPrefix  = "hf"
 	pidBytes  = 20 // 160 bits
 	pidLen    = len(idPrefix) + 27
+	ownerLen  = 8 // in a pid that names its replica
 	tagBytes  = 6
 	tagLen    = 8
 	offsetMin = len(idPrefix) + tagLen + 1
@@ -26,8 +27,18 @@ func randomText(n int) string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// newPID returns a private id. Whoever has it can take the session over.
-func newPID() string { return idPrefix + randomText(pidBytes) }
+// newPID returns a private id. Whoever has it can take the session over. owner is the id of this replica, or
+// empty if there is only one.
+func newPID(owner string) string { return idPrefix + owner + randomText(pidBytes) }
+
+// OwnerOf returns the id of the replica that has the session with this pid. It is empty if the pid names
+// none, because it was issued by a process that is its own only replica.
+func OwnerOf(pid string) string {
+	if len(pid) != pidLen+ownerLen {
+		return ""
+	}
+	return pid[len(idPrefix) : len(idPrefix)+ownerLen]
+}
 
 // newTag returns the part of a session's offsets that tells them from other sessions'. It is not
 // derived from the pid, because event handlers and logs see offsets.
@@ -55,7 +66,7 @@ func isBase64URL(s string) bool {
 
 // IsPID reports whether s has the form of a pid.
 func IsPID(s string) bool {
-	return len(s) == pidLen && strings.HasPrefix(s, idPrefix) && isBase64URL(s)
+	return (len(s) == pidLen || len(s) == pidLen+ownerLen) && strings.HasPrefix(s, idPrefix) && isBase64URL(s)
 }
 
 // IsOffset reports whether s has the form of an offset.

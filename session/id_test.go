@@ -10,8 +10,8 @@ import (
 )
 
 func TestPID(t *testing.T) {
-	pid := newPID()
-	if !IsPID(pid) || IsOffset(pid) || newPID() == pid {
+	pid := newPID("")
+	if !IsPID(pid) || IsOffset(pid) || newPID("") == pid {
 		t.Errorf("pid %q", pid)
 	}
 	tests := []struct{ name, in string }{
@@ -73,7 +73,7 @@ func FuzzParseOffset(f *testing.F) {
 	f.Add("hfAbC-_1231")
 	f.Add("hfAbC-_1230z")
 	f.Add("hf")
-	f.Add(newPID())
+	f.Add(newPID(""))
 	f.Fuzz(func(t *testing.T, s string) {
 		tag, seq, ok := parseOffset(s)
 		if !ok {
@@ -89,7 +89,7 @@ func FuzzParseOffset(f *testing.F) {
 }
 
 func FuzzIsPID(f *testing.F) {
-	f.Add(newPID())
+	f.Add(newPID(""))
 	f.Add("hf")
 	f.Add("hfAbC-_1231")
 	f.Fuzz(func(t *testing.T, s string) {

@@ -37,6 +37,7 @@ type Registry struct {
 	// Immutable.
 	budget   *buffer.Budget
 	observer Observer
+	owner    string // the id of this replica, which pids name; see SetOwner
 
 	current atomic.Pointer[Limits]
 
@@ -89,6 +90,10 @@ func (r *Registry) SetLimits(limits Limits, maxParked int) {
 	r.current.Store(&limits)
 }
 
+// SetOwner makes pids name this replica: owner is its id, of eight base64url characters. Call it before the
+// first session is opened.
+func (r *Registry) SetOwner(owner string) { r.owner = owner }
+
 // Counts returns how many sessions are live and parked.
 func (r *Registry) Counts() (live, parked int) {
 	r.mu.Lock()
@@ -104,7 +109,7 @@ func (r *Registry) New(up Upstream, namespace string, owner Owner, resumable boo
 	}
 	s.cursor = &Cursor{s: s, owner: owner}
 	if resumable {
-		s.pid, s.tag = newPID(), newTag()
+		s.pid, s.tag = newPID(r.owner), newTag()
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

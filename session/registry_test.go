@@ -451,7 +451,7 @@ func TestResumeOffsets(t *testing.T) {
 func TestResumeUnknown(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	s := w.parked(1)
-	if r := w.Resume(Claim{PID: newPID(), Namespace: "/"}, &client{2}); r.Refused != reason.UnknownPID {
+	if r := w.Resume(Claim{PID: newPID(""), Namespace: "/"}, &client{2}); r.Refused != reason.UnknownPID {
 		t.Errorf("an unknown pid: %+v", r)
 	}
 	if r := w.Resume(Claim{PID: "", Namespace: "/"}, &client{2}); r.Refused != reason.UnknownPID {

@@ -122,7 +122,7 @@ func (c command) run(ctx context.Context, args, environ []string) error {
 // check prints the settings, and how several servers answer. A server that does not answer is no mistake in
 // the settings.
 func (c command) check(ctx context.Context, cfg config.Config, sources config.Sources) error {
-	if _, err := c.stdout.Write(cfg.YAML(sources)); err != nil {
+	if _, err := c.stdout.Write(cfg.Redacted().YAML(sources)); err != nil {
 		return err
 	}
 	results, lookupErr := upstream.Check(ctx, cfg)

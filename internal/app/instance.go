@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/holdfast/holdfast/internal/cluster"
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/courier"
 	"github.com/holdfast/holdfast/internal/netpoll"
@@ -35,6 +36,7 @@ type instance struct {
 	manager  *courier.Manager // nil unless a service manager wants to be notified
 	handover *handoverer      // nil for the demo
 	clients  net.Listener     // counts and limits; below TLS
+	node     *cluster.Node    // nil without other replicas; set before clients are served
 }
 
 // setUpEventLoop chooses how connections are served, before there are any.
@@ -69,6 +71,11 @@ func newInstance(version string, cfg config.Config, sources config.Sources, log 
 func (in *instance) run(ctx context.Context, reload *reloader, hangups <-chan os.Signal, t *takeover) error {
 	background, stop := context.WithCancel(context.Background()) // draining needs certificates, too
 	defer stop()
+	start, leave, err := in.joinCluster(t)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	plain, files, err := in.listen()
 	if err != nil {
 		return err
@@ -85,6 +92,8 @@ func (in *instance) run(ctx context.Context, reload *reloader, hangups <-chan os
 	}
 	ln := in.accept(background, plain, files)
 	defer ln.Close()
+	start() // only now: others may ask for sessions
+	reload.node = in.node
 	reload.report(nil)
 	go reload.run(background, hangups) // ends with background
 	if admin != nil {

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/holdfast/holdfast/internal/cluster"
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/logging"
 	"github.com/holdfast/holdfast/metrics"
@@ -21,6 +22,7 @@ type reloader struct {
 	level   *slog.LevelVar // log's
 	proxy   *proxy.Server
 	metrics *metrics.Metrics
+	node    *cluster.Node // nil without other replicas
 }
 
 // run reloads for each signal until ctx is done.
@@ -61,6 +63,13 @@ func (r *reloader) reload() error {
 	}
 	if err := r.proxy.Reload(merged); err != nil {
 		return err
+	}
+	if r.node != nil {
+		keys, err := clusterKeys(merged.Cluster) // the file may have another secret now
+		if err != nil {
+			return err
+		}
+		r.node.SetKeys(keys)
 	}
 	r.level.Set(min(level, r.level.Level())) // so that raising the level does not hide the next line
 	r.log.Info("configuration reloaded", "changed", live)

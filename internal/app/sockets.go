@@ -15,6 +15,7 @@ import (
 const (
 	clientSocket = "clients"
 	adminSocket  = "admin"
+	peerSocket   = "peers"
 )
 
 // sockets opens the process's listeners, or takes those of the process before it. Its user does not

@@ -91,6 +91,7 @@ type Config struct {
 	Events       Events       `yaml:"events"`
 	Notify       Notify       `yaml:"notify"`
 	ClientBundle ClientBundle `yaml:"client_bundle"`
+	Cluster      Cluster      `yaml:"cluster"`
 	Limits       Limits       `yaml:"limits"`
 	// TrustedProxies are IP addresses and CIDR prefixes of peers whose
 	// X-Forwarded- headers are trusted. Default none. See TrustedPrefixes.
@@ -438,7 +439,8 @@ func Default() Config {
 				Window:     1 * MiB,
 			},
 		},
-		Events: Events{Volatile: []string{}, Latest: []string{}, Join: []string{}},
+		Events:  Events{Volatile: []string{}, Latest: []string{}, Join: []string{}},
+		Cluster: Cluster{Peers: []string{}, Name: "holdfast"},
 		Limits: Limits{
 			FailedResumesPerSecondPerAddress: 100,
 			TakeoversPerMinutePerSession:     30,

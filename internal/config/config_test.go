@@ -29,6 +29,7 @@ var allKeys = strings.Fields(`
 	events.volatile events.latest events.join
 	notify.parked notify.resumed
 	client_bundle.dir
+	cluster.listen cluster.peers cluster.secret cluster.secret_file cluster.advertise cluster.name
 	limits.max_connections limits.max_connections_per_address limits.handshakes_per_second_per_address
 	limits.failed_resumes_per_second_per_address limits.takeovers_per_minute_per_session limits.header_bytes limits.read_header_timeout limits.body_timeout limits.idle_timeout
 	limits.max_namespaces_per_connection

@@ -88,6 +88,12 @@ func (l *loader) checkFiles() {
 				fmt.Sprintf("PEM files of a certificate and its key (%v)", err)))
 		}
 	}
+	if k := l.config.Cluster; k.Enabled() && k.SecretFile != "" {
+		if _, err := k.Secrets(); err != nil {
+			l.problems = append(l.problems, l.sources.problem("cluster.secret_file", k.SecretFile,
+				fmt.Sprintf("a readable file with a secret of at least %d bytes in each line (%v); %s", MinSecret, err, howToMakeSecret)))
+		}
+	}
 	if dir := l.config.ClientBundle.Dir; dir != "" {
 		if _, err := clientjs.Open(dir); err != nil {
 			l.problems = append(l.problems, l.sources.problem("client_bundle.dir", dir,

@@ -96,6 +96,7 @@ func (c Config) validateInto(v *validator) []Problem {
 		}
 		v.need(false, field, "a different name than "+v.is(other))
 	}
+	v.cluster(&c)
 	v.limits(&c.Limits)
 	for _, p := range c.TrustedProxies {
 		_, problem := parsePrefix(p)

@@ -79,8 +79,11 @@ func TestConfigIsValid(t *testing.T) {
 		"an old client":       {[]string{"http://h"}, Server{ClientBundle: "4.5.4", Software: "socket.io 4.5.4"}, nil},
 		"recovery of its own": {[]string{"http://h"}, Server{OwnRecovery: true, MaxPayload: 1000}, nil},
 		"another path":        {[]string{"http://h", "-path", "/a:b/"}, Server{}, func(c config.Config) bool { return c.EngineIO.Paths[0] == "/a:b/" }},
-		"a Unix socket":       {[]string{"unix:///run/a b.sock"}, Server{}, func(c config.Config) bool { _, path, _ := config.SplitURL(c.Upstream.URL[0]); return path == "/run/a b.sock" }},
-		"any certificate":     {[]string{"https://h", "-insecure"}, Server{}, func(c config.Config) bool { return c.Upstream.TLS.InsecureSkipVerify }},
+		"a Unix socket": {[]string{"unix:///run/a b.sock"}, Server{}, func(c config.Config) bool {
+			_, path, _ := config.SplitURL(c.Upstream.URL[0])
+			return path == "/run/a b.sock"
+		}},
+		"any certificate": {[]string{"https://h", "-insecure"}, Server{}, func(c config.Config) bool { return c.Upstream.TLS.InsecureSkipVerify }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o, err := ParseArgs("init", tt.args)

@@ -17,12 +17,13 @@ const (
 	PollError                        // a polling request was canceled, or overlapped another
 	CloseFrame                       // the client sent a WebSocket Close frame with a code other than 1001
 	LeaveTimeout                     // the client did not end its side in the time of Leave
+	PeerLost                         // another replica relayed the connection, and was lost
 )
 
 var reasonNames = [...]string{
 	"unknown", "transport close", "transport error", "ping timeout", "client close", "going away", "parse error",
 	"forced close", "poll error",
-	"transport close", "leave timeout",
+	"transport close", "leave timeout", "peer lost",
 }
 
 // String implements fmt.Stringer.

@@ -159,7 +159,7 @@ func (s *Socket) repeatedPost(id string, data []byte) bool {
 	p := postID{id, maphash.Bytes(postSeed, data)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	repeated := p == s.polling.lastPost
+	repeated := p == s.polling.lastPost || s.polling.movedPost != "" && id == s.polling.movedPost
 	s.polling.lastPost = p
 	return repeated
 }

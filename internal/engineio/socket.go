@@ -136,6 +136,9 @@ func (s *Socket) onlyPongsConfirm() bool { return s.opts.ConfirmByPong || s.byPo
 // SID returns the Engine.IO session id.
 func (s *Socket) SID() string { return s.sid }
 
+// Options returns the Socket's settings.
+func (s *Socket) Options() Options { return s.opts }
+
 // StartWebSocket makes a WebSocket the transport, sends the OPEN packet and starts the heartbeat.
 // The Socket owns conn from then on. initial holds bytes already read from conn. answer is the HTTP
 // response that accepts the WebSocket; it is sent first.

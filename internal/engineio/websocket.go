@@ -59,6 +59,8 @@ type wsTransport struct {
 	frames    frameReader
 	reserved  int // bytes in frames, as far as Handler.Incomplete has accounted for them
 
+	moved netpoll.Handler // after Detach; usually nil. Set with socket.input and socket.mu held
+
 	// Guarded by socket.mu.
 	ended       bool // a Close frame was sent, or the stream has ended
 	queuedPongs int  // bytes of WebSocket pongs that had to wait since the last Drained
@@ -86,6 +88,10 @@ func (t *wsTransport) Read(p []byte) {
 	s := t.socket
 	s.input.Lock()
 	defer s.input.Unlock()
+	if t.moved != nil {
+		t.moved.Read(p)
+		return
+	}
 	if !t.noteInput() {
 		return // the closing handshake only waits for the client's Close frame
 	}
@@ -122,6 +128,10 @@ func (t *wsTransport) Flush() {
 	s := t.socket
 	s.input.Lock()
 	defer s.input.Unlock()
+	if t.moved != nil {
+		t.moved.Flush()
+		return
+	}
 	t.flushInput(nil)
 }
 
@@ -274,6 +284,10 @@ func (t *wsTransport) shutdown() {
 // Drained implements netpoll.Handler.
 func (t *wsTransport) Drained() {
 	s := t.socket
+	if m := t.movedTo(); m != nil {
+		m.Drained()
+		return
+	}
 	s.mu.Lock()
 	defer s.unlock()
 	t.queuedPongs = 0
@@ -290,6 +304,10 @@ func (t *wsTransport) Drained() {
 // Closed implements netpoll.Handler.
 func (t *wsTransport) Closed(err error) {
 	s := t.socket
+	if m := t.movedTo(); m != nil {
+		m.Closed(err)
+		return
+	}
 	t.frames = frameReader{}
 	t.reserveIncomplete()
 	s.mu.Lock()
@@ -301,6 +319,8 @@ func (t *wsTransport) Closed(err error) {
 	case s.ws != t:
 	case errors.Is(err, io.EOF):
 		s.closeLocked(TransportClose)
+	case errors.Is(err, netpoll.ErrPeerLost):
+		s.closeLocked(PeerLost)
 	default:
 		s.closeLocked(TransportError)
 	}

@@ -69,9 +69,22 @@ type TrackedConn interface {
 	Unwrap() (inner net.Conn, onClose func())
 }
 
+// ErrPeerLost is passed to Handler.Closed if the Stream was relayed by another replica, and the connection to that
+// replica ended.
+var ErrPeerLost = errors.New("netpoll: the connection to the replica that relayed it ended")
+
+// Pusher is a net.Conn that becomes a Stream by itself, because it is no socket.
+type Pusher interface {
+	net.Conn
+	Push(h Handler) Stream
+}
+
 // New makes a Stream of conn and owns conn from then on. It reads nothing before Start. The event loop serves the
 // Stream if it can; otherwise goroutines do.
 func New(conn net.Conn, h Handler) Stream {
+	if p, ok := conn.(Pusher); ok {
+		return p.Push(h)
+	}
 	if s := newLoopStream(conn, h); s != nil {
 		return s
 	}

@@ -55,6 +55,17 @@ const (
 	KeyInUse Reason = "key_in_use"
 	// Excluded: recovery is off, or excludes this client or namespace.
 	Excluded Reason = "excluded"
+	// OwnerGone: the replica with the session does not exist any more.
+	OwnerGone Reason = "owner_gone"
+	// OwnerUnreachable: the replica with the session cannot be reached. When it
+	// can be, it closes the session for this reason.
+	OwnerUnreachable Reason = "owner_unreachable"
+	// OwnerIncompatible: the replica with the session speaks another version of
+	// the peer protocol.
+	OwnerIncompatible Reason = "owner_incompatible"
+	// OwnerConflict: the client already has sessions at another replica than the
+	// one with this session.
+	OwnerConflict Reason = "owner_conflict"
 )
 
 // Why a session was parked: how its client's transport ended. ClientDisconnect,
@@ -76,6 +87,8 @@ const (
 	ParseError Reason = "parse_error"
 	// Handover: another holdfast process takes over.
 	Handover Reason = "handover"
+	// PeerLost: the replica that relayed the connection is gone, or cannot be reached.
+	PeerLost Reason = "peer_lost"
 )
 
 // Why a session was closed that could not be recovered at all.
@@ -94,51 +107,57 @@ func Failed() []Reason {
 	return []Reason{
 		Expired, Evicted, UnknownPID, BadOffset, BufferFull, ServerDisconnect, ClientDisconnect,
 		UpstreamLost, WrongNamespace, Stale, Draining, Limit, Binding, KeyInUse, Excluded, Internal,
+		OwnerGone, OwnerUnreachable, OwnerIncompatible, OwnerConflict,
 	}
 }
 
 // Parked lists why a session can be parked.
 func Parked() []Reason {
-	return []Reason{TransportClose, TransportError, PingTimeout, EngineClose, GoingAway, PollError, ParseError, Limit, Takeover, ClientDisconnect, Handover}
+	return []Reason{TransportClose, TransportError, PingTimeout, EngineClose, GoingAway, PollError, ParseError, Limit, Takeover, ClientDisconnect, Handover, PeerLost}
 }
 
 // Closed lists why a session can be closed.
 func Closed() []Reason {
 	return []Reason{
 		Expired, Evicted, BufferFull, ServerDisconnect, ClientDisconnect, UpstreamLost, Draining, BadOffset, NotParked,
-		Internal,
+		Internal, OwnerUnreachable,
 	}
 }
 
 // meanings are the descriptions in docs/metrics.md, without its markup.
 var meanings = map[Reason]string{
-	Resumed:          "The session was parked, and its client resumed it.",
-	Takeover:         "The session was still live: its client reconnected before the old connection was known to be dead.",
-	Expired:          "The client was away for longer than recovery.max_disconnection_duration (or recovery.going_away_duration).",
-	Evicted:          "More than recovery.max_parked_sessions sessions were parked, or the memory budget was exceeded.",
-	BufferFull:       "The client missed more than recovery.buffer.max_packets or recovery.buffer.max_bytes.",
-	ServerDisconnect: "The server disconnected the socket.",
-	ClientDisconnect: "The client called disconnect(). With recovery.on_client_disconnect: park its session is parked; it is still not recovered if the client reconnected immediately while events were in flight.",
-	UpstreamLost:     "The connection to the server ended: the server stopped, restarted, closed it or went silent.",
-	Draining:         "holdfast was shutting down.",
-	UnknownPID:       "No session, current or recent, has this pid: holdfast restarted, the request reached another replica, or the session ended long ago.",
-	BadOffset:        "The client's offset was not issued by holdfast, or lies beyond what was sent.",
-	WrongNamespace:   "The pid belongs to a session of another namespace.",
-	Stale:            "A newer connection of the same client has the session, or had it last.",
-	Binding:          "The client does not present what recovery.bind binds the session to. The session is not affected.",
-	Limit:            "Not recovered: too many recoveries from the client's address had failed, so the pid was not looked up (limits.failed_resumes_per_second_per_address); or the session was taken over too often (limits.takeovers_per_minute_per_session). Parked: the client was closed because it exceeded another limit (holdfast_refused_total).",
-	KeyInUse:         "Another client that is connected has its key (recovery.keyed.query). The later one is served without recovery.",
-	Excluded:         "The client presented a pid, but recovery is now off, or excludes this client (recovery.clients) or namespace (recovery.namespaces).",
-	TransportClose:   "The client's connection was closed.",
-	TransportError:   "The client's connection broke.",
-	PingTimeout:      "The client did not answer a heartbeat.",
-	EngineClose:      "The client closed its Engine.IO connection, without a Socket.IO disconnect.",
-	GoingAway:        "The user closed or left the page (WebSocket close code 1001).",
-	PollError:        "A long-polling request was cancelled, or overlapped another. This is how long polling ends when the client loses the network.",
-	ParseError:       "The client violated the Engine.IO or Socket.IO protocol.",
-	Handover:         "holdfast closed the client's connection, because it was about to hand its sessions to another process.",
-	NotParked:        "The client went away, and recovery is off, or excludes this client or namespace.",
-	Internal:         "A panic while this connection was handled. See the log.",
+	Resumed:           "The session was parked, and its client resumed it.",
+	Takeover:          "The session was still live: its client reconnected before the old connection was known to be dead.",
+	Expired:           "The client was away for longer than recovery.max_disconnection_duration (or recovery.going_away_duration).",
+	Evicted:           "More than recovery.max_parked_sessions sessions were parked, or the memory budget was exceeded.",
+	BufferFull:        "The client missed more than recovery.buffer.max_packets or recovery.buffer.max_bytes.",
+	ServerDisconnect:  "The server disconnected the socket.",
+	ClientDisconnect:  "The client called disconnect(). With recovery.on_client_disconnect: park its session is parked; it is still not recovered if the client reconnected immediately while events were in flight.",
+	UpstreamLost:      "The connection to the server ended: the server stopped, restarted, closed it or went silent.",
+	Draining:          "holdfast was shutting down.",
+	UnknownPID:        "No session, current or recent, has this pid: holdfast restarted, the request reached another replica, or the session ended long ago.",
+	BadOffset:         "The client's offset was not issued by holdfast, or lies beyond what was sent.",
+	WrongNamespace:    "The pid belongs to a session of another namespace.",
+	Stale:             "A newer connection of the same client has the session, or had it last.",
+	Binding:           "The client does not present what recovery.bind binds the session to. The session is not affected.",
+	Limit:             "Not recovered: too many recoveries from the client's address had failed, so the pid was not looked up (limits.failed_resumes_per_second_per_address); or the session was taken over too often (limits.takeovers_per_minute_per_session). Parked: the client was closed because it exceeded another limit (holdfast_refused_total).",
+	KeyInUse:          "Another client that is connected has its key (recovery.keyed.query). The later one is served without recovery.",
+	Excluded:          "The client presented a pid, but recovery is now off, or excludes this client (recovery.clients) or namespace (recovery.namespaces).",
+	TransportClose:    "The client's connection was closed.",
+	TransportError:    "The client's connection broke.",
+	PingTimeout:       "The client did not answer a heartbeat.",
+	EngineClose:       "The client closed its Engine.IO connection, without a Socket.IO disconnect.",
+	GoingAway:         "The user closed or left the page (WebSocket close code 1001).",
+	PollError:         "A long-polling request was cancelled, or overlapped another. This is how long polling ends when the client loses the network.",
+	ParseError:        "The client violated the Engine.IO or Socket.IO protocol.",
+	Handover:          "holdfast closed the client's connection, because it was about to hand its sessions to another process.",
+	NotParked:         "The client went away, and recovery is off, or excludes this client or namespace.",
+	Internal:          "A panic while this connection was handled. See the log.",
+	OwnerGone:         "The replica that had the session does not exist any more: it stopped, or was killed.",
+	OwnerUnreachable:  "Not recovered: the replica that has the session could not be reached within two seconds. Closed: the session's client returned while this replica could not be reached by the others, and got a fresh session.",
+	OwnerIncompatible: "The replica that has the session speaks another version of the peer protocol, as during an update that skips versions.",
+	OwnerConflict:     "Another replica has this session, and the client already has sessions here. A connection can be at one replica only.",
+	PeerLost:          "The replica that relayed the client's connection is gone, or could not be reached for five seconds.",
 }
 
 // Meaning describes the reason to operators.

@@ -12,7 +12,12 @@ func echo(t *trial, clients, inFlight int) (values, error) {
 	if err := g.connect(t.ctx, g.add(clients), clients); err != nil {
 		return nil, err
 	}
+	return echoing(t, clients, inFlight)
+}
 
+// echoing is echo once the clients are connected.
+func echoing(t *trial, clients, inFlight int) (values, error) {
+	g := t.gen
 	var latencies []time.Duration
 	measuring, stopping := false, false
 	g.onEvent = func(c *client) {

@@ -21,10 +21,12 @@ import (
 // generator simulates the clients of one trial. Only the goroutine that runs the
 // trial may use it.
 type generator struct {
-	loop    *loop.Loop
-	addr    netip.AddrPort
-	wantPID bool // whether server or proxy must offer recovery
-	clients []*client
+	loop *loop.Loop
+	addr netip.AddrPort
+	// returnTo replaces addr for clients that were connected before, if it is valid.
+	returnTo netip.AddrPort
+	wantPID  bool // whether server or proxy must offer recovery
+	clients  []*client
 
 	// The expected events, and a callback for each.
 	event   byte
@@ -163,7 +165,11 @@ func (g *generator) dial() {
 		g.waiting = g.waiting[1:]
 		g.dialling++
 		c.state = dialling
-		conn, err := g.loop.Dial(g.addr, c)
+		addr := g.addr
+		if c.pid != "" && g.returnTo.IsValid() {
+			addr = g.returnTo
+		}
+		conn, err := g.loop.Dial(addr, c)
 		if err != nil {
 			g.fail(c, err)
 			return

@@ -90,6 +90,7 @@ func (e *env) scenarios() []*scenario {
 		}
 	}
 	all = append(all, e.stormScenario())
+	all = append(all, e.relayScenarios()...)
 	return slices.DeleteFunc(all, func(s *scenario) bool {
 		asked := slices.Contains(o.scenarios, s.group) || slices.Contains(o.scenarios, s.name)
 		if asked && len(s.targets) == 0 {
@@ -100,7 +101,7 @@ func (e *env) scenarios() []*scenario {
 }
 
 // groups are the values of -scenarios.
-var groups = []string{"echo", "pipeline", "broadcast", "idle", "connect", "storm"}
+var groups = []string{"echo", "pipeline", "broadcast", "idle", "connect", "storm", "relay"}
 
 // proxyTargets returns the selected proxies in front of the synthetic server.
 func (e *env) proxyTargets() []target {

@@ -57,6 +57,15 @@ type proxy struct {
 	*child
 	addr netip.AddrPort
 	pids []int
+	edge netip.AddrPort // of another replica; invalid if there is none
+	more *proxy         // the other replica
+}
+
+func (p *proxy) stop() {
+	p.child.stop()
+	if p.more != nil {
+		p.more.stop()
+	}
 }
 
 var (
@@ -105,7 +114,7 @@ func startRawCopy(ctx context.Context, e *env, _ string, upstream netip.AddrPort
 		c.stop()
 		return nil, err
 	}
-	return &proxy{c, addr, []int{c.pid()}}, nil
+	return &proxy{child: c, addr: addr, pids: []int{c.pid()}}, nil
 }
 
 func startNginx(ctx context.Context, e *env, dir string, upstream netip.AddrPort) (*proxy, error) {
@@ -176,7 +185,7 @@ func (e *env) tryProxy(ctx context.Context, conf, dir string, upstream netip.Add
 		c.stop()
 		return nil, err
 	}
-	return &proxy{c, addr, pids}, nil
+	return &proxy{child: c, addr: addr, pids: pids}, nil
 }
 
 // readyTimeout is how long a proxy may take to start.

@@ -1,0 +1,446 @@
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/holdfast/holdfast/internal/netpoll"
+)
+
+const (
+	// congestedBytes is how much may wait for the network before streams keep their data to themselves.
+	congestedBytes = 512 << 10
+	// handshakeTimeout limits everything up to the two hellos.
+	handshakeTimeout = 5 * time.Second
+	// tickInterval is the time between two pings.
+	tickInterval = time.Second
+	// silentTicks is after how many ticks without a byte from the other side a connection is dead. Ticks
+	// count, not time: a process that was stopped itself must not take the others for dead.
+	silentTicks = 5
+	// maxStreams limits the streams of one connection.
+	maxStreams = 1 << 20
+)
+
+// connEvents are what a conn tells its owner. They are called from its reader and must not wait.
+type connEvents interface {
+	// opened reports a stream that the other side has opened.
+	opened(s *Stream)
+	// noted reports a note of the other side. The payload is valid during the call only.
+	noted(kind byte, payload []byte)
+	// answered reports how long a ping took.
+	answered(took time.Duration)
+	// ended is called once. Streams have ended, or are about to.
+	ended(err error)
+}
+
+// conn is one connection between two replicas. The side that dialled opens streams; the other serves
+// them. It implements netpoll.Handler and is safe for concurrent use.
+type conn struct {
+	events connEvents
+	socket *socket
+	tls    *tls.Conn
+	dialed bool  // this side dialled
+	peer   hello // who the other side is
+
+	// Owned by the reader.
+	plain   []byte // decrypted bytes of one record
+	head    [headerBytes]byte
+	headN   int // bytes in head
+	h       header
+	left    int     // bytes of the current frame still to come, if headN is headerBytes
+	to      *Stream // of the current data frame; nil if the stream has ended
+	control []byte  // payload of the current frame, unless it is data
+	toFlush []*Stream
+
+	heard atomic.Bool // something arrived since the last tick
+
+	mu        sync.Mutex // guards the fields below; comes after a Stream's mu
+	out       []byte     // frames to encrypt
+	streams   map[uint32]*Stream
+	next      uint32    // number of the next stream
+	waiting   []*Stream // have data and wait for the network
+	congested bool
+	silent    int // ticks in a row without anything
+	pingAt    time.Time
+	bye       bool  // the other side has said goodbye
+	err       error // why it ended
+}
+
+// connect makes a conn of an open network connection: TLS, then the hellos. It does not read frames before
+// start. It closes nc if it fails.
+func connect(ctx context.Context, nc net.Conn, keys *Keys, own hello, dialed bool) (*conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { nc.Close() })
+	c := &conn{socket: &socket{Conn: nc}, dialed: dialed, streams: make(map[uint32]*Stream), plain: make([]byte, 16<<10)}
+	if dialed {
+		c.tls = tls.Client(c.socket, keys.tlsConfig())
+	} else {
+		c.tls = tls.Server(c.socket, keys.tlsConfig())
+	}
+	err := c.greet(ctx, own)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		nc.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *conn) greet(ctx context.Context, own hello) error {
+	if err := c.tls.HandshakeContext(ctx); err != nil {
+		return err
+	}
+	text := own.encode()
+	if _, err := c.tls.Write(append(appendHeader(nil, frameHello, 0, len(text)), text...)); err != nil {
+		return err
+	}
+	var b [headerBytes]byte
+	if _, err := io.ReadFull(c.tls, b[:]); err != nil {
+		return err
+	}
+	h, err := parseHeader(b[:])
+	if err != nil {
+		return err
+	}
+	if h.kind != frameHello || h.length > 4<<10 {
+		return fmt.Errorf("%w: no hello", errProtocol)
+	}
+	text = make([]byte, h.length)
+	if _, err := io.ReadFull(c.tls, text); err != nil {
+		return err
+	}
+	c.peer, err = parseHello(text)
+	return err
+}
+
+// start begins to read frames.
+func (c *conn) start(events connEvents) {
+	c.events = events
+	stream := netpoll.New(c.socket.Conn, c)
+	c.socket.stream = stream
+	c.Read(nil) // what came with the hello
+	c.Flush()
+	stream.Start(nil)
+}
+
+// Read implements netpoll.Handler.
+func (c *conn) Read(p []byte) {
+	c.heard.Store(true)
+	c.socket.in = p
+	for {
+		n, err := c.tls.Read(c.plain)
+		if err == nil || n > 0 {
+			err = c.frames(c.plain[:n])
+		}
+		if errors.Is(err, errNoInput) {
+			return
+		}
+		if err != nil {
+			c.close(err)
+			return
+		}
+	}
+}
+
+// frames handles decrypted bytes.
+func (c *conn) frames(p []byte) error {
+	for len(p) > 0 {
+		if c.headN < headerBytes {
+			n := copy(c.head[c.headN:], p)
+			c.headN += n
+			p = p[n:]
+			if c.headN < headerBytes {
+				return nil
+			}
+			if err := c.begin(); err != nil {
+				return err
+			}
+		}
+		n := min(c.left, len(p))
+		c.left -= n
+		if c.h.kind == frameData {
+			if c.to != nil && n > 0 {
+				if err := c.to.arrive(p[:n]); err != nil {
+					return err
+				}
+			}
+		} else {
+			c.control = append(c.control, p[:n]...)
+		}
+		p = p[n:]
+		if c.left == 0 {
+			c.headN, c.to = 0, nil
+			if c.h.kind != frameData {
+				if err := c.handle(c.control); err != nil {
+					return err
+				}
+				c.control = c.control[:0]
+				if cap(c.control) > 4<<10 {
+					c.control = nil
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// begin parses the header of the next frame.
+func (c *conn) begin() (err error) {
+	if c.h, err = parseHeader(c.head[:]); err != nil {
+		return err
+	}
+	c.left = c.h.length
+	if c.h.kind == frameData {
+		c.to = c.stream(c.h.stream)
+	}
+	return nil
+}
+
+func (c *conn) stream(number uint32) *Stream {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.streams[number]
+}
+
+// handle handles a whole frame that is not data.
+func (c *conn) handle(p []byte) error {
+	switch c.h.kind {
+	case frameOpen:
+		return c.accept(p)
+	case frameWindow:
+		if len(p) != 4 {
+			return fmt.Errorf("%w: window", errProtocol)
+		}
+		if s := c.stream(c.h.stream); s != nil {
+			return s.allow(int(binary.BigEndian.Uint32(p)))
+		}
+	case frameFin:
+		if s := c.stream(c.h.stream); s != nil {
+			s.peerEnded(io.EOF)
+		}
+	case frameReset:
+		if s := c.stream(c.h.stream); s != nil {
+			s.peerEnded(ErrReset)
+		}
+	case frameNote:
+		if len(p) > 0 && !c.dialed {
+			c.events.noted(p[0], p[1:])
+		}
+	case framePing:
+		c.send(framePong, 0, p)
+	case framePong:
+		c.mu.Lock()
+		took := time.Since(c.pingAt)
+		c.mu.Unlock()
+		c.events.answered(took)
+	case frameBye:
+		c.mu.Lock()
+		c.bye = true
+		c.mu.Unlock()
+	case frameHello, frameData:
+		return fmt.Errorf("%w: a second hello", errProtocol)
+	}
+	return nil
+}
+
+// accept begins a stream that the other side opens.
+func (c *conn) accept(p []byte) error {
+	if c.dialed || len(p) == 0 {
+		return fmt.Errorf("%w: open", errProtocol)
+	}
+	s := newStream(c, c.h.stream)
+	s.kind, s.about = p[0], append([]byte(nil), p[1:]...)
+	c.mu.Lock()
+	_, exists := c.streams[s.number]
+	full, ended := len(c.streams) >= maxStreams, c.err != nil
+	if !exists && !full && !ended {
+		c.streams[s.number] = s
+	}
+	c.mu.Unlock()
+	if ended {
+		return nil
+	}
+	if exists || full {
+		return fmt.Errorf("%w: stream %d opened twice, or too many", errProtocol, s.number)
+	}
+	c.events.opened(s)
+	return nil
+}
+
+// open begins a stream. It returns nil if the conn has ended.
+func (c *conn) open(kind byte, about []byte) *Stream {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil || len(c.streams) >= maxStreams {
+		return nil
+	}
+	c.next++
+	s := newStream(c, c.next)
+	c.streams[s.number] = s
+	c.out = appendHeader(c.out, frameOpen, s.number, 1+len(about))
+	c.out = append(append(c.out, kind), about...)
+	c.flushLocked()
+	return s
+}
+
+// note tells the other side something.
+func (c *conn) note(kind byte, about []byte) {
+	c.send(frameNote, 0, append([]byte{kind}, about...))
+}
+
+// send sends a frame that is not data.
+func (c *conn) send(kind frameType, stream uint32, payload []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.out = append(appendHeader(c.out, kind, stream, len(payload)), payload...)
+	c.flushLocked()
+}
+
+// data sends a stream's data as far as the network takes it, and returns how much that was. If it is less
+// than all, the stream's resume is called later. With more, the caller will flush.
+func (c *conn) data(s *Stream, p []byte, more bool) (n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.congested && c.err == nil {
+		c.waiting = append(c.waiting, s)
+		return 0
+	}
+	c.out = append(appendHeader(c.out, frameData, s.number, len(p)), p...)
+	if !more {
+		c.flushLocked()
+	}
+	return len(p)
+}
+
+func (c *conn) flush() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.flushLocked()
+}
+
+func (c *conn) flushLocked() {
+	if len(c.out) == 0 {
+		return
+	}
+	if c.err == nil {
+		_, _ = c.tls.Write(c.out) // fails only after an alert, which ends the reader too
+		c.congested = c.socket.flush() > congestedBytes
+	}
+	c.out = c.out[:0]
+	if cap(c.out) > keptBytes {
+		c.out = nil
+	}
+}
+
+// Flush implements netpoll.Handler.
+func (c *conn) Flush() {
+	for i, s := range c.toFlush {
+		c.toFlush[i] = nil
+		s.flushInput()
+	}
+	c.toFlush = c.toFlush[:0]
+}
+
+// Drained implements netpoll.Handler.
+func (c *conn) Drained() {
+	c.mu.Lock()
+	c.congested = false
+	waiting := c.waiting
+	c.waiting = nil
+	c.mu.Unlock()
+	for _, s := range waiting { // one that does not get all of its data through waits again, behind the others
+		s.resumeOutput()
+	}
+}
+
+// Closed implements netpoll.Handler.
+func (c *conn) Closed(err error) {
+	c.end(err)
+}
+
+// Panicked implements netpoll.PanicHandler. Handlers of streams recover their own panics.
+func (c *conn) Panicked(v any) { c.close(fmt.Errorf("cluster: panic: %v", v)) }
+
+// close ends the conn immediately.
+func (c *conn) close(err error) {
+	c.end(err)
+	c.socket.stream.Close()
+}
+
+// end ends the streams; only the first call does anything.
+func (c *conn) end(err error) {
+	c.mu.Lock()
+	if c.err != nil {
+		c.mu.Unlock()
+		return
+	}
+	c.err = err
+	streams := c.streams
+	c.streams, c.waiting = nil, nil
+	c.mu.Unlock()
+	go func() { // ends when all streams know
+		for _, s := range streams {
+			s.peerEnded(netpoll.ErrPeerLost)
+		}
+		c.events.ended(err)
+	}()
+}
+
+// remove forgets a stream that has ended on both sides.
+func (c *conn) remove(number uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.streams, number)
+}
+
+// tick is called every tickInterval. It pings if this side dialled, and returns false if the other side has
+// been silent for too long.
+func (c *conn) tick() (alive bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.heard.Swap(false) {
+		c.silent = 0
+	} else {
+		c.silent++
+	}
+	if c.dialed {
+		c.pingAt = time.Now()
+		c.out = appendHeader(c.out, framePing, 0, 0)
+		c.flushLocked()
+	}
+	return c.silent < silentTicks
+}
+
+// goodbye tells the other side that this one stops.
+func (c *conn) goodbye() { c.send(frameBye, 0, nil) }
+
+// saidGoodbye reports whether the other side stops.
+func (c *conn) saidGoodbye() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.bye
+}
+
+// count returns how many streams there are.
+func (c *conn) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.streams)
+}
+
+// shutdown ends the conn after what was sent.
+func (c *conn) shutdown() {
+	c.end(netpoll.ErrClosed)
+	c.socket.stream.Shutdown(time.Second)
+}

@@ -1,0 +1,407 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/holdfast/holdfast/internal/limit"
+)
+
+// Why a stream to an owner could not be opened.
+var (
+	// ErrGone means that the replica with this id does not exist any more.
+	ErrGone = errors.New("cluster: the replica is gone")
+	// ErrUnreachable means that the replica cannot be reached at the moment, and may still exist.
+	ErrUnreachable = errors.New("cluster: the replica cannot be reached")
+	// ErrIncompatible means that the replica speaks another version of the peer protocol.
+	ErrIncompatible = errors.New("cluster: the replica speaks another version of the peer protocol")
+)
+
+const (
+	// patience is how long Open waits at most for a replica that is not connected.
+	patience = 2 * time.Second
+	// goneAfter is how long a replica that no book lists may be unreachable before it is gone.
+	goneAfter = 10 * time.Second
+	// rememberedGone is how many replicas that are gone a Node remembers.
+	rememberedGone = 1024
+)
+
+// Observer hears what happens between replicas, for metrics. Its methods must not wait.
+type Observer interface {
+	// PeerLost reports the end of a connection that this replica dialled: "closed", "silent" or "goodbye".
+	PeerLost(why string)
+	// RoundTrip reports how long a ping took.
+	RoundTrip(took time.Duration)
+	// LookupFailed reports that the Book could not be asked.
+	LookupFailed()
+	// Returned reports that a replica can be reached again, or for the first time.
+	Returned(id string)
+}
+
+// Options are the parts of a Node.
+type Options struct {
+	ID   string // of this replica; see NewID
+	Name string // of the cluster
+	// Advertise is where others dial this replica. Empty if it does not know.
+	Advertise string
+	Keys      *Keys
+	Book      Book
+	// Serve serves a stream that another replica has opened, in a goroutine of its own.
+	Serve func(s *Stream)
+	// Noted takes a note of another replica. It must not wait.
+	Noted    func(kind byte, about []byte)
+	Observer Observer
+	Log      *slog.Logger
+	// Dial opens a connection to a peer port. Nil means a TCP connection.
+	Dial func(ctx context.Context, addr string) (net.Conn, error)
+}
+
+// Node is this replica's place in the cluster. It keeps a connection to every other replica and serves
+// theirs. It is safe for concurrent use.
+type Node struct {
+	opts   Options
+	keys   atomic.Pointer[Keys]
+	log    *limit.Logger
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	lookup chan struct{} // 1: asks the book now
+	tasks  sync.WaitGroup
+
+	mu       sync.Mutex // guards the fields below
+	peers    map[string]*peer
+	gone     map[string]struct{} // ids of replicas that are gone
+	goneList []string            // oldest first
+	changed  chan struct{}       // closed and replaced with every change of a peer
+	lookups  int                 // answers of the book so far
+	inbound  map[*inbound]struct{}
+	closed   bool
+}
+
+// New returns a Node that does nothing before Start.
+func New(opts Options) *Node {
+	n := &Node{
+		opts: opts, log: limit.NewLogger(opts.Log), lookup: make(chan struct{}, 1), peers: make(map[string]*peer),
+		gone: make(map[string]struct{}), changed: make(chan struct{}), inbound: make(map[*inbound]struct{}),
+	}
+	n.keys.Store(opts.Keys)
+	if n.opts.Dial == nil {
+		n.opts.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "tcp", addr)
+		}
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	return n
+}
+
+// ID returns the id of this replica.
+func (n *Node) ID() string { return n.opts.ID }
+
+// SetKeys replaces the keys for connections that are made from now on.
+func (n *Node) SetKeys(k *Keys) { n.keys.Store(k) }
+
+// Start looks for other replicas, and serves those that dial ln.
+func (n *Node) Start(ln net.Listener) {
+	n.task(func() { n.watchBook() })
+	n.task(func() { n.tick() })
+	n.task(func() { n.serve(ln) })
+	context.AfterFunc(n.ctx, func() { ln.Close() })
+}
+
+// task runs fn in a goroutine that Close waits for. fn ends with n.ctx.
+func (n *Node) task(fn func()) {
+	n.tasks.Add(1)
+	go func() {
+		defer n.tasks.Done()
+		fn()
+	}()
+}
+
+// watchBook keeps a peer for every address in the book.
+func (n *Node) watchBook() {
+	self := Entry{ID: n.opts.ID, Addr: n.opts.Advertise}
+	n.opts.Book.Watch(n.ctx, self, n.lookup, func(entries []Entry, err error) {
+		if err != nil {
+			n.opts.Observer.LookupFailed()
+			n.log.Log(slog.LevelWarn, "lookup", "other replicas could not be looked up: the known ones stay", "error", err)
+		}
+		n.update(entries, err)
+	})
+}
+
+// update takes an answer of the book.
+func (n *Node) update(entries []Entry, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.lookups++
+	if err == nil || len(entries) > 0 {
+		now := time.Now()
+		for _, p := range n.peers {
+			p.listed = false
+		}
+		for _, e := range entries {
+			if e.ID != n.opts.ID {
+				n.learnLocked(e, now)
+			}
+		}
+	}
+	n.changedLocked()
+}
+
+// learnLocked adds or refreshes the peer at an address.
+func (n *Node) learnLocked(e Entry, now time.Time) {
+	if n.closed || e.Addr == "" || e.Addr == n.opts.Advertise {
+		return
+	}
+	p := n.peers[e.Addr]
+	if p == nil {
+		p = &peer{n: n, addr: e.Addr, since: now, wake: make(chan struct{}, 1)}
+		n.peers[e.Addr] = p
+		n.task(p.run)
+	}
+	p.listed, p.listedAt = true, now
+	if e.ID != "" && p.id != e.ID && p.state != peerUp {
+		n.forgetLocked(p.id) // another replica is there now
+		p.id = e.ID
+		if p.state == peerGone {
+			p.moveLocked(peerUnknown)
+		}
+		p.retry()
+	}
+}
+
+// changedLocked wakes those who wait for a replica.
+func (n *Node) changedLocked() {
+	close(n.changed)
+	n.changed = make(chan struct{})
+}
+
+// forgetLocked notes that the replica with this id is gone.
+func (n *Node) forgetLocked(id string) {
+	if _, ok := n.gone[id]; id == "" || ok {
+		return
+	}
+	n.gone[id] = struct{}{}
+	n.goneList = append(n.goneList, id)
+	if len(n.goneList) > rememberedGone {
+		delete(n.gone, n.goneList[0])
+		n.goneList = n.goneList[1:]
+	}
+}
+
+// Knows reports whether a replica with this id is, or was recently, part of the cluster.
+func (n *Node) Knows(id string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.findLocked(id) != nil
+}
+
+func (n *Node) findLocked(id string) *peer {
+	var found *peer
+	for _, p := range n.peers {
+		if p.id == id && (found == nil || p.state == peerUp) {
+			found = p
+		}
+	}
+	return found
+}
+
+// Open opens a stream to the replica with this id. It waits for at most two seconds if the replica is not
+// connected. kind and about are what the replica's Serve gets.
+func (n *Node) Open(ctx context.Context, id string, kind byte, about []byte) (*Stream, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	asked := -1 // lookups when this call asked for one
+	for {
+		n.mu.Lock()
+		p := n.findLocked(id)
+		if p != nil && p.state == peerUp {
+			if s := p.conn.open(kind, about); s != nil {
+				n.mu.Unlock()
+				return s, nil
+			}
+		}
+		if p == nil && asked < 0 {
+			asked = n.lookups
+			n.refresh()
+		}
+		err := n.hopelessLocked(p, id, asked)
+		changed := n.changed
+		n.mu.Unlock()
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, n.verdict(id)
+		}
+	}
+}
+
+// refresh asks the book soon.
+func (n *Node) refresh() {
+	select {
+	case n.lookup <- struct{}{}:
+	default: // it will be asked anyway
+	}
+}
+
+// hopelessLocked returns why waiting for a replica is of no use, or nil. p is its peer, or nil. asked is
+// what n.lookups was when the caller asked the book about it.
+func (n *Node) hopelessLocked(p *peer, id string, asked int) error {
+	now := time.Now()
+	_, gone := n.gone[id]
+	switch {
+	case n.closed, gone, p != nil && p.state == peerGone:
+		return ErrGone
+	case p != nil && p.incompatible:
+		return ErrIncompatible
+	case p != nil && p.refused && p.state != peerUp && now.Sub(p.since) > patience:
+		return ErrGone
+	case p != nil:
+		return nil
+	case asked == n.lookups:
+		return nil // the book has not answered yet
+	}
+	for _, other := range n.peers { // one whose id is not known yet may be it
+		if other.id == "" && !other.self && now.Sub(other.since) < patience {
+			return nil
+		}
+	}
+	return ErrGone
+}
+
+// verdict returns why a replica could not be reached in time.
+func (n *Node) verdict(id string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p := n.findLocked(id)
+	switch {
+	case p == nil, p.refused && p.state != peerUp:
+		return ErrGone
+	case p.incompatible:
+		return ErrIncompatible
+	default:
+		return ErrUnreachable
+	}
+}
+
+// Note tells a replica something, if it is connected.
+func (n *Node) Note(id string, kind byte, about []byte) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p := n.findLocked(id)
+	if p == nil || p.state != peerUp {
+		return false
+	}
+	p.conn.note(kind, about)
+	return true
+}
+
+// PeerStatus describes another replica.
+type PeerStatus struct {
+	ID        string // "" if it never answered
+	Addr      string
+	State     string
+	RoundTrip time.Duration // of the latest ping
+	Since     time.Time     // when State began
+	Streams   int           // to it
+	Problem   string        // why it could not be connected the last time
+}
+
+// Peers describes the other replicas.
+func (n *Node) Peers() []PeerStatus {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var list []PeerStatus
+	for _, p := range n.peers {
+		if p.self {
+			continue
+		}
+		st := PeerStatus{ID: p.id, Addr: p.addr, State: p.state.String(), RoundTrip: p.roundTrip, Since: p.since, Problem: p.problem}
+		if p.state == peerUp {
+			st.Streams = p.conn.count()
+			st.Problem = ""
+		}
+		list = append(list, st)
+	}
+	return list
+}
+
+// Settled reports whether every address of the first look-up was tried. Until then a client of another
+// replica might not find its session.
+func (n *Node) Settled() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.lookups == 0 {
+		return false
+	}
+	for _, p := range n.peers {
+		if p.attempts == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// Close says goodbye to the others, and ends all connections.
+func (n *Node) Close() {
+	n.mu.Lock()
+	n.closed = true
+	conns := n.connsLocked()
+	n.mu.Unlock()
+	for _, c := range conns {
+		c.goodbye()
+	}
+	n.cancel()
+	for _, c := range conns {
+		c.shutdown()
+	}
+	n.tasks.Wait()
+}
+
+func (n *Node) connsLocked() []*conn {
+	var conns []*conn
+	for _, p := range n.peers {
+		if p.conn != nil {
+			conns = append(conns, p.conn)
+		}
+	}
+	for in := range n.inbound {
+		conns = append(conns, in.conn)
+	}
+	return conns
+}
+
+// tick pings all connections and closes those that are silent.
+func (n *Node) tick() {
+	t := time.NewTicker(tickInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+		case <-n.ctx.Done():
+			return
+		}
+		n.mu.Lock()
+		conns := n.connsLocked()
+		now := time.Now()
+		for _, p := range n.peers {
+			p.expireLocked(now)
+		}
+		n.mu.Unlock()
+		for _, c := range conns {
+			if !c.tick() {
+				c.close(errSilent)
+			}
+		}
+	}
+}
+
+var errSilent = errors.New("cluster: the other replica is silent")

@@ -1,0 +1,276 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/holdfast/holdfast/internal/cluster"
+	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/netpoll"
+)
+
+// Requests whose sid names another replica are served there, so that a balancer may send each request of a
+// client to any replica. On a stream the request looks as on the wire, after a line with the client's address
+// and the length of its body. The answer is an HTTP response. A WebSocket's bytes follow it.
+
+var (
+	bufferPool = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+	streamPool = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 4<<10) }}
+)
+
+// encodeRequest returns the head of a request as another replica reads it.
+func (s *replicas) encodeRequest(r *http.Request) []byte {
+	b := bufferPool.Get().(*bytes.Buffer)
+	defer bufferPool.Put(b)
+	b.Reset()
+	address := ""
+	if a := s.settings().clientAddress(r); a.IsValid() {
+		address = net.JoinHostPort(a.String(), "0")
+	}
+	b.WriteString(address + " " + strconv.FormatInt(r.ContentLength, 10) + "\r\n")
+	path, query, has := target(r)
+	b.WriteString(r.Method + " " + path)
+	if has {
+		b.WriteString("?" + query)
+	}
+	b.WriteString(" HTTP/1.1\r\nHost: " + r.Host + "\r\n")
+	_ = r.Header.Write(b) // writing to a Buffer does not fail
+	b.WriteString("\r\n")
+	return bytes.Clone(b.Bytes())
+}
+
+// forward passes a request to the replica that serves its client, and the answer back. If that replica cannot be
+// reached, the client learns that its sid is unknown, so that it reconnects.
+func (s *replicas) forward(w http.ResponseWriter, r *http.Request, owner string) {
+	s.metrics.ForwardedRequests.Inc()
+	s.conns.addPassing(1)
+	defer s.conns.addPassing(-1)
+	st, err := s.node.Open(r.Context(), owner, streamRequest, s.encodeRequest(r))
+	if err != nil {
+		if r.Context().Err() == nil {
+			s.log.Debug("a request could not be forwarded to the replica of its sid", "owner", owner, "error", err)
+			writeAnswer(s.log, w, r, engineio.ErrorAnswer(engineio.CodeUnknownSID))
+		}
+		return
+	}
+	if isUpgrade(r) {
+		s.forwardUpgrade(w, r, st)
+		return
+	}
+	defer st.Close()
+	defer context.AfterFunc(r.Context(), func() { _ = st.Close() })()
+	defer context.AfterFunc(s.drained, func() { _ = st.Close() })()
+	if r.Method == http.MethodPost {
+		if _, err := io.Copy(st, r.Body); err != nil {
+			panic(http.ErrAbortHandler) // the owner sees the body end too early
+		}
+		_ = st.CloseWrite()
+	}
+	s.forwardAnswer(w, r, st)
+}
+
+// forwardForeign forwards a request whose sid names another replica. It returns false if the sid does not.
+func (s *replicas) forwardForeign(w http.ResponseWriter, r *http.Request, q url.Values) bool {
+	if !handles(r, q) {
+		return false
+	}
+	owner := s.serverOf(r.Context(), q.Get("sid"))
+	if owner != "" {
+		s.forward(w, r, owner)
+	}
+	return owner != ""
+}
+
+// movedMeanwhile forwards a request whose client was moved to another replica after the request had found it. a
+// is what its Socket answered.
+func (s *replicas) movedMeanwhile(w http.ResponseWriter, r *http.Request, c *client, a engineio.Answer) bool {
+	if s == nil || a.Code != engineio.CodeUnknownSID {
+		return false
+	}
+	owner := s.serverOf(r.Context(), c.sock.SID())
+	if owner != "" {
+		s.forward(w, r, owner)
+	}
+	return owner != ""
+}
+
+// forwardAnswer writes the answer of another replica.
+func (s *replicas) forwardAnswer(w http.ResponseWriter, r *http.Request, st *cluster.Stream) {
+	br := streamPool.Get().(*bufio.Reader)
+	defer func() {
+		br.Reset(nil)
+		streamPool.Put(br)
+	}()
+	br.Reset(st)
+	resp, err := http.ReadResponse(br, r)
+	if err == nil {
+		defer resp.Body.Close()
+		var body []byte
+		if body, err = io.ReadAll(resp.Body); err == nil {
+			w.Header()["Content-Type"] = nil // keeps net/http from guessing one
+			copyHeader(w.Header(), resp.Header)
+			w.WriteHeader(resp.StatusCode)
+			if err := writeBody(w, body); err != nil {
+				s.log.Debug("polling answer not taken", "bytes", len(body), "error", err)
+			}
+			return
+		}
+	}
+	if errors.Is(err, netpoll.ErrPeerLost) && r.Context().Err() == nil {
+		writeAnswer(s.log, w, r, engineio.ErrorAnswer(engineio.CodeUnknownSID))
+		return
+	}
+	panic(http.ErrAbortHandler) // the owner closed the connection without an answer
+}
+
+// forwardUpgrade relays a WebSocket with a foreign sid. The owner answers the handshake.
+func (s *replicas) forwardUpgrade(w http.ResponseWriter, r *http.Request, st *cluster.Stream) {
+	conn, rw, err := http.NewResponseController(w).Hijack()
+	if err == nil {
+		err = conn.SetDeadline(time.Time{}) // clears net/http's deadlines
+	}
+	if err != nil {
+		_ = st.Close()
+		if conn != nil {
+			conn.Close()
+		}
+		return
+	}
+	var initial []byte
+	if n := rw.Reader.Buffered(); n > 0 {
+		initial, _ = rw.Peek(n)
+		initial = bytes.Clone(initial)
+	}
+	if c, ok := conn.(interface{ Unread() []byte }); ok {
+		initial = append(initial, c.Unread()...)
+	}
+	p := &relay{r: s}
+	p.client = netpoll.New(conn, relayClient{p})
+	p.start(st)
+	p.client.Start(initial)
+}
+
+// serveRequest serves a request that another replica forwards.
+func (r *replicas) serveRequest(st *cluster.Stream) {
+	req, err := parseForwarded(st)
+	if err != nil {
+		r.limitedLog.Log(slog.LevelWarn, "", "another replica's request cannot be read", "error", err)
+		_ = st.Close()
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	q := req.URL.Query()
+	c := r.conns.client(q.Get("sid"))
+	w := &peerResponse{st: st, header: make(http.Header)}
+	defer w.finish()
+	if c == nil && handles(req, q) { // it may have been moved on
+		if owner := r.movedTo(ctx, q.Get("sid")); owner != "" {
+			st.OnEnd(func(error) { cancel() })
+			r.forward(w, req.WithContext(ctx), owner)
+			return
+		}
+	}
+	if c == nil || !handles(req, q) {
+		writeAnswer(r.log, w, req, engineio.ErrorAnswer(engineio.CodeUnknownSID))
+		return
+	}
+	st.OnEnd(func(err error) {
+		if errors.Is(err, netpoll.ErrPeerLost) {
+			go c.lost(err) // ends when the sessions are parked; the client cannot be reached
+		}
+		cancel()
+	})
+	c.serve(w, req.WithContext(ctx), q)
+}
+
+var errForwarded = errors.New("proxy: malformed forwarded request")
+
+// parseForwarded reads what encodeRequest has written.
+func parseForwarded(st *cluster.Stream) (*http.Request, error) {
+	line, head, ok := bytes.Cut(st.About(), []byte("\r\n"))
+	address, length, spaced := strings.Cut(string(line), " ")
+	n, err := strconv.ParseInt(length, 10, 64)
+	if !ok || !spaced || err != nil {
+		return nil, errForwarded
+	}
+	req, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(head)))
+	if err != nil {
+		return nil, err
+	}
+	req.RemoteAddr = address
+	req.Body, req.ContentLength = http.NoBody, n
+	if req.Method == http.MethodPost {
+		req.Body = io.NopCloser(st)
+	}
+	if _, err := url.ParseQuery(req.URL.RawQuery); err != nil && req.URL.Query().Get("sid") == "" {
+		return nil, err
+	}
+	return req, nil
+}
+
+// peerResponse is the http.ResponseWriter of a forwarded request. A response that is not hijacked is written in
+// one piece.
+type peerResponse struct {
+	st       *cluster.Stream
+	header   http.Header
+	status   int // 0 until WriteHeader
+	body     bytes.Buffer
+	hijacked bool
+}
+
+// Header implements http.ResponseWriter.
+func (w *peerResponse) Header() http.Header { return w.header }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *peerResponse) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+}
+
+// Write implements http.ResponseWriter.
+func (w *peerResponse) Write(p []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	return w.body.Write(p)
+}
+
+// Hijack implements http.Hijacker.
+func (w *peerResponse) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	w.hijacked = true
+	return w.st, bufio.NewReadWriter(bufio.NewReaderSize(strings.NewReader(""), 16), bufio.NewWriterSize(w.st, 1<<10)), nil
+}
+
+// finish writes the response. It is deferred around the handler.
+func (w *peerResponse) finish() {
+	v := recover()
+	switch {
+	case v != nil, w.status == 0 && !w.hijacked: // http.ErrAbortHandler: the handler has reported the cause
+		_ = w.st.Close()
+		return
+	case w.hijacked:
+		return
+	}
+	b := bufferPool.Get().(*bytes.Buffer)
+	defer bufferPool.Put(b)
+	b.Reset()
+	b.WriteString("HTTP/1.1 " + strconv.Itoa(w.status) + " " + http.StatusText(w.status) + "\r\n")
+	w.header.Set("Content-Length", strconv.Itoa(w.body.Len()))
+	_ = w.header.Write(b) // writing to a Buffer does not fail
+	b.WriteString("\r\n")
+	b.Write(w.body.Bytes())
+	w.st.Append(b.Bytes())
+	w.st.Flush()
+	_ = w.st.CloseWrite()
+}

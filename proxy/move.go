@@ -1,0 +1,359 @@
+package proxy
+
+import (
+	"context"
+	bigendian "encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/holdfast/holdfast/internal/cluster"
+	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/instant"
+	"github.com/holdfast/holdfast/internal/netpoll"
+	"github.com/holdfast/holdfast/internal/reason"
+)
+
+// How a client moves from the edge to the owner of its session, on one stream:
+//
+//	edge   -> owner  moveRequest: the client's handshake, and its CONNECT with pid and offset
+//	owner  -> edge   moveReply: why the owner refuses, or that the client has its session now
+//	edge   -> owner  moveState: the state of the transport
+//	owner  -> edge   one byte, if the client polls: requests with its sid may come
+//
+// From then on the stream carries the bytes of the client's WebSocket. If the client polls, it carries
+// nothing: its end says that the client, or the edge, is gone.
+
+// moveRequest asks an owner for a session. Its fields are what the owner's client needs.
+type moveRequest struct {
+	SID          string        `json:"sid"`
+	Head         string        `json:"head"` // the client's handshake, as it is repeated to the server
+	ByWebSocket  bool          `json:"by_websocket,omitempty"`
+	Address      string        `json:"address,omitempty"`
+	Age          int64         `json:"age"`           // of the handshake, in milliseconds
+	ConnectDelay int64         `json:"connect_delay"` // in nanoseconds
+	Ping         [2]int64      `json:"ping"`          // interval and timeout, in milliseconds
+	MaxPayload   int64         `json:"max_payload"`
+	Upgrades     bool          `json:"upgrades,omitempty"`
+	HandshakeID  string        `json:"handshake_id,omitempty"`
+	PollHeaders  http.Header   `json:"poll_headers,omitempty"`
+	Watch        uint64        `json:"watch,omitempty"`
+	Namespace    string        `json:"namespace"`
+	Connect      []byte        `json:"connect"`
+	HeldAcks     []moveMessage `json:"held_acks,omitempty"`
+}
+
+// moveMessage is a message from the client.
+type moveMessage struct {
+	Data   []byte `json:"data"`
+	Binary bool   `json:"binary,omitempty"`
+}
+
+type moveReply struct {
+	Refused reason.Reason `json:"refused,omitempty"` // "" if the client has its session
+}
+
+// moveState is the state of the client's transport at the edge.
+type moveState struct {
+	engineio.Transfer
+
+	Messages []moveMessage `json:"messages,omitempty"` // arrived after the CONNECT
+}
+
+const (
+	// askTimeout limits how long an owner may take to answer, with the time to reach it.
+	askTimeout = 2 * time.Second
+	// stateTimeout limits how long the edge may take to send the moveState.
+	stateTimeout = 10 * time.Second
+	// maxMoveBytes limits what the two sides of a move send each other.
+	maxMoveBytes = 64 << 20
+)
+
+// appendMove appends v in JSON after its length.
+func appendMove(dst []byte, v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // these types can always be marshalled
+	}
+	return append(bigendian.BigEndian.AppendUint32(dst, uint32(len(b))), b...)
+}
+
+var errMove = errors.New("proxy: malformed move")
+
+// readMove reads what appendMove has written.
+func readMove(r io.Reader, v any) error {
+	var size [4]byte
+	if _, err := io.ReadFull(r, size[:]); err != nil {
+		return err
+	}
+	n := bigendian.BigEndian.Uint32(size[:])
+	if n > maxMoveBytes {
+		return fmt.Errorf("%w: %d bytes", errMove, n)
+	}
+	b, err := io.ReadAll(io.LimitReader(r, int64(n)))
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("%w: %w", errMove, err)
+	}
+	return nil
+}
+
+// moveTo asks another replica, which owns the session of the CONNECT, to take the client. It returns false if
+// the client cannot be moved. Otherwise the client is paused until the owner has answered. rest is the CONNECT
+// without pid and offset.
+func (r *receiver) moveTo(owner, namespace string, connect, rest []byte) bool {
+	c := r.c
+	if !r.movable() {
+		c.deps.metrics.RelayResumed(string(reason.OwnerConflict))
+		c.deps.notRecovered(c, namespace, reason.OwnerConflict)
+		return false
+	}
+	ask := r.moveRequest(namespace, connect)
+	rest = slices.Clone(rest)
+	r.redial = new(redial)
+	c.pauses.add(c.sock, redialing)
+	c.sock.Go(func() { // ends within askTimeout, or soon after the client has gone
+		defer c.pauses.remove(c.sock, redialing)
+		r.runMove(owner, ask, rest)
+	})
+	return true
+}
+
+// movable reports whether the client has nothing here that would be left behind. A client has one Socket,
+// which can be at one replica only.
+func (r *receiver) movable() bool {
+	return r.parser == parserSocketIO && !r.c.moved && r.openNamespaces() == 0
+}
+
+func (r *receiver) moveRequest(namespace string, connect []byte) *moveRequest {
+	c := r.c
+	opts := c.sock.Options()
+	ask := &moveRequest{
+		SID: c.sock.SID(), Head: string(c.request), ByWebSocket: c.byWebSocket, Age: instant.Since(c.opened).Milliseconds(),
+		ConnectDelay: c.connectDelay.Load(), Ping: [2]int64{opts.PingInterval.Milliseconds(), opts.PingTimeout.Milliseconds()},
+		MaxPayload: opts.MaxPayload, Upgrades: opts.Upgrades, HandshakeID: opts.HandshakeID, PollHeaders: c.pollHeaders,
+		Watch:     c.sender.watches() + 1, // one may just be on its way
+		Namespace: namespace, Connect: slices.Clone(connect),
+	}
+	if c.address.IsValid() {
+		ask.Address = c.address.String()
+	}
+	if r.heldAcks != nil {
+		for _, p := range r.heldAcks.packets {
+			ask.HeldAcks = append(ask.HeldAcks, moveMessage{Data: p.data})
+			for _, a := range p.attachments {
+				ask.HeldAcks = append(ask.HeldAcks, moveMessage{a, true})
+			}
+		}
+	}
+	return ask
+}
+
+// runMove asks the owner, and hands the client over or continues here.
+func (r *receiver) runMove(owner string, ask *moveRequest, rest []byte) {
+	c := r.c
+	start := time.Now()
+	st, err := c.askOwner(owner, ask)
+	if errors.Is(err, errClientGone) {
+		return
+	}
+	c.deps.metrics.RelayAskDuration.Observe(time.Since(start).Seconds())
+	c.sock.Input(func() {
+		waiting := r.redial.waiting
+		r.redial = nil
+		refused, ok := errors.AsType[*refusedError](err)
+		if !ok {
+			if !r.handOver(st, owner, waiting) {
+				_ = st.Close() // the client has gone
+			}
+			return
+		}
+		if refused.why == reason.OwnerUnreachable {
+			c.deps.replicas.abandonLater(owner, ask.encode())
+		}
+		c.deps.metrics.RelayResumed(relayResult(refused.why))
+		r.notResumed(ask.Namespace, refused.why)
+		if !r.dropped {
+			r.takeHeldAcks(ask.Namespace)
+			r.forgetDisconnect(ask.Namespace)
+			r.connectPrimary(ask.Namespace, rest)
+		}
+		r.replay(waiting)
+	})
+}
+
+// relayResult shortens the reasons for a metric's label: what the owner itself refuses is counted elsewhere.
+func relayResult(why reason.Reason) string {
+	switch why { //nolint:exhaustive // the others are the owner's
+	case reason.OwnerGone, reason.OwnerUnreachable, reason.OwnerIncompatible, reason.OwnerConflict:
+		return string(why)
+	}
+	return "refused"
+}
+
+func (m *moveRequest) encode() []byte {
+	b, err := json.Marshal(m)
+	if err != nil {
+		panic(err) // these types can always be marshalled
+	}
+	return b
+}
+
+// refusedError says why the owner did not take a client.
+type refusedError struct{ why reason.Reason }
+
+func (e *refusedError) Error() string { return "proxy: refused by the owner: " + string(e.why) }
+
+// askOwner asks the owner to take the client. The error is errClientGone or a *refusedError.
+func (c *client) askOwner(owner string, ask *moveRequest) (*cluster.Stream, error) {
+	ctx, cancel, ok := c.primary.beginAsk(askTimeout)
+	if !ok {
+		return nil, errClientGone
+	}
+	defer cancel()
+	st, err := c.deps.replicas.ask(ctx, owner, ask.encode())
+	if !c.primary.endAsk() {
+		if st != nil {
+			_ = st.Close()
+		}
+		return nil, errClientGone
+	}
+	return st, err
+}
+
+// ask asks the owner once, or again if the connection to it ended meanwhile, as in a restart. The error is a
+// *refusedError.
+func (r *replicas) ask(ctx context.Context, owner string, about []byte) (*cluster.Stream, error) {
+	deadline, _ := ctx.Deadline()
+	for {
+		st, err := r.node.Open(ctx, owner, streamMove, about)
+		if err != nil {
+			return nil, &refusedError{unreachable(err)}
+		}
+		var reply moveReply
+		_ = st.SetReadDeadline(deadline)
+		unwatch := context.AfterFunc(ctx, func() { _ = st.Close() })
+		err = readMove(st, &reply)
+		_ = st.SetReadDeadline(time.Time{})
+		switch {
+		case !unwatch() || err != nil:
+			_ = st.Close()
+			if !errors.Is(err, netpoll.ErrPeerLost) || ctx.Err() != nil {
+				return nil, &refusedError{reason.OwnerUnreachable} // it hangs
+			}
+		case reply.Refused != "":
+			_ = st.Close()
+			return nil, &refusedError{reply.Refused}
+		default:
+			return st, nil
+		}
+	}
+}
+
+// handOver moves the client to the owner that has accepted it. The Socket's input lock is held. It returns
+// false if the client has gone.
+func (rc *receiver) handOver(st *cluster.Stream, owner string, waiting []message) bool {
+	c := rc.c
+	r := c.deps.replicas
+	relays := make(map[netpoll.Stream]*relay, 1)
+	sid, m := c.sock.SID(), &movedAway{owner: owner, stream: st, ready: make(chan struct{})}
+	r.mu.Lock()
+	r.moved[sid] = m // requests that find the Socket detached look here
+	r.mu.Unlock()
+	d, ok := c.sock.Detach(func(client netpoll.Stream) netpoll.Handler {
+		p := &relay{r: r, client: client}
+		relays[client] = p
+		return relayClient{p}
+	})
+	if !ok {
+		r.forgetMoved(sid, m)
+		close(m.ready)
+		return false
+	}
+	state := moveState{Transfer: d.Transfer}
+	for _, m := range waiting {
+		state.Messages = append(state.Messages, moveMessage{m.data, m.binary})
+	}
+	st.Append(appendMove(nil, state))
+	st.Flush()
+	if d.WebSocket {
+		r.forgetMoved(sid, m)
+		close(m.ready)
+		relays[d.Stream].start(st)
+	} else {
+		var probe *relay
+		if d.Probe != nil {
+			probe = relays[d.Probe.Stream]
+		}
+		go r.watchMoved(sid, m, d.Probe, probe) // ends when the owner serves the client
+	}
+	c.deps.metrics.RelayResumed("resumed")
+	c.deps.log.Debug("client moved to the owner of its session", "client", c.seq, "owner", owner)
+	c.leave()
+	return true
+}
+
+// watchMoved waits until the owner serves a polling client, and then moves the WebSocket that probes.
+func (r *replicas) watchMoved(sid string, m *movedAway, d *engineio.Probe, probe *relay) {
+	var started [1]byte
+	_ = m.stream.SetReadDeadline(time.Now().Add(stateTimeout))
+	_, err := io.ReadFull(m.stream, started[:])
+	_ = m.stream.SetReadDeadline(time.Time{})
+	close(m.ready)
+	m.stream.OnEnd(func(error) { r.forgetMoved(sid, m) })
+	if err != nil {
+		_ = m.stream.Close()
+		r.forgetMoved(sid, m)
+	}
+	if probe == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	defer cancel()
+	about, _ := json.Marshal(movedProbe{sid, d.Answered, d.Input})
+	st, openErr := r.node.Open(ctx, m.owner, streamProbe, about)
+	if err != nil || openErr != nil {
+		probe.client.Close() // the client goes on polling
+		return
+	}
+	probe.start(st)
+}
+
+// movedProbe describes a WebSocket that probes.
+type movedProbe struct {
+	SID      string `json:"sid"`
+	Answered bool   `json:"answered,omitempty"`
+	Input    []byte `json:"input,omitempty"`
+}
+
+// forgetMoved forgets a polling client that its owner serves no more.
+func (r *replicas) forgetMoved(sid string, m *movedAway) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.moved[sid] == m {
+		delete(r.moved, sid)
+	}
+}
+
+// leave takes off the client, whose connection another replica serves, what it has here.
+func (c *client) leave() {
+	c.deps.conns.removeClient(c)
+	c.detach(func(from detachedClient) {
+		if from.primary != nil {
+			from.primary.detach(c)
+		}
+	})
+}
+
+// watches returns the number of the latest WebSocket ping.
+func (s *sender) watches() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.watch
+}

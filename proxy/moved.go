@@ -1,0 +1,189 @@
+package proxy
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/netip"
+	"net/url"
+	"time"
+
+	"github.com/holdfast/holdfast/internal/cluster"
+	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/instant"
+	"github.com/holdfast/holdfast/internal/netpoll"
+	"github.com/holdfast/holdfast/internal/reason"
+	"github.com/holdfast/holdfast/internal/socketio"
+	"github.com/holdfast/holdfast/session"
+)
+
+// serveMove takes a client over from another replica, if it gets the session that it claims.
+func (r *replicas) serveMove(st *cluster.Stream) {
+	var ask moveRequest
+	if err := json.Unmarshal(st.About(), &ask); err != nil {
+		_ = st.Close()
+		return
+	}
+	c, err := r.movedClient(&ask)
+	if err != nil {
+		r.log.Warn("another replica's request to move a client cannot be read", "error", err)
+		_ = st.Close()
+		return
+	}
+	defer c.recoverRequest()
+	refused := c.resumeMoved(&ask, st)
+	st.Append(appendMove(nil, moveReply{refused}))
+	st.Flush()
+	if refused != "" {
+		_ = st.CloseWrite()
+		return
+	}
+	var state moveState
+	_ = st.SetReadDeadline(time.Now().Add(stateTimeout))
+	if err := readMove(st, &state); err != nil {
+		c.lost(err)
+		return
+	}
+	_ = st.SetReadDeadline(time.Time{})
+	c.startMoved(&state, st)
+}
+
+// movedClient returns a client for a connection that another replica accepted.
+func (r *replicas) movedClient(ask *moveRequest) (*client, error) {
+	req, err := savedRequest(ask.Head).restore(ask.ByWebSocket)
+	if err != nil {
+		return nil, err
+	}
+	q, err := url.ParseQuery(req.RawQuery)
+	if err != nil {
+		q = url.Values{} // the edge has read what can be read
+	}
+	s := r.deps
+	opts := engineio.Options{
+		PingInterval: time.Duration(ask.Ping[0]) * time.Millisecond, PingTimeout: time.Duration(ask.Ping[1]) * time.Millisecond,
+		MaxPayload: ask.MaxPayload, Upgrades: ask.Upgrades, HandshakeID: ask.HandshakeID,
+		UpgradeTimeout: s.settings().EngineIO.UpgradeTimeout,
+	}
+	// The edge has looked at the rest that decides it.
+	recoverable := s.settings().Recovery.MaxDisconnectionDuration > 0 && s.settings().clientFilter(q, req.Header.Get("User-Agent"))
+	age := time.Duration(ask.Age) * time.Millisecond
+	c := newClient(s, r.seq(max(age, time.Millisecond)), req, ask.SID, opts, recoverable, nil)
+	c.opened = instant.Now().Add(-age)
+	c.connectDelay.Store(ask.ConnectDelay)
+	c.moved = true
+	c.receiver.parser = parserSocketIO
+	c.primary.setLazy()
+	c.pollHeaders = ask.PollHeaders
+	c.sender.watch = ask.Watch
+	if a, err := netip.ParseAddr(ask.Address); err == nil {
+		c.address = a
+	}
+	return c, nil
+}
+
+// resumeMoved gives the client the session that it claims, and returns why not.
+func (c *client) resumeMoved(ask *moveRequest, st *cluster.Stream) (refused reason.Reason) {
+	claim, refused := c.movedClaim(ask)
+	if refused != "" {
+		return refused
+	}
+	c.deps.conns.addClient(c)
+	c.sock.Input(func() {
+		for _, m := range ask.HeldAcks {
+			c.Message(m.Data, m.Binary)
+		}
+		var closed bool
+		if refused, closed = c.receiver.tryResume(claim, instant.Now()); closed {
+			refused = reason.Internal // held acknowledgements that violate the protocol, at the most
+		}
+		c.receiver.namespaces = append(c.receiver.namespaces, claim.Namespace)
+	})
+	if refused != "" {
+		c.leave()
+		return refused
+	}
+	c.deps.replicas.took(c, st)
+	return ""
+}
+
+// movedClaim returns what the client claims, or why it cannot have it.
+func (c *client) movedClaim(ask *moveRequest) (claim session.Claim, refused reason.Reason) {
+	rest, rec, err := socketio.TakeRecovery(ask.Connect, session.IsPID, session.IsOffset)
+	switch {
+	case err != nil || rec.PID == "":
+		return claim, reason.UnknownPID
+	case !c.recoverable, !c.deps.settings().recoverable(ask.Namespace):
+		return claim, reason.Excluded
+	}
+	return c.receiver.claim(ask.Namespace, rest, rec), ""
+}
+
+// startMoved continues the client's transport.
+func (c *client) startMoved(state *moveState, st *cluster.Stream) {
+	if len(state.Messages) > 0 {
+		c.sock.Input(func() {
+			for _, m := range state.Messages {
+				c.Message(m.Data, m.Binary)
+			}
+		})
+	}
+	if state.WebSocket {
+		c.websocket.Store(true)
+		c.deps.replicas.took(c, nil)
+		c.sock.StartMoved(state.Transfer, st)
+		return
+	}
+	c.sock.StartMoved(state.Transfer, nil)
+	st.Append([]byte{1})
+	st.Flush()
+	st.OnEnd(func(err error) { go c.lost(err) }) // ends when the sessions are parked
+}
+
+// lost closes a client whose edge has gone, or has told of its end.
+func (c *client) lost(err error) {
+	defer c.recoverPanic()
+	why := reason.TransportClose
+	if errors.Is(err, netpoll.ErrPeerLost) || errors.Is(err, io.EOF) {
+		why = reason.PeerLost
+	}
+	c.abort(why)
+}
+
+// serveProbe serves a WebSocket to which a client that was moved here may upgrade.
+func (r *replicas) serveProbe(st *cluster.Stream) {
+	var p movedProbe
+	if err := json.Unmarshal(st.About(), &p); err != nil {
+		_ = st.Close()
+		return
+	}
+	c := r.conns.client(p.SID)
+	if c == nil {
+		_ = st.Close()
+		return
+	}
+	c.sock.ServeMovedProbe(st, p.Answered, p.Input)
+}
+
+// abandon ends the session that a client claimed while this replica could not be asked: the client got a
+// fresh one. Only a claim that would have been granted counts.
+func (r *replicas) abandon(ask *moveRequest) {
+	c, err := r.movedClient(ask)
+	if err != nil {
+		return
+	}
+	claim, refused := c.movedClaim(ask)
+	for refused == "" {
+		got, closed := c.reattach(claim, instant.Now())
+		switch {
+		case got.Takeover != nil:
+			clientOf(got.Takeover).abort(reason.Takeover)
+			continue
+		case got.Cursor != nil:
+			r.registry.Abort(got.Cursor, reason.OwnerUnreachable)
+		}
+		if !closed {
+			c.detach(func(detachedClient) {})
+		}
+		return
+	}
+}

@@ -1,0 +1,319 @@
+package proxy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/holdfast/holdfast/internal/cluster"
+	"github.com/holdfast/holdfast/internal/reason"
+	"github.com/holdfast/holdfast/session"
+)
+
+// A session can be served only by the replica that has its link: its owner, whose id its pid names. A client
+// that reaches another replica, the edge, is moved to the owner: the owner's Socket continues its connection,
+// and the edge relays bytes. docs/design.md has the whole under "Several replicas".
+//
+//   - replicas.go has what the Server knows about other replicas.
+//   - move.go asks an owner for a session, and hands the client over (edge).
+//   - moved.go takes a client over (owner).
+//   - relay.go relays the bytes of a moved client's WebSocket (edge).
+//   - forward.go forwards requests whose sid names another replica, on both sides.
+
+// Kinds of streams and notes between replicas.
+const (
+	// streamMove asks for a session, and then carries the client's WebSocket. It stays open as long as the
+	// client, even if that polls.
+	streamMove byte = 'm'
+	// streamRequest carries one HTTP request and its answer, or a WebSocket.
+	streamRequest byte = 'r'
+	// streamProbe carries a WebSocket to which a moved client may upgrade.
+	streamProbe byte = 'p'
+	// noteAbandoned says that the client of a move got a fresh session elsewhere.
+	noteAbandoned byte = 'a'
+)
+
+// sidLen is the length of a sid without a replica's id.
+const sidLen = 20
+
+// maxAbandoned limits the notes kept for an owner that cannot be reached.
+const maxAbandoned = 4096
+
+// replicas is what the Server knows about other replicas. A nil *replicas knows none.
+type replicas struct {
+	*deps
+	node  *cluster.Node
+	epoch time.Time
+
+	mu      sync.Mutex // guards the fields below; a leaf
+	lastSeq uint64
+	moved   map[string]*movedAway // polling clients that began here and are served elsewhere, by sid
+	relays  map[*relay]struct{}   // WebSockets that are relayed to other replicas
+	// taken are the clients that were moved here, and the stream whose end says so; nil if it carries a WebSocket.
+	taken     map[*client]*cluster.Stream
+	abandoned map[string][][]byte // notes for owners that could not be reached, by id
+
+	drained context.Context // ends when everything that is relayed or forwarded is cut
+	cut     context.CancelFunc
+}
+
+// movedAway is a polling client that is served by another replica.
+type movedAway struct {
+	owner  string
+	stream *cluster.Stream
+	ready  chan struct{} // closed when the owner serves the client
+}
+
+// JoinCluster makes the Server one of several replicas. Call it before the Server serves its first client.
+// opts needs no Serve, Noted, Observer and Log.
+func (s *Server) JoinCluster(opts cluster.Options) *cluster.Node {
+	r := &replicas{
+		deps: s.deps, epoch: time.Now(), moved: make(map[string]*movedAway), relays: make(map[*relay]struct{}),
+		taken: make(map[*client]*cluster.Stream), abandoned: make(map[string][][]byte),
+	}
+	r.drained, r.cut = context.WithCancel(context.Background())
+	opts.Serve, opts.Noted, opts.Observer, opts.Log = r.serve, r.noted, (*peerObserver)(r), s.log
+	r.node = cluster.New(opts)
+	s.registry.SetOwner(opts.ID)
+	s.replicas = r
+	return r.node
+}
+
+// newSID returns a random Engine.IO session id. Among several replicas it begins with this one's id.
+func (r *replicas) newSID() string {
+	if r == nil {
+		return newSID()
+	}
+	return r.node.ID() + newSID()
+}
+
+// seq numbers a client whose handshake was age ago. Among several replicas the numbers are times, so that
+// clients of other replicas find their place.
+func (r *replicas) seq(age time.Duration) uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.epoch.UnixMicro() + time.Since(r.epoch).Microseconds()
+	n := uint64(now - age.Microseconds())
+	if age > 0 {
+		return n
+	}
+	r.lastSeq = max(r.lastSeq+1, n)
+	return r.lastSeq
+}
+
+// ownerOf returns the id of the other replica that has the session with this pid, or "".
+func (r *replicas) ownerOf(pid string) string {
+	if r == nil {
+		return ""
+	}
+	if owner := session.OwnerOf(pid); owner != r.node.ID() {
+		return owner
+	}
+	return ""
+}
+
+// movedTo returns the other replica that serves a polling client which began here, or "". It may wait until
+// a client that is just being moved is served.
+func (r *replicas) movedTo(ctx context.Context, sid string) string {
+	r.mu.Lock()
+	m := r.moved[sid]
+	r.mu.Unlock()
+	if m == nil {
+		return ""
+	}
+	select {
+	case <-m.ready:
+		return m.owner
+	case <-ctx.Done():
+		return ""
+	}
+}
+
+// serverOf returns the other replica that serves the client with this sid, or knows which one does, or "".
+func (r *replicas) serverOf(ctx context.Context, sid string) string {
+	if r == nil {
+		return ""
+	}
+	if owner := r.movedTo(ctx, sid); owner != "" {
+		return owner
+	}
+	if len(sid) != cluster.IDLen+sidLen {
+		return ""
+	}
+	if id := sid[:cluster.IDLen]; cluster.ValidID(id) && id != r.node.ID() && r.node.Knows(id) {
+		return id
+	}
+	return ""
+}
+
+// serve serves a stream that another replica has opened.
+func (r *replicas) serve(st *cluster.Stream) {
+	defer r.recoverPeer(st)
+	switch st.Kind() {
+	case streamMove:
+		r.serveMove(st)
+	case streamRequest:
+		r.serveRequest(st)
+	case streamProbe:
+		r.serveProbe(st)
+	default:
+		_ = st.Close() // only another version would open it
+	}
+}
+
+// recoverPeer is deferred where a stream of another replica is served.
+func (r *replicas) recoverPeer(st net.Conn) {
+	if v := recover(); v != nil {
+		_ = st.Close()
+		if v != http.ErrAbortHandler { //nolint:errorlint // as in recoverRequest
+			r.reportPanic(v)
+		}
+	}
+}
+
+// noted takes a note of another replica.
+func (r *replicas) noted(kind byte, about []byte) {
+	if kind != noteAbandoned {
+		return
+	}
+	var ask moveRequest
+	if json.Unmarshal(about, &ask) == nil {
+		go r.abandon(&ask) // ends when the session is closed
+	}
+}
+
+// abandonLater makes sure that an owner that could not be asked ends the session whose client got a fresh one
+// instead. Otherwise the client would be in the application's rooms twice until the session expires.
+func (r *replicas) abandonLater(owner string, about []byte) {
+	if r.node.Note(owner, noteAbandoned, about) {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.abandoned[owner]) < maxAbandoned {
+		r.abandoned[owner] = append(r.abandoned[owner], about)
+	}
+	for len(r.abandoned) > maxAbandonedOwners { // any: few replicas stay away for long
+		for id := range r.abandoned {
+			delete(r.abandoned, id)
+			break
+		}
+	}
+}
+
+// maxAbandonedOwners limits the owners that notes are kept for.
+const maxAbandonedOwners = 64
+
+// sinceLost tells a replica that can be reached again what it has missed.
+func (r *replicas) sinceLost(id string) {
+	r.mu.Lock()
+	notes := r.abandoned[id]
+	delete(r.abandoned, id)
+	r.mu.Unlock()
+	for _, about := range notes {
+		r.node.Note(id, noteAbandoned, about)
+	}
+}
+
+// took notes that a client was moved here, or that st carries its WebSocket if that is nil.
+func (r *replicas) took(c *client, st *cluster.Stream) {
+	r.mu.Lock()
+	r.taken[c] = st
+	r.mu.Unlock()
+	if c.done.HasFired() {
+		r.left(c)
+	}
+}
+
+// left forgets a client that was moved here and is gone.
+func (r *replicas) left(c *client) {
+	if r == nil || !c.moved {
+		return
+	}
+	r.mu.Lock()
+	st := r.taken[c]
+	delete(r.taken, c)
+	r.mu.Unlock()
+	if st != nil {
+		_ = st.Close() // tells the edge
+	}
+}
+
+// closeAll ends everything that is relayed to other replicas. The clients reconnect elsewhere and recover.
+func (r *replicas) closeAll() {
+	if r == nil {
+		return
+	}
+	r.cut()
+	r.mu.Lock()
+	var relays []*relay
+	for p := range r.relays {
+		relays = append(relays, p)
+	}
+	moved := r.moved
+	r.moved = make(map[string]*movedAway)
+	r.mu.Unlock()
+	for _, p := range relays {
+		p.close()
+	}
+	for _, m := range moved {
+		_ = m.stream.Close()
+	}
+}
+
+// counts returns how many clients are relayed to and from other replicas.
+func (r *replicas) counts() (edge, owner int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.relays) + len(r.moved), len(r.taken)
+}
+
+// refreshMetrics sets the gauges.
+func (r *replicas) refreshMetrics() {
+	if r == nil {
+		return
+	}
+	edge, owner := r.counts()
+	r.metrics.Relays.Edge.Set(float64(edge))
+	r.metrics.Relays.Owner.Set(float64(owner))
+	states := make(map[string]int)
+	for _, p := range r.node.Peers() {
+		states[p.State]++
+	}
+	r.metrics.SetPeers(states)
+}
+
+// unreachable maps why an owner cannot be asked to a reason.
+func unreachable(err error) reason.Reason {
+	switch {
+	case errors.Is(err, cluster.ErrGone):
+		return reason.OwnerGone
+	case errors.Is(err, cluster.ErrIncompatible):
+		return reason.OwnerIncompatible
+	default:
+		return reason.OwnerUnreachable
+	}
+}
+
+// peerObserver is replicas as a cluster.Observer.
+type peerObserver replicas
+
+// PeerLost implements cluster.Observer.
+func (o *peerObserver) PeerLost(why string) { o.metrics.PeerLost(why) }
+
+// RoundTrip implements cluster.Observer.
+func (o *peerObserver) RoundTrip(took time.Duration) {
+	o.metrics.PeerRoundTrip.Observe(took.Seconds())
+}
+
+// LookupFailed implements cluster.Observer.
+func (o *peerObserver) LookupFailed() { o.metrics.PeerLookupFailures.Inc() }
+
+// Returned implements cluster.Observer.
+func (o *peerObserver) Returned(id string) {
+	go (*replicas)(o).sinceLost(id) // ends when the notes are queued; the caller holds nothing, but must not wait
+}

@@ -1,0 +1,110 @@
+// Several replicas: a client recovers at whichever it reaches, without sticky sessions.
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import { onlyHoldfast } from "../lib/holdfast.js";
+import { Client, CLIENTS, TRANSPORTS } from "../lib/client.js";
+import { App } from "../lib/server.js";
+import { RoundRobin, Switch } from "../lib/balancer.js";
+import { allUp, replicas, total } from "../lib/replicas.js";
+import { sleep, until, within } from "../lib/wait.js";
+
+async function app(t, options = {}) {
+  // Short pings: a client whose upgrade is cut between its two halves notices nothing before its ping timeout.
+  const a = await App.start(options.version ?? "4.5.4", { ...options, io: { pingInterval: 500, pingTimeout: 1500, ...options.io } });
+  t.after(() => a.stop());
+  return a;
+}
+
+/** Emits numbered events to every socket of the namespaces, until stopped; returns how many. */
+function ticking(t, a, namespaces = ["/"], every = 5) {
+  let i = 0;
+  const timer = setInterval(() => {
+    i++;
+    for (const nsp of namespaces) a.io.of(nsp).emit("n", i, i % 3 === 0 ? Buffer.from(`b${i}`) : `t${i}`);
+  }, every);
+  t.after(() => clearInterval(timer));
+  return () => {
+    clearInterval(timer);
+    return i;
+  };
+}
+
+describe("a client roams over three replicas", { skip: onlyHoldfast, concurrency: 3 }, () => {
+  for (const version of CLIENTS) {
+    for (const transport of Object.keys(TRANSPORTS)) {
+      it(`client ${version}, ${transport}: same id, every event once and in order, acks both ways, three namespaces`, { timeout: 60000 }, async (t) => {
+        const a = await app(t);
+        const list = await replicas(t, 3, () => a.port);
+        const way = await Switch.start(list[0].port);
+        t.after(() => way.close());
+        const c = new Client(version, way.url, { transports: TRANSPORTS[transport] ?? ["polling", "websocket"] });
+        t.after(() => c.close());
+        const names = ["/", "/admin", "/chat"];
+        const spaces = [c.main, c.of("/admin"), c.of("/chat")];
+        for (const s of spaces) {
+          s.socket.on("question", (...args) => args.pop()(...args));
+          await s.connected();
+        }
+        const stop = ticking(t, a, names);
+        const places = [1, 2, 0, 2, 1];
+        for (const [k, place] of places.entries()) {
+          await sleep(transport === "default" && k % 2 ? 15 : 120);
+          // Between two polls nothing breaks: the next poll is forwarded to where the client was.
+          for (; c.main.disconnects.length <= k; await sleep(50)) way.moveTo(list[place].port);
+          // Asked while the client is away.
+          const answers = [...a.sockets.values()].map((s) => new Promise((done) => s.emit("question", k, Buffer.from([k]), (...got) => done(got))));
+          for (const s of spaces) await s.connected(k + 2);
+          for (const answer of await within(Promise.all(answers), "the answers")) assert.deepEqual(answer, [k, Buffer.from([k])]);
+          const [got] = await spaces[k % 3].ask("echo", `at ${k}`);
+          assert.equal(got, `at ${k}`);
+        }
+        await sleep(100);
+        const last = stop();
+        for (const s of spaces) {
+          await s.stream(s.numbers[0], last);
+          s.assertRecovered(places.length);
+          assert.deepEqual(s.errors, []);
+        }
+        assert.equal(a.connections.length, 3, "the server saw no new sockets");
+        assert.ok((await total(list, "holdfast_relay_resumes_total", { result: "resumed" })) >= 3);
+      });
+    }
+  }
+});
+
+describe("a balancer that deals out single requests in turn, without stickiness", { skip: onlyHoldfast, concurrency: 2 }, () => {
+  for (const transport of ["polling", "default"]) {
+    it(`${transport}: clients connect, upgrade, recover and lose nothing`, { timeout: 60000 }, async (t) => {
+      const a = await app(t);
+      const list = await replicas(t, 3, () => a.port);
+      const way = await RoundRobin.start(list.map((hf) => hf.port));
+      t.after(() => way.close());
+      const clients = Array.from({ length: 6 }, (_, i) => new Client(CLIENTS[i % 2], way.url, { transports: TRANSPORTS[transport] ?? ["polling", "websocket"] }));
+      t.after(() => clients.forEach((c) => c.close()));
+      const spaces = clients.flatMap((c) => [c.main, c.of("/chat")]);
+      for (const s of spaces) await s.connected();
+      const stop = ticking(t, a, ["/", "/chat"]);
+      for (let k = 1; k <= 4; k++) {
+        if (transport === "default") await Promise.all(clients.map((c) => c.upgraded()));
+        await sleep(100);
+        way.cut();
+        await sleep(50);
+        await until(() => spaces.every((s) => s.socket.connected), () => `all to be connected in round ${k}`);
+        await sleep(50);
+        const replies = await Promise.all(spaces.map((s) => s.ask("echo", k)));
+        replies.forEach((r) => assert.deepEqual(r, [k]));
+      }
+      await sleep(100);
+      const last = stop();
+      for (const s of spaces) {
+        await s.stream(s.numbers[0], last);
+        s.connects.slice(1).forEach((c) => assert.deepEqual(c, { id: s.connects[0].id, recovered: true }));
+      }
+      assert.ok(spaces.some((s) => s.connects.length > 3), "most cuts were noticed");
+      assert.equal(a.connections.length, spaces.length, "the server saw no new sockets");
+      for (const hf of list) assert.ok(way.counts.get(hf.port) > 50, "all replicas had requests");
+      assert.ok((await total(list, "holdfast_forwarded_requests_total")) > 100);
+      assert.equal(await total(list, "holdfast_recoveries_total", { result: "failed" }), 0);
+    });
+  }
+});
