@@ -52,7 +52,6 @@ type clientConn struct {
 	byWebSocket      bool // its handshake came over WebSocket
 	recoverable      bool // it can resume sessions, in namespaces that have recovery
 	parkOnDisconnect bool // its DISCONNECT parks a session (recovery.on_client_disconnect)
-	moved            bool // another replica accepted it
 
 	connectDelay atomic.Int64    // nanoseconds from its handshake to its first CONNECT; 0 before that
 	opened       instant.Instant // about when its handshake was answered; immutable, like the rest

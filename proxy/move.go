@@ -128,7 +128,7 @@ func (r *receiver) moveTo(owner, namespace string, connect, rest []byte) bool {
 // movable reports whether the client has nothing here that would be left behind. A client has one Socket,
 // which can be at one replica only.
 func (r *receiver) movable() bool {
-	return r.parser == parserSocketIO && !r.c.moved && r.openNamespaces() == 0
+	return r.parser == parserSocketIO && !r.c.deps.replicas.hasTaken(r.c) && r.openNamespaces() == 0
 }
 
 func (r *receiver) moveRequest(namespace string, connect []byte) *moveRequest {

@@ -70,7 +70,6 @@ func (r *replicas) movedClient(ask *moveRequest) (*client, error) {
 	c := newClient(s, r.seq(max(age, time.Millisecond)), req, ask.SID, opts, recoverable, nil)
 	c.opened = instant.Now().Add(-age)
 	c.connectDelay.Store(ask.ConnectDelay)
-	c.moved = true
 	c.receiver.parser = parserSocketIO
 	c.primary.setLazy()
 	c.pollHeaders = ask.PollHeaders

@@ -229,9 +229,17 @@ func (r *replicas) took(c *client, st *cluster.Stream) {
 	}
 }
 
+// hasTaken reports whether a client was moved here.
+func (r *replicas) hasTaken(c *client) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.taken[c]
+	return ok
+}
+
 // left forgets a client that was moved here and is gone.
 func (r *replicas) left(c *client) {
-	if r == nil || !c.moved {
+	if r == nil {
 		return
 	}
 	r.mu.Lock()

@@ -98,7 +98,7 @@ func (t *wsTransport) movedTo() netpoll.Handler {
 func (s *Socket) StartMoved(m Transfer, conn net.Conn) {
 	s.mu.Lock()
 	s.ping.pongsToIgnore = m.Pongs
-	s.polling.movedPost = s.requestID(m.Post)
+	s.polling.lastPost = postID{id: s.requestID(m.Post)}
 	var t *wsTransport
 	if conn != nil {
 		t = newWSTransport(s, conn)

@@ -61,11 +61,10 @@ type pollingState struct {
 	lastBody []byte
 	mark     uint64 // what the last answer carried; not with Options.ConfirmByPong
 
-	answer    answerState // of the last answer
-	posting   bool        // a POST is being handled
-	lastPost  postID
-	movedPost string        // the id of the POST that moved the client here: a repeated one is for nothing
-	polled    chan struct{} // closed by the next poll; nil unless the POST under way waits for it
+	answer   answerState // of the last answer
+	posting  bool        // a POST is being handled
+	lastPost postID
+	polled   chan struct{} // closed by the next poll; nil unless the POST under way waits for it
 
 	noopTimer   *time.Timer // ends waiting polls while a WebSocket probes
 	lingerTimer *time.Timer // answers the waiting poll; nil while there is nothing to answer with

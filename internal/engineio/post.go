@@ -18,7 +18,7 @@ var ErrNoMemory = errors.New("engineio: no memory for incomplete messages")
 // postID identifies a POST, to recognize a repeated one.
 type postID struct {
 	id  string // the "t" parameter
-	sum uint64 // hash of the body
+	sum uint64 // hash of the body; 0 for a POST to another Socket, see StartMoved
 }
 
 var postSeed = maphash.MakeSeed()
@@ -159,7 +159,8 @@ func (s *Socket) repeatedPost(id string, data []byte) bool {
 	p := postID{id, maphash.Bytes(postSeed, data)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	repeated := p == s.polling.lastPost || s.polling.movedPost != "" && id == s.polling.movedPost
+	last := s.polling.lastPost
+	repeated := p == last || last.sum == 0 && id == last.id
 	s.polling.lastPost = p
 	return repeated
 }

@@ -102,8 +102,8 @@ describe("a balancer that deals out single requests in turn, without stickiness"
       }
       assert.ok(spaces.some((s) => s.connects.length > 3), "most cuts were noticed");
       assert.equal(a.connections.length, spaces.length, "the server saw no new sockets");
-      for (const hf of list) assert.ok(way.counts.get(hf.port) > 50, "all replicas had requests");
-      assert.ok((await total(list, "holdfast_forwarded_requests_total")) > 100);
+      for (const hf of list) assert.ok(way.counts.get(hf.port) > 10, "all replicas had requests");
+      assert.ok((await total(list, "holdfast_forwarded_requests_total")) > 20);
       assert.equal(await total(list, "holdfast_recoveries_total", { result: "failed" }), 0);
     });
   }
