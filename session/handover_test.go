@@ -120,7 +120,7 @@ var decided = map[reflect.Type]string{
 	reflect.TypeFor[keyed]():            `handed over: key epoch trimmedEvents uncountable`,
 	reflect.TypeFor[Registry](): `
 		handed over: ends
-		built anew: budget observer current evicting sweepAt sweepBegan sweepNext mu expiring byPID parked maxParked live
+		built anew: budget observer owner current evicting sweepAt sweepBegan sweepNext mu expiring byPID parked maxParked live
 			frozen graceTimer`,
 }
 
