@@ -8,6 +8,8 @@ BUILDINFO := github.com/holdfast/holdfast/internal/buildinfo
 LDFLAGS := -s -w -X $(BUILDINFO).version=$(VERSION) -X $(BUILDINFO).commit=$(COMMIT) -X $(BUILDINFO).date=$(DATE)
 GOLANGCI_LINT_VERSION := v2.15.0
 LINT := bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
+ACTIONLINT_VERSION := v1.7.12
+ACTIONLINT := bin/actionlint-$(ACTIONLINT_VERSION)
 NODE_MODULES := test/e2e/node_modules/.package-lock.json
 CHART_TOOLS := bin/helm bin/kustomize
 
@@ -45,6 +47,12 @@ dist: OUT = release
 dist: ## Build archives, deb and rpm packages, SBOMs and checksums into dist/release: PLATFORMS=host
 	$(RELEASE)
 
+IMAGE ?= holdfast
+
+.PHONY: image
+image: ## Build the container image with Docker: IMAGE=name:tag
+	docker build -t '$(IMAGE)' --build-arg VERSION='$(VERSION)' --build-arg COMMIT='$(COMMIT)' --build-arg DATE='$(DATE)' .
+
 .PHONY: npm
 npm: OUT = npm
 npm: ## Build the packages for npm into dist/npm: PLATFORMS=host
@@ -65,11 +73,12 @@ fmt: $(LINT) ## Format the code
 	go mod tidy
 
 .PHONY: lint
-lint: $(LINT) ## Check the code, its imports and the documents without running anything
+lint: $(LINT) $(ACTIONLINT) ## Check the code, its imports and the documents without running anything
 	$(LINT) fmt --diff
 	go vet ./...
 	$(MAKE) --no-print-directory cross
 	$(LINT) run
+	$(ACTIONLINT)
 	go mod tidy -diff
 	scripts/check-imports.sh
 	scripts/check-docs.sh
@@ -78,6 +87,10 @@ $(LINT):
 	GOBIN='$(CURDIR)/bin' go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
 	mv bin/golangci-lint $@
 
+$(ACTIONLINT):
+	GOBIN='$(CURDIR)/bin' go install github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT_VERSION)
+	mv bin/actionlint $@
+
 .PHONY: schema
 schema: ## Write config.schema.json from internal/config
 	go test ./internal/config -run TestSchemaFile -update
@@ -85,7 +98,7 @@ schema: ## Write config.schema.json from internal/config
 ##@ Test
 
 .PHONY: charts
-charts: $(CHART_TOOLS) ## Test the Helm chart and the kustomize component: builds helm and kustomize the first time
+charts: $(CHART_TOOLS) ## Test the Helm chart, the kustomize component, Dockerfile and Compose files: builds helm first
 	cd test/charts && go vet ./... && go test ./...
 
 # go.mod pins their versions. Together they take three minutes to build.
@@ -130,6 +143,15 @@ network: ## Run the network packages' Go tests without the race detector, then w
 	go test $(NETWORK)
 	TEST_EVENT_LOOP=off go test -count=1 $(NETWORK) # go test does not know that it matters, and has a result cached
 
+# What does not depend on the system: no Unix sockets, raw system calls, or texts of its errors. internal/demo runs server,
+# holdfast and client, and recovers.
+PORTABLE := . ./buffer ./metrics ./session ./internal/admin/... ./internal/buildinfo ./internal/demo ./internal/jsonscan \
+  ./internal/limit ./internal/logging ./internal/reason ./internal/siotest/... ./internal/socketio ./internal/upstream
+
+.PHONY: portable
+portable: ## Run the Go tests that pass on every system, Windows included
+	go test $(PORTABLE)
+
 .PHONY: race
 race: ## Run the Go tests with the race detector, then make network
 	go test -race ./...
@@ -148,7 +170,7 @@ soak: $(NODE_MODULES) ## Run clients under random faults and report: MINUTES=10 
 .PHONY: test
 test: deps race e2e ## Install what the tests need, and run all of them
 	@if [ -x bin/helm ] && [ -x bin/kustomize ]; then $(MAKE) --no-print-directory charts; else \
-	  echo "NOT TESTED: deploy/helm and deploy/kustomize. make charts tests them, and takes three minutes the first time." >&2; fi
+	  echo "NOT TESTED: deploy/helm, deploy/kustomize, Dockerfile and Compose files. make charts tests them, and takes three minutes the first time." >&2; fi
 	$(MAKE) soak MINUTES=2 RACE=0 # the race detector's own memory grows
 
 .PHONY: unit

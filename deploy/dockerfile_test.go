@@ -104,14 +104,22 @@ func TestDockerfile(t *testing.T) {
 	}
 }
 
+// The first command pulls the published image, and the second file builds one instead.
 func TestComposeImageOrBuild(t *testing.T) {
-	s := decode[struct {
-		Services map[string]struct{ Image, Build string }
-	}](t, "compose/compose.yaml").Services["holdfast"]
-	if !strings.Contains(s.Image, "/holdfast:") || s.Build != "../.." {
-		t.Errorf("image %q, build %q; want both: Compose pulls the one, or else builds the other", s.Image, s.Build)
+	type service struct {
+		Image string
+		Build struct{ Context string }
 	}
-	if _, err := os.Stat(filepath.Join("compose", s.Build, "Dockerfile")); err != nil {
+	type file struct{ Services map[string]service }
+	pulled := decode[file](t, "compose/compose.yaml").Services["holdfast"]
+	built := decode[file](t, "compose/compose.build.yaml").Services["holdfast"]
+	if !strings.HasPrefix(pulled.Image, "ghcr.io/holdfast/holdfast:") || pulled.Build.Context != "" {
+		t.Errorf("compose.yaml has %+v; want the published image", pulled)
+	}
+	if built.Image == pulled.Image {
+		t.Error("what is built has the name of the published image")
+	}
+	if _, err := os.Stat(filepath.Join("compose", built.Build.Context, "Dockerfile")); err != nil {
 		t.Error(err)
 	}
 }

@@ -2,11 +2,14 @@
 // unit, probes with the health endpoints. fronts.test.js has nginx, HAProxy and Caddy; deploy/deploy_test.go the rest.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { readFile, writeFile, mkdtemp, rm } from "node:fs/promises";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdir, readFile, symlink, writeFile, mkdtemp, rm } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
-import { binary, onlyHoldfast } from "../lib/holdfast.js";
+import { accepts, binary, onlyHoldfast, runHoldfast } from "../lib/holdfast.js";
 import { Prometheus, selectors } from "../lib/prometheus.js";
+import { freePort } from "../lib/ports.js";
 import { Raw, exchange } from "../lib/raw.js";
 import { stack } from "../lib/stack.js";
 import { ROOT, missing, run } from "../lib/tools.js";
@@ -61,6 +64,28 @@ describe("Prometheus", { skip: skip || missing("prometheus") }, () => {
 
     s.hf.signal("SIGKILL");
     await prometheus.value('ALERTS{alertname="HoldfastDown"}');
+  });
+});
+
+describe("Compose", { skip }, () => {
+  it("has a server that runs, and that holdfast can recover clients of", async (t) => {
+    const text = await readFile(path.join(ROOT, "deploy/compose/compose.yaml"), "utf8");
+    const [, block] = /\n {4}content: \|\n((?: {6}.*\n)+)/.exec(text);
+    const dir = await mkdtemp(path.join(os.tmpdir(), "holdfast-e2e-compose-"));
+    t.after(() => rm(dir, { recursive: true, force: true }));
+    await mkdir(path.join(dir, "node_modules"));
+    await symlink(path.join(ROOT, "test/e2e/node_modules/socket.io-4.5.4"), path.join(dir, "node_modules/socket.io"));
+    await writeFile(path.join(dir, "server.cjs"), block.replaceAll(/^ {6}/gm, ""));
+    const port = await freePort();
+    const server = spawn(process.execPath, ["server.cjs"], { cwd: dir, env: { ...process.env, PORT: `${port}` }, stdio: "inherit" });
+    const ended = once(server, "exit");
+    t.after(() => server.kill("SIGKILL"));
+    await until(() => accepts(port), "the server to listen");
+    const { code, all } = await runHoldfast(["doctor", `http://127.0.0.1:${port}`], { timeout: 15000 });
+    assert.equal(code, 0, all);
+    assert.match(all, /socket\.io 4\.5\.4/);
+    server.kill("SIGTERM"); // as docker compose down does
+    assert.deepEqual(await ended, [0, null]);
   });
 });
 
