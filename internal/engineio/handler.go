@@ -107,6 +107,10 @@ type Options struct {
 	// ConfirmByPong makes pongs the only confirmation. A poll, or the change to WebSocket, uses
 	// another connection than the POSTs and may overtake a message that the client sent before.
 	ConfirmByPong bool
+	// Protocol is the version that the client speaks.
+	Protocol Protocol
+	// Base64 says that a client of version 3 takes binary messages as text only ("b64").
+	Base64 bool
 }
 
 // smallBytes is the size up to which a message is not accounted for as incomplete.

@@ -130,6 +130,10 @@ func (s *Socket) sendPingLocked(e *Encoder, now instant.Instant) {
 	if s.ws != nil {
 		p.bytesAhead, p.delivered = s.ws.written+int64(e.Len()), unknown
 	}
+	if s.opts.Protocol == V3 {
+		s.addMarkPingLocked(e)
+		return
+	}
 	e.packet(Ping, nil, nil, nil)
 }
 
@@ -173,6 +177,8 @@ func (s *Socket) onTimerLocked() {
 	case s.state.ended():
 	case s.state.get() == stateClosing:
 		s.closeLocked(s.reason)
+	case s.polls3Locked():
+		s.checkPolling3Locked(now)
 	case p.inFlight():
 		if s.pongMayBeStuckLocked() && now.Sub(p.lastAt) >= s.opts.PingInterval {
 			s.sendExtraPingLocked(now)
@@ -236,7 +242,7 @@ func (s *Socket) checkConfirmedLocked(now instant.Instant) {
 // pongMayBeStuckLocked reports whether the pong may be on its way: behind unread input, or behind
 // other data that the client is still sending.
 func (s *Socket) pongMayBeStuckLocked() bool {
-	return s.ping.state != pingQueued && (s.readPaused || s.ping.lastInput.After(s.ping.lastAt))
+	return s.ping.state != pingQueued && s.opts.Protocol == V4 && (s.readPaused || s.ping.lastInput.After(s.ping.lastAt))
 }
 
 // sendExtraPingLocked pings a client whose pong may be stuck; see pinger.extraPings.
@@ -266,7 +272,7 @@ func (s *Socket) addExtraPingLocked(e *Encoder) {
 // it already is.
 func (s *Socket) awaitPongLocked(now instant.Instant) bool {
 	p := &s.ping
-	left := s.opts.PingTimeout
+	left := s.silenceAllowed()
 	if !s.readPaused { // otherwise the pong may be there, unread
 		behind := s.observeDeliveryLocked(now)
 		left -= now.Sub(p.lastSignAfter(p.sentAt))
@@ -315,5 +321,5 @@ func (s *Socket) overdueLocked() bool {
 	if p.inFlight() {
 		last = p.sentAt
 	}
-	return instant.Since(p.lastSignAfter(last)) > s.opts.PingTimeout-timerSlack
+	return instant.Since(p.lastSignAfter(last)) > s.silenceAllowed()-timerSlack
 }

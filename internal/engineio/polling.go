@@ -122,20 +122,27 @@ const (
 	okType   = "text/html"
 )
 
-func packetsAnswer(body []byte) Answer {
-	return Answer{Status: http.StatusOK, Body: body, Type: textType, Code: -1}
+func (s *Socket) packetsAnswer(body []byte) Answer {
+	contentType := textType
+	if s.pollFormat() == binaryPayload3 {
+		contentType = binaryType3
+	}
+	return Answer{Status: http.StatusOK, Body: body, Type: contentType, Code: -1}
 }
 
-func (r pollAnswer) answer() Answer {
+func (s *Socket) answerOf(r pollAnswer) Answer {
 	if r.body != nil {
-		return packetsAnswer(r.body)
+		return s.packetsAnswer(r.body)
 	}
 	return ErrorAnswer(r.code)
 }
 
 // OpenAnswer answers a handshake made by polling.
 func (s *Socket) OpenAnswer(h Handshake) Answer {
-	return packetsAnswer(append([]byte{byte(Open)}, h.Encode()...))
+	e := newEncoder(s.pollFormat())
+	defer e.free()
+	e.packet(Open, h.Encode(), nil, nil)
+	return s.packetsAnswer(append([]byte(nil), e.buf...))
 }
 
 // Poll waits for packets and returns the answer to a poll. id is the request's "t" parameter: a
@@ -149,7 +156,7 @@ func (s *Socket) Poll(ctx context.Context, id string) (a Answer, ok bool) {
 	}
 	select {
 	case r := <-p.answer:
-		return r.answer(), true
+		return s.answerOf(r), true
 	case <-ctx.Done():
 		return s.cancelPoll(p)
 	}
@@ -166,7 +173,7 @@ func (s *Socket) cancelPoll(p *poll) (a Answer, ok bool) {
 	}
 	select {
 	case r := <-p.answer:
-		return r.answer(), true
+		return s.answerOf(r), true
 	default:
 		return Answer{}, false
 	}
@@ -205,12 +212,12 @@ func (s *Socket) admitPollLocked(id string) (a Answer, ok bool) {
 		return ErrorAnswer(CodeUnknownSID), false
 	case ps.waiting != nil && id != "" && id == ps.waiting.id:
 		// A retry on a new connection: nothing reads from the old one any more.
-		s.answerWaitingLocked([]byte{byte(Noop)})
+		s.answerWaitingLocked(s.payload(Noop))
 	case ps.waiting != nil:
 		s.closeLocked(PollError)
 		return Answer{Status: http.StatusBadRequest, Code: -1}, false
 	case id != "" && id == ps.lastID && ps.lastBody != nil:
-		return packetsAnswer(ps.lastBody), false
+		return s.packetsAnswer(ps.lastBody), false
 	}
 	return Answer{}, true
 }
@@ -228,7 +235,7 @@ func (s *Socket) waitingPollLocked(id string) *poll {
 	if ps.waiting == p && wasClosing {
 		// Everything is delivered, and no poll was waiting when Close was called.
 		if s.closeStyle != closeBroken {
-			s.answerWaitingLocked([]byte{byte(Noop), separator, byte(Close)})
+			s.answerWaitingLocked(s.payload(Noop, Close))
 		}
 		s.closeLocked(s.reason)
 	}
@@ -249,7 +256,7 @@ func (s *Socket) flushPollLocked() {
 	case ps.waiting == nil || s.state.ended() || s.output == outputLeft:
 	case s.state.get() == stateClosing:
 		s.answerPollLocked()
-	case ps.lingerTimer == nil && (s.pingToPollLocked() || s.h.Pending()):
+	case ps.lingerTimer == nil && (s.pingToPollLocked() || s.v3.pongs > 0 || s.h.Pending()):
 		ps.lingerTimer = s.afterFunc(pollLinger, (*Socket).onLingerLocked)
 	}
 }
@@ -272,7 +279,7 @@ func (s *Socket) answerPollLocked() {
 	if ps.waiting == nil || s.state.ended() {
 		return
 	}
-	e := newEncoder(payloadFormat)
+	e := newEncoder(s.pollFormat())
 	defer e.free()
 	answer := answerUnproven
 	if s.fillAnswerLocked(e) && s.opts.ConfirmByPong {
@@ -303,6 +310,7 @@ func (s *Socket) fillAnswerLocked(e *Encoder) (pinged bool) {
 	if s.onlyPongsConfirm() && r.ConfirmLater {
 		s.confirmLaterLocked()
 	}
+	s.addPongsLocked(e)
 	switch {
 	case !open:
 	case s.ping.state == pingQueued:
@@ -344,11 +352,11 @@ func (s *Socket) closePollLocked(reason Reason) {
 	switch {
 	case s.polling.waiting == nil:
 	case reason == ClientClose:
-		s.answerWaitingLocked([]byte{byte(Noop)})
+		s.answerWaitingLocked(s.payload(Noop))
 	case s.closeStyle == closeBroken:
 		s.refuseWaitingLocked(CodeUnknownSID)
 	default:
-		s.answerWaitingLocked([]byte{byte(Close)})
+		s.answerWaitingLocked(s.payload(Close))
 	}
 	s.polling.lastBody = nil
 }
@@ -370,7 +378,7 @@ func (s *Socket) onNoopLocked() {
 	case s.polling.lingerTimer != nil: // an answer with packets is about to come
 		s.polling.noopTimer.Reset(noopDelay)
 	default:
-		s.answerWaitingLocked([]byte{byte(Noop)})
+		s.answerWaitingLocked(s.payload(Noop))
 	}
 }
 

@@ -95,7 +95,7 @@ func (s *Socket) beginPost(contentType string) (Answer, bool) {
 		return ErrorAnswer(CodeUnknownSID), false
 	case s.ws != nil:
 		return ErrorAnswer(CodeBadRequest), false
-	case s.polling.posting, contentType == "application/octet-stream":
+	case s.polling.posting, contentType == binaryType3 && s.opts.Protocol == V4:
 		s.closeLocked(ParseError)
 		return Answer{Status: http.StatusBadRequest, Code: -1}, false
 	}
@@ -115,13 +115,15 @@ func (s *Socket) handlePost(id string, data []byte) {
 	if s.repeatedPost(id, data) {
 		return
 	}
-	data = bytes.ToValidUTF8(data, []byte("\uFFFD")) // as the reference server reads a body
-	if string(data) == string(rune(Close)) {
+	if s.opts.Protocol == V4 || !isBinaryForm3(data) {
+		data = bytes.ToValidUTF8(data, []byte("\uFFFD")) // as the reference server reads a body
+	}
+	if s.closes(data) {
 		s.awaitPoll()
 	}
 	s.input.Lock()
 	defer s.input.Unlock()
-	s.endBatch(DecodePayload(data, s.packet))
+	s.endBatch(s.decodePost(data, s.packet))
 }
 
 // awaitPoll waits a moment for a poll that the client sent just before its CLOSE packet, on another

@@ -86,7 +86,7 @@ func (c *closeStyle) moveLocked(to closeStyle) bool {
 }
 
 // Socket is the server side of one client's Engine.IO connection. It implements Engine.IO protocol
-// v4 and is safe for concurrent use.
+// v4, and v3 (socket3.go), and is safe for concurrent use.
 //
 // Field order matters: what each message needs comes first, in as few cache lines as possible. With
 // many clients, a Socket is not in the processor's cache when its next message arrives.
@@ -119,6 +119,7 @@ type Socket struct {
 	watched uint64 // the greatest number in a WebSocket pong
 	byPong  bool   // Fill has returned ByPong
 	ask     askState
+	v3      state3 // in version 3 only
 
 	// Immutable.
 	sid  string
@@ -131,7 +132,9 @@ func NewSocket(sid string, opts Options, h Handler) *Socket {
 }
 
 // onlyPongsConfirm reports whether polls confirm nothing. s.mu is held.
-func (s *Socket) onlyPongsConfirm() bool { return s.opts.ConfirmByPong || s.byPong }
+func (s *Socket) onlyPongsConfirm() bool {
+	return (s.opts.ConfirmByPong || s.byPong) && s.opts.Protocol == V4
+}
 
 // SID returns the Engine.IO session id.
 func (s *Socket) SID() string { return s.sid }
@@ -298,7 +301,7 @@ func (s *Socket) flushLocked() {
 		return
 	}
 	for s.output == outputWritable && !s.state.ended() {
-		e := newEncoder(serverFrames)
+		e := newEncoderFor(serverFrames, s.ws.protocol)
 		r := s.h.Fill(e, batchBytes)
 		confirm := r.Confirm && !s.ping.inFlight()
 		if e.Len() == 0 && !confirm { // a batch may consist of an Encoder.Watch only
@@ -380,11 +383,14 @@ func (s *Socket) packet(p Packet) bool {
 		}
 		return state < stateClosed
 	case Pong:
-		return s.pong()
+		return s.opts.Protocol == V3 || s.pong()
 	case Close:
 		s.ending = ClientClose
 		return false
 	case Ping: // only servers ping in v4
+		if s.opts.Protocol == V3 {
+			return s.clientPing()
+		}
 		s.ending = ParseError
 		return false
 	case Open, Upgrade, Noop: // ignored, as in the reference server

@@ -85,6 +85,9 @@ func (s *Socket) upgradeLocked() {
 	} else {
 		s.h.Confirm(s.h.Mark())
 	}
+	if s.opts.Protocol == V3 {
+		s.upgraded3Locked()
+	}
 	if s.ping.state == pingQueued { // no poll took it
 		s.pingNowLocked()
 	}

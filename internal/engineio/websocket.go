@@ -55,7 +55,8 @@ type wsTransport struct {
 
 	// Owned by the stream's reader, and by StartWebSocket before.
 	role      wsRole
-	unflushed bool // something was read since the last Flush
+	protocol  Protocol // immutable
+	unflushed bool     // something was read since the last Flush
 	frames    frameReader
 	reserved  int // bytes in frames, as far as Handler.Incomplete has accounted for them
 
@@ -68,7 +69,7 @@ type wsTransport struct {
 }
 
 func newWSTransport(s *Socket, conn net.Conn) *wsTransport {
-	t := &wsTransport{socket: s, frames: frameReader{masked: true, maxBytes: s.opts.MaxPayload}}
+	t := &wsTransport{socket: s, protocol: s.opts.Protocol, frames: frameReader{masked: true, maxBytes: s.opts.MaxPayload}}
 	t.stream = netpoll.New(conn, t)
 	return t
 }
@@ -181,17 +182,23 @@ func (t *wsTransport) frame(op ws.OpCode, payload []byte) error {
 	if !t.isTransport() {
 		return t.probeMessage(op, payload)
 	}
-	p := Packet{Type: Message, Binary: true, Data: payload}
-	if op == ws.OpText {
-		var err error
-		if p, err = decodeText(payload); err != nil { // may be base64: clients with forceBase64 send binary messages like that
-			return err
-		}
+	p, err := t.decode(op, payload)
+	if err != nil {
+		return err
 	}
 	if !s.packet(p) {
 		return errStop
 	}
 	return nil
+}
+
+// decode decodes a message. A text may be base64: clients with forceBase64 send binary messages like
+// that.
+func (t *wsTransport) decode(op ws.OpCode, payload []byte) (Packet, error) {
+	if op == ws.OpText {
+		return t.protocol.decodeText(payload)
+	}
+	return t.protocol.decodeBinary(payload)
 }
 
 func (t *wsTransport) control(op ws.OpCode, payload []byte) error {
@@ -206,6 +213,12 @@ func (t *wsTransport) control(op ws.OpCode, payload []byte) error {
 		t.closeFrame(code)
 		return errStop
 	default:
+		if t.protocol == V3 && len(payload) > 0 && payload[0] == markPing && t.isTransport() {
+			if !t.socket.onMarkPong(payload[1:]) {
+				return errStop
+			}
+			return nil
+		}
 		t.onPong(payload)
 	}
 	return nil
