@@ -195,6 +195,16 @@ func (t *translator) onConnect(namespace string) {
 // onError handles an ERROR from the server. It refuses a CONNECT, or is an error of a connected
 // socket.
 func (t *translator) onError(namespace string, data []byte) {
+	switch {
+	case t.refused(namespace, socketio.ErrorReason(data)):
+	case t.sessions.get(namespace) != nil:
+		t.link.Message(socketio.ErrorEvent(namespace, data), false)
+	}
+}
+
+// refused handles the refusal of a CONNECT. It returns false if none awaits its reply. A server that
+// refuses "/" leaves the CONNECTs for other namespaces unanswered, so they are refused, too.
+func (t *translator) refused(namespace string, reason []byte) bool {
 	t.mu.Lock()
 	asked := t.spaces.waiting(namespace) != nil
 	refusesRoot := namespace == socketio.Root && t.root == rootExpected
@@ -202,15 +212,15 @@ func (t *translator) onError(namespace string, data []byte) {
 		t.root = rootRefused
 	}
 	t.mu.Unlock()
-	reason := socketio.ErrorReason(data)
 	switch {
 	case refusesRoot:
 		t.refuseAll(reason)
 	case asked:
 		t.refuse(namespace, reason)
-	case t.sessions.get(namespace) != nil:
-		t.link.Message(socketio.ErrorEvent(namespace, data), false)
+	default:
+		return false
 	}
+	return true
 }
 
 // refuse refuses a CONNECT.
@@ -219,8 +229,7 @@ func (t *translator) refuse(namespace string, reason []byte) {
 	t.releaseEarly()
 }
 
-// refuseAll refuses all CONNECTs: a server that refuses "/" leaves those for other namespaces
-// unanswered.
+// refuseAll refuses all CONNECTs that await their replies.
 func (t *translator) refuseAll(reason []byte) {
 	t.mu.Lock()
 	_, asked := t.spaces.allWaiting()
@@ -232,8 +241,7 @@ func (t *translator) refuseAll(reason []byte) {
 
 // onDisconnect handles a DISCONNECT. python-socketio 4 refuses CONNECTs with it, too.
 func (t *translator) onDisconnect(namespace string, reason []byte) {
-	if t.awaitsReply(namespace) {
-		t.refuse(namespace, reason)
+	if t.refused(namespace, reason) {
 		return
 	}
 	if t.sessions.get(namespace) != nil {

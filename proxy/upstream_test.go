@@ -98,11 +98,16 @@ func isTimeout(err error) bool {
 // script is an upstream whose connections the test drives.
 type script struct {
 	t     *testing.T
+	open  string // what it sends first
 	conns chan net.Conn
+	query chan string // of each handshake
 }
 
 func newScript(t *testing.T) *script {
-	return &script{t, make(chan net.Conn, 16)} // more than any test opens before it accepts one
+	return &script{
+		t, `0{"sid":"up","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}`,
+		make(chan net.Conn, 16), make(chan string, 16), // more than any test opens before it accepts one
+	}
 }
 
 // ServeHTTP implements http.Handler.
@@ -112,10 +117,10 @@ func (s *script) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.t.Errorf("the proxy's WebSocket handshake: %v", err)
 		return
 	}
-	if err := wsutil.WriteServerText(conn, []byte(
-		`0{"sid":"up","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}`)); err != nil {
+	if err := wsutil.WriteServerText(conn, []byte(s.open)); err != nil {
 		s.t.Error(err)
 	}
+	s.query <- r.URL.RawQuery
 	s.conns <- conn
 }
 
