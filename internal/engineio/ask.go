@@ -54,7 +54,7 @@ func (s *Socket) Ask() {
 		}
 	case s.polling.waiting != nil:
 		s.ask.moveLocked(askAsked)
-		s.answerWaitingLocked([]byte{byte(Noop)})
+		s.answerWaitingLocked(s.payload(Noop))
 	default:
 		s.ask.moveLocked(askWaits)
 	}
@@ -73,5 +73,5 @@ func (s *Socket) askPollLocked() (a Answer, ok bool) {
 		return a, false
 	}
 	s.ask.moveLocked(askAsked)
-	return packetsAnswer([]byte{byte(Noop)}), true
+	return s.packetsAnswer(s.payload(Noop)), true
 }
