@@ -113,14 +113,10 @@ func (c *client) Handshake() uint64 { return c.seq }
 func (c *client) Message(data []byte, binary bool) { c.receiver.message(data, binary) }
 
 // Flush implements engineio.Handler.
-func (c *client) Flush() {
-	defer c.recoverPanic()
-	c.receiver.flush()
-}
+func (c *client) Flush() { c.receiver.flush() }
 
 // Fill implements engineio.Handler.
 func (c *client) Fill(e *engineio.Encoder, maxBytes int) engineio.FillResult {
-	defer c.recoverPanic()
 	return c.sender.fill(e, maxBytes)
 }
 
@@ -134,10 +130,7 @@ func (c *client) Mark() uint64 { return c.sender.newMark() }
 func (c *client) ConfirmPing() { c.deps.metrics.ConfirmPings.Inc() }
 
 // Confirm implements engineio.Handler.
-func (c *client) Confirm(mark uint64) {
-	defer c.recoverPanic()
-	c.sender.confirm(mark)
-}
+func (c *client) Confirm(mark uint64) { c.sender.confirm(mark) }
 
 // Unconfirmed implements engineio.Handler.
 func (c *client) Unconfirmed() (pending, overdue bool) { return c.sender.unconfirmed() }

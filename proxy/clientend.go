@@ -26,7 +26,6 @@ var parkingReasons = map[engineio.Reason]reason.Reason{
 
 // Closed implements engineio.Handler.
 func (c *client) Closed(why engineio.Reason) {
-	defer c.recoverPanic()
 	c.deps.conns.removeClient(c)
 	if why == engineio.PingTimeout {
 		c.deps.metrics.HeartbeatTimeouts.Client.Inc()
@@ -197,8 +196,7 @@ func (c *client) closeUnlessConnected(timeout time.Duration) {
 	})
 }
 
-// recoverPanic is deferred by the client's methods that other code calls. Message does not need it:
-// the reader of a connection recovers panics of its messages.
+// recoverPanic is deferred by the methods that a link calls: the panic must not end the link.
 func (c *client) recoverPanic() {
 	if v := recover(); v != nil {
 		c.Panicked(v)

@@ -64,7 +64,6 @@ func (h *handshaker) serve(w http.ResponseWriter, r *http.Request, q url.Values,
 	if a, ok := h.cache.get(req); ok {
 		h.metrics.LazyHandshakes.Inc()
 		c := h.answeredClient(r, q, req, order, &a)
-		defer c.recoverRequest()
 		c.primary.setLazy()
 		c.closeUnlessConnected(connectTimeout)
 		h.open(w, r, c, a, nil)
@@ -99,7 +98,6 @@ func (h *handshaker) serve(w http.ResponseWriter, r *http.Request, q url.Values,
 	a := answer{conn.Handshake(), without(conn.ResponseHeader(), notRelayed), upstream.ServerOf(conn)}
 	h.cache.put(req, a)
 	c := h.answeredClient(r, q, req, order, &a)
-	defer c.recoverRequest()
 	primary, _ := c.newPrimary(conn, "") // a new client is not closed
 	opened = h.open(w, r, c, a, primary)
 }
@@ -122,6 +120,7 @@ func (h *handshaker) answeredClient(r *http.Request, q url.Values, req engineio.
 // open answers a handshake and starts the client and its primary link. A nil primary is dialled when it is
 // needed. open returns false if the client could not be opened.
 func (h *handshaker) open(w http.ResponseWriter, r *http.Request, c *client, a answer, primary *link) bool {
+	defer c.recoverRequest()
 	start := func() {
 		if primary != nil {
 			primary.start()

@@ -173,7 +173,6 @@ func (l *link) noteCongested(c *client) bool {
 
 // Drained implements engineio.ConnHandler.
 func (l *link) Drained() {
-	defer l.recoverPanic()
 	l.mu.Lock()
 	clients := l.congested
 	l.congested = nil
@@ -225,7 +224,6 @@ func (l *link) attachment(data []byte) {
 
 // Flush implements engineio.ConnHandler. It wakes the clients that a batch of messages was for.
 func (l *link) Flush() {
-	defer l.recoverPanic()
 	l.deliver()
 	for i, c := range l.toWake {
 		l.toWake[i] = nil

@@ -86,7 +86,6 @@ func (l *link) closeIfUnused() bool {
 func (l *link) Closed(err error) {
 	defer l.done.Fire()
 	defer l.deps.conns.removeLink(l)
-	defer l.recoverPanic()
 	l.assembler.drop()
 	l.Flush() // a batch may have panicked before its Flush
 	left := l.detachAll()
@@ -175,13 +174,6 @@ func (l *link) unused() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.sessions.empty() && l.spaces.asked == 0 && !l.state.is(linkRaw)
-}
-
-// recoverPanic is deferred by the link's methods that other code calls, except Message.
-func (l *link) recoverPanic() {
-	if v := recover(); v != nil {
-		l.Panicked(v)
-	}
 }
 
 // Panicked implements engineio.ConnHandler.

@@ -10,7 +10,6 @@ import (
 
 // SessionsClosed implements session.Upstream.
 func (l *link) SessionsClosed(ended []*session.Session, _ reason.Reason) {
-	defer l.recoverPanic()
 	for _, s := range ended {
 		l.remove(s)
 	}
@@ -25,7 +24,6 @@ func (l *link) SessionsClosed(ended []*session.Session, _ reason.Reason) {
 // SetReadPaused implements session.Upstream. The link is not read while any session or sender is
 // over its window.
 func (l *link) SetReadPaused(paused bool) {
-	defer l.recoverPanic()
 	l.pauseMu.Lock()
 	defer l.pauseMu.Unlock()
 	if paused {
@@ -42,7 +40,6 @@ func (l *link) SetReadPaused(paused bool) {
 
 // SessionParked implements session.Upstream.
 func (l *link) SessionParked(s *session.Session, why reason.Reason, d time.Duration) {
-	defer l.recoverPanic()
 	if n := l.deps.notify; n != nil && n.parked != nil {
 		l.conn.Send(notification(s.Namespace(), n.parked, fmt.Sprintf(`{"reason":%s,"expires_in":%s}`, jsonString(string(why)), seconds(d))), nil)
 	}
@@ -50,7 +47,6 @@ func (l *link) SessionParked(s *session.Session, why reason.Reason, d time.Durat
 
 // SessionResumed implements session.Upstream.
 func (l *link) SessionResumed(s *session.Session, away time.Duration, missed int) {
-	defer l.recoverPanic()
 	if n := l.deps.notify; n != nil && n.resumed != nil {
 		l.conn.Send(notification(s.Namespace(), n.resumed, fmt.Sprintf(`{"away":%s,"missed":%d}`, seconds(away), missed)), nil)
 	}

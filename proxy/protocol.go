@@ -108,7 +108,6 @@ func (h *handshaker) answerForUpstream(w http.ResponseWriter, r *http.Request, q
 		corsHeader(r), nil,
 	}
 	c := h.answeredClient(r, q, req, order, &a)
-	defer c.recoverRequest()
 	c.primary.setLazy()
 	c.closeUnlessConnected(connectTimeout)
 	h.open(w, r, c, a, nil)
