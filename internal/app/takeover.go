@@ -113,6 +113,7 @@ func (t *takeover) commit(p *proxy.Server, log *slog.Logger) (o outcome) {
 	now := courier.Clock()
 	o = outcome{
 		result: courier.OK, took: now - from.Began, sessions: done.Sessions, lost: int(from.Lost) + done.Failed,
+		leave: from.Leaving, freeze: from.Freezing, pass: began - from.Clock, restore: now - began,
 	}
 	if t.restored() {
 		o.result, o.reason = courier.Restored, t.in.Failure
@@ -124,7 +125,7 @@ func (t *takeover) commit(p *proxy.Server, log *slog.Logger) (o outcome) {
 	attrs := []any{
 		"result", o.result, "from_version", from.Version, "clients", from.Clients, "links", done.Links, "sessions", done.Sessions,
 		"lost_sessions", o.lost, "cut_clients", from.Cut, "cut_requests", from.Passing,
-		"leave", round(from.Leaving), "freeze", round(from.Freezing), "pass", round(began - from.Clock), "restore", round(now - began),
+		"leave", round(o.leave), "freeze", round(o.freeze), "pass", round(o.pass), "restore", round(o.restore),
 		"total", round(o.took),
 	}
 	if o.reason != "" {
@@ -144,6 +145,8 @@ type outcome struct {
 	result, reason string
 	took           time.Duration
 	sessions, lost int
+	// Parts of took; see status.Handover.
+	leave, freeze, pass, restore time.Duration
 }
 
 // status returns the outcome for the status report.
@@ -151,6 +154,8 @@ func (o outcome) status(at time.Time, count int64) status.Handover {
 	return status.Handover{
 		Count: count, Time: new(at.UTC()), Result: o.result, Reason: o.reason, DurationSeconds: o.took.Seconds(),
 		Sessions: o.sessions, LostSessions: o.lost,
+		LeaveSeconds: o.leave.Seconds(), FreezeSeconds: o.freeze.Seconds(), PassSeconds: o.pass.Seconds(),
+		RestoreSeconds: o.restore.Seconds(),
 	}
 }
 

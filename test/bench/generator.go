@@ -41,6 +41,7 @@ type generator struct {
 	received  uint64 // events
 	expected  uint64 // events in total
 	now       time.Time
+	leaving   bool // clients may be closed, and are away then
 	failures  int
 	failure   error // the first
 
@@ -232,6 +233,11 @@ func (c *client) Opened(conn *loop.Conn) {
 
 // Closed implements loop.Handler. Proxies and servers must not close connections.
 func (c *client) Closed(_ *loop.Conn, err error) {
+	if c.gen.leaving && c.state == connected {
+		c.state = away
+		c.gen.connected--
+		return
+	}
 	if errors.Is(err, io.EOF) {
 		err = errors.New("disconnected")
 	}

@@ -34,7 +34,7 @@ func tiny(more ...string) []string {
 	return append([]string{
 		"-rounds=1", "-slow-rounds=1", "-duration=50ms", "-warmup=10ms", "-settle=100ms", "-clients=10", "-in-flight=4",
 		"-broadcast-clients=10", "-broadcast-payloads=32,100000", "-idle-clients=10", "-connect-clients=10",
-		"-connect-at-once=4", "-storm-clients=10", "-storm-missed=3", "-targets=direct,raw",
+		"-connect-at-once=4", "-storm-clients=10", "-storm-missed=3", "-handover-clients=10", "-targets=direct,raw",
 	}, more...)
 }
 

@@ -31,6 +31,7 @@ type options struct {
 	settle                        time.Duration
 	connectClients, connectAtOnce int
 	stormClients, stormMissed     int
+	handoverClients               int
 
 	holdfast, nginx, haproxy     string // paths; "" if there is none
 	nginxWorkers, haproxyThreads int
@@ -51,6 +52,7 @@ var shortValues = map[string]string{
 	"settle":            "3s",
 	"connect-clients":   "1000",
 	"storm-clients":     "1000",
+	"handover-clients":  "1000",
 }
 
 // maxEventBytes bounds payloads. It is below the limit of every proxy and server.
@@ -82,6 +84,7 @@ func parseOptions(args []string, out io.Writer) (*options, error) {
 	f.IntVar(&o.connectAtOnce, "connect-at-once", 16, "connect: connections opened concurrently")
 	f.IntVar(&o.stormClients, "storm-clients", 2000, "storm: number of clients")
 	f.IntVar(&o.stormMissed, "storm-missed", 50, "storm: events that each client misses")
+	f.IntVar(&o.handoverClients, "handover-clients", 5000, "handover: number of clients; every second one is away")
 	f.StringVar(&o.holdfast, "holdfast", "", "path of holdfast (default: built from this module)")
 	f.StringVar(&o.nginx, "nginx", "nginx", "path of nginx")
 	f.StringVar(&o.haproxy, "haproxy", "haproxy", "path of HAProxy")
@@ -160,7 +163,8 @@ func (o *options) complete(scenarios, targets, payloads string) error {
 		"-rounds": o.rounds, "-slow-rounds": o.slowRounds, "-clients": o.clients, "-in-flight": o.inFlight,
 		"-broadcast-clients": o.broadcastClients, "-idle-clients": o.idleClients, "-connect-clients": o.connectClients,
 		"-connect-at-once": o.connectAtOnce, "-storm-clients": o.stormClients, "-storm-missed": o.stormMissed,
-		"-nginx-workers": o.nginxWorkers, "-haproxy-threads": o.haproxyThreads,
+		"-handover-clients": o.handoverClients,
+		"-nginx-workers":    o.nginxWorkers, "-haproxy-threads": o.haproxyThreads,
 	} {
 		if n < 1 {
 			return fmt.Errorf("%s must be 1 or more", name)
@@ -238,6 +242,7 @@ func (o *options) fit(fileLimit int, note func(format string, args ...any)) {
 		{"-connect-clients", &o.connectClients, 2},
 		// While a client comes back, holdfast has its old link and a new one.
 		{"-storm-clients", &o.stormClients, 3},
+		{"-handover-clients", &o.handoverClients, 3},
 	} {
 		most := max((fileLimit-own)/c.files, 1)
 		if *c.n > most {

@@ -16,6 +16,17 @@ import (
 // adminSocket is where holdfast's admin listener is while it is profiled.
 func adminSocket(dir string) string { return filepath.Join(dir, "admin.sock") }
 
+// adminClient makes requests to that listener.
+func adminClient(dir string) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", adminSocket(dir))
+		},
+	}}
+}
+
 // profile takes a CPU profile of holdfast, of the time that a measurement takes, into a file of the directory that
 // -profile names. wait returns when it is written.
 func (e *env) profile(ctx context.Context, scenario, dir string) (wait func() error) {
@@ -25,13 +36,7 @@ func (e *env) profile(ctx context.Context, scenario, dir string) (wait func() er
 }
 
 func (e *env) writeProfile(ctx context.Context, scenario, dir string) error {
-	client := http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", adminSocket(dir))
-		},
-	}}
+	client := adminClient(dir)
 	seconds := max(1, int((e.opts.duration+e.opts.warmup)/time.Second))
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://holdfast/debug/pprof/profile?seconds=%d", seconds), nil)
 	if err != nil {

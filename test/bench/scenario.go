@@ -89,7 +89,7 @@ func (e *env) scenarios() []*scenario {
 			s.targets = e.proxyTargets()
 		}
 	}
-	all = append(all, e.stormScenario())
+	all = append(all, e.stormScenario(), e.handoverScenario())
 	all = append(all, e.relayScenarios()...)
 	return slices.DeleteFunc(all, func(s *scenario) bool {
 		asked := slices.Contains(o.scenarios, s.group) || slices.Contains(o.scenarios, s.name)
@@ -101,7 +101,7 @@ func (e *env) scenarios() []*scenario {
 }
 
 // groups are the values of -scenarios.
-var groups = []string{"echo", "pipeline", "broadcast", "idle", "connect", "storm", "relay"}
+var groups = []string{"echo", "pipeline", "broadcast", "idle", "connect", "storm", "handover", "relay"}
 
 // proxyTargets returns the selected proxies in front of the synthetic server.
 func (e *env) proxyTargets() []target {

@@ -59,6 +59,7 @@ type proxy struct {
 	pids []int
 	edge netip.AddrPort // of another replica; invalid if there is none
 	more *proxy         // the other replica
+	dir  string // of startReporting
 }
 
 func (p *proxy) stop() {
@@ -138,6 +139,19 @@ func startHoldfast(ctx context.Context, e *env, dir string, upstream netip.AddrP
 		}
 		return cmd
 	})
+}
+
+// startReporting starts a holdfast with an admin listener.
+func startReporting(ctx context.Context, e *env, dir string, upstream netip.AddrPort) (*proxy, error) {
+	p, err := e.startProxy(ctx, "holdfast.yaml", dir, upstream, 0, func(path string) *exec.Cmd {
+		cmd := exec.Command(e.opts.holdfast, "-config", path)
+		cmd.Env = append(holdfastEnviron(), "HOLDFAST_ADMIN_LISTEN=unix://"+adminSocket(dir))
+		return cmd
+	})
+	if err == nil {
+		p.dir = dir
+	}
+	return p, err
 }
 
 // errNotReady is wrapped if a proxy does not serve after its start.

@@ -62,6 +62,12 @@ type Handover struct {
 	Result          string     `json:"result"`
 	Reason          string     `json:"reason"` // why it was not ok
 	DurationSeconds float64    `json:"duration_seconds"`
+	// Parts of the duration: until all clients were closed, until nothing changed any more, until
+	// the next program had everything, and until it served.
+	LeaveSeconds   float64 `json:"leave_seconds"`
+	FreezeSeconds  float64 `json:"freeze_seconds"`
+	PassSeconds    float64 `json:"pass_seconds"`
+	RestoreSeconds float64 `json:"restore_seconds"`
 	Sessions        int        `json:"sessions"`      // that were handed over
 	LostSessions    int        `json:"lost_sessions"` // that could not be
 }
