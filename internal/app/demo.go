@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/courier"
 	"github.com/holdfast/holdfast/internal/demo"
 	"github.com/holdfast/holdfast/internal/logging"
 	"github.com/holdfast/holdfast/internal/neterr"
@@ -37,6 +38,13 @@ func (c command) runDemo(ctx context.Context, cfg config.Config, sources config.
 		return err
 	}
 	defer ln.Close()
+	if c.restartDemo {
+		if !courier.Supported {
+			return errors.New("-demo -handover needs Linux")
+		}
+		child := &demoChild{ln: ln, level: level, log: c.stderr}
+		return ignoreCanceled(demo.Run(ctx, c.stdout, child.options()))
+	}
 	start := func(ctx context.Context, _, upstreamURL string) (addr string, stop func(), err error) {
 		cfg := config.Default()
 		cfg.Upstream.URL = config.URLs{upstreamURL}
@@ -55,9 +63,13 @@ func (c command) runDemo(ctx context.Context, cfg config.Config, sources config.
 		}()
 		return reachable(ln.Addr()), func() { cancel(); <-done }, nil
 	}
-	err = demo.Run(ctx, c.stdout, demo.Options{StartProxy: start})
+	return ignoreCanceled(demo.Run(ctx, c.stdout, demo.Options{StartProxy: start}))
+}
+
+// ignoreCanceled returns nil if the demo was stopped in the middle of the story.
+func ignoreCanceled(err error) error {
 	if errors.Is(err, context.Canceled) {
-		return nil // stopped in the middle of the story
+		return nil
 	}
 	return err
 }

@@ -14,6 +14,8 @@ type CommandLine struct {
 	Check   bool   // -check: validate, print, exit
 	Version bool   // -version: print, exit
 	Demo    bool   // -demo: run the demo
+	// Handover is -handover: the demo restarts its holdfast.
+	Handover bool
 	// StopWithStdin is -stop-with-stdin: drain and stop when standard input ends.
 	StopWithStdin bool
 
@@ -41,6 +43,7 @@ func ParseArgs(args []string) (CommandLine, error) {
 	flags.BoolVar(&c.Check, "check", false, "")
 	flags.BoolVar(&c.Version, "version", false, "")
 	flags.BoolVar(&c.Demo, "demo", false, "")
+	flags.BoolVar(&c.Handover, "handover", false, "")
 	flags.BoolVar(&c.StopWithStdin, "stop-with-stdin", false, "")
 	for _, f := range settingFlags {
 		flags.Func(f.name, "", func(value string) error {
@@ -56,6 +59,8 @@ func ParseArgs(args []string) (CommandLine, error) {
 	switch {
 	case err != nil:
 		message = err.Error() + flagHint(flags, err.Error())
+	case c.Handover && !c.Demo:
+		message = "-handover belongs to -demo; to restart a running holdfast, use holdfast handover"
 	case flags.NArg() > 0:
 		message = fmt.Sprintf("found the argument %q; allowed: flags only, see holdfast -h", flags.Arg(0))
 	}
@@ -118,6 +123,7 @@ Settings:
 	line("check", "", "check the settings, print the effective ones, and exit")
 	line("version", "", "print the version, and exit")
 	line("demo", "", "run a small server and client, and show a recovery")
+	line("handover", "", "with -demo: also restart holdfast, and lose nothing")
 	b.WriteString(`
 Flags override environment variables, which override the file. Every setting has
 a variable: recovery.max_disconnection_duration in the file is

@@ -23,6 +23,9 @@ type Options struct {
 	Away time.Duration
 	// Pause is the time between messages while it is connected. Default 300ms.
 	Pause time.Duration
+	// Restart restarts holdfast and returns when it serves again. Nil leaves that part of the story
+	// out.
+	Restart func(ctx context.Context) error
 	// ExitWhenDone makes Run return after the summary.
 	ExitWhenDone bool
 }
@@ -90,6 +93,15 @@ func Run(ctx context.Context, out io.Writer, opts Options) error {
 	n.summary(held, contrast.outcome)
 	if err := held.check(); err != nil {
 		return err
+	}
+	if opts.Restart != nil {
+		n.restarting()
+		err := trial{srv, "http://" + proxyAddr, "restarted", opts, n}.restart(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		} else if err != nil {
+			return fmt.Errorf("demo: %w", err)
+		}
 	}
 	if opts.ExitWhenDone {
 		return nil
