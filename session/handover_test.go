@@ -250,7 +250,7 @@ func TestFrozen(t *testing.T) {
 func TestGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, roomy, 2)
-		w.Registry.budget = buffer.NewBudget(100)
+		w.budget = buffer.NewBudget(100)
 		w.BeginGrace()
 		var cursors []*Cursor
 		for i := range 5 {

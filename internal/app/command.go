@@ -98,7 +98,7 @@ func (c command) run(ctx context.Context, args, environ []string) error {
 		if err != nil && c.takeover.canGoBack() {
 			return err
 		} else if err != nil { // serve clients at least
-			fmt.Fprintln(c.stderr, "holdfast: handover: the sessions are lost:", err)
+			_, _ = fmt.Fprintln(c.stderr, "holdfast: handover: the sessions are lost:", err) // there is no log yet
 			c.takeover = nil
 		}
 	}

@@ -54,8 +54,8 @@ func (d *demoChild) start(ctx context.Context, _, upstreamURL string) (addr stri
 	}
 	stop = func() {
 		stdin.Close()
-		_ = cmd.Wait() // how it ends does not matter
-		os.RemoveAll(dir)
+		_ = cmd.Wait()        // how it ends does not matter
+		_ = os.RemoveAll(dir) // a temporary directory
 	}
 	if err := d.await(ctx); err != nil {
 		stop()

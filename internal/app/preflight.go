@@ -71,7 +71,7 @@ func (h *handoverer) child(ctx context.Context, file *os.File, args ...string) (
 	}
 	text := strings.TrimSpace(failure.String())
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && text != "" {
-		return nil, fmt.Errorf("%s %s: %s (%v)", h.program.Path, last(args), text, exit)
+		return nil, fmt.Errorf("%s %s: %s (%w)", h.program.Path, last(args), text, exit)
 	}
 	return nil, fmt.Errorf("%s %s: %w", h.program.Path, last(args), err)
 }

@@ -40,7 +40,7 @@ func newTakeover(in *courier.Inherited, stored *courier.Stored, environ []string
 
 // read reads the whole snapshot, without any effect.
 func (t *takeover) read() error {
-	fd := -1
+	var fd int
 	if t.in != nil {
 		fd = t.in.Snapshot
 	} else {

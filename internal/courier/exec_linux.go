@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -46,8 +47,8 @@ func OpenSelf() (*os.File, error) { return os.Open("/proc/self/exe") }
 // the standard ones. It calls last just before the point of no return, and does nothing if last
 // fails. Exec returns only if it failed, and then nothing has changed.
 func Exec(p Program, environ []string, in *Inherited, keep []int, last func() error) error {
-	environ = append(environ[:len(environ):len(environ)], Variable+"="+in.String())
-	keep = append(keep[:len(keep):len(keep)], in.Snapshot)
+	environ = append(slices.Clip(environ), Variable+"="+in.String())
+	keep = append(slices.Clip(keep), in.Snapshot)
 	if in.Old >= 0 {
 		keep = append(keep, in.Old)
 	}
@@ -83,7 +84,7 @@ func execKeepingLimit(p Program, environ []string) error {
 // that fails. The inherited descriptors must not have been changed.
 func (in *Inherited) Back(environ []string, why error) error {
 	old := &Inherited{Snapshot: in.Snapshot, Old: -1, Failure: why.Error()}
-	environ = append(environ[:len(environ):len(environ)], Variable+"="+old.String())
+	environ = append(slices.Clip(environ), Variable+"="+old.String())
 	signal.Ignore(Signal, syscall.SIGHUP)
 	p := Program{Path: "/proc/self/fd/" + strconv.Itoa(in.Old), Args: os.Args}
 	return fmt.Errorf("back to the old program: %w", execKeepingLimit(p, environ))

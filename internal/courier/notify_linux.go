@@ -39,7 +39,7 @@ func (m *Manager) Barrier() error {
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
 		return os.NewSyscallError("pipe2", err)
 	}
-	defer unix.Close(p[0])
+	defer CloseFD(p[0])
 	err := m.notify("BARRIER=1", p[1])
 	_ = unix.Close(p[1]) // the manager has a copy, which it closes when it gets there
 	if err != nil {
@@ -70,7 +70,7 @@ func (m *Manager) notify(state string, fds ...int) error {
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}
-	defer unix.Close(s)
+	defer CloseFD(s)
 	var rights []byte
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)

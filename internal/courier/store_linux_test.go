@@ -23,14 +23,14 @@ func sockets(t *testing.T, n int) []int {
 			t.Fatal(err)
 		}
 		fds = append(fds, pair[1])
-		t.Cleanup(func() { unix.Close(pair[0]) })
+		t.Cleanup(func() { CloseFD(pair[0]) })
 	}
 	return fds
 }
 
 func closeAll(fds []int) {
 	for _, fd := range fds {
-		unix.Close(fd)
+		CloseFD(fd)
 	}
 }
 

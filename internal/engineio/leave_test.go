@@ -117,7 +117,9 @@ func TestLeaveDuringAPost(t *testing.T) {
 		if _, err := w.Write([]byte("4late")); err != nil {
 			t.Fatal(err)
 		}
-		w.Close()
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
 		if got := <-done; got != okAnswer {
 			t.Errorf("the POST got %q", got)
 		}

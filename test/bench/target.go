@@ -59,7 +59,7 @@ type proxy struct {
 	pids []int
 	edge netip.AddrPort // of another replica; invalid if there is none
 	more *proxy         // the other replica
-	dir  string // of startReporting
+	dir  string         // of startReporting
 }
 
 func (p *proxy) stop() {

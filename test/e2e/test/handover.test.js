@@ -9,7 +9,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { CLIENTS, TRANSPORTS } from "../lib/client.js";
-import { accepts, binary, onlyHoldfast, toYAML } from "../lib/holdfast.js";
+import { accepts, binary, onlyHoldfast, runHoldfast, toYAML } from "../lib/holdfast.js";
 import { freePort } from "../lib/ports.js";
 import { Raw } from "../lib/raw.js";
 import { stack as plainStack } from "../lib/stack.js";
@@ -120,7 +120,7 @@ describe("a handover", { concurrency: 3, skip }, () => {
     const tickers = clients.map((c, i) => s.app.ticker("/", c.id, { every: 10 + (i % 5) }));
     const timers = clients.map((c, i) =>
       setInterval(() => {
-        if (c.polls ? c.sent < 200 : c.ws?.readyState === 1 && c.main.socket.connected) c.main.socket.emit("up", ++c.sent);
+        if (c.polls ? c.sent < 80 : c.ws?.readyState === 1 && c.main.socket.connected) c.main.socket.emit("up", ++c.sent);
       }, 15 + (i % 7)),
     );
     for (let n = 1; n <= 10; n++) {
@@ -138,7 +138,7 @@ describe("a handover", { concurrency: 3, skip }, () => {
     }
     const received = (c) => s.app.received.filter((r) => r.id === c.id && r.args[0] === "up").map((r) => r.args[1]);
     for (const c of clients) {
-      await until(() => received(c).at(-1) === c.sent, () => `event ${c.sent} at the server, have ${received(c).at(-1)}`);
+      await until(() => received(c).at(-1) === c.sent, () => `event ${c.sent} at the server, have ${received(c).at(-1)}`, 20000);
       const got = c.polls ? received(c).filter((n, i, all) => all.indexOf(n) === i) : received(c);
       assert.deepEqual(got, Array.from({ length: c.sent }, (_, i) => i + 1));
     }
@@ -420,6 +420,19 @@ describe("holdfast handover", { concurrency: 4, skip }, () => {
     assert.equal(code, 1);
     assert.match(text, /handover rejected: .*no such file/);
     await serves(s, 1);
+  });
+});
+
+describe("the demo", { skip }, () => {
+  it("restarts holdfast and loses nothing", { timeout: 40000 }, async () => {
+    const { stdout, all } = await runHoldfast(["-demo", "-handover", "-listen", "127.0.0.1:0"], { timeout: 6000 });
+    assert.match(stdout, /Restarted in \d+\.\d\d s: the same session, every message once and in order\./, all);
+  });
+
+  it("-handover alone is a mistake", async () => {
+    const { code, stderr } = await runHoldfast(["-handover"]);
+    assert.equal(code, 2);
+    assert.match(stderr, /-handover belongs to -demo/);
   });
 });
 
