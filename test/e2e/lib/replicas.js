@@ -19,7 +19,7 @@ export async function freePorts(n) {
  * options: {config: of each replica, or a function of its number; peers: (i, ports) => addresses; cluster: more settings}
  */
 export async function replicas(t, n, upstream, options = {}) {
-  const ports = await freePorts(n);
+  const ports = options.ports ?? (await freePorts(n));
   const started = [];
   t.after(async () => {
     const errors = [];
@@ -30,12 +30,12 @@ export async function replicas(t, n, upstream, options = {}) {
     for (const hf of started) await (hf.gone ? hf.kill() : hf.stop()).catch((err) => errors.push(err));
     if (errors.length) throw errors[0];
   });
-  const start = async (i) => {
+  const start = async (i, more) => {
     const peers = options.peers?.(i, ports) ?? ports.map((p) => `127.0.0.1:${p}`);
     const config = typeof options.config === "function" ? options.config(i) : options.config;
     const cluster = { listen: `127.0.0.1:${ports[i]}`, peers, secret: SECRET, ...options.cluster };
-    const hf = await Holdfast.start(upstream(i), { ...config, cluster: { ...cluster, ...config?.cluster } }, options);
-    hf.peerPort = ports[i];
+    const hf = await Holdfast.start(upstream(i), { ...config, cluster: { ...cluster, ...config?.cluster, ...more } }, options);
+    hf.peerPort = Number((more?.listen ?? cluster.listen).split(":").at(-1));
     started.push(hf);
     return hf;
   };

@@ -1,0 +1,216 @@
+// Replicas that die, stop, drain or lose each other, and strangers on the peer port.
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import net from "node:net";
+import tls from "node:tls";
+import { onlyHoldfast } from "../lib/holdfast.js";
+import { Client } from "../lib/client.js";
+import { App } from "../lib/server.js";
+import { Switch } from "../lib/balancer.js";
+import { Relay } from "../lib/relay.js";
+import { allUp, freePorts, replicas, total } from "../lib/replicas.js";
+import { once, sleep, until, within } from "../lib/wait.js";
+
+async function setUp(t, n, options = {}) {
+  const a = await App.start("4.5.4", options.app);
+  t.after(() => a.stop());
+  const list = await replicas(t, n, () => a.port, options);
+  return { a, list };
+}
+
+/** A client that was connected at `from` and is now relayed by `to`. */
+async function relayed(t, from, to, { transport = "websocket", ...options } = {}) {
+  const way = await Switch.start(from.port);
+  t.after(() => way.close());
+  const c = new Client("4.8.4", way.url, { transports: [transport], ...options });
+  t.after(() => c.close());
+  await c.main.connected();
+  await c.main.ask("echo", 1);
+  if (to) {
+    for (; c.main.disconnects.length < 1; await sleep(20)) way.moveTo(to.port);
+    await c.main.connected(2);
+    assert.equal(c.main.last.recovered, true);
+  }
+  c.way = way;
+  return c;
+}
+
+function failures(list, reason) {
+  return total(list, "holdfast_recoveries_total", { result: "failed", reason });
+}
+
+describe("a replica dies or stops", { skip: onlyHoldfast, concurrency: 3 }, () => {
+  for (const transport of ["websocket", "polling"]) {
+    it(`owner killed, ${transport}: its clients are back soon with a fresh session, others notice nothing`, { timeout: 40000 }, async (t) => {
+      const { a, list } = await setUp(t, 3);
+      const [owner, edge, other] = list;
+      const lost = await relayed(t, owner, edge, { transport });
+      const local = await relayed(t, owner, null, { transport });
+      const kept = await relayed(t, other, edge, { transport });
+      local.way.target = edge.port;
+      owner.gone = true;
+      await owner.kill();
+      const began = Date.now();
+      await lost.main.connected(3);
+      await local.main.connected(2);
+      assert.ok(Date.now() - began < 6000, `back after ${Date.now() - began} ms`);
+      assert.equal(lost.main.last.recovered, false);
+      assert.equal(kept.main.disconnects.length, 1);
+      assert.deepEqual(await kept.main.ask("echo", 7), [7]);
+      assert.equal(await failures([edge, other], "owner_gone"), 2);
+      // From now on nobody waits for it.
+      lost.way.moveTo(other.port);
+      await until(() => a.connections.length >= 5, "the sockets");
+    });
+
+    it(`edge killed, ${transport}: its clients recover through another`, { timeout: 40000 }, async (t) => {
+      const { a, list } = await setUp(t, 3);
+      const [owner, edge, other] = list;
+      const c = await relayed(t, owner, edge, { transport });
+      c.way.target = other.port;
+      edge.gone = true;
+      await edge.kill();
+      await c.main.connected(3);
+      c.main.assertRecovered(2);
+      assert.deepEqual(await c.main.ask("echo", 7), [7]);
+      assert.equal(a.connections.length, 1);
+      await until(async () => (await total([owner], "holdfast_parkings_total", { reason: "peer_lost" })) > 0 || /takeover/.test(owner.log), "parked as peer_lost");
+    });
+  }
+
+  it("owner stopped for 3 seconds: nothing is lost, and no client notices", { timeout: 40000 }, async (t) => {
+    const { a, list } = await setUp(t, 2);
+    const c = await relayed(t, list[0], list[1]);
+    list[0].signal("SIGSTOP");
+    a.io.emit("n", 1);
+    await sleep(3000);
+    list[0].signal("SIGCONT");
+    a.io.emit("n", 2);
+    await c.main.stream(1, 2);
+    assert.equal(c.main.disconnects.length, 1);
+    assert.deepEqual(await c.main.ask("echo", 7), [7]);
+  });
+
+  it("owner stopped for longer: a fresh session within seconds, and the old one ends when the owner is back", { timeout: 60000 }, async (t) => {
+    const { a, list } = await setUp(t, 3);
+    const c = await relayed(t, list[0], list[1], { timeout: 20000 });
+    const kept = await relayed(t, list[1], list[2]);
+    const old = c.main.id;
+    list[0].signal("SIGSTOP");
+    const began = Date.now();
+    await c.main.connected(3, 15000);
+    assert.ok(Date.now() - began < 11000, `back after ${Date.now() - began} ms`);
+    assert.equal(c.main.last.recovered, false);
+    assert.equal(await failures(list.slice(1), "owner_unreachable"), 1);
+    assert.deepEqual(await kept.main.ask("echo", 7), [7]);
+    assert.ok(!a.disconnects.some((d) => d.id === old));
+    list[0].signal("SIGCONT");
+    await until(() => a.disconnects.some((d) => d.id === old), "the end of the old session", 10000);
+    assert.equal(kept.main.disconnects.length, 1);
+    await allUp(list, 2);
+    const live = await total(list, "holdfast_sessions", { state: "live" });
+    assert.equal(live + (await total(list, "holdfast_sessions", { state: "parked" })), 2, "nothing is left behind");
+  });
+
+  for (const transport of ["websocket", "polling"]) {
+    it(`owner drains, ${transport}: clients that are cut meanwhile recover through others`, { timeout: 40000 }, async (t) => {
+      const { a, list } = await setUp(t, 3, { config: { shutdown: { drain_timeout: "6s" } } });
+      const [owner, edge, other] = list;
+      const c = await relayed(t, owner, null, { transport });
+      owner.signal("SIGTERM");
+      await until(() => /draining/.test(owner.log), "the drain");
+      for (const [k, place] of [edge, other].entries()) {
+        for (; c.main.disconnects.length < k + 1; await sleep(20)) c.way.moveTo(place.port);
+        await c.main.connected(k + 2);
+      }
+      c.main.assertRecovered(2);
+      a.io.emit("n", 1);
+      await c.main.stream(1, 1);
+      await within(owner.exited, "the end of the drain", 12000);
+      await c.main.connected(4); // its session is gone with its owner
+      assert.equal(c.main.last.recovered, false);
+      assert.equal(await failures([edge, other], "owner_gone"), 1);
+    });
+  }
+});
+
+describe("the network between replicas", { skip: onlyHoldfast, concurrency: 3 }, () => {
+  /** Two replicas whose connections to each other pass relays. */
+  async function apart(t) {
+    const a = await App.start("4.5.4");
+    t.after(() => a.stop());
+    const ports = await freePorts(2);
+    const ways = [];
+    for (const port of ports) {
+      const way = await Relay.start(port);
+      t.after(() => way.stop());
+      ways.push(way);
+    }
+    // Each advertises the relay in front of it, and dials the other's.
+    const start = { ports, peers: (i) => [`127.0.0.1:${ways[1 - i].port}`], config: (i) => ({ cluster: { advertise: `127.0.0.1:${ways[i].port}` } }) };
+    const list = await replicas(t, 2, () => a.port, start);
+    return { a, list, ways };
+  }
+
+  for (const which of ["both ways", "one way"]) {
+    it(`partition, ${which}: at the owner the client recovers, and elsewhere it gets a fresh session`, { timeout: 60000 }, async (t) => {
+      const { a, list, ways } = await apart(t);
+      const stays = await relayed(t, list[0], list[1], { timeout: 20000 });
+      const leaves = await relayed(t, list[0], list[1], { timeout: 20000 });
+      leaves.way.target = list[0].port; // it returns to the owner
+      const old = stays.main.id;
+      const cut = which === "both ways" ? ways : [ways[0]]; // replica 1 dials replica 0 through ways[0]
+      for (const way of cut) {
+        way.mode = "hole";
+        way.blackhole();
+      }
+      await stays.main.connected(3, 15000);
+      await leaves.main.connected(3, 15000);
+      assert.equal(stays.main.last.recovered, false);
+      leaves.main.assertRecovered(2);
+      for (const way of cut) way.heal();
+      await allUp(list, 1, 15000);
+      await until(() => a.disconnects.some((d) => d.id === old), "the end of the old session", 10000);
+      assert.equal(await total(list, "holdfast_sessions", { state: "parked" }), 0);
+    });
+  }
+});
+
+describe("strangers on the peer port", { skip: onlyHoldfast, concurrency: 3 }, () => {
+  it("wrong secret: the replicas do not connect, and both say why", { timeout: 30000 }, async (t) => {
+    const a = await App.start("4.5.4");
+    t.after(() => a.stop());
+    const list = await replicas(t, 1, () => a.port);
+    const ports = await freePorts(1);
+    const other = await list.start(0, { listen: `127.0.0.1:${ports[0]}`, peers: [`127.0.0.1:${list[0].peerPort}`], secret: "another secret, which is long enough as well" });
+    for (const hf of [list[0], other]) await until(() => /another cluster.secret/.test(hf.log), () => `the reason\n${hf.log}`);
+    assert.equal(await total([...list, other], "holdfast_peers", { state: "up" }), 0);
+  });
+
+  it("no TLS, plain HTTP, TLS without a key, garbage, and 1,000 silent connections change nothing", { timeout: 60000 }, async (t) => {
+    const { list } = await setUp(t, 2);
+    const c = await relayed(t, list[0], list[1]);
+    const port = list[0].peerPort;
+    const answers = [];
+    for (const text of ["GET / HTTP/1.1\r\nHost: x\r\n\r\n", "\x16\x03\x01\xff\xff" + "\0".repeat(300), Buffer.alloc(70000, 7), "\n"]) {
+      const socket = net.connect(port, "127.0.0.1");
+      socket.on("error", () => {});
+      socket.on("data", (data) => answers.push(data));
+      socket.write(text);
+      await once(socket, "close", 12000);
+    }
+    assert.ok(!answers.some((a) => /HTTP/.test(a.toString("latin1"))));
+    const withoutKey = tls.connect({ port, host: "127.0.0.1", rejectUnauthorized: false, ALPNProtocols: ["holdfast-peer/1"] });
+    withoutKey.on("error", () => {});
+    withoutKey.on("data", () => assert.fail("a stranger got data"));
+    await once(withoutKey, "close");
+    const silent = Array.from({ length: 1000 }, () => net.connect(port, "127.0.0.1").on("error", () => {}));
+    t.after(() => silent.forEach((s) => s.destroy()));
+    await sleep(1500);
+    for (let k = 0; k < 20; k++) assert.deepEqual(await c.main.ask("echo", k), [k]);
+    assert.equal(c.main.disconnects.length, 1);
+    assert.equal(await total(list, "holdfast_peers", { state: "up" }), 2);
+    const m = await list[0].metrics();
+    assert.ok(m.sum("process_open_fds") < 300, `${m.sum("process_open_fds")} open files`);
+  });
+});
