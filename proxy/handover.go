@@ -62,6 +62,7 @@ func (s *Server) Leave(d time.Duration) (left Left) {
 		left.Cut += leaveAll(clients, deadline)
 	}
 	left.Cut += int(s.conns.late.Load())
+	s.replicas.endRelays() // they count as passing until their clients have ended their side
 	s.conns.await(deadline, func() bool { return s.conns.passing <= int(s.passthrough.webSockets.Load()) })
 	s.conns.mu.Lock()
 	left.Passing = s.conns.passing

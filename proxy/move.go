@@ -16,6 +16,8 @@ import (
 	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/internal/netpoll"
 	"github.com/holdfast/holdfast/internal/reason"
+	"github.com/holdfast/holdfast/internal/socketio"
+	"github.com/holdfast/holdfast/session"
 )
 
 // How a client moves from the edge to the owner of its session, on one stream:
@@ -356,4 +358,46 @@ func (s *sender) watches() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.watch
+}
+
+// A client connects all its namespaces in one batch. Those that cannot be recovered may come first, and would
+// tie the client to this replica. So a CONNECT without a pid waits for the end of its batch if the client has
+// nothing here yet: a CONNECT for a session of another replica goes first.
+
+// postpone reports whether a CONNECT has to wait.
+func (r *receiver) postpone(namespace string, p *packet) bool {
+	if slices.Contains(r.namespaces, namespace) || !r.movable() || r.c.keyed != nil {
+		return false
+	}
+	_, rec, err := socketio.TakeRecovery(p.data, session.IsPID, session.IsOffset)
+	if err != nil || rec.PID != "" {
+		return false
+	}
+	r.namespaces = append(r.namespaces, namespace)
+	r.redial = &redial{postponed: true}
+	r.wait(p.data, false)
+	return true
+}
+
+// endPostponement handles a batch whose first CONNECT had to wait.
+func (r *receiver) endPostponement() {
+	waiting := r.redial.waiting
+	r.redial = nil
+	r.packets-- // it is counted again
+	first := slices.IndexFunc(waiting, func(m message) bool { return !m.binary && r.c.deps.replicas.isForeign(m.data) })
+	if first > 0 {
+		foreign := waiting[first]
+		waiting = slices.Insert(slices.Delete(waiting, first, first+1), 0, foreign)
+	}
+	r.replay(waiting)
+}
+
+// isForeign reports whether a message is a CONNECT for a session of another replica.
+func (r *replicas) isForeign(data []byte) bool {
+	h, err := socketio.ParseHeader(data)
+	if err != nil || h.Type != socketio.Connect {
+		return false
+	}
+	_, rec, err := socketio.TakeRecovery(data, session.IsPID, session.IsOffset)
+	return err == nil && rec.PID != "" && r.ownerOf(rec.PID) != ""
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/holdfast/holdfast/internal/cluster"
@@ -17,8 +18,11 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// serveMove takes a client over from another replica, if it gets the session that it claims.
-func (r *replicas) serveMove(st *cluster.Stream) {
+// serveMove takes a client over from another replica, if it gets the session that it claims. It calls end when
+// the client is known.
+func (r *replicas) serveMove(st *cluster.Stream, end func()) {
+	end = sync.OnceFunc(end)
+	defer end()
 	var ask moveRequest
 	if err := json.Unmarshal(st.About(), &ask); err != nil {
 		_ = st.Close()
@@ -32,6 +36,7 @@ func (r *replicas) serveMove(st *cluster.Stream) {
 	}
 	defer c.recoverRequest()
 	refused := c.resumeMoved(&ask, st)
+	end()
 	st.Append(appendMove(nil, moveReply{refused}))
 	st.Flush()
 	if refused != "" {

@@ -114,6 +114,9 @@ func (r *receiver) decideParser(data []byte, binary bool) {
 
 // flush sends what a batch of messages produced.
 func (r *receiver) flush() {
+	if r.redial != nil && r.redial.postponed {
+		r.endPostponement()
+	}
 	if r.packets > 0 {
 		r.c.deps.metrics.Packets.In.Add(float64(r.packets))
 		r.packets = 0

@@ -20,8 +20,9 @@ var errClientGone = errors.New("proxy: the client has gone")
 
 // redial is what waits while another primary link is dialled.
 type redial struct {
-	waiting []message
-	bytes   int
+	waiting   []message
+	bytes     int
+	postponed bool // nothing is dialled: the messages wait for the end of their batch, see postpone
 }
 
 // message is one Engine.IO message from the client.

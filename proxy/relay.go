@@ -76,12 +76,6 @@ func (p *relay) before(fn func()) bool {
 	return true
 }
 
-// close ends both sides.
-func (p *relay) close() {
-	p.client.Shutdown(relayLinger)
-	p.peer.Close()
-}
-
 // ended notes the end of one side.
 func (p *relay) ended() {
 	if p.ends.Add(1) == 2 {

@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/holdfast/holdfast/internal/cluster"
@@ -150,12 +153,31 @@ func (r *replicas) serverOf(ctx context.Context, sid string) string {
 	return ""
 }
 
+// begin waits while the process hands over: either that fails, or st ends. Leave waits until end is called.
+func (r *replicas) begin(st *cluster.Stream) (end func(), ok bool) {
+	var gone atomic.Bool
+	st.OnEnd(func(error) { gone.Store(true) })
+	for {
+		end = r.conns.opening()
+		if !r.phase.is(phaseLeaving) {
+			return end, true
+		}
+		end()
+		if gone.Load() {
+			return nil, false
+		}
+		time.Sleep(awaitInterval)
+	}
+}
+
 // serve serves a stream that another replica has opened.
 func (r *replicas) serve(st *cluster.Stream) {
 	defer r.recoverPeer(st)
 	switch st.Kind() {
 	case streamMove:
-		r.serveMove(st)
+		if end, ok := r.begin(st); ok {
+			r.serveMove(st, end)
+		}
 	case streamRequest:
 		r.serveRequest(st)
 	case streamProbe:
@@ -257,16 +279,22 @@ func (r *replicas) closeAll() {
 		return
 	}
 	r.cut()
-	r.mu.Lock()
-	var relays []*relay
-	for p := range r.relays {
-		relays = append(relays, p)
+	r.endRelays()
+}
+
+// endRelays ends what is relayed to other replicas. What a client sends until it has ended its side is still
+// passed on.
+func (r *replicas) endRelays() {
+	if r == nil {
+		return
 	}
+	r.mu.Lock()
+	relays := slices.Collect(maps.Keys(r.relays))
 	moved := r.moved
 	r.moved = make(map[string]*movedAway)
 	r.mu.Unlock()
 	for _, p := range relays {
-		p.close()
+		p.client.Shutdown(relayLinger)
 	}
 	for _, m := range moved {
 		_ = m.stream.Close()

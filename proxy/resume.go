@@ -27,7 +27,7 @@ func (r *receiver) connect(p *packet) {
 		r.protocolError("namespace name too long")
 		return
 	}
-	if r.connecting(namespace) && r.repeats(namespace, p.data) {
+	if r.connecting(namespace) && r.repeats(namespace, p.data) || c.deps.replicas != nil && r.postpone(namespace, p) {
 		return
 	}
 	most := c.deps.settings().Limits.MaxNamespacesPerConnection

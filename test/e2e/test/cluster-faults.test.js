@@ -112,6 +112,34 @@ describe("a replica dies or stops", { skip: onlyHoldfast, concurrency: 3 }, () =
     assert.equal(live + (await total(list, "holdfast_sessions", { state: "parked" })), 2, "nothing is left behind");
   });
 
+  it("owner and edge hand over to another process: every client recovers, wherever it returns", { timeout: 40000 }, async (t) => {
+    const { a, list } = await setUp(t, 3);
+    const [owner, edge, other] = list;
+    const cs = [await relayed(t, owner, edge), await relayed(t, owner, edge, { transport: "polling" }), await relayed(t, owner, null)];
+    cs[2].way.target = other.port; // it returns elsewhere
+    const before = cs.map((c) => c.main.connects.length);
+    for (const hf of [owner, edge]) {
+      let i = 0;
+      const timer = setInterval(() => a.io.emit("n", ++i), 5);
+      const handovers = async () => (await hf.metrics()).sum("holdfast_handovers_total", { result: "ok" });
+      hf.signal("SIGUSR2");
+      await until(async () => (await handovers().catch(() => 0)) === 1, () => `the handover\n${hf.log.slice(-3000)}`);
+      for (const c of cs) await until(() => c.main.socket.connected, "the clients");
+      await allUp(list, 2);
+      clearInterval(timer);
+      for (const c of cs) {
+        await until(() => c.main.numbers.at(-1) === i, () => `event ${i}, had ${c.main.numbers.at(-1)}`);
+        c.main.checkStream(1, i);
+        c.main.numbers.length = 0;
+      }
+    }
+    cs.forEach((c, k) => {
+      assert.ok(c.main.connects.length > before[k]);
+      c.main.assertRecovered();
+    });
+    assert.equal(a.connections.length, cs.length);
+  });
+
   for (const transport of ["websocket", "polling"]) {
     it(`owner drains, ${transport}: clients that are cut meanwhile recover through others`, { timeout: 40000 }, async (t) => {
       const { a, list } = await setUp(t, 3, { config: { shutdown: { drain_timeout: "6s" } } });

@@ -108,3 +108,40 @@ describe("a balancer that deals out single requests in turn, without stickiness"
     });
   }
 });
+
+describe("what a client has besides its session", { skip: onlyHoldfast, concurrency: 2 }, () => {
+  for (const transport of ["websocket", "polling"]) {
+    it(`${transport}: a namespace without recovery${transport === "polling" ? "" : ", which comes first"}, and another one that is opened later`, { timeout: 40000 }, async (t) => {
+      const a = await app(t);
+      const list = await replicas(t, 2, () => a.port, { config: { recovery: { namespaces: { include: ["*"], exclude: ["/admin"] } } } });
+      const way = await Switch.start(list[0].port);
+      t.after(() => way.close());
+      // By polling each CONNECT is a request of its own, and the first one decides.
+      const [first, second] = transport === "polling" ? ["/chat", "/admin"] : ["/admin", "/chat"];
+      const c = new Client("4.8.4", way.url, { nsp: first, transports: TRANSPORTS[transport] });
+      t.after(() => c.close());
+      c.of(second);
+      const [admin, chat] = transport === "polling" ? c.namespaces.toReversed() : c.namespaces;
+      await admin.connected();
+      await chat.connected();
+      assert.deepEqual(await chat.ask("echo", 1), [1]);
+      for (; c.main.disconnects.length < 1; await sleep(50)) way.moveTo(list[1].port);
+      await chat.connected(2);
+      await admin.connected(2);
+      chat.assertRecovered(1);
+      assert.equal(admin.last.recovered, false);
+      const later = c.of("/");
+      await later.connected();
+      for (const [k, s] of [admin, chat, later].entries()) assert.deepEqual(await s.ask("echo", k), [k]);
+      assert.equal(await total([list[0]], "holdfast_relays", { role: "owner" }), 1);
+      assert.equal(await total([list[1]], "holdfast_relays", { role: "edge" }), 1);
+      // All of it recovers elsewhere.
+      for (; c.main.disconnects.length < 2; await sleep(50)) way.moveTo(list[0].port);
+      await chat.connected(3);
+      await later.connected(2);
+      chat.assertRecovered(2);
+      later.assertRecovered(1);
+      for (const role of ["edge", "owner"]) await until(async () => (await total(list, "holdfast_relays", { role })) === 0, `no relay (${role})`);
+    });
+  }
+});
