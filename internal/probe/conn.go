@@ -32,6 +32,7 @@ type prober struct {
 	o        Options
 	jar      *cookiejar.Jar
 	tls      *tls.Config
+	key      string        // of the current check, with Options.Key
 	requests atomic.Uint64 // made so far; distinguishes polls of the same millisecond
 }
 
@@ -104,6 +105,9 @@ func (c *conn) query(transport string) string {
 	parts := []string{"EIO=4", "transport=" + transport}
 	if c.p.o.Query != "" {
 		parts = append([]string{c.p.o.Query}, parts...)
+	}
+	if c.p.o.Key != "" {
+		parts = append(parts, c.p.o.Key+"="+c.p.key)
 	}
 	if transport == polling {
 		now := time.Now().UnixMilli()<<8 | int64(c.p.requests.Add(1)&0xff)

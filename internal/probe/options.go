@@ -25,6 +25,7 @@ type Options struct {
 	Header    http.Header
 	Auth      json.RawMessage // a JSON object, or nil
 	Origin    string          // of the clients' page; "" skips the CORS check
+	Key       string          // name of the parameter with a key (recovery.keyed.query); "" for none
 	Transport string          // "polling", "websocket", or "" for both and the upgrade
 	Timeout   time.Duration   // of each step
 	Away      time.Duration   // between the cut and the reconnection
@@ -46,6 +47,7 @@ func ParseArgs(args []string) (Options, error) {
 	flags.Func("header", "", func(v string) error { return AddHeader(o.Header, v) })
 	flags.Func("query", "", func(v string) error { query = append(query, v); return nil })
 	flags.StringVar(&o.Origin, "origin", "", "")
+	flags.StringVar(&o.Key, "key", "", "")
 	flags.StringVar(&o.Transport, "transport", "", "")
 	flags.DurationVar(&o.Timeout, "timeout", 10*time.Second, "")
 	flags.DurationVar(&o.Away, "away", 500*time.Millisecond, "")
@@ -122,6 +124,9 @@ func (o *Options) resolve(target, namespace, auth string, query []string) error 
 	default:
 		return usage("-transport %q is neither polling nor websocket", o.Transport)
 	}
+	if url.QueryEscape(o.Key) != o.Key {
+		return usage("-key %q is not the name of a query parameter, such as hf_key", o.Key)
+	}
 	if o.Timeout <= 0 || o.Away < 0 {
 		return usage("-timeout must be more than 0, such as 10s, and -away must not be negative")
 	}
@@ -182,6 +187,8 @@ it is the namespace.
   -header 'NAME: VALUE'  added to each request; may be repeated
   -query A=B             added to each request; may be repeated
   -origin ORIGIN         origin of the clients' page; also checks CORS
+  -key NAME              recover by a key in the query parameter NAME, such as
+                         hf_key, as clients do that cannot resume by themselves
   -transport NAME        polling or websocket only
   -timeout DURATION      limit for each step (default 10s)
   -away DURATION         time between the cut and the reconnection (default 500ms)

@@ -2,6 +2,7 @@ package probe
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"flag"
@@ -73,6 +74,7 @@ func Run(ctx context.Context, o Options) Report {
 	var first *conn // kept for its handshake and response headers
 	add := func(name string, fn func() (detail string, err error)) {
 		start := time.Now()
+		p.key = rand.Text() // each check is a client of its own
 		detail, err := fn()
 		c := Check{Name: name, Result: OK, Code: CodeRecovered, Detail: detail, Seconds: time.Since(start).Seconds()}
 		var skip *skipped
@@ -213,7 +215,7 @@ func (p *prober) recover(ctx context.Context, c *conn, way string) (string, erro
 	took := time.Since(start)
 	s.sid, s.pid = r.SID, r.PID
 	disconnect := s.packet(socketio.Disconnect, nil)
-	if err := checkPID(s.pid, p.o.Namespace); err != nil {
+	if err := p.checkPID(s.pid); err != nil {
 		c.leave(disconnect)
 		return "", err
 	}
@@ -261,7 +263,7 @@ func (p *prober) recover(ctx context.Context, c *conn, way string) (string, erro
 		return recovered(way, took, p.o.Away, s.sid, events), nil
 	}
 	return "", &problem{
-		CodeNotRecovered, fmt.Sprintf("reconnected %d times with the pid of its session, and got a new session each time", attempts),
+		CodeNotRecovered, fmt.Sprintf("reconnected %d times with "+p.credential()+" of its session, and got a new session each time", attempts),
 		"holdfast's status page and log (\"not recovered\") show the reason: unknown_pid if there are several replicas or holdfast restarted, " +
 			"evicted if recovery.max_parked_sessions is too small. docs/troubleshooting.md explains all reasons.",
 	}
@@ -291,13 +293,20 @@ func (p *prober) upgradeIn(ctx context.Context, c *conn) error {
 }
 
 // checkPID returns an error if a CONNECT reply's pid is missing or not holdfast's.
-func checkPID(pid, namespace string) error {
+func (p *prober) checkPID(pid string) error {
 	switch {
+	case p.o.Key != "" && pid == "":
+		return nil // a session with a key has none
+	case p.o.Key != "":
+		return &problem{
+			CodeNoKey, "connected, but the reply has a pid: nobody looks for a key in the parameter " + p.o.Key,
+			"Set recovery.keyed.query: " + p.o.Key + " in holdfast, and let no proxy in between remove the parameter.",
+		}
 	case pid == "":
 		return &problem{
 			CodeNoPID, "connected, but the reply has no pid, so nothing can be recovered",
 			"Either this connection does not go through holdfast: route this address and path to it. Or holdfast excludes this client (recovery.clients) " +
-				"or the namespace " + namespace + " (recovery.namespaces), or recovery is off (recovery.max_disconnection_duration: 0).",
+				"or the namespace " + p.o.Namespace + " (recovery.namespaces), or recovery is off (recovery.max_disconnection_duration: 0).",
 		}
 	case !session.IsPID(pid):
 		return &problem{
@@ -306,6 +315,14 @@ func checkPID(pid, namespace string) error {
 		}
 	}
 	return nil
+}
+
+// credential names what the probe presents to get its session back.
+func (p *prober) credential() string {
+	if p.o.Key != "" {
+		return "the key"
+	}
+	return "the pid"
 }
 
 func otherReplica(attempt int) error {

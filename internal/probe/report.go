@@ -53,6 +53,7 @@ const (
 // What keeps a connected client from being recovered, and other findings.
 const (
 	CodeNoPID            Code = "no_pid"            // not through holdfast, or holdfast excludes this client
+	CodeNoKey            Code = "no_key"            // with -key, but holdfast looks for no key there
 	CodeOwnRecovery      Code = "own_recovery"      // the pid is the server's own
 	CodeOtherReplica     Code = "other_replica"     // recovered only after more attempts
 	CodeNotRecovered     Code = "not_recovered"     // never recovered
@@ -72,7 +73,7 @@ func Codes() []Code {
 	return []Code{
 		CodeDNS, CodeUnreachable, CodeTimeout, CodeTLS, CodeNotFound, CodeNotSocketIO, CodeRedirected, CodeOldServer,
 		CodeHandshakeAuth, CodeRateLimited, CodeUpstreamDown, CodeHTTPError, CodeConnectRefused, CodeUnanswered,
-		CodePollingHeld, CodeLost, CodeProtocol, CodeNoPID, CodeOwnRecovery, CodeOtherReplica, CodeNotRecovered,
+		CodePollingHeld, CodeLost, CodeProtocol, CodeNoPID, CodeNoKey, CodeOwnRecovery, CodeOtherReplica, CodeNotRecovered,
 		CodeSessionUnknown, CodeWebSocketBlocked, CodeUpgradeFailed, CodeNotOffered, CodeNotAsked, CodeCORS, CodeCookies,
 		CodeRecovered, CodeAllowed,
 	}
@@ -125,7 +126,7 @@ func (r *Report) conclude() {
 // connected reports whether a check that failed with c had connected its namespace.
 func (c Code) connected() bool {
 	switch c { //nolint:exhaustive // the other codes mean no
-	case CodeNoPID, CodeOwnRecovery, CodeOtherReplica, CodeNotRecovered, CodeUpgradeFailed:
+	case CodeNoPID, CodeNoKey, CodeOwnRecovery, CodeOtherReplica, CodeNotRecovered, CodeUpgradeFailed:
 		return true
 	}
 	return false

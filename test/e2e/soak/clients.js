@@ -41,7 +41,7 @@ class Namespace {
 
   #connect() {
     const { id: sid, recovered } = this.socket;
-    if (recovered && this.session?.sid === sid) this.session.connections++;
+    if ((recovered || this.client.key) && this.session?.sid === sid) this.session.connections++;
     else {
       if (this.session && !this.left) this.fresh.push({ at: Date.now(), sid });
       this.left = false;
@@ -89,8 +89,9 @@ class Namespace {
 }
 
 class Client {
-  constructor({ name, url, version, transport }) {
+  constructor({ name, url, version, transport, key }) {
     this.name = name;
+    this.key = key;
     this.version = version;
     this.transport = transport;
     const { Manager } = require(`socket.io-client-${version}`);
@@ -99,7 +100,9 @@ class Client {
       reconnectionDelay: 50,
       reconnectionDelayMax: 1000,
       timeout: 8000,
+      ...(key && { query: { hf_key: key } }),
     });
+    if (key) countEvents(this.manager);
     this.namespaces = namespaces.map((nsp) => new Namespace(this, nsp, this.manager.socket(nsp, { auth: { client: name } })));
   }
 
@@ -107,6 +110,17 @@ class Client {
     const { name, version, transport } = this;
     return { name, version, transport, answersKept: version === "4.6.2", namespaces: this.namespaces };
   }
+}
+
+/** Tells holdfast with each reconnection how many events were handled, as docs/clients.md shows. */
+function countEvents(manager) {
+  const ids = {};
+  const counts = {};
+  manager.on("packet", ({ type, nsp, data }) => {
+    if (type === 0 && ids[nsp] !== data.sid) [ids[nsp], counts[nsp]] = [data.sid, 0];
+    if (type === 2 || type === 5) counts[nsp]++;
+    manager.opts.query.hf_n = Object.entries(counts).map((entry) => entry.join(":")).join(",");
+  });
 }
 
 const clients = list.map((options) => new Client(options));

@@ -1,4 +1,5 @@
 // One holdfast, with the server behind it and its clients.
+import { randomBytes } from "node:crypto";
 import { setMaxListeners } from "node:events";
 import { writeFileSync } from "node:fs";
 import path from "node:path";
@@ -16,6 +17,7 @@ const LOGS = process.env.HOLDFAST_E2E_LOGS;
 const EXPIRY = 10_000; // ms that a session is kept
 const HEARTBEAT = { pingInterval: 3000, pingTimeout: 5000 };
 const VERSIONS = ["4.6.2", "4.8.4"];
+const KEYED = "4.5.4"; // cannot resume by itself
 const TRANSPORTS = ["websocket", "default", "polling"];
 // What may remain after all clients have left: the runtime's own memory.
 const SLACK = { goroutines: 10, fds: 6, rss: 24 << 20 };
@@ -66,6 +68,7 @@ export class Lane {
         transport: TRANSPORTS[(i >> 1) % 3],
       });
     }
+    if (!poison) for (const c of list.slice(-3)) Object.assign(c, { version: KEYED, key: randomBytes(16).toString("hex") });
     this.list = list;
     this.clients = Child.script("clients.js", { clients: list, seed, namespaces: NAMESPACES });
     this.sim = new Child("sim", sim, [
@@ -82,7 +85,7 @@ export class Lane {
   #startHoldfast(more) {
     const { ackEvents, buffer } = this.options;
     return Holdfast.start(this.port, {
-      recovery: { max_disconnection_duration: `${EXPIRY}ms`, ack_events: ackEvents, buffer },
+      recovery: { max_disconnection_duration: `${EXPIRY}ms`, ack_events: ackEvents, buffer, keyed: { query: "hf_key" } },
       log: { level: LOGS ? "debug" : "info" },
       ...more,
     });
@@ -162,7 +165,11 @@ export class Lane {
     let result;
     do {
       await sleep(300);
-      result = compare(await this.#ledgers());
+      const ledgers = await this.#ledgers();
+      result = compare(ledgers);
+      const keyed = ledgers.clients.filter((c) => c.version === KEYED);
+      const back = keyed.flatMap((c) => c.namespaces.flatMap((n) => n.sessions)).filter((s) => s.connections > 1);
+      if (keyed.length > 0 && back.length === 0) result.broken.push("no client with a key was ever recovered");
     } while (result.pending > 0 && Date.now() < end);
     return result;
   }

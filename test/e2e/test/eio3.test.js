@@ -73,6 +73,30 @@ describe("modern clients before socket.io 1.x and 2.x", parallel, () => {
     }
   }
 
+  each(ALL, "recover by a key, which the server does not see", async (t, transport) => {
+    const { s, c, id } = await modern(t, "2.5.1", "4.5.4", transport, {
+      client: { query: { hf_key: "0123456789abcdef0123" } },
+      config: { recovery: { keyed: { query: "hf_key" } } },
+    });
+    s.app.stream("/", id, 1, 3);
+    await c.main.stream(1, 3);
+    await until(async () => (await s.hf.metrics()).sum("holdfast_buffered_packets") === 0, "the client to confirm");
+    for (let i = 1; i <= 3; i++) {
+      s.relay.down();
+      await c.main.disconnected(i);
+      s.app.stream("/", id, 10 * i - 6, 10 * i + 3);
+      s.relay.up();
+      assert.equal((await c.main.connected(i + 1)).id, id);
+      await until(() => c.main.numbers.includes(10 * i + 3), "what it missed");
+      await until(async () => (await s.hf.metrics()).sum("holdfast_buffered_packets") === 0, "the client to confirm");
+    }
+    await c.main.stream(1, 33);
+    assert.deepEqual(await c.main.ask("visit"), [1, [id, "everyone"].sort()]);
+    assert.equal("hf_key" in s.app.connections[0].query, false);
+    assert.equal(s.app.engineConnections, 1);
+    assert.equal(s.app.disconnects.length, 0);
+  });
+
   it("come back too late, and get a fresh session", async (t) => {
     const { s, c, id } = await modern(t, "2.5.1", "4.8.4", "websocket", { config: { recovery: { max_disconnection_duration: "200ms" } } });
     s.relay.down();

@@ -274,6 +274,36 @@ describe("a handover", { concurrency: 3, skip }, () => {
     assert.deepEqual(s.app.disconnects.filter((d) => [root.id, other.id, id].includes(d.id)), []);
   });
 
+  it("keeps a client with a key, what it counts, and its acknowledgement ids", async (t) => {
+    const s = await stack(t, {
+      config: { recovery: { keyed: { query: "hf_key" } } },
+      app: (io) => io.of("/").on("connection", (socket) => socket.on("slow", (ack) => (s.answer = ack))),
+    });
+    const c = s.client("4.5.4", { transports: ["websocket"], query: { hf_key: "0123456789abcdef0123" } });
+    let handled = 0;
+    c.manager.on("packet", ({ type }) => {
+      if (type === 2 || type === 5) c.manager.opts.query.hf_n = `/:${++handled}`;
+    });
+    const { id } = await c.main.connected();
+    for (let i = 1; i <= 3; i++) {
+      s.app.stream("/", id, 10 * i - 9, 10 * i);
+      await c.main.stream(1, 10 * i);
+      const out = await handOver(s);
+      assert.equal(out.sessions, 1);
+      await c.main.connected(i + 1);
+      assert.equal(c.main.id, id);
+      assert.equal((await c.main.ask("echo", "x"))[0], "x");
+    }
+    const asked = c.main.ask("slow");
+    await until(() => s.answer, "the question");
+    s.answer("late");
+    assert.deepEqual(await asked, ["late"]);
+    s.app.stream("/", id, 31, 35);
+    await c.main.stream(1, 35);
+    assert.equal(s.app.disconnects.length, 0);
+    assert.equal(s.app.connections.length, 1);
+  });
+
   it("newcomers wait, those in the middle of something are not harmed, and Unix sockets are kept", async (t) => {
     const s = await stack(t);
     const c = s.client("4.8.4", { transports: ["websocket"] });
