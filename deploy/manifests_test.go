@@ -220,21 +220,44 @@ func TestKustomization(t *testing.T) {
 	}
 }
 
-func TestCompose(t *testing.T) {
-	service := decode[struct {
-		Services map[string]struct {
-			Environment map[string]string
-			StopGrace   time.Duration `yaml:"stop_grace_period"`
-			MemLimit    string        `yaml:"mem_limit"`
-			Ports       []string
-			ReadOnly    bool `yaml:"read_only"`
-		}
-	}](t, "compose/compose.yaml").Services["holdfast"]
-	var environ []string
-	for name, value := range service.Environment {
+type composeFile struct {
+	Services map[string]struct {
+		Environment map[string]string
+		Scale       int
+		Networks    []string
+		StopGrace   time.Duration `yaml:"stop_grace_period"`
+		MemLimit    string        `yaml:"mem_limit"`
+		Ports       []string
+		ReadOnly    bool `yaml:"read_only"`
+	}
+}
+
+// holdfastEnviron returns the variables of holdfast's service.
+func (f composeFile) holdfastEnviron() (environ []string) {
+	for name, value := range f.Services["holdfast"].Environment {
 		environ = append(environ, name+"="+value)
 	}
-	cfg := load(t, environ)
+	return environ
+}
+
+func TestComposeWithServers(t *testing.T) {
+	base, more := decode[composeFile](t, "compose/compose.yaml"), decode[composeFile](t, "compose/servers.yaml")
+	cfg := load(t, append(base.holdfastEnviron(), more.holdfastEnviron()...))
+	if cfg.Upstream.Discover != config.DNSDiscovery || config.HostName(cfg.Upstream.URL[0]) != "app" {
+		t.Errorf("upstream %v, %s; want the addresses of app", cfg.Upstream.URL, cfg.Upstream.Discover)
+	}
+	if app := more.Services["app"]; app.Scale < 2 || len(base.Services["app"].Ports) > 0 {
+		t.Errorf("app %+v; want several, without a port on the host", app)
+	}
+	if networks := more.Services["redis"].Networks; !slices.Equal(networks, base.Services["app"].Networks) {
+		t.Errorf("Redis is in %v, and the servers in %v", networks, base.Services["app"].Networks)
+	}
+}
+
+func TestCompose(t *testing.T) {
+	file := decode[composeFile](t, "compose/compose.yaml")
+	service := file.Services["holdfast"]
+	cfg := load(t, file.holdfastEnviron())
 	if cfg.Upstream.URL.String() != "http://app:3000" {
 		t.Errorf("upstream %s", cfg.Upstream.URL)
 	}

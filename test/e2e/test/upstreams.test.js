@@ -7,6 +7,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import WebSocket, { WebSocketServer } from "ws";
+import { noBrowser, openBrowser } from "../lib/browser.js";
 import { Client } from "../lib/client.js";
 import { combos } from "../lib/combos.js";
 import { DNS } from "../lib/dns.js";
@@ -194,6 +195,46 @@ describe("several servers", { skip, concurrency: 4 }, () => {
       assert.equal(a.connections.length, 2);
       assert.equal(a.disconnects.length, 0);
     }
+  });
+
+  it("a handover keeps the links where they are", { skip: process.platform !== "linux" && "needs Linux" }, async (t) => {
+    const s = await farm(t);
+    const list = await clients(s, 6);
+    const home = list.map((c) => serverOf(s, c));
+    const report = async () => JSON.parse((await s.hf.admin("/api/status")).text || "{}");
+    s.hf.signal("SIGUSR2");
+    await until(async () => (await report()).handover?.count > 0, () => `the handover\n${s.hf.log.slice(-3000)}`, 15000);
+    assert.equal((await report()).handover.result, "ok");
+    await Promise.all(list.map((c) => c.main.connected(2)));
+    for (const c of list) c.main.assertRecovered(1);
+    for (const [i, c] of list.entries()) {
+      home[i].stream("/", c.main.id, 1, 3);
+      await c.main.stream(1, 3);
+    }
+    // Links that a client has left beside its session end soon.
+    await until(async () => (await Promise.all(s.apps.map((a) => links(s, a)))).every((n) => n === 2), "two links for each server");
+    const more = await clients(s, 3);
+    assert.deepEqual(spread(s, more), [1, 1, 1]);
+    assert.ok(s.apps.every((a) => a.disconnects.length === 0));
+  });
+
+  it("are on the status page", { skip: noBrowser }, async (t) => {
+    const gone = await freePort();
+    const s = await farm(t, { count: 2 });
+    const browser = await openBrowser(t);
+    const page = await browser.newPage();
+    await page.goto(`http://127.0.0.1:${s.hf.adminPort}/`);
+    const rows = () => page.locator("#servers tbody tr").allInnerTexts();
+    await clients(s, 3);
+    await s.hf.reload({ upstream: { url: [...s.apps.map((a) => a.url), `http://127.0.0.1:${gone}`] } });
+    await clients(s, 1);
+    await until(async () => (await page.locator("#upstream").innerText()) === "2 of 3 servers up", "the count", 15000);
+    const texts = await rows();
+    assert.equal(texts.length, 3);
+    assert.match(texts[0], new RegExp(`^${s.apps[0].url}\\s+up\\s`));
+    assert.match(texts[2], new RegExp(`^http://127.0.0.1:${gone}\\s+down\\s.*refused$`));
+    assert.match((await s.hf.admin("/")).text, /^servers +1 down, 2 up$/m);
+    assert.deepEqual(browser.complaints, []);
   });
 
   it("polling and upgrade stay on one server, also with many clients at a time", async (t) => {
