@@ -56,7 +56,7 @@ func TestDockerfileParses(t *testing.T) {
 // Compose's own loader accepts the files, together too, and what they mount exists.
 func TestComposeFilesLoad(t *testing.T) {
 	dir := filepath.Join(root, "deploy", "compose")
-	for _, names := range [][]string{{"compose.yaml"}, {"compose.yaml", "compose.build.yaml"}} {
+	for _, names := range [][]string{{"compose.yaml"}, {"compose.yaml", "compose.build.yaml"}, {"compose.yaml", "servers.yaml"}} {
 		var files []string
 		for _, name := range names {
 			files = append(files, filepath.Join(dir, name))
@@ -70,7 +70,7 @@ func TestComposeFilesLoad(t *testing.T) {
 			t.Fatalf("%v: %v", names, err)
 		}
 		holdfast := project.Services["holdfast"]
-		if built := holdfast.Build != nil; built != (len(names) == 2) {
+		if built := holdfast.Build != nil; built != slices.Contains(names, "compose.build.yaml") {
 			t.Errorf("%v: the build is %+v", names, holdfast.Build)
 		}
 		if _, ok := project.Services[slices.Sorted(maps.Keys(holdfast.DependsOn))[0]]; !ok {

@@ -11,6 +11,7 @@ import { accepts, binary, onlyHoldfast, runHoldfast } from "../lib/holdfast.js";
 import { Prometheus, selectors } from "../lib/prometheus.js";
 import { freePort } from "../lib/ports.js";
 import { Raw, exchange } from "../lib/raw.js";
+import { startRedis } from "../lib/redis.js";
 import { stack } from "../lib/stack.js";
 import { ROOT, missing, run } from "../lib/tools.js";
 import { until } from "../lib/wait.js";
@@ -67,20 +68,47 @@ describe("Prometheus", { skip: skip || missing("prometheus") }, () => {
   });
 });
 
+/** Starts the server that a file of deploy/compose contains, with these modules beside Socket.IO: {port, server, ended}. */
+async function composeServer(t, file, { modules = [], env = {} } = {}) {
+  const text = await readFile(path.join(ROOT, "deploy/compose", file), "utf8");
+  const [, block] = /\n {4}content: \|\n((?: {6}.*\n)+)/.exec(text);
+  const dir = await mkdtemp(path.join(os.tmpdir(), "holdfast-e2e-compose-"));
+  t.after(() => rm(dir, { recursive: true, force: true }));
+  const installed = path.join(ROOT, "test/e2e/node_modules");
+  await mkdir(path.join(dir, "node_modules/@socket.io"), { recursive: true });
+  await symlink(path.join(installed, "socket.io-4.5.4"), path.join(dir, "node_modules/socket.io"));
+  for (const m of modules) await symlink(path.join(installed, m), path.join(dir, "node_modules", m));
+  await writeFile(path.join(dir, "server.cjs"), block.replaceAll(/^ {6}/gm, ""));
+  const port = await freePort();
+  const server = spawn(process.execPath, ["server.cjs"], { cwd: dir, env: { ...process.env, ...env, PORT: `${port}` }, stdio: "inherit" });
+  const ended = once(server, "exit");
+  t.after(() => server.kill("SIGKILL"));
+  await until(() => accepts(port), "the server to listen");
+  return { port, server, ended };
+}
+
 describe("Compose", { skip }, () => {
+  it("has servers that broadcast to each other's clients", { skip: missing("redis-server") }, async (t) => {
+    const redis = await startRedis(t);
+    const servers = [];
+    for (let i = 0; i < 2; i++)
+      servers.push(await composeServer(t, "servers.yaml", { modules: ["@socket.io/redis-adapter", "ioredis"], env: { REDIS_HOST: "127.0.0.1", REDIS_PORT: `${redis.port}` } }));
+    const s = await stack(t, { upstreamPort: 1, config: { upstream: { url: servers.map((r) => `http://127.0.0.1:${r.port}`) } } });
+    const clients = [];
+    for (let i = 0; i < 4; i++) {
+      clients.push(s.client("4.8.4", { transports: ["websocket"] }));
+      await clients[i].main.connected();
+    }
+    const m = await s.hf.metrics();
+    for (const r of servers) assert.equal(m.sum("holdfast_upstream_server_links", { server: `http://127.0.0.1:${r.port}` }), 2);
+    const heard = clients.map(() => 0);
+    for (const [i, c] of clients.entries()) c.socket.on("echo", (text) => (heard[i] += text === "hello"));
+    for (const c of clients) c.socket.emit("echo", "hello");
+    await until(() => heard.every((n) => n === 4), () => `all to hear all: ${heard}`);
+  });
+
   it("has a server that runs, and that holdfast can recover clients of", async (t) => {
-    const text = await readFile(path.join(ROOT, "deploy/compose/compose.yaml"), "utf8");
-    const [, block] = /\n {4}content: \|\n((?: {6}.*\n)+)/.exec(text);
-    const dir = await mkdtemp(path.join(os.tmpdir(), "holdfast-e2e-compose-"));
-    t.after(() => rm(dir, { recursive: true, force: true }));
-    await mkdir(path.join(dir, "node_modules"));
-    await symlink(path.join(ROOT, "test/e2e/node_modules/socket.io-4.5.4"), path.join(dir, "node_modules/socket.io"));
-    await writeFile(path.join(dir, "server.cjs"), block.replaceAll(/^ {6}/gm, ""));
-    const port = await freePort();
-    const server = spawn(process.execPath, ["server.cjs"], { cwd: dir, env: { ...process.env, PORT: `${port}` }, stdio: "inherit" });
-    const ended = once(server, "exit");
-    t.after(() => server.kill("SIGKILL"));
-    await until(() => accepts(port), "the server to listen");
+    const { port, server, ended } = await composeServer(t, "compose.yaml");
     const { code, all } = await runHoldfast(["doctor", `http://127.0.0.1:${port}`], { timeout: 15000 });
     assert.equal(code, 0, all);
     assert.match(all, /socket\.io 4\.5\.4/);
