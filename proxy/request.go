@@ -6,9 +6,9 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
+	"github.com/holdfast/holdfast/internal/contentcoding"
 	"github.com/holdfast/holdfast/internal/engineio"
 )
 
@@ -87,7 +87,7 @@ func writeAnswer(log *slog.Logger, w http.ResponseWriter, r *http.Request, a eng
 	h.Set("Cache-Control", "no-store")
 	body := a.Body
 	if len(body) >= compressFrom {
-		if encoding := acceptedEncoding(r.Header); encoding != "" {
+		if encoding := contentcoding.Choose(r.Header, "gzip", "deflate"); encoding != "" {
 			h.Set("Content-Encoding", encoding)
 			body = compress(encoding, body)
 		}
@@ -128,19 +128,4 @@ func writeBody(w http.ResponseWriter, body []byte) error {
 	_ = rc.Flush()                       // while the deadline still applies
 	_ = rc.SetWriteDeadline(time.Time{}) // the next answer must not inherit it
 	return nil
-}
-
-// acceptedEncoding returns gzip or deflate, in this order of preference, or "" if the client accepts neither.
-func acceptedEncoding(h http.Header) string {
-	accepted := strings.Join(h.Values("Accept-Encoding"), ",")
-	for _, encoding := range []string{"gzip", "deflate"} {
-		for part := range strings.SplitSeq(accepted, ",") {
-			name, params, _ := strings.Cut(part, ";")
-			q := strings.TrimSpace(params)
-			if strings.TrimSpace(name) == encoding && q != "q=0" && q != "q=0.0" {
-				return encoding
-			}
-		}
-	}
-	return ""
 }

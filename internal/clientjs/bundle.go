@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/holdfast/holdfast/internal/contentcoding"
 )
 
 // mainFile is the file that every version of the client has.
@@ -143,33 +145,11 @@ func (b *Bundle) Serve(w http.ResponseWriter, r *http.Request, name string) bool
 	h.Set("Content-Type", f.contentType)
 	h.Set("Vary", "Accept-Encoding")
 	data, etag := f.data, f.etag
-	if acceptsGzip(r.Header) {
+	if contentcoding.Choose(r.Header, "gzip") == "gzip" {
 		data, etag = f.gzipped(), etag+"-gzip" // strong ETags differ for different bytes
 		h.Set("Content-Encoding", "gzip")
 	}
 	h.Set("ETag", `"`+etag+`"`)
 	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(data)) // handles If-None-Match, ranges and HEAD
 	return true
-}
-
-// acceptsGzip reports whether Accept-Encoding allows gzip: RFC 9110, section 12.5.3.
-func acceptsGzip(h http.Header) bool {
-	accepts := false
-	for coding := range strings.SplitSeq(strings.Join(h.Values("Accept-Encoding"), ","), ",") {
-		name, params, _ := strings.Cut(coding, ";")
-		weight := 1.0
-		if q, ok := strings.CutPrefix(strings.ToLower(strings.TrimSpace(params)), "q="); ok {
-			var err error
-			if weight, err = strconv.ParseFloat(q, 64); err != nil {
-				weight = 0
-			}
-		}
-		switch strings.ToLower(strings.TrimSpace(name)) {
-		case "gzip":
-			return weight > 0
-		case "*":
-			accepts = weight > 0
-		}
-	}
-	return accepts
 }
