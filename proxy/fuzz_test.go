@@ -30,8 +30,8 @@ const maxChoices = 2000
 // noticed is how long the heartbeat takes at most to detect that a page left a connection.
 const noticed = 45 * time.Second
 
-// rogue is the name of a page whose connections send garbage on both ends.
-const rogue = "rogue"
+// garbagePage is the name of a page whose connections send garbage on both ends.
+const garbagePage = "garbage"
 
 // FuzzProxy lets pages and an application talk through a whole Server at random. They send events of all
 // kinds both ways. Connections are cut anywhere, even inside a frame, and new ones open while the old one
@@ -156,7 +156,7 @@ func (m *model) step() {
 	case 14:
 		m.pass(time.Duration(m.choice(150)) * time.Second)
 	case 15:
-		m.rogue()
+		m.sendGarbage()
 	}
 }
 
@@ -348,7 +348,7 @@ func (m *model) pass(d time.Duration) {
 	}
 }
 
-// nasty are the messages that rogue connections send, besides bytes of the fuzzer.
+// nasty are the messages that such connections send, besides bytes of the fuzzer.
 var nasty = []string{
 	"40", "40/a,", `40{"pid":"hfx","offset":"hfy"}`, `40{"pid":1}`, "41", "41/a", "42[]", "42", `42["c",1]`, `43[1]`, `430[]`,
 	`451-["c",{"_placeholder":true,"num":0}]`, `459999999999-["c"]`, `4520-["c"]`, `461-1[{}]`, "44", "1", "2", "3", "5", "6",
@@ -356,9 +356,9 @@ var nasty = []string{
 	`0{"sid":"x","upgrades":[],"pingInterval":1,"pingTimeout":1}`, `42/a,["c",1]`, `42/nowhere,["c",1]`, "47", "\xff",
 }
 
-// rogue opens a connection and sends garbage from both ends.
-func (m *model) rogue() {
-	w := m.dialFront(rogue, func(*wire, string, bool) {}, func(*wire) {})
+// sendGarbage opens a connection and sends garbage from both ends.
+func (m *model) sendGarbage() {
+	w := m.dialFront(garbagePage, func(*wire, string, bool) {}, func(*wire) {})
 	m.mu.Lock()
 	l := m.links[len(m.links)-1]
 	m.mu.Unlock()

@@ -112,7 +112,7 @@ func prefix(namespace string) string {
 func (m *model) fromClient(l *upstreamLink, message string, binary bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if l.page == rogue {
+	if l.page == garbagePage {
 		return
 	}
 	if binary {
@@ -179,7 +179,7 @@ func (m *model) ended(s *socket) {
 func (m *model) linkEnded(l *upstreamLink) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if l.page == rogue {
+	if l.page == garbagePage {
 		return
 	}
 	for _, s := range l.spaces {
@@ -349,7 +349,7 @@ func (p *page) gone() {
 	p.m.mu.Lock()
 	defer p.m.mu.Unlock()
 	if p.conn != nil {
-		p.conn.mute.Store(true)
+		p.conn.ignoresPings.Store(true)
 		p.conn, p.away = nil, time.Now()
 	}
 	for _, s := range p.spaces {

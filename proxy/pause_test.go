@@ -84,7 +84,7 @@ func (p *peer) readUntil(message string, flag *atomic.Bool) <-chan bool {
 // When one link is drained, a client with another congested link stays paused.
 func TestClientStaysPausedForItsOtherLink(t *testing.T) {
 	r, s := newScriptedRig(t, nil)
-	c, first, second := further(r, s)
+	c, first, second := withTwoLinks(r, s)
 	first.send(`40/b,{"sid":"b1"}`)
 	c.want("40/b,")
 	cl := r.byOrder(1)
@@ -170,7 +170,7 @@ func TestDialEndsWithItsClient(t *testing.T) {
 // A client that does not read pauses every link with messages in its queue.
 func TestAllLinksOfWaitingMessagesArePaused(t *testing.T) {
 	r, s := newScriptedRig(t, nil)
-	further(r, s)
+	withTwoLinks(r, s)
 	cl := r.byOrder(1)
 	r.proxy.conns.mu.Lock()
 	links := make([]*link, 0, 2)

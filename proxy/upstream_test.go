@@ -23,11 +23,11 @@ import (
 
 // peer is one end of a WebSocket, driven by a test.
 type peer struct {
-	t     *testing.T
-	conn  net.Conn
-	rw    io.ReadWriter
-	state ws.State // the server's end or the client's
-	mute  bool     // it does not answer pings
+	t            *testing.T
+	conn         net.Conn
+	rw           io.ReadWriter
+	state        ws.State // the server's end or the client's
+	ignoresPings bool     // it does not answer pings
 }
 
 func newPeer(t *testing.T, conn net.Conn, r io.Reader, state ws.State) *peer {
@@ -61,7 +61,7 @@ func (p *peer) next() (string, error) {
 		if err != nil || string(message) != "2" {
 			return string(message), err
 		}
-		if !p.mute {
+		if !p.ignoresPings {
 			p.send("3")
 		}
 	}
@@ -189,9 +189,9 @@ func (r *rig) awaitNoLinks() {
 
 func expireSoon(c *config.Config) { c.Recovery.MaxDisconnectionDuration = 50 * time.Millisecond }
 
-// further returns a client with two links. It connects /a, disconnects it, sends a CONNECT for /b and
+// withTwoLinks returns a client with two links. It connects /a, disconnects it, sends a CONNECT for /b and
 // connects /a again. That needs another link, because the CONNECT of /b still waits on the first one.
-func further(r *rig, s *script) (c, first, second *peer) {
+func withTwoLinks(r *rig, s *script) (c, first, second *peer) {
 	r.t.Helper()
 	c = r.dial()
 	first = s.accept()
@@ -210,14 +210,14 @@ func further(r *rig, s *script) (c, first, second *peer) {
 
 func TestClientClosesWithTheFirstLinkIfItsConnectWaitsThere(t *testing.T) {
 	r, s := newScriptedRig(t, nil)
-	c, first, _ := further(r, s)
+	c, first, _ := withTwoLinks(r, s)
 	first.conn.Close()
 	c.wantEnd()
 }
 
 func TestSecondReplyForANamespaceOpensNoSecondSession(t *testing.T) {
 	r, s := newScriptedRig(t, expireSoon)
-	c, first, second := further(r, s)
+	c, first, second := withTwoLinks(r, s)
 	c.send("40/b,")
 	second.want("40/b,")
 	first.send(`40/b,{"sid":"b1"}`)

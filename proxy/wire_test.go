@@ -15,14 +15,14 @@ import (
 
 // wire is the model's end of a WebSocket to or from the Server.
 type wire struct {
-	conn   net.Conn
-	client bool // it masks its frames and answers pings
-	out    chan []byte
-	done   chan struct{} // closed by close
-	once   sync.Once
-	beat   int          // counts steps, to pace a link's heartbeat
-	mute   atomic.Bool  // it no longer answers pings, because its page left it
-	left   atomic.Int64 // bytes to read before the connection is cut; 0 is no limit
+	conn         net.Conn
+	client       bool // it masks its frames and answers pings
+	out          chan []byte
+	done         chan struct{} // closed by close
+	once         sync.Once
+	beat         int          // counts steps, to pace a link's heartbeat
+	ignoresPings atomic.Bool  // it no longer answers pings, because its page left it
+	left         atomic.Int64 // bytes to read before the connection is cut; 0 is no limit
 
 	mu   sync.Mutex
 	gate chan struct{} // blocks reading until it is closed; nil never blocks
@@ -146,7 +146,7 @@ func (w *wire) readLoop(r io.Reader, fn func(message string, binary bool)) {
 		case f.Header.OpCode == ws.OpBinary:
 			fn(message, true)
 		case f.Header.OpCode == ws.OpText && message == "2" && w.client:
-			if !w.mute.Load() {
+			if !w.ignoresPings.Load() {
 				w.write(text("3"))
 			}
 		case f.Header.OpCode == ws.OpText && len(message) > 1 && message[0] == '4':

@@ -29,7 +29,7 @@ func TestAcceptWithoutDescriptors(t *testing.T) {
 	var ours *netpoll.Conn
 	select {
 	case ours = <-a.conns:
-	case <-time.After(patience):
+	case <-time.After(waitLimit):
 		t.Fatal("no connection was accepted")
 	}
 	defer ours.Close()
@@ -74,7 +74,7 @@ func failingAccepts(t *testing.T, failures int) (took time.Duration, ok bool) {
 		case c := <-a.conns:
 			c.Close()
 			return 0, false
-		case <-time.After(patience):
+		case <-time.After(waitLimit):
 			t.Fatal("accepting neither failed nor succeeded")
 		}
 		if i == 0 {

@@ -63,7 +63,7 @@ func BenchmarkOpen(b *testing.B) {
 	}()
 	b.ReportAllocs()
 	for b.Loop() {
-		c, err := netpoll.Dial(b.Context(), ln.Addr(), patience)
+		c, err := netpoll.Dial(b.Context(), ln.Addr(), waitLimit)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -37,7 +37,7 @@ func TestShutdownDeliversQueuedBytes(t *testing.T) {
 	everywhere(t, func(t *testing.T, n network) {
 		s, r, peer := open(t, n)
 		data := stuff(t, s)
-		s.Shutdown(patience)
+		s.Shutdown(waitLimit)
 		if queued := s.Write([]byte("too late")); queued == 0 {
 			t.Error("the queue is empty")
 		}
@@ -57,7 +57,7 @@ func TestShutdownOfAnIdleStream(t *testing.T) {
 	everywhere(t, func(t *testing.T, n network) {
 		s, r, peer := open(t, n)
 		s.Write([]byte("bye"))
-		s.Shutdown(patience)
+		s.Shutdown(waitLimit)
 		if got := readAll(t, peer); string(got) != "bye" {
 			t.Errorf("the peer got %q, want bye", got)
 		}
@@ -71,7 +71,7 @@ func TestShutdownOutlastsThePeersEnd(t *testing.T) {
 	everywhere(t, func(t *testing.T, n network) {
 		s, r, peer := open(t, n)
 		data := stuff(t, s)
-		s.Shutdown(patience)
+		s.Shutdown(waitLimit)
 		write(t, peer, []byte("last"))
 		closeWrite(t, peer)
 		r.awaitBytes(t, []byte("last"))
@@ -99,7 +99,7 @@ func TestShutdownEndsAfterLinger(t *testing.T) {
 				start := time.Now()
 				promptly(t, "Shutdown", func() { s.Shutdown(linger) })
 				s.Pause()            // has no effect any more
-				s.Shutdown(patience) // nor has this
+				s.Shutdown(waitLimit) // nor has this
 				wantClosed(t, r, netpoll.ErrClosed)
 				if took := time.Since(start); took < linger || took > linger+5*time.Second {
 					t.Errorf("the connection ended after %v, want %v", took, linger)
@@ -132,7 +132,7 @@ func TestShutdownBeforeStart(t *testing.T) {
 		r := newRecorder()
 		s := n.new(ours, r)
 		s.Write([]byte("bye"))
-		s.Shutdown(patience)
+		s.Shutdown(waitLimit)
 		s.Start([]byte("initial"))
 		r.awaitBytes(t, []byte("initial"))
 		if got := readAll(t, peer); string(got) != "bye" {
@@ -152,7 +152,7 @@ func TestClose(t *testing.T) {
 			{"idle", func(netpoll.Stream) {}},
 			{"bytes wait", func(s netpoll.Stream) { stuff(t, s) }},
 			{"paused", func(s netpoll.Stream) { s.Pause() }},
-			{"shutting down", func(s netpoll.Stream) { s.Shutdown(patience) }},
+			{"shutting down", func(s netpoll.Stream) { s.Shutdown(waitLimit) }},
 			{"closed", func(s netpoll.Stream) { s.Close() }},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
@@ -160,7 +160,7 @@ func TestClose(t *testing.T) {
 				tt.prepare(s)
 				promptly(t, "Close", s.Close)
 				wantClosed(t, r, netpoll.ErrClosed)
-				if err := peer.SetReadDeadline(time.Now().Add(patience)); err != nil {
+				if err := peer.SetReadDeadline(time.Now().Add(waitLimit)); err != nil {
 					t.Fatal(err)
 				}
 				if _, err := io.Copy(io.Discard, peer); errors.Is(err, os.ErrDeadlineExceeded) {
@@ -236,7 +236,7 @@ func TestWriteErrorIsReported(t *testing.T) {
 					}
 				}
 				plain.Close()
-				for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+				for deadline := time.Now().Add(waitLimit); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 					s.Write([]byte("x"))
 					if _, _, closed := r.counts(); closed > 0 {
 						break
@@ -323,7 +323,7 @@ func TestPipe(t *testing.T) {
 	write(t, peer, []byte("hello"))
 	r.awaitBytes(t, []byte("hello"))
 	s.Write([]byte("bye"))
-	s.Shutdown(patience)
+	s.Shutdown(waitLimit)
 	if got := readAll(t, peer); string(got) != "bye" {
 		t.Errorf("the peer got %q, want bye", got)
 	}
@@ -390,7 +390,7 @@ func TestShutdownInFlushAtThePeersEnd(t *testing.T) {
 			r.onFlush = func() {
 				once.Do(func() {
 					s.Write(want)
-					s.Shutdown(patience)
+					s.Shutdown(waitLimit)
 				})
 			}
 			write(t, peer, []byte("bye"))

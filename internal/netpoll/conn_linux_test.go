@@ -119,7 +119,7 @@ func (a *arrivals) next(t testing.TB) *netpoll.Conn {
 		return c
 	case err := <-a.failed:
 		t.Fatal(err)
-	case <-time.After(patience):
+	case <-time.After(waitLimit):
 		t.Fatal("no connection was accepted")
 	}
 	return nil
@@ -152,7 +152,7 @@ func netDial(t testing.TB, addr net.Addr) net.Conn {
 
 func dialled(t testing.TB, ln net.Listener) (*netpoll.Conn, net.Conn) {
 	t.Helper()
-	ours, err := netpoll.Dial(t.Context(), ln.Addr(), patience)
+	ours, err := netpoll.Dial(t.Context(), ln.Addr(), waitLimit)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -351,7 +351,7 @@ func TestConnShutdownDiscardsInput(t *testing.T) {
 		if _, err := ours.Write([]byte("bye")); err != nil {
 			t.Fatal(err)
 		}
-		ours.Shutdown(patience)
+		ours.Shutdown(waitLimit)
 		write(t, peer, make([]byte, more))
 		if held, _ := ours.Received(); len(held) > 0 {
 			t.Errorf("%d bytes are buffered", len(held))
@@ -388,7 +388,7 @@ func TestStreamOfAConnThatHasEnded(t *testing.T) {
 	}{
 		{"paused", netpoll.Stream.Resume, io.EOF},
 		{"paused, and written to", func(s netpoll.Stream) { s.Write([]byte("x")) }, io.EOF},
-		{"paused, and shut down", func(s netpoll.Stream) { s.Shutdown(patience) }, io.EOF},
+		{"paused, and shut down", func(s netpoll.Stream) { s.Shutdown(waitLimit) }, io.EOF},
 		{"paused, and closed", netpoll.Stream.Close, netpoll.ErrClosed},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -548,9 +548,9 @@ func (a closer) AcceptFailed(err error) { panic(err) }
 // await polls until ok returns true.
 func await(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(waitLimit); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited %v for %s", patience, what)
+			t.Fatalf("waited %v for %s", waitLimit, what)
 		}
 	}
 }

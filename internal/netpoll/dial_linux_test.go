@@ -32,7 +32,7 @@ func TestDial(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer ln.Close()
-			c, err := netpoll.Dial(t.Context(), ln.Addr(), patience)
+			c, err := netpoll.Dial(t.Context(), ln.Addr(), waitLimit)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -69,9 +69,9 @@ func TestDialFails(t *testing.T) {
 		timeout time.Duration
 		want    error
 	}{
-		{"nobody listens", t.Context(), free.Addr(), patience, syscall.ECONNREFUSED},
-		{"no such socket", t.Context(), &net.UnixAddr{Name: filepath.Join(t.TempDir(), "none"), Net: "unix"}, patience, syscall.ENOENT},
-		{"nobody waits", canceled, free.Addr(), patience, context.Canceled},
+		{"nobody listens", t.Context(), free.Addr(), waitLimit, syscall.ECONNREFUSED},
+		{"no such socket", t.Context(), &net.UnixAddr{Name: filepath.Join(t.TempDir(), "none"), Net: "unix"}, waitLimit, syscall.ENOENT},
+		{"nobody waits", canceled, free.Addr(), waitLimit, context.Canceled},
 		{"it takes long", t.Context(), blackHole(t), 50 * time.Millisecond, context.DeadlineExceeded},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -93,14 +93,14 @@ func TestDialFails(t *testing.T) {
 	t.Run("nobody waits any longer", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(20*time.Millisecond, cancel)
-		if _, err := netpoll.Dial(ctx, blackHole(t), patience); !errors.Is(err, context.Canceled) {
+		if _, err := netpoll.Dial(ctx, blackHole(t), waitLimit); !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("no descriptors", func(t *testing.T) {
 		ln := tcpListener(t)
 		restore := exhaust(t, 0)
-		_, err := netpoll.Dial(t.Context(), ln.Addr(), patience)
+		_, err := netpoll.Dial(t.Context(), ln.Addr(), waitLimit)
 		restore()
 		if !errors.Is(err, syscall.EMFILE) {
 			t.Errorf("got %v", err)
@@ -163,7 +163,7 @@ func TestDialToAServerThatClosesImmediately(t *testing.T) {
 		}
 	}()
 	for range 200 {
-		c, err := netpoll.Dial(t.Context(), ln.Addr(), patience)
+		c, err := netpoll.Dial(t.Context(), ln.Addr(), waitLimit)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -191,7 +191,7 @@ func TestDialIsNeverToItself(t *testing.T) {
 	}
 	ln.Close()
 	for range 16000 {
-		c, err := netpoll.Dial(t.Context(), ln.Addr(), patience)
+		c, err := netpoll.Dial(t.Context(), ln.Addr(), waitLimit)
 		if err == nil {
 			t.Fatalf("connected to %v from %v", c.RemoteAddr(), c.LocalAddr())
 		}

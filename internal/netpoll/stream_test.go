@@ -34,8 +34,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/holdfast/holdfast/internal/netpoll.(*loop).run"))
 }
 
-// patience limits every wait for an expected event.
-const patience = 20 * time.Second
+// waitLimit limits every wait for an expected event.
+const waitLimit = 20 * time.Second
 
 // recorder is a Handler that records its calls.
 type recorder struct {
@@ -84,7 +84,7 @@ func (r *recorder) Closed(err error) {
 // await waits until cond holds. It calls cond with mu held.
 func (r *recorder) await(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(waitLimit)
 	for {
 		r.mu.Lock()
 		ok, changed := cond(), r.changed
@@ -95,7 +95,7 @@ func (r *recorder) await(t testing.TB, what string, cond func() bool) {
 		select {
 		case <-changed:
 		case <-deadline:
-			t.Fatalf("waited %v for %s", patience, what)
+			t.Fatalf("waited %v for %s", waitLimit, what)
 		}
 	}
 }
@@ -263,7 +263,7 @@ func randomBytes(t testing.TB, n int) []byte {
 
 func write(t testing.TB, c net.Conn, p []byte) {
 	t.Helper()
-	if err := c.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.SetWriteDeadline(time.Now().Add(waitLimit)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Write(p); err != nil {
@@ -274,7 +274,7 @@ func write(t testing.TB, c net.Conn, p []byte) {
 // readAll reads from the peer's end until it ends.
 func readAll(t testing.TB, c net.Conn) []byte {
 	t.Helper()
-	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(waitLimit)); err != nil {
 		t.Fatal(err)
 	}
 	got, err := io.ReadAll(c)
@@ -287,7 +287,7 @@ func readAll(t testing.TB, c net.Conn) []byte {
 // readExactly reads len(want) bytes from the peer's end and compares them.
 func readExactly(t testing.TB, c net.Conn, want []byte) {
 	t.Helper()
-	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(waitLimit)); err != nil {
 		t.Fatal(err)
 	}
 	got := make([]byte, len(want))
@@ -420,7 +420,7 @@ func TestWritesOfManyGoroutinesStayWhole(t *testing.T) {
 				}
 			}()
 		}
-		if err := peer.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		if err := peer.SetReadDeadline(time.Now().Add(waitLimit)); err != nil {
 			t.Fatal(err)
 		}
 		block := make([]byte, size)
@@ -546,7 +546,7 @@ func TestDelivered(t *testing.T) {
 // awaitDelivered polls, because the kernel does not report its progress.
 func awaitDelivered(t *testing.T, s netpoll.Stream, want int64) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); s.Delivered() < want; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(waitLimit); s.Delivered() < want; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("Delivered() = %d, want %d", s.Delivered(), want)
 		}

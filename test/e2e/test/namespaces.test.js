@@ -104,14 +104,14 @@ describe("recovery.namespaces", parallel, () => {
     await until(() => drops(s.app, "/").length === 1, "the server to see the drop", 2000);
   });
 
-  it("its socket says goodbye as ever, and connects again", { skip: onlyHoldfast }, async (t) => {
+  it("its socket disconnects as ever, and connects again", { skip: onlyHoldfast }, async (t) => {
     const s = await stack(t, { config: namespaces(["*"], ["/admin"]) });
     const c = s.client("4.8.4", { transports: ["websocket"] });
     await c.main.connected();
     const admin = c.of("/admin");
     await admin.connected();
     admin.socket.disconnect();
-    await until(() => drops(s.app, "/admin").length === 1, "the goodbye");
+    await until(() => drops(s.app, "/admin").length === 1, "the DISCONNECT");
     assert.deepEqual(drops(s.app, "/admin"), ["client namespace disconnect"]);
     admin.socket.connect();
     await admin.connected(2);

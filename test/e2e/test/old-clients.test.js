@@ -44,7 +44,7 @@ describe("old clients", parallel, () => {
       if (s.hf) assert.deepEqual(s.app.disconnects.map((d) => d.reason), s.app.disconnects.map(() => "transport close"));
       assert.equal((await c.main.ask("echo", 2))[0], 2);
       c.socket.disconnect();
-      await until(() => s.app.disconnects.length >= 3, "the goodbye", 2000);
+      await until(() => s.app.disconnects.length >= 3, "the DISCONNECT", 2000);
     });
   }
 

@@ -339,7 +339,7 @@ describe("EIO=3 clients of a server with allowEIO3", parallel, () => {
       assert.notEqual(c.main.id, id);
       assert.equal(await c.main.ask("echo", 1).then(([x]) => x), 1);
       c.socket.disconnect();
-      await until(() => s.app.disconnects.length === 2, "the server to see the goodbye", 3000);
+      await until(() => s.app.disconnects.length === 2, "the server to see the DISCONNECT", 3000);
     });
   }
 

@@ -417,7 +417,7 @@ describe("the link to the server", parallel, () => {
     assert.equal(Buffer.from(echo.b).toString(), "abc");
   });
 
-  it("is closed when its client says goodbye, and nothing is left", { skip }, async (t) => {
+  it("is closed when its client disconnects, and nothing is left", { skip }, async (t) => {
     const s = await stack(t, { upstreamRelay: true });
     for (const transports of [["websocket"], ["polling"], ["polling", "websocket"]]) {
       const c = s.client("4.8.4", { transports });

@@ -216,7 +216,7 @@ describe("on_client_disconnect: park", parallel, () => {
     assert.equal(c.main.last.recovered, false);
   });
 
-  it("of a client or namespace without recovery is a goodbye as ever", { skip: onlyHoldfast }, async (t) => {
+  it("of a client or namespace without recovery is forwarded as ever", { skip: onlyHoldfast }, async (t) => {
     const s = await stack(t, {
       config: { recovery: { ...config.recovery, namespaces: { exclude: ["/admin"] }, clients: { mode: "opt-out", query: "norecover" } } },
     });
@@ -224,16 +224,16 @@ describe("on_client_disconnect: park", parallel, () => {
     const admin = c.of("/admin");
     for (const nsp of [c.main, admin]) await nsp.connected();
     admin.socket.disconnect();
-    await until(() => s.app.disconnects.length === 1, "the goodbye");
+    await until(() => s.app.disconnects.length === 1, "the DISCONNECT");
     assert.equal(s.app.disconnects[0].reason, "client namespace disconnect");
     const out = s.client("4.8.4", { transports: ["websocket"], query: { norecover: "1" } });
     await out.main.connected();
     out.socket.disconnect();
-    await until(() => s.app.disconnects.length === 2, "the goodbye");
+    await until(() => s.app.disconnects.length === 2, "the DISCONNECT");
     assert.equal(await parked(s), 0);
   });
 
-  it("an answer given after the goodbye arrives", { skip: onlyHoldfast }, async (t) => {
+  it("an answer given after the DISCONNECT arrives", { skip: onlyHoldfast }, async (t) => {
     const s = await stack(t, { config });
     const c = s.client("4.8.4", { transports: ["websocket"] });
     const chat = c.of("/chat");
@@ -283,9 +283,9 @@ describe("on_client_disconnect: park", parallel, () => {
     assert.equal(await parked(s), 0);
   });
 
-  // Polls and POSTs go over connections of their own. What a client had ignored when its next poll overtook its goodbye
+  // Polls and POSTs go over connections of their own. What a client had ignored when its next poll overtook its DISCONNECT
   // must come again.
-  it("a poll that overtakes the goodbye confirms nothing", { skip: onlyHoldfast }, async (t) => {
+  it("a poll that overtakes the DISCONNECT confirms nothing", { skip: onlyHoldfast }, async (t) => {
     const s = await stack(t, { config });
     const p = await Polling.open(s.url);
     const { sid, pid } = await p.connect();
@@ -358,7 +358,7 @@ describe("on_client_disconnect: park", parallel, () => {
     await b.main.connected();
     await s.hf.reload(config);
     a.socket.disconnect();
-    await until(() => s.app.disconnects.length === 1, "the goodbye of a client from before");
+    await until(() => s.app.disconnects.length === 1, "the DISCONNECT of a client from before");
     await s.hit(b);
     await b.main.connected(2);
     b.socket.disconnect();

@@ -30,9 +30,9 @@ func (r *rig) byOrder(n uint64) *client {
 	return nil
 }
 
-// wantContained checks that a panic was counted and logged with its stack. The victim and its sessions must
+// wantConfined checks that a panic was counted and logged with its stack. The victim and its sessions must
 // be gone, and other clients must not be affected.
-func (r *rig) wantContained(victim *client, other *counter) {
+func (r *rig) wantConfined(victim *client, other *counter) {
 	r.t.Helper()
 	r.await("the client's end", func() bool {
 		return victim.done.HasFired() && r.proxy.conns.client(victim.sock.SID()) == nil
@@ -67,8 +67,8 @@ func clientFrame(text string) []byte {
 func TestPanicsEndOneConnection(t *testing.T) {
 	tests := []struct {
 		name string
-		// strike breaks an invariant of client 2, whose connection is p, and triggers the panic.
-		strike func(r *rig, c *client, p *peer)
+		// trigger breaks an invariant of client 2, whose connection is p, and triggers the panic.
+		trigger func(r *rig, c *client, p *peer)
 	}{
 		{"while the client's message is handled", func(_ *rig, c *client, p *peer) {
 			c.mu.Lock()
@@ -142,8 +142,8 @@ func TestPanicsEndOneConnection(t *testing.T) {
 			p.want("40{")
 			r.socket(1)
 			victim := r.byOrder(2)
-			tt.strike(r, victim, p)
-			r.wantContained(victim, other)
+			tt.trigger(r, victim, p)
+			r.wantConfined(victim, other)
 		})
 	}
 }
@@ -165,7 +165,7 @@ func TestPanicWhileASessionIsResumed(t *testing.T) {
 	victim.sender.mu.Unlock()
 	second.send(`40{"pid":"` + pid + `"}`)
 	second.wantEnd()
-	r.wantContained(victim, other)
+	r.wantConfined(victim, other)
 
 	// The session is gone, but a client that asks for it is still served.
 	third := r.dial()
@@ -225,7 +225,7 @@ func TestPanicWhileAPostIsRead(t *testing.T) {
 	victim := r.byOrder(2)
 	req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/socket.io/?EIO=4&transport=polling&sid="+victim.sock.SID(), brokenBody{})
 	wantAbort(t, r, req)
-	r.wantContained(victim, other)
+	r.wantConfined(victim, other)
 }
 
 type brokenBody struct{}
