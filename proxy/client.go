@@ -91,12 +91,16 @@ func newClient(d *deps, seq uint64, req engineio.Request, sid string, opts engin
 	if recoverable && keyed == nil && d.settings().Recovery.OnClientDisconnect == config.ParkSession {
 		c.parkOnDisconnect, c.disconnects = true, new(disconnects)
 	}
-	opts.ConfirmByPong = c.parkOnDisconnect
+	opts.ConfirmByPong = c.confirmsByPong()
 	c.sock = engineio.NewSocket(sid, opts, c)
 	c.sender.init(&c.clientConn, d.settings().Recovery.Buffer.Window.Int(), opts.PingTimeout)
 	c.receiver.init(c, opts.MaxPayload)
 	return c
 }
+
+// confirmsByPong reports whether polls confirm nothing. A client with a key has no offset to tell what
+// it has: what it polled would come twice.
+func (c *clientConn) confirmsByPong() bool { return c.recoverable && c.keyed == nil }
 
 // bindingDigest returns the digest of what the client's handshake presents, or "".
 func (c *clientConn) bindingDigest() string {

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/internal/instant"
-	"github.com/holdfast/holdfast/session"
 )
 
 const (
@@ -85,7 +84,6 @@ func (s *sender) confirm(mark uint64) {
 		arrived += w.bytes
 		n++
 	}
-	s.upgraded = false
 	s.bytes -= arrived
 	s.written = slices.Delete(s.written, 0, n) // clears the tail, so that no cursor keeps a session alive
 	s.confirmed = max(s.confirmed, mark)
@@ -120,7 +118,7 @@ func (s *sender) adaptLocked(arrived int, took time.Duration) {
 // confirmLocked tells a session that packets have arrived, immediately or later.
 func (s *sender) confirmLocked(w *written, packets uint64) {
 	size := w.bytes + int(packets)*lagOverhead
-	if s.conn.websocket.Load() && !s.upgraded || s.conn.parkOnDisconnect || !s.conn.recoverable || s.conn.keyed != nil || size > s.lagLimit() {
+	if s.conn.parkOnDisconnect || !s.conn.recoverable || s.conn.keyed != nil || size > s.lagLimit() {
 		s.endLagLocked()
 		w.cur.Confirm(w.last)
 		return
@@ -147,23 +145,25 @@ func (s *sender) lagLimit() int {
 	if s.conn.deps.budget.Exceeded() {
 		return scarceLagBytes
 	}
-	return min(lagBytes, s.window/4)
+	most := pollingLagBytes
+	if s.conn.websocket.Load() {
+		most = webSocketLagBytes
+	}
+	return min(most, s.window/4)
 }
 
 // settleLag confirms everything that lags when the client is gone, unless it may not have decoded
 // that. If it has, it may have put events aside, and will handle them although its offset lies
-// before them.
-func (s *sender) settleLag(ending session.Ending) {
+// before them: they must not be sent again.
+func (s *sender) settleLag() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.lag == nil {
 		return
 	}
-	if ending != session.Lost {
-		for _, l := range s.lag.list {
-			if l.cur.Suspicious(l.last) {
-				return
-			}
+	for _, l := range s.lag.list {
+		if l.cur.Suspicious(l.last) {
+			return
 		}
 	}
 	s.lag.releaseLocked(0)

@@ -21,7 +21,7 @@ func (s *sender) fill(e *engineio.Encoder, maxBytes int) engineio.FillResult {
 	}
 	if s.trials != nil && !s.trials.fillLocked() {
 		s.enc = nil
-		return engineio.FillResult{Confirm: s.wantsConfirmLocked(), ByPong: true}
+		return engineio.FillResult{More: s.trials.sendsLocked(), Confirm: s.wantsConfirmLocked(), ByPong: true}
 	}
 	s.writeLocked()
 	s.enc = nil
@@ -64,7 +64,7 @@ func (s *sender) writeLocked() {
 func (s *sender) wanted() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.waitsLocked() || (s.conn.parkOnDisconnect || s.byPong) && s.wantsConfirmLocked()
+	return s.waitsLocked() || (s.conn.confirmsByPong() || s.byPong) && s.wantsConfirmLocked()
 }
 
 // waitsLocked reports whether something can be sent now.
@@ -80,11 +80,9 @@ func (s *sender) fullLocked() bool { return s.bytes >= s.limit && s.conn.state !
 
 // writeMessageLocked writes a message that belongs to no session.
 func (s *sender) writeMessageLocked(it *item) {
-	var watch uint64
-	if it.fresh && s.conn.websocket.Load() {
+	if it.fresh {
 		s.watch++
-		watch = s.watch
-		s.enc.Watch(watch)
+		s.enc.Watch(s.watch)
 	}
 	if it.binary {
 		s.enc.Binary(it.data)
@@ -95,7 +93,7 @@ func (s *sender) writeMessageLocked(it *item) {
 	s.count++ // so that a trial sees when it has arrived
 	if it.fresh {
 		s.count++ // so that a ping ahead of the reply does not confirm it
-		s.replies.written(s.count, watch)
+		s.replies.written(s.count, s.watch, !s.conn.websocket.Load())
 	}
 }
 

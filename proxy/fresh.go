@@ -15,11 +15,11 @@ import (
 // and the server's socket is a ghost. A client that calls engine.close(), and recovers, looks the
 // same. The difference is whether it had the reply when it closed.
 //
-// Over WebSocket a WebSocket ping in front of the reply tells: an endpoint answers pings until it
-// closes. Over polling the next poll tells, unless the client is about to upgrade: a client that is
-// told to close then finishes its upgrade first, polls meanwhile, and closes right behind its
-// UPGRADE packet. A WebSocket ping behind the upgrade tells which client that was. Without an answer
-// only time tells: a client that closes long after the reply was written had it.
+// Encoder.Watch with the reply tells: over WebSocket an endpoint answers it until it closes, and over
+// polling the next poll shows that the reply has arrived. That is not enough if the client is about
+// to upgrade: one that is told to close then finishes its upgrade first, polls meanwhile, and closes
+// right behind its UPGRADE packet. A WebSocket ping behind the upgrade tells which client that was.
+// Without an answer only time tells: a client that closes long after the reply was written had it.
 
 const (
 	// doubtfulParking is how long a session stays if its client closed in order when the reply may
@@ -30,17 +30,16 @@ const (
 	maxReplyTime = time.Second
 )
 
-// freshReply is a CONNECT reply with a new pid, until the client is known to have it.
+// freshReply is a CONNECT reply with a new pid, until the client is known to have handled it.
 type freshReply struct {
 	next     *freshReply
 	cur      *session.Cursor
 	sent     instant.Instant // zero while it waits
-	count    uint64          // sender.count with it; 0 once it is confirmed
-	watch    uint64          // number of the WebSocket ping in front of it; 0 over polling
-	upgraded uint64          // number of the WebSocket ping behind the client's upgrade, if that came later; or 0
+	polled   bool            // it answered a poll
+	count    uint64          // sender.count with it
+	watch    uint64          // number of its Watch
+	upgraded uint64          // number of the Watch behind the client's upgrade, if that came later; or 0
 }
-
-func (f *freshReply) arrived() bool { return !f.sent.IsZero() && f.count == 0 }
 
 // replies are the fresh replies that a client may not have, the oldest first. sender.mu guards them
 // until the client is closed.
@@ -56,23 +55,19 @@ func (r *replies) add(cur *session.Cursor) {
 }
 
 // written notes that the first reply that waits was sent.
-func (r *replies) written(count, watch uint64) {
+func (r *replies) written(count, watch uint64, polled bool) {
 	for f := r.first; f != nil; f = f.next {
 		if f.sent.IsZero() {
-			f.sent, f.count, f.watch = instant.Now(), count, watch
+			f.sent, f.count, f.watch, f.polled = instant.Now(), count, watch, polled
 			return
 		}
 	}
 }
 
-// confirmed notes which replies have arrived, and forgets those beyond doubt.
+// confirmed forgets the replies that the client has handled.
 func (r *replies) confirmed(mark uint64) {
 	for at := &r.first; *at != nil; {
-		f := *at
-		if !f.sent.IsZero() && f.count <= mark {
-			f.count = 0
-		}
-		if f.arrived() && instant.Since(f.sent) >= maxReplyTime {
+		if f := *at; !f.sent.IsZero() && f.count <= mark {
 			*at = f.next
 		} else {
 			at = &f.next
@@ -84,7 +79,7 @@ func (r *replies) confirmed(mark uint64) {
 // WebSocket ping with this number must follow.
 func (r *replies) upgraded(watch uint64) (doubt bool) {
 	for f := r.first; f != nil; f = f.next {
-		if f.watch == 0 {
+		if f.polled {
 			f.upgraded, doubt = watch, true
 		}
 	}
@@ -116,18 +111,19 @@ func (c *clientConn) replyTime() time.Duration {
 // client can have the pid, and d if nothing speaks against it. orderly says that the client closed
 // its connection itself.
 func (f *freshReply) parkFor(c *clientConn, d time.Duration, orderly bool) time.Duration {
-	switch {
-	case f.sent.IsZero() && c.keyed != nil && !orderly: // it has the key, with or without the reply
-		return d
-	case f.sent.IsZero():
+	if f.sent.IsZero() {
+		if c.keyed != nil && !orderly { // it has the key, with or without the reply
+			return d
+		}
 		return 0
-	case !orderly, f.cur.Session().Heard(), f.watch > 0 && c.sock.Reached() >= f.watch:
-		return d
-	case f.arrived() && (f.upgraded == 0 || c.sock.Reached() >= f.upgraded):
+	}
+	reached := c.sock.Reached()
+	switch arrived := reached >= f.watch; {
+	case !orderly, f.cur.Session().Heard(), arrived && reached >= f.upgraded:
 		return d
 	case instant.Since(f.sent) < c.replyTime():
 		return min(d, doubtfulParking)
-	case f.arrived():
+	case arrived:
 		return d
 	}
 	return min(d, c.deps.settings().Recovery.GoingAwayDuration)

@@ -7,25 +7,27 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
+// A client whose decoder fails ignores what follows. It answers no more pings, and closes its
+// connection when its POST or its upgrade is done. But socket.io-client before 4.8 leaves its
+// connection open. It answers pings and polls until it has opened another one. So a pong may confirm
+// what the client has not handled. What is confirmed therefore stays in its session's log for a
+// while. A client that opens another connection says by its offset what it has handled.
+
 const (
-	// lagTime is how long confirmed packets stay in the log, and lagBytes how many bytes of them.
-	// While memory is short, scarceLagBytes applies, which is less than half of the window.
-	lagTime        = takeoverGrace
-	lagBytes       = 64 << 10
-	scarceLagBytes = 7 << 10
+	// lagTime is how long confirmed packets stay in the log. A client that leaves its connection open
+	// takes a second to come back over another one, give or take a half, unless it is configured.
+	lagTime = 2 * time.Second
+	// pollingLagBytes and webSocketLagBytes are how many bytes of them stay. There are more clients on
+	// WebSocket, and they get more. While memory is short, scarceLagBytes applies, which is less than
+	// half of the window.
+	pollingLagBytes   = 64 << 10
+	webSocketLagBytes = 16 << 10
+	scarceLagBytes    = 7 << 10
 	// lagOverhead is the approximate memory of a packet in addition to its bytes.
 	lagOverhead = 64
 )
 
-// A client whose decoder fails closes its connection. But socket.io-client 4.6 leaves it open and
-// continues to poll, and a later one that is about to upgrade polls until it has. So a poll may
-// confirm what the client has not handled. What a poll confirms therefore stays in its session's
-// log for lagTime: a client that closes its connection, or opens another one, says by its offset
-// what it has handled. The same holds for the upgrade. Over WebSocket only pongs confirm, which are
-// rare.
-
-// lag holds confirmations back that the sessions have not been told of yet. A client on WebSocket
-// has none.
+// lag holds confirmations back that the sessions have not been told of yet.
 type lag struct {
 	s *sender // immutable
 
@@ -60,7 +62,9 @@ func (l *lag) onTimer() {
 	l.releaseLocked(l.s.lagLimit())
 	if len(l.list) > 0 {
 		l.timer.Reset(max(lagTime-instant.Since(l.list[0].time), time.Millisecond))
+		return
 	}
+	l.s.lag = nil // most clients do not need it again soon
 }
 
 // releaseLocked confirms what is older than lagTime, or exceeds limit bytes.

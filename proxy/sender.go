@@ -35,7 +35,6 @@ type sender struct {
 	confirmSoon bool // a session was parked by a DISCONNECT since the latest Mark
 	asked       bool // this Fill wrote an event that asks for an acknowledgement
 	idleMark    bool // nothing was sent between the last two marks
-	upgraded    bool // the client just moved to WebSocket, which confirms what it polled
 	watchNext   bool // the next Fill begins with an Encoder.Watch
 	byPong      bool // there was a trial: only pongs confirm
 
@@ -53,7 +52,7 @@ type sender struct {
 	watch   uint64  // number of the latest Encoder.Watch
 	replies replies // that the client may not have
 	replays *replay // of resumed sessions, until all is written
-	lag     *lag    // nil unless the client has polled, and confirmed something
+	lag     *lag    // nil unless something was confirmed a moment ago
 	trials  *trials // nil unless there are any
 }
 
@@ -110,6 +109,9 @@ func (s *sender) connected(cur *session.Cursor, reply []byte, from source) {
 		it.fresh = true
 		s.replies.add(cur)
 	}
+	if s.trials != nil {
+		s.trials.connectedLocked()
+	}
 }
 
 // resume calls attach to resume a session, and queues the reply and the missed packets. attach runs
@@ -129,6 +131,9 @@ func (s *sender) resume(start instant.Instant, end aborter, attach func() (sessi
 			s.trials.takeQueuedLocked()
 		}
 		s.trials.startLocked(r.Cursor, r.Trial)
+	}
+	if s.trials != nil {
+		s.trials.connectedLocked()
 	}
 	if r.ToRead == 0 {
 		s.conn.deps.metrics.RecoveryDuration.Observe(instant.Since(start).Seconds())
@@ -206,7 +211,6 @@ func (s *sender) readLinksLocked() {
 func (s *sender) upgrade() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.upgraded = true
 	if s.replies.upgraded(s.watch + 1) {
 		s.watchNext = true
 	}

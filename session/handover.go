@@ -133,17 +133,11 @@ func (x *Exporter) Session(s *Session) bool {
 		Sent: s.sent, SentWhenParked: s.sentWhenParked, Confirmed: s.confirmedEvent, Reply: s.reply,
 		Binding: string(s.binding), Owned: s.owned, ParkedFor: x.now.Sub(s.parkedAt),
 		TakeoversLeft: s.takeoversUntil.Sub(instant.Now()), Heard: s.heard, InFlight: s.inFlight,
-		Poisons: int(s.reads.poisons), ReadsDoubtful: s.reads.doubtful, Trimmed: s.log.Trimmed(),
+		Suspicions: s.exportSuspicionsLocked(), Trimmed: s.log.Trimmed(),
 	}
 	if k := s.keyed; k != nil {
 		out.Key = &handover.Key{
 			Digest: k.key.Digest, Handshake: k.key.Handshake, Epoch: k.epoch, TrimmedEvents: k.trimmedEvents, Uncountable: k.uncountable,
-		}
-	}
-	if d := s.doubt; d != nil {
-		out.Doubt = &handover.Doubt{
-			From: d.from, To: d.to, End: d.end, Strikes: d.strikes, Ending: uint8(d.ending), Judged: d.judged,
-			Alone: d.alone, Proof: d.proof,
 		}
 	}
 	out.Entries = x.log(&s.log)
@@ -155,7 +149,7 @@ func (x *Exporter) Session(s *Session) bool {
 func (x *Exporter) group(p *parking) uint64 {
 	n, ok := x.groups[p]
 	if !ok {
-		g := handover.Group{Reason: string(p.why), Ending: uint8(p.ending), Left: p.expires.Sub(x.now), InFlight: p.inFlight}
+		g := handover.Group{Reason: string(p.why), Ending: uint8(p.ending), Left: p.expires.Sub(x.now)}
 		if d := p.disconnect; d != nil {
 			g.Disconnected, g.AllArrived, g.LastSession = true, d.allArrived.Load(), d.lastSession.Load()
 		}
@@ -219,7 +213,7 @@ func (m *Importer) Group(g *handover.Group) {
 	}
 	p := &parking{
 		why: why, ending: Ending(min(g.Ending, uint8(Overtaken))),
-		expires: m.now.Add(g.Left - m.elapsed), inFlight: g.InFlight,
+		expires: m.now.Add(g.Left - m.elapsed),
 	}
 	if g.Disconnected {
 		p.disconnect = new(ClientDisconnect)
@@ -239,18 +233,12 @@ func (m *Importer) Session(up Upstream, in *handover.Session) (*Session, error) 
 		registry: m.r, upstream: up, pid: in.PID, tag: tag(in.Tag), namespace: in.Namespace,
 		state: Parked, heard: in.Heard, sent: in.Sent, log: buffer.NewLog(m.r.budget), reply: slices.Clone(in.Reply),
 		disconnect: p.disconnect, sentWhenParked: in.SentWhenParked, confirmedEvent: in.Confirmed,
-		reads: reads{poisons: int32(min(in.Poisons, math.MaxInt32)), doubtful: in.ReadsDoubtful}, owned: in.Owned,
+		suspicions: importSuspicions(in.Suspicions), owned: in.Owned,
 		parkedAt: m.now.Add(-in.ParkedFor - m.elapsed), takeoversUntil: instant.Now().Add(in.TakeoversLeft - m.elapsed),
 		binding: Binding(in.Binding), parking: p, inFlight: in.InFlight,
 	}
 	if k := in.Key; k != nil {
 		s.keyed = &keyed{Key{k.Digest, k.Handshake}, k.Epoch, k.TrimmedEvents, k.Uncountable}
-	}
-	if d := in.Doubt; d != nil {
-		s.doubt = &doubt{
-			from: d.From, to: d.To, end: d.End, strikes: d.Strikes, ending: Ending(min(d.Ending, uint8(Overtaken))),
-			judged: d.Judged, alone: d.Alone, proof: d.Proof,
-		}
 	}
 	s.restoreLog(in)
 	m.parked = append(m.parked, placed{s, in.Place})

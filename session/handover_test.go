@@ -106,17 +106,18 @@ func (m *machine) HandOver(t *rapid.T) {
 // Exporter and Importer unless it is built anew.
 var decided = map[reflect.Type]string{
 	reflect.TypeFor[Session](): `
-		handed over: pid tag heard sent log reply disconnect sentWhenParked confirmedEvent doubt reads owned parkedAt
+		handed over: pid tag heard sent log reply disconnect sentWhenParked confirmedEvent suspicions owned parkedAt
 			takeoversUntil binding namespace parking inFlight keyed
 		the order: ticket
 		always the same when it is handed over: state cursor readPaused
-		built anew: registry upstream mu ackRequested parkedIndex suspicion`,
+		built anew: registry upstream mu ackRequested parkedIndex`,
 	reflect.TypeFor[parking](): `
-		handed over: why ending disconnect expires inFlight
-		built anew: timer sessions`,
+		handed over: why ending disconnect expires
+		built anew: timer sessions judged found`, // what found says of sessions that left is in aside
 	reflect.TypeFor[ClientDisconnect](): `handed over: allArrived lastSession`,
-	reflect.TypeFor[doubt]():            `handed over: from to end strikes ending judged alone proof`,
-	reflect.TypeFor[reads]():            `handed over: poisons doubtful`,
+	reflect.TypeFor[suspicions]():       `handed over: aside doubt reads built anew: judgedTo suspects`,
+	reflect.TypeFor[doubt]():            `handed over: from to strikes ending narrowed alone proof`,
+	reflect.TypeFor[reads]():            `handed over: poisons rules closes hold heldAt`,
 	reflect.TypeFor[keyed]():            `handed over: key epoch trimmedEvents uncountable`,
 	reflect.TypeFor[Registry](): `
 		handed over: ends
@@ -146,8 +147,11 @@ func TestHandOver(t *testing.T) {
 		s.SetReply([]byte("reply"))
 		s.mu.Lock()
 		s.heard, s.sent, s.sentWhenParked, s.confirmedEvent, s.inFlight = true, 2, 2, 0, true
-		s.doubt = &doubt{from: 1, to: 2, end: 3, strikes: 2, ending: ClosedByClient, judged: true, alone: 2, proof: 3}
-		s.reads = reads{poisons: 1, doubtful: true}
+		s.suspicions = &suspicions{
+			aside: asideSurely,
+			doubt: &doubt{from: 1, to: 2, strikes: 2, ending: ClosedByClient, narrowed: true, alone: 2, proof: 3},
+			reads: reads{poisons: 1, rules: 6, closes: true, hold: 4 * time.Second, heldAt: 3},
+		}
 		s.keyed = &keyed{Key{"digest", "handshake"}, 2, 3, true}
 		s.takeoversUntil = s.takeoversUntil.Add(0)
 		s.mu.Unlock()
@@ -179,19 +183,20 @@ func compareSessions(t *testing.T, got, want *Session) {
 	handed, _, _ := strings.Cut(rest, "the order:")
 	for name := range strings.FieldsSeq(handed) {
 		switch name {
-		case "log", "disconnect", "parking", "takeoversUntil", "keyed":
+		case "log", "disconnect", "parking", "takeoversUntil", "keyed", "suspicions":
 			continue // the old ones are gone by now
 		}
 		a, b := reflect.ValueOf(got).Elem().FieldByName(name), reflect.ValueOf(want).Elem().FieldByName(name)
-		if text, wantText := fmt.Sprintf("%+v", a), fmt.Sprintf("%+v", b); text != wantText && name != "doubt" {
+		if text, wantText := fmt.Sprintf("%+v", a), fmt.Sprintf("%+v", b); text != wantText {
 			t.Errorf("%s is %s, want %s", name, text, wantText)
 		}
 	}
 	if *got.keyed != *want.keyed {
 		t.Errorf("keyed is %+v, want %+v", *got.keyed, *want.keyed)
 	}
-	if *got.doubt != *want.doubt {
-		t.Errorf("doubt is %+v, want %+v", *got.doubt, *want.doubt)
+	q, wantQ := *got.suspicions, *want.suspicions
+	if *q.doubt != *wantQ.doubt || q.reads != wantQ.reads || q.aside != wantQ.aside {
+		t.Errorf("suspicions are %+v with %+v, want %+v with %+v", q, q.doubt, wantQ, wantQ.doubt)
 	}
 }
 

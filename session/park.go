@@ -19,7 +19,8 @@ type parking struct {
 	ending     Ending            // of the client's connection
 	disconnect *ClientDisconnect // nil unless the client disconnected
 	expires    time.Time
-	inFlight   int // how many had packets in flight, including those resumed since
+	judged     bool      // found is complete
+	found      []finding // the sessions, including those resumed since, with packets in flight that are not Fine
 }
 
 // siblingsInFlight counts the other sessions that had packets in flight and are still parked with s.
@@ -115,11 +116,7 @@ func (r *Registry) parkLocked(c *Cursor, d time.Duration, p *parking) closedSess
 		return r.closeBothLocked(s, reason.Expired)
 	}
 	s.parkedAt, s.parking = time.Now(), p
-	s.disconnect, s.sentWhenParked, s.inFlight = p.disconnect, c.sent, s.sent > s.log.Trimmed()
-	s.suspicion = unknown
-	if s.inFlight {
-		p.inFlight++
-	}
+	s.disconnect, s.sentWhenParked, s.inFlight = p.disconnect, c.sent, c.sent > s.log.Trimmed()
 	r.moveLocked(s, Parked)
 	s.updateReadPauseLocked()
 	s.upstream.SessionParked(s, p.why, d)

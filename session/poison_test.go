@@ -10,13 +10,18 @@ import (
 	"github.com/holdfast/holdfast/buffer"
 )
 
+// Verdicts on packets that some clients cannot decode.
+const doubtful, unusual Verdict = 1, 2
+
 // judgeByName judges packets by a word in them.
 func judgeByName(packet []byte) Verdict {
 	switch s := string(packet); {
 	case strings.Contains(s, "broken"):
 		return Undecodable
 	case strings.Contains(s, "doubtful"):
-		return Doubtful
+		return doubtful
+	case strings.Contains(s, "unusual"):
+		return unusual
 	}
 	return Fine
 }
@@ -76,18 +81,19 @@ func (d *decoder) comeBack() bool {
 	}
 	d.cur = r.Cursor
 	if t := r.Trial; t != nil {
-		if t.Resync {
-			d.end(Lost)
-			return false
-		}
+		d.cur.Shown()
 		for _, unit := range t.Units {
 			if !d.try(unit) {
-				d.cur.Choked(unit, GoodProof)
+				d.cur.Choked(unit, GoodProof, d.closes())
 				d.end(d.closes())
 				return false
 			}
 		}
-		d.cur.Decoded(t)
+		d.cur.Passed(t)
+		if t.Resync {
+			d.end(Lost)
+			return false
+		}
 	}
 	if !d.read() {
 		d.end(d.closes())
@@ -230,7 +236,7 @@ func TestReadablePacketsStay(t *testing.T) {
 					}
 					if step == "after the trial" && r.Trial != nil || step == "in the replay" {
 						if r.Trial != nil {
-							r.Cursor.Decoded(r.Trial)
+							r.Cursor.Passed(r.Trial)
 						}
 					}
 					if step == "in the replay" {
@@ -260,7 +266,7 @@ func TestProofMustRepeat(t *testing.T) {
 			t.Fatalf("no trial: %+v", c)
 		}
 		if i%2 == 0 {
-			c.Cursor.Choked(c.Trial.Units[0], GoodProof)
+			c.Cursor.Choked(c.Trial.Units[0], GoodProof, ClosedByClient)
 		} else {
 			c.Cursor.Unproven()
 		}
@@ -276,12 +282,12 @@ func TestSiblingsOfPoisonWait(t *testing.T) {
 		name   string
 		second string // packet in the session that comes back second
 		first  bool   // whether the other one had packets in flight
-		waits  bool
+		want   string // of the first session
 	}{
-		{"doubtful", "doubtful", true, true},
-		{"broken", "broken", true, true},
-		{"harmless", "fine", true, false},
-		{"nothing to put aside", "doubtful", false, false},
+		{"doubtful", "doubtful", true, "waits"},
+		{"broken", "broken", true, "waits, and closes"},
+		{"harmless", "fine", true, "none"},
+		{"nothing to put aside", "doubtful", false, "none"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -293,20 +299,52 @@ func TestSiblingsOfPoisonWait(t *testing.T) {
 			}
 			w.append(second.s, withOffset(tt.second))
 			read(second, 10)
-			w.ParkEnded([]*Cursor{first, second}, time.Minute, "test", ClosedByClient)
+			w.ParkEnded([]*Cursor{first, second}, time.Minute, "test", Overtaken)
 
-			owner := &client{2}
-			r := w.Resume(Claim{PID: first.s.PID(), Namespace: "/"}, owner)
-			if got := r.Trial != nil; got != tt.waits {
-				t.Fatalf("the first session is on trial: %v, want %v", got, tt.waits)
+			r := w.Resume(Claim{PID: first.s.PID(), Namespace: "/"}, &client{2})
+			got := "none"
+			if t := r.Trial; t != nil {
+				got = "waits"
+				if t.Resync {
+					got += ", and closes"
+				}
 			}
-			if tt.waits && (r.Trial.Siblings != 1 || len(r.Trial.Units) > 0 || r.Trial.Resync) {
-				t.Errorf("trial of the first session: %+v, want one that only waits", *r.Trial)
+			if got != tt.want || r.Trial != nil && (r.Trial.Siblings != 1 || len(r.Trial.Units) > 0) {
+				t.Errorf("trial of the first session: %s: %+v, want %s", got, r.Trial, tt.want)
 			}
-			r = w.Resume(Claim{PID: second.s.PID(), Namespace: "/chat"}, owner)
-			if resync := r.Trial != nil && r.Trial.Resync; resync != (tt.second == "broken") {
-				t.Errorf("trial of the second session: %+v", r.Trial)
+			w.finish()
+		})
+	}
+}
+
+// What a client put aside it handles with the first CONNECT reply that it gets, over whatever connection.
+func TestAsideUntilTheReplyWasShown(t *testing.T) {
+	for _, poison := range []string{"2 broken", "2 doubtful"} {
+		t.Run(poison, func(t *testing.T) {
+			w := newWorld(t, judging(), 10)
+			cur := w.open("/")
+			s := cur.s
+			for _, p := range []string{"1", poison, "3"} {
+				w.append(s, withOffset(p))
 			}
+			read(cur, 10)
+			w.ParkEnded([]*Cursor{cur}, time.Minute, "test", Lost) // the client had closed it
+			for i := range uint64(3) {
+				r := w.Resume(Claim{PID: s.PID(), Namespace: "/"}, &client{i + 2})
+				if r.Trial == nil || r.Trial.Resync != (poison == "2 broken") {
+					t.Fatalf("connection %d: trial %+v", i, r.Trial)
+				}
+				w.ParkEnded([]*Cursor{r.Cursor}, time.Minute, "test", Lost) // before the reply
+			}
+			r := w.Resume(Claim{PID: s.PID(), Namespace: "/"}, &client{10})
+			r.Cursor.Shown() // it handles "1"
+			w.ParkEnded([]*Cursor{r.Cursor}, time.Minute, "test", Lost)
+			offset := string(Offset{s.tag, 1}.AppendTo(nil))
+			r = w.Resume(Claim{PID: s.PID(), Namespace: "/", Offset: offset}, &client{11})
+			if broken := poison == "2 broken"; (r.Trial == nil) != broken || !broken && r.Trial.Resync {
+				t.Errorf("trial after the reply was shown: %+v", r.Trial)
+			}
+			w.finish()
 		})
 	}
 }

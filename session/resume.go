@@ -1,6 +1,7 @@
 package session
 
 import (
+	"slices"
 	"time"
 
 	"github.com/holdfast/holdfast/internal/instant"
@@ -66,7 +67,7 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 	if s.namespace != claim.Namespace {
 		return Resumption{Refused: reason.WrongNamespace}
 	}
-	suspicious := s.parking.suspiciousBeside(s)
+	beside := s.parking.beside(s, owner)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -80,14 +81,14 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 		return Resumption{Takeover: s.cursor.owner}
 	}
 	changing = s
-	resumption := r.attachLocked(s, &claim, owner, suspicious)
+	resumption := r.attachLocked(s, &claim, owner, beside)
 	changing = nil
 	return resumption
 }
 
-// attachLocked gives a parked session to owner. suspicious says that its client may have been sent
-// poison in another session. r.mu and s.mu are held.
-func (r *Registry) attachLocked(s *Session, claim *Claim, owner Owner, suspicious bool) Resumption {
+// attachLocked gives a parked session to owner. beside is the Verdict on packets that its client was
+// sent in other sessions. r.mu and s.mu are held.
+func (r *Registry) attachLocked(s *Session, claim *Claim, owner Owner, beside Verdict) Resumption {
 	from, refused := s.trimForLocked(claim)
 	if refused != "" {
 		return Resumption{Refused: refused}
@@ -95,10 +96,7 @@ func (r *Registry) attachLocked(s *Session, claim *Claim, owner Owner, suspiciou
 	if s.ambiguousLocked(from, owner, claim.DisconnectedRecently) {
 		return Resumption{Refused: reason.ClientDisconnect}
 	}
-	trial := s.examineLocked(from)
-	if trial == nil && suspicious && s.sent > from {
-		trial = &Trial{}
-	}
+	trial := s.examineLocked(from, beside)
 	if trial != nil {
 		trial.Siblings = s.parking.siblingsInFlight(s)
 	}
@@ -112,6 +110,7 @@ func (r *Registry) attachLocked(s *Session, claim *Claim, owner Owner, suspiciou
 		c.replay.skipTo = s.sent
 	}
 	s.cursor, s.owned = c, owner.Handshake()
+	s.parking.resumed(s, owner)
 	r.moveLocked(s, Live)
 	s.updateReadPauseLocked()
 	away, missed := time.Since(s.parkedAt), s.log.Packets()
@@ -119,23 +118,40 @@ func (r *Registry) attachLocked(s *Session, claim *Claim, owner Owner, suspiciou
 	return Resumption{Cursor: c, Reply: s.reply, ToRead: s.log.Len(), Missed: missed, Away: away, Trial: trial}
 }
 
-// prepare trims the log of a parked session before Resume takes the registry's lock, because the
-// log may be long. Little is left to trim for Resume. While changing is set, the session must be
-// closed after a panic.
+// prepare trims the log of a parked session and judges its packets, before Resume takes the
+// registry's lock: there may be many. Little is left to do for Resume. While changing is set, the
+// session must be closed after a panic.
 func (r *Registry) prepare(claim Claim, owner Owner, changing **Session) {
-	r.mu.Lock()
-	s := r.byPID[claim.PID]
-	r.mu.Unlock()
-	if s == nil || s.namespace != claim.Namespace {
+	s, parked := r.parkedTogether(claim.PID)
+	if s == nil || s.namespace != claim.Namespace || !s.prepare(claim, owner, changing) {
 		return
 	}
+	for _, o := range parked {
+		o.judge()
+	}
+}
+
+// parkedTogether returns the session with a pid, or nil, and all that were parked with it.
+func (r *Registry) parkedTogether(pid string) (s *Session, parked []*Session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s = r.byPID[pid]; s != nil && s.parking != nil {
+		parked = slices.Clone(s.parking.sessions)
+	}
+	return s, parked
+}
+
+// prepare is Registry.prepare for the session alone. It returns false if the claim is not for it.
+func (s *Session) prepare(claim Claim, owner Owner, changing **Session) (ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.state == Parked && s.binding.equal(claim.Binding) && s.owned <= owner.Handshake() {
-		*changing = s
-		s.trimForLocked(&claim)
-		*changing = nil
+	if s.state != Parked || !s.binding.equal(claim.Binding) || s.owned > owner.Handshake() {
+		return false
 	}
+	*changing = s
+	s.trimForLocked(&claim)
+	*changing = nil
+	return true
 }
 
 // trimForLocked drops from a parked session's log what a client with this claim does not need. It

@@ -1,6 +1,10 @@
 package session
 
-import "github.com/holdfast/holdfast/buffer"
+import (
+	"math"
+
+	"github.com/holdfast/holdfast/buffer"
+)
 
 // This file has what events.volatile and events.latest need: events that a client need not have any
 // more when it returns are dropped from the log while the session is parked.
@@ -51,6 +55,7 @@ type parkedIndex struct {
 // Later events are judged as they come.
 func (s *Session) compactLocked() {
 	s.parkedIndex = nil
+	s.judgeLocked(s.sent, math.MaxInt) // what the client cannot decode must be known although it is dropped
 	seen := make(map[string]bool)
 	dropped := [KeepLatest + 1]int{}
 	s.log.Compact(s.sent, func(p *buffer.Entry) bool { // the newest first

@@ -114,11 +114,10 @@ type Session struct {
 	// client may have ignored what was in flight, up to sentWhenParked.
 	disconnect     *ClientDisconnect
 	sentWhenParked uint64
-	confirmedEvent uint64 // the last WithOffset packet that was confirmed
-	doubt          *doubt // nil while no packet is suspected to be poison
-	keyed          *keyed // nil for all but keyed sessions; the pointer is immutable
-	reads          reads  // what is known of its clients
-	owned          uint64 // the latest handshake of a client that had the session
+	confirmedEvent uint64      // the last WithOffset packet that was confirmed
+	suspicions     *suspicions // nil for nearly all sessions
+	keyed          *keyed      // nil for all but keyed sessions; the pointer is immutable
+	owned          uint64      // the latest handshake of a client that had the session
 	parkedAt       time.Time
 	takeoversUntil instant.Instant // each takeover moves it on by its share of a minute
 	binding        Binding
@@ -126,10 +125,9 @@ type Session struct {
 	namespace string // immutable
 
 	// Set while parked. Registry.mu guards them.
-	parking   *parking
-	inFlight  bool      // not everything that was ever sent was confirmed when it was parked
-	suspicion suspicion // of what was in flight
-	ticket    uint64    // in parkedLRU; 0 unless parked
+	parking  *parking
+	inFlight bool   // its client had not confirmed everything it was sent
+	ticket   uint64 // in parkedLRU; 0 unless parked
 }
 
 // PID is the session's private id. It is empty if the session cannot be resumed. It is a

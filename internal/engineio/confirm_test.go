@@ -140,3 +140,95 @@ func TestConfirmLaterByPolling(t *testing.T) {
 		})
 	}
 }
+
+// Pings in the middle of a batch have numbers. The last one counts for the heartbeat and confirms.
+func TestPingsInABatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h, p := openPipe(t, testOptions)
+		h.pings = true
+		answered := func(want uint32) {
+			t.Helper()
+			synctest.Wait()
+			if got := s.PingsAnswered(); got != want {
+				t.Errorf("answered %d pings, want %d", got, want)
+			}
+		}
+		h.add("a", "b")
+		s.Wake()
+		p.want(t, "2", "ping:1", "4a", "2", "ping:2", "4b", "2")
+		h.wantLog(t, "ping 1", "ping 2", "ping 3")
+		answered(0)
+		p.send(t, "3", "3")
+		answered(2)
+		h.wantLog(t)
+		p.send(t, "3", "3") // one is not due
+		answered(3)
+		h.wantLog(t, "confirm 2")
+
+		until(t, 25*time.Second, func() { p.wantNothing(t) })
+		p.want(t, "2") // the regular one
+		h.add("c")
+		s.Wake()
+		p.want(t, "2", "ping:3", "4c", "2")
+		h.wantLog(t, "ping 5", "ping 6")
+		p.send(t, "3", "3")
+		answered(5)
+		h.wantLog(t)
+		until(t, 20*time.Second, func() { h.wantLog(t) })
+		h.wantLog(t, "closed: ping timeout")
+	})
+}
+
+func TestPingsInAnAnswer(t *testing.T) {
+	for _, byPong := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			opts := testOptions
+			opts.ConfirmByPong = byPong
+			s, h := openPolling(t, opts)
+			h.pings = true
+			h.add("a")
+			time.Sleep(25 * time.Second) // a regular ping waits for a poll
+			startPoll(t, s, "a").want(t, "200 2\x1e4a\x1e2")
+			h.wantLog(t, "ping 1", "ping 2")
+			wantPost(t, s, "p", "3", okAnswer)
+			if got := s.PingsAnswered(); got != 1 {
+				t.Errorf("answered %d pings, want 1", got)
+			}
+			if got := s.Reached(); got != 0 {
+				t.Errorf("reached %d before the next poll, want 0", got)
+			}
+			poll := startPoll(t, s, "b")
+			synctest.Wait()
+			if got := s.Reached(); got != 1 {
+				t.Errorf("reached %d, want 1", got)
+			}
+			if !byPong {
+				h.wantLog(t, "confirm 1")
+			}
+			wantPost(t, s, "q", "3", okAnswer)
+			if byPong {
+				h.wantLog(t, "confirm 1")
+			}
+			until(t, 25*time.Second+pollLinger, func() { poll.wantWaiting(t) })
+			poll.want(t, "200 2")
+		})
+	}
+}
+
+// The upgrade shows that what was sent by polling has arrived.
+func TestUpgradeReaches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, testOptions)
+		h.pings = true
+		h.add("a")
+		startPoll(t, s, "a").want(t, "200 2\x1e4a\x1e2")
+		p := startProbe(t, s)
+		p.send(t, "2probe")
+		p.want(t, "3probe")
+		p.send(t, "5")
+		synctest.Wait()
+		if got := s.Reached(); got != 1 {
+			t.Errorf("reached %d, want 1", got)
+		}
+	})
+}

@@ -34,6 +34,8 @@ type Encoder struct {
 	// none in version 4.
 	binaryType byte
 	packets    int
+	pings      uint32 // the number of the last Ping
+	watch      uint64 // the number of the last Watch in a payload
 }
 
 // maxPooledBytes keeps huge buffers out of the pool.
@@ -43,7 +45,7 @@ var encoders = sync.Pool{New: func() any { return new(Encoder) }}
 
 func newEncoder(f format) *Encoder {
 	e := encoders.Get().(*Encoder)
-	e.buf, e.format, e.binaryType, e.packets = e.buf[:0], f, 0, 0
+	e.buf, e.format, e.binaryType, e.packets, e.pings, e.watch = e.buf[:0], f, 0, 0, 0, 0
 	return e
 }
 
@@ -115,11 +117,24 @@ func (e *Encoder) Watched(data []byte, isBinary bool, number uint64) {
 	e.packets++
 }
 
-// Watch adds a WebSocket ping with the given number. It adds nothing to a polling payload.
+// Watch adds a WebSocket ping with the given number, so that Socket.Reached tells when the client
+// has answered it. It adds nothing to a polling payload: there Socket.Reached tells when another
+// poll, or the upgrade, has shown that the payload has arrived.
 func (e *Encoder) Watch(number uint64) {
-	if !e.format.isPayload() {
-		e.frame(ws.OpPing, 0, strconv.AppendUint(nil, number, 10), nil, nil)
+	if e.format.isPayload() {
+		e.watch = number
+		return
 	}
+	e.frame(ws.OpPing, 0, strconv.AppendUint(nil, number, 10), nil, nil)
+}
+
+// Ping adds an Engine.IO ping and returns its number, so that Socket.PingsAnswered tells when the client
+// has answered it. A client that closes its connection answers no more pings. Only Fill may call it,
+// and only if Socket.NumbersPings.
+func (e *Encoder) Ping() (number uint32) {
+	e.pings++
+	e.packet(Ping, nil, nil, nil)
+	return e.pings
 }
 
 // packet adds any Engine.IO packet except a binary message.

@@ -45,8 +45,7 @@ type FillResult struct {
 	// ConfirmLater asks for such a ping only if the client does not confirm by itself; see
 	// Handler.Unconfirmed.
 	ConfirmLater bool
-	// ByPong makes pongs the only confirmation from now on. A client that waits for its POST before
-	// it closes still polls, but answers no pings.
+	// ByPong is Options.ConfirmByPong, from now on.
 	ByPong bool
 }
 
@@ -105,7 +104,9 @@ type Options struct {
 	// Upgrades allows the upgrade to WebSocket.
 	Upgrades bool
 	// ConfirmByPong makes pongs the only confirmation. A poll, or the change to WebSocket, uses
-	// another connection than the POSTs and may overtake a message that the client sent before.
+	// another connection than the POSTs and may overtake a message that the client sent before. A
+	// client that waits for its POST or its upgrade before it closes still polls, and ignores what it
+	// gets. It answers no pings.
 	ConfirmByPong bool
 	// Protocol is the version that the client speaks.
 	Protocol Protocol

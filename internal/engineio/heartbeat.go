@@ -51,10 +51,13 @@ type pinger struct {
 	sentAt instant.Instant // when the current ping was sent or queued
 	lastAt instant.Instant // when the last ping of any kind was sent
 
-	// While a pong may be stuck behind unread input, the client gets extra pings, because its own
-	// timer expects one per interval. Their pongs confirm nothing and are ignored.
-	extraPings    int // sent after the current ping
-	pongsToIgnore int // pongs to ignore before the next one that counts
+	// Pongs have no number, but come in the order of their pings. Only the pong of the current ping
+	// confirms. Others are those of pings in the middle of a batch (Encoder.Ping), and of extra
+	// pings: while a pong may be stuck behind unread input, the client gets those, because its own
+	// timer expects a ping per interval.
+	sent     uint32 // pings in all
+	current  uint32 // the number of the current ping
+	answered uint32 // how many of them, from the first, have been answered
 
 	// Positions in the WebSocket's output, in bytes.
 	bytesAhead int64 // what was written up to the current ping
@@ -126,15 +129,49 @@ func (s *Socket) sendPingLocked(e *Encoder, now instant.Instant) {
 	}
 	p.moveLocked(pingSent)
 	p.lastAt = now
-	p.mark = s.h.Mark()
-	if s.ws != nil {
-		p.bytesAhead, p.delivered = s.ws.written+int64(e.Len()), unknown
-	}
+	p.sent++
+	s.awaitLocked(e)
 	if s.opts.Protocol == V3 {
 		s.addMarkPingLocked(e)
 		return
 	}
 	e.packet(Ping, nil, nil, nil)
+}
+
+// awaitLocked makes the last ping the current one. It is in the batch, or about to be added.
+func (s *Socket) awaitLocked(e *Encoder) {
+	p := &s.ping
+	p.current = p.sent
+	p.mark = s.h.Mark()
+	if s.ws != nil {
+		p.bytesAhead, p.delivered = s.ws.written+int64(e.Len()), unknown
+	}
+}
+
+// notePingsLocked notes the pings that Fill has added to a batch. It reports whether there are any:
+// then no other ping is due.
+func (s *Socket) notePingsLocked(e *Encoder) bool {
+	p := &s.ping
+	n := e.pings - p.sent
+	if n == 0 {
+		return false
+	}
+	now := instant.Now()
+	if !p.inFlight() {
+		p.sentAt = now
+	}
+	p.moveLocked(pingSent)
+	p.lastAt = now
+	p.sent += n
+	s.awaitLocked(e)
+	return true
+}
+
+// PingsAnswered returns the greatest number of an Encoder.Ping that the client has answered.
+func (s *Socket) PingsAnswered() uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ping.answered
 }
 
 // pong handles the answer to a ping. It returns false if the Socket should not be read any more.
@@ -145,13 +182,14 @@ func (s *Socket) pong() bool {
 	switch {
 	case s.state.ended():
 		return false
-	case p.pongsToIgnore > 0:
-		p.pongsToIgnore--
-		return true
-	case !p.moveLocked(pingIdle): // no pong is due; a queued extra ping, whose pong would be, is dropped
+	case p.answered == p.sent: // no pong is due
 		return true
 	}
-	p.pongsToIgnore, p.extraPings = p.extraPings, 0
+	p.answered++
+	if p.answered != p.current {
+		return true
+	}
+	p.moveLocked(pingIdle) // a queued extra ping, whose pong would be due next, is dropped
 	p.nextAt = instant.Now().Add(s.opts.PingInterval)
 	if s.state.get() == stateOpen && s.timerAt.After(p.nextAt) {
 		s.armLocked(s.opts.PingInterval)
@@ -245,7 +283,7 @@ func (s *Socket) pongMayBeStuckLocked() bool {
 	return s.ping.state != pingQueued && s.opts.Protocol == V4 && (s.readPaused || s.ping.lastInput.After(s.ping.lastAt))
 }
 
-// sendExtraPingLocked pings a client whose pong may be stuck; see pinger.extraPings.
+// sendExtraPingLocked pings a client whose pong may be stuck; see pinger.sent.
 func (s *Socket) sendExtraPingLocked(now instant.Instant) {
 	s.ping.lastAt = now
 	if s.ws == nil {
@@ -264,7 +302,7 @@ func (s *Socket) sendExtraPingLocked(now instant.Instant) {
 }
 
 func (s *Socket) addExtraPingLocked(e *Encoder) {
-	s.ping.extraPings++
+	s.ping.sent++
 	e.packet(Ping, nil, nil, nil)
 }
 

@@ -51,11 +51,7 @@ func (s *Socket) Detach(sink func(stream netpoll.Stream) netpoll.Handler) (d Det
 	if s.timer != nil {
 		s.timer.Stop()
 	}
-	p := &s.ping
-	d.Pongs = p.pongsToIgnore + p.extraPings
-	if p.state == pingSent || p.state == pingExtraQueued {
-		d.Pongs++
-	}
+	d.Pongs = int(s.ping.sent - s.ping.answered)
 	if t := s.ws; t != nil {
 		d.WebSocket, d.Stream, d.Input = true, t.stream, t.frames.unparsed()
 		t.reserveIncomplete()
@@ -97,7 +93,7 @@ func (t *wsTransport) movedTo() netpoll.Handler {
 // WebSocket; nil while the client polls.
 func (s *Socket) StartMoved(m Transfer, conn net.Conn) {
 	s.mu.Lock()
-	s.ping.pongsToIgnore = m.Pongs
+	s.ping.sent = uint32(max(m.Pongs, 0)) // they confirm nothing here
 	s.polling.lastPost = postID{id: s.requestID(m.Post)}
 	var t *wsTransport
 	if conn != nil {

@@ -60,6 +60,7 @@ type pollingState struct {
 	lastID   string // the poll's "t" parameter
 	lastBody []byte
 	mark     uint64 // what the last answer carried; not with Options.ConfirmByPong
+	watch    uint64 // the last Encoder.Watch in it
 
 	answer   answerState // of the last answer
 	posting  bool        // a POST is being handled
@@ -280,6 +281,7 @@ func (s *Socket) answerPollLocked() {
 		return
 	}
 	e := newEncoder(s.pollFormat())
+	e.pings = s.ping.sent
 	defer e.free()
 	answer := answerUnproven
 	if s.fillAnswerLocked(e) && s.opts.ConfirmByPong {
@@ -293,6 +295,7 @@ func (s *Socket) answerPollLocked() {
 	if !s.onlyPongsConfirm() {
 		ps.mark = s.h.Mark()
 	}
+	ps.watch = max(ps.watch, e.watch)
 	ps.answer.moveLocked(answer)
 	s.answerWaitingLocked(ps.lastBody)
 }
@@ -301,6 +304,7 @@ func (s *Socket) answerPollLocked() {
 // one of them.
 func (s *Socket) fillAnswerLocked(e *Encoder) (pinged bool) {
 	r := s.h.Fill(e, batchBytes)
+	pinged = s.notePingsLocked(e)
 	s.byPong = s.byPong || r.ByPong
 	open := s.state.get() == stateOpen
 	if s.onlyPongsConfirm() && r.Confirm && !s.ping.inFlight() && open {
@@ -320,11 +324,12 @@ func (s *Socket) fillAnswerLocked(e *Encoder) (pinged bool) {
 		s.ping.moveLocked(pingSent)
 		s.addExtraPingLocked(e)
 	}
-	return false
+	return pinged
 }
 
 // answerArrivedLocked notes that the last answer has arrived, and confirms what that proves.
 func (s *Socket) answerArrivedLocked() {
+	s.watched = max(s.watched, s.polling.watch)
 	ponged := s.polling.answer == answerPonged
 	s.polling.answer.moveLocked(answerArrived)
 	switch {

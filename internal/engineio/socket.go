@@ -102,6 +102,9 @@ type Socket struct {
 	output     outputState
 	closeStyle closeStyle
 	readPaused bool // Pause was called
+	byPong     bool // Fill has returned ByPong
+	ask        askState
+	v3         state3 // in version 3 only
 
 	ws   *wsTransport // nil while the transport is polling
 	ping pinger
@@ -116,10 +119,7 @@ type Socket struct {
 	timerAt instant.Instant // when the timer fires
 	checkAt instant.Instant // when to call Handler.Unconfirmed; zero if not at all
 
-	watched uint64 // the greatest number in a WebSocket pong
-	byPong  bool   // Fill has returned ByPong
-	ask     askState
-	v3      state3 // in version 3 only
+	watched uint64 // the greatest number of an Encoder.Watch that has arrived
 
 	// Immutable.
 	sid  string
@@ -135,6 +135,9 @@ func NewSocket(sid string, opts Options, h Handler) *Socket {
 func (s *Socket) onlyPongsConfirm() bool {
 	return (s.opts.ConfirmByPong || s.byPong) && s.opts.Protocol == V4
 }
+
+// NumbersPings reports whether Encoder.Ping works. Clients of version 3 answer no pings in a batch.
+func (s *Socket) NumbersPings() bool { return s.opts.Protocol == V4 }
 
 // SID returns the Engine.IO session id.
 func (s *Socket) SID() string { return s.sid }
@@ -284,7 +287,7 @@ func (s *Socket) Probing() bool {
 	return s.probe != nil
 }
 
-// Reached returns the greatest number of an Encoder.Watch that the client has answered.
+// Reached returns the greatest number of an Encoder.Watch that is known to have reached the client.
 func (s *Socket) Reached() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -302,8 +305,9 @@ func (s *Socket) flushLocked() {
 	}
 	for s.output == outputWritable && !s.state.ended() {
 		e := newEncoderFor(serverFrames, s.ws.protocol)
+		e.pings = s.ping.sent
 		r := s.h.Fill(e, batchBytes)
-		confirm := r.Confirm && !s.ping.inFlight()
+		confirm := !s.notePingsLocked(e) && r.Confirm && !s.ping.inFlight()
 		if e.Len() == 0 && !confirm { // a batch may consist of an Encoder.Watch only
 			e.free()
 			// While a ping is in flight, the Handler may hold messages back until it hears of the

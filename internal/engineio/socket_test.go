@@ -27,6 +27,7 @@ type fakeHandler struct {
 	window    uint64  // packets that may be unconfirmed; 0 is no limit
 	confirm   bool    // set FillResult.Confirm when packets were filled
 	later     bool    // set FillResult.ConfirmLater
+	pings     bool    // Fill adds a ping before and behind each packet, and a watch with its number
 	checked   uint64  // value of filled at the last Unconfirmed
 	memory    *memory // nil is no limit
 	log       []string
@@ -62,6 +63,10 @@ func (h *fakeHandler) Fill(e *Encoder, maxBytes int) FillResult {
 	defer h.mu.Unlock()
 	n := 0
 	for n < len(h.out) && e.Len() < maxBytes && !h.fullLocked() {
+		if h.pings {
+			h.noteLocked("ping %d", e.Ping())
+			e.Watch(h.filled + 1)
+		}
 		if p := h.out[n]; p.Binary {
 			e.Binary(p.Data)
 		} else {
@@ -69,6 +74,9 @@ func (h *fakeHandler) Fill(e *Encoder, maxBytes int) FillResult {
 		}
 		h.filled++
 		n++
+	}
+	if h.pings && n > 0 {
+		h.noteLocked("ping %d", e.Ping())
 	}
 	h.out = h.out[n:]
 	return FillResult{More: len(h.out) > 0 && !h.fullLocked(), Confirm: h.confirm && n > 0, ConfirmLater: h.later && n > 0}

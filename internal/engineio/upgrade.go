@@ -79,6 +79,7 @@ func (s *Socket) upgradeLocked() {
 		t.stream.Pause()
 	}
 	s.endPollingLocked()
+	s.watched = max(s.watched, s.polling.watch)
 	s.h.Upgraded()
 	if s.onlyPongsConfirm() {
 		s.answerArrivedLocked()

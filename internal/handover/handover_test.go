@@ -156,7 +156,7 @@ func draw(t *rapid.T) *content {
 
 func drawSession(t *rapid.T, groups int, shared [][]byte) Session {
 	var s Session
-	fill(t, reflect.ValueOf(&s).Elem(), "Group", "Sent", "SentWhenParked", "Confirmed", "Trimmed", "Doubt", "Key", "Entries")
+	fill(t, reflect.ValueOf(&s).Elem(), "Group", "Sent", "SentWhenParked", "Confirmed", "Trimmed", "Suspicions", "Key", "Entries")
 	s.PID += "hf"
 	s.Group = rapid.Uint64Range(0, uint64(groups-1)).Draw(t, "group")
 	s.Trimmed = rapid.Uint64Range(0, 1<<50).Draw(t, "trimmed")
@@ -170,10 +170,14 @@ func drawSession(t *rapid.T, groups int, shared [][]byte) Session {
 		s.Key = new(Key)
 		fill(t, reflect.ValueOf(s.Key).Elem())
 	}
-	if rapid.Bool().Draw(t, "doubt") {
-		s.Doubt = new(Doubt)
-		fill(t, reflect.ValueOf(s.Doubt).Elem(), "From", "To", "End")
-		s.Doubt.From, s.Doubt.End = 5, rapid.Uint64Range(0, 1<<40).Draw(t, "end")
+	if rapid.Bool().Draw(t, "suspicions") {
+		s.Suspicions = new(Suspicions)
+		fill(t, reflect.ValueOf(s.Suspicions).Elem(), "Doubt")
+		if rapid.Bool().Draw(t, "doubt") {
+			s.Suspicions.Doubt = new(Doubt)
+			fill(t, reflect.ValueOf(s.Suspicions.Doubt).Elem(), "From", "To")
+			s.Suspicions.Doubt.From, s.Suspicions.Doubt.To = 5, rapid.Uint64Range(0, 1<<40).Draw(t, "to")
+		}
 	}
 	return s
 }
@@ -225,7 +229,7 @@ func example() *content {
 		},
 		Listeners: []Listener{{"clients", ":80", 3}, {"admin", "unix:///a", 4}},
 		Groups: []Group{
-			{Reason: "handover", Left: time.Minute, InFlight: 2},
+			{Reason: "handover", Left: time.Minute},
 			{Reason: "client_disconnect", Ending: 1, Left: time.Second, Disconnected: true, AllArrived: true, LastSession: true},
 		},
 		Links: []linkContent{{
@@ -242,8 +246,8 @@ func example() *content {
 				{
 					PID: "hfpid", Namespace: "/", Tag: 1 << 60, Place: 3, Sent: 11, SentWhenParked: 10, Confirmed: 9, Reply: []byte("0{}"),
 					Binding: "bind", Owned: 6, ParkedFor: time.Minute, TakeoversLeft: time.Second, Heard: true, InFlight: true,
-					Key:   &Key{"digest", "handshake", 2, 3, true},
-					Doubt: &Doubt{9, 10, 11, 2, 1, true, 10, 4}, Poisons: 1, ReadsDoubtful: true, Trimmed: 10,
+					Key:        &Key{"digest", "handshake", 2, 3, true},
+					Suspicions: &Suspicions{2, 1, 4, true, 4 * time.Second, 10, &Doubt{9, 10, 2, 1, true, 10, 4}}, Trimmed: 10,
 					Entries: []Entry{
 						{Kind: 1, Data: Part{broadcast, true}},
 						{Kind: 3},
@@ -291,11 +295,11 @@ func TestFormats(t *testing.T) {
 // Every field of a record is written and read: one that is forgotten in the codec is lost silently.
 func TestExampleHasEveryField(t *testing.T) {
 	c := example()
-	for _, v := range []any{c.Process, c.Listeners[0], c.Groups[1], c.Links[0].Link, c.Links[0].Sessions[0], *c.Links[0].Sessions[0].Doubt, *c.Links[0].Sessions[0].Key} {
+	for _, v := range []any{c.Process, c.Listeners[0], c.Groups[1], c.Links[0].Link, c.Links[0].Sessions[0], *c.Links[0].Sessions[0].Suspicions, *c.Links[0].Sessions[0].Suspicions.Doubt, *c.Links[0].Sessions[0].Key} {
 		r := reflect.ValueOf(v)
 		for i := range r.NumField() {
 			name := r.Type().Field(i).Name
-			if r.Field(i).IsZero() && name != "Group" && name != "InFlight" {
+			if r.Field(i).IsZero() && name != "Group" {
 				t.Errorf("%v.%s is zero in the example", r.Type(), name)
 			}
 		}
@@ -392,7 +396,7 @@ func TestImpossibleContent(t *testing.T) {
 		"a number that may overflow":   func(c *content) { c.Links[0].Sessions[0].Trimmed = 1 << 62 },
 		"a session without a pid":      func(c *content) { c.Links[0].Sessions[0].PID = "" },
 		"a partial packet that is not": func(c *content) { c.Links[0].Link.PartialNeed = 1 },
-		"a doubt that may overflow":    func(c *content) { c.Links[0].Sessions[0].Doubt.To = 1 << 62 },
+		"a doubt that may overflow":    func(c *content) { c.Links[0].Sessions[0].Suspicions.Doubt.To = 1 << 62 },
 	} {
 		c := example()
 		change(c)

@@ -170,8 +170,6 @@ type Group struct {
 	Reason string
 	Ending uint8 // how the client's connection ended, in the terms of package session
 	Left   time.Duration
-	// InFlight is how many of the sessions had packets in flight.
-	InFlight int
 	// Disconnected means that the client sent a DISCONNECT. AllArrived and LastSession are what
 	// became known about it since.
 	Disconnected, AllArrived, LastSession bool
@@ -181,7 +179,6 @@ func (g *Group) encode(f *fields) {
 	f.text(1, g.Reason)
 	f.number(2, uint64(g.Ending))
 	f.duration(3, g.Left)
-	f.number(4, uint64(g.InFlight))
 	f.flag(5, g.Disconnected)
 	f.flag(6, g.AllArrived)
 	f.flag(7, g.LastSession)
@@ -196,8 +193,6 @@ func (g *Group) decode(b []byte) error {
 			g.Ending = uint8(min(v.n, 255))
 		case 3:
 			g.Left = v.duration()
-		case 4:
-			g.InFlight = v.count()
 		case 5:
 			g.Disconnected = v.flag()
 		case 6:

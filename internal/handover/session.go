@@ -22,22 +22,32 @@ type Session struct {
 	TakeoversLeft  time.Duration // until the limit of takeovers has none to remember
 	Heard          bool
 	InFlight       bool
-	Doubt          *Doubt // nil while no packet is suspected to be poison
-	Poisons        int
-	ReadsDoubtful  bool
+	Suspicions     *Suspicions // nil while no packet was suspected to be poison
 	Trimmed        uint64
 	Key            *Key    // nil unless it is a keyed one
 	Entries        []Entry // with the numbers Trimmed+1, Trimmed+2, ...
 }
 
-// Doubt is the state of a search for poison; see package session.
+// Suspicions are what is known about packets that the client may be unable to decode; see package
+// session.
+type Suspicions struct {
+	Aside   uint8
+	Poisons int
+	Rules   uint8
+	Closes  bool
+	Hold    time.Duration
+	HeldAt  uint64
+	Doubt   *Doubt // nil while nothing is searched for
+}
+
+// Doubt is the state of a search for poison.
 type Doubt struct {
-	From, To, End uint64
-	Strikes       int
-	Ending        uint8
-	Judged        bool
-	Alone         uint64
-	Proof         int
+	From, To uint64
+	Strikes  int
+	Ending   uint8
+	Narrowed bool
+	Alone    uint64
+	Proof    int
 }
 
 // Key is what a keyed session has; see package session.
@@ -85,11 +95,6 @@ func (s *Session) encode(f *fields, blob func([]byte) uint64) {
 	f.duration(13, s.TakeoversLeft)
 	f.flag(14, s.Heard)
 	f.flag(15, s.InFlight)
-	if s.Doubt != nil {
-		f.message(16, s.Doubt.encode)
-	}
-	f.number(17, uint64(s.Poisons))
-	f.flag(18, s.ReadsDoubtful)
 	f.number(19, s.Trimmed)
 	var inner fields
 	for i := range s.Entries {
@@ -99,6 +104,9 @@ func (s *Session) encode(f *fields, blob func([]byte) uint64) {
 	}
 	if s.Key != nil {
 		f.message(21, s.Key.encode)
+	}
+	if s.Suspicions != nil {
+		f.message(22, s.Suspicions.encode)
 	}
 }
 
@@ -147,15 +155,26 @@ func (e *Entry) encode(f *fields, blob func([]byte) uint64) {
 	f.flag(8, e.DroppedLate)
 }
 
+func (q *Suspicions) encode(f *fields) {
+	f.number(1, uint64(q.Aside))
+	f.number(2, uint64(q.Poisons))
+	f.number(3, uint64(q.Rules))
+	f.flag(4, q.Closes)
+	f.duration(5, q.Hold)
+	f.number(6, q.HeldAt)
+	if q.Doubt != nil {
+		f.message(7, q.Doubt.encode)
+	}
+}
+
 func (d *Doubt) encode(f *fields) {
 	f.number(1, d.From)
 	f.number(2, d.To)
-	f.number(3, d.End)
-	f.number(4, uint64(d.Strikes))
-	f.number(5, uint64(d.Ending))
-	f.flag(6, d.Judged)
-	f.number(7, d.Alone)
-	f.number(8, uint64(d.Proof))
+	f.number(3, uint64(d.Strikes))
+	f.number(4, uint64(d.Ending))
+	f.flag(5, d.Narrowed)
+	f.number(6, d.Alone)
+	f.number(7, uint64(d.Proof))
 }
 
 // decode reads the session, with blobs as the shared payloads so far.
@@ -204,13 +223,6 @@ func (s *Session) decodeField(field int, v value, blobs [][]byte) error {
 		s.Heard = v.flag()
 	case 15:
 		s.InFlight = v.flag()
-	case 16:
-		s.Doubt = new(Doubt)
-		return s.Doubt.decode(v.bytes)
-	case 17:
-		s.Poisons = v.count()
-	case 18:
-		s.ReadsDoubtful = v.flag()
 	case 19:
 		s.Trimmed = v.n
 	case 20:
@@ -222,6 +234,9 @@ func (s *Session) decodeField(field int, v value, blobs [][]byte) error {
 	case 21:
 		s.Key = new(Key)
 		return s.Key.decode(v.bytes)
+	case 22:
+		s.Suspicions = new(Suspicions)
+		return s.Suspicions.decode(v.bytes)
 	}
 	return nil
 }
@@ -256,6 +271,29 @@ func (e *Entry) decode(b []byte, blobs [][]byte) error {
 	})
 }
 
+func (q *Suspicions) decode(b []byte) error {
+	return eachField(b, func(field int, v value) error {
+		switch field {
+		case 1:
+			q.Aside = uint8(min(v.n, 255))
+		case 2:
+			q.Poisons = v.count()
+		case 3:
+			q.Rules = uint8(v.n)
+		case 4:
+			q.Closes = v.flag()
+		case 5:
+			q.Hold = v.duration()
+		case 6:
+			q.HeldAt = v.n
+		case 7:
+			q.Doubt = new(Doubt)
+			return q.Doubt.decode(v.bytes)
+		}
+		return nil
+	})
+}
+
 func (d *Doubt) decode(b []byte) error {
 	err := eachField(b, func(field int, v value) error {
 		switch field {
@@ -264,21 +302,19 @@ func (d *Doubt) decode(b []byte) error {
 		case 2:
 			d.To = v.n
 		case 3:
-			d.End = v.n
-		case 4:
 			d.Strikes = v.count()
-		case 5:
+		case 4:
 			d.Ending = uint8(min(v.n, 255))
+		case 5:
+			d.Narrowed = v.flag()
 		case 6:
-			d.Judged = v.flag()
-		case 7:
 			d.Alone = v.n
-		case 8:
+		case 7:
 			d.Proof = v.count()
 		}
 		return nil
 	})
-	if err == nil && (d.From > maxSequence || d.To > maxSequence || d.End > maxSequence) {
+	if err == nil && (d.From > maxSequence || d.To > maxSequence) {
 		return malformed("doubt with impossible numbers")
 	}
 	return err

@@ -7,22 +7,26 @@ import (
 	"unicode/utf8"
 )
 
-// Decodability says which clients can decode a packet.
+// Decodability says which clients can decode a packet: those that have none of the rules that it breaks. Each bit is a rule of
+// some version of socket.io-parser, or of some configuration.
 type Decodability uint8
 
-// Decodabilities of a packet.
+// What clients may refuse. Decodable packets are fine as far as is known here; a client may have rules of its own.
 const (
-	// Decodable packets are fine as far as is known here. A client may have rules of its own.
-	Decodable Decodability = iota
-	// Doubtful packets break a rule of some version of socket.io-parser.
-	Doubtful
-	// Undecodable packets break the protocol: no client that recovers connections can decode them.
-	Undecodable
+	Decodable             Decodability = 0
+	TooManyAttachments    Decodability = 1 << iota // more than jsMaxAttachments
+	FarTooManyAttachments                          // several times as many, which is too many for clients that raise the limit as well
+	MisplacedAttachment                            // a placeholder without its attachment, or attachments without a placeholder's number
+	BadEventName                                   // a reserved name, or no name
+	OddText                                        // that is decoded somehow, or too deep
+	Undecodable           Decodability = 1 << 7    // breaks the protocol: no client that recovers connections can decode it
 )
 
 const (
 	// jsMaxAttachments is what socket.io-parser takes from 4.2.6 on, unless told otherwise.
 	jsMaxAttachments = 10
+	// raisedMaxAttachments is what a client that raises the limit may be taken to allow if it takes a few more.
+	raisedMaxAttachments = 32
 	// goMaxNesting is how deep encoding/json goes. JavaScript goes deeper.
 	goMaxNesting = 10000
 	// jsMaxNesting is how deep a binary packet's payload may surely be. socket.io-parser walks it recursively.
@@ -37,25 +41,48 @@ var reservedEvents = []string{"connect", "connect_error", "disconnect", "disconn
 func CheckDecodable(p []byte) Decodability {
 	h, err := ParseHeader(p)
 	if err != nil {
-		return Doubtful // it is passed on as it came, and what it is nobody knows
+		return OddText // it is passed on as it came, and what it is nobody knows
 	}
 	data := p[h.Data:]
 	switch {
 	case h.Type == Disconnect, len(data) == 0:
 		return Decodable
 	case !utf8.Valid(p):
-		return Doubtful // a WebSocket must not carry it; by polling it is decoded somehow
+		return OddText // a WebSocket must not carry it; by polling it is decoded somehow
 	case !json.Valid(data):
 		if nestedBeyond(data, goMaxNesting) {
-			return Doubtful
+			return OddText
 		}
 		return Undecodable
-	case h.IsBinary() && (h.Attachments == 0 || h.Attachments > jsMaxAttachments || nestedBeyond(data, jsMaxNesting) || misplaced(data, h.Attachments)):
-		return Doubtful
-	case h.IsEvent():
-		return checkName(data)
 	}
-	return Decodable
+	var d Decodability
+	if h.IsBinary() {
+		d = checkAttachments(&h, data)
+	}
+	if h.IsEvent() {
+		d |= checkName(data)
+	}
+	if d&Undecodable != 0 {
+		return Undecodable
+	}
+	return d
+}
+
+// checkAttachments judges a binary packet. The payload is valid JSON.
+func checkAttachments(h *Header, data []byte) (d Decodability) {
+	if h.Attachments > jsMaxAttachments {
+		d |= TooManyAttachments
+	}
+	if h.Attachments > raisedMaxAttachments {
+		d |= FarTooManyAttachments
+	}
+	if nestedBeyond(data, jsMaxNesting) {
+		return d | OddText
+	}
+	if h.Attachments == 0 || misplaced(data, h.Attachments) {
+		d |= MisplacedAttachment
+	}
+	return d
 }
 
 // checkName judges an event by its name. The payload is valid JSON.
@@ -65,7 +92,7 @@ func checkName(data []byte) Decodability {
 	case bytes.Equal(bytes.TrimSpace(data[1:]), []byte("]")):
 		return Undecodable // an event without arguments
 	case !ok, slices.Contains(reservedEvents, string(name)):
-		return Doubtful
+		return BadEventName
 	}
 	return Decodable
 }

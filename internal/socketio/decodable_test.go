@@ -25,22 +25,25 @@ func TestCheckDecodable(t *testing.T) {
 		{"text like a placeholder", `51-["a",{"_placeholder":1,"num":5}]`, Decodable},
 		{"ten attachments", `510-["a"]`, Decodable},
 
-		{"eleven attachments", `511-["a"]`, Doubtful},
-		{"no attachments", `50-["a"]`, Doubtful},
-		{"placeholder beyond the attachments", `51-["a",[{"x":{"_placeholder":true,"num":1}}]]`, Doubtful},
-		{"placeholder without a number", `51-["a",{"_placeholder":true}]`, Doubtful},
-		{"reserved name", `2["disconnect"]`, Doubtful},
-		{"reserved name, escaped", `2["\u0064isconnect"]`, Doubtful},
-		{"no name", `2[null,null]`, Doubtful},
-		{"placeholder beyond the attachments, beside a number that Go cannot hold", `51-["a",1e999,{"_placeholder":true,"num":1}]`, Doubtful},
-		{"placeholder with a number that Go cannot hold", `51-["a",{"_placeholder":true,"num":1e999}]`, Doubtful},
-		{"placeholder with an escaped key", `51-["a",{"\u005fplaceholder":true,"num":1}]`, Doubtful},
+		{"eleven attachments", `511-["a"]`, TooManyAttachments},
+		{"forty attachments", `540-["a"]`, TooManyAttachments | FarTooManyAttachments},
+		{"eleven attachments, one of them misplaced, and a reserved name", `511-["connect",{"_placeholder":true}]`, TooManyAttachments | MisplacedAttachment | BadEventName},
+		{"eleven attachments and no arguments", `511-[]`, Undecodable},
+		{"no attachments", `50-["a"]`, MisplacedAttachment},
+		{"placeholder beyond the attachments", `51-["a",[{"x":{"_placeholder":true,"num":1}}]]`, MisplacedAttachment},
+		{"placeholder without a number", `51-["a",{"_placeholder":true}]`, MisplacedAttachment},
+		{"reserved name", `2["disconnect"]`, BadEventName},
+		{"reserved name, escaped", `2["\u0064isconnect"]`, BadEventName},
+		{"no name", `2[null,null]`, BadEventName},
+		{"placeholder beyond the attachments, beside a number that Go cannot hold", `51-["a",1e999,{"_placeholder":true,"num":1}]`, MisplacedAttachment},
+		{"placeholder with a number that Go cannot hold", `51-["a",{"_placeholder":true,"num":1e999}]`, MisplacedAttachment},
+		{"placeholder with an escaped key", `51-["a",{"\u005fplaceholder":true,"num":1}]`, MisplacedAttachment},
 		{"placeholder between two attachments", `52-["a",{"_placeholder":true,"num":0.5}]`, Decodable},
-		{"attachment beside deep nesting", `51-["a",` + strings.Repeat("[", 2000) + strings.Repeat("]", 2000) + `]`, Doubtful},
+		{"attachment beside deep nesting", `51-["a",` + strings.Repeat("[", 2000) + strings.Repeat("]", 2000) + `]`, OddText},
 		{"deep nesting without an attachment", `2["a",` + strings.Repeat("[", 2000) + strings.Repeat("]", 2000) + `]`, Decodable},
-		{"nesting deeper than Go goes", `2["a",` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + `]`, Doubtful},
-		{"invalid UTF-8", "2[\"a\xff\"]", Doubtful},
-		{"unknown to the header's parser", `9abc`, Doubtful},
+		{"nesting deeper than Go goes", `2["a",` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + `]`, OddText},
+		{"invalid UTF-8", "2[\"a\xff\"]", OddText},
+		{"unknown to the header's parser", `9abc`, OddText},
 
 		{"NaN", `2["n",NaN]`, Undecodable},
 		{"NaN in an acknowledgement", `37[NaN]`, Undecodable},
@@ -70,7 +73,7 @@ func TestCheckDecodableAgreesWithTheParser(t *testing.T) {
 		}
 		all, none := !strings.Contains(row.Decodes, "0"), !strings.Contains(row.Decodes, "1")
 		switch got := CheckDecodable([]byte(row.Packet)); {
-		case got == Decodable && !all, got == Undecodable && !none, got == Doubtful && all:
+		case got == Decodable && !all, got == Undecodable && !none, got != Decodable && all:
 			t.Errorf("CheckDecodable(%q) = %v, and the versions say %s", row.Packet, got, row.Decodes)
 		}
 	}
@@ -155,8 +158,8 @@ func FuzzCheckDecodable(f *testing.F) {
 		}
 		h, err := ParseHeader(p)
 		if err != nil {
-			if got != Doubtful {
-				t.Fatalf("CheckDecodable(%q) = %v, want Doubtful: its header is malformed", p, got)
+			if got != OddText {
+				t.Fatalf("CheckDecodable(%q) = %v, want OddText: its header is malformed", p, got)
 			}
 			return
 		}

@@ -16,14 +16,14 @@ export const NAMESPACES = ["/", "/chat"];
 const LOGS = process.env.HOLDFAST_E2E_LOGS;
 const EXPIRY = 10_000; // ms that a session is kept
 const HEARTBEAT = { pingInterval: 3000, pingTimeout: 5000 };
-const VERSIONS = ["4.6.2", "4.8.4"];
+export const VERSIONS = ["4.6.2", "4.8.4"];
 const KEYED = "4.5.4"; // cannot resume by itself
 const TRANSPORTS = ["websocket", "default", "polling"];
 // What may remain after all clients have left: the runtime's own memory.
 const SLACK = { goroutines: 10, fds: 6, rss: 24 << 20 };
 
 export class Lane {
-  /** options: {server: version, ackEvents, poison: true for packets that clients cannot decode, buffer: recovery.buffer's keys, seed, clients, simulated, sim: binary} */
+  /** options: {server: version, ackEvents, poison: true for packets that clients cannot decode, buffer: recovery.buffer's keys, seed, clients, versions: theirs, simulated, sim: binary} */
   static async start(options) {
     const lane = new Lane(options);
     try {
@@ -49,7 +49,7 @@ export class Lane {
   }
 
   async #start() {
-    const { server, seed, clients, simulated, sim, poison } = this.options;
+    const { server, seed, clients, simulated, sim, versions } = this.options;
     this.port = await freePort();
     this.server = await this.#startServer();
     this.hf = await this.#startHoldfast({});
@@ -64,7 +64,7 @@ export class Lane {
       list.push({
         name: `${server}#${i}`,
         url: relay.url,
-        version: poison ? VERSIONS[1] : VERSIONS[i % 2], // 4.6 confirms more than it has decoded
+        version: versions[i % versions.length],
         transport: TRANSPORTS[(i >> 1) % 3],
       });
     }

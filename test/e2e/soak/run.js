@@ -1,4 +1,4 @@
-// `node soak/run.js [--minutes 10] [--seed N] [--clients 18] [--simulated 60] [--poison] [--json FILE]`: see README.md, The soak.
+// `node soak/run.js [--minutes 10] [--seed N] [--clients 18] [--simulated 60] [--lanes 1,2,3] [--versions 4.6.2,4.8.4] [--json FILE]`: see README.md, The soak.
 import { execFile } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
@@ -7,20 +7,23 @@ import { fileURLToPath } from "node:url";
 import { parseArgs, promisify } from "node:util";
 import { binary } from "../lib/holdfast.js";
 import { sleep } from "../lib/wait.js";
-import { Lane } from "./lane.js";
+import { Lane, VERSIONS } from "./lane.js";
 import { summarise, text } from "./report.js";
 
-const usage = "node soak/run.js [--minutes 10] [--seed N] [--clients 18] [--simulated 60] [--poison] [--json FILE]";
+const usage = "node soak/run.js [--minutes 10] [--seed N] [--clients 18] [--simulated 60] [--lanes 1,2,3] [--versions 4.6.2,4.8.4] [--json FILE]";
 
 /** A lane is a holdfast with its own server. */
 const LANES = [
   { server: "4.5.4", ackEvents: "at-most-once", buffer: {} },
   // Small buffers, so that links are paused and sessions overflow.
   { server: "4.0.2", ackEvents: "at-least-once", buffer: { window: "64KiB", max_bytes: "512KiB" } },
+  // The server emits packets that its clients cannot decode.
+  { server: "4.5.4", ackEvents: "at-most-once", buffer: {}, poison: true },
 ];
 
-/** With --poison: servers emit packets that clients cannot decode. Events next to several of them may come twice on a bad network. */
-const POISON_LANE = { server: "4.5.4", ackEvents: "at-most-once", buffer: {}, poison: true };
+function wrong(what) {
+  throw new Error(what);
+}
 
 function options() {
   const { values } = parseArgs({
@@ -30,13 +33,13 @@ function options() {
       clients: { type: "string", default: "18" },
       simulated: { type: "string", default: "60" },
       json: { type: "string" },
-      poison: { type: "boolean" },
+      versions: { type: "string", default: VERSIONS.join(",") },
+      lanes: { type: "string", default: "1,2" },
     },
   });
   const number = (name, min) => {
     const n = Number(values[name]);
-    if (!(n >= min)) throw new Error(`--${name} ${values[name]}: a number from ${min} on is wanted`);
-    return n;
+    return n >= min ? n : wrong(`--${name} ${values[name]}: a number from ${min} on is wanted`);
   };
   return {
     minutes: number("minutes", 0.1),
@@ -44,18 +47,19 @@ function options() {
     clients: number("clients", 1),
     simulated: number("simulated", 0),
     json: values.json,
-    poison: values.poison,
+    versions: values.versions.split(","),
+    lanes: values.lanes.split(",").map((n) => LANES[n - 1] ?? wrong(`--lanes ${values.lanes}: numbers from 1 to ${LANES.length} are wanted`)),
   };
 }
 
-async function soak({ minutes, seed, clients, simulated, poison }) {
+async function soak({ minutes, seed, clients, versions, simulated, lanes: chosen }) {
   const dir = await mkdtemp(path.join(os.tmpdir(), "holdfast-soak-"));
   const lanes = [];
   try {
     const sim = path.join(dir, "sim");
     await promisify(execFile)("go", ["build", "-o", sim, "./test/e2e/soak/sim"], { cwd: fileURLToPath(new URL("../../..", import.meta.url)) });
     process.env.HOLDFAST_BIN = await binary();
-    lanes.push(...(await Promise.all([...LANES, ...(poison ? [POISON_LANE] : [])].map((l) => Lane.start({ ...l, seed, clients, simulated, sim })))));
+    lanes.push(...(await Promise.all(chosen.map((l) => Lane.start({ ...l, seed, clients, versions, simulated, sim })))));
     console.log(`Soak of ${minutes} min, seed ${seed}: ${lanes.map((l) => l.name).join(", ")}, ${clients} real and ${simulated} simulated clients each.`);
     for (const lane of lanes) lane.startFaults();
     await runFor(minutes, lanes);

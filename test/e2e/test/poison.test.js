@@ -47,8 +47,7 @@ describe("a packet that its client cannot decode", parallel, () => {
       s.app.stream("/", id, 4, 6);
       await c.main.stream(1, 6, { timeout: 15000 });
       const drops = c.main.disconnects.length;
-      // Two or three on an idle machine. Over polling the proof is a matter of timing, and a busy machine costs attempts.
-      assert.ok(drops <= (how.transport === "polling" ? 6 : 4), `${drops} reconnections: ${c.main.disconnects}`);
+      assert.ok(drops <= 3, `${drops} reconnections: ${c.main.disconnects}`);
       s.app.stream("/", id, 7, 9);
       await c.main.stream(1, 9);
       await never(() => c.main.disconnects.length > drops, "a further drop");
@@ -77,7 +76,7 @@ describe("a packet that its client cannot decode", parallel, () => {
     s.app.stream("/", id, 1, 3);
     await c.main.stream(1, 3, { timeout: 15000 });
     c.main.assertRecovered();
-    assert.ok(c.main.disconnects.length <= 6, `${c.main.disconnects}`);
+    assert.ok(c.main.disconnects.length <= 3, `${c.main.disconnects}`);
     assert.equal(await poisoned(s), 1);
   });
 
@@ -95,7 +94,7 @@ describe("a packet that its client cannot decode", parallel, () => {
     await c.main.stream(1, 60, { timeout: 20000 });
     c.main.assertRecovered();
     assert.equal(await poisoned(s), 2);
-    assert.ok(c.main.disconnects.length <= 6, `${c.main.disconnects}`);
+    assert.ok(c.main.disconnects.length <= 4, `${c.main.disconnects}`); // the second one takes one trial
   });
 
   combos("in one of two namespaces: the other loses nothing", { native: false }, async (t, how) => {
@@ -116,7 +115,7 @@ describe("a packet that its client cannot decode", parallel, () => {
     c.main.assertRecovered();
     chat.assertRecovered();
     assert.equal(await poisoned(s), 1);
-    assert.ok(c.main.disconnects.length <= (how.transport === "polling" ? 6 : 4), `${c.main.disconnects}`);
+    assert.ok(c.main.disconnects.length <= 3, `${c.main.disconnects}`);
   });
 
   for (const transport of ["websocket", "polling"]) {
@@ -136,7 +135,7 @@ describe("a packet that its client cannot decode", parallel, () => {
       await Promise.all(clients.map((c) => c.main.stream(1, 3)));
       await sleep(500);
       assert.deepEqual(clients.map((c) => c.main.disconnects.length), drops, "no further drops");
-      assert.ok(drops.reduce((a, b) => a + b) <= 50 * (transport === "polling" ? 6 : 3.2), `drops: ${drops}`);
+      assert.ok(drops.reduce((a, b) => a + b) <= 50 * 3, `drops: ${drops}`);
       for (const c of clients) c.main.assertRecovered();
       assert.equal(await poisoned(s), 50);
       assert.ok(s.hf.log.split("\n").filter((l) => l.includes("packet left out")).length <= 5, "the log is spared");
