@@ -126,6 +126,9 @@ func checkContainer(t *testing.T, cfg config.Config, c container) {
 		ports[p.Name] = p.ContainerPort
 	}
 	want := map[string]int{"clients": portOf(t, cfg.Listen), "admin": portOf(t, cfg.Admin.Listen)}
+	if cfg.Cluster.Enabled() {
+		want["peers"] = portOf(t, cfg.Cluster.Listen)
+	}
 	if !maps.Equal(ports, want) {
 		t.Errorf("ports %v; the configuration has %v", ports, want)
 	}

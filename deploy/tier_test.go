@@ -5,9 +5,12 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"net"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"gopkg.in/yaml.v3"
@@ -77,11 +80,46 @@ func objects(t *testing.T, name string) map[string]object {
 func tierConfig(t *testing.T) config.Config {
 	t.Helper()
 	data := decode[struct{ Data map[string]string }](t, "kubernetes-tier/configmap.yaml").Data
-	file := filepath.Join(t.TempDir(), "holdfast.yaml")
-	if err := os.WriteFile(file, []byte(data["holdfast.yaml"]), 0o600); err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	file, secret := filepath.Join(dir, "holdfast.yaml"), filepath.Join(dir, "secret")
+	text := strings.Replace(data["holdfast.yaml"], mountedSecret, secret, 1)
+	for name, content := range map[string]string{file: text, secret: strings.Repeat("s", config.MinSecret)} {
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return load(t, nil, "-config", file)
+}
+
+// mountedSecret is where holdfast.yaml mounts the key of secret.yaml.
+const mountedSecret = "/etc/holdfast-cluster/secret"
+
+// The replicas' Service, their port, the Secret and the configuration fit together.
+func TestKubernetesTierFindsReplicas(t *testing.T) {
+	cfg := tierConfig(t)
+	service := objects(t, "kubernetes-tier/services.yaml")["holdfast-peers"]
+	host, _, err := net.SplitHostPort(cfg.Cluster.Peers[0])
+	port := portOf(t, cfg.Cluster.Listen)
+	if err != nil || len(cfg.Cluster.Peers) != 1 || host != service.Metadata.Name || portOf(t, cfg.Cluster.Peers[0]) != port {
+		t.Errorf("peers %v, listen %s; the Service is %s", cfg.Cluster.Peers, cfg.Cluster.Listen, service.Metadata.Name)
+	}
+	if s := service.Spec; s.ClusterIP != "None" || !s.PublishNotReadyAddresses || s.Ports[0].Port != port {
+		t.Errorf("the Service %+v; want the addresses of all pods, also of those that drain", s)
+	}
+	if text := read(t, "kubernetes-tier/configmap.yaml"); !strings.Contains(text, "secret_file: "+mountedSecret+"\n") {
+		t.Error("the secret is elsewhere")
+	}
+	mounts := read(t, "kubernetes-tier/holdfast.yaml")
+	if !strings.Contains(mounts, "mountPath: "+path.Dir(mountedSecret)+",") || !strings.Contains(mounts, "secretName: holdfast-cluster}") {
+		t.Error("the secret is not mounted")
+	}
+	secret := decode[struct {
+		Metadata   struct{ Name string }
+		StringData map[string]string `yaml:"stringData"`
+	}](t, "kubernetes-tier/secret.yaml")
+	if value, ok := secret.StringData[path.Base(mountedSecret)]; secret.Metadata.Name != "holdfast-cluster" || !ok || len(value) >= config.MinSecret {
+		t.Errorf("the Secret %+v; want one that holdfast refuses, because everyone can read it", secret)
+	}
 }
 
 func TestKubernetesTier(t *testing.T) {
@@ -160,6 +198,10 @@ func TestKubernetesTierNetworkPolicies(t *testing.T) {
 	}
 	if holdfast[1].Ports[0].Port != portOf(t, cfg.Admin.Listen) || len(holdfast[1].From) != 1 || holdfast[1].From[0].NamespaceSelector == nil {
 		t.Errorf("the admin port: %+v; want it for some only", holdfast[1])
+	}
+	if peers := holdfast[2]; peers.Ports[0].Port != portOf(t, cfg.Cluster.Listen) || len(peers.From) != 1 ||
+		peers.From[0].PodSelector.MatchLabels["app.kubernetes.io/name"] != "holdfast" {
+		t.Errorf("the peer port: %+v; want it for holdfast only", peers)
 	}
 	servers := policies["chat-servers"].Spec.Ingress
 	_, address, _ := config.SplitURL(cfg.Upstream.URL[0])

@@ -85,15 +85,7 @@ func checkChartConfig(t *testing.T, config string, c core.Container) {
 		if schema, err := os.ReadFile(filepath.Join(root, "config.schema.json")); err != nil || !strings.Contains(string(schema), `"cluster": {`) {
 			t.Skip("this version of holdfast has no cluster")
 		}
-		secret := filepath.Join(t.TempDir(), "secret")
-		if err := os.WriteFile(secret, []byte(strings.Repeat("s", 64)), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		mounted := regexp.MustCompile(`secret_file: (/etc/holdfast-cluster/\S+)`).FindStringSubmatch(config)
-		if mounted == nil {
-			t.Fatalf("no secret_file in\n%s", config)
-		}
-		config = strings.Replace(config, mounted[1], secret, 1)
+		config = withSecret(t, config)
 	}
 	effective := checkConfig(t, config, environ...)
 	for _, p := range c.Ports {
@@ -369,4 +361,18 @@ func TestChartIsPacked(t *testing.T) {
 	if rendered[0] != rendered[1] {
 		t.Error("the chart of make dist renders something else than that of helm package")
 	}
+}
+
+// withSecret puts a secret of the test in the place of the one that is mounted.
+func withSecret(t *testing.T, config string) string {
+	t.Helper()
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte(strings.Repeat("s", 64)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mounted := regexp.MustCompile(`secret_file: (/etc/holdfast-cluster/\S+)`).FindStringSubmatch(config)
+	if mounted == nil {
+		t.Fatalf("no secret_file in\n%s", config)
+	}
+	return strings.Replace(config, mounted[1], secret, 1)
 }

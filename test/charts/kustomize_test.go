@@ -89,6 +89,6 @@ func TestTierManifests(t *testing.T) {
 	if len(o.deployments) != 2 || len(o.configMaps) != 1 {
 		t.Fatalf("rendered %v", o.kindsAndName)
 	}
-	checkConfig(t, o.configMaps[0].Data["holdfast.yaml"])
+	checkConfig(t, withSecret(t, o.configMaps[0].Data["holdfast.yaml"]))
 	decode(t, output(t, "cat", filepath.Join(root, "deploy", "kubernetes-tier", "podmonitor.yaml")))
 }
