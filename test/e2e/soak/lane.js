@@ -49,7 +49,7 @@ export class Lane {
   }
 
   async #start() {
-    const { server, seed, clients, simulated, sim, versions } = this.options;
+    const { server, seed, clients, simulated, sim, poison, versions } = this.options;
     this.port = await freePort();
     this.server = await this.#startServer();
     this.hf = await this.#startHoldfast({});
