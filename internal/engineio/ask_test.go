@@ -42,21 +42,18 @@ func TestAskOverWebSocket(t *testing.T) {
 func TestAskOverPolling(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
-		p := startPoll(t, s, "a")
-		p.wantWaiting(t)
+		p := startWaiting(t, s, "a")
 		s.Ask()
 		p.want(t, "200 6")
 		wantPost(t, s, "x", "4what was on its way", "200 ok")
 		if s.Answered() {
 			t.Error("a POST is an answer")
 		}
-		p = startPoll(t, s, "b")
-		p.wantWaiting(t)
+		p = startWaiting(t, s, "b")
 		if !s.Answered() {
 			t.Error("the next poll is no answer")
 		}
-		h.add("x")
-		s.Wake()
+		h.emit(s, "x")
 		p.want(t, "200 4x")
 
 		s.Ask() // between two polls: one that was on its way is no answer
@@ -64,8 +61,7 @@ func TestAskOverPolling(t *testing.T) {
 		if s.Answered() {
 			t.Error("a poll that was on its way is an answer")
 		}
-		p = startPoll(t, s, "d")
-		p.wantWaiting(t)
+		p = startWaiting(t, s, "d")
 		if !s.Answered() {
 			t.Error("the poll after it is no answer")
 		}

@@ -39,8 +39,7 @@ func TestBrokenEndIsAnUnknownSIDForPolls(t *testing.T) {
 	t.Run("that waits", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s, h := openPolling(t, testOptions)
-			p := startPoll(t, s, "a")
-			p.wantWaiting(t)
+			p := startWaiting(t, s, "a")
 			s.ShowBroken()
 			s.Close()
 			p.want(t, unknownSID)
@@ -51,8 +50,7 @@ func TestBrokenEndIsAnUnknownSIDForPolls(t *testing.T) {
 	t.Run("that waits, at once", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s, _ := openPolling(t, testOptions)
-			p := startPoll(t, s, "a")
-			p.wantWaiting(t)
+			p := startWaiting(t, s, "a")
 			s.ShowBroken()
 			s.Abort()
 			p.want(t, unknownSID)
@@ -77,8 +75,7 @@ func TestBrokenEndIsAnUnknownSIDForPolls(t *testing.T) {
 	t.Run("that the client ended itself", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s, _ := openPolling(t, testOptions)
-			p := startPoll(t, s, "a")
-			p.wantWaiting(t)
+			p := startWaiting(t, s, "a")
 			s.ShowBroken()
 			wantPost(t, s, "p", "1", okAnswer)
 			p.want(t, "200 6")

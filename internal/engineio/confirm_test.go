@@ -10,13 +10,11 @@ func TestConfirmPings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h, p := openPipe(t, testOptions)
 		h.askForConfirmations()
-		h.add("a")
-		s.Wake()
+		h.emit(s, "a")
 		p.want(t, "4a", "2")
 		h.wantLog(t, "confirm ping")
 
-		h.add("b", "c")
-		s.Wake()
+		h.emit(s, "b", "c")
 		p.want(t, "4b", "4c")
 		p.wantNothing(t) // one ping in flight
 		h.wantLog(t)
@@ -24,8 +22,7 @@ func TestConfirmPings(t *testing.T) {
 		p.send(t, "3")
 		h.wantLog(t, "confirm 1") // not what followed the ping
 
-		h.add("d")
-		s.Wake()
+		h.emit(s, "d")
 		p.want(t, "4d", "2")
 		p.send(t, "3")
 		h.wantLog(t, "confirm ping", "confirm 4")
@@ -38,8 +35,7 @@ func TestConfirmPingPutsOffTheNext(t *testing.T) {
 		s, h, p := openPipe(t, testOptions)
 		time.Sleep(20 * time.Second)
 		h.askForConfirmations()
-		h.add("a")
-		s.Wake()
+		h.emit(s, "a")
 		p.want(t, "4a", "2")
 		time.Sleep(time.Second)
 		p.send(t, "3")
@@ -53,8 +49,7 @@ func TestConfirmPingIsATimeoutToo(t *testing.T) {
 		s, h, p := openPipe(t, testOptions)
 		time.Sleep(20 * time.Second)
 		h.askForConfirmations()
-		h.add("a")
-		s.Wake()
+		h.emit(s, "a")
 		p.want(t, "4a", "2")
 		h.wantLog(t, "confirm ping")
 		until(t, 20*time.Second, func() { h.wantLog(t) })
@@ -67,8 +62,7 @@ func TestConfirmLater(t *testing.T) {
 		s, h, p := openPipe(t, testOptions)
 		h.askToConfirmLater()
 		for range 10 { // the client confirms everything within the delay, for example by acknowledgements
-			h.add("a")
-			s.Wake()
+			h.emit(s, "a")
 			p.want(t, "4a")
 			time.Sleep(confirmDelay * 3 / 4)
 			h.Confirm(h.Mark())
@@ -77,13 +71,11 @@ func TestConfirmLater(t *testing.T) {
 		p.wantNothing(t)
 		h.took()
 
-		h.add("b")
-		s.Wake()
+		h.emit(s, "b")
 		p.want(t, "4b")
 		until(t, 2*confirmDelay, func() { p.wantNothing(t) })
 		p.want(t, "2")
-		h.add("c")
-		s.Wake()
+		h.emit(s, "c")
 		p.want(t, "4c")
 		time.Sleep(4 * confirmDelay)
 		p.wantNothing(t) // one ping in flight
@@ -102,8 +94,7 @@ func TestConfirmLaterIsNoReasonToCloseSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h, p := openPipe(t, testOptions)
 		h.askToConfirmLater()
-		h.add("a")
-		s.Wake()
+		h.emit(s, "a")
 		p.want(t, "4a")
 		time.Sleep(2 * confirmDelay)
 		p.want(t, "2")

@@ -55,8 +55,7 @@ func TestProgressPostponesPingTimeout(t *testing.T) {
 		}, ""},
 		{"part of a frame", func(t *testing.T, _ *Socket, _ *fakeHandler, p *wsPeer) { p.writeBytes(t, []byte{0x81}) }, ""},
 		{"bytes taken", func(t *testing.T, s *Socket, h *fakeHandler, p *wsPeer) {
-			h.add("x")
-			s.Wake()
+			h.emit(s, "x")
 			p.want(t, "4x")
 		}, ""},
 	}
@@ -127,16 +126,14 @@ func TestPongsOfExtraPings(t *testing.T) {
 
 		// The pongs come after the next ping and still do not count.
 		s.Pause()
-		h.add("y")
-		s.Wake()
+		h.emit(s, "y")
 		p.want(t, "4y", "2")
 		time.Sleep(26 * time.Second)
 		p.want(t, "2")
 		s.Resume()
 		p.send(t, "3")
 		h.wantLog(t, "confirm ping", "confirm 2")
-		h.add("z")
-		s.Wake()
+		h.emit(s, "z")
 		p.want(t, "4z", "2")
 		h.wantLog(t, "confirm ping")
 		p.send(t, "3") // the pong of the extra ping
@@ -186,8 +183,7 @@ func TestExtraPingThatThePongOvertakes(t *testing.T) {
 		wantPost(t, s, "p3", "3", okAnswer)
 		c = startPoll(t, s, "a2")
 		time.Sleep(time.Second)
-		h.add("x")
-		s.Wake()
+		h.emit(s, "x")
 		c.want(t, "200 4x")
 	})
 }
@@ -238,8 +234,7 @@ func TestPingTimeoutOverInterval(t *testing.T) {
 func TestUnaskedPong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h, p := openPipe(t, testOptions)
-		h.add("a")
-		s.Wake()
+		h.emit(s, "a")
 		p.want(t, "4a")
 		p.send(t, "3", "3")
 		h.wantLog(t)
@@ -375,11 +370,9 @@ func TestPollBeforeStart(t *testing.T) {
 		h := newFakeHandler()
 		s := NewSocket("sid", testOptions, h)
 		defer s.Abort()
-		p := startPoll(t, s, "a")
-		p.wantWaiting(t)
+		p := startWaiting(t, s, "a")
 		s.Start()
-		h.add("x")
-		s.Wake()
+		h.emit(s, "x")
 		p.want(t, "200 4x")
 	})
 }

@@ -22,8 +22,7 @@ func leftSocket(t *testing.T, d time.Duration) (*Socket, *fakeHandler, *wsPeer) 
 	p := &wsPeer{conn: theirs, format: clientFrames} // the test reads by itself
 	s.StartWebSocket(ours, nil, nil, testHandshake)
 	t.Cleanup(s.Abort)
-	h.add("before")
-	s.Wake()
+	h.emit(s, "before")
 	s.Leave(d)
 	return s, h, p
 }
@@ -87,8 +86,7 @@ func TestLeaveWhilePolling(t *testing.T) {
 		synctest.Wait()
 		s.Leave(time.Second)
 		poll.want(t, unknownSID)
-		h.add("after")
-		s.Wake()
+		h.emit(s, "after")
 		startPoll(t, s, "b").want(t, unknownSID)
 		time.Sleep(100 * time.Millisecond)
 		wantPost(t, s, "c", "4a", okAnswer) // it was under way
@@ -152,9 +150,7 @@ func TestLeaveDuringAnUpgrade(t *testing.T) {
 func TestLeaveDuringAnUpgradeThatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
-		p := startProbe(t, s)
-		p.send(t, "2probe")
-		p.want(t, "3probe")
+		p := startProbed(t, s)
 		poll := startPoll(t, s, "a")
 		poll.want(t, "200 6")
 		s.Leave(time.Minute)

@@ -160,8 +160,7 @@ func TestPanicsEndTheirSocketOnly(t *testing.T) {
 			s.Input(func() {}) // no lock is still held
 			hp.send(t, "4hello")
 			h.await(t, "message 4hello")
-			h.add("hello")
-			healthy.Wake()
+			h.emit(healthy, "hello")
 			hp.want(t, "4hello")
 		})
 	}

@@ -28,8 +28,7 @@ func TestPollIsAnswered(t *testing.T) {
 		p := startPoll(t, s, "b")
 		h.wantLog(t, "confirm 1")
 		p.wantWaiting(t)
-		h.add("x", "b:\x01\x02\x03\x04", "y")
-		s.Wake()
+		h.emit(s, "x", "b:\x01\x02\x03\x04", "y")
 		p.want(t, "200 4x\x1ebAQIDBA==\x1e4y")
 		h.wantLog(t)
 		startPoll(t, s, "c")
@@ -41,14 +40,11 @@ func TestPollIsAnswered(t *testing.T) {
 func TestPollLingers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
-		p := startPoll(t, s, "a")
-		p.wantWaiting(t)
-		h.add("x")
-		s.Wake()
+		p := startWaiting(t, s, "a")
+		h.emit(s, "x")
 		time.Sleep(pollLinger - time.Nanosecond)
 		p.wantWaiting(t)
-		h.add("y")
-		s.Wake()
+		h.emit(s, "y")
 		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		p.want(t, "200 4x\x1e4y")
@@ -92,8 +88,7 @@ func TestConfirmByPong(t *testing.T) {
 		waiting := startPoll(t, s, "b")
 		h.wantLog(t)
 		h.askForConfirmations()
-		h.add("y")
-		s.Wake()
+		h.emit(s, "y")
 		waiting.want(t, "200 4y\x1e2")
 		h.wantLog(t, "confirm ping")
 		h.add("z")
@@ -104,21 +99,17 @@ func TestConfirmByPong(t *testing.T) {
 
 		waiting = startPoll(t, s, "d")
 		h.askForConfirmations()
-		h.add("v")
-		s.Wake()
+		h.emit(s, "v")
 		waiting.want(t, "200 4v\x1e2")
 		wantPost(t, s, "q", "3", okAnswer)
 		h.wantLog(t, "confirm ping") // the pong alone may be a late one of another ping: the answer may not have arrived
 		startPoll(t, s, "e")
 		h.wantLog(t, "confirm 4")
 
-		p := startProbe(t, s)
-		p.send(t, "2probe")
-		p.want(t, "3probe")
+		p := startProbed(t, s)
 		p.send(t, "5")
 		h.wantLog(t, "upgraded") // the UPGRADE may overtake a POST too
-		h.add("w")
-		s.Wake()
+		h.emit(s, "w")
 		p.want(t, "4w")
 		p.want(t, "2")
 		p.send(t, "3")
@@ -145,14 +136,12 @@ func TestRetryOfAPollThatWaits(t *testing.T) {
 		s, h := openPolling(t, testOptions)
 		h.add("x")
 		startPoll(t, s, "a").want(t, "200 4x")
-		first := startPoll(t, s, "b")
-		first.wantWaiting(t)
+		first := startWaiting(t, s, "b")
 		second := startPoll(t, s, "b")
 		first.want(t, "200 6") // its client has gone
 		second.wantWaiting(t)
 		first.cancel()
-		h.add("y")
-		s.Wake()
+		h.emit(s, "y")
 		second.want(t, "200 4y")
 		h.wantLog(t, "confirm 1")
 	})
@@ -174,8 +163,7 @@ func TestPollsWithoutIdentity(t *testing.T) {
 				wantPost(t, s, id, "4z", okAnswer)
 				wantPost(t, s, id, "4z", okAnswer)
 				h.wantLog(t, "message 4z", "message 4z")
-				first := startPoll(t, s, id)
-				first.wantWaiting(t)
+				first := startWaiting(t, s, id)
 				startPoll(t, s, id).want(t, "400")
 				first.want(t, "200 1")
 			})
@@ -186,8 +174,7 @@ func TestPollsWithoutIdentity(t *testing.T) {
 func TestOverlappingPolls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
-		first := startPoll(t, s, "a")
-		first.wantWaiting(t)
+		first := startWaiting(t, s, "a")
 		startPoll(t, s, "b").want(t, "400")
 		first.want(t, "200 1")
 		h.wantLog(t, "closed: poll error")
@@ -198,8 +185,7 @@ func TestOverlappingPolls(t *testing.T) {
 func TestCancelledPoll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
-		p := startPoll(t, s, "a")
-		p.wantWaiting(t)
+		p := startWaiting(t, s, "a")
 		p.cancel()
 		p.want(t, "none")
 		h.wantLog(t, "closed: poll error")
@@ -225,8 +211,7 @@ func TestPollCancelledWhileAnswered(t *testing.T) {
 func TestCloseAnswersTheWaitingPoll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
-		p := startPoll(t, s, "a")
-		p.wantWaiting(t)
+		p := startWaiting(t, s, "a")
 		s.Close()
 		s.Close()
 		p.want(t, "200 1")
@@ -239,8 +224,7 @@ func TestCloseAnswersTheWaitingPoll(t *testing.T) {
 func TestCloseComesAfterTheData(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
-		p := startPoll(t, s, "a")
-		p.wantWaiting(t)
+		p := startWaiting(t, s, "a")
 		large := strings.Repeat("x", batchBytes)
 		h.add(large, "y")
 		s.Close()
@@ -258,10 +242,8 @@ func TestCloseComesAfterTheData(t *testing.T) {
 func TestCloseWhileAPollLingers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
-		p := startPoll(t, s, "a")
-		p.wantWaiting(t)
-		h.add("x")
-		s.Wake()
+		p := startWaiting(t, s, "a")
+		h.emit(s, "x")
 		s.Close()
 		p.want(t, "200 4x")
 		startPoll(t, s, "b").want(t, "200 6\x1e1")
@@ -293,8 +275,7 @@ func TestCloseIsNotFetched(t *testing.T) {
 func TestClientsClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
-		p := startPoll(t, s, "a")
-		p.wantWaiting(t)
+		p := startWaiting(t, s, "a")
 		wantPost(t, s, "b", "1", okAnswer)
 		p.want(t, "200 6")
 		h.wantLog(t, "closed: client close")
@@ -336,8 +317,7 @@ func TestClientsCloseWaitsForItsPollOnly(t *testing.T) {
 func TestAbortPolling(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
-		p := startPoll(t, s, "a")
-		p.wantWaiting(t)
+		p := startWaiting(t, s, "a")
 		h.add("x")
 		s.Abort()
 		p.want(t, "200 1")

@@ -123,6 +123,12 @@ func (h *fakeHandler) Closed(reason Reason) { h.note("closed: %v", reason) }
 
 func (h *fakeHandler) Panicked(v any) { h.note("panicked: %v", v) }
 
+// emit gives the handler messages to send, and wakes the Socket.
+func (h *fakeHandler) emit(s *Socket, messages ...string) {
+	h.add(messages...)
+	s.Wake()
+}
+
 // add gives the handler messages to send.
 func (h *fakeHandler) add(messages ...string) {
 	h.mu.Lock()
@@ -268,6 +274,14 @@ func openPolling(t *testing.T, opts Options) (*Socket, *fakeHandler) {
 type pollCall struct {
 	cancel context.CancelFunc
 	result chan string // "status body", or "none" if there is no answer; 1, so that Poll always ends
+}
+
+// startWaiting starts a poll that nothing answers yet.
+func startWaiting(t *testing.T, s *Socket, id string) *pollCall {
+	t.Helper()
+	c := startPoll(t, s, id)
+	c.wantWaiting(t)
+	return c
 }
 
 func startPoll(t *testing.T, s *Socket, id string) *pollCall {

@@ -9,6 +9,15 @@ import (
 	"github.com/gobwas/ws"
 )
 
+// startProbed is startProbe, with the probe answered.
+func startProbed(t *testing.T, s *Socket) *wsPeer {
+	t.Helper()
+	p := startProbe(t, s)
+	p.send(t, "2probe")
+	p.want(t, "3probe")
+	return p
+}
+
 // startProbe opens a WebSocket with a Socket's sid over a net.Pipe, for use in a bubble.
 func startProbe(t *testing.T, s *Socket) *wsPeer {
 	t.Helper()
@@ -23,9 +32,7 @@ func startProbe(t *testing.T, s *Socket) *wsPeer {
 func upgraded(t *testing.T) (*Socket, *fakeHandler, *wsPeer) {
 	t.Helper()
 	s, h := openPolling(t, testOptions)
-	p := startProbe(t, s)
-	p.send(t, "2probe")
-	p.want(t, "3probe")
+	p := startProbed(t, s)
 	p.send(t, "5")
 	h.wantLog(t, "upgraded", "confirm 0")
 	return s, h, p
@@ -36,9 +43,7 @@ func TestUpgrade(t *testing.T) {
 		s, h := openPolling(t, testOptions)
 		h.add("a")
 		startPoll(t, s, "a").want(t, "200 4a")
-		p := startProbe(t, s)
-		p.send(t, "2probe")
-		p.want(t, "3probe")
+		p := startProbed(t, s)
 		h.wantLog(t)
 		h.add("b")
 		s.Wake() // no poll waits, so the WebSocket sends it
@@ -52,8 +57,7 @@ func TestUpgrade(t *testing.T) {
 		startPoll(t, s, "b").want(t, badRequest)
 		wantPost(t, s, "c", "4x", badRequest)
 		h.wantLog(t) // and the session continues
-		h.add("c")
-		s.Wake()
+		h.emit(s, "c")
 		p.want(t, "4c")
 	})
 }
@@ -99,8 +103,7 @@ func TestUpgradeWithInitialBytes(t *testing.T) {
 func TestProbeEndsPolls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
-		waiting := startPoll(t, s, "a")
-		waiting.wantWaiting(t)
+		waiting := startWaiting(t, s, "a")
 		p := startProbe(t, s)
 		time.Sleep(time.Second)
 		waiting.wantWaiting(t) // there was no probe yet
@@ -127,13 +130,10 @@ func TestProbeEndsPolls(t *testing.T) {
 func TestProbeLetsAPollLinger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
-		p := startProbe(t, s)
-		p.send(t, "2probe")
-		p.want(t, "3probe")
+		startProbed(t, s)
 		waiting := startPoll(t, s, "a")
 		time.Sleep(noopDelay - pollLinger/2)
-		h.add("x")
-		s.Wake()
+		h.emit(s, "x")
 		waiting.want(t, "200 4x")
 		again := startPoll(t, s, "b")
 		again.want(t, "200 6")
@@ -144,13 +144,10 @@ func TestProbeLetsAPollLinger(t *testing.T) {
 func TestProbeAfterVainLingering(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
-		p := startProbe(t, s)
-		p.send(t, "2probe")
-		p.want(t, "3probe")
+		startProbed(t, s)
 		waiting := startPoll(t, s, "a")
 		time.Sleep(noopDelay - pollLinger/2)
-		h.add("x")
-		s.Wake()
+		h.emit(s, "x")
 		h.mu.Lock()
 		h.out = nil
 		h.mu.Unlock()
@@ -161,15 +158,13 @@ func TestProbeAfterVainLingering(t *testing.T) {
 func TestWaitingPollAtUpgrade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
-		waiting := startPoll(t, s, "a")
-		waiting.wantWaiting(t)
+		waiting := startWaiting(t, s, "a")
 		p := startProbe(t, s)
 		p.send(t, "2probe", "5")
 		p.want(t, "3probe")
 		waiting.want(t, badRequest)
 		h.wantLog(t, "upgraded", "confirm 0")
-		h.add("x")
-		s.Wake()
+		h.emit(s, "x")
 		p.want(t, "4x")
 	})
 }
@@ -177,10 +172,8 @@ func TestWaitingPollAtUpgrade(t *testing.T) {
 func TestLingeringPollAtUpgrade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
-		waiting := startPoll(t, s, "a")
-		waiting.wantWaiting(t)
-		h.add("x")
-		s.Wake()
+		waiting := startWaiting(t, s, "a")
+		h.emit(s, "x")
 		p := startProbe(t, s)
 		p.send(t, "2probe", "5")
 		p.want(t, "3probe", "4x")
@@ -222,8 +215,7 @@ func TestWrongPacketOnAProbe(t *testing.T) {
 				waiting := startPoll(t, s, "a")
 				time.Sleep(time.Second)
 				waiting.wantWaiting(t) // the NOOP timer has stopped
-				h.add("x")
-				s.Wake()
+				h.emit(s, "x")
 				waiting.want(t, "200 4x")
 				h.wantLog(t)
 
@@ -239,9 +231,7 @@ func TestWrongPacketOnAProbe(t *testing.T) {
 func TestUpgradeTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
-		p := startProbe(t, s)
-		p.send(t, "2probe")
-		p.want(t, "3probe")
+		p := startProbed(t, s)
 		until(t, testOptions.UpgradeTimeout, func() { p.wantNothing(t) })
 		p.want(t, "close:", "EOF")
 		h.wantLog(t)
@@ -253,9 +243,7 @@ func TestUpgradeTimeout(t *testing.T) {
 func TestSecondWebSocket(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
-		first := startProbe(t, s)
-		first.send(t, "2probe")
-		first.want(t, "3probe")
+		first := startProbed(t, s)
 		second := startProbe(t, s)
 		second.want(t, "close:", "EOF")
 		first.wantNothing(t)
@@ -354,9 +342,7 @@ func TestSocketEndsWhileProbed(t *testing.T) {
 func TestUpgradeWhileClosing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
-		p := startProbe(t, s)
-		p.send(t, "2probe")
-		p.want(t, "3probe")
+		p := startProbed(t, s)
 		h.add("x")
 		s.Close()
 		p.send(t, "5")

@@ -25,8 +25,7 @@ func TestWebSocketMessages(t *testing.T) {
 	if got := h.took(); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("the handler saw %q, want %q", got, want)
 	}
-	h.add("x", "b:\x01\x02", "y")
-	s.Wake()
+	h.emit(s, "x", "b:\x01\x02", "y")
 	p.want(t, "4x", "b0102", "4y")
 }
 
@@ -172,8 +171,7 @@ func TestWebSocketPingsBehindData(t *testing.T) {
 		p := newLazyPeer(theirs)
 		defer close(p.gate)
 		s.StartWebSocket(ours, nil, nil, testHandshake)
-		h.add(strings.Repeat("x", batchBytes), strings.Repeat("y", batchBytes))
-		s.Wake()
+		h.emit(s, strings.Repeat("x", batchBytes), strings.Repeat("y", batchBytes))
 		const flood = 10_000
 		p.write(t, func(e *Encoder) {
 			for range flood {
@@ -218,8 +216,7 @@ func TestCloseDeliversWhatIsHeldBack(t *testing.T) {
 		s, h, p := openPipe(t, testOptions)
 		h.askForConfirmations()
 		h.window = 2
-		h.add("a", "b", "c", "d", "e")
-		s.Wake()
+		h.emit(s, "a", "b", "c", "d", "e")
 		p.want(t, "4a", "4b", "2")
 		s.Close()
 		p.wantNothing(t)
@@ -238,8 +235,7 @@ func TestCloseDoesNotWaitForever(t *testing.T) {
 		s, h, p := openPipe(t, testOptions)
 		h.askForConfirmations()
 		h.window = 1
-		h.add("a", "b")
-		s.Wake()
+		h.emit(s, "a", "b")
 		p.want(t, "4a", "2")
 		s.Close()
 		until(t, lingerTimeout, func() { p.wantNothing(t) })
@@ -256,8 +252,7 @@ func TestPongWhileClosing(t *testing.T) {
 		s, h, p := openPipe(t, opts)
 		h.askForConfirmations()
 		h.window = 1
-		h.add("a", "b", "c")
-		s.Wake()
+		h.emit(s, "a", "b", "c")
 		p.want(t, "4a", "2")
 		s.Close()
 		p.send(t, "3")
@@ -276,8 +271,7 @@ func TestPartialFramesWhileClosing(t *testing.T) {
 		s, h, p := openPipe(t, testOptions)
 		h.askForConfirmations()
 		h.window = 1
-		h.add("a", "b")
-		s.Wake()
+		h.emit(s, "a", "b")
 		p.want(t, "4a", "2")
 		s.Close()
 		in := wire(fromClient(ws.OpText, "4ignored"), fromClient(ws.OpText, "3"))
@@ -373,8 +367,7 @@ func TestSlowReader(t *testing.T) {
 	const messages, size = 400, 32 << 10
 	message := func(i int) string { return fmt.Sprintf("%06d", i) + strings.Repeat("x", size-6) }
 	for i := range messages {
-		h.add(message(i))
-		s.Wake()
+		h.emit(s, message(i))
 	}
 	s.mu.Lock()
 	blocked, queued := s.output == outputBlocked, s.ws.stream.Queued()
@@ -435,8 +428,7 @@ func TestConcurrentUse(t *testing.T) {
 		for range 3 {
 			wg.Go(func() {
 				for range 200 {
-					h.add("x")
-					s.Wake()
+					h.emit(s, "x")
 				}
 			})
 		}
