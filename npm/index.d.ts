@@ -1,6 +1,5 @@
 /// <reference types="node" />
-import type { Server as HttpServer } from "node:http";
-import type { Server as HttpsServer } from "node:https";
+import type { AddressInfo } from "node:net";
 
 /** One line of holdfast's log. */
 export interface LogEntry {
@@ -10,12 +9,23 @@ export interface LogEntry {
   [attribute: string]: unknown;
 }
 
+/** A server that listens: one of node:http, node:https, or a framework's. */
+export interface ListeningServer {
+  address(): AddressInfo | string | null;
+}
+
+/** A Server of socket.io, which is attached to a server that listens. Its types hide which one that is before 4.6. */
+export interface SocketIOServer {
+  readonly sockets: object;
+  attach(...args: any[]): unknown;
+}
+
 export interface StartOptions {
   /**
    * The Socket.IO server: a URL, an http or https server that listens, or a socket.io Server attached to one. Required unless
    * `config` or `settings` names it.
    */
-  upstream?: string | URL | HttpServer | HttpsServer | { httpServer: HttpServer | HttpsServer };
+  upstream?: string | URL | ListeningServer | SocketIOServer;
   /** Where clients connect. 0, the default, is a free port. */
   port?: number;
   /** The address to listen on. Default 127.0.0.1; 0.0.0.0 lets other machines connect. */

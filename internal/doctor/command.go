@@ -56,7 +56,10 @@ func (c Command) afterDoctor(r Report, o Options) []string {
 		write += " " + r.URL
 	}
 	if r.Path != defaultPath {
-		return []string{write + " -path " + r.Path + "   # writes holdfast.yaml for this server"}
+		write += " -path " + r.Path
+	}
+	if r.Path != defaultPath || r.has(CodeOldServer) { // no flag says so
+		return []string{write + "   # writes holdfast.yaml for this server"}
 	}
 	port := listenPort(o)
 	return []string{

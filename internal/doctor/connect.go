@@ -16,7 +16,7 @@ import (
 // quiet is how long the doctor waits for events after the reply to CONNECT.
 const quiet = 300 * time.Millisecond
 
-// reply is the payload of the reply to a CONNECT, and how many events followed.
+// reply is the payload of the reply to a CONNECT, and how many events followed. Servers of Socket.IO 2 reply without a SID.
 type reply struct {
 	SID    string `json:"sid"`
 	PID    string `json:"pid"`
@@ -55,8 +55,8 @@ func connect(ctx context.Context, s session, o Options) (reply, *Finding) {
 		switch h.Type { //nolint:exhaustive // events may come first
 		case socketio.Connect:
 			var r reply
-			if json.Unmarshal(p[h.Data:], &r) != nil || r.SID == "" {
-				return r, &oldReply
+			if len(p) > h.Data && json.Unmarshal(p[h.Data:], &r) != nil {
+				return r, connectProblem(errParser)
 			}
 			r.events = listen(ctx, s)
 			return r, nil
@@ -130,12 +130,6 @@ func connectProblem(err error) *Finding {
 			"Its log may say why. Servers with another parser than the default do this: holdfast relays their connections as they are, and recovers none."
 	}
 	return f
-}
-
-// oldReply is for a reply without a socket id.
-var oldReply = Finding{
-	"namespace", Fail, CodeOldServer, "the reply to CONNECT has no socket id: the server speaks the protocol of Socket.IO 2",
-	oldServerAdvice,
 }
 
 func connectRefused(namespace string, payload []byte) *Finding {

@@ -100,6 +100,11 @@ func (f *configFile) upstream(r Report, o Options) {
 		f.comment("  ", "Each client that returns makes its handshake with the server again, so that it is authenticated. lazy spares the server that.")
 		f.line("  # handshake: eager")
 	}
+	if r.has(CodeOldServer) {
+		f.comment("  ", "The server speaks Engine.IO 3: holdfast translates for clients of socket.io 3 and 4. Name the keys of their option auth that the server should find in socket.handshake.query.")
+		f.line("  protocol: 3")
+		f.line("  # translate: {auth_to_query: [token]}")
+	}
 	switch {
 	case o.CAFile != "":
 		path, err := filepath.Abs(o.CAFile)
@@ -121,6 +126,12 @@ func (f *configFile) engineIO(r Report) {
 	f.comment("  ", "The path option of server and clients.")
 	f.set("  ", "paths", []string{r.Path})
 	s := r.Server
+	if r.has(CodeOldServer) {
+		f.comment("  ", "Heartbeats towards clients of socket.io 3 and 4 are holdfast's: 25s and 20s. The server does not say how much a client may send at a time. Set this to its maxHttpBufferSize.")
+		f.line("  # max_payload: 1MB")
+		f.line("")
+		return
+	}
 	if s.PingIntervalMS > 0 {
 		interval, timeout := time.Duration(s.PingIntervalMS)*time.Millisecond, time.Duration(s.PingTimeoutMS)*time.Millisecond
 		f.comment("  ", fmt.Sprintf("Heartbeats are the server's: %v and %v. So a connection that dies silently is noticed after %v at most.", interval, timeout, interval+timeout))

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	oldServerAdvice = "holdfast passes the connections of Socket.IO 2 through as they are, and recovers none. Recovery needs Socket.IO 3 or later in the server."
+	oldServerAdvice = "Set upstream.protocol: 3. holdfast then translates for clients of socket.io 3 and 4, and recovers those from 4.6 on (docs/migrating-from-2.md)."
 	lostAdvice      = "Several processes share this address, and requests of one connection reach different ones. Polling does not work then, with holdfast or without: " +
 		"make it sticky (@socket.io/sticky for Node.js clusters), or use WebSocket only."
 )
@@ -58,7 +58,7 @@ func (l *look) nameSoftware(refusal *unexpected) {
 func (l *look) reportProtocol() {
 	switch versions := l.r.Server.EngineIO; {
 	case versions[0] == 3:
-		l.add("protocol", Fail, CodeOldServer, "Engine.IO 3 only, the protocol of Socket.IO 2", oldServerAdvice)
+		l.add("protocol", Note, CodeOldServer, "Engine.IO 3, which clients of socket.io 3 and 4 do not speak", oldServerAdvice)
 	case slices.Contains(versions, 3):
 		l.add("protocol", OK, CodeProtocol, "Engine.IO 4, and 3 for clients of Socket.IO 2 (allowEIO3)", "")
 	case !slices.Contains(l.r.Server.Transports, polling):
@@ -138,6 +138,9 @@ func (l *look) reportHeartbeats() {
 }
 
 func (l *look) reportPayload() {
+	if l.r.has(CodeOldServer) {
+		return // holdfast has a limit of its own then
+	}
 	if n := l.r.Server.MaxPayload; n > 0 {
 		l.add("payload", OK, CodePayload, "a client may send "+strconv.FormatInt(n, 10)+" bytes at a time", "")
 		return

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -76,6 +77,7 @@ func TestConfigIsValid(t *testing.T) {
 		"long heartbeats": {[]string{"http://h"}, Server{PingIntervalMS: 60000, PingTimeoutMS: 180000}, func(c config.Config) bool {
 			return c.EngineIO.PingInterval == 25*time.Second && c.EngineIO.PingTimeout == 20*time.Second
 		}},
+		"an old server":       {[]string{"http://h"}, Server{EngineIO: []int{3}}, func(c config.Config) bool { return c.Upstream.Protocol == config.ProtocolV3 }},
 		"an old client":       {[]string{"http://h"}, Server{ClientBundle: "4.5.4", Software: "socket.io 4.5.4"}, nil},
 		"recovery of its own": {[]string{"http://h"}, Server{OwnRecovery: true, MaxPayload: 1000}, nil},
 		"another path":        {[]string{"http://h", "-path", "/a:b/"}, Server{}, func(c config.Config) bool { return c.EngineIO.Paths[0] == "/a:b/" }},
@@ -91,6 +93,9 @@ func TestConfigIsValid(t *testing.T) {
 				t.Fatal(err)
 			}
 			r := Report{URL: o.URL.String(), Path: o.Path, Server: tt.server}
+			if slices.Contains(tt.server.EngineIO, 3) {
+				r.Findings = []Finding{{Code: CodeOldServer}}
+			}
 			text := Config(r, o, "v0.1.0", time.Now())
 			file := filepath.Join(t.TempDir(), "holdfast.yaml")
 			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {

@@ -67,11 +67,10 @@ func (l *look) examine(ctx context.Context) {
 	l.software(ctx)
 	l.nameSoftware(refusal)
 	l.reportProtocol()
-	if version == 3 {
-		return
-	}
 	l.reportTransports(webSocketErr)
-	l.namespace(ctx)
+	if version == 4 {
+		l.namespace(ctx)
+	}
 	l.reportHeartbeats()
 	l.reportPayload()
 	l.reportCookies()
@@ -200,6 +199,9 @@ func (l *look) namespace(ctx context.Context) {
 	}
 	l.reportNamespace(reply)
 	switch {
+	case reply.SID == "": // Socket.IO 2 over WebSocket, where the handshake does not tell the version
+		l.r.Server.EngineIO = []int{3}
+		l.reportProtocol()
 	case isHoldfastPID(reply.PID):
 		l.reportHoldfast()
 	case reply.PID != "":

@@ -51,7 +51,6 @@ const (
 	CodeHandshakeAuth  Code = "handshake_auth"  // it refuses the handshake
 	CodeRateLimited    Code = "rate_limited"    // 429
 	CodeNoTransport    Code = "no_transport"    // neither transport works
-	CodeOldServer      Code = "old_server"      // Engine.IO 3 only
 	CodeOwnRecovery    Code = "own_recovery"    // it recovers connections itself
 	CodeHoldfast       Code = "holdfast"        // the address is holdfast's
 	CodeConnectRefused Code = "connect_refused" // CONNECT_ERROR
@@ -65,6 +64,7 @@ const (
 	CodeCertificate   Code = "certificate"    // of the server; a note if it expires soon
 	CodeSoftware      Code = "software"       // which server it is
 	CodeProtocol      Code = "protocol"       // which versions of Engine.IO
+	CodeOldServer     Code = "old_server"     // Engine.IO 3 only: holdfast translates
 	CodeTransports    Code = "transports"     // those that work; a note if one does not
 	CodeConnected     Code = "connected"      // the namespace is there
 	CodeNoRecovery    Code = "no_recovery"    // the server has no recovery of its own

@@ -2,20 +2,22 @@
 // socket.io 4.5.4 and a client that is cut. Only this platform's package is built; `make npm` checks all of them.
 import { after, before, describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createServer } from "node:http";
-import { chmod, mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readFile, readdir, rm, symlink, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
+import { promisify } from "node:util";
 import { accepts, onlyHoldfast } from "../lib/holdfast.js";
 import { freePort } from "../lib/ports.js";
 import { ROOT, run } from "../lib/tools.js";
 import { until, within } from "../lib/wait.js";
 
 const require = createRequire(import.meta.url);
+const execute = promisify(execFile);
 const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("HOLDFAST_")));
 
 describe("the npm packages", { skip: onlyHoldfast, concurrency: 4 }, () => {
@@ -189,6 +191,69 @@ describe("the npm packages", { skip: onlyHoldfast, concurrency: 4 }, () => {
     const script = `import { startHoldfast } from "holdfast"; await startHoldfast({ upstream: "http://127.0.0.1:1" }); console.log("done");`;
     const caller = run(process.execPath, ["--input-type=module", "-e", script], { cwd: dir, env, timeout: 15000 });
     assert.deepEqual([caller.status, caller.output], [0, "done\n"]);
+  });
+
+  it("has types that TypeScript accepts, and that find mistakes", async () => {
+    const tsc = require.resolve("typescript/bin/tsc");
+    const settings = { strict: true, noEmit: true, target: "ES2022", lib: ["ES2022"], types: ["node"], typeRoots: [path.join(ROOT, "test/e2e/node_modules/@types")] };
+    const compile = async (name, module, code) => {
+      const folder = path.join(dir, "types", name);
+      await mkdir(folder, { recursive: true });
+      await writeFile(path.join(folder, "tsconfig.json"), JSON.stringify({ compilerOptions: { ...settings, ...module, skipLibCheck: false }, files: ["index.ts"] }));
+      await writeFile(path.join(folder, "index.ts"), code);
+      // Not by run(), which would hold up the other tests for seconds.
+      const { stdout } = await execute(process.execPath, [tsc, "--project", folder]).catch((err) => err);
+      return stdout.trim().split("\n").filter(Boolean);
+    };
+    const good = `
+      import { createServer } from "node:http";
+      import { Server } from "socket.io";
+      import { startHoldfast, HoldfastError, type Exit, type Holdfast, type LogEntry, type StartOptions } from "holdfast";
+      const httpServer = createServer();
+      const io = new Server(httpServer);
+      const options: StartOptions = {
+        upstream: httpServer, port: 0, host: "127.0.0.1", adminPort: 0, timeout: 1000, logLevel: "debug",
+        settings: { recovery: { max_disconnection_duration: "30s" } },
+        log: (entry: LogEntry) => console.log(entry.level, entry.msg, entry["listen"]),
+      };
+      async function main(): Promise<Exit> {
+        for (const upstream of ["http://localhost:3000", new URL("http://localhost"), httpServer, io]) await startHoldfast({ upstream, log: false });
+        const hf: Holdfast = await startHoldfast(options);
+        const all: string = hf.url + hf.adminUrl + hf.pid.toFixed();
+        const exit = await Promise.race([hf.exited, hf.stop()]);
+        console.log(all, exit.code, exit.signal);
+        return exit;
+      }
+      main().catch((err: unknown) => {
+        if (err instanceof HoldfastError && err.code === "EADDRINUSE") console.error(err.message);
+      });`;
+    await writeFile(path.join(dir, "package.json"), JSON.stringify({ type: "module" }));
+    const before = { module: "esnext", moduleResolution: "node10" }; // socket.io before 4.4 has types for nothing newer
+    for (const [version, module] of [
+      ["4.0.2", before],
+      ["4.5.4", { module: "node16" }],
+      ["4.8.4", { module: "esnext", moduleResolution: "bundler" }],
+    ]) {
+      const link = path.join(dir, "node_modules/socket.io");
+      await rm(link, { force: true });
+      await symlink(path.join(ROOT, `test/e2e/node_modules/socket.io-${version}`), link);
+      assert.deepEqual(await compile(version, module, good), [], version);
+    }
+    const mistakes = [
+      ["await startHoldfast({ upstream: 1 });", /not assignable/],
+      ["await startHoldfast({ upstream: 'http://a', prot: 1 });", /'prot' does not exist/],
+      ["await startHoldfast({ upstream: 'http://a', logLevel: 'loud' });", /not assignable/],
+      ["(await startHoldfast({ upstream: 'http://a' })).close();", /'close' does not exist/],
+      ["(await startHoldfast({ upstream: 'http://a' })).url = 'x';", /read-only/],
+      ["if (new HoldfastError('x').code === 'NOPE') {}", /no overlap/],
+    ];
+    const lines = ['import { startHoldfast, HoldfastError } from "holdfast";', ...mistakes.map(([code]) => code)];
+    const found = (await compile("bad", { module: "node16" }, lines.join("\n"))).filter((line) => !line.startsWith(" "));
+    assert.equal(found.length, mistakes.length, found.join("\n"));
+    mistakes.forEach(([code, says], i) => {
+      assert.match(found[i], new RegExp(`index\\.ts\\(${i + 2},`), code);
+      assert.match(found[i], says, code);
+    });
   });
 
   it("documents each option, and lists the platforms that are built", async () => {
