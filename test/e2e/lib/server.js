@@ -197,6 +197,8 @@ export class App {
 
   async stop() {
     // Close everything, because io.close() alone waits for polls to end.
+    // Redis may be gone already, and the adapter's last commands would fail.
+    if (this.redis) for (const nsp of this.io._nsps.values()) nsp.adapter.close = () => {};
     this.io.close();
     for (const client of this.redis ?? []) client.disconnect();
     this.http.closeAllConnections();

@@ -11,7 +11,7 @@ import { accepts, binary, onlyHoldfast, runHoldfast } from "../lib/holdfast.js";
 import { Prometheus, selectors } from "../lib/prometheus.js";
 import { freePort } from "../lib/ports.js";
 import { Raw, exchange } from "../lib/raw.js";
-import { startRedis } from "../lib/redis.js";
+import { Redis, noRedis } from "../lib/redis.js";
 import { stack } from "../lib/stack.js";
 import { ROOT, missing, run } from "../lib/tools.js";
 import { until } from "../lib/wait.js";
@@ -88,8 +88,8 @@ async function composeServer(t, file, { modules = [], env = {} } = {}) {
 }
 
 describe("Compose", { skip }, () => {
-  it("has servers that broadcast to each other's clients", { skip: missing("redis-server") }, async (t) => {
-    const redis = await startRedis(t);
+  it("has servers that broadcast to each other's clients", { skip: noRedis }, async (t) => {
+    const redis = await Redis.start(t);
     const servers = [];
     for (let i = 0; i < 2; i++)
       servers.push(await composeServer(t, "servers.yaml", { modules: ["@socket.io/redis-adapter", "ioredis"], env: { REDIS_HOST: "127.0.0.1", REDIS_PORT: `${redis.port}` } }));

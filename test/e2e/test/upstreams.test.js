@@ -7,6 +7,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import WebSocket, { WebSocketServer } from "ws";
+import { Switch } from "../lib/balancer.js";
 import { noBrowser, openBrowser } from "../lib/browser.js";
 import { Client } from "../lib/client.js";
 import { combos } from "../lib/combos.js";
@@ -14,10 +15,10 @@ import { DNS } from "../lib/dns.js";
 import { onlyHoldfast, runHoldfast, toYAML } from "../lib/holdfast.js";
 import { freePort } from "../lib/ports.js";
 import { request } from "../lib/raw.js";
-import { startRedis } from "../lib/redis.js";
+import { Redis, noRedis } from "../lib/redis.js";
+import { replicas, total } from "../lib/replicas.js";
 import { App, ChildApp } from "../lib/server.js";
 import { stack } from "../lib/stack.js";
-import { missing } from "../lib/tools.js";
 import { never, until } from "../lib/wait.js";
 
 const skip = onlyHoldfast;
@@ -490,10 +491,10 @@ describe("what passes through to several servers", { skip, concurrency: 4 }, () 
   });
 });
 
-describe("a broadcast through Redis", { skip: skip || missing("redis-server"), concurrency: 2 }, () => {
+describe("a broadcast through Redis", { skip: skip || noRedis, concurrency: 2 }, () => {
   for (const version of ["4.5.4", "4.8.4"]) {
     it(`of servers with socket.io ${version} reaches each client once, also those that were away`, async (t) => {
-      const redis = await startRedis(t);
+      const redis = await Redis.start(t);
       const s = await farm(t, { version, app: { redis: redis.port } });
       const list = await clients(s, 6);
       assert.deepEqual(spread(s, list), [2, 2, 2]);
@@ -521,6 +522,51 @@ describe("a broadcast through Redis", { skip: skip || missing("redis-server"), c
       await never(() => list.some((c) => c.main.numbers.length > 30), "an event that comes twice");
     });
   }
+});
+
+describe("two holdfasts in front of three servers", { skip: skip || noRedis }, () => {
+  it("a client keeps its server wherever it comes back, and broadcasts reach it once", { timeout: 60000 }, async (t) => {
+    const redis = await Redis.start(t);
+    const apps = [];
+    for (let i = 0; i < 3; i++) {
+      apps.push(await App.start("4.5.4", { redis: redis.port }));
+      t.after(() => apps[i].stop());
+    }
+    const pair = await replicas(t, 2, () => 1, { config: { upstream: { url: apps.map((a) => a.url) } } });
+    const ways = [];
+    const list = [];
+    for (let i = 0; i < 6; i++) {
+      ways.push(await Switch.start(pair[i % 2].port));
+      t.after(() => ways[i].close());
+      list.push(new Client("4.8.4", ways[i].url, websocket));
+      t.after(() => list[i].close());
+      await list[i].main.connected();
+    }
+    const home = list.map((c) => apps.find((a) => a.sockets.has(`/${c.main.id}`)));
+    let n = 0;
+    const broadcast = async () => {
+      apps[++n % 3].broadcast("/", "n", n);
+      await until(() => list.every((c) => c.main.numbers.length >= n), () => `event ${n}: ${list.map((c) => c.main.numbers)}`);
+    };
+    await broadcast();
+    for (let round = 1; round <= 3; round++) {
+      for (const [i, way] of ways.entries()) way.moveTo(pair[(i + round) % 2].port);
+      await Promise.all(list.map((c) => c.main.connected(round + 1)));
+      await broadcast();
+      for (const [i, c] of list.entries()) {
+        home[i].emit("/", c.main.id, "to you", round);
+        assert.deepEqual(await c.main.ask("echo", round), [round]);
+      }
+    }
+    for (const c of list) {
+      c.main.assertRecovered(3);
+      await c.main.stream(1, n);
+      assert.deepEqual(c.main.events.filter(([name]) => name === "to you").map(([, i]) => i), [1, 2, 3]);
+    }
+    for (const a of apps) assert.equal(a.disconnects.length, 0);
+    assert.equal(apps.reduce((sum, a) => sum + a.connections.length, 0), 6);
+    assert.ok((await total(pair, "holdfast_relay_resumes_total", { result: "resumed" })) > 0);
+  });
 });
 
 describe("the command line", { skip, concurrency: 4 }, () => {
