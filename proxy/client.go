@@ -49,13 +49,12 @@ type clientConn struct {
 	state     clientState // read with client.mu or sender.mu held
 
 	// Immutable.
-	byWebSocket      bool // its handshake came over WebSocket
-	recoverable      bool // it can resume sessions, in namespaces that have recovery
-	parkOnDisconnect bool // its DISCONNECT parks a session (recovery.on_client_disconnect)
+	byWebSocket bool // its handshake came over WebSocket
+	recoverable bool // it can resume sessions, in namespaces that have recovery
 
 	connectDelay atomic.Int64    // nanoseconds from its handshake to its first CONNECT; 0 before that
 	opened       instant.Instant // about when its handshake was answered; immutable, like the rest
-	disconnects  *disconnects    // nil unless parkOnDisconnect
+	disconnects  *disconnects    // nil unless its DISCONNECT parks a session (recovery.on_client_disconnect)
 	seq          uint64          // number of its handshake
 	address      netip.Addr      // behind trusted proxies, the one they report
 	request      savedRequest    // its handshake, to dial another primary link with
@@ -89,7 +88,7 @@ func newClient(d *deps, seq uint64, req engineio.Request, sid string, opts engin
 		c.presented = &digest
 	}
 	if recoverable && keyed == nil && d.settings().Recovery.OnClientDisconnect == config.ParkSession {
-		c.parkOnDisconnect, c.disconnects = true, new(disconnects)
+		c.disconnects = new(disconnects)
 	}
 	opts.ConfirmByPong = c.confirmsByPong()
 	c.sock = engineio.NewSocket(sid, opts, c)

@@ -118,7 +118,7 @@ func (s *sender) adaptLocked(arrived int, took time.Duration) {
 // confirmLocked tells a session that packets have arrived, immediately or later.
 func (s *sender) confirmLocked(w *written, packets uint64) {
 	size := w.bytes + int(packets)*lagOverhead
-	if s.conn.parkOnDisconnect || !s.conn.recoverable || s.conn.keyed != nil || size > s.lagLimit() {
+	if s.conn.disconnects != nil || !s.conn.recoverable || s.conn.keyed != nil || size > s.lagLimit() {
 		s.endLagLocked()
 		w.cur.Confirm(w.last)
 		return

@@ -110,7 +110,7 @@ func (ds *disconnects) each(fn func(d *clientDisconnect)) {
 func (r *receiver) parkDisconnected(cur *session.Cursor) bool {
 	c, s := r.c, cur.Session()
 	d := c.parkFor(false)
-	if !c.parkOnDisconnect || s.PID() == "" || d <= 0 {
+	if c.disconnects == nil || s.PID() == "" || d <= 0 {
 		return false
 	}
 	left := &clientDisconnect{cur: cur, time: instant.Now()}
@@ -118,7 +118,7 @@ func (r *receiver) parkDisconnected(cur *session.Cursor) bool {
 	c.removeSession(s)
 	c.deps.registry.ParkDisconnected(cur, d, &left.ClientDisconnect)
 	r.markForFlush(left.link()) // a notification may be queued there
-	r.wakeSocket = true
+	r.after = max(r.after, afterWake)
 	return true
 }
 

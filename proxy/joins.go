@@ -153,7 +153,7 @@ func (r *receiver) rejoins(cur *session.Cursor, p *packet) bool {
 		for _, a := range answer.attachments {
 			r.c.sender.relay(a, true, noSource{})
 		}
-		r.wakeSocket = true
+		r.after = max(r.after, afterWake)
 	}
 	return true
 }

@@ -78,7 +78,7 @@ func (r *receiver) connectKeyed(namespace string, rest []byte, start instant.Ins
 	claim := r.claim(namespace, rest, socketio.Recovery{PID: pid})
 	claim.Handled, claim.Counted = k.counts[namespace]
 	delete(k.counts, namespace) // it is what the client had when it connected
-	return r.resume(claim, start) || r.dropped
+	return r.resume(claim, start) || r.parser == parserClosed
 }
 
 // loseKey makes the client one without a key: another one has it, or it may not use it.
@@ -117,7 +117,7 @@ func (r *receiver) askFormer(former *client, namespace string, connect []byte) {
 func (r *receiver) asked(former *client, alive bool, namespace string) {
 	switch {
 	case r.c.done.HasFired(): // the sessions are for the next one
-		r.dropped = true
+		r.parser.move(parserClosed)
 	case alive:
 		r.c.deps.limitedLog.Log(slog.LevelWarn, "", "a key is used by two clients at a time: the later one is served without recovery",
 			"client", r.c.seq, "other", former.seq)

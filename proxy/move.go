@@ -181,7 +181,7 @@ func (r *receiver) runMove(owner string, ask *moveRequest, rest []byte) {
 		}
 		c.deps.metrics.RelayResumed(relayResult(refused.why))
 		r.notResumed(ask.Namespace, refused.why)
-		if !r.dropped {
+		if r.parser != parserClosed {
 			r.takeHeldAcks(ask.Namespace)
 			r.forgetDisconnect(ask.Namespace)
 			r.connectPrimary(ask.Namespace, rest)

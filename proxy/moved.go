@@ -75,7 +75,7 @@ func (r *replicas) movedClient(ask *moveRequest) (*client, error) {
 	c := newClient(s, r.seq(max(age, time.Millisecond)), req, ask.SID, opts, recoverable, nil)
 	c.opened = instant.Now().Add(-age)
 	c.connectDelay.Store(ask.ConnectDelay)
-	c.receiver.parser = parserSocketIO
+	c.receiver.parser.move(parserSocketIO)
 	c.primary.setLazy()
 	c.pollHeaders = ask.PollHeaders
 	c.sender.watch = ask.Watch

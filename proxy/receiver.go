@@ -23,33 +23,49 @@ const (
 //
 //	undecided -> socketio  the first message is a CONNECT, or an acknowledgement that the client
 //	                       owed from before it reconnected
-//	undecided -> raw       it is anything else; both are terminal
+//	undecided -> raw       it is anything else
+//	any       -> closed    the client is closed; terminal
 type parserState uint8
 
 const (
 	parserUndecided parserState = iota
 	parserSocketIO              // the default parser
 	parserRaw                   // any other: everything is relayed unchanged
+	parserClosed                // everything is ignored
 )
 
-// decide is the only place where a parserState changes.
-func (p *parserState) decide(data []byte, binary bool) {
-	*p = parserRaw
-	if !binary {
-		if h, err := socketio.ParseHeader(data); err == nil && (h.Type == socketio.Connect || h.IsAck()) {
-			*p = parserSocketIO
-		}
+// move is the only place where a parserState changes.
+func (p *parserState) move(to parserState) {
+	if *p == parserUndecided || to == parserClosed {
+		*p = to
 	}
 }
+
+// parserOf returns the parser of a client whose first message this is.
+func parserOf(data []byte, binary bool) parserState {
+	if !binary {
+		if h, err := socketio.ParseHeader(data); err == nil && (h.Type == socketio.Connect || h.IsAck()) {
+			return parserSocketIO
+		}
+	}
+	return parserRaw
+}
+
+// afterBatch is what flush must do at the end of a batch. What is greater includes the others.
+type afterBatch uint8
+
+const (
+	afterNothing afterBatch = iota
+	afterWake               // wake the Socket
+	afterDetach             // and detach the primary link if it is unused: the client resumed
+)
 
 // receiver handles what arrives from a client. The Socket's input lock guards it.
 type receiver struct {
 	c *client // immutable
 
 	parser     parserState
-	dropped    bool    // the client is closed: ignore what follows
-	wakeSocket bool    // flush must wake the Socket
-	resumed    bool    // the client resumed: flush detaches the primary link if it is unused
+	after      afterBatch
 	packets    int32   // received since the last flush
 	toFlush    []*link // links with something to send
 	assembler  assembler
@@ -70,7 +86,7 @@ func (r *receiver) init(c *client, maxPayload int64) {
 // message handles one Engine.IO message.
 func (r *receiver) message(data []byte, binary bool) {
 	switch {
-	case r.dropped:
+	case r.parser == parserClosed:
 		return
 	case r.redial != nil: // reading is paused, but this had already been read
 		r.wait(data, binary)
@@ -97,7 +113,7 @@ func (r *receiver) message(data []byte, binary bool) {
 }
 
 func (r *receiver) decideParser(data []byte, binary bool) {
-	r.parser.decide(data, binary)
+	r.parser.move(parserOf(data, binary))
 	if r.parser != parserRaw {
 		return
 	}
@@ -126,12 +142,12 @@ func (r *receiver) flush() {
 		l.flush(r.c)
 	}
 	r.toFlush = r.toFlush[:0]
-	if r.wakeSocket {
-		r.wakeSocket = false
+	after := r.after
+	r.after = afterNothing
+	if after >= afterWake {
 		r.c.sock.Wake()
 	}
-	if r.resumed { // only now: the same batch may connect another namespace there
-		r.resumed = false
+	if after >= afterDetach { // only now: the same batch may connect another namespace there
 		r.detachUnused()
 	}
 }
@@ -306,7 +322,7 @@ func (r *receiver) abortFor(why reason.Reason, text string) {
 
 // dropAll ignores what the client sends from now on.
 func (r *receiver) dropAll() {
-	r.dropped = true
+	r.parser.move(parserClosed)
 	r.assembler.drop()
 }
 

@@ -235,7 +235,7 @@ func (r *receiver) refusedConnect(connect []byte, err error) bool {
 		return false
 	}
 	r.c.sender.relay(socketio.Refusal(string(h.Namespace), rejected.Body), false, noSource{})
-	r.wakeSocket = true
+	r.after = max(r.after, afterWake)
 	return true
 }
 

@@ -61,7 +61,7 @@ func (r *receiver) connect(p *packet) {
 				return
 			}
 		}
-		if r.dropped {
+		if r.parser == parserClosed {
 			return
 		}
 	}
@@ -99,7 +99,7 @@ func (r *receiver) resume(claim session.Claim, start instant.Instant) bool {
 	refused, closed := r.tryResume(claim, start)
 	switch {
 	case closed:
-		r.dropped = true
+		r.parser.move(parserClosed)
 	case refused != "":
 		r.notResumed(claim.Namespace, refused)
 	}
@@ -145,7 +145,7 @@ func (r *receiver) tryResume(claim session.Claim, start instant.Instant) (refuse
 			return got.Refused, false
 		}
 		s.recovered(c, namespace, how, got)
-		r.wakeSocket = true
+		r.after = max(r.after, afterWake)
 		if l := linkOf(got.Cursor.Session()); l.translator != nil {
 			c.primary.adopt(l, c)
 		}
@@ -153,7 +153,7 @@ func (r *receiver) tryResume(claim session.Claim, start instant.Instant) (refuse
 		for _, p := range r.takeHeldAcks(namespace) {
 			r.forward(got.Cursor, &p)
 		}
-		r.resumed = true
+		r.after = afterDetach
 		return "", false
 	}
 }
