@@ -17,9 +17,10 @@ type conns struct {
 	mu       sync.Mutex         // guards the fields below
 	clients  map[string]*client // by sid
 	links    map[*link]struct{}
-	openings int           // WebSocket handshakes that net/http does not know, and so does not wait for
-	passing  int           // requests and WebSockets that pass through, and downloads of the bundle
-	idle     chan struct{} // closed when no link, opening or passing is left; nil unless awaitIdle waits
+	sids     map[string]int // of links for clients of Engine.IO 3: how many have it
+	openings int            // WebSocket handshakes that net/http does not know, and so does not wait for
+	passing  int            // requests and WebSockets that pass through, and downloads of the bundle
+	idle     chan struct{}  // closed when no link, opening or passing is left; nil unless awaitIdle waits
 
 	late atomic.Int64 // clients that did not end their side in the time of Leave
 }
@@ -43,7 +44,30 @@ func (t *conns) addClient(c *client) {
 func (t *conns) removeClient(c *client) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.clients, c.sock.SID())
+	if t.clients[c.sock.SID()] == c { // a client of Engine.IO 3 may have the sid of a former one
+		delete(t.clients, c.sock.SID())
+	}
+}
+
+// hasSID reports whether a link for clients of Engine.IO 3 has this sid.
+func (t *conns) hasSID(sid string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.sids[sid] > 0
+}
+
+// countSIDLocked counts the sids of links for clients of Engine.IO 3.
+func (t *conns) countSIDLocked(l *link, n int) {
+	if l.translator == nil || !l.translator.forV3 {
+		return
+	}
+	if t.sids == nil {
+		t.sids = make(map[string]int)
+	}
+	sid := l.conn.Handshake().SID
+	if t.sids[sid] += n; t.sids[sid] == 0 {
+		delete(t.sids, sid)
+	}
 }
 
 func (t *conns) allClients() []*client {
@@ -59,11 +83,15 @@ func (t *conns) addLink(l *link) {
 		t.links = make(map[*link]struct{})
 	}
 	t.links[l] = struct{}{}
+	t.countSIDLocked(l, 1)
 }
 
 func (t *conns) removeLink(l *link) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if _, ok := t.links[l]; ok {
+		t.countSIDLocked(l, -1)
+	}
 	delete(t.links, l)
 	t.idleLocked()
 }

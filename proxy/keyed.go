@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"log/slog"
+	"math/big"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,8 @@ import (
 type keyedClient struct {
 	key    string            // a digest of it
 	counts map[string]uint64 // events that it has handled, by namespace; nil if it does not count
+	v3     bool              // it speaks Engine.IO 3; immutable
+	since  *big.Int          // the time of its handshake, if earlier requests may have its sid; immutable
 	// foreign says that another client has the key, or that the client may not use it.
 	foreign atomic.Bool
 

@@ -20,14 +20,23 @@ func (h *handshaker) keyedClient(q url.Values) *keyedClient {
 	if k.Query == "" || set.Recovery.MaxDisconnectionDuration <= 0 || !q.Has(k.Query) {
 		return nil
 	}
-	key := q.Get(k.Query)
-	if len(key) < minKeyBytes {
+	key := set.usableKey(q)
+	if key == "" {
 		h.limitedLog.Log(slog.LevelWarn, "", "a client's key is too short to be secret: it is served as one without a key",
-			"parameter", k.Query, "characters", len(key), "minimum", minKeyBytes)
+			"parameter", k.Query, "characters", len(q.Get(k.Query)), "minimum", minKeyBytes)
 		return nil
 	}
 	h.metrics.KeyedClients.Inc()
 	return &keyedClient{key: h.keyring.digest(key), counts: parseCounts(q.Get(k.CountQuery))}
+}
+
+// usableKey returns the key in a query, or "" if there is none that can be used.
+func (set *settings) usableKey(q url.Values) string {
+	name := set.Recovery.Keyed.Query
+	if name == "" || set.Recovery.MaxDisconnectionDuration <= 0 || len(q.Get(name)) < minKeyBytes {
+		return ""
+	}
+	return q.Get(name)
 }
 
 // parseCounts parses "/:12,/admin:3": how many events of each namespace a client has handled. It

@@ -161,6 +161,36 @@ func (r *keyring) find(key, namespace string) (pid string, why reason.Reason) {
 	return "", why
 }
 
+// owner returns the client that has a key, or nil.
+func (r *keyring) owner(key string) *client {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if g := r.groups[key]; g != nil {
+		return g.owner
+	}
+	return nil
+}
+
+// linkFor returns the link of the sessions that a client of Engine.IO 3 may resume, or nil. presented
+// is the digest of what its handshake presents.
+func (r *keyring) linkFor(k *keyedClient, presented string) *link {
+	if k.foreign.Load() {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	g := r.groups[k.key]
+	if g == nil || g.binding != presented {
+		return nil
+	}
+	for _, s := range g.sessions {
+		if l := linkOf(s); l.translator != nil && l.translator.forV3 {
+			return l
+		}
+	}
+	return nil
+}
+
 // linkOf returns a link that has sessions of a key, or nil.
 func (r *keyring) linkOf(key string) *link {
 	r.mu.Lock()

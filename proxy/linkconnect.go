@@ -31,6 +31,9 @@ func (l *link) reserve(c *client, namespace string, data []byte) bool {
 	binding := l.deps.binder.session(c.bindingDigest(), data)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.translator != nil && l.translator.forV3 {
+		l.spaces.reconnect(namespace)
+	}
 	accepted := l.translator == nil || l.translator.acceptsLocked(namespace, data)
 	if l.state.is(linkEnded) || l.sessions.get(namespace) != nil || !l.spaces.connectable(namespace) || !accepted {
 		return false

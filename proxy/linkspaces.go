@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/session"
 )
 
@@ -85,6 +86,14 @@ func (s *linkSpaces) move(namespace string, to spaceState) *linkSpace {
 		}
 	}
 	return at
+}
+
+// reconnect makes a namespace that was disconnected one that can be connected again. Clients of
+// Engine.IO 3 have one connection to the server at a time.
+func (s *linkSpaces) reconnect(namespace string) {
+	if at := s.byName[namespace]; at != nil && at.state == spaceDisconnected && namespace != socketio.Root {
+		at.state = spaceEnded
+	}
 }
 
 // ended says that a session ended that clients can resume.

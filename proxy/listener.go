@@ -66,7 +66,7 @@ func (s *Server) matchUpgrade(r *http.Request) http.HandlerFunc {
 			return nil
 		}
 		serve = func(w http.ResponseWriter, r *http.Request) { c.serve(w, r, q) }
-	} else if q.Get("EIO") != "4" || q.Has("j") {
+	} else if q.Get("EIO") != "4" && !s.settings().handlesV3(q) || q.Has("j") {
 		return nil
 	}
 	return func(w http.ResponseWriter, r *http.Request) {

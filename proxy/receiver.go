@@ -196,7 +196,11 @@ func (r *receiver) attachment(data []byte) {
 // dispatch handles a complete packet.
 func (r *receiver) dispatch(p *packet) {
 	if p.h.Type == socketio.Connect {
-		r.connect(p)
+		if r.c.isV3() {
+			r.connectV3(p)
+		} else {
+			r.connect(p)
+		}
 		return
 	}
 	if p.h.IsEvent() && r.c.deps.notify.forged(p.data[p.h.Data:]) {

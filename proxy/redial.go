@@ -82,6 +82,10 @@ func (r *receiver) detachUnused() {
 // Meanwhile it pauses reading, so that no later message overtakes the one that needs the link.
 // connect is the CONNECT for which the link is needed, or nil.
 func (r *receiver) redialPrimary(connect []byte, then func(l *link)) {
+	if r.c.isV3() { // another connection would have another sid, which the client does not learn
+		r.abortFor(reason.TransportClose, "nothing can be connected to the upstream over this connection")
+		return
+	}
 	r.redial = new(redial)
 	r.c.pauses.add(r.c.sock, redialing)
 	r.c.sock.Go(func() { // ends within the handshake timeout, or soon after the client has gone

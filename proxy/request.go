@@ -46,6 +46,8 @@ func (c *client) serve(w http.ResponseWriter, r *http.Request, q url.Values) {
 	defer c.recoverRequest()
 	transport, upgrading := q.Get("transport"), isUpgrade(r)
 	switch {
+	case c.isV3() && c.keyed.outdated(q):
+		c.answer(w, r, engineio.ErrorAnswer(engineio.CodeUnknownSID))
 	case transport == "websocket" && upgrading:
 		upgraded, err := upgrade(w, r, nil)
 		if err != nil {

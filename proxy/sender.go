@@ -96,6 +96,9 @@ func (s *sender) relay(data []byte, binary bool, from source) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.conn.state != clientClosed {
+		if !binary {
+			data = s.conn.inDialect(data)
+		}
 		s.pushRawLocked(slices.Clone(data), binary, from)
 	}
 }
@@ -104,7 +107,7 @@ func (s *sender) relay(data []byte, binary bool, from source) {
 func (s *sender) connected(cur *session.Cursor, reply []byte, from source) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	it := s.pushRawLocked(reply, false, from)
+	it := s.pushRawLocked(s.conn.inDialect(reply), false, from)
 	if cur.Session().PID() != "" {
 		it.fresh = true
 		s.replies.add(cur)
@@ -124,7 +127,7 @@ func (s *sender) resume(start instant.Instant, end aborter, attach func() (sessi
 	if r.Cursor == nil {
 		return r
 	}
-	s.pushRawLocked(r.Reply, false, from)
+	s.pushRawLocked(s.conn.inDialect(r.Reply), false, from)
 	if r.Trial != nil {
 		if s.trials == nil {
 			s.trials = &trials{s: s, end: end}

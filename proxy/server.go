@@ -14,6 +14,7 @@ import (
 	"github.com/holdfast/holdfast/internal/admin/status"
 	"github.com/holdfast/holdfast/internal/clientjs"
 	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/internal/limit"
 	"github.com/holdfast/holdfast/internal/upstream"
 	"github.com/holdfast/holdfast/metrics"
@@ -142,11 +143,15 @@ func (s *Server) serveEngineIO(w http.ResponseWriter, r *http.Request, q url.Val
 	if sid := q.Get("sid"); sid != "" {
 		c := s.conns.client(sid)
 		switch {
+		case c == nil && s.conns.hasSID(sid): // its client is away, and others must not take its place
+			writeAnswer(s.log, w, r, engineio.ErrorAnswer(engineio.CodeUnknownSID))
 		case c == nil && s.replicas != nil && s.replicas.forwardForeign(w, r, q):
 		case c == nil:
 			s.passthrough.serve(w, r) // the upstream knows it, or refuses it as unknown
-		case r.Method == http.MethodOptions && s.protocol.isV3():
+		case r.Method == http.MethodOptions && (c.isV3() || s.protocol.isV3()):
 			answerPreflight(w, r)
+		case !handles(r, q) && c.isV3(): // the upstream has a session with this sid, too
+			c.answer(w, r, engineio.ErrorAnswer(engineio.CodeBadRequest))
 		case !handles(r, q):
 			s.passthrough.serve(w, c.knownBySID(r, q.Get("transport")))
 		default:
@@ -161,12 +166,14 @@ func (s *Server) serveEngineIO(w http.ResponseWriter, r *http.Request, q url.Val
 		s.refused(metrics.HandshakesPerAddress, s.settings().clientAddress(r))
 		w.Header().Set("Retry-After", "1")
 		writeError(w, http.StatusTooManyRequests, "too many handshakes from this address")
-	case r.Method != http.MethodGet, q.Get("EIO") != "4", q.Has("j"), !websocket && (transport != "polling" || upgrade):
-		// What holdfast does not speak (EIO=3, JSONP), preflights, and what the upstream will
-		// refuse.
+	case r.Method != http.MethodGet, q.Get("EIO") != "4" && !s.settings().handlesV3(q), q.Has("j"), !websocket && (transport != "polling" || upgrade):
+		// What holdfast does not handle (EIO=3 without a key, JSONP), preflights, and what the
+		// upstream will refuse.
 		s.passthrough.serve(w, r)
 	case s.phase.stopping():
 		refuseDraining(w)
+	case q.Get("EIO") != "4":
+		s.handshaker.serveV3(w, r, q, websocket)
 	default:
 		s.handshaker.serve(w, r, q, websocket)
 	}

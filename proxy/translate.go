@@ -26,6 +26,8 @@ type translator struct {
 	query  string // in which the handshake told the server about the client's auth
 	python bool   // DISCONNECT for "/" ends all namespaces, as in python-socketio 4
 
+	forV3 bool // its clients speak Engine.IO 3; immutable once the link is started
+
 	root rootState // guarded by link.mu
 
 	// Guarded by the Conn's input lock.
@@ -72,7 +74,11 @@ func (t *translator) authQuery(connect []byte) string {
 
 // request sends a CONNECT to the server. For "/" there is none.
 func (t *translator) request(namespace string, connect []byte) {
-	if namespace != socketio.Root {
+	switch {
+	case namespace == socketio.Root:
+	case t.forV3:
+		t.conn.Send(connect, nil)
+	default:
 		t.conn.Send(socketio.ConnectRequest4(namespace, t.authQuery(connect)), nil)
 	}
 }
@@ -140,7 +146,7 @@ func (t *translator) pass(h *socketio.Header, data []byte) {
 		t.dropping = h.Attachments
 		return
 	}
-	if h.IsEvent() {
+	if h.IsEvent() && !t.forV3 {
 		if name, ok := socketio.EventName(data[h.Data:]); ok && socketio.IsReservedEvent(name) {
 			t.drop(h, "an event with a reserved name, which clients cannot decode")
 			return
@@ -256,7 +262,7 @@ func (t *translator) onDisconnect(namespace string, reason []byte) {
 
 // exportLocked describes the translator of a frozen link; link.mu is held.
 func (t *translator) exportLocked() handover.Translation {
-	x := handover.Translation{Query: t.query, Root: int(t.root), Dropping: t.dropping, Holding: t.holding}
+	x := handover.Translation{Query: t.query, ForV3: t.forV3, Root: int(t.root), Dropping: t.dropping, Holding: t.holding}
 	for _, m := range t.early {
 		kind := byte(0)
 		if m.binary {
@@ -269,6 +275,7 @@ func (t *translator) exportLocked() handover.Translation {
 
 // restore continues with the state of a translator in another process.
 func (t *translator) restore(x *handover.Translation) {
+	t.forV3 = x.ForV3
 	t.root = rootState(min(max(x.Root, 0), int(rootRefused)))
 	t.dropping, t.holding = x.Dropping, x.Holding
 	for _, m := range x.Early {

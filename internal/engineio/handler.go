@@ -110,7 +110,8 @@ type Options struct {
 	ConfirmByPong bool
 	// Protocol is the version that the client speaks.
 	Protocol Protocol
-	// Base64 says that a client of version 3 takes binary messages as text only ("b64").
+	// Base64 says that a client of version 3 takes binary messages as text only ("b64"). Over polling,
+	// what its text messages have beside ASCII must stand in JSON strings.
 	Base64 bool
 }
 

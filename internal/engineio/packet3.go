@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -162,13 +163,13 @@ func textEnd3(payload []byte, n int) int {
 	if isASCII(payload[:n]) {
 		return n
 	}
-	utf16, points := unitEnd(payload, n, true), unitEnd(payload, n, false)
-	for _, end := range []int{utf16, points, n} {
+	units, points := unitEnd(payload, n, true), unitEnd(payload, n, false)
+	for _, end := range []int{units, points, n} {
 		if end >= 0 && (end == len(payload) || beginsPacket3(payload[end:])) {
 			return end
 		}
 	}
-	return utf16
+	return units
 }
 
 // beginsPacket3 reports whether p begins like a packet with its length, in the text form.
@@ -188,13 +189,13 @@ func isASCII(p []byte) bool {
 
 // unitEnd returns the length in bytes of the first n UTF-16 code units of p, or code points, or -1
 // if p has fewer.
-func unitEnd(p []byte, n int, utf16 bool) int {
+func unitEnd(p []byte, n int, inUTF16 bool) int {
 	i := 0
 	for n > 0 && i < len(p) {
 		r, size := utf8.DecodeRune(p[i:])
 		i += size
 		n--
-		if utf16 && r > 0xffff {
+		if inUTF16 && r > 0xffff {
 			n--
 		}
 	}
@@ -202,20 +203,6 @@ func unitEnd(p []byte, n int, utf16 bool) int {
 		return -1
 	}
 	return i
-}
-
-// unitLen3 returns how many UTF-16 code units p has. It must be valid UTF-8.
-func unitLen3(p []byte) (n int) {
-	for _, c := range p {
-		switch {
-		case c&0xc0 == 0x80: // a continuation byte
-		case c >= 0xf0:
-			n += 2
-		default:
-			n++
-		}
-	}
-	return n
 }
 
 // decodedOnce returns the text of a packet. If it looks as if it was encoded as UTF-8 twice, it
@@ -307,19 +294,39 @@ func appendBinaryForm3(dst []byte, form byte, parts ...[]byte) []byte {
 	return dst
 }
 
-// appendTextForm3 appends a text packet, given in up to four parts, to a payload in the text form.
+// appendTextForm3 appends a text packet, given in up to four parts, to a payload in the text form. It
+// writes what is not ASCII as JSON does, "\\u20ac": that is the same to clients of socket.io 1.x,
+// which decode text twice, and to others.
 func appendTextForm3(dst []byte, parts ...[]byte) []byte {
 	n := 0
 	for i, p := range parts {
-		if !utf8.Valid(p) { // the peer would count what it replaces invalid bytes with
-			parts[i] = bytes.ToValidUTF8(p, []byte("\uFFFD"))
+		if !isASCII(p) {
+			parts[i] = appendEscaped(nil, p)
 		}
-		n += unitLen3(parts[i])
+		n += len(parts[i])
 	}
 	dst = strconv.AppendInt(dst, int64(n), 10)
 	dst = append(dst, ':')
 	for _, p := range parts {
 		dst = append(dst, p...)
+	}
+	return dst
+}
+
+// appendEscaped appends text in which characters other than ASCII are escaped as in JSON.
+func appendEscaped(dst, text []byte) []byte {
+	for len(text) > 0 {
+		r, size := utf8.DecodeRune(text)
+		switch {
+		case r < utf8.RuneSelf:
+			dst = append(dst, text[0])
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			dst = fmt.Appendf(dst, "\\u%04x\\u%04x", high, low)
+		default:
+			dst = fmt.Appendf(dst, "\\u%04x", r)
+		}
+		text = text[size:]
 	}
 	return dst
 }

@@ -38,7 +38,7 @@ func TestSocket3OpenAnswer(t *testing.T) {
 func TestSocket3Polls(t *testing.T) {
 	for base64, want := range map[bool]string{
 		false: "200 " + binary3("4€") + binaryMessage(1, 2, 3) + binary3("4😀"),
-		true:  "200 2:4€6:b4AQID3:4😀",
+		true:  `200 7:4\u20ac6:b4AQID13:4\ud83d\ude00`,
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			s, h := openPolling(t, options3(base64))

@@ -233,6 +233,7 @@ type Link struct {
 // Translation is the state of what translates a server's packets.
 type Translation struct {
 	Query string // what the handshake said about the client's auth
+	ForV3 bool   // its clients speak Engine.IO 3
 	Root  int    // what became of the namespace "/"
 	// Attachments that follow, and belong to a dropped packet, or to the last of Early.
 	Dropping, Holding int
@@ -291,6 +292,7 @@ func (l *Link) encode(f *fields) {
 	for _, m := range l.Translation.Early {
 		f.item(29, m)
 	}
+	f.flag(30, l.Translation.ForV3)
 }
 
 func (l *Link) decode(b []byte) error {
@@ -361,6 +363,8 @@ func (l *Link) decodeField(field int, v value) error {
 		l.Translation.Holding = v.count()
 	case 29:
 		l.Translation.Early = append(l.Translation.Early, v.bytes)
+	case 30:
+		l.Translation.ForV3 = v.flag()
 	}
 	return nil
 }

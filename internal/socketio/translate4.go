@@ -173,3 +173,38 @@ func jsonText(s string) []byte {
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
+
+// ToV4 returns a packet for a client of protocol v4: CONNECT replies without a payload, and refusals
+// with their reason alone. Others are the same in both.
+func ToV4(p []byte) []byte {
+	h, err := ParseHeader(p)
+	if err != nil {
+		return p
+	}
+	namespace := string(h.Namespace)
+	switch h.Type {
+	case Connect:
+		return appendHeader([]byte{byte(Connect)}, namespace)
+	case ConnectError:
+		return append(appendHeader([]byte{byte(ConnectError)}, namespace), reasonV4(p[h.Data:])...)
+	case Disconnect, Event, Ack, BinaryEvent, BinaryAck:
+	}
+	return p
+}
+
+// reasonV4 returns the reason in the payload of a CONNECT_ERROR: its data, or its message.
+func reasonV4(payload []byte) []byte {
+	reason := payload
+	found := false
+	_, _ = jsonscan.Scan(payload, func(m jsonscan.Member) { // an error means that the payload is the reason
+		switch string(m.Key) {
+		case "data":
+			reason, found = payload[m.Value:m.End], true
+		case "message":
+			if !found {
+				reason = payload[m.Value:m.End]
+			}
+		}
+	})
+	return reason
+}

@@ -145,3 +145,22 @@ func FuzzError4(f *testing.F) {
 		}
 	})
 }
+
+func TestToV4(t *testing.T) {
+	for in, want := range map[string]string{
+		`0{"sid":"S"}`:                        `0`,
+		`0/admin,{"sid":"/admin#S"}`:          `0/admin,`,
+		`4{"message":"no"}`:                   `4"no"`,
+		`4/a,{"message":"no","data":{"c":1}}`: `4/a,{"c":1}`,
+		`4/a,{"data":5,"message":"no"}`:       `4/a,5`,
+		`4"no"`:                               `4"no"`,
+		`4`:                                   `4`,
+		`1/admin,`:                            `1/admin,`,
+		`2["a",{"message":1}]`:                `2["a",{"message":1}]`,
+		`x`:                                   `x`,
+	} {
+		if got := string(ToV4([]byte(in))); got != want {
+			t.Errorf("ToV4(%s) = %s, want %s", in, got, want)
+		}
+	}
+}

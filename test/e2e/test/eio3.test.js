@@ -2,6 +2,7 @@
 // HOLDFAST_E2E_SERVER=2.5.1 node run.js recovery order
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import { Client, TRANSPORTS } from "../lib/client.js";
 import { GoServer, noGoServer } from "../lib/goserver.js";
 import { onlyHoldfast } from "../lib/holdfast.js";
@@ -372,6 +373,224 @@ describe("old and modern clients on one server", parallel, () => {
       assert.equal(s.app.connections.length, 2);
     });
   }
+});
+
+describe("clients of socket.io 1.x and 2.x with a key", parallel, () => {
+  const keyed = { config: { recovery: { keyed: { query: "hf_key" } } } };
+
+  /** A client with a key that has connected. */
+  async function old(t, server, version, transport, options = {}) {
+    const s = await stack(t, { server, ...keyed, ...options, io: { ...(server >= "3" && { allowEIO3: true }), ...options.io } });
+    const query = { hf_key: randomBytes(16).toString("hex"), ...options.query };
+    const c = s.client(version, { transports: TRANSPORTS[transport] ?? ["polling", "websocket"], query, ...options.client });
+    await c.main.connected();
+    if (transport === "default") await c.upgraded();
+    c.counts = [];
+    c.socket.on("n", (...args) => c.counts.push(args.length));
+    return { s, c, id: c.main.id, query };
+  }
+
+  /** Off the network, fn(), back again. */
+  async function away(s, c, fn) {
+    const n = c.main.connects.length;
+    await c.main.ask("visit"); // by then it has confirmed what it has: see recovery.keyed.redeliver
+    await s.lose(c);
+    await fn?.();
+    s.relay.up();
+    await c.main.connected(n + 1);
+  }
+
+  const pairs = [["1.7.4", "1.7.4"], ["2.0.4", "2.0.4"], ["2.4.1", "2.5.0"], ["2.5.1", "2.5.0"], ["3.1.2", "2.5.0"], ["4.8.4", "2.5.0"], ["4.8.4", "1.7.4"]];
+  for (const [server, version] of pairs) {
+    each(ALL, `recover with their id: server ${server}, client ${version}`, async (t, transport) => {
+      const { s, c, id } = await old(t, server, version, transport);
+      const [seen] = s.app.connections;
+      assert.equal(seen.id, id);
+      assert.equal(seen.query.hf_key, undefined);
+      await talk(s, c, id);
+      assert.deepEqual(c.counts.filter((n) => n !== 2 && n !== 3), []);
+      const before = s.app.footprint();
+      for (let i = 2; i <= 4; i++) {
+        await away(s, c, () => s.app.stream("/", id, 10 * i + 1, 10 * i + 10, (n) => (n % 3 ? ["ü€😀"] : [Buffer.alloc(100, n)])));
+        await c.main.stream(1, 10 * i + 10);
+        assert.equal(c.main.id, id);
+        if (transport === "default") await c.upgraded();
+      }
+      assert.deepEqual(s.app.footprint(), before);
+      assert.equal(s.app.engineConnections, 1);
+      assert.deepEqual((await c.main.ask("visit"))[1], [id, "everyone"].sort());
+      assert.equal((await c.main.ask("echo", "ü€"))[0], "ü€");
+    });
+  }
+
+  each(ALL, "recover in several namespaces", async (t, transport) => {
+    const { s, c, id } = await old(t, "2.5.1", "2.5.0", transport);
+    const admin = c.of("/admin");
+    const { id: adminID } = await admin.connected();
+    assert.equal(adminID, `/admin#${id}`);
+    const before = s.app.footprint();
+    await away(s, c, () => {
+      s.app.stream("/", id, 1, 5);
+      s.app.stream("/admin", adminID, 1, 7);
+    });
+    await admin.connected(2);
+    await c.main.stream(1, 5);
+    await admin.stream(1, 7);
+    assert.equal(admin.id, `/admin#${id}`);
+    assert.deepEqual(s.app.footprint(), before);
+    const chat = c.of("/chat");
+    await chat.connected();
+    assert.equal(chat.id, `/chat#${id}`);
+    admin.socket.disconnect();
+    await until(() => s.app.disconnects.length === 1, "the server to see the end of /admin");
+    admin.socket.connect();
+    await admin.connected(3);
+    assert.equal((await admin.ask("echo", 1))[0], 1);
+    assert.equal(s.app.engineConnections, 1);
+  });
+
+  each(ALL, "miss nothing under load, and have twice at most what was in flight", async (t, transport) => {
+    const { s, c, id } = await old(t, "2.5.1", "2.5.0", transport);
+    const runs = [[]]; // the numbers of each connection
+    c.socket.on("connect", () => runs.push([]));
+    c.socket.on("n", (i) => runs.at(-1).push(i));
+    const ticker = s.app.ticker("/", id, { every: 3, burst: 2 });
+    for (let i = 1; i <= 12; i++) {
+      await until(() => runs.at(-1).length > 10, "events");
+      await s.hit(c);
+      await c.main.connected(i + 1);
+    }
+    const last = ticker.stop();
+    await until(() => c.main.numbers.includes(last), "the last event");
+    assert.equal(c.main.id, id);
+    assert.equal(s.app.disconnects.length, 0);
+    let seen = 0;
+    for (const run of runs.filter((r) => r.length)) {
+      assert.ok(run[0] <= seen + 1, `a gap: ${run[0]} after ${seen}`);
+      // By polling a whole answer is in flight, with all that was missed before.
+      if (transport === "websocket") assert.ok(run[0] > seen - 60, `${run[0]} after ${seen}: more than was in flight`);
+      run.forEach((n, i) => assert.equal(n, run[0] + i, "the order within a connection"));
+      seen = run.at(-1);
+    }
+    assert.equal(seen, last);
+  });
+
+  it("keep the query of a namespace", async (t) => {
+    const s = await stack(t, { server: "2.5.1", ...keyed });
+    const c = s.client("2.5.0", { transports: ["websocket"], query: { hf_key: "0123456789abcdef" } });
+    await c.main.connected();
+    const admin = c.manager.socket("/admin", { query: { role: "a&b,c" } });
+    await until(() => admin.connected, "/admin");
+    assert.equal(s.app.connections.at(-1).query.role, "a&b,c");
+    const none = c.of("/none");
+    const errors = [];
+    none.socket.on("error", (err) => errors.push(err));
+    await until(() => errors.length === 1, "the refusal");
+    assert.equal(errors[0], "Invalid namespace");
+  });
+
+  each(["websocket", "polling"], "are told of the server's refusals", async (t, transport) => {
+    const s = await stack(t, { server: "2.5.1", ...keyed });
+    const c = s.client("2.5.0", { transports: TRANSPORTS[transport], query: { hf_key: "0123456789abcdef", deny: 1 } });
+    const errors = [];
+    c.socket.on("error", (err) => errors.push(err));
+    await until(() => errors.length === 1, "the refusal");
+    assert.deepEqual(errors[0], { code: 17 });
+  });
+
+  each(["websocket", "polling"], "come back too late, and get a fresh session", async (t, transport) => {
+    const { s, c, id } = await old(t, "2.5.1", "2.5.0", transport, {
+      config: { recovery: { ...keyed.config.recovery, max_disconnection_duration: "200ms" } },
+    });
+    await away(s, c, () => until(() => s.app.disconnects.length === 1, "the session to expire"));
+    assert.notEqual(c.main.id, id);
+    assert.equal(s.app.footprint().connections, 2);
+  });
+
+  each(["websocket", "polling"], "with the same key at a time are two", async (t, transport) => {
+    const { s, c, id, query } = await old(t, "2.5.1", "2.5.0", transport);
+    const d = s.client("2.5.0", { transports: TRANSPORTS[transport], query });
+    await d.main.connected();
+    assert.notEqual(d.main.id, id);
+    assert.equal((await c.main.ask("echo", 1))[0], 1);
+    assert.equal((await d.main.ask("echo", 2))[0], 2);
+    assert.equal(c.main.connects.length, 1);
+  });
+
+  each(["websocket", "polling"], "take over from their own dead connection", async (t, transport) => {
+    const { s, c, id } = await old(t, "2.5.1", "2.5.0", transport);
+    s.relay.abandon();
+    c.manager.engine.close();
+    s.app.stream("/", id, 1, 5);
+    await c.main.connected(2);
+    await c.main.stream(1, 5);
+    assert.equal(c.main.id, id);
+    assert.equal(s.app.footprint().connections, 1);
+  });
+
+  it("disconnect, and are gone", async (t) => {
+    const { s, c } = await old(t, "2.5.1", "2.5.0", "websocket");
+    c.socket.disconnect();
+    await until(() => s.app.disconnects.length === 1, "the end");
+  });
+
+  each(ALL, "live on their heartbeats", async (t, transport) => {
+    const { s, c } = await old(t, "2.5.1", "2.5.0", transport, {
+      io: { pingInterval: 400, pingTimeout: 300 },
+      config: { ...keyed.config, engineio: { ping_interval: "400ms", ping_timeout: "300ms" } },
+    });
+    await sleep(2500);
+    assert.equal(c.main.disconnects.length, 0);
+    assert.equal(s.app.disconnects.length, 0);
+    assert.equal((await c.main.ask("echo", 1))[0], 1);
+  });
+
+  it("are hidden from others who know their sid", async (t) => {
+    const { s, c, id } = await old(t, "2.5.1", "2.5.0", "polling");
+    await s.lose(c);
+    const a = await request(`${s.direct}/socket.io/?EIO=3&transport=polling&sid=${id}&t=abc`);
+    assert.deepEqual([a.status, JSON.parse(a.body).code], [400, 1]);
+    s.relay.up();
+    await c.main.connected(2);
+    assert.equal(c.main.id, id);
+    const b = await request(`${s.direct}/socket.io/?EIO=3&transport=polling&sid=${id}&t=N000000`);
+    assert.deepEqual([b.status, JSON.parse(b.body).code], [400, 1], "a request from before the recovery");
+    const options = await request(`${s.direct}/socket.io/?EIO=3&transport=polling&sid=${id}`, { method: "OPTIONS", headers: { origin: "http://x" } });
+    assert.equal(options.status, 200);
+    assert.equal((await c.main.ask("echo", 1))[0], 1);
+  });
+
+  it("without a key, or with JSONP, pass through", async (t) => {
+    const s = await stack(t, { server: "2.5.1", ...keyed });
+    for (const query of [{}, { hf_key: "short" }]) {
+      const c = s.client("2.5.0", { transports: ["polling"], query });
+      await c.main.connected();
+      assert.equal(await s.hf.metrics().then((m) => m.sum("holdfast_clients_opened_total")), 0);
+      await s.lose(c);
+      s.relay.up();
+      await c.main.connected(2);
+      assert.notEqual(c.main.connects[0].id, c.main.connects[1].id);
+    }
+    const jsonp = await request(`${s.direct}/socket.io/?EIO=3&transport=polling&j=0&hf_key=0123456789abcdef`);
+    assert.match(jsonp.body, /^___eio\[0\]/);
+  });
+
+  each(ALL, "beside modern clients, on one server", async (t, transport) => {
+    const { s, c, id } = await old(t, "2.5.1", "2.5.0", transport, { config: { ...translate, ...keyed.config } });
+    const m = s.client("4.8.4", { transports: TRANSPORTS[transport] ?? ["polling", "websocket"] });
+    await m.main.connected();
+    const before = s.app.footprint();
+    s.relay.down();
+    await c.main.disconnected();
+    await m.main.disconnected();
+    for (let i = 1; i <= 5; i++) s.app.io.to("everyone").emit("n", i, "ü");
+    s.relay.up();
+    await c.main.stream(1, 5);
+    await m.main.stream(1, 5);
+    m.main.assertRecovered(1);
+    assert.equal(c.main.id, id);
+    assert.deepEqual(s.app.footprint(), before);
+  });
 });
 
 describe("upstream.protocol: auto", parallel, () => {

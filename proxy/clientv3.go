@@ -1,0 +1,226 @@
+package proxy
+
+import (
+	"context"
+	"log/slog"
+	"math/big"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/reason"
+	"github.com/holdfast/holdfast/internal/socketio"
+	"github.com/holdfast/holdfast/internal/upstream"
+)
+
+// A client of Engine.IO 3 with a key recovers, too. Its link speaks version 3 with the server, and
+// what is between them is protocol 5, as for all others: the translator of the link and inDialect of
+// the client convert at both ends. Two things are special.
+//
+// The client computes its socket.id from its Engine.IO sid, and the server has the same. So the sid
+// must be the server's, also after a recovery. The session is therefore found at the handshake, and
+// one that resumes is not repeated to the server: there it would be another user.
+//
+// The server connects "/" without being asked. So holdfast asks in the client's place.
+
+// isV3 reports whether the client speaks Engine.IO 3.
+func (c *clientConn) isV3() bool { return c.keyed != nil && c.keyed.v3 }
+
+// inDialect returns a packet that belongs to no log as the client reads it.
+func (c *clientConn) inDialect(packet []byte) []byte {
+	if c.isV3() {
+		return socketio.ToV4(packet)
+	}
+	return packet
+}
+
+// handlesV3 reports whether a handshake of Engine.IO 3 is not passed through: it has a key, and does
+// not use JSONP. Clients that say no version speak version 3.
+func (set *settings) handlesV3(q url.Values) bool {
+	version := q.Get("EIO")
+	return (version == "3" || version == "") && !q.Has("j") && set.usableKey(q) != "" && set.recoverable(socketio.Root)
+}
+
+// serveV3 serves the handshake of a client of Engine.IO 3.
+func (h *handshaker) serveV3(w http.ResponseWriter, r *http.Request, q url.Values, websocket bool) {
+	defer h.conns.opening()() // accept.Listener counts only those that it serves
+	keyed := h.keyedClient(q)
+	keyed.v3 = true
+	req := h.upstreamRequest(r, websocket)
+	req = engineio.Request{
+		Protocol: engineio.V3, WebSocket: websocket, Path: req.Path, RawQuery: withoutBase64(req.RawQuery), Host: req.Host, Header: req.Header,
+	}
+	h.takeKey(keyed)
+	if l := h.keyring.linkFor(keyed, h.binder.handshake(req)); l != nil {
+		h.resumeV3(w, r, q, req, keyed, l)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), h.settings().Upstream.HandshakeTimeout)
+	defer cancel()
+	conn, err := h.upstream.Dial(ctx, req)
+	if err != nil {
+		h.refuse(w, r, err)
+		return
+	}
+	opened := false
+	defer func() {
+		if !opened {
+			conn.Close()
+		}
+	}()
+	sid := conn.Handshake().SID
+	if h.conns.client(sid) != nil { // go-socket.io counts from 1 again when it is restarted
+		sid = newSID()
+	}
+	a := answer{conn.Handshake(), without(conn.ResponseHeader(), notRelayed), upstream.ServerOf(conn)}
+	c := h.clientV3(r, q, req, keyed, sid, &a)
+	defer c.recoverRequest()
+	c.claimKey()
+	l, _ := c.newPrimary(conn, "") // a new client is not closed
+	l.translator.forV3 = true
+	l.reserve(c, socketio.Root, []byte{byte(socketio.Connect)})
+	opened = h.open(w, r, c, a, l)
+}
+
+// takeKey takes the key from another client that has it, unless that one shows a sign of life.
+func (h *handshaker) takeKey(k *keyedClient) {
+	former := h.keyring.owner(k.key)
+	switch {
+	case former == nil:
+	case former.answers(askPatience):
+		h.limitedLog.Log(slog.LevelWarn, "", "a key is used by two clients at a time: the later one is served without recovery", "other", former.seq)
+		h.metrics.RecoveryFailed(reason.KeyInUse)
+		k.foreign.Store(true)
+	default:
+		former.abort(reason.Takeover)
+		k.tookOver = true
+	}
+}
+
+// claimKey makes the client the owner of its key. If that fails, the client is served without
+// recovery.
+func (c *client) claimKey() {
+	k := c.keyed
+	if k.foreign.Load() {
+		return
+	}
+	binding := c.deps.binder.session(c.bindingDigest(), []byte{byte(socketio.Connect)})
+	if owner, ok := c.deps.keyring.claim(c, socketio.Root, binding); !ok || owner != nil {
+		k.foreign.Store(true)
+		return
+	}
+	k.owner = true
+}
+
+// resumeV3 answers the handshake of a client that has sessions on l, and resumes that of "/".
+func (h *handshaker) resumeV3(w http.ResponseWriter, r *http.Request, q url.Values, req engineio.Request, keyed *keyedClient, l *link) {
+	sid := l.conn.Handshake().SID
+	t, dated := yeast(q.Get("t"))
+	switch {
+	case h.conns.client(sid) != nil, !req.WebSocket && !dated:
+		// A late request of the former connection could not be told from one of this connection.
+		sid = newSID()
+	case !req.WebSocket:
+		keyed.since = t
+	}
+	a := answer{engineio.Handshake{Upgrades: []string{"websocket"}}, corsHeader(r), nil}
+	c := h.clientV3(r, q, req, keyed, sid, &a)
+	defer c.recoverRequest()
+	c.primary.setLazy()
+	c.sock.Input(c.receiver.resumeRoot)
+	if c.done.HasFired() { // its sessions have just ended, or a later client has them
+		refuseForNow(w, http.StatusServiceUnavailable, "the session has ended")
+		return
+	}
+	c.closeUnlessConnected(connectTimeout)
+	if h.open(w, r, c, a, nil) {
+		c.sock.Wake()
+	} else {
+		c.abort(reason.TransportClose)
+	}
+}
+
+// resumeRoot resumes the session of "/", if there is one: the client does not ask for it.
+func (r *receiver) resumeRoot() {
+	if pid, _ := r.c.deps.keyring.find(r.c.keyed.key, socketio.Root); pid == "" {
+		return
+	}
+	p := packet{data: []byte{byte(socketio.Connect)}}
+	if err := p.h.Parse(p.data); err == nil {
+		r.connect(&p)
+	}
+}
+
+// connectV3 handles a CONNECT of a client of Engine.IO 3. The namespace may have a query.
+func (r *receiver) connectV3(p *packet) {
+	p.h.Namespace = socketio.WithoutQuery(p.h.Namespace)
+	if string(p.h.Namespace) != socketio.Root {
+		r.connect(p)
+	}
+}
+
+// clientV3 returns a client of Engine.IO 3 whose handshake is answered with a.
+func (h *handshaker) clientV3(r *http.Request, q url.Values, req engineio.Request, keyed *keyedClient, sid string, a *answer) *client {
+	// These heartbeats are between the client and holdfast. The timeout is shorter than the interval, so that each PING
+	// shows that the answer to the one before has come.
+	a.handshake.PingInterval, a.handshake.PingTimeout, a.handshake.MaxPayload = defaultPingInterval, defaultPingTimeout, 0
+	var opts engineio.Options
+	a.handshake, opts = h.ownHandshake(a.handshake, req.WebSocket)
+	a.handshake.SID, a.handshake.MaxPayload = sid, 0 // which this version does not have
+	opts.HandshakeID, opts.Protocol, opts.Base64 = q.Get("t"), engineio.V3, q.Has("b64")
+	c := newClient(h.deps, h.next(), req, sid, opts, true, keyed)
+	c.address = h.settings().clientAddress(r)
+	c.receiver.parser = parserSocketIO
+	if !req.WebSocket {
+		c.pollHeaders = pollHeadersOf(a.header)
+	}
+	return c
+}
+
+// outdated reports whether a polling request is one of a former connection with the same sid.
+func (k *keyedClient) outdated(q url.Values) bool {
+	if k.since == nil || q.Get("transport") != "polling" {
+		return false
+	}
+	t, ok := yeast(q.Get("t"))
+	return !ok || t.Cmp(k.since) < 0
+}
+
+// yeastDigits are the digits of the parameter t of clients for JavaScript: milliseconds in base 64,
+// and behind a dot the number of the request in that millisecond.
+const yeastDigits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_"
+
+// maxYeast bounds what is decoded.
+const maxYeast = 20
+
+// yeast decodes such a parameter into a number that grows with each request of a page.
+func yeast(t string) (n *big.Int, ok bool) {
+	time, count, _ := strings.Cut(t, ".")
+	if len(time) < 6 || len(t) > maxYeast {
+		return nil, false // no time of this century
+	}
+	n = new(big.Int)
+	for _, part := range []string{time, count} {
+		digits := new(big.Int)
+		for _, digit := range []byte(part) {
+			i := strings.IndexByte(yeastDigits, digit)
+			if i < 0 {
+				return nil, false
+			}
+			digits.Lsh(digits, 6).Or(digits, big.NewInt(int64(i)))
+		}
+		n.Lsh(n, 6*maxYeast).Or(n, digits)
+	}
+	return n, true
+}
+
+// withoutBase64 returns a query without the parameter with which clients ask for base64. Links do not
+// need it, and some servers count wrongly then.
+func withoutBase64(query string) string {
+	if !hasKey(query, "b64") {
+		return query
+	}
+	return strings.Join(slices.DeleteFunc(strings.Split(query, "&"), func(pair string) bool { return hasKey(pair, "b64") }), "&")
+}
