@@ -97,14 +97,26 @@ func connect(ctx context.Context, nc net.Conn, keys *Keys, own hello, dialed boo
 	return c, nil
 }
 
+// greet makes the TLS handshake and exchanges the hellos. The side that dialled speaks first.
 func (c *conn) greet(ctx context.Context, own hello) error {
 	if err := c.tls.HandshakeContext(ctx); err != nil {
 		return err
 	}
 	text := own.encode()
-	if _, err := c.tls.Write(append(appendHeader(nil, frameHello, 0, len(text)), text...)); err != nil {
+	say := func() error {
+		_, err := c.tls.Write(append(appendHeader(nil, frameHello, 0, len(text)), text...))
 		return err
 	}
+	if !c.dialed {
+		return errors.Join(c.readHello(), say())
+	}
+	if err := say(); err != nil {
+		return err
+	}
+	return c.readHello()
+}
+
+func (c *conn) readHello() error {
 	var b [headerBytes]byte
 	if _, err := io.ReadFull(c.tls, b[:]); err != nil {
 		return err
@@ -113,10 +125,10 @@ func (c *conn) greet(ctx context.Context, own hello) error {
 	if err != nil {
 		return err
 	}
-	if h.kind != frameHello || h.length > 4<<10 {
+	if h.kind != frameHello || h.length > maxHello {
 		return fmt.Errorf("%w: no hello", errProtocol)
 	}
-	text = make([]byte, h.length)
+	text := make([]byte, h.length)
 	if _, err := io.ReadFull(c.tls, text); err != nil {
 		return err
 	}

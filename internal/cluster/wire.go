@@ -39,6 +39,8 @@ const (
 	headerBytes = 8
 	// maxControl limits the payload of every frame except data. The head of a request is the largest.
 	maxControl = 1 << 20
+	// maxHello limits the payload of a hello.
+	maxHello = 4 << 10
 	// windowBytes is how much of a stream may be sent before the receiver has consumed it.
 	windowBytes = 256 << 10
 )

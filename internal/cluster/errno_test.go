@@ -1,0 +1,8 @@
+package cluster
+
+import (
+	"os"
+	"syscall"
+)
+
+var errSyscallRefused = os.NewSyscallError("connect", syscall.ECONNREFUSED)

@@ -1,0 +1,255 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/holdfast/holdfast/internal/netpoll"
+)
+
+func TestMain(m *testing.M) {
+	_ = netpoll.Setup(false) // pipes need no loop
+	goleak.VerifyTestMain(m)
+}
+
+const secretA, secretB = "the secret of cluster A, of 32 bytes", "the secret of cluster B, of 32 bytes"
+
+func keys(t testing.TB, secrets ...string) *Keys {
+	t.Helper()
+	k, err := NewKeys(secrets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// network is a set of peer ports that are reached through pipes.
+type network struct {
+	mu    sync.Mutex
+	ports map[string]*port
+}
+
+type port struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+
+	mu    sync.Mutex
+	links []*link // connections to it
+	mute  bool    // neither side hears of the other
+}
+
+// link is a pipe whose bytes can be withheld.
+type link struct {
+	net.Conn
+	port *port
+}
+
+func newNetwork() *network { return &network{ports: make(map[string]*port)} }
+
+var errRefused = &net.OpError{Op: "dial", Err: errSyscallRefused}
+
+func (n *network) listen(addr string) *port {
+	p := &port{conns: make(chan net.Conn), closed: make(chan struct{})}
+	n.mu.Lock()
+	n.ports[addr] = p
+	n.mu.Unlock()
+	return p
+}
+
+func (n *network) port(addr string) *port {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.ports[addr]
+}
+
+func (n *network) dial(ctx context.Context, addr string) (net.Conn, error) {
+	p := n.port(addr)
+	if p == nil {
+		return nil, errRefused
+	}
+	near, far := net.Pipe()
+	select {
+	case p.conns <- &link{far, p}:
+	case <-p.closed:
+		return nil, errRefused
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	l := &link{near, p}
+	p.mu.Lock()
+	p.links = append(p.links, l)
+	p.mu.Unlock()
+	return l, nil
+}
+
+func (p *port) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *port) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return nil
+}
+
+func (p *port) Addr() net.Addr { return peerAddr("pipe") }
+
+// silence makes the port's connections, and new ones, lose all bytes.
+func (p *port) silence(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mute = on
+}
+
+func (p *port) isMute() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.mute
+}
+
+func (l *link) Write(b []byte) (int, error) {
+	if l.port.isMute() {
+		return len(b), nil
+	}
+	return l.Conn.Write(b)
+}
+
+// cut ends all connections to the port.
+func (p *port) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range p.links {
+		l.Conn.Close()
+	}
+	p.links = nil
+}
+
+// told is an Observer that remembers.
+type told struct {
+	mu       sync.Mutex
+	losses   []string
+	returned []string
+	failed   int
+}
+
+func (o *told) PeerLost(why string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.losses = append(o.losses, why)
+}
+
+func (o *told) RoundTrip(time.Duration) {}
+
+func (o *told) LookupFailed() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.failed++
+}
+
+func (o *told) Returned(id string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.returned = append(o.returned, id)
+}
+
+// fixedBook is a Book whose entries a test changes.
+type fixedBook struct {
+	mu      sync.Mutex
+	entries []Entry
+	err     error
+}
+
+func (b *fixedBook) set(err error, entries ...Entry) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.entries, b.err = entries, err
+}
+
+func (b *fixedBook) Watch(ctx context.Context, _ Entry, now <-chan struct{}, found func([]Entry, error)) {
+	poll(ctx, now, func(context.Context) {
+		b.mu.Lock()
+		entries, err := b.entries, b.err
+		b.mu.Unlock()
+		found(entries, err)
+	})
+}
+
+// replica is a Node in a network.
+type replica struct {
+	*Node
+	told *told
+	book *fixedBook
+	port *port
+}
+
+// echo answers each stream with what it was opened with, and then returns what it reads.
+func echo(s *Stream) {
+	defer s.Close()
+	if _, err := s.Write(s.About()); err != nil {
+		return
+	}
+	_, _ = io.Copy(s, s)
+}
+
+// stop closes replicas, and waits until nothing of them is left.
+func stop(list ...*replica) {
+	for _, r := range list {
+		r.Close()
+	}
+	time.Sleep(2 * time.Second)
+	synctest.Wait()
+}
+
+func (n *network) start(t testing.TB, id, addr, secret string, peers ...string) *replica {
+	t.Helper()
+	r := &replica{told: new(told), book: new(fixedBook), port: n.listen(addr)}
+	for _, p := range peers {
+		r.book.entries = append(r.book.entries, Entry{Addr: p})
+	}
+	r.Node = New(Options{
+		ID: id, Name: "test", Advertise: addr, Keys: keys(t, secret), Book: r.book, Serve: echo, Noted: func(byte, []byte) {},
+		Observer: r.told, Log: slog.New(slog.DiscardHandler), Dial: n.dial,
+	})
+	r.Node.Start(r.port)
+	return r
+}
+
+func (r *replica) state(id string) string {
+	for _, p := range r.Peers() {
+		if p.ID == id {
+			return p.State
+		}
+	}
+	return ""
+}
+
+// ask opens a stream to a replica, and returns how long that took.
+func (r *replica) ask(id string) (took time.Duration, err error) {
+	begin := time.Now()
+	s, err := r.Open(context.Background(), id, 'e', []byte("hello"))
+	took = time.Since(begin)
+	if err != nil {
+		return took, err
+	}
+	defer s.Close()
+	var b [5]byte
+	if _, err := io.ReadFull(s, b[:]); err != nil || string(b[:]) != "hello" {
+		return took, errors.New("no echo: " + strings.TrimSpace(string(b[:])))
+	}
+	return took, nil
+}

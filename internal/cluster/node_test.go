@@ -1,0 +1,234 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+const idA, idB, idC = "AAAAAAAA", "BBBBBBBB", "CCCCCCCC"
+
+func wantState(t *testing.T, r *replica, id, want string) {
+	t.Helper()
+	synctest.Wait()
+	if got := r.state(id); got != want {
+		t.Fatalf("%s sees %s as %q, want %q", r.ID(), id, got, want)
+	}
+}
+
+func wantAsk(t *testing.T, r *replica, id string, want error, atMost time.Duration) {
+	t.Helper()
+	took, err := r.ask(id)
+	if !errors.Is(err, want) || took > atMost {
+		t.Fatalf("asking %s: %v after %v, want %v within %v", id, err, took, want, atMost)
+	}
+}
+
+func TestReplicasFindEachOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		a := n.start(t, idA, "a:1", secretA, "a:1", "b:1") // its own address is in the list
+		b := n.start(t, idB, "b:1", secretA, "a:1", "b:1")
+		time.Sleep(time.Second)
+		wantState(t, a, idB, "up")
+		wantState(t, b, idA, "up")
+		wantAsk(t, a, idB, nil, 0)
+		wantAsk(t, b, idA, nil, 0)
+		if !a.Settled() || !a.Knows(idB) || a.Knows(idC) {
+			t.Error("a does not know where it is")
+		}
+		stop(a, b)
+	})
+}
+
+// A replica that only dials is found by the one that it dials.
+func TestTheOneThatIsDialledLearnsTheAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		a := n.start(t, idA, "a:1", secretA)
+		b := n.start(t, idB, "b:1", secretA, "a:1")
+		time.Sleep(2 * time.Second)
+		wantState(t, a, idB, "up")
+		wantAsk(t, a, idB, nil, 0)
+		stop(a, b)
+	})
+}
+
+func TestUnknownReplicaIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		a := n.start(t, idA, "a:1", secretA, "b:1")
+		b := n.start(t, idB, "b:1", secretA)
+		time.Sleep(time.Second)
+		wantAsk(t, a, idC, ErrGone, soonest)
+		// One that was just started is found by the question.
+		c := n.start(t, idC, "c:1", secretA)
+		a.book.set(nil, Entry{Addr: "b:1"}, Entry{Addr: "c:1"})
+		wantAsk(t, a, idC, nil, time.Second)
+		stop(a, b, c)
+	})
+}
+
+func TestKilledReplicaIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		a := n.start(t, idA, "a:1", secretA, "b:1")
+		b := n.start(t, idB, "b:1", secretA)
+		time.Sleep(time.Second)
+		wantState(t, a, idB, "up")
+		b.port.Close() // like kill -9: nothing listens, and the connections end
+		b.port.cut()
+		synctest.Wait()
+		wantAsk(t, a, idB, ErrGone, patience)
+		wantState(t, a, idB, "suspect")
+		time.Sleep(time.Second)
+		wantAsk(t, a, idB, ErrGone, 0) // nobody waits any more
+		// Another replica takes its address.
+		c := n.start(t, idC, "b:1", secretA)
+		time.Sleep(2 * time.Second)
+		wantState(t, a, idC, "up")
+		wantAsk(t, a, idB, ErrGone, 0)
+		stop(b, a, c)
+	})
+}
+
+// A process that takes the id over is found within the patience of those who ask.
+func TestReplicaThatHandsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		a := n.start(t, idA, "a:1", secretA, "b:1")
+		b := n.start(t, idB, "b:1", secretA)
+		time.Sleep(time.Second)
+		b.port.Close()
+		b.port.cut()
+		synctest.Wait()
+		var next *replica
+		time.AfterFunc(time.Second, func() { next = n.start(t, idB, "b:1", secretA) })
+		wantAsk(t, a, idB, nil, patience)
+		wantState(t, a, idB, "up")
+		stop(b, a, next)
+	})
+}
+
+func TestSilentReplica(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		a := n.start(t, idA, "a:1", secretA, "b:1")
+		b := n.start(t, idB, "b:1", secretA)
+		time.Sleep(time.Second)
+		s, err := a.Open(context.Background(), idB, 'e', nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.port.silence(true)
+		time.Sleep((silentTicks - 1) * tickInterval)
+		wantState(t, a, idB, "up")
+		time.Sleep(3 * tickInterval)
+		if _, err := s.Read(make([]byte, 1)); err == nil {
+			t.Error("the stream outlives its connection")
+		}
+		wantAsk(t, a, idB, ErrUnreachable, patience)
+		wantState(t, a, idB, "suspect")
+		b.port.silence(false)
+		time.Sleep(handshakeTimeout + 2*longestPause)
+		wantState(t, a, idB, "up")
+		if len(a.told.returned) != 2 || len(a.told.losses) != 1 { // either side may notice first
+			t.Errorf("told %v and %v", a.told.returned, a.told.losses)
+		}
+		stop(a, b)
+	})
+}
+
+func TestGoodbye(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		a := n.start(t, idA, "a:1", secretA, "b:1")
+		b := n.start(t, idB, "b:1", secretA)
+		time.Sleep(time.Second)
+		b.Close()
+		wantState(t, a, idB, "gone")
+		wantAsk(t, a, idB, ErrGone, 0)
+		stop(a)
+	})
+}
+
+// A replica that is in no book and cannot be reached is forgotten.
+func TestForgottenReplica(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		a := n.start(t, idA, "a:1", secretA, "b:1")
+		b := n.start(t, idB, "b:1", secretA)
+		time.Sleep(time.Second)
+		b.port.silence(true)
+		a.book.set(nil)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if peers := a.Peers(); len(peers) != 0 {
+			t.Errorf("still there: %+v", peers)
+		}
+		wantAsk(t, a, idB, ErrGone, 0)
+		stop(a, b)
+	})
+}
+
+func TestBookThatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		a := n.start(t, idA, "a:1", secretA, "b:1")
+		b := n.start(t, idB, "b:1", secretA)
+		time.Sleep(time.Second)
+		a.book.set(errors.New("down"))
+		time.Sleep(time.Minute)
+		wantState(t, a, idB, "up")
+		if a.told.failed < 10 {
+			t.Errorf("%d failures told", a.told.failed)
+		}
+		stop(a, b)
+	})
+}
+
+func TestStrangers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		a := n.start(t, idA, "a:1", secretA, "b:1")
+		b := n.start(t, idB, "b:1", secretB, "a:1")
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		for _, r := range []*replica{a, b} {
+			if p := r.Peers()[0]; p.State == "up" || p.Problem != "it has another cluster.secret" {
+				t.Errorf("%s sees %+v", r.ID(), p)
+			}
+		}
+		// Rotation: b accepts both, a presents the old one; then a presents the new one.
+		b.SetKeys(keys(t, secretB, secretA))
+		a.SetKeys(keys(t, secretA, secretB))
+		time.Sleep(2 * longestPause)
+		wantState(t, a, idB, "up")
+		wantState(t, b, idA, "up")
+		stop(a, b)
+	})
+}
+
+// Every transition that the drawing has exists, and no other.
+func TestPeerStates(t *testing.T) {
+	n := New(Options{ID: idA})
+	allowed := map[peerState][]peerState{
+		peerUnknown: {peerDialling}, peerDialling: {peerUp, peerGone}, peerUp: {peerSuspect, peerGone},
+		peerSuspect: {peerUp, peerGone}, peerGone: {peerUnknown, peerUp},
+	}
+	for from, names := range allowed {
+		for to := range peerStateNames {
+			p := &peer{n: n, state: from}
+			want := false
+			for _, s := range names {
+				want = want || s == peerState(to)
+			}
+			if got := p.moveLocked(peerState(to)); got != want {
+				t.Errorf("%v -> %v: %v, want %v", from, peerState(to), got, want)
+			}
+		}
+	}
+	n.cancel()
+}
