@@ -8,10 +8,12 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/holdfast/holdfast/internal/admin/status"
 	"github.com/holdfast/holdfast/internal/cluster"
 	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/session"
@@ -321,6 +323,26 @@ func (r *replicas) refreshMetrics() {
 		states[p.State]++
 	}
 	r.metrics.SetPeers(states)
+}
+
+// listedPeers is how many other replicas a status report lists.
+const listedPeers = 100
+
+// report describes the other replicas.
+func (r *replicas) report(to *status.Cluster, now time.Time) {
+	if r == nil {
+		return
+	}
+	to.ID = r.node.ID()
+	to.RelaysEdge, to.RelaysOwner = r.counts()
+	peers := r.node.Peers()
+	slices.SortFunc(peers, func(a, b cluster.PeerStatus) int { return strings.Compare(a.Addr, b.Addr) })
+	for _, p := range peers[:min(len(peers), listedPeers)] {
+		to.Peers = append(to.Peers, status.Peer{
+			ID: p.ID, Address: p.Addr, State: p.State, StateSeconds: max(0, now.Sub(p.Since).Seconds()),
+			RoundTripSeconds: p.RoundTrip.Seconds(), Streams: p.Streams, Error: status.ShortError(p.Problem),
+		})
+	}
 }
 
 // unreachable maps why an owner cannot be asked to a reason.

@@ -57,6 +57,7 @@ func (s *Server) Status() status.Report {
 			Links: server.Links, Error: status.ShortError(server.Error),
 		})
 	}
+	s.replicas.report(&r.Cluster, now)
 	for _, p := range s.registry.OldestParked(listedParked) {
 		r.Parked = append(r.Parked, status.Parked{
 			Namespace:        status.ShortNamespace(p.Namespace),

@@ -82,6 +82,9 @@ func summary(s status.Report) []byte {
 	if n := len(s.Upstream.Servers); n != 1 {
 		line("servers", "%s", servers(s.Upstream.Servers))
 	}
+	if s.Cluster.ID != "" {
+		line("replicas", "%s; %d clients relayed to others, %d from others", peers(s.Cluster.Peers), s.Cluster.RelaysEdge, s.Cluster.RelaysOwner)
+	}
 	line("see", "/api/status /metrics /healthz /readyz, or this address in a browser")
 	return b.Bytes()
 }
@@ -92,6 +95,20 @@ func servers(list []status.Server) string {
 	for _, server := range list {
 		counts[server.State]++
 	}
+	return states(counts)
+}
+
+// peers says how many other replicas are in each state.
+func peers(list []status.Peer) string {
+	counts := make(map[string]int)
+	for _, p := range list {
+		counts[p.State]++
+	}
+	return states(counts)
+}
+
+// states lists how many of something are in each state.
+func states(counts map[string]int) string {
 	var parts []string
 	for _, state := range slices.Sorted(maps.Keys(counts)) {
 		parts = append(parts, fmt.Sprintf("%d %s", counts[state], state))

@@ -156,6 +156,18 @@ function show(s) {
     [count(r.links), "n"],
     [r.error, "muted"],
   ]);
+  const { id, peers, relays_edge: edge, relays_owner: owner } = s.cluster;
+  $("peers-section").hidden = !id;
+  text("peers-count", `this one is ${id}; ${plural(edge, "client")} relayed to others, ${count(owner)} from others`);
+  table("peers", peers, "None is known.", (p) => [
+    [p.id || "?", "word"],
+    [p.address, "word"],
+    [p.state, "word"],
+    [duration(p.state_seconds), "n"],
+    [`${(p.round_trip_seconds * 1000).toFixed(1)} ms`, "n"],
+    [count(p.streams), "n"],
+    [p.error, "muted"],
+  ]);
   $("poison-section").hidden = !s.poison.packets;
   text("poison-count", `${plural(s.poison.packets, "packet")} that ${s.poison.packets === 1 ? "its client" : "their clients"} cannot decode`);
   table("poison", s.poison.latest, "None.", (p) => [

@@ -128,6 +128,7 @@ func (r *Recorder) Report() Report {
 		LatestFailure:  r.failures.newestFirst(),
 		Poison:         Poisons{r.poisoned, r.poisons.newestFirst()},
 		Parked:         []Parked{},
+		Cluster:        Cluster{Peers: []Peer{}},
 	}
 	rec := &report.Recoveries
 	for _, why := range reason.Recovered() {

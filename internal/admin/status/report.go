@@ -35,6 +35,7 @@ type Report struct {
 	Buffer         Buffer     `json:"buffer"`
 	Upstream       Upstream   `json:"upstream"`
 	Handover       Handover   `json:"handover"`
+	Cluster        Cluster    `json:"cluster"`
 	Recoveries     Recoveries `json:"recoveries"`
 	History        History    `json:"history"`
 	LatestRecovery []Recovery `json:"latest_recoveries"` // newest first
@@ -110,6 +111,26 @@ type Server struct {
 	StateSeconds float64 `json:"state_seconds"` // how long it has been in that state
 	Links        int     `json:"links"`
 	Error        string  `json:"error"` // why it is down or unhealthy
+}
+
+// Cluster describes the other replicas.
+type Cluster struct {
+	ID    string `json:"id"` // of this replica; empty without a cluster
+	Peers []Peer `json:"peers"`
+	// RelaysEdge are clients whose bytes this replica relays, and RelaysOwner those with a session here.
+	RelaysEdge  int `json:"relays_edge"`
+	RelaysOwner int `json:"relays_owner"`
+}
+
+// Peer is another replica.
+type Peer struct {
+	ID               string  `json:"id"` // empty if it never answered
+	Address          string  `json:"address"`
+	State            string  `json:"state"` // unknown, dialling, up, suspect or gone
+	StateSeconds     float64 `json:"state_seconds"`
+	RoundTripSeconds float64 `json:"round_trip_seconds"` // of the latest ping
+	Streams          int     `json:"streams"`            // to it: relays, and requests under way
+	Error            string  `json:"error"`              // why it cannot be connected
 }
 
 // Handshakes counts Engine.IO handshakes with the upstream since the start, by result.
