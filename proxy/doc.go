@@ -52,6 +52,13 @@
 //     clients.
 //   - notify.go tells the server that a client is away or back, if that is configured.
 //
+// Other replicas:
+//
+//   - replicas.go has what the Server knows about them, and the streams that they open.
+//   - move.go moves a client to the replica with its session, and moved.go takes one over.
+//   - relay.go relays the bytes of a moved client's WebSocket.
+//   - forward.go forwards requests with another replica's sid.
+//
 // Both:
 //
 //   - binding.go binds sessions to credentials, and events.go finds events that may be dropped.

@@ -204,6 +204,45 @@ describe("the network between replicas", { skip: onlyHoldfast, concurrency: 3 },
   }
 });
 
+describe("a slow client behind an edge", { skip: onlyHoldfast }, () => {
+  it("takes bounded memory, and delays no other client of the same two replicas", { timeout: 60000 }, async (t) => {
+    const { a, list } = await setUp(t, 2);
+    const others = await Promise.all(Array.from({ length: 20 }, () => relayed(t, list[0], list[1])));
+    const line = await Relay.start(list[1].port);
+    t.after(() => line.stop());
+    const slow = await relayed(t, list[0]);
+    slow.way.moveTo(line.port);
+    await slow.main.connected(2);
+    assert.equal(slow.main.last.recovered, true);
+    const memory = () => total(list, "process_resident_memory_bytes");
+    const before = await memory();
+    line.throttle(14 * 1024, ["down"]);
+    const payload = "x".repeat(10000);
+    let sent = 0;
+    const feed = setInterval(() => {
+      for (let i = 0; i < 50 && sent < 20e6; i++, sent += payload.length) a.io.to(slow.main.id).emit("bulk", payload);
+    }, 10);
+    t.after(() => clearInterval(feed));
+    const times = [];
+    for (const end = Date.now() + 4000; Date.now() < end; ) {
+      await Promise.all(
+        others.map(async (c) => {
+          const began = performance.now();
+          await c.main.ask("echo", 1);
+          times.push(performance.now() - began);
+        }),
+      );
+    }
+    times.sort((x, y) => x - y);
+    assert.ok(sent >= 20e6, `${sent} bytes were sent`);
+    assert.ok(times[Math.floor(times.length * 0.99)] < 250, `p99 is ${times[Math.floor(times.length * 0.99)]} ms`);
+    const grown = ((await memory()) - before) / 1e6;
+    assert.ok(grown < 30, `${grown} MB more`);
+    assert.ok((await total(list, "holdfast_link_pauses_total")) >= 1, "the server is not read");
+    assert.equal(slow.main.disconnects.length, 1);
+  });
+});
+
 describe("strangers on the peer port", { skip: onlyHoldfast, concurrency: 3 }, () => {
   it("wrong secret: the replicas do not connect, and both say why", { timeout: 30000 }, async (t) => {
     const a = await App.start("4.5.4");
