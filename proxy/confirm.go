@@ -118,7 +118,7 @@ func (s *sender) adaptLocked(arrived int, took time.Duration) {
 // confirmLocked tells a session that packets have arrived, immediately or later.
 func (s *sender) confirmLocked(w *written, packets uint64) {
 	size := w.bytes + int(packets)*lagOverhead
-	if s.conn.disconnects != nil || !s.conn.recoverable || s.conn.keyed != nil || size > s.lagLimit() {
+	if size > s.lagLimit() || !s.lagsLocked(w) {
 		s.endLagLocked()
 		w.cur.Confirm(w.last)
 		return
@@ -128,6 +128,19 @@ func (s *sender) confirmLocked(w *written, packets uint64) {
 		s.lag.timer = s.conn.sock.AfterFunc(lagTime, s.lag.onTimer) // stopped by endLagLocked, or close
 	}
 	s.lag.addLocked(lagged{w.cur, w.last, size, instant.Now()})
+}
+
+// lagsLocked reports whether the confirmation of these packets has to wait. A client with a key does
+// not say what it has handled, and would get it again. So only packets wait that it may be unable to
+// decode: it may have left its connection open, which confirms them all the same.
+func (s *sender) lagsLocked(w *written) bool {
+	switch {
+	case s.conn.disconnects != nil, !s.conn.recoverable:
+		return false
+	case s.conn.keyed != nil:
+		return w.cur.Suspicious(w.last)
+	}
+	return true
 }
 
 // endLagLocked confirms everything that lags.

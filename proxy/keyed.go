@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"log/slog"
+	"math"
 	"math/big"
 	"slices"
 	"sync/atomic"
@@ -131,8 +132,24 @@ func (r *receiver) asked(former *client, alive bool, namespace string) {
 	}
 }
 
-// answers reports whether the client shows a sign of life within d.
+// mayHaveChoked reports whether the client has not confirmed for long what it may be unable to decode.
+func (c *client) mayHaveChoked() bool {
+	c.sender.mu.Lock()
+	tried := c.sender.trials != nil
+	c.sender.mu.Unlock()
+	for e := c.sessions.first.Load(); e != nil; e = e.next {
+		tried = tried || e.value.Suspicious(math.MaxUint64)
+	}
+	return tried
+}
+
+// answers reports whether the client shows a sign of life within d. A client that was just sent what it
+// may be unable to decode has probably left its connection, which still answers: socket.io-client
+// before 4.7 leaves it open.
 func (c *client) answers(d time.Duration) bool {
+	if c.mayHaveChoked() {
+		return false
+	}
 	c.sock.Ask()
 	tick := time.NewTicker(askInterval)
 	defer tick.Stop()

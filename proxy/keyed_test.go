@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -261,4 +262,33 @@ func TestKeyedClientCutBeforeTheReply(t *testing.T) {
 	if got := r.disconnected(); len(got) > 0 || len(r.connections) != 1 {
 		t.Errorf("the server saw %v, and %d connections", got, len(r.connections))
 	}
+}
+
+// Whatever a client writes in its query, the server sees no key, and what is remembered is bounded.
+func FuzzKeyedQuery(f *testing.F) {
+	for _, seed := range []string{
+		"EIO=4&transport=polling", "hf_key=0123456789abcdef&hf_n=/:12,/a:3", "hf%5Fkey=x&hf_n", "hf_key&hf_n=%zz;&&=", "a=hf_key=1&hf_n=:::,,/:-1",
+	} {
+		f.Add(seed)
+	}
+	cfg := config.Default()
+	withKey(&cfg)
+	set, err := newSettings(cfg, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, query string) {
+		rest := set.withoutKey(query)
+		values, _ := url.ParseQuery(rest) // what can be parsed
+		if values.Has("hf_key") || values.Has("hf_n") {
+			t.Errorf("%q becomes %q", query, rest)
+		}
+		if again := set.withoutKey(rest); again != rest {
+			t.Errorf("%q becomes %q, and then %q", query, rest, again)
+		}
+		values, _ = url.ParseQuery(query)
+		if n := len(parseCounts(values.Get("hf_n"))); n > maxCounted {
+			t.Errorf("%d namespaces", n)
+		}
+	})
 }

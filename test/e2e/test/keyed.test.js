@@ -258,7 +258,38 @@ describe("two clients with one key", parallel, () => {
   });
 });
 
+describe("a packet that a client with a key cannot decode", parallel, () => {
+  combos("is left out, and all else arrives", { versions: ["4.5.4"] }, async (t, how) => {
+    const { s, c, id } = await warm(t, how, { io: { pingInterval: 1000, pingTimeout: 2000 } });
+    s.app.socket(id).conn.write('2["nan",NaN]');
+    s.app.socket(id).emit("msg", { _placeholder: true, num: 5 }, Buffer.alloc(1));
+    s.app.stream("/", id, 4, 9);
+    await until(() => c.main.numbers.includes(9), "what follows it", 20000);
+    checkAtLeastOnce(c.main.numbers, 9);
+    sameId(c.main);
+    const drops = c.main.disconnects.length;
+    s.app.stream("/", id, 10, 12);
+    await until(() => c.main.numbers.includes(12), "the rest");
+    assert.ok(drops <= 8, `${drops} reconnections`);
+    assert.equal(s.app.disconnects.length, 0);
+  });
+});
+
 for (const kind of ["threads", "asyncio"]) {
+  it(`takes over within the second that it waits for a reply: python-socketio on ${kind}`, { skip: onlyHoldfast || missingClient(kind) }, async (t) => {
+    const s = await stack(t, { config: keyed() });
+    const c = new PythonClient(t, kind, `${s.url}/?hf_key=${newKey()}`, "websocket", "/", "/admin");
+    const id = await c.connected(1);
+    const adminId = await c.connected(1, "/admin");
+    for (let i = 2; i <= 3; i++) {
+      s.relay.abandon(); // the client's side ends, holdfast's stays open and silent
+      assert.equal(await c.connected(i), id);
+      assert.equal(await c.connected(i, "/admin"), adminId);
+    }
+    assert.equal(s.app.disconnects.length, 0);
+    assert.equal((await s.hf.metrics()).sum("holdfast_recoveries_total", { reason: "takeover" }), 4);
+  });
+
   for (const transport of ["polling", "websocket", "upgrade"]) {
     describe(`python-socketio's client on ${kind}, by ${transport}, with a key`, { ...parallel, skip: onlyHoldfast || missingClient(kind) }, () => {
       it("recovers, its strict handlers get what was sent, and its new ids are not answered with old answers", async (t) => {
