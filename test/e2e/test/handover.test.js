@@ -8,10 +8,13 @@ import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { CLIENTS, TRANSPORTS } from "../lib/client.js";
+import { Switch } from "../lib/balancer.js";
+import { Client, CLIENTS, TRANSPORTS } from "../lib/client.js";
 import { accepts, binary, onlyHoldfast, runHoldfast, toYAML } from "../lib/holdfast.js";
 import { freePort } from "../lib/ports.js";
-import { Raw } from "../lib/raw.js";
+import { Raw, request } from "../lib/raw.js";
+import { allUp, replicas } from "../lib/replicas.js";
+import { App } from "../lib/server.js";
 import { stack as plainStack } from "../lib/stack.js";
 import { SLOW, sleep, until, within } from "../lib/wait.js";
 
@@ -304,7 +307,7 @@ describe("a handover", { concurrency: 3, skip }, () => {
     assert.equal(s.app.connections.length, 1);
   });
 
-  it("newcomers wait, those in the middle of something are not harmed, and Unix sockets are kept", async (t) => {
+  it("newcomers wait, and those in the middle of something are not harmed", async (t) => {
     const s = await stack(t);
     const c = s.client("4.8.4", { transports: ["websocket"] });
     await c.main.connected();
@@ -318,6 +321,60 @@ describe("a handover", { concurrency: 3, skip }, () => {
     await c.main.connected(2);
     c.main.assertRecovered(1);
     for (const n of newcomers) if (n.main.connects.length > 1) n.main.assertRecovered();
+  });
+
+  it("requests that pass through have time to end", async (t) => {
+    const http = (req, res) => setTimeout(() => res.end("done"), 500);
+    const s = await stack(t, { http, config: { handover: { leave: "3s" } } });
+    const c = s.client("4.8.4", { transports: ["websocket"] });
+    await c.main.connected();
+    const download = request(`${s.direct}/slow`);
+    await sleep(50);
+    await handOver(s);
+    assert.equal((await download).body, "done");
+    await c.main.connected(2);
+    c.main.assertRecovered(1);
+    assert.match(s.hf.log, /"handover: this process has taken over".*"cut_clients":0,"cut_requests":0/);
+  });
+
+  it("keeps links over a Unix socket, and events of which only the newest is kept", async (t) => {
+    const app = await App.start("4.5.4");
+    t.after(() => app.stop());
+    const dir = await mkdtemp(path.join(os.tmpdir(), "holdfast-handover-"));
+    t.after(() => rm(dir, { recursive: true, force: true }));
+    const file = path.join(dir, "app.sock");
+    const unix = net.createServer((socket) => {
+      const there = net.connect(app.port, "127.0.0.1");
+      socket.pipe(there).pipe(socket);
+      for (const end of [socket, there]) end.on("error", () => {});
+    });
+    await new Promise((resolve) => unix.listen(file, resolve));
+    t.after(() => unix.close());
+    const config = { upstream: { url: `unix://${file}` }, events: { latest: ["position"], volatile: ["cursor"] } };
+    const s = await stack(t, { upstreamPort: app.port, config });
+    const away = await Raw.open(s.direct);
+    const { sid, pid } = await away.connect();
+    away.close();
+    await until(async () => (await status(s)).sessions.parked === 1, "it to be parked");
+    const emit = (...args) => app.socket(sid).emit(...args);
+    emit("position", 1);
+    emit("n", 1);
+    emit("position", 2);
+    emit("cursor", 1);
+    await until(async () => (await status(s)).buffer.packets === 2, "the events");
+    const out = await handOver(s);
+    assert.equal(out.sessions, 1);
+    emit("position", 3);
+    emit("cursor", 2);
+    emit("n", 2);
+    await until(async () => (await status(s)).buffer.packets === 3, "the events after the handover");
+    const back = await Raw.open(s.direct);
+    assert.equal((await back.connect({ pid })).sid, sid);
+    const events = [];
+    for (let i = 0; i < 3; i++) events.push(JSON.parse((await back.find(/^42/)).slice(2)).slice(0, 2).join(" "));
+    assert.deepEqual(events, ["n 1", "position 3", "n 2"]);
+    assert.deepEqual(app.disconnects, []);
+    back.close();
   });
 
   it("counts what cannot be handed over, and the server learns of it", async (t) => {
@@ -451,6 +508,40 @@ describe("holdfast handover", { concurrency: 4, skip }, () => {
     assert.match(text, /handover rejected: .*no such file/);
     await serves(s, 1);
   });
+});
+
+describe("a handover of replicas", { concurrency: 2, skip }, () => {
+  for (const transport of ["websocket", "polling"]) {
+    it(`clients whose session is at another replica recover, whichever of the two hands over (${transport})`, { timeout: 60000 }, async (t) => {
+      const a = await App.start("4.5.4");
+      t.after(() => a.stop());
+      const list = await replicas(t, 2, () => a.port, { env: { GORACE: "atexit_sleep_ms=0" } });
+      const way = await Switch.start(list[0].port);
+      t.after(() => way.close());
+      const c = new Client("4.8.4", way.url, { transports: [transport] });
+      t.after(() => c.close());
+      const { id } = await c.main.connected();
+      const ticker = a.ticker("/", id, { every: 20 });
+      let connects = 1;
+      const moved = async () => {
+        for (; c.main.connects.length <= connects; await sleep(50)) way.moveTo(list[1].port);
+        connects = c.main.connects.length;
+      };
+      await moved();
+      for (const hf of [list[0], list[1], list[0]]) {
+        const out = await handOver({ hf });
+        assert.equal(out.lost_sessions, 0);
+        await c.main.connected(connects + 1, 15000);
+        connects = c.main.connects.length;
+        assert.deepEqual((await c.main.ask("echo", connects))[0], connects);
+        await allUp(list, 1, 15000);
+      }
+      const last = ticker.stop();
+      await c.main.stream(1, last);
+      c.main.assertRecovered();
+      assert.deepEqual(a.disconnects, []);
+    });
+  }
 });
 
 describe("the demo", { skip }, () => {
