@@ -37,15 +37,14 @@ type Left struct {
 }
 
 // Leave refuses newcomers and closes all clients. It handles what they have sent before they notice
-// that. It waits for handshakes, for requests that pass through, and for the clients, d in all. When
-// it returns there is no client, until Stay.
+// that, for d. Before, it waits for handshakes, and for clients whose messages wait for a primary
+// link, for less than d. When it returns there is no client, until Stay.
 func (s *Server) Leave(d time.Duration) (left Left) {
 	s.conns.late.Store(0)
 	s.phase.move(phaseLeaving)
 	s.registry.BeginGrace()
-	deadline := time.Now().Add(d)
-	s.conns.await(deadline, func() bool { return s.conns.openings == 0 })
-	s.conns.await(time.Now().Add(d/4), func() bool { // a client's messages may wait for its new primary link
+	s.conns.await(time.Now().Add(d/2), func() bool { return s.conns.openings == 0 })
+	s.conns.await(time.Now().Add(d/4), func() bool {
 		for _, c := range s.conns.clients {
 			if c.pauses.has(redialing) {
 				return false
@@ -53,6 +52,8 @@ func (s *Server) Leave(d time.Duration) (left Left) {
 		}
 		return true
 	})
+	deadline := time.Now().Add(d)
+	s.replicas.endRelays() // they count as passing until their clients have ended their side
 	for {
 		clients := s.conns.allClients()
 		if len(clients) == 0 {
@@ -62,7 +63,6 @@ func (s *Server) Leave(d time.Duration) (left Left) {
 		left.Cut += leaveAll(clients, deadline)
 	}
 	left.Cut += int(s.conns.late.Load())
-	s.replicas.endRelays() // they count as passing until their clients have ended their side
 	s.conns.await(deadline, func() bool { return s.conns.passing <= int(s.passthrough.webSockets.Load()) })
 	s.conns.mu.Lock()
 	left.Passing = s.conns.passing

@@ -155,17 +155,24 @@ func (r *replicas) serverOf(ctx context.Context, sid string) string {
 	return ""
 }
 
-// begin waits while the process hands over: either that fails, or st ends. Leave waits until end is called.
+// begin waits while the process hands over: either that fails, or st ends. Leave waits until end is called. If
+// it takes so long that the edge may give up, the client is told to come back.
 func (r *replicas) begin(st *cluster.Stream) (end func(), ok bool) {
 	var gone atomic.Bool
 	st.OnEnd(func(error) { gone.Store(true) })
-	for {
+	for start := time.Now(); ; {
 		end = r.conns.opening()
 		if !r.phase.is(phaseLeaving) {
 			return end, true
 		}
 		end()
-		if gone.Load() {
+		switch {
+		case gone.Load():
+			return nil, false
+		case time.Since(start) > askTimeout/2:
+			st.Append(appendMove(nil, moveReply{reason.Handover}))
+			st.Flush()
+			_ = st.CloseWrite()
 			return nil, false
 		}
 		time.Sleep(awaitInterval)

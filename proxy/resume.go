@@ -109,6 +109,10 @@ func (r *receiver) resume(claim session.Claim, start instant.Instant) bool {
 // notResumed reports why the client did not get its session, and does what follows from that.
 func (r *receiver) notResumed(namespace string, why reason.Reason) {
 	s, address := r.c.deps, r.c.address
+	if why == reason.Handover { // the next process has it in a moment
+		r.abortFor(why, "its session is being handed to another process")
+		return
+	}
 	s.notRecovered(r.c, namespace, why)
 	switch why { //nolint:exhaustive // the others need nothing more
 	case reason.Stale:

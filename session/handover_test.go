@@ -235,11 +235,14 @@ func TestTimesAfterAHandover(t *testing.T) {
 func TestFrozen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, roomy, 10)
-		w.parked(1) // for a minute
+		s := w.parked(1) // for a minute
 		w.Freeze()
 		later(2 * time.Minute)
 		if _, parked := w.Counts(); parked != 1 {
 			t.Error("it expired while the registry was frozen")
+		}
+		if r := w.resume(s, ""); r.Refused != reason.Handover || r.Cursor != nil {
+			t.Errorf("a client that comes meanwhile: %+v", r)
 		}
 		w.Thaw()
 		later(frozenRetry)

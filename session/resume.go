@@ -43,7 +43,8 @@ type Claim struct {
 }
 
 // Resume gives owner the session that claim names, if it is parked. docs/design.md has the rules
-// under "Resuming". A claim without the session's binding learns nothing and changes nothing.
+// under "Resuming". A claim without the session's binding learns nothing and changes nothing. While
+// the registry is frozen, all are refused for reason.Handover.
 func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 	var changing *Session // until its new client is sure to hear of it
 	defer func() {
@@ -57,6 +58,9 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 	r.prepare(claim, owner, &changing)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.frozen {
+		return Resumption{Refused: reason.Handover}
+	}
 	s := r.byPID[claim.PID]
 	if s == nil {
 		if why, ok := r.ends.Get(claim.PID); ok {
