@@ -128,7 +128,10 @@ type Handed struct {
 
 // Freeze stops the links, and expiry. Call it after Leave.
 func (s *Server) Freeze(barrier func()) *Frozen {
-	s.registry.Freeze()
+	s.registry.Freeze() // no client gets a session from here on
+	for _, c := range s.conns.allClients() {
+		c.abort(reason.Handover) // its handshake took longer than Leave
+	}
 	f := &Frozen{srv: s}
 	for _, l := range s.conns.allLinks() {
 		if !l.state.is(linkRaw) && l.conn.Freeze() {

@@ -104,3 +104,12 @@ func TestTakeStored(t *testing.T) {
 		t.Errorf("nothing was passed: %+v, %v", st, rest)
 	}
 }
+
+func closesOnExec(t *testing.T, fd int) bool {
+	t.Helper()
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return flags&unix.FD_CLOEXEC != 0
+}
