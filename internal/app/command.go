@@ -66,6 +66,7 @@ type command struct {
 	takeover       *takeover       // from the process before; usually nil
 	stored         *courier.Stored // from the service manager; usually nil
 	restartDemo    bool            // the demo restarts its holdfast
+	demoReplicas   int             // how many holdfasts the demo has
 }
 
 // run does what the arguments ask for. A proxy runs until ctx is done, then drains, and run returns
@@ -114,7 +115,7 @@ func (c command) run(ctx context.Context, args, environ []string) error {
 	case line.Check:
 		return c.check(ctx, cfg, sources)
 	case line.Demo:
-		c.restartDemo = line.Handover
+		c.restartDemo, c.demoReplicas = line.Handover, line.Replicas
 		return c.runDemo(ctx, cfg, sources)
 	default:
 		return c.runProxy(ctx, cfg, sources, load, environ)

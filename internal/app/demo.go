@@ -45,6 +45,10 @@ func (c command) runDemo(ctx context.Context, cfg config.Config, sources config.
 		child := &demoChild{ln: ln, level: level, log: c.stderr}
 		return ignoreCanceled(demo.Run(ctx, c.stdout, child.options()))
 	}
+	if c.demoReplicas > 1 {
+		d := &demoReplicas{version: c.version, log: log, n: c.demoReplicas, ln: ln}
+		return ignoreCanceled(demo.Run(ctx, c.stdout, demo.Options{StartProxy: d.start, Where: d.where}))
+	}
 	start := func(ctx context.Context, _, upstreamURL string) (addr string, stop func(), err error) {
 		cfg := config.Default()
 		cfg.Upstream.URL = config.URLs{upstreamURL}

@@ -16,6 +16,8 @@ type CommandLine struct {
 	Demo    bool   // -demo: run the demo
 	// Handover is -handover: the demo restarts its holdfast.
 	Handover bool
+	// Replicas is -replicas: how many holdfasts the demo has. 0 means one.
+	Replicas int
 	// StopWithStdin is -stop-with-stdin: drain and stop when standard input ends.
 	StopWithStdin bool
 
@@ -33,6 +35,9 @@ var settingFlags = []struct{ name, key, arg, usage string }{
 	{"log-format", "log.format", "FORMAT", "text or json"},
 }
 
+// maxDemoReplicas limits -replicas.
+const maxDemoReplicas = 10
+
 // ParseArgs parses the command line without the program's name. Load checks the
 // values of settings. The error is flag.ErrHelp for -h and -help, or an *Error.
 func ParseArgs(args []string) (CommandLine, error) {
@@ -44,6 +49,7 @@ func ParseArgs(args []string) (CommandLine, error) {
 	flags.BoolVar(&c.Version, "version", false, "")
 	flags.BoolVar(&c.Demo, "demo", false, "")
 	flags.BoolVar(&c.Handover, "handover", false, "")
+	flags.IntVar(&c.Replicas, "replicas", 0, "")
 	flags.BoolVar(&c.StopWithStdin, "stop-with-stdin", false, "")
 	for _, f := range settingFlags {
 		flags.Func(f.name, "", func(value string) error {
@@ -61,6 +67,10 @@ func ParseArgs(args []string) (CommandLine, error) {
 		message = err.Error() + flagHint(flags, err.Error())
 	case c.Handover && !c.Demo:
 		message = "-handover belongs to -demo; to restart a running holdfast, use holdfast handover"
+	case c.Replicas != 0 && (!c.Demo || c.Handover):
+		message = "-replicas belongs to -demo, without -handover; replicas of a running holdfast are in cluster.peers"
+	case c.Replicas < 0 || c.Replicas > maxDemoReplicas:
+		message = fmt.Sprintf("found -replicas %d; allowed: 1 to %d", c.Replicas, maxDemoReplicas)
 	case flags.NArg() > 0:
 		message = fmt.Sprintf("found the argument %q; allowed: flags only, see holdfast -h", flags.Arg(0))
 	}
@@ -124,6 +134,7 @@ Settings:
 	line("version", "", "print the version, and exit")
 	line("demo", "", "run a small server and client, and show a recovery")
 	line("handover", "", "with -demo: also restart holdfast, and lose nothing")
+	line("replicas", "N", "with -demo: run N replicas, and recover through another one")
 	b.WriteString(`
 Flags override environment variables, which override the file. Every setting has
 a variable: recovery.max_disconnection_duration in the file is

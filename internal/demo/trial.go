@@ -51,6 +51,7 @@ func (t trial) run(ctx context.Context) (outcome, error) {
 	defer c.Close()
 	o.firstID = c.ID()
 	t.n.say("client", "connected, id %s", o.firstID)
+	t.sayWhere()
 
 	next := 1
 	for ; next <= before; next++ {
@@ -86,6 +87,7 @@ func (t trial) run(ctx context.Context) (outcome, error) {
 		same = "the same"
 	}
 	t.n.say("client", "reconnected, id %s (%s), recovered: %v", o.secondID, same, o.recovered)
+	t.sayWhere()
 
 	if o.recovered {
 		t.collect(ctx, &o, numbers, before+missed)
@@ -107,6 +109,13 @@ func (t trial) run(ctx context.Context) (outcome, error) {
 	t.n.say("server", "its connection handler ran %s; it saw %s",
 		times(o.visits.connections), count(o.visits.disconnects, "disconnect"))
 	return o, nil
+}
+
+// sayWhere tells which of several replicas the client has reached.
+func (t trial) sayWhere() {
+	if t.n != nil && t.opts.Where != nil {
+		t.n.say("network", "the balancer has sent it to %s", t.opts.Where())
+	}
 }
 
 func (t trial) connect(ctx context.Context, c *sioclient.Client) error {
