@@ -88,6 +88,17 @@ func (s *Server) JoinCluster(opts cluster.Options) *cluster.Node {
 	return r.node
 }
 
+// errLooking is returned by Ready until this replica has looked for others: a client of another one might not
+// find its session before.
+var errLooking = errors.New("proxy: looking for other replicas")
+
+// lookingTime is how long a replica is not ready at most because of that.
+const lookingTime = 3 * time.Second
+
+func (r *replicas) ready() bool {
+	return r == nil || time.Since(r.epoch) > lookingTime || r.node.Settled()
+}
+
 // newSID returns a random Engine.IO session id. Among several replicas it begins with this one's id.
 func (r *replicas) newSID() string {
 	if r == nil {

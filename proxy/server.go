@@ -110,6 +110,9 @@ func (s *Server) Ready() error {
 	case s.phase.is(phaseLeaving):
 		return ErrHandover
 	}
+	if !s.replicas.ready() {
+		return errLooking
+	}
 	return s.upstream.Ready()
 }
 

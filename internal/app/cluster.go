@@ -3,9 +3,11 @@ package app
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/holdfast/holdfast/internal/cluster"
@@ -119,4 +121,46 @@ func advertised(k config.Cluster, listening net.Addr) (string, error) {
 		return "", err
 	}
 	return netip.AddrPortFrom(own.Addr().Unmap(), at.Port()).String(), nil
+}
+
+// checkPeers asks every other replica once, for -check.
+func (c command) checkPeers(ctx context.Context, k config.Cluster) error {
+	if !k.Enabled() {
+		return nil
+	}
+	keys, err := clusterKeys(k)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*redisCheck)
+	defer cancel()
+	var b strings.Builder
+	b.WriteString("\n# Other replicas, asked just now:\n")
+	addrs, err := peerAddresses(ctx, k)
+	switch {
+	case err != nil:
+		fmt.Fprintf(&b, "#   they cannot be looked up: %s\n", oneLine(err.Error()))
+	case len(addrs) == 0:
+		b.WriteString("#   none is known\n")
+	}
+	for _, p := range cluster.Check(ctx, keys, k.Name, addrs) {
+		answer := fmt.Sprintf("replica %s (%v)", p.ID, p.RoundTrip.Round(time.Millisecond))
+		if p.Problem != "" {
+			answer = oneLine(p.Problem)
+		}
+		fmt.Fprintf(&b, "#   %s: %s\n", p.Addr, answer)
+	}
+	_, err = io.WriteString(c.stdout, b.String())
+	return err
+}
+
+func peerAddresses(ctx context.Context, k config.Cluster) ([]string, error) {
+	if !k.Redis() {
+		return cluster.Hosts{Addrs: k.Peers}.Addresses(ctx)
+	}
+	book, err := cluster.NewRedis(k.Peers, k.Name)
+	if err != nil {
+		return nil, err
+	}
+	return book.Addresses(ctx)
 }

@@ -128,6 +128,9 @@ func (c command) check(ctx context.Context, cfg config.Config, sources config.So
 	if _, err := c.stdout.Write(cfg.Redacted().YAML(sources)); err != nil {
 		return err
 	}
+	if err := c.checkPeers(ctx, cfg.Cluster); err != nil {
+		return err
+	}
 	results, lookupErr := upstream.Check(ctx, cfg)
 	if len(results) == 0 && lookupErr == nil {
 		return nil

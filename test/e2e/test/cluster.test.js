@@ -145,3 +145,45 @@ describe("what a client has besides its session", { skip: onlyHoldfast, concurre
     });
   }
 });
+
+describe("two connections with one pid at two edges", { skip: onlyHoldfast }, () => {
+  it("100 times: the later handshake has the session, the other connection ends, and nothing comes twice", { timeout: 90000 }, async (t) => {
+    const a = await app(t, { io: { pingInterval: 25000, pingTimeout: 20000 } });
+    const limits = { takeovers_per_minute_per_session: 0 };
+    const list = await replicas(t, 3, () => a.port, { config: { limits } });
+    const first = new Client("4.8.4", list[0].url, { transports: ["websocket"] });
+    t.after(() => first.close());
+    const { id } = await first.main.connected();
+    const pid = first.socket._pid;
+    let offset;
+    first.manager.reconnection(false);
+    first.ws.terminate();
+    for (let k = 1; k <= 100; k++) {
+      const pair = [1, 2].map((i) => {
+        const c = new Client("4.8.4", list[(i + (k % 3)) % 3].url, { transports: ["websocket"], reconnection: false, autoConnect: false });
+        Object.assign(c.socket, { _pid: pid, _lastOffset: offset });
+        return c;
+      });
+      for (const c of pair) {
+        c.socket.connect();
+        await sleep(Math.random() * 6);
+      }
+      // Whichever handshake came first loses, even if its CONNECT comes later.
+      const over = (c) => c.main.disconnects.length + c.main.errors.length > 0;
+      await until(() => pair.some((c) => c.socket.connected && c.main.last.recovered) && pair.filter((c) => !over(c)).length === 1, () => `round ${k} to settle: ${JSON.stringify(pair.map((c) => [c.main.connects, c.main.disconnects, c.main.errors.map(String)]))}`);
+      a.io.emit("n", k);
+      const [winner] = pair.filter((c) => !over(c));
+      await winner.main.stream(k, k);
+      assert.equal(winner.main.id, id);
+      assert.deepEqual(await winner.main.ask("echo", k), [k]);
+      offset = winner.socket._lastOffset;
+      for (const c of pair) {
+        if (c !== winner) assert.ok(!c.main.numbers.includes(k));
+        c.ws?.terminate();
+        c.close();
+      }
+    }
+    assert.equal(a.connections.length, 1, "the server saw one socket");
+    assert.equal(a.disconnects.length, 0);
+  });
+});
