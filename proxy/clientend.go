@@ -196,6 +196,16 @@ func (c *client) closeUnlessConnected(timeout time.Duration) {
 	})
 }
 
+// leave takes off the client, whose connection another replica serves, what it has here.
+func (c *client) leave() {
+	c.deps.conns.removeClient(c)
+	c.detach(func(from detachedClient) {
+		if from.primary != nil {
+			from.primary.detach(c)
+		}
+	})
+}
+
 // recoverPanic is deferred by the methods that a link calls: the panic must not end the link.
 func (c *client) recoverPanic() {
 	if v := recover(); v != nil {

@@ -43,8 +43,11 @@ func (set *settings) handlesV3(q url.Values) bool {
 	return (version == "3" || version == "") && !q.Has("j") && set.usableKey(q) != "" && set.recoverable(socketio.Root)
 }
 
+// handshakerV3 serves the handshakes of clients of Engine.IO 3.
+type handshakerV3 struct{ *handshaker }
+
 // serveV3 serves the handshake of a client of Engine.IO 3.
-func (h *handshaker) serveV3(w http.ResponseWriter, r *http.Request, q url.Values, websocket bool) {
+func (h handshakerV3) serveV3(w http.ResponseWriter, r *http.Request, q url.Values, websocket bool) {
 	defer h.conns.opening()() // accept.Listener counts only those that it serves
 	keyed := h.keyedClient(q)
 	keyed.v3 = true
@@ -77,7 +80,7 @@ func (h *handshaker) serveV3(w http.ResponseWriter, r *http.Request, q url.Value
 	a := answer{conn.Handshake(), without(conn.ResponseHeader(), notRelayed), upstream.ServerOf(conn)}
 	c := h.clientV3(r, q, req, keyed, sid, &a)
 	defer c.recoverRequest()
-	c.claimKey()
+	keyedReceiver{&c.receiver}.claimKey()
 	l, _ := c.newPrimary(conn, "") // a new client is not closed
 	l.translator.forV3 = true
 	l.reserve(c, socketio.Root, []byte{byte(socketio.Connect)})
@@ -85,11 +88,11 @@ func (h *handshaker) serveV3(w http.ResponseWriter, r *http.Request, q url.Value
 }
 
 // takeKey takes the key from another client that has it, unless that one shows a sign of life.
-func (h *handshaker) takeKey(k *keyedClient) {
+func (h handshakerV3) takeKey(k *keyedClient) {
 	former := h.keyring.owner(k.key)
 	switch {
 	case former == nil:
-	case former.answers(askPatience):
+	case answersWithin(former, askPatience):
 		h.limitedLog.Log(slog.LevelWarn, "", "a key is used by two clients at a time: the later one is served without recovery", "other", former.seq)
 		h.metrics.RecoveryFailed(reason.KeyInUse)
 		k.foreign.Store(true)
@@ -101,8 +104,8 @@ func (h *handshaker) takeKey(k *keyedClient) {
 
 // claimKey makes the client the owner of its key. If that fails, the client is served without
 // recovery.
-func (c *client) claimKey() {
-	k := c.keyed
+func (r keyedReceiver) claimKey() {
+	c, k := r.c, r.c.keyed
 	if k.foreign.Load() {
 		return
 	}
@@ -115,7 +118,7 @@ func (c *client) claimKey() {
 }
 
 // resumeV3 answers the handshake of a client that has sessions on l, and resumes that of "/".
-func (h *handshaker) resumeV3(w http.ResponseWriter, r *http.Request, q url.Values, req engineio.Request, keyed *keyedClient, l *link) {
+func (h handshakerV3) resumeV3(w http.ResponseWriter, r *http.Request, q url.Values, req engineio.Request, keyed *keyedClient, l *link) {
 	sid := l.conn.Handshake().SID
 	t, dated := yeast(q.Get("t"))
 	switch {
@@ -129,7 +132,7 @@ func (h *handshaker) resumeV3(w http.ResponseWriter, r *http.Request, q url.Valu
 	c := h.clientV3(r, q, req, keyed, sid, &a)
 	defer c.recoverRequest()
 	c.primary.setLazy()
-	c.sock.Input(c.receiver.resumeRoot)
+	c.sock.Input(keyedReceiver{&c.receiver}.resumeRoot)
 	if c.done.HasFired() { // its sessions have just ended, or a later client has them
 		refuseForNow(w, http.StatusServiceUnavailable, "the session has ended")
 		return
@@ -143,7 +146,7 @@ func (h *handshaker) resumeV3(w http.ResponseWriter, r *http.Request, q url.Valu
 }
 
 // resumeRoot resumes the session of "/", if there is one: the client does not ask for it.
-func (r *receiver) resumeRoot() {
+func (r keyedReceiver) resumeRoot() {
 	if pid, _ := r.c.deps.keyring.find(r.c.keyed.key, socketio.Root); pid == "" {
 		return
 	}
@@ -154,7 +157,7 @@ func (r *receiver) resumeRoot() {
 }
 
 // connectV3 handles a CONNECT of a client of Engine.IO 3. The namespace may have a query.
-func (r *receiver) connectV3(p *packet) {
+func (r keyedReceiver) connectV3(p *packet) {
 	p.h.Namespace = socketio.WithoutQuery(p.h.Namespace)
 	if string(p.h.Namespace) != socketio.Root {
 		r.connect(p)
@@ -162,7 +165,7 @@ func (r *receiver) connectV3(p *packet) {
 }
 
 // clientV3 returns a client of Engine.IO 3 whose handshake is answered with a.
-func (h *handshaker) clientV3(r *http.Request, q url.Values, req engineio.Request, keyed *keyedClient, sid string, a *answer) *client {
+func (h handshakerV3) clientV3(r *http.Request, q url.Values, req engineio.Request, keyed *keyedClient, sid string, a *answer) *client {
 	// These heartbeats are between the client and holdfast. The timeout is shorter than the interval, so that each PING
 	// shows that the answer to the one before has come.
 	a.handshake.PingInterval, a.handshake.PingTimeout, a.handshake.MaxPayload = defaultPingInterval, defaultPingTimeout, 0
@@ -172,7 +175,7 @@ func (h *handshaker) clientV3(r *http.Request, q url.Values, req engineio.Reques
 	opts.HandshakeID, opts.Protocol, opts.Base64 = q.Get("t"), engineio.V3, q.Has("b64")
 	c := newClient(h.deps, h.next(), req, sid, opts, true, keyed)
 	c.address = h.settings().clientAddress(r)
-	c.receiver.parser = parserSocketIO
+	c.receiver.parser.move(parserSocketIO)
 	if !req.WebSocket {
 		c.pollHeaders = pollHeadersOf(a.header)
 	}

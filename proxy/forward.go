@@ -188,7 +188,7 @@ func (r *replicas) serveRequest(st *cluster.Stream) {
 	}
 	st.OnEnd(func(err error) {
 		if errors.Is(err, netpoll.ErrPeerLost) {
-			go c.lost(err) // ends when the sessions are parked; the client cannot be reached
+			go movedClient{c}.lost(err) // ends when the sessions are parked; the client cannot be reached
 		}
 		cancel()
 	})

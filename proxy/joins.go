@@ -135,10 +135,9 @@ func (j *joins) forget(s *session.Session) {
 	delete(j.sessions, s)
 }
 
-// rejoins handles an event that the client's session has sent before. It returns false if the event
-// is to be passed on.
-func (r *receiver) rejoins(cur *session.Cursor, p *packet) bool {
-	j := r.c.deps.joins
+// handle handles an event that the client's session has sent before. It returns false if the event
+// must be passed on.
+func (j *joins) handle(r *receiver, cur *session.Cursor, p *packet) bool {
 	id := p.h.AckID
 	if p.h.HasAck() && cur.Session().Keyed() {
 		id, _ = cur.UpstreamAckID(id) // an id that is too large is refused later

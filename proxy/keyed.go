@@ -46,9 +46,12 @@ func (c *clientConn) resumable(namespace string) bool {
 	return c.recoverable && (c.keyed == nil || c.isKeyed()) && c.deps.settings().recoverable(namespace)
 }
 
+// keyedReceiver is the receiver of a client with a key.
+type keyedReceiver struct{ *receiver }
+
 // connectKeyed handles a CONNECT of a client with a key. rest is the packet without pid and offset.
 // It returns false if the namespace is to be connected at the server.
-func (r *receiver) connectKeyed(namespace string, rest []byte, start instant.Instant) (done bool) {
+func (r keyedReceiver) connectKeyed(namespace string, rest []byte, start instant.Instant) (done bool) {
 	c, k, ring := r.c, r.c.keyed, &r.c.deps.keyring
 	binding := c.deps.binder.session(c.bindingDigest(), rest)
 	if !k.owner && !k.foreign.Load() {
@@ -86,7 +89,7 @@ func (r *receiver) connectKeyed(namespace string, rest []byte, start instant.Ins
 }
 
 // loseKey makes the client one without a key: another one has it, or it may not use it.
-func (r *receiver) loseKey(namespace string, why reason.Reason) {
+func (r keyedReceiver) loseKey(namespace string, why reason.Reason) {
 	r.c.keyed.foreign.Store(true)
 	r.c.deps.notRecovered(r.c, namespace, why)
 }
@@ -100,13 +103,13 @@ const (
 
 // askFormer asks the client that has the key for a sign of life, and then handles the CONNECT again.
 // Reading is paused meanwhile.
-func (r *receiver) askFormer(former *client, namespace string, connect []byte) {
+func (r keyedReceiver) askFormer(former *client, namespace string, connect []byte) {
 	connect = slices.Clone(connect)
 	r.redial = new(redial)
 	r.c.pauses.add(r.c.sock, redialing)
 	r.c.sock.Go(func() { // ends after askPatience
 		defer r.c.pauses.remove(r.c.sock, redialing)
-		alive := former.answers(askPatience)
+		alive := answersWithin(former, askPatience)
 		r.c.sock.Input(func() {
 			waiting := r.redial.waiting
 			r.redial = nil
@@ -118,7 +121,7 @@ func (r *receiver) askFormer(former *client, namespace string, connect []byte) {
 }
 
 // asked handles the outcome of askFormer.
-func (r *receiver) asked(former *client, alive bool, namespace string) {
+func (r keyedReceiver) asked(former *client, alive bool, namespace string) {
 	switch {
 	case r.c.done.HasFired(): // the sessions are for the next one
 		r.parser.move(parserClosed)
@@ -132,8 +135,8 @@ func (r *receiver) asked(former *client, alive bool, namespace string) {
 	}
 }
 
-// mayHaveChoked reports whether the client has not confirmed for long what it may be unable to decode.
-func (c *client) mayHaveChoked() bool {
+// mayHaveChoked reports whether a client has not confirmed for long what it may be unable to decode.
+func mayHaveChoked(c *client) bool {
 	c.sender.mu.Lock()
 	tried := c.sender.trials != nil
 	c.sender.mu.Unlock()
@@ -143,11 +146,11 @@ func (c *client) mayHaveChoked() bool {
 	return tried
 }
 
-// answers reports whether the client shows a sign of life within d. A client that was just sent what it
+// answersWithin reports whether a client shows a sign of life within d. A client that was just sent what it
 // may be unable to decode has probably left its connection, which still answers: socket.io-client
 // before 4.7 leaves it open.
-func (c *client) answers(d time.Duration) bool {
-	if c.mayHaveChoked() {
+func answersWithin(c *client, d time.Duration) bool {
+	if mayHaveChoked(c) {
 		return false
 	}
 	c.sock.Ask()
@@ -169,7 +172,7 @@ func (c *client) answers(d time.Duration) bool {
 
 // adoptLink makes the link of the key's sessions the client's primary link, so that all of them stay
 // on one link. It does nothing if there is none.
-func (r *receiver) adoptLink(l *link) {
+func (r keyedReceiver) adoptLink(l *link) {
 	if l == nil {
 		return
 	}

@@ -106,10 +106,13 @@ func readMove(r io.Reader, v any) error {
 	return nil
 }
 
+// mover is the receiver of a client that may move to another replica.
+type mover struct{ *receiver }
+
 // moveTo asks another replica, which owns the session of the CONNECT, to take the client. It returns false if
 // the client cannot be moved. Otherwise the client is paused until the owner has answered. rest is the CONNECT
 // without pid and offset.
-func (r *receiver) moveTo(owner, namespace string, connect, rest []byte) bool {
+func (r mover) moveTo(owner, namespace string, connect, rest []byte) bool {
 	c := r.c
 	if !r.movable() {
 		c.deps.metrics.RelayResumed(string(reason.OwnerConflict))
@@ -129,11 +132,11 @@ func (r *receiver) moveTo(owner, namespace string, connect, rest []byte) bool {
 
 // movable reports whether the client has nothing here that would be left behind. A client has one Socket,
 // which can be at one replica only.
-func (r *receiver) movable() bool {
+func (r mover) movable() bool {
 	return r.parser == parserSocketIO && !r.c.deps.replicas.hasTaken(r.c) && r.openNamespaces() == 0
 }
 
-func (r *receiver) moveRequest(namespace string, connect []byte) *moveRequest {
+func (r mover) moveRequest(namespace string, connect []byte) *moveRequest {
 	c := r.c
 	opts := c.sock.Options()
 	ask := &moveRequest{
@@ -158,10 +161,10 @@ func (r *receiver) moveRequest(namespace string, connect []byte) *moveRequest {
 }
 
 // runMove asks the owner, and hands the client over or continues here.
-func (r *receiver) runMove(owner string, ask *moveRequest, rest []byte) {
+func (r mover) runMove(owner string, ask *moveRequest, rest []byte) {
 	c := r.c
 	start := time.Now()
-	st, err := c.askOwner(owner, ask)
+	st, err := r.askOwner(owner, ask)
 	if errors.Is(err, errClientGone) {
 		return
 	}
@@ -213,7 +216,8 @@ type refusedError struct{ why reason.Reason }
 func (e *refusedError) Error() string { return "proxy: refused by the owner: " + string(e.why) }
 
 // askOwner asks the owner to take the client. The error is errClientGone or a *refusedError.
-func (c *client) askOwner(owner string, ask *moveRequest) (*cluster.Stream, error) {
+func (r mover) askOwner(owner string, ask *moveRequest) (*cluster.Stream, error) {
+	c := r.c
 	ctx, cancel, ok := c.primary.beginAsk(askTimeout)
 	if !ok {
 		return nil, errClientGone
@@ -260,7 +264,7 @@ func (r *replicas) ask(ctx context.Context, owner string, about []byte) (*cluste
 
 // handOver moves the client to the owner that has accepted it. The Socket's input lock is held. It returns
 // false if the client has gone.
-func (rc *receiver) handOver(st *cluster.Stream, owner string, waiting []message) bool {
+func (rc mover) handOver(st *cluster.Stream, owner string, waiting []message) bool {
 	c := rc.c
 	r := c.deps.replicas
 	relays := make(map[netpoll.Stream]*relay, 1)
@@ -343,29 +347,12 @@ func (r *replicas) forgetMoved(sid string, m *movedAway) {
 	}
 }
 
-// leave takes off the client, whose connection another replica serves, what it has here.
-func (c *client) leave() {
-	c.deps.conns.removeClient(c)
-	c.detach(func(from detachedClient) {
-		if from.primary != nil {
-			from.primary.detach(c)
-		}
-	})
-}
-
-// watches returns the number of the latest WebSocket ping.
-func (s *sender) watches() uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.watch
-}
-
 // A client connects all its namespaces in one batch. Those that cannot be recovered may come first, and would
 // tie the client to this replica. So a CONNECT without a pid waits for the end of its batch if the client has
 // nothing here yet: a CONNECT for a session of another replica goes first.
 
 // postpone reports whether a CONNECT has to wait.
-func (r *receiver) postpone(namespace string, p *packet) bool {
+func (r mover) postpone(namespace string, p *packet) bool {
 	if slices.Contains(r.namespaces, namespace) || !r.movable() || r.c.keyed != nil {
 		return false
 	}
@@ -380,7 +367,7 @@ func (r *receiver) postpone(namespace string, p *packet) bool {
 }
 
 // endPostponement handles a batch whose first CONNECT had to wait.
-func (r *receiver) endPostponement() {
+func (r mover) endPostponement() {
 	waiting := r.redial.waiting
 	r.redial = nil
 	r.packets-- // it is counted again

@@ -28,7 +28,7 @@ func (r *replicas) serveMove(st *cluster.Stream, end func()) {
 		_ = st.Close()
 		return
 	}
-	c, err := r.movedClient(&ask)
+	c, err := r.newMovedClient(&ask)
 	if err != nil {
 		r.log.Warn("another replica's request to move a client cannot be read", "error", err)
 		_ = st.Close()
@@ -53,11 +53,11 @@ func (r *replicas) serveMove(st *cluster.Stream, end func()) {
 	c.startMoved(&state, st)
 }
 
-// movedClient returns a client for a connection that another replica accepted.
-func (r *replicas) movedClient(ask *moveRequest) (*client, error) {
+// newMovedClient returns a client for a connection that another replica accepted.
+func (r *replicas) newMovedClient(ask *moveRequest) (movedClient, error) {
 	req, err := savedRequest(ask.Head).restore(ask.ByWebSocket)
 	if err != nil {
-		return nil, err
+		return movedClient{}, err
 	}
 	q, err := url.ParseQuery(req.RawQuery)
 	if err != nil {
@@ -82,16 +82,19 @@ func (r *replicas) movedClient(ask *moveRequest) (*client, error) {
 	if a, err := netip.ParseAddr(ask.Address); err == nil {
 		c.address = a
 	}
-	return c, nil
+	return movedClient{c}, nil
 }
 
+// movedClient is a client that another replica accepted.
+type movedClient struct{ *client }
+
 // resumeMoved gives the client the session that it claims, and returns why not.
-func (c *client) resumeMoved(ask *moveRequest, st *cluster.Stream) (refused reason.Reason) {
+func (c movedClient) resumeMoved(ask *moveRequest, st *cluster.Stream) (refused reason.Reason) {
 	claim, refused := c.movedClaim(ask)
 	if refused != "" {
 		return refused
 	}
-	c.deps.conns.addClient(c)
+	c.deps.conns.addClient(c.client)
 	c.sock.Input(func() {
 		for _, m := range ask.HeldAcks {
 			c.Message(m.Data, m.Binary)
@@ -106,12 +109,12 @@ func (c *client) resumeMoved(ask *moveRequest, st *cluster.Stream) (refused reas
 		c.leave()
 		return refused
 	}
-	c.deps.replicas.took(c, st)
+	c.deps.replicas.took(c.client, st)
 	return ""
 }
 
 // movedClaim returns what the client claims, or why it cannot have it.
-func (c *client) movedClaim(ask *moveRequest) (claim session.Claim, refused reason.Reason) {
+func (c movedClient) movedClaim(ask *moveRequest) (claim session.Claim, refused reason.Reason) {
 	rest, rec, err := socketio.TakeRecovery(ask.Connect, session.IsPID, session.IsOffset)
 	switch {
 	case err != nil || rec.PID == "":
@@ -123,7 +126,7 @@ func (c *client) movedClaim(ask *moveRequest) (claim session.Claim, refused reas
 }
 
 // startMoved continues the client's transport.
-func (c *client) startMoved(state *moveState, st *cluster.Stream) {
+func (c movedClient) startMoved(state *moveState, st *cluster.Stream) {
 	if len(state.Messages) > 0 {
 		c.sock.Input(func() {
 			for _, m := range state.Messages {
@@ -133,7 +136,7 @@ func (c *client) startMoved(state *moveState, st *cluster.Stream) {
 	}
 	if state.WebSocket {
 		c.websocket.Store(true)
-		c.deps.replicas.took(c, nil)
+		c.deps.replicas.took(c.client, nil)
 		c.sock.StartMoved(state.Transfer, st)
 		return
 	}
@@ -144,7 +147,7 @@ func (c *client) startMoved(state *moveState, st *cluster.Stream) {
 }
 
 // lost closes a client whose edge has gone, or has told of its end.
-func (c *client) lost(err error) {
+func (c movedClient) lost(err error) {
 	defer c.recoverPanic()
 	why := reason.TransportClose
 	if errors.Is(err, netpoll.ErrPeerLost) || errors.Is(err, io.EOF) {
@@ -171,7 +174,7 @@ func (r *replicas) serveProbe(st *cluster.Stream) {
 // abandon ends the session that a client claimed while this replica could not be asked: the client got a
 // fresh one. Only a claim that would have been granted counts.
 func (r *replicas) abandon(ask *moveRequest) {
-	c, err := r.movedClient(ask)
+	c, err := r.newMovedClient(ask)
 	if err != nil {
 		return
 	}

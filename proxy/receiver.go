@@ -131,7 +131,7 @@ func (r *receiver) decideParser(data []byte, binary bool) {
 // flush sends what a batch of messages produced.
 func (r *receiver) flush() {
 	if r.redial != nil && r.redial.postponed {
-		r.endPostponement()
+		mover{r}.endPostponement()
 	}
 	if r.packets > 0 {
 		r.c.deps.metrics.Packets.In.Add(float64(r.packets))
@@ -197,7 +197,7 @@ func (r *receiver) attachment(data []byte) {
 func (r *receiver) dispatch(p *packet) {
 	if p.h.Type == socketio.Connect {
 		if r.c.isV3() {
-			r.connectV3(p)
+			keyedReceiver{r}.connectV3(p)
 		} else {
 			r.connect(p)
 		}
@@ -208,7 +208,7 @@ func (r *receiver) dispatch(p *packet) {
 		return
 	}
 	cur := r.c.sessions.find(p.h.Namespace)
-	if r.c.deps.joins != nil && p.h.IsEvent() && cur != nil && cur.Attached() && r.rejoins(cur, p) {
+	if r.c.deps.joins != nil && p.h.IsEvent() && cur != nil && cur.Attached() && r.c.deps.joins.handle(r, cur, p) {
 		return
 	}
 	if p.h.IsEvent() && cur != nil && r.send(cur, p) {

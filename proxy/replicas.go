@@ -73,19 +73,16 @@ type movedAway struct {
 	ready  chan struct{} // closed when the owner serves the client
 }
 
-// JoinCluster makes the Server one of several replicas. Call it before the Server serves its first client.
-// opts needs no Serve, Noted, Observer and Log.
-func (s *Server) JoinCluster(opts cluster.Options) *cluster.Node {
+func newReplicas(d *deps, opts cluster.Options) *replicas {
 	r := &replicas{
-		deps: s.deps, epoch: time.Now(), moved: make(map[string]*movedAway), relays: make(map[*relay]struct{}),
+		deps: d, epoch: time.Now(), moved: make(map[string]*movedAway), relays: make(map[*relay]struct{}),
 		taken: make(map[*client]*cluster.Stream), abandoned: make(map[string][][]byte),
 	}
 	r.drained, r.cut = context.WithCancel(context.Background())
-	opts.Serve, opts.Noted, opts.Observer, opts.Log = r.serve, r.noted, (*peerObserver)(r), s.log
+	opts.Serve, opts.Noted, opts.Observer, opts.Log = r.serve, r.noted, (*peerObserver)(r), d.log
 	r.node = cluster.New(opts)
-	s.registry.SetOwner(opts.ID)
-	s.replicas = r
-	return r.node
+	d.registry.SetOwner(opts.ID)
+	return r
 }
 
 // errLooking is returned by Ready until this replica has looked for others: a client of another one might not

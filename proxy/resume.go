@@ -27,7 +27,7 @@ func (r *receiver) connect(p *packet) {
 		r.protocolError("namespace name too long")
 		return
 	}
-	if r.connecting(namespace) && r.repeats(namespace, p.data) || c.deps.replicas != nil && r.postpone(namespace, p) {
+	if r.connecting(namespace) && r.repeats(namespace, p.data) || c.deps.replicas != nil && (mover{r}).postpone(namespace, p) {
 		return
 	}
 	most := c.deps.settings().Limits.MaxNamespacesPerConnection
@@ -47,27 +47,27 @@ func (r *receiver) connect(p *packet) {
 		r.sendPrimary(p.data, false) // the upstream decides what to do with it
 		return
 	}
-	if c.keyed != nil {
-		if r.connectKeyed(namespace, rest, start) {
-			return
-		}
-	} else if rec.PID != "" {
-		if r.resumeAllowed(namespace) {
-			if owner := c.deps.replicas.ownerOf(rec.PID); owner != "" {
-				if r.moveTo(owner, namespace, p.data, rest) {
-					return
-				}
-			} else if r.resume(r.claim(namespace, rest, rec), start) {
-				return
-			}
-		}
-		if r.parser == parserClosed {
-			return
-		}
+	if r.recoverSession(namespace, p.data, rest, rec, start) || r.parser == parserClosed {
+		return
 	}
 	r.takeHeldAcks(namespace) // drop them: they answer events of the session that was not resumed
 	r.forgetDisconnect(namespace)
 	r.connectPrimary(namespace, rest)
+}
+
+// recoverSession looks for a session that the client comes back to. It returns false if the client
+// must get a fresh one. connect is its CONNECT, and rest the same without pid and offset.
+func (r *receiver) recoverSession(namespace string, connect, rest []byte, rec socketio.Recovery, start instant.Instant) bool {
+	switch {
+	case r.c.keyed != nil:
+		return keyedReceiver{r}.connectKeyed(namespace, rest, start)
+	case rec.PID == "" || !r.resumeAllowed(namespace):
+		return false
+	}
+	if owner := r.c.deps.replicas.ownerOf(rec.PID); owner != "" {
+		return mover{r}.moveTo(owner, namespace, connect, rest)
+	}
+	return r.resume(r.claim(namespace, rest, rec), start)
 }
 
 // resumeAllowed reports whether the client's pid may be looked up at all.

@@ -270,3 +270,10 @@ func (s *sender) takeReplaysLocked(cur *session.Cursor) (taken []*replay) {
 	}
 	return taken
 }
+
+// watches returns the number of the latest WebSocket ping.
+func (s *sender) watches() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.watch
+}

@@ -13,6 +13,7 @@ import (
 	"github.com/holdfast/holdfast/buffer"
 	"github.com/holdfast/holdfast/internal/admin/status"
 	"github.com/holdfast/holdfast/internal/clientjs"
+	"github.com/holdfast/holdfast/internal/cluster"
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/internal/limit"
@@ -102,6 +103,13 @@ func (s *Server) Reload(cfg config.Config) error {
 	return nil
 }
 
+// JoinCluster makes the Server one of several replicas. Call it before the Server serves its first
+// client. opts needs no Serve, Noted, Observer and Log.
+func (s *Server) JoinCluster(opts cluster.Options) *cluster.Node {
+	s.replicas = newReplicas(s.deps, opts)
+	return s.replicas.node
+}
+
 // Ready returns nil, or the reason why the Server accepts no new clients.
 func (s *Server) Ready() error {
 	switch {
@@ -176,7 +184,7 @@ func (s *Server) serveEngineIO(w http.ResponseWriter, r *http.Request, q url.Val
 	case s.phase.stopping():
 		refuseDraining(w)
 	case q.Get("EIO") != "4":
-		s.handshaker.serveV3(w, r, q, websocket)
+		handshakerV3{s.handshaker}.serveV3(w, r, q, websocket)
 	default:
 		s.handshaker.serve(w, r, q, websocket)
 	}

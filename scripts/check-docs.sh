@@ -45,7 +45,7 @@ while IFS='|' read -r _ _ file functions _; do
 done < <(sed -n '/^## Where do I find/,/^## Packages/p' docs/design.md | grep -E '\| \[[a-z/_]+\.go\]')
 
 # Methods of our types, wherever design.md names them
-types='Server|client|link|Session|Registry|Cursor|Log|Socket|Conn|Upstream|Listener|acceptor|pendingConn|wsTransport|wsLink'
+types='Server|client|link|sender|receiver|handshaker|reporter|conns|Session|Registry|Cursor|Log|Socket|Conn|Upstream|Listener|acceptor|pendingConn|wsTransport|wsLink'
 while IFS= read -r function; do
   grep -qsE "^func \([a-z]+ \*?${function%.*}\) ${function##*.}\(" {buffer,proxy,session,internal/{accept,engineio,upstream}}/*.go ||
     complain "docs/design.md: no $function"
