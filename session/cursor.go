@@ -78,7 +78,7 @@ func (c *Cursor) Read(n int, e Emitter) (passed int, last uint64, replayDone boo
 		return 0, 0, false
 	}
 	replayTo, skipTo, end := c.replayTo(), c.skipTo(), s.log.Last()
-	replaying := c.sent < replayTo
+	replaying, keyed := c.sent < replayTo, s.keyed
 	for passed < n && c.sent < end {
 		c.sent++
 		passed++
@@ -87,22 +87,12 @@ func (c *Cursor) Read(n int, e Emitter) (passed int, last uint64, replayDone boo
 		}
 		p := s.log.At(c.sent)
 		var offset Offset
-		switch p.Kind() {
-		case buffer.Dropped:
-			continue
-		case buffer.AckRequested:
-			if c.sent <= skipTo {
-				continue
-			}
-		case buffer.WithOffset:
-			if s.keyed == nil {
+		if kind := p.Kind(); kind == buffer.WithOffset { // almost all packets
+			if keyed == nil {
 				offset = Offset{s.tag, c.sent}
 			}
-		case buffer.Answer:
-			if s.keyed.answersOther(p) {
-				continue
-			}
-		case buffer.NoOffset:
+		} else if kind != buffer.NoOffset && !c.sendsLocked(p, skipTo) {
+			continue
 		}
 		if !e.Emit(p, offset, c.sent <= replayTo) {
 			break
@@ -114,6 +104,20 @@ func (c *Cursor) Read(n int, e Emitter) (passed int, last uint64, replayDone boo
 		s.dropSentLocked()
 	}
 	return passed, last, replaying && c.sent >= replayTo
+}
+
+// sendsLocked reports whether a packet that is no ordinary event is sent at c.sent. s.mu is held.
+func (c *Cursor) sendsLocked(p *buffer.Entry, skipTo uint64) bool {
+	switch p.Kind() {
+	case buffer.Dropped:
+		return false
+	case buffer.AckRequested:
+		return c.sent > skipTo
+	case buffer.Answer:
+		return !c.s.keyed.answersOther(p)
+	case buffer.NoOffset, buffer.WithOffset:
+	}
+	return true
 }
 
 // Confirm says that the client has received all packets up to seq.
