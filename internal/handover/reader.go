@@ -1,6 +1,7 @@
 package handover
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -57,6 +58,9 @@ func Verify(data []byte) (*Summary, error) {
 	err := Read(data, Handler{
 		Process: func(p *Process) error {
 			s.Process = *p
+			for _, b := range []*[]byte{&s.Process.Owner, &s.Process.BindKey, &s.Process.BindSum, &s.Process.KeySalt, &s.Process.Config} {
+				*b = bytes.Clone(*b) // the summary outlives the snapshot
+			}
 			return nil
 		},
 		Listener: func(l *Listener) error {
