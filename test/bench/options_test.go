@@ -73,8 +73,8 @@ func TestFitSaysWhatItLowers(t *testing.T) {
 		t.Errorf("with 4300 files: broadcast %d, storm %d, clients %d; want 2000, 1333, 64",
 			o.broadcastClients, o.stormClients, o.clients)
 	}
-	if len(notes) != 2 || !strings.Contains(notes[0], "2000, not the 9000 asked for") {
-		t.Errorf("notes: %q, want two, on -broadcast-clients and -storm-clients", notes)
+	if len(notes) != 3 || !strings.Contains(notes[0], "2000, not the 9000 asked for") {
+		t.Errorf("notes: %q, want three, on -broadcast-clients, -storm-clients and -handover-clients", notes)
 	}
 }
 
