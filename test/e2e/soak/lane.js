@@ -83,8 +83,13 @@ export class Lane {
   }
 
   #startHoldfast(more) {
-    const { ackEvents, buffer } = this.options;
+    const { ackEvents, buffer, server } = this.options;
+    const translated = server < "3" && {
+      upstream: { protocol: 3, translate: { auth_to_query: ["client"] } },
+      engineio: { ping_interval: `${HEARTBEAT.pingInterval}ms`, ping_timeout: `${HEARTBEAT.pingTimeout}ms` },
+    };
     return Holdfast.start(this.port, {
+      ...translated,
       recovery: { max_disconnection_duration: `${EXPIRY}ms`, ack_events: ackEvents, buffer, keyed: { query: "hf_key" } },
       log: { level: LOGS ? "debug" : "info" },
       ...more,

@@ -1,4 +1,4 @@
-// `node soak/run.js [--minutes 10] [--seed N] [--clients 18] [--simulated 60] [--lanes 1,2,3] [--versions 4.6.2,4.8.4] [--json FILE]`: see README.md, The soak.
+// `node soak/run.js [--minutes 10] [--seed N] [--clients 18] [--simulated 60] [--lanes 1,2,3,4] [--versions 4.6.2,4.8.4] [--json FILE]`: see README.md, The soak.
 import { execFile } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
@@ -10,7 +10,7 @@ import { sleep } from "../lib/wait.js";
 import { Lane, VERSIONS } from "./lane.js";
 import { summarise, text } from "./report.js";
 
-const usage = "node soak/run.js [--minutes 10] [--seed N] [--clients 18] [--simulated 60] [--lanes 1,2,3] [--versions 4.6.2,4.8.4] [--json FILE]";
+const usage = "node soak/run.js [--minutes 10] [--seed N] [--clients 18] [--simulated 60] [--lanes 1,2,3,4] [--versions 4.6.2,4.8.4] [--json FILE]";
 
 /** A lane is a holdfast with its own server. */
 const LANES = [
@@ -19,6 +19,8 @@ const LANES = [
   { server: "4.0.2", ackEvents: "at-least-once", buffer: { window: "64KiB", max_bytes: "512KiB" } },
   // The server emits packets that its clients cannot decode.
   { server: "4.5.4", ackEvents: "at-most-once", buffer: {}, poison: true },
+  // A server that speaks Engine.IO 3, and for which holdfast translates.
+  { server: "2.5.1", ackEvents: "at-most-once", buffer: {} },
 ];
 
 function wrong(what) {

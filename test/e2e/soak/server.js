@@ -24,14 +24,15 @@ const broadcasts = Object.fromEntries(namespaces.map((nsp) => [nsp, 0]));
 const live = new Map(); // sid -> socket
 let streaming = true;
 
-const { Server } = require(`socket.io-${version}`);
+const lib = require(`socket.io-${version}`);
+const Server = lib.Server ?? lib; // before 3.0
 const http = createServer();
 http.keepAliveTimeout = 60_000;
 const io = new Server(http, { serveClient: false, ...ioOptions });
 
 for (const nsp of namespaces) {
   io.of(nsp).on("connection", (socket) => {
-    const client = socket.handshake.auth.client;
+    const { client } = socket.handshake.auth ?? socket.handshake.query; // before 3.0
     const session = { client, nsp, sent: 0, firstBroadcast: broadcasts[nsp] + 1, answered: 0, ended: null };
     sessions.set(socket.id, session);
     live.set(socket.id, socket);
