@@ -198,11 +198,12 @@ const yeastDigits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvw
 // maxYeast bounds what is decoded.
 const maxYeast = 20
 
-// yeast decodes such a parameter into a number that grows with each request of a page.
+// yeast decodes such a parameter into a number that grows with each request of a page. Other clients
+// write the time in another form, or none.
 func yeast(t string) (n *big.Int, ok bool) {
 	time, count, _ := strings.Cut(t, ".")
-	if len(time) < 6 || len(t) > maxYeast {
-		return nil, false // no time of this century
+	if len(time) != 7 || len(t) > maxYeast {
+		return nil, false // no time between 2004 and 2109
 	}
 	n = new(big.Int)
 	for _, part := range []string{time, count} {

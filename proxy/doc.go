@@ -19,7 +19,7 @@
 //     force, which Reload replaces. conns.go has the clients and links that are open.
 //   - handshake.go repeats a client's handshake to the upstream and opens the client. lazy.go answers
 //     handshakes from a cache instead. protocol.go does so for a server that speaks Engine.IO 3, and
-//     unable.go finds clients that cannot resume.
+//     unable.go finds clients that cannot resume. clientv3.go serves clients of Engine.IO 3.
 //   - request.go serves the later requests of a client.
 //   - passthrough.go relays what holdfast does not handle.
 //   - address.go, body.go, compress.go, header.go, hijack.go and refuse.go are helpers for single

@@ -1,4 +1,4 @@
-// Package engineio implements both sides of Engine.IO protocol v4 for a proxy.
+// Package engineio implements both sides of Engine.IO protocols v4 and v3 for a proxy.
 //
 // A Socket is the server side of one client's connection, and a Conn is the client side of one
 // connection to an upstream server. Both carry opaque messages: nothing here knows Socket.IO.
@@ -11,6 +11,9 @@
 //	Upgrade           upgrade.go (Socket), conn_upgrade.go (Conn)
 //	Heartbeat         heartbeat.go (Socket sends pings), conn_heartbeat.go (Conn answers them)
 //	Packet encoding   packet.go, encoder.go
+//
+// Version 3 differs in payloads and in who pings. packet3.go has its payloads, socket3.go a Socket's
+// heartbeat. conn_heartbeat.go has a Conn's, of both versions.
 //
 // # Flow control
 //
