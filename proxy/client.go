@@ -171,6 +171,15 @@ func (c *clientConn) attachedAnywhere() bool {
 	return slices.ContainsFunc(c.sessions.all(), (*session.Cursor).Attached)
 }
 
+// parkFor returns how long the client's sessions are parked at most.
+func (c *clientConn) parkFor(goingAway bool) time.Duration {
+	r := c.deps.settings().Recovery
+	if goingAway {
+		return min(r.GoingAwayDuration, r.MaxDisconnectionDuration)
+	}
+	return r.MaxDisconnectionDuration
+}
+
 // connected attaches the client to a fresh session, whose CONNECT reply has arrived. It returns
 // false if the client is gone, or has a session in this namespace already.
 func (c *client) connected(l *link, namespace string, reply connectReply, binding session.Binding, resumable bool) (ok bool) {

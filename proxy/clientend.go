@@ -146,14 +146,6 @@ func (c *client) closeAfter(d time.Duration, end func()) {
 	c.closing = c.sock.AfterFunc(d, end) // stopped by takeAttached
 }
 
-func (c *clientConn) parkFor(goingAway bool) time.Duration {
-	r := c.deps.settings().Recovery
-	if goingAway {
-		return min(r.GoingAwayDuration, r.MaxDisconnectionDuration)
-	}
-	return r.MaxDisconnectionDuration
-}
-
 // abort closes the client immediately, for example because another client takes over its sessions.
 // They are parked when it returns.
 func (c *client) abort(why reason.Reason) {

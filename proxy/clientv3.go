@@ -36,13 +36,6 @@ func (c *clientConn) inDialect(packet []byte) []byte {
 	return packet
 }
 
-// handlesV3 reports whether a handshake of Engine.IO 3 is not passed through: it has a key, and does
-// not use JSONP. Clients that say no version speak version 3.
-func (set *settings) handlesV3(q url.Values) bool {
-	version := q.Get("EIO")
-	return (version == "3" || version == "") && !q.Has("j") && set.usableKey(q) != "" && set.recoverable(socketio.Root)
-}
-
 // handshakerV3 serves the handshakes of clients of Engine.IO 3.
 type handshakerV3 struct{ *handshaker }
 

@@ -59,6 +59,13 @@
 //   - relay.go relays the bytes of a moved client's WebSocket.
 //   - forward.go forwards requests with another replica's sid.
 //
+// Clients with a key, and repeated events:
+//
+//   - keyed.go recovers clients that send no pid and offset, by a key in their URL. keyedquery.go reads
+//     the key, and keyring.go has the sessions of each.
+//   - clientv3.go does the same for clients of Engine.IO 3.
+//   - joins.go drops events that a resumed session's client repeats.
+//
 // Both:
 //
 //   - binding.go binds sessions to credentials, and events.go finds events that may be dropped.
@@ -74,7 +81,9 @@
 //
 // Within a client, references run from the receiver to the client, from both to the sender, and from
 // all to clientConn. The one way back is engineio.Handler: the client passes Message and Flush to its
-// receiver. A link is only a source to the sender, and a client only an aborter to trials.
+// receiver. A link is only a source to the sender, and a client only an aborter to trials. What only
+// one feature does is a method of that feature's type: keyedReceiver, mover, movedClient,
+// handshakerV3. No type has methods in more than four files.
 //
 // A link refers back to clients, because what it reads is for them. It tells a client about an opened
 // session (connected), packets (deliver, relay) and its own end (onPrimaryLost, end). It also pauses

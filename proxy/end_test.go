@@ -6,14 +6,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gobwas/ws/wsutil"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/holdfast/holdfast/internal/config"
-	"github.com/holdfast/holdfast/internal/engineio"
-	"github.com/holdfast/holdfast/metrics"
 )
 
 func TestClientGetsAllThatWasSentBeforeItsLinkEnded(t *testing.T) {
@@ -53,22 +49,6 @@ func TestBurstOfSmallPacketsDoesNotWaitForTheHeartbeat(t *testing.T) {
 	for range 30 {
 		up.send(some...)
 		c.want(some...)
-	}
-}
-
-func TestSentMessagesDoNotGrowTheQueue(t *testing.T) {
-	c := &client{clientConn: clientConn{deps: &deps{reporter: &reporter{metrics: metrics.New(prometheus.NewRegistry())}}}}
-	c.sender.init(&c.clientConn, 1<<20, time.Second)
-	c.sender.relay([]byte("x"), false, nil)
-	for range 10_000 { // one message always waits
-		c.sender.relay([]byte("x"), false, nil)
-		c.Fill(&engineio.Encoder{}, 1)
-	}
-	if n := len(c.sender.pending) - c.sender.head; n != 1 {
-		t.Fatalf("%d wait, want 1", n)
-	}
-	if room := cap(c.sender.pending); room > 256 {
-		t.Errorf("one message waits in a queue with room for %d", room)
 	}
 }
 

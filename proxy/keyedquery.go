@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"github.com/holdfast/holdfast/internal/socketio"
 )
 
 // minKeyBytes keeps user ids out, which others can guess.
@@ -72,4 +74,11 @@ func (set *settings) withoutKey(query string) string {
 		}
 	}
 	return strings.Join(kept, "&")
+}
+
+// handlesV3 reports whether a handshake of Engine.IO 3 is not passed through: it has a key, and does
+// not use JSONP. Clients that say no version speak version 3.
+func (set *settings) handlesV3(q url.Values) bool {
+	version := q.Get("EIO")
+	return (version == "3" || version == "") && !q.Has("j") && set.usableKey(q) != "" && set.recoverable(socketio.Root)
 }

@@ -8,8 +8,9 @@ import (
 
 // primaryState is whether a client has a primary link:
 //
-//	none    -> open     the link of the client's handshake
-//	none, lazy -> open  the link of a session that it resumed, if the server speaks Engine.IO 3
+//	none    -> open     the link of the client's handshake; or of a session that it resumed, if the
+//	                    server speaks Engine.IO 3
+//	lazy    -> open     the same
 //	none    -> lazy     its handshake was answered from the cache
 //	any     -> dialing  it needs a link, or another one; meanwhile it may still have the old one
 //	dialing -> open     the new link is there
@@ -32,7 +33,7 @@ func (s *primaryState) moveLocked(to primaryState) bool {
 	switch {
 	case *s == primaryClosed:
 		return false
-	case to == primaryLazy && *s != primaryNone:
+	case to == primaryLazy && *s != primaryNone, to == primaryOpen && *s == primaryOpen:
 		return false
 	}
 	*s = to

@@ -60,25 +60,3 @@ func TestSizesOfWhatEveryClientNeeds(t *testing.T) {
 		}
 	}
 }
-
-// Confirmed entries must not stay reachable, because each refers to a session and its log.
-func TestConfirmedEntriesAreForgotten(t *testing.T) {
-	r := newRig(t, nil)
-	r.client()
-	cl := r.byOrder(1)
-	cur := cl.attached("/")
-	cl.sender.mu.Lock()
-	cl.sender.written = []written{{cur: cur, count: 1}, {cur: cur, count: 2}, {cur: cur, count: 1000}}
-	cl.sender.mu.Unlock()
-	cl.Confirm(2)
-	cl.sender.mu.Lock()
-	defer cl.sender.mu.Unlock()
-	if n := len(cl.sender.written); n != 1 {
-		t.Fatalf("%d entries are left, want 1", n)
-	}
-	for i, w := range cl.sender.written[:3][1:] {
-		if w.cur != (*session.Cursor)(nil) {
-			t.Errorf("entry %d behind the last still has its cursor", i)
-		}
-	}
-}

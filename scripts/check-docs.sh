@@ -53,4 +53,13 @@ done < <(grep -oE "\b($types)\.[A-Za-z]+" docs/design.md | grep -vE '\.(mu|input
 for file in $(grep -oE '`[a-z_]+/[a-z_/]+\.go`' docs/design.md | tr -d '`'); do
   [ -e "$file" ] || complain "docs/design.md: no $file"
 done
+
+# proxy/doc.go names every file of the package, and keeps its promise about methods.
+for file in proxy/*.go; do
+  case $file in *_test.go | proxy/doc.go) continue ;; esac
+  grep -qw -- "${file##*/}" proxy/doc.go || complain "proxy/doc.go: no ${file##*/}"
+done
+while read -r files type; do
+  [ "$files" -le 4 ] || complain "proxy: $type has methods in $files files; proxy/doc.go promises four at the most"
+done < <(grep -oE '^func \([a-z]+ \*?[A-Za-z0-9]+' proxy/*.go | grep -v _test.go | sed -E 's/^([^:]+):func \([a-z]+ \*?/\1 /' | sort -u | awk '{ n[$2]++ } END { for (t in n) print n[t], t }')
 exit $bad
