@@ -30,90 +30,90 @@ var (
 )
 
 // encodeRequest returns the head of a request as another replica reads it.
-func (s *replicas) encodeRequest(r *http.Request) []byte {
+func (r *replicas) encodeRequest(req *http.Request) []byte {
 	b := bufferPool.Get().(*bytes.Buffer)
 	defer bufferPool.Put(b)
 	b.Reset()
 	address := ""
-	if a := s.settings().clientAddress(r); a.IsValid() {
+	if a := r.settings().clientAddress(req); a.IsValid() {
 		address = net.JoinHostPort(a.String(), "0")
 	}
-	b.WriteString(address + " " + strconv.FormatInt(r.ContentLength, 10) + "\r\n")
-	path, query, has := target(r)
-	b.WriteString(r.Method + " " + path)
+	b.WriteString(address + " " + strconv.FormatInt(req.ContentLength, 10) + "\r\n")
+	path, query, has := target(req)
+	b.WriteString(req.Method + " " + path)
 	if has {
 		b.WriteString("?" + query)
 	}
-	b.WriteString(" HTTP/1.1\r\nHost: " + r.Host + "\r\n")
-	_ = r.Header.Write(b) // writing to a Buffer does not fail
+	b.WriteString(" HTTP/1.1\r\nHost: " + req.Host + "\r\n")
+	_ = req.Header.Write(b) // writing to a Buffer does not fail
 	b.WriteString("\r\n")
 	return bytes.Clone(b.Bytes())
 }
 
 // forward passes a request to the replica that serves its client, and the answer back. If that replica cannot be
 // reached, the client learns that its sid is unknown, so that it reconnects.
-func (s *replicas) forward(w http.ResponseWriter, r *http.Request, owner string) {
-	s.metrics.ForwardedRequests.Inc()
-	s.conns.addPassing(1)
-	defer s.conns.addPassing(-1)
-	st, err := s.node.Open(r.Context(), owner, streamRequest, s.encodeRequest(r))
+func (r *replicas) forward(w http.ResponseWriter, req *http.Request, owner string) {
+	r.metrics.ForwardedRequests.Inc()
+	r.conns.addPassing(1)
+	defer r.conns.addPassing(-1)
+	st, err := r.node.Open(req.Context(), owner, streamRequest, r.encodeRequest(req))
 	if err != nil {
-		if r.Context().Err() == nil {
-			s.log.Debug("a request could not be forwarded to the replica of its sid", "owner", owner, "error", err)
-			writeAnswer(s.log, w, r, engineio.ErrorAnswer(engineio.CodeUnknownSID))
+		if req.Context().Err() == nil {
+			r.log.Debug("a request could not be forwarded to the replica of its sid", "owner", owner, "error", err)
+			writeAnswer(r.log, w, req, engineio.ErrorAnswer(engineio.CodeUnknownSID))
 		}
 		return
 	}
-	if isUpgrade(r) {
-		s.forwardUpgrade(w, r, st)
+	if isUpgrade(req) {
+		r.forwardUpgrade(w, st)
 		return
 	}
-	defer st.Close()
-	defer context.AfterFunc(r.Context(), func() { _ = st.Close() })()
-	defer context.AfterFunc(s.drained, func() { _ = st.Close() })()
-	if r.Method == http.MethodPost {
-		if _, err := io.Copy(st, r.Body); err != nil {
+	defer func() { _ = st.Close() }()
+	defer context.AfterFunc(req.Context(), func() { _ = st.Close() })()
+	defer context.AfterFunc(r.drained, func() { _ = st.Close() })()
+	if req.Method == http.MethodPost {
+		if _, err := io.Copy(st, req.Body); err != nil {
 			panic(http.ErrAbortHandler) // the owner sees the body end too early
 		}
 		_ = st.CloseWrite()
 	}
-	s.forwardAnswer(w, r, st)
+	r.forwardAnswer(w, req, st)
 }
 
 // forwardForeign forwards a request whose sid names another replica. It returns false if the sid does not.
-func (s *replicas) forwardForeign(w http.ResponseWriter, r *http.Request, q url.Values) bool {
-	if !handles(r, q) {
+func (r *replicas) forwardForeign(w http.ResponseWriter, req *http.Request, q url.Values) bool {
+	if !handles(req, q) {
 		return false
 	}
-	owner := s.serverOf(r.Context(), q.Get("sid"))
+	owner := r.serverOf(req.Context(), q.Get("sid"))
 	if owner != "" {
-		s.forward(w, r, owner)
+		r.forward(w, req, owner)
 	}
 	return owner != ""
 }
 
 // movedMeanwhile forwards a request whose client was moved to another replica after the request had found it. a
 // is what its Socket answered.
-func (s *replicas) movedMeanwhile(w http.ResponseWriter, r *http.Request, c *client, a engineio.Answer) bool {
-	if s == nil || a.Code != engineio.CodeUnknownSID {
+func (r *replicas) movedMeanwhile(w http.ResponseWriter, req *http.Request, c *client, a engineio.Answer) bool {
+	if r == nil || a.Code != engineio.CodeUnknownSID {
 		return false
 	}
-	owner := s.serverOf(r.Context(), c.sock.SID())
+	owner := r.serverOf(req.Context(), c.sock.SID())
 	if owner != "" {
-		s.forward(w, r, owner)
+		r.forward(w, req, owner)
 	}
 	return owner != ""
 }
 
 // forwardAnswer writes the answer of another replica.
-func (s *replicas) forwardAnswer(w http.ResponseWriter, r *http.Request, st *cluster.Stream) {
+func (r *replicas) forwardAnswer(w http.ResponseWriter, req *http.Request, st *cluster.Stream) {
 	br := streamPool.Get().(*bufio.Reader)
 	defer func() {
 		br.Reset(nil)
 		streamPool.Put(br)
 	}()
 	br.Reset(st)
-	resp, err := http.ReadResponse(br, r)
+	resp, err := http.ReadResponse(br, req)
 	if err == nil {
 		defer resp.Body.Close()
 		var body []byte
@@ -122,23 +122,23 @@ func (s *replicas) forwardAnswer(w http.ResponseWriter, r *http.Request, st *clu
 			copyHeader(w.Header(), resp.Header)
 			w.WriteHeader(resp.StatusCode)
 			if err := writeBody(w, body); err != nil {
-				s.log.Debug("polling answer not taken", "bytes", len(body), "error", err)
+				r.log.Debug("polling answer not taken", "bytes", len(body), "error", err)
 			}
 			return
 		}
 	}
-	if errors.Is(err, netpoll.ErrPeerLost) && r.Context().Err() == nil {
-		writeAnswer(s.log, w, r, engineio.ErrorAnswer(engineio.CodeUnknownSID))
+	if errors.Is(err, netpoll.ErrPeerLost) && req.Context().Err() == nil {
+		writeAnswer(r.log, w, req, engineio.ErrorAnswer(engineio.CodeUnknownSID))
 		return
 	}
 	panic(http.ErrAbortHandler) // the owner closed the connection without an answer
 }
 
 // forwardUpgrade relays a WebSocket with a foreign sid. The owner answers the handshake.
-func (s *replicas) forwardUpgrade(w http.ResponseWriter, r *http.Request, st *cluster.Stream) {
+func (r *replicas) forwardUpgrade(w http.ResponseWriter, st *cluster.Stream) {
 	conn, rw, err := http.NewResponseController(w).Hijack()
 	if err == nil {
-		err = conn.SetDeadline(time.Time{}) // clears net/http's deadlines
+		err = conn.SetDeadline(time.Time{}) // clears net/http'r deadlines
 	}
 	if err != nil {
 		_ = st.Close()
@@ -155,7 +155,7 @@ func (s *replicas) forwardUpgrade(w http.ResponseWriter, r *http.Request, st *cl
 	if c, ok := conn.(interface{ Unread() []byte }); ok {
 		initial = append(initial, c.Unread()...)
 	}
-	p := &relay{r: s}
+	p := &relay{r: r}
 	p.client = netpoll.New(conn, relayClient{p})
 	p.start(st)
 	p.client.Start(initial)

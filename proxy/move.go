@@ -264,21 +264,21 @@ func (r *replicas) ask(ctx context.Context, owner string, about []byte) (*cluste
 
 // handOver moves the client to the owner that has accepted it. The Socket's input lock is held. It returns
 // false if the client has gone.
-func (rc mover) handOver(st *cluster.Stream, owner string, waiting []message) bool {
-	c := rc.c
-	r := c.deps.replicas
+func (r mover) handOver(st *cluster.Stream, owner string, waiting []message) bool {
+	c := r.c
+	rs := c.deps.replicas
 	relays := make(map[netpoll.Stream]*relay, 1)
 	sid, m := c.sock.SID(), &movedAway{owner: owner, stream: st, ready: make(chan struct{})}
-	r.mu.Lock()
-	r.moved[sid] = m // requests that find the Socket detached look here
-	r.mu.Unlock()
+	rs.mu.Lock()
+	rs.moved[sid] = m // requests that find the Socket detached look here
+	rs.mu.Unlock()
 	d, ok := c.sock.Detach(func(client netpoll.Stream) netpoll.Handler {
-		p := &relay{r: r, client: client}
+		p := &relay{r: rs, client: client}
 		relays[client] = p
 		return relayClient{p}
 	})
 	if !ok {
-		r.forgetMoved(sid, m)
+		rs.forgetMoved(sid, m)
 		close(m.ready)
 		return false
 	}
@@ -289,7 +289,7 @@ func (rc mover) handOver(st *cluster.Stream, owner string, waiting []message) bo
 	st.Append(appendMove(nil, state))
 	st.Flush()
 	if d.WebSocket {
-		r.forgetMoved(sid, m)
+		rs.forgetMoved(sid, m)
 		close(m.ready)
 		relays[d.Stream].start(st)
 	} else {
@@ -297,7 +297,7 @@ func (rc mover) handOver(st *cluster.Stream, owner string, waiting []message) bo
 		if d.Probe != nil {
 			probe = relays[d.Probe.Stream]
 		}
-		go r.watchMoved(sid, m, d.Probe, probe) // ends when the owner serves the client
+		go rs.watchMoved(sid, m, d.Probe, probe) // ends when the owner serves the client
 	}
 	c.deps.metrics.RelayResumed("resumed")
 	c.deps.log.Debug("client moved to the owner of its session", "client", c.seq, "owner", owner)

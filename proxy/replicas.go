@@ -228,7 +228,7 @@ func (r *replicas) noted(kind byte, about []byte) {
 // abandonLater makes sure that an owner that could not be asked ends the session whose client got a fresh one
 // instead. Otherwise the client would be in the application's rooms twice until the session expires.
 func (r *replicas) abandonLater(owner string, about []byte) {
-	if r.node.Note(owner, noteAbandoned, about) {
+	if r.node.Note(owner, noteAbandoned, about) || len(about) > maxNote {
 		return
 	}
 	r.mu.Lock()
@@ -243,6 +243,9 @@ func (r *replicas) abandonLater(owner string, about []byte) {
 		}
 	}
 }
+
+// maxNote limits a note that is kept. Only an unusually large CONNECT makes a larger one.
+const maxNote = 64 << 10
 
 // maxAbandonedOwners limits the owners that notes are kept for.
 const maxAbandonedOwners = 64

@@ -134,7 +134,7 @@ func (p *port) cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, l := range p.links {
-		l.Conn.Close()
+		_ = l.Close()
 	}
 	p.links = nil
 }
@@ -199,7 +199,7 @@ type replica struct {
 
 // echo answers each stream with what it was opened with, and then returns what it reads.
 func echo(s *Stream) {
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	if _, err := s.Write(s.About()); err != nil {
 		return
 	}
@@ -225,7 +225,7 @@ func (n *network) start(t testing.TB, id, addr, secret string, peers ...string) 
 		ID: id, Name: "test", Advertise: addr, Keys: keys(t, secret), Book: r.book, Serve: echo, Noted: func(byte, []byte) {},
 		Observer: r.told, Log: slog.New(slog.DiscardHandler), Dial: n.dial,
 	})
-	r.Node.Start(r.port)
+	r.Start(r.port)
 	return r
 }
 
@@ -246,7 +246,7 @@ func (r *replica) ask(id string) (took time.Duration, err error) {
 	if err != nil {
 		return took, err
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	var b [5]byte
 	if _, err := io.ReadFull(s, b[:]); err != nil || string(b[:]) != "hello" {
 		return took, errors.New("no echo: " + strings.TrimSpace(string(b[:])))

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -115,11 +116,7 @@ func (n *Node) Start(ln net.Listener) {
 
 // task runs fn in a goroutine that Close waits for. fn ends with n.ctx.
 func (n *Node) task(fn func()) {
-	n.tasks.Add(1)
-	go func() {
-		defer n.tasks.Done()
-		fn()
-	}()
+	n.tasks.Go(fn)
 }
 
 // watchBook keeps a peer for every address in the book.
@@ -214,6 +211,9 @@ func (n *Node) findLocked(id string) *peer {
 // Open opens a stream to the replica with this id. It waits for at most two seconds if the replica is not
 // connected. kind and about are what the replica's Serve gets.
 func (n *Node) Open(ctx context.Context, id string, kind byte, about []byte) (*Stream, error) {
+	if len(about) > MaxAbout {
+		return nil, fmt.Errorf("%w: %d bytes are too much for a request", ErrUnreachable, len(about))
+	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	asked := -1 // lookups when this call asked for one
@@ -297,7 +297,7 @@ func (n *Node) Note(id string, kind byte, about []byte) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	p := n.findLocked(id)
-	if p == nil || p.state != peerUp {
+	if p == nil || p.state != peerUp || len(about) > MaxAbout {
 		return false
 	}
 	p.conn.note(kind, about)

@@ -78,7 +78,7 @@ func TestKilledReplicaIsGone(t *testing.T) {
 		b := n.start(t, idB, "b:1", secretA)
 		time.Sleep(time.Second)
 		wantState(t, a, idB, "up")
-		b.port.Close() // like kill -9: nothing listens, and the connections end
+		_ = b.port.Close() // like kill -9: nothing listens, and the connections end
 		b.port.cut()
 		synctest.Wait()
 		wantAsk(t, a, idB, ErrGone, patience)
@@ -101,7 +101,7 @@ func TestReplicaThatHandsOver(t *testing.T) {
 		a := n.start(t, idA, "a:1", secretA, "b:1")
 		b := n.start(t, idB, "b:1", secretA)
 		time.Sleep(time.Second)
-		b.port.Close()
+		_ = b.port.Close()
 		b.port.cut()
 		synctest.Wait()
 		var next *replica
@@ -231,4 +231,25 @@ func TestPeerStates(t *testing.T) {
 		}
 	}
 	n.cancel()
+}
+
+// A request that is too large for a frame harms only its client.
+func TestTooLargeARequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		a := n.start(t, idA, "a:1", secretA, "b:1")
+		b := n.start(t, idB, "b:1", secretA)
+		time.Sleep(time.Second)
+		for size, want := range map[int]error{MaxAbout: nil, MaxAbout + 1: ErrUnreachable} {
+			s, err := a.Open(context.Background(), idB, 'e', make([]byte, size))
+			if !errors.Is(err, want) {
+				t.Errorf("%d bytes: %v, want %v", size, err, want)
+			}
+			if s != nil {
+				_ = s.Close()
+			}
+		}
+		wantAsk(t, a, idB, nil, 0)
+		stop(a, b)
+	})
 }

@@ -46,10 +46,9 @@ type Stream struct {
 	outEnd outputEnd
 	linger *time.Timer
 
-	onEnd    func(error) // called once when the stream ends, unless it was made a netpoll.Stream
-	readBy   time.Time   // deadlines
-	writeBy  time.Time
-	deadline *time.Timer
+	onEnd   func(error) // called once when the stream ends, unless it was made a netpoll.Stream
+	readBy  time.Time   // deadlines
+	writeBy time.Time
 }
 
 // outputEnd says how far this side's end of a stream is:

@@ -22,13 +22,13 @@ type socket struct {
 
 // errNoInput means that everything was read that has arrived. crypto/tls reads on after an error that is
 // temporary.
-var errNoInput net.Error = noInput{}
+var errNoInput net.Error = noInputError{}
 
-type noInput struct{}
+type noInputError struct{}
 
-func (noInput) Error() string   { return "cluster: no more input" }
-func (noInput) Timeout() bool   { return true }
-func (noInput) Temporary() bool { return true }
+func (noInputError) Error() string   { return "cluster: no more input" }
+func (noInputError) Timeout() bool   { return true }
+func (noInputError) Temporary() bool { return true }
 
 // Read implements net.Conn.
 func (s *socket) Read(p []byte) (int, error) {

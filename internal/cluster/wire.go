@@ -38,12 +38,15 @@ const (
 const (
 	headerBytes = 8
 	// maxControl limits the payload of every frame except data. The head of a request is the largest.
-	maxControl = 1 << 20
+	maxControl = 4 << 20
 	// maxHello limits the payload of a hello.
 	maxHello = 4 << 10
 	// windowBytes is how much of a stream may be sent before the receiver has consumed it.
 	windowBytes = 256 << 10
 )
+
+// MaxAbout is the largest about of Open and Note.
+const MaxAbout = maxControl - 1
 
 // errProtocol is wrapped by errors about a peer that does not keep to the rules.
 var errProtocol = errors.New("cluster: malformed frame")
