@@ -77,8 +77,11 @@ func (c command) run(ctx context.Context, args, environ []string) error {
 			return subcommand(ctx, args[1:], environ, c.stdout)
 		}
 	}
+	if err := unknownCommand(args); err != nil {
+		return err
+	}
 	line, err := config.ParseArgs(args)
-	if errors.Is(err, flag.ErrHelp) {
+	if errors.Is(err, flag.ErrHelp) || len(args) == 1 && args[0] == "help" {
 		config.Usage(c.stdout)
 		return nil
 	} else if err != nil {

@@ -178,7 +178,7 @@ func (in *instance) notifyReady() {
 // drain gives clients the configured time, and closes what is left.
 func (in *instance) drain(srv *http.Server) {
 	timeout := in.proxy.Config().Shutdown.DrainTimeout // a reload may have changed it
-	in.log.Info("draining", "timeout", timeout)
+	in.log.Info("draining", "timeout", timeout, "hint", "a second signal stops immediately")
 	draining, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	in.proxy.Shutdown(draining)

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -30,6 +31,29 @@ var subcommands = map[string]func(ctx context.Context, args, environ []string, s
 	"completion": func(_ context.Context, args, _ []string, stdout io.Writer) error {
 		return completion.Command(args, helps(), stdout)
 	},
+}
+
+// unknownCommand says what may stand where args name no flag and no subcommand.
+func unknownCommand(args []string) error {
+	if len(args) == 0 || strings.HasPrefix(args[0], "-") || slices.Equal(args, []string{"help"}) {
+		return nil
+	}
+	message := fmt.Sprintf("found %q; allowed: flags, or one of %s first; see holdfast -h", args[0], strings.Join(subcommandNames(), ", "))
+	if strings.Contains(args[0], "://") {
+		message = fmt.Sprintf("found the address %s; did you mean holdfast -upstream %[1]s, or holdfast doctor %[1]s?", args[0])
+	}
+	return &config.Error{Problems: []config.Problem{{Source: "command line", Message: message}}}
+}
+
+// subcommandNames are the names in the order of the help.
+func subcommandNames() []string {
+	var names []string
+	for _, h := range helps() {
+		if h.Name != "" {
+			names = append(names, h.Name)
+		}
+	}
+	return append(names, "completion")
 }
 
 // asDoctor says how the user calls holdfast. npx does not put it into the PATH of the shell.

@@ -146,6 +146,23 @@ func TestSubcommandsRefuseBadUsage(t *testing.T) {
 	}
 }
 
+func TestUnknownCommands(t *testing.T) {
+	for args, want := range map[string]string{
+		"serve":                 `found "serve"; allowed: flags, or one of doctor, init, probe, health, handover, completion first`,
+		"http://localhost:3000": "did you mean holdfast -upstream http://localhost:3000, or holdfast doctor http://localhost:3000?",
+		"help me":               `found "help"`,
+	} {
+		err := (command{}).run(t.Context(), strings.Fields(args), nil)
+		if !errors.Is(err, config.ErrInvalid) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v; want %s", args, err, want)
+		}
+	}
+	var b strings.Builder
+	if err := (command{stdout: &b}).run(t.Context(), []string{"help"}, nil); err != nil || !strings.Contains(b.String(), "Usage:") {
+		t.Errorf("help: %v\n%s", err, b.String())
+	}
+}
+
 func TestStopWithStdin(t *testing.T) {
 	r, w := io.Pipe()
 	log := &output{}
