@@ -7,8 +7,10 @@
 //   - peer.go has what is known of one other replica, with its states; inbound.go serves those that dial.
 //   - book.go and redis.go find other replicas: by addresses and names, or in Redis.
 //   - secret.go derives the keys from the cluster's secret. id.go makes ids.
-//   - conn.go is one connection, wire.go its frames, stream.go its streams. tlsstream.go puts TLS on top of
+//   - conn.go is one connection, wire.go its frames, and frames.go reads them. tlsstream.go puts TLS on top of
 //     package netpoll.
+//   - stream.go has a connection's streams. netconn.go makes a stream a net.Conn, and pushed.go a netpoll.Stream.
+//   - check.go asks other replicas once, for -check.
 //
 // # Connections
 //

@@ -3,6 +3,7 @@ import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { onlyHoldfast } from "../lib/holdfast.js";
 import { Client, CLIENTS, TRANSPORTS } from "../lib/client.js";
+import { noOpenSSL, secret } from "../lib/certificates.js";
 import { App } from "../lib/server.js";
 import { RoundRobin, Switch } from "../lib/balancer.js";
 import { allUp, replicas, total } from "../lib/replicas.js";
@@ -144,6 +145,66 @@ describe("what a client has besides its session", { skip: onlyHoldfast, concurre
       for (const role of ["edge", "owner"]) await until(async () => (await total(list, "holdfast_relays", { role })) === 0, `no relay (${role})`);
     });
   }
+});
+
+describe("what goes with a client to the owner of its session", { skip: onlyHoldfast, concurrency: 2 }, () => {
+  it("what the session is bound to: the edge's client must present it", { timeout: 40000 }, async (t) => {
+    const a = await app(t);
+    const bind = { headers: ["User-Agent"], auth: ["token"] };
+    const list = await replicas(t, 2, () => a.port, { config: { recovery: { bind } } });
+    const way = await Switch.start(list[0].port);
+    t.after(() => way.close());
+    const c = new Client("4.8.4", way.url, { transports: ["websocket"], auth: { token: "a" }, extraHeaders: { "User-Agent": "one" } });
+    t.after(() => c.close());
+    await c.main.connected();
+    way.moveTo(list[1].port);
+    await c.main.connected(2);
+    c.main.assertRecovered(1);
+    c.socket.auth = { token: "b" };
+    way.moveTo(list[1].port);
+    await c.main.connected(3);
+    assert.equal(c.main.last.recovered, false);
+    assert.equal(await total([list[1]], "holdfast_recoveries_total", { result: "failed", reason: "binding" }), 1);
+    assert.equal(await total([list[0]], "holdfast_recoveries_total", { result: "failed" }), 0, "one return counts once");
+  });
+
+  it("its address, and its handshake for later namespaces", { timeout: 40000 }, async (t) => {
+    const a = await app(t);
+    const list = await replicas(t, 2, () => a.port, { config: { trusted_proxies: ["127.0.0.1"] } });
+    const way = await Switch.start(list[0].port);
+    t.after(() => way.close());
+    const c = new Client("4.8.4", way.url, { transports: ["websocket"], query: { room: "7" }, extraHeaders: { "X-Forwarded-For": "192.0.2.7" } });
+    t.after(() => c.close());
+    await c.main.connected();
+    way.moveTo(list[1].port);
+    await c.main.connected(2);
+    c.main.assertRecovered(1);
+    const later = c.of("/chat");
+    await later.connected();
+    const { query, headers } = a.connections.at(-1);
+    assert.equal(query.room, "7");
+    assert.match(headers["x-forwarded-for"], /^192\.0\.2\.7, 127\.0\.0\.1$/);
+  });
+
+  it("over TLS at the edge, and large events both ways", { timeout: 40000, skip: noOpenSSL }, async (t) => {
+    const files = await secret(t);
+    const a = await app(t, { io: { maxHttpBufferSize: 1e7 } });
+    const list = await replicas(t, 2, () => a.port, { config: { tls: { cert_file: files.cert, key_file: files.key } } });
+    const way = await Switch.start(list[0].port);
+    t.after(() => way.close());
+    const c = new Client("4.8.4", way.url.replace("http", "https"), { transports: ["websocket"], rejectUnauthorized: false });
+    t.after(() => c.close());
+    await c.main.connected();
+    for (const place of [1, 0, 1]) {
+      const times = c.main.connects.length;
+      way.moveTo(list[place].port);
+      await c.main.connected(times + 1);
+      const large = Buffer.alloc(5e6, place);
+      const [back] = await c.main.ask("echo", large);
+      assert.ok(large.equals(back));
+    }
+    c.main.assertRecovered(3);
+  });
 });
 
 describe("two connections with one pid at two edges", { skip: onlyHoldfast }, () => {

@@ -1,0 +1,79 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const testSecret = "0123456789abcdef0123456789abcdef"
+
+func TestClusterSettings(t *testing.T) {
+	valid := func(c *Config) {
+		c.Cluster.Listen, c.Cluster.Peers, c.Cluster.Secret = ":7400", []string{"10.0.0.11:7400", "peers:7400"}, testSecret
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(c *Config)
+		want   string // "" if it is valid
+	}{
+		{"hosts", func(*Config) {}, ""},
+		{"Redis", func(c *Config) { c.Cluster.Peers = []string{"rediss://user:pw@redis:6379/1"} }, ""},
+		{"Redis Cluster", func(c *Config) { c.Cluster.Peers = []string{"redis://a:1", "redis://b:1"} }, ""},
+		{"an address to advertise", func(c *Config) { c.Cluster.Advertise = "holdfast-0.peers:7400" }, ""},
+		{"no secret", func(c *Config) { c.Cluster.Secret = "" }, "cluster.secret_file: there is no secret; allowed: a file"},
+		{"a short secret", func(c *Config) { c.Cluster.Secret = "short" }, "cluster.secret: found 5 bytes; allowed: 32 or more; make one with: openssl"},
+		{"two secrets", func(c *Config) { c.Cluster.SecretFile = "x" }, "cluster.secret_file: cluster.secret is set, too"},
+		{"no peers", func(c *Config) { c.Cluster.Peers = nil }, "cluster.peers: found \"\""},
+		{"a peer without a port", func(c *Config) { c.Cluster.Peers = []string{"10.0.0.11"} }, `cluster.peers: found "10.0.0.11"`},
+		{"a peer at any address", func(c *Config) { c.Cluster.Peers = []string{"0.0.0.0:7400"} }, `cluster.peers: found "0.0.0.0:7400"`},
+		{"a mixture", func(c *Config) { c.Cluster.Peers = []string{"redis://a:1", "b:1"} }, `found "b:1" (the default); allowed: redis://host:port URLs only`},
+		{"a bad database, without its password", func(c *Config) { c.Cluster.Peers = []string{"redis://:hush@a:1/x"} }, `found "redis://xxxxx@a:1/x"`},
+		{"the clients' address", func(c *Config) { c.Cluster.Listen = ":8080" }, "cluster.listen: found \":8080\" (the default); allowed: a different address than listen"},
+		{"a Unix socket", func(c *Config) { c.Cluster.Listen = "unix:///run/peers.sock" }, "cluster.listen: found"},
+		{"an address that is none", func(c *Config) { c.Cluster.Advertise = "7400" }, "cluster.advertise: found"},
+		{"a name with spaces", func(c *Config) { c.Cluster.Name = "a b" }, "cluster.name: found"},
+		{"peers without a port to listen on", func(c *Config) { c.Cluster.Listen = "" }, `cluster.peers: found "10.0.0.11:7400,peers:7400" (the default); allowed: nothing while cluster.listen is ""`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := Default()
+			valid(&c)
+			tt.change(&c)
+			err := c.Validate()
+			switch {
+			case tt.want == "" && err != nil:
+				t.Error(err)
+			case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
+				t.Errorf("got %v\nwant %s", err, tt.want)
+			case err != nil && (strings.Contains(err.Error(), "hush") || strings.Contains(err.Error(), testSecret)):
+				t.Errorf("a secret is shown: %v", err)
+			}
+		})
+	}
+}
+
+func TestSecretFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "secret")
+	for text, want := range map[string]int{testSecret: 1, testSecret + "\n\n " + testSecret + "x\r\n": 2, "": 0, "short\n": 0, testSecret + "\nshort": 0} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		secrets, err := Cluster{SecretFile: file}.Secrets()
+		if len(secrets) != want || (err == nil) != (want > 0) {
+			t.Errorf("%q: %d secrets, %v", text, len(secrets), err)
+		}
+	}
+	if _, err := (Cluster{SecretFile: file + ".absent"}).Secrets(); err == nil {
+		t.Error("a file that is not there is accepted")
+	}
+}
+
+func TestRedacted(t *testing.T) {
+	c := Default()
+	c.Cluster.Secret, c.Cluster.Peers = testSecret, []string{"redis://:hush@a:1"}
+	text := string(c.Redacted().YAML(nil))
+	if strings.Contains(text, testSecret) || strings.Contains(text, "hush") || c.Cluster.Peers[0] != "redis://:hush@a:1" {
+		t.Errorf("%v in\n%s", c.Cluster.Peers, text)
+	}
+}
