@@ -14,7 +14,7 @@ func TestPrimaryStates(t *testing.T) {
 	if !p.is(primaryLazy) {
 		t.Fatal("not lazy")
 	}
-	ctx, cancel, ok := p.beginDial(time.Minute)
+	_, cancel, ok := p.beginDial(time.Minute)
 	if !ok || !p.is(primaryDialing) {
 		t.Fatal("not dialing")
 	}
@@ -30,7 +30,8 @@ func TestPrimaryStates(t *testing.T) {
 	if got := p.takeUnused(); got != l || p.get() != nil || !p.is(primaryNone) {
 		t.Fatal("an unused link was not detached")
 	}
-	if ctx, _, _ = p.beginDial(time.Minute); ctx.Err() != nil {
+	ctx, _, _ := p.beginDial(time.Minute)
+	if ctx.Err() != nil {
 		t.Fatal("the dial is canceled")
 	}
 	p.close()

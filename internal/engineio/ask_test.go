@@ -61,7 +61,7 @@ func TestAskOverPolling(t *testing.T) {
 		if s.Answered() {
 			t.Error("a poll that was on its way is an answer")
 		}
-		p = startWaiting(t, s, "d")
+		startWaiting(t, s, "d")
 		if !s.Answered() {
 			t.Error("the poll after it is no answer")
 		}

@@ -62,17 +62,17 @@ describe("SIGHUP", { concurrency: 4, skip }, () => {
 
   it("says what needs a restart, and leaves it as it is", async (t) => {
     const s = await stack(t);
-    const said = await s.hf.reload({ upstream: { url: "http://127.0.0.1:1" }, limits: { header_bytes: "32KiB", handshakes_per_second_per_address: 1 } });
+    const said = await s.hf.reload({ listen: "127.0.0.1:1", limits: { header_bytes: "32KiB", handshakes_per_second_per_address: 1 } });
     assert.deepEqual(said.changed, ["limits.handshakes_per_second_per_address"]);
     const [warning] = await until(() => {
       const found = records(s, /need a restart/);
       return found.length && found;
     }, "the warning");
     assert.equal(warning.level, "WARN");
-    assert.deepEqual(warning.keys, ["upstream.url", "limits.header_bytes"]);
+    assert.deepEqual(warning.keys, ["listen", "limits.header_bytes"]);
     assert.equal(await good(s), 1);
     const handshake = () => request(`${s.direct}/socket.io/?EIO=4&transport=polling`);
-    assert.equal((await handshake()).status, 200, "still before the same server");
+    assert.equal((await handshake()).status, 200, "still on the same address");
     let status;
     for (let i = 0; i < 20 && status !== 429; i++) ({ status } = await handshake());
     assert.equal(status, 429, "the new limit is in force");
