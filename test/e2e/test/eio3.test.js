@@ -305,11 +305,11 @@ describe("connections to a translated server", parallel, () => {
   }
 
   it("live on pings by a clock, with a client and without", async (t) => {
-    const { s, c, id } = await modern(t, "2.5.1", "4.8.4", "websocket", { io: { pingInterval: 300, pingTimeout: 200 } });
-    await sleep(1200);
+    const { s, c, id } = await modern(t, "2.5.1", "4.8.4", "websocket", { io: { pingInterval: 300, pingTimeout: 1000 } });
+    await sleep(1500); // longer than both together
     s.relay.down();
     await c.main.disconnected();
-    await sleep(1200);
+    await sleep(1500);
     s.app.stream("/", id, 1, 3);
     s.relay.up();
     await c.main.connected(2);
@@ -546,10 +546,10 @@ describe("clients of socket.io 1.x and 2.x with a key", parallel, () => {
 
   each(ALL, "live on their heartbeats", async (t, transport) => {
     const { s, c } = await old(t, "2.5.1", "2.5.0", transport, {
-      io: { pingInterval: 400, pingTimeout: 300 },
-      config: { ...keyed.config, engineio: { ping_interval: "400ms", ping_timeout: "300ms" } },
+      io: { pingInterval: 500, pingTimeout: 1500 },
+      config: { ...keyed.config, engineio: { ping_interval: "500ms", ping_timeout: "1500ms" } },
     });
-    await sleep(2500);
+    await sleep(2600); // longer than both together
     assert.equal(c.main.disconnects.length, 0);
     assert.equal(s.app.disconnects.length, 0);
     assert.equal((await c.main.ask("echo", 1))[0], 1);
@@ -588,7 +588,7 @@ describe("clients of socket.io 1.x and 2.x with a key", parallel, () => {
   it("stay over a handover, as modern ones do", { skip: process.platform !== "linux" }, async (t) => {
     const { s, c, id } = await old(t, "2.5.1", "2.5.0", "websocket", {
       config: { ...translate, ...keyed.config },
-      io: { pingInterval: 400, pingTimeout: 400 },
+      io: { pingInterval: 500, pingTimeout: 2000 },
     });
     const m = s.client("4.8.4", { transports: ["websocket"] });
     const { id: modernID } = await m.main.connected();
@@ -600,7 +600,7 @@ describe("clients of socket.io 1.x and 2.x with a key", parallel, () => {
     s.app.io.to("everyone").emit("n", 1);
     await c.main.stream(1, 1);
     await m.main.stream(1, 1);
-    await sleep(1500); // heartbeats
+    await sleep(2800); // longer than both together
     assert.equal(s.app.disconnects.length, 0);
     assert.equal(c.main.connects.length, 2);
     assert.equal((await c.main.ask("echo", 1))[0], 1);
