@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"github.com/holdfast/holdfast/buffer"
-	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/session"
 )
@@ -41,7 +40,7 @@ func (ts *trials) writeUnitLocked(t *trial) {
 		ts.nextUnitLocked(t)
 	default:
 		ts.s.count++
-		t.upTo, t.wrote = ts.s.count, instant.Now()
+		t.upTo = ts.s.count
 		ts.enterLocked(t, inFlight, 0)
 	}
 }
@@ -130,13 +129,10 @@ func (ts *trials) last() *trial {
 }
 
 // proof returns the packets because of which the client ended its connection, and how well that is
-// proven. It returns 0 if it is not. A client that leaves its connection open answered all pings, came
-// back over another one, and answers even then.
+// proven. It returns 0 if it is not. A client that leaves its connection open answered all pings, and
+// came back over another one.
 func (t *trial) proof(c *clientConn, ending session.Ending) (choke []uint64, proof int) {
-	if t.phase == lingering {
-		if ending != session.Overtaken || t.sign == nil || !t.sign.given.HasFired() || !t.alone {
-			return nil, 0
-		}
+	if ending == session.Overtaken && t.phase == lingering {
 		return t.Units[t.unit-1], session.GoodProof
 	}
 	answered := c.sock.PingsAnswered()

@@ -67,8 +67,7 @@ func (r *receiver) recoverSession(namespace string, connect, rest []byte, rec so
 	if owner := r.c.deps.replicas.ownerOf(rec.PID); owner != "" {
 		return mover{r}.moveTo(owner, namespace, connect, rest)
 	}
-	claim := r.claim(namespace, rest, rec)
-	return awaitSign(r, claim, connect) || r.resume(claim, start)
+	return r.resume(r.claim(namespace, rest, rec), start)
 }
 
 // resumeAllowed reports whether the client's pid may be looked up at all.

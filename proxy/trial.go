@@ -4,8 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/holdfast/holdfast/buffer"
-	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/session"
@@ -74,12 +72,8 @@ type trial struct {
 	missing  bool   // not all siblings came back
 	unit     int    // the first of Units that was not written
 	upTo     uint64 // the sender.count that must be confirmed
-	alone    bool   // the client had been sent no session's packets before
 	probes   []probe
-	wrote    instant.Instant // when the last unit was
-	took     time.Duration   // until it was handled
-	sign     *sign           // nil until another connection is about to take over
-	timer    *time.Timer     // nil, or ends the phase
+	timer    *time.Timer // nil, or ends the phase
 }
 
 func (t *trial) stopTimer() {
@@ -107,7 +101,7 @@ func (ts *trials) startLocked(cur *session.Cursor, t *session.Trial) {
 	if !ts.s.conn.sock.NumbersPings() {
 		t.Units = nil // it cannot show that it has decoded them
 	}
-	ts.list = append(ts.list, &trial{Trial: t, cur: cur, sessions: len(ts.s.conn.sessions.all()) + t.Siblings, alone: !ts.s.wrote})
+	ts.list = append(ts.list, &trial{Trial: t, cur: cur, sessions: len(ts.s.conn.sessions.all()) + t.Siblings})
 }
 
 // takeQueuedLocked takes the packets of sessions out of the sender's queue.
@@ -158,13 +152,12 @@ func (ts *trials) sendsLocked() bool {
 // awaitsLocked reports whether a ping is needed. Units have pings of their own.
 func (ts *trials) awaitsLocked() bool {
 	t := ts.currentLocked()
-	return t != nil && t.phase == confirming && ts.s.mark < t.upTo || ts.wantsSignLocked()
+	return t != nil && t.phase == confirming && ts.s.mark < t.upTo
 }
 
 // fillLocked writes units if it is time for it. It reports whether the rest may be written.
 func (ts *trials) fillLocked() bool {
 	if ts.s.conn.state == clientDraining {
-		ts.discardAsideLocked()
 		ts.endAllLocked()
 		return true
 	}
@@ -202,7 +195,6 @@ func (ts *trials) confirmedLocked() {
 		ts.enterLocked(t, awaiting, siblingTime)
 		ts.connectedLocked()
 	case t.phase == inFlight && t.Hold > 0:
-		t.took = instant.Since(t.wrote)
 		ts.enterLocked(t, lingering, t.Hold)
 	case t.phase == inFlight:
 		ts.nextUnitLocked(t)
@@ -228,7 +220,7 @@ func (ts *trials) nextUnitLocked(t *trial) {
 	switch {
 	case t.unit < len(t.Units):
 		ts.enterLocked(t, sending, 0)
-	case t.Resync, t.missing && t.Aside && len(t.Units) == 0:
+	case t.Resync, t.missing && len(t.Units) == 0:
 		ts.enterLocked(t, closing, 0)
 		ts.s.conn.sock.AfterFunc(0, func() { ts.end.abort(reason.TransportClose) })
 	default:
@@ -277,24 +269,6 @@ func (ts *trials) endLocked(t *trial) {
 	}
 	ts.endAllLocked()
 }
-
-// discardAsideLocked discards the packets of sessions whose client may have put events aside. The
-// connection is about to end, and it is too late to find out: they might come twice.
-func (ts *trials) discardAsideLocked() {
-	ts.held = slices.DeleteFunc(ts.held, func(it item) bool {
-		aside := slices.ContainsFunc(ts.list, func(t *trial) bool { return t.cur == it.cur && t.Aside })
-		if aside {
-			it.cur.Read(it.n, discarded{})
-		}
-		return aside
-	})
-}
-
-// discarded is a session.Emitter that discards packets.
-type discarded struct{}
-
-// Emit implements session.Emitter.
-func (discarded) Emit(*buffer.Entry, session.Offset, bool) bool { return true }
 
 // endAllLocked ends all trials, and continues with the sessions.
 func (ts *trials) endAllLocked() {

@@ -88,11 +88,8 @@ type Trial struct {
 	// Resync says to close the connection after the trial. With the CONNECT reply the client handles
 	// events that it had put aside, and only its next CONNECT tells which.
 	Resync bool
-	// Aside says that the client may have put events of this session aside.
-	Aside bool
-	// Siblings is how many other sessions of the client are still parked, with packets in flight, or
-	// with suspects. It may have put events of theirs aside too, so it must receive the replies to
-	// their CONNECTs first. And nothing else may be in flight during their trials.
+	// Siblings is how many other sessions of the client are still parked, with packets in flight. It
+	// may have put events of theirs aside too, so it must receive the replies to their CONNECTs first.
 	Siblings int
 	// Hold is not zero if the client may confirm what it cannot decode, because its connection
 	// survives the error. Send one unit at a time, and wait so long after each to see whether it

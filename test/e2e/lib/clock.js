@@ -35,7 +35,7 @@ import (
 
 func init() {
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2)
+	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGWINCH) // SIGUSR2 asks for a handover
 	go func() {
 		for s := range signals {
 			if s == syscall.SIGUSR1 {
@@ -69,7 +69,7 @@ export async function jumpyBinary(dir) {
 /** Moves the clock of such a holdfast by hours, +1 or -1. It returns when the times in the log show it. */
 export async function jump(hf, by, options) {
   hf.hours = (hf.hours ?? 0) + by;
-  hf.signal(by > 0 ? "SIGUSR1" : "SIGUSR2");
+  hf.signal(by > 0 ? "SIGUSR1" : "SIGWINCH");
   await until(async () => {
     (await Raw.open(hf.url, options)).close(); // causes a log line
     return Math.abs(Date.parse(hf.records.at(-1).time) - Date.now() - hf.hours * HOUR) < HOUR / 4;
