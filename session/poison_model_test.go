@@ -203,7 +203,7 @@ func (c *tab) receive(calm bool) {
 					q.to.aside = append(q.to.aside, q)
 				}
 			}
-			return // a client before 4.8 goes on answering pings; see proxy/lag.go
+			return // a client before 4.8 still answers pings; see proxy/lag.go
 		}
 	}
 	for _, p := range chunk {

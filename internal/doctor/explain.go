@@ -15,27 +15,11 @@ import (
 	"strings"
 
 	"github.com/holdfast/holdfast/internal/neterr"
-)
-
-// The codes of Engine.IO's refusals.
-const (
-	engineUnknownTransport = 0
-	engineUnknownSession   = 1
-	engineForbidden        = 4
-	engineOldVersion       = 5
+	"github.com/holdfast/holdfast/internal/probe"
 )
 
 // engineCode returns the code of an Engine.IO refusal, or -1.
-func (u *unexpected) engineCode() int {
-	var refusal struct {
-		Code    *int    `json:"code"`
-		Message *string `json:"message"`
-	}
-	if json.Unmarshal(u.body, &refusal) != nil || refusal.Code == nil || refusal.Message == nil {
-		return -1
-	}
-	return *refusal.Code
-}
+func (u *unexpected) engineCode() int { return probe.EngineCode(u.body) }
 
 // text returns the answer's own message if it is short: of an Engine.IO refusal, or a text. python-engineio writes a JSON
 // string.
@@ -65,7 +49,7 @@ func (u *unexpected) saying() string {
 
 // unknownSession reports whether the server did not know the session of the request.
 func (u *unexpected) unknownSession() bool {
-	return u.engineCode() == engineUnknownSession || u.status == http.StatusBadRequest && strings.Contains(u.text(), "nvalid session")
+	return u.engineCode() == probe.EngineUnknownSession || u.status == http.StatusBadRequest && strings.Contains(u.text(), "nvalid session")
 }
 
 // fromPython reports whether python-engineio refused an old version.
@@ -78,7 +62,7 @@ func (u *unexpected) explain() (f Finding, found bool) {
 	f = Finding{Topic: "handshake", Result: Fail, Detail: u.saying()}
 	engine := u.engineCode()
 	switch {
-	case engine == engineForbidden, u.status == http.StatusUnauthorized, u.status == http.StatusForbidden,
+	case engine == probe.EngineForbidden, u.status == http.StatusUnauthorized, u.status == http.StatusForbidden,
 		u.status == http.StatusBadRequest && engine < 0 && u.text() != "" && strings.HasPrefix(string(u.body), `"`): // python-engineio
 		f.Code = CodeHandshakeAuth
 		f.Advice = "The server (allowRequest) or a proxy wants to know who it is. Give what your clients send with -header 'Authorization: ...', " +

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/holdfast/holdfast/internal/probe"
 )
 
 const (
@@ -44,9 +46,9 @@ func (l *look) nameSoftware(refusal *unexpected) {
 		s.Software, how = "python-socketio", ", as it refuses old clients"
 	case s.EngineIO[0] == 3:
 		s.Software, how = "Socket.IO 2 or earlier", ", by its protocol"
-	case refusal != nil && refusal.engineCode() == engineOldVersion && s.MaxPayload > 0:
+	case refusal != nil && refusal.engineCode() == probe.EngineOldVersion && s.MaxPayload > 0:
 		s.Software, how = "socket.io 4.5 or later", ", by its handshake; it serves no client to pages"
-	case refusal != nil && refusal.engineCode() == engineOldVersion:
+	case refusal != nil && refusal.engineCode() == probe.EngineOldVersion:
 		s.Software, how = "socket.io 3 or 4", ", by its handshake; it serves no client to pages"
 	default:
 		l.add("server", OK, CodeSoftware, "a Socket.IO server that does not tell which", "")

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"time"
+
+	"github.com/holdfast/holdfast/internal/probe"
 )
 
 // anotherOrigin stands for any page of another site, if -origin names none.
@@ -86,7 +88,7 @@ func (l *look) goesOnAfter(err error) bool {
 		l.r.Findings = append(l.r.Findings, explainNetwork(err))
 		return false
 	}
-	if u.engineCode() == engineUnknownTransport {
+	if u.engineCode() == probe.EngineUnknownTransport {
 		return true
 	}
 	f, found := u.explain()

@@ -121,7 +121,7 @@ func (p *prober) checkPolling(ctx context.Context, first **conn) (string, error)
 	c, err := p.openIn(ctx, polling)
 	if err != nil {
 		var status *statusError
-		if errors.As(err, &status) && status.engineCode() == engineUnknownTransport {
+		if errors.As(err, &status) && status.engineCode() == EngineUnknownTransport {
 			return "", &skipped{CodeNotOffered, "the server does not offer polling"}
 		}
 		return "", err
@@ -144,7 +144,7 @@ func (p *prober) checkWebSocket(ctx context.Context, before Check, first *conn) 
 	var status *statusError
 	refused := errors.As(err, &status)
 	switch {
-	case refused && status.engineCode() == engineUnknownTransport,
+	case refused && status.engineCode() == EngineUnknownTransport,
 		first != nil && !slices.Contains(first.handshake.Upgrades, webSocket):
 		return "", &skipped{CodeNotOffered, "the server does not offer WebSocket"}
 	case before.Code == CodeHandshakeAuth && refused: // engine.io has no 403 for a WebSocket
@@ -153,7 +153,7 @@ func (p *prober) checkWebSocket(ctx context.Context, before Check, first *conn) 
 		return "", w
 	case before.Code == CodeNotFound:
 		return "", &skipped{CodeNotAsked, "there is no Socket.IO server at this path"}
-	case first != nil, refused && status.engineCode() == engineBadRequest:
+	case first != nil, refused && status.engineCode() == EngineBadRequest:
 		w := explain(err)
 		w.code = CodeWebSocketBlocked
 		if first != nil {

@@ -38,12 +38,16 @@ func (e *statusError) Error() string {
 }
 
 // engineCode returns the code of an Engine.IO refusal, or -1.
-func (e *statusError) engineCode() int {
+func (e *statusError) engineCode() int { return EngineCode(e.body) }
+
+// EngineCode returns the code in the body of an Engine.IO refusal, such as EngineForbidden, or -1 if
+// it is something else.
+func EngineCode(body []byte) int {
 	var refusal struct {
 		Code    *int    `json:"code"`
 		Message *string `json:"message"`
 	}
-	if json.Unmarshal(e.body, &refusal) != nil || refusal.Code == nil || refusal.Message == nil {
+	if json.Unmarshal(body, &refusal) != nil || refusal.Code == nil || refusal.Message == nil {
 		return -1
 	}
 	return *refusal.Code
@@ -64,11 +68,11 @@ func (e *statusError) message() string {
 
 // The codes of Engine.IO's refusals.
 const (
-	engineUnknownTransport = 0
-	engineUnknownSession   = 1
-	engineBadRequest       = 3
-	engineForbidden        = 4
-	engineOldVersion       = 5
+	EngineUnknownTransport = 0
+	EngineUnknownSession   = 1
+	EngineBadRequest       = 3
+	EngineForbidden        = 4
+	EngineOldVersion       = 5
 )
 
 // explain turns an error from connecting into a problem. The detail of an unknown error is its text.
@@ -129,14 +133,14 @@ func (e *statusError) explain() *problem {
 	p := &problem{detail: e.Error()}
 	engine := e.engineCode()
 	switch {
-	case engine == engineUnknownSession:
+	case engine == EngineUnknownSession:
 		p.code = CodeSessionUnknown
 		p.detail += ": requests of one connection reach different servers"
 		p.remedy = "The load balancer spreads the requests of one connection over several replicas. Make it sticky, by a cookie or by the client's address."
-	case engine == engineOldVersion:
+	case engine == EngineOldVersion:
 		p.code = CodeOldServer
 		p.remedy = "The server supports only Engine.IO 3 (Socket.IO 2). holdfast passes that through, but recovery needs Socket.IO 3 or later."
-	case engine == engineForbidden, e.status == http.StatusUnauthorized, e.status == http.StatusForbidden:
+	case engine == EngineForbidden, e.status == http.StatusUnauthorized, e.status == http.StatusForbidden:
 		p.code = CodeHandshakeAuth
 		p.remedy = "The server or a proxy in between requires credentials at the handshake: pass them with -header (Authorization, Cookie) or -query. It may also require an origin: -origin."
 	case e.status == http.StatusNotFound:

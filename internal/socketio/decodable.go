@@ -41,7 +41,7 @@ var reservedEvents = []string{"connect", "connect_error", "disconnect", "disconn
 func CheckDecodable(p []byte) Decodability {
 	h, err := ParseHeader(p)
 	if err != nil {
-		return OddText // it is passed on as it came, and what it is nobody knows
+		return OddText // it is passed on as it came: what it is cannot be told
 	}
 	data := p[h.Data:]
 	switch {
