@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/json"
 	"hash"
 	"net/http"
 	"strconv"
@@ -98,4 +99,14 @@ func cookies(h http.Header, name string) []string {
 		}
 	}
 	return values
+}
+
+// bindSum identifies what bindings are made of.
+func bindSum(b config.Bind) []byte {
+	text, err := json.Marshal(b)
+	if err != nil {
+		panic(err) // lists of strings can always be marshalled
+	}
+	sum := sha256.Sum256(text)
+	return sum[:]
 }

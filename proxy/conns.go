@@ -2,11 +2,12 @@ package proxy
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/holdfast/holdfast/internal/admin/status"
 )
@@ -14,15 +15,30 @@ import (
 // conns are the clients and links that are open, and what else a shutdown waits for. It is safe for
 // concurrent use.
 type conns struct {
-	mu       sync.Mutex         // guards the fields below
-	clients  map[string]*client // by sid
-	links    map[*link]struct{}
-	sids     map[string]int // of links for clients of Engine.IO 3: how many have it
-	openings int            // WebSocket handshakes that net/http does not know, and so does not wait for
-	passing  int            // requests and WebSockets that pass through, and downloads of the bundle
-	idle     chan struct{}  // closed when no link, opening or passing is left; nil unless awaitIdle waits
+	mu      sync.Mutex         // guards the fields below, except late
+	clients map[string]*client // by sid
+	links   map[*link]struct{}
+	sids    map[string]int // of links for clients of Engine.IO 3: how many links have each
+	changed chan struct{}  // closed when something ends that await may wait for; nil if nothing waits
 
-	late atomic.Int64 // clients that did not end their side in the time of Leave
+	openings   int // WebSocket handshakes that net/http does not know, and so does not wait for
+	redials    int // clients that are not read because of receiver.awaitLink
+	passing    int // requests that pass through, downloads of the bundle, and relays to other replicas
+	webSockets int // that pass through
+
+	late atomic.Int64 // clients that did not end their side in the time that Leave gave them
+}
+
+// sidLen is the length of what newSID returns.
+const sidLen = 20
+
+// newSID returns a random Engine.IO session id, as long as those of engine.io.
+func newSID() string {
+	var b [15]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		panic(err) // crypto/rand never fails on supported platforms
+	}
+	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
 // client returns the client with this sid, or nil.
@@ -44,7 +60,7 @@ func (t *conns) addClient(c *client) {
 func (t *conns) removeClient(c *client) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.clients[c.sock.SID()] == c { // a client of Engine.IO 3 may have the sid of a former one
+	if t.clients[c.sock.SID()] == c { // a client of Engine.IO 3 may have the same sid as an earlier one
 		delete(t.clients, c.sock.SID())
 	}
 }
@@ -93,7 +109,7 @@ func (t *conns) removeLink(l *link) {
 		t.countSIDLocked(l, -1)
 	}
 	delete(t.links, l)
-	t.idleLocked()
+	t.changedLocked()
 }
 
 func (t *conns) allLinks() []*link {
@@ -102,62 +118,79 @@ func (t *conns) allLinks() []*link {
 	return slices.Collect(maps.Keys(t.links))
 }
 
-// opening records that a handshake is under way. A shutdown waits until end is called.
+// opening records that a handshake is in progress. A shutdown waits until end is called.
 func (t *conns) opening() (end func()) {
+	t.add(&t.openings, 1)
+	return func() { t.add(&t.openings, -1) }
+}
+
+// addRedials counts clients that are not read because of receiver.awaitLink.
+func (t *conns) addRedials(n int) { t.add(&t.redials, n) }
+
+// addWebSockets counts WebSockets that pass through.
+func (t *conns) addWebSockets(n int) { t.add(&t.webSockets, n) }
+
+// addPassing counts what else passes through.
+func (t *conns) addPassing(n int) { t.add(&t.passing, n) }
+
+// add changes one of the counts.
+func (t *conns) add(count *int, n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.openings++
-	return func() {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		t.openings--
-		t.idleLocked()
+	*count += n
+	if n < 0 {
+		t.changedLocked()
 	}
 }
 
-// addPassing counts what passes through.
-func (t *conns) addPassing(n int) {
+// phaseChanged wakes await after a change of phase.
+func (t *conns) phaseChanged() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.passing += n
-	t.idleLocked()
+	t.changedLocked()
 }
 
-// idleLocked wakes awaitIdle if there is nothing left to wait for.
-func (t *conns) idleLocked() {
-	if len(t.links) == 0 && t.openings == 0 && t.passing == 0 && t.idle != nil {
-		close(t.idle)
-		t.idle = nil
+// changedLocked wakes await.
+func (t *conns) changedLocked() {
+	if t.changed != nil {
+		close(t.changed)
+		t.changed = nil
 	}
+}
+
+// await waits until done returns true, or until ctx ends. It calls done with mu held, each time
+// something ends.
+func (t *conns) await(ctx context.Context, done func() bool) {
+	for {
+		changed := t.unlessDone(done)
+		if changed == nil {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// unlessDone returns a channel that closes when it is time to ask done again, or nil if done returns
+// true.
+func (t *conns) unlessDone(done func() bool) <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if done() {
+		return nil
+	}
+	if t.changed == nil {
+		t.changed = make(chan struct{})
+	}
+	return t.changed
 }
 
 // awaitIdle waits until no link is left and nothing passes through, or until ctx ends.
 func (t *conns) awaitIdle(ctx context.Context) {
-	idle := make(chan struct{})
-	t.mu.Lock()
-	t.idle = idle
-	t.idleLocked()
-	t.mu.Unlock()
-	select {
-	case <-idle:
-	case <-ctx.Done():
-	}
-}
-
-// awaitInterval is how often await looks at what it waits for.
-const awaitInterval = 2 * time.Millisecond
-
-// await waits until done returns true, with mu held, or until the deadline.
-func (t *conns) await(deadline time.Time, done func() bool) {
-	for {
-		t.mu.Lock()
-		ok := done()
-		t.mu.Unlock()
-		if ok || !time.Now().Before(deadline) {
-			return
-		}
-		time.Sleep(awaitInterval)
-	}
+	t.await(ctx, func() bool { return len(t.links) == 0 && t.openings == 0 && t.passing == 0 && t.webSockets == 0 })
 }
 
 // transports counts clients and links by their transport.

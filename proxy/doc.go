@@ -22,8 +22,8 @@
 //     unable.go finds clients that cannot resume. clientv3.go serves clients of Engine.IO 3.
 //   - request.go serves the later requests of a client.
 //   - passthrough.go relays what holdfast does not handle.
-//   - address.go, body.go, compress.go, header.go, hijack.go and refuse.go are helpers for single
-//     requests.
+//   - address.go, body.go, compress.go, header.go, hijack.go, query.go and refuse.go are helpers for
+//     single requests.
 //
 // Clients:
 //
@@ -34,7 +34,8 @@
 //   - resume.go handles a CONNECT: the client resumes a session, or connects a fresh one.
 //   - disconnect.go parks a session when its client sends a DISCONNECT, if that is configured.
 //   - primary.go has the state of the primary link, on which fresh namespaces are connected.
-//     redial.go sends packets there, and dials another one when the client needs it.
+//     redial.go sends packets there, and dials another one when the client needs it. savedrequest.go
+//     keeps the handshake for that.
 //   - pause.go counts the reasons why a client is not read.
 //   - sender.go has the queue of what a client is sent. fill.go writes packets from the sessions'
 //     logs, and confirm.go tells the logs what has arrived. fresh.go, lag.go, trial.go and proof.go

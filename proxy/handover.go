@@ -1,14 +1,12 @@
 package proxy
 
 import (
-	"crypto/sha256"
-	"encoding/json"
+	"context"
 	"runtime"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/handover"
 	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/internal/upstream"
@@ -43,15 +41,8 @@ func (s *Server) Leave(d time.Duration) (left Left) {
 	s.conns.late.Store(0)
 	s.phase.move(phaseLeaving)
 	s.registry.BeginGrace()
-	s.conns.await(time.Now().Add(d/2), func() bool { return s.conns.openings == 0 })
-	s.conns.await(time.Now().Add(d/4), func() bool {
-		for _, c := range s.conns.clients {
-			if c.pauses.has(redialing) {
-				return false
-			}
-		}
-		return true
-	})
+	s.awaitFor(d/2, func() bool { return s.conns.openings == 0 })
+	s.awaitFor(d/4, func() bool { return s.conns.redials == 0 })
 	deadline := time.Now().Add(d)
 	s.replicas.endRelays() // they count as passing until their clients have ended their side
 	for {
@@ -63,15 +54,25 @@ func (s *Server) Leave(d time.Duration) (left Left) {
 		left.Cut += leaveAll(clients, deadline)
 	}
 	left.Cut += int(s.conns.late.Load())
-	s.conns.await(deadline, func() bool { return s.conns.passing <= int(s.passthrough.webSockets.Load()) })
+	s.awaitFor(time.Until(deadline), func() bool { return s.conns.passing == 0 })
 	s.conns.mu.Lock()
-	left.Passing = s.conns.passing
+	left.Passing = s.conns.passing + s.conns.webSockets
 	s.conns.mu.Unlock()
 	return left
 }
 
+// awaitFor is conns.await with a timeout.
+func (s *Server) awaitFor(d time.Duration, done func() bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	s.conns.await(ctx, done)
+}
+
 // Stay undoes Leave, after the handover has failed.
-func (s *Server) Stay() { s.phase.move(phaseServing) }
+func (s *Server) Stay() {
+	s.phase.move(phaseServing)
+	s.conns.phaseChanged()
+}
 
 // leaveAll closes clients, and waits until their sessions are parked. It returns how many did not
 // end their side before the deadline.
@@ -217,16 +218,6 @@ func (s *Server) describe(p *handover.Process) {
 		p.BindKey = s.binder.key[:]
 		p.BindSum = bindSum(s.binder.Bind)
 	}
-}
-
-// bindSum identifies what bindings are made of.
-func bindSum(b config.Bind) []byte {
-	text, err := json.Marshal(b)
-	if err != nil {
-		panic(err) // lists of strings can always be marshalled
-	}
-	sum := sha256.Sum256(text)
-	return sum[:]
 }
 
 // exportLink describes a frozen link. It returns false if the link has ended, or has nothing to hand

@@ -1,17 +1,13 @@
 package proxy
 
 import (
-	"bufio"
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -19,15 +15,6 @@ import (
 	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/internal/upstream"
 )
-
-// newSID returns a random Engine.IO session id, as long as those of engine.io.
-func newSID() string {
-	var b [15]byte
-	if _, err := rand.Read(b[:]); err != nil {
-		panic(err) // crypto/rand never fails on supported platforms
-	}
-	return base64.RawURLEncoding.EncodeToString(b[:])
-}
 
 // handshaker serves the handshakes of new clients.
 type handshaker struct {
@@ -208,26 +195,4 @@ func (h *handshaker) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		h.limitedLog.Log(slog.LevelWarn, "", "upstream handshake failed", "error", err)
 		refuseForNow(w, http.StatusBadGateway, "holdfast cannot reach the upstream server")
 	}
-}
-
-// refuseForNow refuses a request that may succeed when the client retries a second later.
-func refuseForNow(w http.ResponseWriter, status int, message string) {
-	w.Header().Set("Retry-After", "1")
-	writeError(w, status, message)
-}
-
-// savedRequest is a client's upstream handshake as text. Few clients ever dial again, and the text takes
-// far less memory than an http.Header.
-type savedRequest string
-
-func saveRequest(r engineio.Request) savedRequest { return savedRequest(r.Head()) }
-
-// restore returns the handshake, for a dial over WebSocket or polling.
-func (s savedRequest) restore(websocket bool) (engineio.Request, error) {
-	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(string(s) + "\r\n")))
-	if err != nil {
-		return engineio.Request{}, err
-	}
-	path, query, _ := target(r)
-	return engineio.Request{WebSocket: websocket, Path: path, RawQuery: query, Host: r.Host, Header: r.Header}, nil
 }

@@ -105,10 +105,7 @@ const (
 // Reading is paused meanwhile.
 func (r keyedReceiver) askFormer(former *client, namespace string, connect []byte) {
 	connect = slices.Clone(connect)
-	r.redial = new(redial)
-	r.c.pauses.add(r.c.sock, redialing)
-	r.c.sock.Go(func() { // ends after askPatience
-		defer r.c.pauses.remove(r.c.sock, redialing)
+	r.awaitLink(func() { // ends after askPatience
 		alive := answersWithin(former, askPatience)
 		r.c.sock.Input(func() {
 			waiting := r.redial.waiting

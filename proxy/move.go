@@ -121,12 +121,7 @@ func (r mover) moveTo(owner, namespace string, connect, rest []byte) bool {
 	}
 	ask := r.moveRequest(namespace, connect)
 	rest = slices.Clone(rest)
-	r.redial = new(redial)
-	c.pauses.add(c.sock, redialing)
-	c.sock.Go(func() { // ends within askTimeout, or soon after the client has gone
-		defer c.pauses.remove(c.sock, redialing)
-		r.runMove(owner, ask, rest)
-	})
+	r.awaitLink(func() { r.runMove(owner, ask, rest) }) // ends within askTimeout, or soon after the client has gone
 	return true
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -141,4 +142,15 @@ func (r *reporter) Dropped(why session.Retention, events int) {
 		r.metrics.EventsDropped.Superseded.Add(float64(events))
 	case session.Keep: // such events are never dropped
 	}
+}
+
+// refused counts and logs a connection or request that exceeded a limit.
+func (r *reporter) refused(limit metrics.RefusalLimit, addr netip.Addr) {
+	r.metrics.Refused(limit)
+	r.limitedLog.Log(slog.LevelWarn, string(limit), "limit reached",
+		"limit", string(limit), "key", limit.Key(), "address", addr.String())
+}
+
+func (r *reporter) outOfDescriptors(err error) {
+	r.limitedLog.Log(slog.LevelWarn, "", "out of file descriptors: raise the limit of open files (ulimit -n)", "error", err)
 }

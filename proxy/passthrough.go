@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"sync/atomic"
 
 	"github.com/holdfast/holdfast/internal/accept"
 	"github.com/holdfast/holdfast/internal/engineio"
@@ -20,11 +19,10 @@ import (
 // passthrough relays requests that holdfast does not handle itself.
 type passthrough struct {
 	*deps
-	shared     *httputil.ReverseProxy
-	bySID      *httputil.ReverseProxy // uses a new upstream connection for each request
-	drained    context.Context        // its end cuts what still passes through
-	cut        context.CancelFunc     // ends drained
-	webSockets atomic.Int64           // that pass through now
+	shared  *httputil.ReverseProxy
+	bySID   *httputil.ReverseProxy // uses a new upstream connection for each request
+	drained context.Context        // its end cuts what still passes through
+	cut     context.CancelFunc     // ends drained
 }
 
 func newPassthrough(d *deps) *passthrough {
@@ -106,13 +104,6 @@ func (p *passthrough) handleError(w http.ResponseWriter, r *http.Request, err er
 	}
 }
 
-// refuseDraining refuses a request that a load balancer can send to another replica.
-func refuseDraining(w http.ResponseWriter) {
-	w.Header().Set("Connection", "close")
-	w.Header().Set("Retry-After", "1")
-	writeError(w, http.StatusServiceUnavailable, "holdfast is shutting down")
-}
-
 // serve relays a request to the upstream, and its answer or WebSocket back. A shutdown waits for it
 // and aborts it when the drain timeout ends.
 func (p *passthrough) serve(w http.ResponseWriter, r *http.Request) {
@@ -122,15 +113,15 @@ func (p *passthrough) serve(w http.ResponseWriter, r *http.Request) {
 		refuseDraining(w)
 		return
 	}
+	count := p.conns.addPassing
 	if websocket {
 		p.metrics.Passthrough.WebSocket.Inc()
-		p.webSockets.Add(1)
-		defer p.webSockets.Add(-1)
+		count = p.conns.addWebSockets
 	} else {
 		p.metrics.Passthrough.HTTP.Inc()
 	}
-	p.conns.addPassing(1)
-	defer p.conns.addPassing(-1)
+	count(1)
+	defer count(-1)
 	if p.phase.is(phaseDraining) && !websocket {
 		w.Header().Set("Connection", "close") // the next request may go to another replica
 	}
@@ -146,23 +137,6 @@ func (p *passthrough) serve(w http.ResponseWriter, r *http.Request) {
 		handler = p.bySID
 	}
 	handler.ServeHTTP(w, r.WithContext(ctx))
-}
-
-// target returns the path and the query of a request exactly as the client wrote them. url.URL would escape
-// characters that RFC 3986 does not allow, and ReverseProxy would drop parameters that it cannot parse.
-func target(r *http.Request) (path, query string, hasQuery bool) {
-	uri := r.RequestURI
-	if !strings.HasPrefix(uri, "/") && uri != "*" { // the absolute form
-		_, rest, _ := strings.Cut(uri, "://")
-		uri = "/"
-		if i := strings.IndexAny(rest, "/?"); i >= 0 {
-			uri = rest[i:]
-		}
-		if strings.HasPrefix(uri, "?") {
-			uri = "/" + uri
-		}
-	}
-	return strings.Cut(uri, "?")
 }
 
 // urlAt returns a URL at base that makes http.Transport send the target of r byte for byte.

@@ -86,11 +86,19 @@ func (r *receiver) redialPrimary(connect []byte, then func(l *link)) {
 		r.abortFor(reason.TransportClose, "nothing can be connected to the upstream over this connection")
 		return
 	}
+	r.awaitLink(func() { r.runRedial(connect, then) }) // ends within the handshake timeout, or soon after the client has gone
+}
+
+// awaitLink runs fn in a goroutine and does not read the client until fn returns. fn ends r.redial.
+func (r *receiver) awaitLink(fn func()) {
+	c := r.c
 	r.redial = new(redial)
-	r.c.pauses.add(r.c.sock, redialing)
-	r.c.sock.Go(func() { // ends within the handshake timeout, or soon after the client has gone
-		defer r.c.pauses.remove(r.c.sock, redialing)
-		r.runRedial(connect, then)
+	c.pauses.add(c.sock, redialing)
+	c.deps.conns.addRedials(1)
+	c.sock.Go(func() { // ends with fn
+		defer c.deps.conns.addRedials(-1)
+		defer c.pauses.remove(c.sock, redialing)
+		fn()
 	})
 }
 

@@ -1,19 +1,27 @@
 package proxy
 
 import (
-	"log/slog"
-	"net/netip"
-
-	"github.com/holdfast/holdfast/metrics"
+	"fmt"
+	"net/http"
 )
 
-// refused counts and logs a connection or request that exceeded a limit.
-func (r *reporter) refused(limit metrics.RefusalLimit, addr netip.Addr) {
-	r.metrics.Refused(limit)
-	r.limitedLog.Log(slog.LevelWarn, string(limit), "limit reached",
-		"limit", string(limit), "key", limit.Key(), "address", addr.String())
+// writeError answers a request with an error of holdfast's own, in the form that engine.io uses.
+func writeError(w http.ResponseWriter, status int, message string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = fmt.Fprintf(w, `{"code":%d,"message":%s}`, status, jsonString(message)) // the client may have gone
 }
 
-func (r *reporter) outOfDescriptors(err error) {
-	r.limitedLog.Log(slog.LevelWarn, "", "out of file descriptors: raise the limit of open files (ulimit -n)", "error", err)
+// refuseForNow refuses a request that may succeed when the client retries a second later.
+func refuseForNow(w http.ResponseWriter, status int, message string) {
+	w.Header().Set("Retry-After", "1")
+	writeError(w, status, message)
+}
+
+// refuseDraining refuses a request that a load balancer can send to another replica.
+func refuseDraining(w http.ResponseWriter) {
+	w.Header().Set("Connection", "close")
+	w.Header().Set("Retry-After", "1")
+	writeError(w, http.StatusServiceUnavailable, "holdfast is shutting down")
 }

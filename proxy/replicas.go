@@ -42,9 +42,6 @@ const (
 	noteAbandoned byte = 'a'
 )
 
-// sidLen is the length of a sid without a replica's id.
-const sidLen = 20
-
 // maxAbandoned limits the notes kept for an owner that cannot be reached.
 const maxAbandoned = 4096
 
@@ -163,28 +160,31 @@ func (r *replicas) serverOf(ctx context.Context, sid string) string {
 	return ""
 }
 
-// begin waits while the process hands over: either that fails, or st ends. Leave waits until end is called. If
-// it takes so long that the edge may give up, the client is told to come back.
+// begin records that a move is in progress, as conns.opening does. While this process hands over to another one it
+// waits: either the handover fails, or st ends. It tells the client to come back before the edge gives up.
 func (r *replicas) begin(st *cluster.Stream) (end func(), ok bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout/2)
+	defer cancel()
 	var gone atomic.Bool
-	st.OnEnd(func(error) { gone.Store(true) })
-	for start := time.Now(); ; {
-		end = r.conns.opening()
-		if !r.phase.is(phaseLeaving) {
-			return end, true
+	st.OnEnd(func(error) {
+		gone.Store(true)
+		cancel()
+	})
+	r.conns.await(ctx, func() bool {
+		if ok = !r.phase.is(phaseLeaving); ok {
+			r.conns.openings++
 		}
-		end()
-		switch {
-		case gone.Load():
-			return nil, false
-		case time.Since(start) > askTimeout/2:
-			st.Append(appendMove(nil, moveReply{reason.Handover}))
-			st.Flush()
-			_ = st.CloseWrite()
-			return nil, false
-		}
-		time.Sleep(awaitInterval)
+		return ok
+	})
+	switch {
+	case ok:
+		return func() { r.conns.add(&r.conns.openings, -1) }, true
+	case !gone.Load():
+		st.Append(appendMove(nil, moveReply{reason.Handover}))
+		st.Flush()
+		_ = st.CloseWrite()
 	}
+	return nil, false
 }
 
 // serve serves a stream that another replica has opened.

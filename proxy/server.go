@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/holdfast/holdfast/buffer"
@@ -202,40 +201,11 @@ func (s *Server) serveBundle(w http.ResponseWriter, r *http.Request) bool {
 	return s.bundle.Serve(w, r, name)
 }
 
-func hasKey(query, key string) bool {
-	for pair := range strings.SplitSeq(query, "&") {
-		k, _, _ := strings.Cut(pair, "=")
-		if k == key {
-			return true
-		}
-		if strings.Contains(k, "%") { // the server would decode it
-			if k, err := url.QueryUnescape(k); err == nil && k == key {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-func isUpgrade(r *http.Request) bool {
-	return strings.EqualFold(r.Header.Get("Upgrade"), "websocket") && hasToken(r.Header, "Connection", "upgrade")
-}
-
-func hasToken(h http.Header, name, token string) bool {
-	for _, v := range h.Values(name) {
-		for part := range strings.SplitSeq(v, ",") {
-			if strings.EqualFold(strings.TrimSpace(part), token) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 // Shutdown refuses new handshakes. It waits until the upstream has closed all links and everything
 // that passes through has ended, or until ctx ends. Then it closes what is left.
 func (s *Server) Shutdown(ctx context.Context) {
 	s.phase.move(phaseDraining)
+	s.conns.phaseChanged()
 	s.conns.awaitIdle(ctx)
 	s.closeAll()
 }
@@ -272,11 +242,4 @@ func (s *Server) closeAll() {
 		case <-time.After(time.Until(deadline)):
 		}
 	}
-}
-
-func writeError(w http.ResponseWriter, status int, message string) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	_, _ = fmt.Fprintf(w, `{"code":%d,"message":%s}`, status, jsonString(message)) // the client may have gone
 }
