@@ -77,11 +77,11 @@ func (e *Entry) AckID() int64 {
 	return e.rare.ackID
 }
 
-// packetOverhead is about how much memory a packet takes beside its bytes: its entry, and spare
-// room.
+// packetOverhead is about how much memory a packet takes in addition to its bytes: its entry, and
+// spare room.
 const packetOverhead = 64
 
-// attachmentOverhead is how much memory an attachment takes beside its bytes.
+// attachmentOverhead is how much memory an attachment takes in addition to its bytes.
 const attachmentOverhead = 24
 
 // sizes returns what the entry counts in its log, and in the Budget. Shared bytes count in the

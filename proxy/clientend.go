@@ -188,7 +188,8 @@ func (c *client) closeUnlessConnected(timeout time.Duration) {
 	})
 }
 
-// leave takes off the client, whose connection another replica serves, what it has here.
+// leave detaches the client from everything that it has here. Another replica serves its
+// connection.
 func (c *client) leave() {
 	c.deps.conns.removeClient(c)
 	c.detach(func(from detachedClient) {

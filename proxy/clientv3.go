@@ -15,15 +15,16 @@ import (
 	"github.com/holdfast/holdfast/internal/upstream"
 )
 
-// A client of Engine.IO 3 with a key recovers, too. Its link speaks version 3 with the server, and
-// what is between them is protocol 5, as for all others: the translator of the link and inDialect of
-// the client convert at both ends. Two things are special.
+// A client of Engine.IO 3 with a key recovers, too. Its link speaks version 3 with the server. In
+// between everything is Socket.IO protocol 5, as for all other clients: the link's translator and
+// the client's inDialect convert at the two ends. Two things are special.
 //
-// The client computes its socket.id from its Engine.IO sid, and the server has the same. So the sid
-// must be the server's, also after a recovery. The session is therefore found at the handshake, and
-// one that resumes is not repeated to the server: there it would be another user.
+// The client computes its socket.id from its Engine.IO sid, as the server does. So the sid must be
+// the server's, also after a recovery. Therefore holdfast finds the session at the handshake. It
+// does not repeat the handshake of a client that resumes: the server would see another user.
 //
-// The server connects "/" without being asked. So holdfast asks in the client's place.
+// The server connects "/" without being asked. So holdfast acts as if the client had sent a CONNECT
+// for it.
 
 // isV3 reports whether the client speaks Engine.IO 3.
 func (c *clientConn) isV3() bool { return c.keyed != nil && c.keyed.v3 }
@@ -82,15 +83,15 @@ func (h handshakerV3) serveV3(w http.ResponseWriter, r *http.Request, q url.Valu
 
 // takeKey takes the key from another client that has it, unless that one shows a sign of life.
 func (h handshakerV3) takeKey(k *keyedClient) {
-	former := h.keyring.owner(k.key)
+	other := h.keyring.owner(k.key)
 	switch {
-	case former == nil:
-	case answersWithin(former, askPatience):
-		h.limitedLog.Log(slog.LevelWarn, "", "a key is used by two clients at a time: the later one is served without recovery", "other", former.seq)
+	case other == nil:
+	case answersWithin(other, askPatience):
+		h.limitedLog.Log(slog.LevelWarn, "", "a key is used by two clients at a time: the later one is served without recovery", "other", other.seq)
 		h.metrics.RecoveryFailed(reason.KeyInUse)
 		k.foreign.Store(true)
 	default:
-		former.abort(reason.Takeover)
+		other.abort(reason.Takeover)
 		k.tookOver = true
 	}
 }
@@ -116,7 +117,7 @@ func (h handshakerV3) resumeV3(w http.ResponseWriter, r *http.Request, q url.Val
 	t, dated := yeast(q.Get("t"))
 	switch {
 	case h.conns.client(sid) != nil, !req.WebSocket && !dated:
-		// A late request of the former connection could not be told from one of this connection.
+		// A late request of the previous connection could not be told from one of this connection.
 		sid = newSID()
 	case !req.WebSocket:
 		keyed.since = t
@@ -175,7 +176,7 @@ func (h handshakerV3) clientV3(r *http.Request, q url.Values, req engineio.Reque
 	return c
 }
 
-// outdated reports whether a polling request is one of a former connection with the same sid.
+// outdated reports whether a polling request belongs to an earlier connection with the same sid.
 func (k *keyedClient) outdated(q url.Values) bool {
 	if k.since == nil || q.Get("transport") != "polling" {
 		return false

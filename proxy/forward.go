@@ -138,7 +138,7 @@ func (r *replicas) forwardAnswer(w http.ResponseWriter, req *http.Request, st *c
 func (r *replicas) forwardUpgrade(w http.ResponseWriter, st *cluster.Stream) {
 	conn, rw, err := http.NewResponseController(w).Hijack()
 	if err == nil {
-		err = conn.SetDeadline(time.Time{}) // clears net/http'r deadlines
+		err = conn.SetDeadline(time.Time{}) // clears net/http's deadlines
 	}
 	if err != nil {
 		_ = st.Close()

@@ -107,9 +107,9 @@ func (c *clientConn) replyTime() time.Duration {
 	return min(2*time.Duration(c.connectDelay.Load())+minReplyTime, maxReplyTime)
 }
 
-// parkFor returns how long the session of a fresh reply waits for this client, which is gone: 0 if no
-// client can have the pid, and d if nothing speaks against it. orderly says that the client closed
-// its connection itself.
+// parkFor returns how long the session of a fresh reply waits for this client, which is gone: 0 if
+// no client can have the pid, and d if there is no reason to end it sooner. orderly says that the
+// client closed its connection itself.
 func (f *freshReply) parkFor(c *clientConn, d time.Duration, orderly bool) time.Duration {
 	if f.sent.IsZero() {
 		if c.keyed != nil && !orderly { // it has the key, with or without the reply
@@ -133,8 +133,8 @@ func (f *freshReply) parkFor(c *clientConn, d time.Duration, orderly bool) time.
 // others to the caller.
 //
 // disconnect() closes the connection only with the last namespace, and sends a DISCONNECT for those
-// that are connected. So a client that leaves any session behind that it surely has did not call
-// disconnect(), and the others wait as long.
+// that are connected. So if the client surely has one of the sessions that are left, it did not
+// call disconnect(), and the others wait as long.
 func (r *replies) park(c *clientConn, cursors []*session.Cursor, d time.Duration, why reason.Reason, ending session.Ending) {
 	var doubtful []*session.Cursor
 	var longest time.Duration

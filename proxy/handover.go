@@ -24,7 +24,8 @@ import (
 // Between Freeze and Thaw, Frozen.Write writes the snapshot that Restore reads in the next process.
 // handover_restore.go has that side.
 
-// leaveSlack is how much longer than its time Leave waits for clients whose time is up.
+// leaveSlack is how long after its deadline Leave still waits for clients, because closing them
+// takes a moment.
 const leaveSlack = 200 * time.Millisecond
 
 // Left says what Leave has found.
@@ -34,9 +35,9 @@ type Left struct {
 	Passing int // requests and WebSockets that still pass through
 }
 
-// Leave refuses newcomers and closes all clients. It handles what they have sent before they notice
-// that, for d. Before, it waits for handshakes, and for clients whose messages wait for a primary
-// link, for less than d. When it returns there is no client, until Stay.
+// Leave refuses newcomers and closes all clients. First it waits, for less than d, for handshakes,
+// and for clients whose messages wait for a primary link. For d after that it handles what clients
+// send before they notice that they are closed. When it returns there is no client, until Stay.
 func (s *Server) Leave(d time.Duration) (left Left) {
 	s.conns.late.Store(0)
 	s.phase.move(phaseLeaving)
@@ -174,7 +175,7 @@ func (f *Frozen) CloseLost(d time.Duration) {
 	}
 }
 
-// Write writes the snapshot, except for its end. p is what the caller knows of the process, and
+// Write writes the snapshot, except for its end. p is what the caller knows about the process, and
 // listeners follow it. fds are the descriptors of the links, in their order; number returns what
 // stands for one in the snapshot.
 func (f *Frozen) Write(w *handover.Writer, p handover.Process, listeners []handover.Listener, number func(fd int) int) Handed {
@@ -206,7 +207,7 @@ func (f *Frozen) Write(w *handover.Writer, p handover.Process, listeners []hando
 	return handed
 }
 
-// describe fills in what the Server knows of the process.
+// describe fills in what the Server knows about the process.
 func (s *Server) describe(p *handover.Process) {
 	p.Handshakes = s.handshaker.count.Load()
 	p.Ends = s.registry.Ends()

@@ -12,13 +12,13 @@ import (
 
 // Most applications send "join" or "login" in their connect handler, which also runs after a
 // recovery. The server's socket never left, and would handle the event a second time. With
-// events.join, an event that a resumed session's client sends again, byte for byte but for its
-// acknowledgement id, is not passed on. If it asks for an acknowledgement, the client gets the answer
-// that the server gave then.
+// events.join, holdfast does not pass on an event that the client of a resumed session sends again.
+// The two must be equal byte for byte, except for the acknowledgement id. If it asks for an
+// acknowledgement, the client gets the answer that the server gave then.
 
 const (
-	// maxJoins and maxAnswerBytes bound what is remembered of one session. What is more is passed on
-	// each time.
+	// maxJoins and maxAnswerBytes bound what is remembered of one session. Events beyond that are
+	// passed on each time.
 	maxJoins       = 32
 	maxAnswerBytes = 16 << 10
 )

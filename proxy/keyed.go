@@ -20,11 +20,11 @@ import (
 // the key: keyring has them. Its CONNECT replies and its events are exactly what the server sent.
 // See docs/adr/0011-keyed-recovery.md.
 //
-// Nothing but the key tells two clients from one that returns. So before a client takes a living
-// one's sessions over, that one is asked for a sign of life. If it gives one, the newcomer is
-// another client, and is served without recovery.
+// The key alone does not tell a second client from one that returns. So before a client takes over
+// the sessions of a connected one, holdfast asks that one for a sign of life. If it gives one, the
+// newcomer is another client, and is served without recovery.
 
-// keyedClient is what a client with a key has beside the others.
+// keyedClient is what a client with a key has in addition.
 type keyedClient struct {
 	key    string            // a digest of it
 	counts map[string]uint64 // events that it has handled, by namespace; nil if it does not count
@@ -50,24 +50,24 @@ func (c *clientConn) resumable(namespace string) bool {
 type keyedReceiver struct{ *receiver }
 
 // connectKeyed handles a CONNECT of a client with a key. rest is the packet without pid and offset.
-// It returns false if the namespace is to be connected at the server.
+// It returns false if the namespace must be connected at the server.
 func (r keyedReceiver) connectKeyed(namespace string, rest []byte, start instant.Instant) (done bool) {
 	c, k, ring := r.c, r.c.keyed, &r.c.deps.keyring
 	binding := c.deps.binder.session(c.bindingDigest(), rest)
 	if !k.owner && !k.foreign.Load() {
-		former, ok := ring.claim(c, namespace, binding)
+		other, ok := ring.claim(c, namespace, binding)
 		switch {
 		case !ok:
 			r.loseKey(namespace, reason.Binding)
-		case former == nil:
+		case other == nil:
 			k.owner = true
 			r.adoptLink(ring.linkOf(k.key))
-		case former.seq > c.seq:
+		case other.seq > c.seq:
 			c.deps.notRecovered(c, namespace, reason.Stale)
 			r.abortFor(reason.TransportClose, "a later connection has its key")
 			return true
 		default:
-			r.askFormer(former, namespace, rest)
+			r.askOther(other, namespace, rest)
 			return true
 		}
 	}
@@ -88,7 +88,8 @@ func (r keyedReceiver) connectKeyed(namespace string, rest []byte, start instant
 	return r.resume(claim, start) || r.parser == parserClosed
 }
 
-// loseKey makes the client one without a key: another one has it, or it may not use it.
+// loseKey makes the client continue without its key: another client has it, or this one may not use
+// it.
 func (r keyedReceiver) loseKey(namespace string, why reason.Reason) {
 	r.c.keyed.foreign.Store(true)
 	r.c.deps.notRecovered(r.c, namespace, why)
@@ -101,38 +102,39 @@ const (
 	askInterval = 5 * time.Millisecond
 )
 
-// askFormer asks the client that has the key for a sign of life, and then handles the CONNECT again.
+// askOther asks the client that has the key for a sign of life, and then handles the CONNECT again.
 // Reading is paused meanwhile.
-func (r keyedReceiver) askFormer(former *client, namespace string, connect []byte) {
+func (r keyedReceiver) askOther(other *client, namespace string, connect []byte) {
 	connect = slices.Clone(connect)
 	r.awaitLink(func() { // ends after askPatience
-		alive := answersWithin(former, askPatience)
+		alive := answersWithin(other, askPatience)
 		r.c.sock.Input(func() {
 			waiting := r.redial.waiting
 			r.redial = nil
-			r.asked(former, alive, namespace)
+			r.asked(other, alive, namespace)
 			r.message(connect, false)
 			r.replay(waiting)
 		})
 	})
 }
 
-// asked handles the outcome of askFormer.
-func (r keyedReceiver) asked(former *client, alive bool, namespace string) {
+// asked handles the outcome of askOther.
+func (r keyedReceiver) asked(other *client, alive bool, namespace string) {
 	switch {
 	case r.c.done.HasFired(): // the sessions are for the next one
 		r.parser.move(parserClosed)
 	case alive:
 		r.c.deps.limitedLog.Log(slog.LevelWarn, "", "a key is used by two clients at a time: the later one is served without recovery",
-			"client", r.c.seq, "other", former.seq)
+			"client", r.c.seq, "other", other.seq)
 		r.loseKey(namespace, reason.KeyInUse)
 	default:
-		former.abort(reason.Takeover)
+		other.abort(reason.Takeover)
 		r.c.keyed.tookOver = true
 	}
 }
 
-// mayHaveChoked reports whether a client has not confirmed for long what it may be unable to decode.
+// mayHaveChoked reports whether a client was sent packets that it may be unable to decode, and has
+// not confirmed them.
 func mayHaveChoked(c *client) bool {
 	c.sender.mu.Lock()
 	tried := c.sender.trials != nil

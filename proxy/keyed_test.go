@@ -153,7 +153,7 @@ func TestKeyedClientCutAtEveryByte(t *testing.T) {
 					n++
 					s.Emit("n", n)
 				}
-				p.read(func() bool { return p.id != "" }) // the former connection may have the events so far
+				p.read(func() bool { return p.id != "" }) // the previous connection may have the events so far
 				n++
 				s.Emit("n", n)
 				p.read(func() bool { return slices.Contains(p.numbers, n) }) // or until it is cut

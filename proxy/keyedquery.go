@@ -9,7 +9,7 @@ import (
 	"github.com/holdfast/holdfast/internal/socketio"
 )
 
-// minKeyBytes keeps user ids out, which others can guess.
+// minKeyBytes rejects user ids, which others can guess.
 const minKeyBytes = 16
 
 // maxCounted bounds the namespaces that one client counts events of.

@@ -14,8 +14,9 @@ import (
 // while. A client that opens another connection says by its offset what it has handled.
 
 const (
-	// lagTime is how long confirmed packets stay in the log. A client that leaves its connection open
-	// takes a second to come back over another one, give or take a half, unless it is configured.
+	// lagTime is how long confirmed packets stay in the log. A client that leaves its connection
+	// open takes 0.5 to 1.5 seconds to come back over another one, unless it is configured
+	// otherwise.
 	lagTime = 2 * time.Second
 	// pollingLagBytes and webSocketLagBytes are how many bytes of them stay. There are more clients on
 	// WebSocket, and they get more. While memory is short, scarceLagBytes applies, which is less than
@@ -27,7 +28,7 @@ const (
 	lagOverhead = 64
 )
 
-// lag holds confirmations back that the sessions have not been told of yet.
+// lag holds back confirmations, which the sessions learn later.
 type lag struct {
 	s *sender // immutable
 

@@ -320,7 +320,7 @@ func (r *replicas) watchMoved(sid string, m *movedAway, d *engineio.Probe, probe
 	about, _ := json.Marshal(movedProbe{sid, d.Answered, d.Input})
 	st, openErr := r.node.Open(ctx, m.owner, streamProbe, about)
 	if err != nil || openErr != nil {
-		probe.client.Close() // the client goes on polling
+		probe.client.Close() // the client continues to poll
 		return
 	}
 	probe.start(st)
@@ -333,7 +333,7 @@ type movedProbe struct {
 	Input    []byte `json:"input,omitempty"`
 }
 
-// forgetMoved forgets a polling client that its owner serves no more.
+// forgetMoved forgets a polling client that its owner no longer serves.
 func (r *replicas) forgetMoved(sid string, m *movedAway) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -69,7 +69,7 @@ func (r *replicas) newMovedClient(ask *moveRequest) (movedClient, error) {
 		MaxPayload: ask.MaxPayload, Upgrades: ask.Upgrades, HandshakeID: ask.HandshakeID,
 		UpgradeTimeout: s.settings().EngineIO.UpgradeTimeout,
 	}
-	// The edge has looked at the rest that decides it.
+	// The edge has checked the other conditions.
 	recoverable := s.settings().Recovery.MaxDisconnectionDuration > 0 && s.settings().clientFilter(q, req.Header.Get("User-Agent"))
 	age := time.Duration(ask.Age) * time.Millisecond
 	c := newClient(s, r.seq(max(age, time.Millisecond)), req, ask.SID, opts, recoverable, nil)
@@ -146,7 +146,7 @@ func (c movedClient) startMoved(state *moveState, st *cluster.Stream) {
 	st.OnEnd(func(err error) { go c.lost(err) }) // ends when the sessions are parked
 }
 
-// lost closes a client whose edge has gone, or has told of its end.
+// lost closes a client whose edge is gone, or has reported the client's end.
 func (c movedClient) lost(err error) {
 	defer c.recoverPanic()
 	why := reason.TransportClose

@@ -86,7 +86,7 @@ func newReplicas(d *deps, opts cluster.Options) *replicas {
 // find its session before.
 var errLooking = errors.New("proxy: looking for other replicas")
 
-// lookingTime is how long a replica is not ready at most because of that.
+// lookingTime limits how long a replica is not ready because of that.
 const lookingTime = 3 * time.Second
 
 func (r *replicas) ready() bool {
@@ -101,8 +101,8 @@ func (r *replicas) newSID() string {
 	return r.node.ID() + newSID()
 }
 
-// seq numbers a client whose handshake was age ago. Among several replicas the numbers are times, so that
-// clients of other replicas find their place.
+// seq numbers a client whose handshake was age ago. Among several replicas the numbers are times,
+// so that those of different replicas can be compared.
 func (r *replicas) seq(age time.Duration) uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -2,8 +2,8 @@ package session
 
 import "crypto/subtle"
 
-// Binding is a digest of what a session is bound to beside its pid, so that a stolen pid is worth
-// nothing. The caller computes it, and does not keep the secrets. The empty Binding binds to
+// Binding is a digest of what a session is bound to in addition to its pid, so that a stolen pid is
+// worth nothing. The caller computes it, and does not keep the secrets. The empty Binding binds to
 // nothing.
 type Binding string
 

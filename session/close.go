@@ -16,7 +16,7 @@ func (r *Registry) Close(s *Session, why reason.Reason) {
 	})
 }
 
-// Abort ends the session of a client that is to have nothing more of it. A cursor that has lost its
+// Abort ends the session of a client that must get nothing more of it. A cursor that has lost its
 // session has no effect.
 func (r *Registry) Abort(c *Cursor, why reason.Reason) {
 	r.closeChosen(true, func(end func(*Session, reason.Reason)) {

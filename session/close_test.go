@@ -271,11 +271,11 @@ func TestEndedTogether(t *testing.T) {
 func TestAbort(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	c := w.open("/")
-	former := w.open("/chat")
-	w.Park([]*Cursor{former}, time.Minute, "test")
+	first := w.open("/chat")
+	w.Park([]*Cursor{first}, time.Minute, "test")
 	w.noted()
 	w.Abort(c, reason.Internal)
-	w.Abort(former, reason.Internal)
+	w.Abort(first, reason.Internal)
 	if got, want := w.noted(), []string{"/ ended: internal, was live, 0 packets"}; !slices.Equal(got, want) {
 		t.Errorf("the observer was told %q, want %q", got, want)
 	}
@@ -285,7 +285,7 @@ func TestAbort(t *testing.T) {
 	if got := w.Resume(Claim{PID: c.Session().PID(), Namespace: "/"}, &client{2}); got.Refused != reason.Internal {
 		t.Errorf("resumed: %+v, want it refused as internal", got)
 	}
-	w.Close(former.Session(), reason.UpstreamLost) // its timer ends with it
+	w.Close(first.Session(), reason.UpstreamLost) // its timer ends with it
 }
 
 // brokenLink is an Upstream that panics when it is told about closed sessions.

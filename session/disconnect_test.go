@@ -27,12 +27,12 @@ func disconnected(w *world) (*Session, *Cursor) {
 func TestParkDisconnected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, roomy, 10)
-		s, former := disconnected(w)
+		s, previous := disconnected(w)
 		equal(t, "the observer is told", w.noted(), []string{"/ parked: client_disconnect"})
 		equal(t, "and the link", w.link.moves, []string{"/ parked: client_disconnect, for 2m0s"})
-		former.Confirm(4)
-		former.Acknowledged(1)
-		w.Park([]*Cursor{former}, 0, "cut") // its connection ends
+		previous.Confirm(4)
+		previous.Acknowledged(1)
+		w.Park([]*Cursor{previous}, 0, "cut") // its connection ends
 		w.append(s, withOffset("5"))
 		c := w.mustResume(s, offsetOf(s, 1))
 		equal(t, "what it missed", read(c, 10).data, []string{"2", "3", "5"})

@@ -5,13 +5,13 @@ import (
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
-// A keyed session is one whose client does not know of recovery. The client presents a key that
+// A keyed session is one whose client has no support for recovery. The client presents a key that
 // stays the same over its reconnections, and the caller finds the session by it. Its pid never
 // leaves the process, and its events have no offsets. So what the client has is known only from its
 // confirmations, or from how many events it says it has handled. See
 // docs/adr/0011-keyed-recovery.md.
 
-// keyed is what a keyed session has beside the others.
+// keyed is what a keyed session has in addition.
 type keyed struct {
 	key Key // immutable
 	// epoch counts the clients that have resumed the session.
@@ -19,14 +19,14 @@ type keyed struct {
 	// trimmedEvents counts the events among the packets that are trimmed, as its client counts them.
 	trimmedEvents uint64
 	// uncountable says that a client resumed without counting while events were in flight, so that
-	// later counts are of no use.
+	// later counts cannot be used.
 	uncountable bool
 }
 
 // ackIDsPerEpoch is how many acknowledgement ids each client of a keyed session has. Most clients
-// begin with 0 or 1 again when they reconnect. So that the answer to an event of a former client
-// is not taken for that to a new one, the server sees the ids of the n-th client behind
-// n*ackIDsPerEpoch.
+// begin with 0 or 1 again when they reconnect. The server therefore sees the ids of the n-th client
+// increased by n*ackIDsPerEpoch. Otherwise the answer to an earlier client's event could be taken
+// for one to a new event.
 const ackIDsPerEpoch = 1 << 32
 
 // maxEpoch keeps ids below 2^53, beyond which JavaScript servers cannot count.
@@ -68,7 +68,7 @@ func (c *Cursor) UpstreamAckID(id int64) (upstream int64, ok bool) {
 // ClientAckID returns the id that a client gave to an event which the server sees as upstream.
 func ClientAckID(upstream int64) int64 { return upstream % ackIDsPerEpoch }
 
-// answersOther reports whether an Answer is for a former client.
+// answersOther reports whether an Answer is for an earlier client.
 func (k *keyed) answersOther(p *buffer.Entry) bool {
 	return uint64(p.AckID()/ackIDsPerEpoch) != k.epoch%(maxEpoch+1)
 }
@@ -100,7 +100,7 @@ func (s *Session) keyedFromLocked(claim *Claim) (from uint64, refused reason.Rea
 	if claim.Counted {
 		return s.seqOfEventLocked(claim.Handled)
 	}
-	if s.sent > s.log.Trimmed() { // nobody knows whether it has those
+	if s.sent > s.log.Trimmed() { // it is unknown whether it has those
 		s.keyed.uncountable = true
 	}
 	if s.registry.limits().KeyedAtMostOnce {

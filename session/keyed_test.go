@@ -26,7 +26,7 @@ type keyedModel struct {
 
 	wire      []int  // written to the connection, and not received
 	has       []int  // in the order in which the client handled them, since its session began
-	before    int    // how many of has came over former connections
+	before    int    // how many of has came over earlier connections
 	confirmed int    // the last packet that it confirmed
 	dropped   []bool // by number: as volatile, while the client was away
 	seqs      map[int]uint64

@@ -7,8 +7,8 @@ import (
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
-// sweepEvery is how long EvictForMemory waits after it looked at all parked sessions in vain, and
-// for how long it continues where its last call stopped.
+// sweepEvery is how long EvictForMemory waits after it has searched all parked sessions and freed
+// nothing. For the same time it continues where its last call stopped.
 const sweepEvery = 100 * time.Millisecond
 
 // parking is sessions that were parked together and expire together. The registry's lock guards it.

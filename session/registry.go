@@ -44,7 +44,7 @@ type Registry struct {
 	evicting   sync.Mutex // held by EvictForMemory, and taken before mu; guards the fields below
 	sweepAt    uint64     // the ticket that EvictForMemory looks at next; 0 for the oldest
 	sweepBegan time.Time  // at the oldest
-	sweepNext  time.Time  // after a look at all parked sessions was in vain
+	sweepNext  time.Time  // set after a search of all parked sessions freed nothing
 
 	expiring sync.WaitGroup // expiries under way; Freeze waits for them
 

@@ -163,7 +163,7 @@ func TestResumeStopsExpiry(t *testing.T) {
 		}
 		later(maxAway)
 		if got := c.s.State(); got != Live {
-			t.Fatalf("after the former limit: %v, want Live", got)
+			t.Fatalf("after the previous limit: %v, want Live", got)
 		}
 		w.Park([]*Cursor{r.Cursor}, maxAway, "cut")
 		later(maxAway - time.Nanosecond)

@@ -46,7 +46,7 @@ type Claim struct {
 // under "Resuming". A claim without the session's binding learns nothing and changes nothing. While
 // the registry is frozen, all are refused for reason.Handover.
 func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
-	var changing *Session // until its new client is sure to hear of it
+	var changing *Session // until it is certain that its new client learns of it
 	defer func() {
 		if changing != nil { // a panic: neither the client nor the link knows
 			r.closeChosen(true, func(end func(*Session, reason.Reason)) {

@@ -6,8 +6,8 @@ import (
 	"github.com/holdfast/holdfast/buffer"
 )
 
-// This file has what events.volatile and events.latest need: events that a client need not have any
-// more when it returns are dropped from the log while the session is parked.
+// This file has what events.volatile and events.latest need: while a session is parked, events that
+// its client will no longer need are dropped from the log.
 
 // Retention is what becomes of an event while its client is away. Events that ask for an
 // acknowledgement are always kept, because the server waits for it. So are packets other than
@@ -47,8 +47,8 @@ type parkedIndex struct {
 	gaps   int                // numbers of dropped packets that no client knows
 }
 
-// compactLocked drops events that the client need not have any more, and closes the gaps in numbers
-// that no client was sent. s.mu is held.
+// compactLocked drops events that the client no longer needs, and closes the gaps in numbers that
+// no client was sent. s.mu is held.
 //
 // It runs once after the session was parked, and judges also what the client was sent but did not
 // confirm. That may have been written to a connection that was dead for a minute, and is stale now.
@@ -145,7 +145,7 @@ func (s *Session) supersedeLocked(name []byte, seq uint64) {
 	}
 }
 
-// dropLocked drops a packet that the client need not have any more. s.mu is held.
+// dropLocked drops a packet that the client no longer needs. s.mu is held.
 func (s *Session) dropLocked(seq uint64) {
 	if seq <= s.sent {
 		s.log.DropLate(seq)

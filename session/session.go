@@ -171,8 +171,8 @@ func (s *Session) SetReply(reply []byte) {
 	s.mu.Unlock()
 }
 
-// Bind sets what clients must present beside the pid to resume the session. It must be called
-// before the pid is sent.
+// Bind sets what clients must present in addition to the pid to resume the session. It must be
+// called before the pid is sent.
 func (s *Session) Bind(b Binding) {
 	s.mu.Lock()
 	s.binding = b

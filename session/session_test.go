@@ -378,7 +378,7 @@ func TestHold(t *testing.T) {
 			w.Park([]*Cursor{c}, time.Minute, "takeover")
 			w.mustResume(c.Session(), "")
 		}, 1},
-		{"the former client's confirmation", func(w *world, c *Cursor) {
+		{"the previous client's confirmation", func(w *world, c *Cursor) {
 			w.Park([]*Cursor{c}, time.Minute, "cut")
 			w.mustResume(c.Session(), "")
 			c.Confirm(4)
@@ -457,7 +457,7 @@ func TestStaleCursor(t *testing.T) {
 	old.Idle()
 	w.Park([]*Cursor{old}, time.Minute, "late end")
 	if old.Attached() || !now.Attached() || s.State() != Live || s.Attached() != now.Owner() {
-		t.Errorf("the former client's late end: session %v, attached to %v", s.State(), s.Attached())
+		t.Errorf("the previous client's late end: session %v, attached to %v", s.State(), s.Attached())
 	}
 	if n := w.budget.Packets(); n != 3 {
 		t.Errorf("%d packets are held, want 3", n)

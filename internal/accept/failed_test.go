@@ -17,7 +17,7 @@ func (l brokenListener) Accept() (net.Conn, error) { return nil, l.err }
 func (brokenListener) Close() error                { return nil }
 func (brokenListener) Addr() net.Addr              { return &net.TCPAddr{} }
 
-// Failed is told of every error of Accept, except that the listener was closed.
+// Failed is called with every error of Accept, except that the listener was closed.
 func TestFailedAcceptIsTold(t *testing.T) {
 	for _, tt := range []struct{ err, want error }{
 		{errBroken, errBroken},

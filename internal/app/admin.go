@@ -20,7 +20,7 @@ import (
 // cannot hold one forever.
 const adminWriteTimeout = 30 * time.Second
 
-// listenAdmin opens the admin listener. It returns nil if there is to be none.
+// listenAdmin opens the admin listener. It returns nil if none is configured.
 func (in *instance) listenAdmin() (net.Listener, error) {
 	if in.cfg.Admin.Listen == "" {
 		return nil, nil //nolint:nilnil // see above

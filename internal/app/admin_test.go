@@ -17,7 +17,7 @@ func (brokenListener) Accept() (net.Conn, error) { return nil, errBroken }
 func (brokenListener) Close() error              { return nil }
 func (brokenListener) Addr() net.Addr            { return &net.TCPAddr{Port: 9090} }
 
-// An admin listener that ends by itself is in the log: nothing else tells of it.
+// An admin listener that ends by itself is in the log: nothing else shows it.
 func TestFailedAdminListenerIsLogged(t *testing.T) {
 	var log output
 	serveHTTP(&http.Server{}, brokenListener{}, slog.New(slog.NewTextHandler(&log, nil)))

@@ -259,7 +259,7 @@ func (h *handoverer) begin(s serving) (stop func()) {
 	go h.run(ctx, h.listen(), s) // ends with stop
 	return func() {
 		cancel()
-		h.running.Lock() // for good
+		h.running.Lock() // until the process ends
 	}
 }
 

@@ -185,7 +185,7 @@ func (in *instance) drain(srv *http.Server) {
 	closing, cancelClosing := context.WithTimeout(context.Background(), time.Second)
 	defer cancelClosing()
 	if srv.Shutdown(closing) != nil {
-		_ = srv.Close() // its only error is the listener's, which is of no use now
+		_ = srv.Close() // its only error is the listener's, which does not matter now
 	}
 	in.log.Info("stopped")
 }

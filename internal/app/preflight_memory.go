@@ -12,13 +12,13 @@ import (
 const childWaitDelay = 100 * time.Millisecond
 
 const (
-	// sessionBytes and linkBytes are about what a session and its link take in a snapshot, beside
+	// sessionBytes and linkBytes are about what a session and its link take in a snapshot, without
 	// the session's packets.
 	sessionBytes, linkBytes = 400, 200
 )
 
-// checkMemory returns an error if the container's memory does not suffice for the snapshot beside
-// the process.
+// checkMemory returns an error if the container's memory does not suffice for the snapshot in
+// addition to the process.
 func (h *handoverer) checkMemory() error {
 	limit, ok := config.ContainerLimit()
 	if !ok {
@@ -27,7 +27,7 @@ func (h *handoverer) checkMemory() error {
 	live, parked := h.in.proxy.Sessions()
 	need := h.in.proxy.BufferedBytes() + int64(live+parked)*(sessionBytes+linkBytes)
 	if used := courier.ResidentBytes(); used+need > int64(limit) {
-		return fmt.Errorf("the container's memory limit (%v) has no room for about %v beside the %v in use",
+		return fmt.Errorf("the container's memory limit (%v) has no room for about %v more than the %v in use",
 			limit, config.Size(need), config.Size(used))
 	}
 	return nil

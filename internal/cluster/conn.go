@@ -21,8 +21,8 @@ const (
 	handshakeTimeout = 5 * time.Second
 	// tickInterval is the time between two pings.
 	tickInterval = time.Second
-	// silentTicks is after how many ticks without a byte from the other side a connection is dead. Ticks
-	// count, not time: a process that was stopped itself must not take the others for dead.
+	// silentTicks is after how many ticks without a byte from the other side a connection is dead.
+	// Ticks count, not time: a process that was stopped itself must not consider the others dead.
 	silentTicks = 5
 	// maxStreams limits the streams of one connection.
 	maxStreams = 1 << 20
@@ -69,7 +69,7 @@ type conn struct {
 	congested bool
 	silent    int // ticks in a row without anything
 	pingAt    time.Time
-	bye       bool  // the other side has said goodbye
+	bye       bool  // the other side has sent a bye frame
 	err       error // why it ended
 }
 
@@ -289,11 +289,11 @@ func (c *conn) tick() (alive bool) {
 	return c.silent < silentTicks
 }
 
-// goodbye tells the other side that this one stops.
-func (c *conn) goodbye() { c.send(frameBye, 0, nil) }
+// sendBye tells the other side that this one stops.
+func (c *conn) sendBye() { c.send(frameBye, 0, nil) }
 
-// saidGoodbye reports whether the other side stops.
-func (c *conn) saidGoodbye() bool {
+// peerStops reports whether the other side has said that it stops.
+func (c *conn) peerStops() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.bye

@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// maxStrangers limits the connections that have not shown the secret yet.
-	maxStrangers = 64
+	// maxUnproven limits the connections that have not proved yet that they know the secret.
+	maxUnproven = 64
 	// acceptPause follows an error of Accept.
 	acceptPause = 100 * time.Millisecond
 )
@@ -22,7 +22,7 @@ type inbound struct {
 
 // serve accepts connections of other replicas until the Node is closed.
 func (n *Node) serve(ln net.Listener) {
-	strangers := make(chan struct{}, maxStrangers)
+	strangers := make(chan struct{}, maxUnproven)
 	for {
 		select { // those beyond wait in the kernel's queue
 		case strangers <- struct{}{}:

@@ -24,8 +24,8 @@ var (
 )
 
 const (
-	// patience is how long Open waits at most for a replica that is not connected.
-	patience = 2 * time.Second
+	// openTimeout limits how long Open waits for a replica that is not connected.
+	openTimeout = 2 * time.Second
 	// goneAfter is how long a replica that no book lists may be unreachable before it is gone.
 	goneAfter = 10 * time.Second
 	// rememberedGone is how many replicas that are gone a Node remembers.
@@ -214,7 +214,7 @@ func (n *Node) Open(ctx context.Context, id string, kind byte, about []byte) (*S
 	if len(about) > MaxAbout {
 		return nil, fmt.Errorf("%w: %d bytes are too much for a request", ErrUnreachable, len(about))
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	asked := -1 // lookups when this call asked for one
 	for {
@@ -252,8 +252,8 @@ func (n *Node) refresh() {
 	}
 }
 
-// hopelessLocked returns why waiting for a replica is of no use, or nil. p is its peer, or nil. asked is
-// what n.lookups was when the caller asked the book about it.
+// hopelessLocked returns why it is useless to wait for a replica, or nil. p is its peer, or nil.
+// asked is what n.lookups was when the caller asked the book about it.
 func (n *Node) hopelessLocked(p *peer, id string, asked int) error {
 	now := time.Now()
 	_, gone := n.gone[id]
@@ -262,7 +262,7 @@ func (n *Node) hopelessLocked(p *peer, id string, asked int) error {
 		return ErrGone
 	case p != nil && p.incompatible:
 		return ErrIncompatible
-	case p != nil && p.refused && p.state != peerUp && now.Sub(p.since) > patience:
+	case p != nil && p.refused && p.state != peerUp && now.Sub(p.since) > openTimeout:
 		return ErrGone
 	case p != nil:
 		return nil
@@ -270,7 +270,7 @@ func (n *Node) hopelessLocked(p *peer, id string, asked int) error {
 		return nil // the book has not answered yet
 	}
 	for _, other := range n.peers { // one whose id is not known yet may be it
-		if other.id == "" && !other.self && now.Sub(other.since) < patience {
+		if other.id == "" && !other.self && now.Sub(other.since) < openTimeout {
 			return nil
 		}
 	}
@@ -350,14 +350,14 @@ func (n *Node) Settled() bool {
 	return true
 }
 
-// Close says goodbye to the others, and ends all connections.
+// Close tells the others that this replica stops, and ends all connections.
 func (n *Node) Close() {
 	n.mu.Lock()
 	n.closed = true
 	conns := n.connsLocked()
 	n.mu.Unlock()
 	for _, c := range conns {
-		c.goodbye()
+		c.sendBye()
 	}
 	n.cancel()
 	for _, c := range conns {

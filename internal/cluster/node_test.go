@@ -81,7 +81,7 @@ func TestKilledReplicaIsGone(t *testing.T) {
 		_ = b.port.Close() // like kill -9: nothing listens, and the connections end
 		b.port.cut()
 		synctest.Wait()
-		wantAsk(t, a, idB, ErrGone, patience)
+		wantAsk(t, a, idB, ErrGone, openTimeout)
 		wantState(t, a, idB, "suspect")
 		time.Sleep(time.Second)
 		wantAsk(t, a, idB, ErrGone, 0) // nobody waits any more
@@ -94,7 +94,7 @@ func TestKilledReplicaIsGone(t *testing.T) {
 	})
 }
 
-// A process that takes the id over is found within the patience of those who ask.
+// A process that takes the id over is found before those who ask give up.
 func TestReplicaThatHandsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork()
@@ -106,7 +106,7 @@ func TestReplicaThatHandsOver(t *testing.T) {
 		synctest.Wait()
 		var next *replica
 		time.AfterFunc(time.Second, func() { next = n.start(t, idB, "b:1", secretA) })
-		wantAsk(t, a, idB, nil, patience)
+		wantAsk(t, a, idB, nil, openTimeout)
 		wantState(t, a, idB, "up")
 		stop(b, a, next)
 	})
@@ -129,7 +129,7 @@ func TestSilentReplica(t *testing.T) {
 		if _, err := s.Read(make([]byte, 1)); err == nil {
 			t.Error("the stream outlives its connection")
 		}
-		wantAsk(t, a, idB, ErrUnreachable, patience)
+		wantAsk(t, a, idB, ErrUnreachable, openTimeout)
 		wantState(t, a, idB, "suspect")
 		b.port.silence(false)
 		time.Sleep(handshakeTimeout + 2*longestPause)

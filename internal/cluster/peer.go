@@ -17,7 +17,7 @@ import (
 //	dialling -> up       it answered
 //	up -> suspect        the connection ended, or fell silent; it is dialled again
 //	suspect -> up        it answered again
-//	up, suspect, dialling -> gone  it said goodbye, or no book lists it and it cannot be reached for goneAfter
+//	up, suspect, dialling -> gone  it sent a bye frame, or no book lists it and it cannot be reached for goneAfter
 //	gone -> unknown      the book lists its address again
 //	gone -> up           it answered after all
 //
@@ -146,7 +146,7 @@ func (n *Node) hello() hello {
 	return hello{ID: n.opts.ID, Name: n.opts.Name, Advertise: n.opts.Advertise}
 }
 
-// connected serves a connection until it ends. It returns false if the connection is of no use.
+// connected serves a connection until it ends. It returns false if the connection cannot be used.
 func (p *peer) connected(c *conn) bool {
 	n := p.n
 	ended := make(chan error, 1)
@@ -185,7 +185,7 @@ func (p *peer) lost(c *conn, err error) {
 	n := p.n
 	why, to := "closed", peerSuspect
 	switch {
-	case c.saidGoodbye():
+	case c.peerStops():
 		why, to = "goodbye", peerGone
 	case errors.Is(err, errSilent):
 		why = "silent"

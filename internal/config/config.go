@@ -222,8 +222,8 @@ type Recovery struct {
 	Buffer     Buffer     `yaml:"buffer"`
 }
 
-// Keyed is recovery for clients that do not know of it, by a key in their URL that
-// stays the same over their reconnections.
+// Keyed is recovery for clients without support for it, by a key in their URL that stays the same
+// over their reconnections.
 type Keyed struct {
 	// Query is the name of the query parameter with the key. Default "", which turns
 	// keyed recovery off.
@@ -345,8 +345,8 @@ type Limits struct {
 	HeaderBytes Size `yaml:"header_bytes"`
 	// ReadHeaderTimeout bounds the time to read them. Default 10s.
 	ReadHeaderTimeout time.Duration `yaml:"read_header_timeout"`
-	// BodyTimeout bounds the time to read a POST's body, beside a second for
-	// each 8 KiB. Default 30s.
+	// BodyTimeout bounds the time to read a POST's body. Each 8 KiB extend it by a second. Default
+	// 30s.
 	BodyTimeout time.Duration `yaml:"body_timeout" reload:"live"`
 	// IdleTimeout closes a keep-alive connection without requests. Default 2m.
 	IdleTimeout time.Duration `yaml:"idle_timeout"`

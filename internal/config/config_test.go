@@ -46,8 +46,8 @@ func TestKeys(t *testing.T) {
 	env := map[string]string{}
 	for _, s := range settings(&c) {
 		got = append(got, s.key)
-		if former, ok := env[s.env()]; ok {
-			t.Errorf("%s and %s share the variable %s", former, s.key, s.env())
+		if previous, ok := env[s.env()]; ok {
+			t.Errorf("%s and %s share the variable %s", previous, s.key, s.env())
 		}
 		env[s.env()] = s.key
 		if strings.HasSuffix(s.key, ".") || strings.Contains(s.key, "..") {

@@ -43,9 +43,9 @@ func Self() Program {
 // OpenSelf opens the executable that this process runs, whatever its path is by now.
 func OpenSelf() (*os.File, error) { return os.Open("/proc/self/exe") }
 
-// Exec replaces this process's program. keep are the descriptors that the next program needs, beside
-// the standard ones. It calls last just before the point of no return, and does nothing if last
-// fails. Exec returns only if it failed, and then nothing has changed.
+// Exec replaces this process's program. keep are the descriptors that the next program needs, in
+// addition to the standard ones. It calls last just before the point of no return, and does nothing
+// if last fails. Exec returns only if it failed, and then nothing has changed.
 func Exec(p Program, environ []string, in *Inherited, keep []int, last func() error) error {
 	environ = append(slices.Clip(environ), Variable+"="+in.String())
 	keep = append(slices.Clip(keep), in.Snapshot)

@@ -55,7 +55,7 @@ func (b *backend) url() string { return "http://" + b.addr }
 
 func (b *backend) stop() {
 	b.sio.Close()
-	_ = b.http.Close() // its error is of no use
+	_ = b.http.Close() // its error does not matter
 	<-b.done
 }
 

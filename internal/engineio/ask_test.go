@@ -30,7 +30,7 @@ func TestAskOverWebSocket(t *testing.T) {
 		s.Ask()
 		p.want(t, "ping:?")
 		if s.Answered() {
-			t.Error("the answer to the former ask is one to the next")
+			t.Error("the answer to the previous ask is one to the next")
 		}
 		s.Abort()
 		s.Ask() // without effect

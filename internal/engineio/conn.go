@@ -227,8 +227,8 @@ func (c *Conn) flushLocked() (queued int) {
 }
 
 // Pause stops reading until Resume. Data already read is still delivered. The Conn sends pongs when
-// the server's pings must be due, so that the server does not time out. In version 3 it goes on
-// sending pings.
+// the server's pings must be due, so that the server does not time out. In version 3 it continues
+// to send pings.
 func (c *Conn) Pause() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

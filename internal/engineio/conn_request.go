@@ -13,7 +13,7 @@ import (
 const (
 	// newSID is how long a server may take to know a session that it has just opened.
 	newSID = 3 * time.Second
-	// newSIDPause is the time between two attempts meanwhile.
+	// newSIDPause is the time between two attempts.
 	newSIDPause = 20 * time.Millisecond
 )
 

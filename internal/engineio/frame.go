@@ -163,14 +163,14 @@ func (r *frameReader) check(h *ws.Header) error {
 	case h.OpCode.IsReserved():
 		return protocolError("reserved opcode")
 	case h.Masked != r.masked:
-		return protocolError("wrong masking")
+		return protocolError("invalid masking")
 	case h.OpCode.IsControl() && !h.Fin:
 		return protocolError("fragmented control frame")
 	case h.OpCode.IsControl() && h.Length > ws.MaxControlFramePayloadSize:
 		return protocolError("oversized control frame")
 	case h.OpCode.IsControl():
 	case h.OpCode == ws.OpContinuation && r.messageOp == 0:
-		return protocolError("continuation of nothing")
+		return protocolError("continuation frame without a message to continue")
 	case h.OpCode != ws.OpContinuation && r.messageOp != 0:
 		return protocolError("new message inside a fragmented one")
 	}
@@ -232,7 +232,7 @@ func closeCode(payload []byte) (ws.StatusCode, error) {
 	case 0:
 		return ws.StatusNoStatusRcvd, nil
 	case 1:
-		return 0, protocolError("half a close code")
+		return 0, protocolError("close frame with half a code")
 	}
 	code := ws.StatusCode(binary.BigEndian.Uint16(payload))
 	switch {

@@ -16,7 +16,7 @@ const (
 	ForcedClose                      // this side closed the connection
 	PollError                        // a polling request was canceled, or overlapped another
 	CloseFrame                       // the client sent a WebSocket Close frame with a code other than 1001
-	LeaveTimeout                     // the client did not end its side in the time of Leave
+	LeaveTimeout                     // the client did not end its side in the time that Leave gave it
 	PeerLost                         // another replica relayed the connection, and was lost
 )
 
@@ -110,8 +110,8 @@ type Options struct {
 	ConfirmByPong bool
 	// Protocol is the version that the client speaks.
 	Protocol Protocol
-	// Base64 says that a client of version 3 takes binary messages as text only ("b64"). Over polling,
-	// what its text messages have beside ASCII must stand in JSON strings.
+	// Base64 says that a client of version 3 takes binary messages as text only ("b64"). Over
+	// polling, characters outside ASCII must then stand in JSON strings.
 	Base64 bool
 }
 

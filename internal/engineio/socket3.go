@@ -19,7 +19,8 @@ import (
 type state3 struct {
 	pongs uint8 // owed to a client that polls
 	// ponged says that a PONG was sent since the current ping. The client's next PING then shows
-	// that it has had the PONG and all before it, even if nothing answers RFC 6455 pings.
+	// that it has received the PONG and everything before it, even if nothing answers RFC 6455
+	// pings.
 	ponged  bool
 	decoder decoder3 // of POSTs, of which there is one at a time
 }

@@ -1,6 +1,6 @@
 // Package knownclients recognizes Socket.IO clients that cannot resume a session.
 //
-// Only some clients know of connection state recovery. The others gain nothing from a pid and from
+// Only some clients support connection state recovery. The others gain nothing from a pid and from
 // offsets, and some break: an offset is one more argument for their handlers. Nothing in the
 // protocol tells them apart before they reconnect, so this package goes by what their libraries
 // show in the handshake: the User-Agent of their HTTP library, and the way they write the query.

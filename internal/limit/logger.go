@@ -19,7 +19,7 @@ type Logger struct {
 	kinds map[string]*kind
 }
 
-// kind is what a Logger knows of one kind of line. There are few kinds, so none is forgotten.
+// kind is what a Logger knows about one kind of line. There are few kinds, so none is forgotten.
 type kind struct {
 	last  time.Time
 	times int // since last

@@ -357,7 +357,8 @@ func (s *loopStream) hangUpLocked() {
 	}
 }
 
-// noticeEndLocked makes the loop report an end that the Handler, which paused the Stream, has not been told of.
+// noticeEndLocked makes the loop report the end to a Handler that paused the Stream and does not
+// know it.
 func (s *loopStream) noticeEndLocked() {
 	if s.phase == endPending {
 		s.read.moveLocked(readOn)

@@ -1,7 +1,7 @@
 package netpoll
 
-// PanicHandler is a Handler that is told of panics in its own methods. The Stream is then closed, and the process
-// continues. Without it a panic ends the process.
+// PanicHandler is a Handler to which panics in its own methods are reported. The Stream is then
+// closed, and the process continues. Without it a panic ends the process.
 type PanicHandler interface {
 	Handler
 	Panicked(v any)

@@ -42,7 +42,7 @@ func recv[T any](t *testing.T, what string, ch <-chan T) T {
 	case v := <-ch:
 		return v
 	case <-time.After(waitLimit):
-		t.Fatalf("waited in vain for %s", what)
+		t.Fatalf("no %s in time", what)
 		panic("unreachable")
 	}
 }

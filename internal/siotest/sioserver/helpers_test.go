@@ -151,7 +151,7 @@ func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(waitLimit); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("waited in vain for %s", what)
+			t.Fatalf("no %s in time", what)
 		}
 	}
 }
@@ -163,7 +163,7 @@ func recv[T any](t *testing.T, what string, ch <-chan T) T {
 	case v := <-ch:
 		return v
 	case <-time.After(waitLimit):
-		t.Fatalf("waited in vain for %s", what)
+		t.Fatalf("no %s in time", what)
 		panic("unreachable")
 	}
 }
