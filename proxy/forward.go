@@ -105,6 +105,19 @@ func (r *replicas) movedMeanwhile(w http.ResponseWriter, req *http.Request, c *c
 	return owner != ""
 }
 
+// movedBeforeProbe forwards a WebSocket whose client was moved to another replica, or has ended, after the
+// request had found it. The owner answers the handshake.
+func (r *replicas) movedBeforeProbe(req *http.Request, c *client, h *hijacked) {
+	if owner := r.serverOf(req.Context(), c.sock.SID()); owner != "" {
+		if st, err := r.node.Open(req.Context(), owner, streamRequest, r.encodeRequest(req)); err == nil {
+			r.metrics.ForwardedRequests.Inc()
+			r.relayTo(st, h.conn, h.initial)
+			return
+		}
+	}
+	h.conn.Close()
+}
+
 // forwardAnswer writes the answer of another replica.
 func (r *replicas) forwardAnswer(w http.ResponseWriter, req *http.Request, st *cluster.Stream) {
 	br := streamPool.Get().(*bufio.Reader)
@@ -155,6 +168,11 @@ func (r *replicas) forwardUpgrade(w http.ResponseWriter, st *cluster.Stream) {
 	if c, ok := conn.(interface{ Unread() []byte }); ok {
 		initial = append(initial, c.Unread()...)
 	}
+	r.relayTo(st, conn, initial)
+}
+
+// relayTo relays a client's WebSocket, from which initial was read, to its owner.
+func (r *replicas) relayTo(st *cluster.Stream, conn net.Conn, initial []byte) {
 	p := &relay{r: r}
 	p.client = netpoll.New(conn, relayClient{p})
 	p.start(st)

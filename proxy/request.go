@@ -54,7 +54,9 @@ func (c *client) serve(w http.ResponseWriter, r *http.Request, q url.Values) {
 			c.deps.log.Debug("websocket upgrade failed", "client", c.seq, "error", err)
 			return
 		}
-		c.sock.ServeProbe(upgraded.conn, upgraded.initial, upgraded.answer.Bytes())
+		if !c.sock.ServeProbe(upgraded.conn, upgraded.initial, upgraded.answer.Bytes()) {
+			c.deps.replicas.movedBeforeProbe(r, c, upgraded)
+		}
 	case transport == "websocket", upgrading:
 		c.answer(w, r, engineio.ErrorAnswer(engineio.CodeBadRequest))
 	case r.Method == http.MethodGet:

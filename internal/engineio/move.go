@@ -121,14 +121,12 @@ func (s *Socket) ServeMovedProbe(conn net.Conn, answered bool, input []byte) {
 	if answered {
 		t.role.move(roleAnswered)
 	}
-	s.beginProbe(t)
-	if answered {
-		s.mu.Lock()
-		if s.probe == t {
-			s.polling.noopTimer = s.afterFunc(noopDelay, (*Socket).onNoopLocked)
-		}
-		s.mu.Unlock()
+	s.mu.Lock()
+	s.beginProbeLocked(t)
+	if answered && s.probe == t {
+		s.polling.noopTimer = s.afterFunc(noopDelay, (*Socket).onNoopLocked)
 	}
+	s.unlock()
 	t.stream.Start(input)
 }
 

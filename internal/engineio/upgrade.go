@@ -8,18 +8,32 @@ import (
 
 // ServeProbe takes a WebSocket that the client opened with this Socket's sid, to upgrade to it. It
 // implements the server side of Engine.IO protocol v4, "Upgrade". Its arguments are those of
-// StartWebSocket. If one is probing already, the second is closed and the first continues.
-func (s *Socket) ServeProbe(conn net.Conn, initial, answer []byte) {
+// StartWebSocket. If one is probing already, the second is closed and the first continues. It returns
+// false, and leaves conn to the caller, if the Socket has ended: after Detach, another one serves the client.
+func (s *Socket) ServeProbe(conn net.Conn, initial, answer []byte) bool {
+	t := s.acceptProbe(conn, answer)
+	if t == nil {
+		return false
+	}
+	t.stream.Start(initial)
+	return true
+}
+
+// acceptProbe returns nil if the Socket has ended.
+func (s *Socket) acceptProbe(conn net.Conn, answer []byte) *wsTransport {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.state.ended() {
+		return nil
+	}
 	t := newWSTransport(s, conn)
 	t.written = int64(len(answer))
 	t.stream.Write(answer)
-	s.beginProbe(t)
-	t.stream.Start(initial)
+	s.beginProbeLocked(t)
+	return t
 }
 
-func (s *Socket) beginProbe(t *wsTransport) {
-	s.mu.Lock()
-	defer s.unlock()
+func (s *Socket) beginProbeLocked(t *wsTransport) {
 	if s.state.get() != stateOpen || s.ws != nil || s.probe != nil || !s.opts.Upgrades {
 		t.close(0)
 		return

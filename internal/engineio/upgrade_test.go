@@ -366,3 +366,26 @@ func TestEndAfterUpgrade(t *testing.T) {
 		h.wantLog(t, "closed: transport close")
 	})
 }
+
+// A client may be moved after its request for a WebSocket has found the Socket: the request goes where the client is.
+func TestProbeAfterDetach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := openPolling(t, testOptions)
+		s.Input(func() {
+			if _, ok := s.Detach(nil); !ok {
+				t.Error("not detached")
+			}
+		})
+		ours, theirs := net.Pipe()
+		defer theirs.Close()
+		if s.ServeProbe(ours, nil, []byte("answer")) {
+			t.Error("a detached Socket took a probe")
+		}
+		go ours.Write([]byte("x")) //nolint:errcheck // seen by the reader
+		var b [1]byte
+		if _, err := theirs.Read(b[:]); err != nil || b[0] != 'x' {
+			t.Errorf("the connection is used: %q, %v", b, err)
+		}
+		ours.Close()
+	})
+}

@@ -29,6 +29,12 @@ export class Client {
     });
     this.main = this.namespace(nsp, options.auth);
     this.namespaces = [this.main];
+    this.upgrades = []; // how each attempt ended: "upgrade", or the error
+    this.manager.on("open", () => {
+      const { engine } = this.manager;
+      engine.on("upgrade", () => this.upgrades.push("upgrade"));
+      engine.on("upgradeError", (err) => this.upgrades.push(`${err.message} (${err.context?.status ?? err.description?.message ?? ""})`));
+    });
   }
 
   get socket() {
@@ -61,7 +67,10 @@ export class Client {
 
   /** Waits until the connection uses WebSocket, and the UPGRADE packet has passed the relay. */
   async upgraded() {
-    await until(() => this.manager.engine?.readyState === "open" && this.transport === "websocket", "upgrade");
+    await until(
+      () => this.manager.engine?.readyState === "open" && this.transport === "websocket",
+      () => `upgrade; engine ${this.manager.engine?.readyState} on ${this.transport}, disconnects ${JSON.stringify(this.main.disconnects)}, attempts ${JSON.stringify(this.upgrades)}`,
+    );
     await sleep(20); // lets the relay run, which is in this process
   }
 
