@@ -70,7 +70,7 @@ func (c *client) parkAs(why reason.Reason, d time.Duration, ending session.Endin
 			return
 		}
 		from.trials.judge(ending)
-		c.sender.settleLag()
+		c.sender.settleLag(from.cursors)
 		from.fresh.park(&c.clientConn, from.cursors, d, why, ending)
 		c.deps.registry.ParkEnded(from.cursors, d, why, ending) // no effect on what fresh parked or ended
 		c.deps.notify.flush(from.cursors)

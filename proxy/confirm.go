@@ -1,10 +1,12 @@
 package proxy
 
 import (
+	"math"
 	"slices"
 	"time"
 
 	"github.com/holdfast/holdfast/internal/instant"
+	"github.com/holdfast/holdfast/session"
 )
 
 const (
@@ -32,6 +34,9 @@ func (s *sender) newMark() uint64 {
 	s.markTime = instant.Now()
 	s.sinceMark = 0
 	s.confirmSoon = false
+	if s.trials != nil {
+		s.trials.pingedLocked()
+	}
 	return s.mark
 }
 
@@ -90,6 +95,9 @@ func (s *sender) confirm(mark uint64) {
 	s.replies.confirmed(mark)
 	s.conn.disconnects.confirmed(s.confirmed, len(s.written) == 0)
 	if s.trials != nil {
+		if mark == s.mark {
+			s.trials.pongedLocked()
+		}
 		s.trials.confirmedLocked()
 	}
 	if mark == s.mark && arrived > 0 {
@@ -168,16 +176,11 @@ func (s *sender) lagLimit() int {
 // settleLag confirms everything that lags when the client is gone, unless it may not have decoded
 // that. If it has, it may have put events aside, and will handle them although its offset lies
 // before them: they must not be sent again.
-func (s *sender) settleLag() {
+func (s *sender) settleLag(cursors []*session.Cursor) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.lag == nil {
-		return
+	suspicious := func(cur *session.Cursor) bool { return cur.Suspicious(math.MaxUint64) }
+	if s.lag != nil && !slices.ContainsFunc(cursors, suspicious) {
+		s.lag.releaseLocked(0)
 	}
-	for _, l := range s.lag.list {
-		if l.cur.Suspicious(l.last) {
-			return
-		}
-	}
-	s.lag.releaseLocked(0)
 }

@@ -38,8 +38,8 @@
 //     keeps the handshake for that.
 //   - pause.go counts the reasons why a client is not read.
 //   - sender.go has the queue of what a client is sent. fill.go writes packets from the sessions'
-//     logs, and confirm.go tells the logs what has arrived. fresh.go, lag.go, trial.go and proof.go
-//     handle the cases in which that is in doubt.
+//     logs, and confirm.go tells the logs what has arrived. fresh.go, lag.go, trial.go, proof.go
+//     and sign.go handle the cases in which that is in doubt.
 //
 // Links:
 //

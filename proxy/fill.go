@@ -106,6 +106,7 @@ func (s *sender) writeSessionLocked(it *item) (whole bool) {
 		return true // another client has the session now
 	}
 	it.n -= passed
+	s.wrote = true
 	s.count += uint64(passed)
 	s.bytes += s.emitted
 	s.sinceMark += s.emitted

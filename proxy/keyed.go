@@ -106,8 +106,11 @@ const (
 // Reading is paused meanwhile.
 func (r keyedReceiver) askOther(other *client, namespace string, connect []byte) {
 	connect = slices.Clone(connect)
-	r.awaitLink(func() { // ends after askPatience
-		alive := answersWithin(other, askPatience)
+	r.awaitLink(func() { // ends with answersWithin, or awaitSign
+		alive := !mayHaveChoked(other) && answersWithin(other, askPatience)
+		if !alive {
+			awaitSign(other)
+		}
 		r.c.sock.Input(func() {
 			waiting := r.redial.waiting
 			r.redial = nil
@@ -134,7 +137,8 @@ func (r keyedReceiver) asked(other *client, alive bool, namespace string) {
 }
 
 // mayHaveChoked reports whether a client was sent packets that it may be unable to decode, and has
-// not confirmed them.
+// not confirmed them. It has probably left its connection then, which still answers: socket.io-client
+// before 4.8 leaves it open.
 func mayHaveChoked(c *client) bool {
 	c.sender.mu.Lock()
 	tried := c.sender.trials != nil
@@ -145,13 +149,8 @@ func mayHaveChoked(c *client) bool {
 	return tried
 }
 
-// answersWithin reports whether a client shows a sign of life within d. A client that was just sent what it
-// may be unable to decode has probably left its connection, which still answers: socket.io-client
-// before 4.7 leaves it open.
+// answersWithin reports whether a client shows a sign of life within d.
 func answersWithin(c *client, d time.Duration) bool {
-	if mayHaveChoked(c) {
-		return false
-	}
 	c.sock.Ask()
 	tick := time.NewTicker(askInterval)
 	defer tick.Stop()

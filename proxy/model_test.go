@@ -8,39 +8,6 @@ import (
 	"time"
 )
 
-// page is a client application across all its connections. It knows what a browser tab would know.
-type page struct {
-	m      *model
-	name   string
-	conn   *wire // nil while it is away
-	away   time.Time
-	wires  []*wire // all its connections
-	stale  bool    // it stalled, so holdfast may have closed its connection since
-	spaces map[string]*space
-	sent   int // number of the last event sent, from 1
-}
-
-// space is a page's socket for one namespace.
-type space struct {
-	page     *page
-	name     string
-	pid, sid string
-	offset   string
-	last     int       // number of the last event of this sid
-	asked    string    // pid in the CONNECT that waits for its reply, or "-" if it has none
-	partial  *received // a binary event that misses attachments
-	left     bool      // it sent or got a DISCONNECT
-	aside    []string  // events that arrived between its CONNECT and the reply
-	shown    bool      // it sent something in this session or resumed it, so it has the reply
-	doubtful bool      // it closed its connection cleanly before that: holdfast cannot tell if it has the reply
-}
-
-// received is an event as it is encoded, with the number of attachments that are missing.
-type received struct {
-	packet string
-	need   int
-}
-
 // socket is the application's end of a session.
 type socket struct {
 	link    *upstreamLink
@@ -57,6 +24,7 @@ type socket struct {
 type emitted struct {
 	asks     bool
 	attached bool // the page was connected then and may have received it
+	poison   bool // the page cannot decode it
 }
 
 // upstreamLink is the server's end of a link.
@@ -189,184 +157,10 @@ func (m *model) linkEnded(l *upstreamLink) {
 	}
 }
 
-// fromServer is the page's handler for messages from holdfast.
-func (p *page) fromServer(w *wire, message string, binary bool) {
-	p.m.mu.Lock()
-	defer p.m.mu.Unlock()
-	if p.conn != w {
-		return // it has a newer connection, or believes it is offline
-	}
-	if binary {
-		for _, s := range p.spaces {
-			if s.partial == nil {
-				continue
-			}
-			if s.partial.need--; s.partial.need == 0 {
-				packet := s.partial.packet
-				s.partial = nil
-				s.handle(packet)
-			}
-			return
-		}
-		p.m.must(false, "%s got an attachment that no event announced", p.name)
-		return
-	}
-	kind, namespace, rest := split(message)
-	s := p.spaces[namespace]
-	if s == nil {
-		p.m.must(false, "%s got %q", p.name, message)
-		return
-	}
-	switch kind {
-	case "0":
-		s.connected(rest)
-	case "1":
-		s.left = true
-	case "2":
-		s.handle(message)
-	case "5":
-		s.partial = &received{message, int(message[1] - '0')}
-	default:
-		p.m.must(false, "%s got %q", p.name, message)
-	}
-}
-
-// connected handles a CONNECT reply.
-func (s *space) connected(payload string) {
-	m := s.page.m
-	var reply struct{ SID, PID string }
-	m.must(json.Unmarshal([]byte(payload), &reply) == nil && s.asked != "", "reply %q", payload)
-	recovered := reply.PID == s.asked
-	if recovered {
-		m.must(reply.SID == s.sid, "recovered as %s, was %s", reply.SID, s.sid)
-	} else {
-		if old := m.socket(s.sid); old != nil && s.asked != "-" && old.alive && !old.dropped && !s.left {
-			away := time.Since(s.page.away)
-			m.must(away >= keptFor || s.page.stale || s.doubtful, "%s%s did not recover after %v", s.page.name, s.name, away)
-		}
-		s.last = 0
-	}
-	s.page.stale = false
-	s.shown, s.doubtful = recovered, false
-	s.sid, s.pid, s.asked, s.left = reply.SID, reply.PID, "", false
-	aside := s.aside
-	s.aside = nil
-	for _, packet := range aside {
-		if recovered { // otherwise they belong to another session and say nothing about this one
-			s.handle(packet)
-		}
-	}
-}
-
-// handle handles a complete event, which must be the next one of its socket.
-func (s *space) handle(packet string) {
-	m := s.page.m
-	if m.parkOnDisconnect && s.left { // as in socket.io-client
-		if s.asked != "" {
-			s.aside = append(s.aside, packet)
-		}
-		return
-	}
-	name, number, args := parseEvent(packet)
-	from := m.socket(s.sid)
-	if name != "n" || from == nil || number > len(from.sent) || number < 1 {
-		m.must(false, "%s got %.80q", s.page.name, packet)
-		return
-	}
-	m.must(string(args[2]) == `"`+s.sid+`"`, "%s got an event of another session: %s", s.sid, args[2])
-	m.must(number > s.last, "%s%s has event %d twice", s.page.name, s.name, number)
-	for missing := s.last + 1; missing < number; missing++ {
-		e := from.sent[missing-1]
-		m.must(e.asks && e.attached, "%s%s lost event %d: had %d, got %d", s.page.name, s.name, missing, s.last, number)
-	}
-	s.last = max(s.last, number)
-	var offset string
-	_ = json.Unmarshal(args[len(args)-1], &offset)
-	if asks := from.sent[number-1].asks; asks {
-		m.must(!strings.HasPrefix(offset, "hf"), "an event with an acknowledgement has an offset")
-	} else {
-		m.must(strings.HasPrefix(offset, "hf"), "event %.80q without an offset", packet)
-		s.offset = offset
-	}
-}
-
 func (m *model) socket(sid string) *socket {
 	i := slices.IndexFunc(m.sockets, func(s *socket) bool { return s.sid == sid })
 	if i < 0 {
 		return nil
 	}
 	return m.sockets[i]
-}
-
-// connect sends a CONNECT, which asks for recovery if there was a session.
-func (s *space) connect() { s.page.conn.write(text(s.connectPacket(""))) }
-
-// connectPacket returns the CONNECT. auth is added to the keys of the client library.
-func (s *space) connectPacket(auth string) string {
-	s.partial = nil
-	s.asked = "-"
-	var keys []string
-	if s.pid != "" {
-		s.asked = s.pid
-		keys = append(keys, `"pid":"`+s.pid+`"`)
-		if s.offset != "" {
-			keys = append(keys, `"offset":"`+s.offset+`"`)
-		}
-	}
-	if auth != "" {
-		keys = append(keys, auth)
-	}
-	payload := ""
-	if len(keys) > 0 {
-		payload = "{" + strings.Join(keys, ",") + "}"
-	}
-	return "40" + prefix(s.name) + payload
-}
-
-// come opens a new connection, even if the previous one is still open.
-func (p *page) come() {
-	p.gone()
-	w := p.m.dialFront(p.name, func(w *wire, message string, binary bool) { p.fromServer(w, message, binary) }, p.lost)
-	p.m.mu.Lock()
-	defer p.m.mu.Unlock()
-	p.conn = w
-	p.wires = append(p.wires, w)
-	for _, name := range []string{"/", "/a"} {
-		if s := p.spaces[name]; s != nil && !s.left {
-			s.connect()
-		}
-	}
-}
-
-// connected reports whether holdfast may believe that the page is connected. m.mu must be held.
-func (p *page) connected() bool {
-	p.wires = slices.DeleteFunc(p.wires, (*wire).closed)
-	return len(p.wires) > 0
-}
-
-// gone records that the page believes it is offline.
-func (p *page) gone() {
-	p.m.mu.Lock()
-	defer p.m.mu.Unlock()
-	if p.conn != nil {
-		p.conn.ignoresPings.Store(true)
-		p.conn, p.away = nil, time.Now()
-	}
-	for _, s := range p.spaces {
-		s.partial = nil
-		s.asked = ""
-		// A real client keeps them for its next connection. If its DISCONNECT was lost with this one, no
-		// proxy can tell.
-		s.aside = nil
-	}
-}
-
-// lost records that the page saw a connection end.
-func (p *page) lost(w *wire) {
-	p.m.mu.Lock()
-	current := p.conn == w
-	p.m.mu.Unlock()
-	if current {
-		p.gone()
-	}
 }

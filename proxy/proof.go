@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/session"
 )
@@ -40,7 +41,7 @@ func (ts *trials) writeUnitLocked(t *trial) {
 		ts.nextUnitLocked(t)
 	default:
 		ts.s.count++
-		t.upTo = ts.s.count
+		t.upTo, t.wrote = ts.s.count, instant.Now()
 		ts.enterLocked(t, inFlight, 0)
 	}
 }
@@ -129,11 +130,17 @@ func (ts *trials) last() *trial {
 }
 
 // proof returns the packets because of which the client ended its connection, and how well that is
-// proven. It returns 0 if it is not. A client that leaves its connection open answered all pings, and
-// came back over another one.
+// proven. It returns 0 if it is not. A client that leaves its connection open answered all pings, came
+// back over another one, and answers even then.
 func (t *trial) proof(c *clientConn, ending session.Ending) (choke []uint64, proof int) {
-	if ending == session.Overtaken && t.phase == lingering {
-		return t.Units[t.unit-1], session.GoodProof
+	if t.phase == lingering {
+		if ending != session.Overtaken || t.sign == nil || !t.sign.given.HasFired() || !t.alone {
+			return nil, 0
+		}
+		if t.unit > 1 {
+			return t.Units[t.unit-1], session.FairProof // it may have been slow to come back because of an earlier one
+		}
+		return t.Units[0], session.GoodProof
 	}
 	answered := c.sock.PingsAnswered()
 	for _, p := range t.probes {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"io"
 	"log/slog"
 	"net"
@@ -33,6 +34,11 @@ var loopIsOff = os.Getenv("TEST_EVENT_LOOP") == "off"
 
 func TestMain(m *testing.M) {
 	if err := netpoll.Setup(!loopIsOff); err != nil {
+		panic(err)
+	}
+	// The coverage of FuzzProxy differs from run to run, so inputs cannot be minimized. go would try each of them for a
+	// minute. The command line comes after this.
+	if err := flag.Set("test.fuzzminimizetime", "1x"); err != nil {
 		panic(err)
 	}
 	goleak.VerifyTestMain(m,

@@ -67,7 +67,8 @@ func (r *receiver) recoverSession(namespace string, connect, rest []byte, rec so
 	if owner := r.c.deps.replicas.ownerOf(rec.PID); owner != "" {
 		return mover{r}.moveTo(owner, namespace, connect, rest)
 	}
-	return r.resume(r.claim(namespace, rest, rec), start)
+	claim := r.claim(namespace, rest, rec)
+	return postponeForSign(r, claim, connect) || r.resume(claim, start)
 }
 
 // resumeAllowed reports whether the client's pid may be looked up at all.

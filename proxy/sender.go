@@ -37,6 +37,7 @@ type sender struct {
 	idleMark    bool // nothing was sent between the last two marks
 	watchNext   bool // the next Fill begins with an Encoder.Watch
 	byPong      bool // there was a trial: only pongs confirm
+	wrote       bool // the client was sent packets of a session
 
 	// Used by Emit while Fill runs.
 	enc      *engineio.Encoder

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/session"
@@ -72,8 +74,12 @@ type trial struct {
 	missing  bool   // not all siblings came back
 	unit     int    // the first of Units that was not written
 	upTo     uint64 // the sender.count that must be confirmed
+	alone    bool   // the client had been sent no session's packets before
 	probes   []probe
-	timer    *time.Timer // nil, or ends the phase
+	wrote    instant.Instant // when the last unit was
+	took     time.Duration   // until it was handled
+	sign     *sign           // nil until another connection is about to take over
+	timer    *time.Timer     // nil, or ends the phase
 }
 
 func (t *trial) stopTimer() {
@@ -101,7 +107,7 @@ func (ts *trials) startLocked(cur *session.Cursor, t *session.Trial) {
 	if !ts.s.conn.sock.NumbersPings() {
 		t.Units = nil // it cannot show that it has decoded them
 	}
-	ts.list = append(ts.list, &trial{Trial: t, cur: cur, sessions: len(ts.s.conn.sessions.all()) + t.Siblings})
+	ts.list = append(ts.list, &trial{Trial: t, cur: cur, sessions: len(ts.s.conn.sessions.all()) + t.Siblings, alone: !ts.s.wrote})
 }
 
 // takeQueuedLocked takes the packets of sessions out of the sender's queue.
@@ -152,12 +158,13 @@ func (ts *trials) sendsLocked() bool {
 // awaitsLocked reports whether a ping is needed. Units have pings of their own.
 func (ts *trials) awaitsLocked() bool {
 	t := ts.currentLocked()
-	return t != nil && t.phase == confirming && ts.s.mark < t.upTo
+	return t != nil && t.phase == confirming && ts.s.mark < t.upTo || ts.wantsSignLocked()
 }
 
 // fillLocked writes units if it is time for it. It reports whether the rest may be written.
 func (ts *trials) fillLocked() bool {
 	if ts.s.conn.state == clientDraining {
+		ts.discardAsideLocked()
 		ts.endAllLocked()
 		return true
 	}
@@ -195,6 +202,7 @@ func (ts *trials) confirmedLocked() {
 		ts.enterLocked(t, awaiting, siblingTime)
 		ts.connectedLocked()
 	case t.phase == inFlight && t.Hold > 0:
+		t.took = instant.Since(t.wrote)
 		ts.enterLocked(t, lingering, t.Hold)
 	case t.phase == inFlight:
 		ts.nextUnitLocked(t)
@@ -220,7 +228,7 @@ func (ts *trials) nextUnitLocked(t *trial) {
 	switch {
 	case t.unit < len(t.Units):
 		ts.enterLocked(t, sending, 0)
-	case t.Resync, t.missing && len(t.Units) == 0:
+	case t.Resync, t.missing && t.Aside && len(t.Units) == 0:
 		ts.enterLocked(t, closing, 0)
 		ts.s.conn.sock.AfterFunc(0, func() { ts.end.abort(reason.TransportClose) })
 	default:
@@ -269,6 +277,24 @@ func (ts *trials) endLocked(t *trial) {
 	}
 	ts.endAllLocked()
 }
+
+// discardAsideLocked discards the packets of sessions whose client may have put events aside. The
+// connection is about to end, and it is too late to find out: they might come twice.
+func (ts *trials) discardAsideLocked() {
+	ts.held = slices.DeleteFunc(ts.held, func(it item) bool {
+		aside := slices.ContainsFunc(ts.list, func(t *trial) bool { return t.cur == it.cur && t.Aside })
+		if aside {
+			it.cur.Read(it.n, discarded{})
+		}
+		return aside
+	})
+}
+
+// discarded is a session.Emitter that discards packets.
+type discarded struct{}
+
+// Emit implements session.Emitter.
+func (discarded) Emit(*buffer.Entry, session.Offset, bool) bool { return true }
 
 // endAllLocked ends all trials, and continues with the sessions.
 func (ts *trials) endAllLocked() {

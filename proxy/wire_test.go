@@ -127,13 +127,18 @@ func (w *wire) stalled() bool {
 	return w.gate != nil
 }
 
-// readLoop calls fn with each Engine.IO message until the connection ends.
-func (w *wire) readLoop(r io.Reader, fn func(message string, binary bool)) {
+// readLoop calls fn with each Engine.IO message until the connection ends, and read after the last one
+// that was read together.
+func (w *wire) readLoop(r io.Reader, fn func(message string, binary bool), read func()) {
 	defer w.close()
 	br := bufio.NewReader(r)
 	for {
+		if br.Buffered() == 0 {
+			read()
+		}
 		f, err := ws.ReadFrame(br)
 		if err != nil {
+			read()
 			return
 		}
 		if f.Header.Masked {
@@ -145,6 +150,10 @@ func (w *wire) readLoop(r io.Reader, fn func(message string, binary bool)) {
 			return
 		case f.Header.OpCode == ws.OpBinary:
 			fn(message, true)
+		case f.Header.OpCode == ws.OpPing && w.client:
+			if !w.ignoresPings.Load() {
+				w.write(frame{ws.OpPong, f.Payload})
+			}
 		case f.Header.OpCode == ws.OpText && message == "2" && w.client:
 			if !w.ignoresPings.Load() {
 				w.write(text("3"))
@@ -198,7 +207,7 @@ func (l modelListener) Close() error {
 func (modelListener) Addr() net.Addr { return &net.TCPAddr{} }
 
 // dialFront opens a WebSocket to the Server, as a client.
-func (m *model) dialFront(name string, fn func(w *wire, message string, binary bool), lost func(*wire)) *wire {
+func (m *model) dialFront(name string, fn func(w *wire, message string, binary bool), read, lost func(*wire)) *wire {
 	ours, theirs := net.Pipe()
 	m.conns <- theirs
 	br, _, err := ws.Dialer{}.Upgrade(ours, &url.URL{Scheme: "ws", Host: "front", Path: "/socket.io/", RawQuery: "EIO=4&transport=websocket&page=" + name})
@@ -212,7 +221,7 @@ func (m *model) dialFront(name string, fn func(w *wire, message string, binary b
 		r = io.MultiReader(strings.NewReader(string(heldAcks)), r)
 	}
 	go func() { // ends with the connection
-		w.readLoop(r, func(message string, binary bool) { fn(w, message, binary) })
+		w.readLoop(r, func(message string, binary bool) { fn(w, message, binary) }, func() { read(w) })
 		lost(w)
 	}()
 	return w
@@ -240,6 +249,6 @@ func (m *model) serveUpstream(conn net.Conn) {
 	m.links = append(m.links, l)
 	m.mu.Unlock()
 	l.write(text(`0{"sid":"u","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}`))
-	l.readLoop(&limited{l.wire}, func(message string, binary bool) { m.fromClient(l, message, binary) })
+	l.readLoop(&limited{l.wire}, func(message string, binary bool) { m.fromClient(l, message, binary) }, func() {})
 	m.linkEnded(l)
 }

@@ -143,7 +143,8 @@ func (s *Session) sentAgainLocked(seq uint64) bool {
 	return k != buffer.Dropped && (k != buffer.AckRequested || s.registry.limits().ReplayAckRequested)
 }
 
-// Suspicious reports whether a packet up to this number was sent and is not judged Fine.
+// Suspicious reports whether a packet up to this number was sent and not confirmed that is not judged
+// Fine, or can not be judged any more because the session has ended.
 func (c *Cursor) Suspicious(to uint64) bool {
 	s := c.s
 	s.mu.Lock()
@@ -152,7 +153,7 @@ func (c *Cursor) Suspicious(to uint64) bool {
 		return false
 	}
 	s.judgeLocked(min(to, c.sent), math.MaxInt)
-	return s.suspiciousLocked(min(to, c.sent)) != Fine
+	return s.suspiciousLocked(min(to, c.sent)) != Fine || s.endedInFlight
 }
 
 // Shown says that the client has handled the CONNECT reply, and with it the events that it had put
@@ -166,11 +167,11 @@ func (c *Cursor) Shown() {
 	}
 }
 
-// finding is a session of a client that had packets in flight which are not Fine.
+// finding is a session of a client that was sent packets which are not Fine, and not confirmed.
 type finding struct {
 	s       *Session
-	verdict Verdict
-	by      uint64 // the handshake of the client that resumed it since; 0 while it is parked
+	verdict Verdict // on those that were in flight when it was parked
+	by      uint64  // the handshake of the client that resumed it since; 0 while it is parked
 }
 
 // resumed notes which client has resumed a session. The registry's lock is held.
@@ -182,18 +183,26 @@ func (p *parking) resumed(s *Session, owner Owner) {
 	}
 }
 
+// left notes that a session is not parked any more. One that ended, and had packets in flight that
+// were not judged, counts as if it had been sent something Undecodable. The registry's lock is held.
+func (p *parking) left(s *Session) {
+	if s.state == Closed && s.inFlight && !p.judged && p.disconnect == nil {
+		p.found = append(p.found, finding{s: s, verdict: Undecodable})
+	}
+}
+
 // beside combines the verdicts on packets that were in flight in other sessions of the client when s
 // was parked. The client may then have put events of s aside as well. If they were tried on another
-// connection, they count as Undecodable: what this one decodes does not clear them. The registry's
-// lock is held.
-func (p *parking) beside(s *Session, owner Owner) (v Verdict) {
+// connection, they count as Undecodable: what this one decodes does not clear them. expected says that
+// another session is about to be on trial. The registry's lock is held.
+func (p *parking) beside(s *Session, owner Owner) (v Verdict, expected bool) {
 	if p == nil || p.disconnect != nil {
-		return Fine
+		return Fine, false
 	}
 	if !p.judged {
 		p.judged = true
 		for _, o := range p.sessions {
-			if v := o.parkedVerdict(); v != Fine {
+			if v, suspicious := o.parkedVerdict(); suspicious {
 				p.found = append(p.found, finding{s: o, verdict: v})
 			}
 		}
@@ -203,18 +212,21 @@ func (p *parking) beside(s *Session, owner Owner) (v Verdict) {
 		case f.s == s:
 		case f.s.parking == p, f.by == owner.Handshake():
 			v |= f.verdict
-		default:
+			expected = true
+		case f.verdict != Fine:
 			v |= Undecodable
 		}
 	}
-	return v
+	return v, expected
 }
 
-func (s *Session) parkedVerdict() Verdict {
+// parkedVerdict returns the Verdict on what was in flight when the session was parked. suspicious says
+// that this, or what was sent over an earlier connection, is not Fine.
+func (s *Session) parkedVerdict() (v Verdict, suspicious bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.judgeLocked(s.sentWhenParked, judgedBytes) // nothing is left, as a rule
-	return s.suspiciousLocked(s.sentWhenParked)
+	s.judgeLocked(s.sent, judgedBytes) // nothing is left, as a rule
+	return s.suspiciousLocked(s.sentWhenParked), s.suspiciousLocked(s.sent) != Fine
 }
 
 // examineLocked looks for poison among the packets after from that were sent before. It drops those
@@ -322,6 +334,7 @@ func (s *Session) trialLocked(doubtful []uint64, carried bool) *Trial {
 	}
 	t.split(doubtful)
 	t.Resync = q.aside == asideSurely || carried && len(doubtful) == 0
+	t.Aside = q.aside != asideNone
 	switch {
 	case len(doubtful) > 0, t.Resync, q.aside != asideNone:
 		return t
@@ -354,7 +367,7 @@ func (s *Session) exportSuspicionsLocked() *handover.Suspicions {
 		q = *s.suspicions
 	}
 	for _, f := range s.parking.found {
-		if f.s != s && f.s.parking != s.parking && s.offsetsLocked(s.log.Trimmed(), s.sentWhenParked) {
+		if f.s != s && f.verdict != Fine && f.s.parking != s.parking && s.offsetsLocked(s.log.Trimmed(), s.sentWhenParked) {
 			q.aside = asideSurely // the other process does not find f
 		}
 	}

@@ -92,6 +92,7 @@ func (r *Registry) closeBothLocked(s *Session, why reason.Reason) closedSession 
 	if why == reason.ClientDisconnect {
 		s.cursor = nil
 	}
+	s.endedInFlight = s.cursor != nil && s.cursor.sent > s.log.Trimmed()
 	r.moveLocked(s, Closed)
 	return e
 }

@@ -101,6 +101,7 @@ func (c *Cursor) Read(n int, e Emitter) (passed int, last uint64, replayDone boo
 	s.sent = max(s.sent, c.sent)
 	last = c.sent
 	if s.state == Closed {
+		s.endedInFlight = s.endedInFlight || passed > 0
 		s.dropSentLocked()
 	}
 	return passed, last, replaying && c.sent >= replayTo
@@ -127,6 +128,7 @@ func (c *Cursor) Confirm(seq uint64) {
 	defer s.mu.Unlock()
 	if s.cursor == c {
 		s.trimLocked(min(seq, c.sent))
+		s.endedInFlight = s.endedInFlight && seq < c.sent
 	}
 }
 

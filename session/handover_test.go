@@ -110,7 +110,7 @@ var decided = map[reflect.Type]string{
 			takeoversUntil binding namespace parking inFlight keyed
 		the order: ticket
 		always the same when it is handed over: state cursor readPaused
-		built anew: registry upstream mu ackRequested parkedIndex`,
+		built anew: registry upstream mu ackRequested parkedIndex endedInFlight`,
 	reflect.TypeFor[parking](): `
 		handed over: why ending disconnect expires
 		built anew: timer sessions judged found`, // what found says of sessions that left is in aside

@@ -23,10 +23,11 @@ type parking struct {
 	found      []finding // the sessions, including those resumed since, with packets in flight that are not Fine
 }
 
-// siblingsInFlight counts the other sessions that had packets in flight and are still parked with s.
-func (p *parking) siblingsInFlight(s *Session) (n int) {
+// siblings counts the other sessions that are still parked with s and had packets in flight, or have
+// suspects.
+func (p *parking) siblings(s *Session) (n int) {
 	for _, o := range p.sessions {
-		if o != s && o.inFlight {
+		if o != s && (o.inFlight || slices.ContainsFunc(p.found, func(f finding) bool { return f.s == o })) {
 			n++
 		}
 	}
@@ -109,6 +110,9 @@ func (r *Registry) parkLocked(c *Cursor, d time.Duration, p *parking) closedSess
 	s.cursor = nil
 	switch {
 	case s.state == Closed:
+		if s.endedInFlight {
+			p.found = append(p.found, finding{s: s, verdict: Undecodable})
+		}
 		return closedSession{s: s, was: Closed} // the rest of its log has no reader
 	case s.pid == "":
 		return r.closeBothLocked(s, reason.NotParked)
@@ -150,6 +154,7 @@ func (r *Registry) unparkLocked(s *Session) {
 	r.parked.remove(s)
 	p := s.parking
 	s.parking = nil
+	p.left(s)
 	p.sessions = slices.DeleteFunc(p.sessions, func(o *Session) bool { return o == s })
 	if len(p.sessions) == 0 {
 		p.timer.Stop()

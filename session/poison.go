@@ -47,7 +47,7 @@ const (
 	strikesToSearch = 2
 	searchBytes     = 64 << 10
 	// A packet is poison after proofToDrop from consecutive trials of it alone. A client's second
-	// poison packet needs half of that.
+	// poison packet needs half of that. At least one of the proofs must be a GoodProof.
 	proofToDrop = 2 * GoodProof
 	// maxUnits bounds the units of a Trial, and maxUnitsHeld those of one that pauses after each
 	// unit.
@@ -88,8 +88,11 @@ type Trial struct {
 	// Resync says to close the connection after the trial. With the CONNECT reply the client handles
 	// events that it had put aside, and only its next CONNECT tells which.
 	Resync bool
-	// Siblings is how many other sessions of the client are still parked, with packets in flight. It
-	// may have put events of theirs aside too, so it must receive the replies to their CONNECTs first.
+	// Aside says that the client may have put events of this session aside.
+	Aside bool
+	// Siblings is how many other sessions of the client are still parked, with packets in flight, or
+	// with suspects. It may have put events of theirs aside too, so it must receive the replies to
+	// their CONNECTs first. And nothing else may be in flight during their trials.
 	Siblings int
 	// Hold is not zero if the client may confirm what it cannot decode, because its connection
 	// survives the error. Send one unit at a time, and wait so long after each to see whether it
@@ -213,7 +216,8 @@ func (c *Cursor) Passed(t *Trial) {
 const (
 	// GoodProof means that it received the whole unit, and closed before it did anything else.
 	GoodProof = 4
-	// FairProof means that it did so, and opened another connection before it closed this one.
+	// FairProof means that it did so, and opened another connection before it closed this one. Or it
+	// left this one open because of this unit, or of an earlier one.
 	FairProof = 2
 	// WeakProof means that it may have been receiving the unit.
 	WeakProof = 1
@@ -254,11 +258,14 @@ func (c *Cursor) Choked(unit []uint64, proof int, ending Ending) {
 	if d.alone != first {
 		d.alone, d.proof = first, 0
 	}
-	d.proof += proof
 	enough := proofToDrop
 	if q.reads.poisons > 0 {
 		enough /= 2
 	}
+	if proof < GoodProof { // networks do that too, again and again
+		proof = max(0, min(proof, enough-GoodProof-d.proof))
+	}
+	d.proof += proof
 	if d.proof >= enough && first > s.log.Trimmed() && first <= s.log.Last() {
 		s.dropPoisonLocked(first)
 		q.doubt = nil

@@ -299,7 +299,7 @@ func (c *tab) trials(late int, calm bool) {
 			return
 		}
 		missing := late >= 0 && c.spaces[late] != sp && t.Siblings > 0
-		resync = resync || t.Resync || missing && len(t.Units) == 0
+		resync = resync || t.Resync || missing && t.Aside && len(t.Units) == 0
 	}
 	for _, sp := range c.spaces {
 		if sp.cur != nil && sp.trial != nil && !resync {

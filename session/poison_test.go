@@ -284,10 +284,10 @@ func TestSiblingsOfPoisonWait(t *testing.T) {
 		first  bool   // whether the other one had packets in flight
 		want   string // of the first session
 	}{
-		{"doubtful", "doubtful", true, "waits"},
-		{"broken", "broken", true, "waits, and closes"},
+		{"doubtful", "doubtful", true, "waits, with events aside"},
+		{"broken", "broken", true, "waits, with events aside, and closes"},
 		{"harmless", "fine", true, "none"},
-		{"nothing to put aside", "doubtful", false, "none"},
+		{"nothing to put aside", "doubtful", false, "waits"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -305,6 +305,9 @@ func TestSiblingsOfPoisonWait(t *testing.T) {
 			got := "none"
 			if t := r.Trial; t != nil {
 				got = "waits"
+				if t.Aside {
+					got += ", with events aside"
+				}
 				if t.Resync {
 					got += ", and closes"
 				}

@@ -71,7 +71,7 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 	if s.namespace != claim.Namespace {
 		return Resumption{Refused: reason.WrongNamespace}
 	}
-	beside := s.parking.beside(s, owner)
+	beside, expected := s.parking.beside(s, owner)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -85,14 +85,31 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 		return Resumption{Takeover: s.cursor.owner}
 	}
 	changing = s
-	resumption := r.attachLocked(s, &claim, owner, beside)
+	resumption := r.attachLocked(s, &claim, owner, beside, expected)
 	changing = nil
 	return resumption
 }
 
+// Holder returns the client from which owner would take a session over with this claim, or nil.
+func (r *Registry) Holder(claim Claim, owner Owner) Owner {
+	r.mu.Lock()
+	s := r.byPID[claim.PID]
+	r.mu.Unlock()
+	if s == nil || s.namespace != claim.Namespace {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != Live || s.cursor == nil || !s.binding.equal(claim.Binding) || s.owned >= owner.Handshake() {
+		return nil
+	}
+	return s.cursor.owner
+}
+
 // attachLocked gives a parked session to owner. beside is the Verdict on packets that its client was
-// sent in other sessions. r.mu and s.mu are held.
-func (r *Registry) attachLocked(s *Session, claim *Claim, owner Owner, beside Verdict) Resumption {
+// sent in other sessions, and expected says that one of those is about to be on trial. r.mu and s.mu
+// are held.
+func (r *Registry) attachLocked(s *Session, claim *Claim, owner Owner, beside Verdict, expected bool) Resumption {
 	from, refused := s.trimForLocked(claim)
 	if refused != "" {
 		return Resumption{Refused: refused}
@@ -101,8 +118,11 @@ func (r *Registry) attachLocked(s *Session, claim *Claim, owner Owner, beside Ve
 		return Resumption{Refused: reason.ClientDisconnect}
 	}
 	trial := s.examineLocked(from, beside)
+	if trial == nil && expected {
+		trial = &Trial{}
+	}
 	if trial != nil {
-		trial.Siblings = s.parking.siblingsInFlight(s)
+		trial.Siblings = s.parking.siblings(s)
 	}
 	if s.keyed != nil {
 		s.keyed.epoch++

@@ -100,16 +100,19 @@ type Session struct {
 	pid      string // empty if it cannot be resumed
 	tag      tag
 
-	mu           sync.Mutex  // guards the fields down to namespace
-	state        State       // changed by Registry.moveLocked only
-	heard        bool        // a client has sent something for it
-	readPaused   atomic.Bool // SetReadPaused(true) was called; set with mu held
-	sent         uint64      // the last packet that any client was sent
-	cursor       *Cursor
-	log          buffer.Log
-	ackRequested int          // AckRequested packets in the log
-	reply        []byte       // the CONNECT reply, with the pid
-	parkedIndex  *parkedIndex // nil until the parked log is compacted
+	mu    sync.Mutex // guards the fields down to namespace
+	state State      // changed by Registry.moveLocked only
+	heard bool       // a client has sent something for it
+	// endedInFlight says that the session ended while its client had not confirmed everything, and has
+	// not since.
+	endedInFlight bool
+	readPaused    atomic.Bool // SetReadPaused(true) was called; set with mu held
+	sent          uint64      // the last packet that any client was sent
+	cursor        *Cursor
+	log           buffer.Log
+	ackRequested  int          // AckRequested packets in the log
+	reply         []byte       // the CONNECT reply, with the pid
+	parkedIndex   *parkedIndex // nil until the parked log is compacted
 	// disconnect is not nil while the session is parked because its client sent a DISCONNECT. That
 	// client may have ignored what was in flight, up to sentWhenParked.
 	disconnect     *ClientDisconnect
