@@ -101,13 +101,15 @@ func TestFlagsOnPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := page(t)
-	source, err := os.ReadFile("options.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, m := range regexp.MustCompile(`flags\.\w+(?:Var)?\((?:&[\w.]+, )?"(\w+)"`).FindAllStringSubmatch(string(source), -1) {
-		if !strings.Contains(text, "`-"+m[1]) || !strings.Contains(help.String(), "  -"+m[1]) {
-			t.Errorf("-%s is not on the page, or not in the help", m[1])
+	for _, file := range []string{"options.go", "../probe/client.go"} {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`flags\.\w+(?:Var)?\((?:&[\w.]+, )?"(\w+)"`).FindAllStringSubmatch(string(source), -1) {
+			if !strings.Contains(text, "`-"+m[1]) || !strings.Contains(help.String(), "  -"+m[1]) {
+				t.Errorf("-%s is not on the page, or not in the help", m[1])
+			}
 		}
 	}
 }

@@ -21,7 +21,7 @@ func (e *ExitError) Status() int { return e.Code }
 
 // Command is how the user calls holdfast.
 type Command struct {
-	Name    string // what he types, such as "holdfast" or "npx holdfast"
+	Name    string // what they type, such as "holdfast" or "npx holdfast"
 	Version string // of holdfast
 }
 
@@ -46,7 +46,7 @@ func (c Command) Doctor(ctx context.Context, args []string, stdout io.Writer) er
 	return err
 }
 
-// afterDoctor says how to go on after the doctor.
+// afterDoctor returns what to do after the doctor.
 func (c Command) afterDoctor(r Report, o Options) []string {
 	if !r.OK {
 		return nil
@@ -102,7 +102,7 @@ func (c Command) Init(ctx context.Context, args []string, stdout io.Writer) erro
 	return r.WriteText(stdout, c.afterInit(r, o))
 }
 
-// afterInit says how to go on after init.
+// afterInit returns what to do after init.
 func (c Command) afterInit(r Report, o Options) []string {
 	next := []string{"Wrote " + o.Out + ". Read it, and change what you need."}
 	if !r.OK {

@@ -1,20 +1,14 @@
 package doctor
 
 import (
-	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"regexp"
 	"strings"
 
-	"github.com/holdfast/holdfast/internal/neterr"
 	"github.com/holdfast/holdfast/internal/probe"
 )
 
@@ -135,34 +129,24 @@ func plain(err error) string {
 
 // explainNetwork says why the server could not be asked.
 func explainNetwork(err error) Finding {
-	var (
-		dns       *net.DNSError
-		unknownCA x509.UnknownAuthorityError
-		wrongName x509.HostnameError
-		invalid   x509.CertificateInvalidError
-		verify    *tls.CertificateVerificationError
-		noTLS     tls.RecordHeaderError
-		alert     tls.AlertError
-		timeout   net.Error
-	)
 	f := Finding{Topic: "address", Result: Fail, Detail: plain(err)}
-	switch {
-	case errors.As(err, &dns):
-		f.Code, f.Detail, f.Advice = CodeDNS, "the host name cannot be resolved: "+dns.Error(), "Check the address and the name server."
-	case errors.As(err, &unknownCA), errors.As(err, &wrongName), errors.As(err, &invalid), errors.As(err, &verify), errors.As(err, &alert):
+	switch probe.FailureOf(err) {
+	case probe.UnknownHost:
+		f.Code, f.Detail, f.Advice = CodeDNS, probe.DNSProblem(err), "Check the address and the name server."
+	case probe.TLSFailure:
 		f.Code, f.Detail = CodeTLS, "TLS: "+plain(err)
-		f.Advice = "holdfast would refuse this server, too. If the certificate comes from an authority of your own, give its file with -ca; -insecure looks all the same."
-	case errors.As(err, &noTLS), errors.Is(err, http.ErrSchemeMismatch):
+		f.Advice = "holdfast would refuse this server, too. If the certificate comes from an authority of your own, give its file with -ca; -insecure skips the check."
+	case probe.NoTLS:
 		f.Code, f.Detail, f.Advice = CodeTLS, "the server does not speak TLS on this port", "Use http:// instead of https://."
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+	case probe.NoAnswer:
 		f.Code, f.Detail = CodeTimeout, "there was no answer in time"
 		f.Advice = "Something accepts connections and does not answer, or a firewall drops them. -timeout allows more time."
-	case neterr.IsRefused(err):
+	case probe.NothingListens:
 		f.Code, f.Detail, f.Advice = CodeUnreachable, "nothing listens there: "+plain(err), "Start the server, or give its port."
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), neterr.IsReset(err):
+	case probe.ClosedByPeer:
 		f.Code, f.Detail = CodeLost, "the other side closed the connection: "+plain(err)
 		f.Advice = "This may not be an HTTP server. If it speaks TLS, use https://."
-	default:
+	case probe.OtherFailure:
 		f.Code, f.Advice = CodeUnreachable, "Check the address."
 		if strings.Contains(err.Error(), "malformed HTTP") {
 			f.Code, f.Detail, f.Advice = CodeNotSocketIO, "the answer is not HTTP", "Another service answers at this address: give the port of the Socket.IO server."

@@ -204,7 +204,7 @@ func canResume(version string) bool {
 	return err == nil && (major > 4 || major == 4 && minor >= 6)
 }
 
-// reportLostSessions reports that the server forgot a session at once.
+// reportLostSessions reports that the server forgot a session immediately.
 func (l *look) reportLostSessions() {
 	if !l.lost || l.r.has(CodeSessionUnknown) {
 		return

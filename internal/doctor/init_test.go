@@ -40,7 +40,7 @@ func TestInitWritesFile(t *testing.T) {
 		t.Errorf("got %+v", cfg)
 	}
 	if !strings.Contains(out.String(), "Wrote "+file) || !strings.Contains(out.String(), "holdfast -config "+file) {
-		t.Errorf("the report does not say how to go on:\n%s", out.String())
+		t.Errorf("the report does not say what to do next:\n%s", out.String())
 	}
 	if err := command.Init(t.Context(), []string{"-out", file, server}, &out); err == nil || !strings.Contains(err.Error(), "-force") {
 		t.Errorf("a second time: %v", err)

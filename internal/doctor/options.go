@@ -1,14 +1,13 @@
 package doctor
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"os"
 	"strings"
@@ -24,17 +23,10 @@ var ErrUsage = errors.New("doctor: bad usage")
 // Options say which server to look at, and as which client.
 type Options struct {
 	// URL is the server's address: scheme http or https and host, or scheme unix and path.
-	URL       *url.URL
-	Path      string // of Engine.IO requests, with a slash at both ends
-	Namespace string
-	Query     string // added to each request
-	Header    http.Header
-	Auth      json.RawMessage // a JSON object, or nil
-	Origin    string          // of the clients' page
-	Timeout   time.Duration   // of each step
-	CAFile    string          // certificate authorities to trust; "" for the system's
-	Insecure  bool            // accept any certificate
-	JSON      bool            // write the report as JSON
+	URL *url.URL
+	probe.Client
+	CAFile string // certificate authorities to trust; "" for the system's
+	JSON   bool   // write the report as JSON
 
 	// For init.
 	Out   string // the file to write
@@ -54,36 +46,22 @@ const (
 // ParseArgs parses the command line after the command's name, doctor or init. The error is flag.ErrHelp for -h, or wraps
 // ErrUsage.
 func ParseArgs(command string, args []string) (Options, error) {
-	o := Options{Header: http.Header{}, Namespace: "/"}
-	query := []string{}
-	var auth string
+	var o Options
 	flags := flag.NewFlagSet(command, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	flags.StringVar(&o.Path, "path", defaultPath, "")
-	flags.StringVar(&o.Namespace, "namespace", "/", "")
-	flags.StringVar(&auth, "auth", "", "")
-	flags.Func("header", "", func(v string) error { return probe.AddHeader(o.Header, v) })
-	flags.Func("query", "", func(v string) error { query = append(query, v); return nil })
-	flags.StringVar(&o.Origin, "origin", "", "")
-	flags.DurationVar(&o.Timeout, "timeout", 5*time.Second, "")
+	o.AddFlags(flags, 5*time.Second)
 	flags.StringVar(&o.CAFile, "ca", "", "")
-	flags.BoolVar(&o.Insecure, "insecure", false, "")
 	if command == "init" {
 		flags.StringVar(&o.Out, "out", defaultFile, "")
 		flags.BoolVar(&o.Force, "force", false, "")
 	} else {
 		flags.BoolVar(&o.JSON, "json", false, "")
 	}
-	var targets []string // flags may come before and after the address
-	for len(args) > 0 {
-		if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-			return o, err
-		} else if err != nil {
-			return o, usage("%v; see holdfast %s -h", err, command)
-		}
-		if args = flags.Args(); len(args) > 0 {
-			targets, args = append(targets, args[0]), args[1:]
-		}
+	targets, err := probe.ParseMixed(flags, args)
+	if errors.Is(err, flag.ErrHelp) {
+		return o, err
+	} else if err != nil {
+		return o, usage("%v; see holdfast %s -h", err, command)
 	}
 	if len(targets) == 0 && command == "init" {
 		targets = []string{DefaultURL}
@@ -91,13 +69,13 @@ func ParseArgs(command string, args []string) (Options, error) {
 	if len(targets) != 1 {
 		return o, usage("found %d addresses; wanted: one, such as holdfast %s http://127.0.0.1:3000", len(targets), command)
 	}
-	o.Query = strings.Join(query, "&")
-	return o, o.resolve(targets[0], auth)
+	return o, o.resolve(targets[0])
 }
 
 // resolve checks what ParseArgs has read.
-func (o *Options) resolve(target, auth string) error {
+func (o *Options) resolve(target string) error {
 	var err error
+	o.Namespace = cmp.Or(o.Namespace, "/")
 	if o.URL, err = parseAddress(target, o.Path); err != nil {
 		return err
 	}
@@ -112,8 +90,8 @@ func (o *Options) resolve(target, auth string) error {
 		return usage("-timeout must be above 0, such as 5s")
 	}
 	o.Path = strings.TrimSuffix(o.Path, "/") + "/"
-	if o.Auth, err = probe.ReadAuth(auth); err != nil {
-		return usage("%v", strings.TrimPrefix(err.Error(), probe.ErrUsage.Error()+": "))
+	if err := o.Complete(""); err != nil {
+		return usage("%v", err)
 	}
 	if o.CAFile != "" {
 		pem, err := os.ReadFile(o.CAFile)

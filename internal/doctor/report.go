@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -158,14 +157,9 @@ func (r *Report) failed() bool {
 }
 
 // WriteJSON writes the report for programs.
-func (r *Report) WriteJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(r)
-}
+func (r *Report) WriteJSON(w io.Writer) error { return probe.WriteJSON(w, r) }
 
-// WriteText writes the report for people. next are the lines that say how to go on.
+// WriteText writes the report for people. next are the lines that say what to do next.
 func (r *Report) WriteText(w io.Writer, next []string) error {
 	const indent = 17 // the width of result and topic
 	var b strings.Builder

@@ -1,14 +1,12 @@
 package probe
 
 import (
-	"encoding/json"
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 )
@@ -18,62 +16,39 @@ var ErrUsage = errors.New("probe: bad usage")
 
 // Options say what to probe. They resemble a client's options.
 type Options struct {
-	URL       *url.URL // scheme http or https, and host
-	Path      string   // of Engine.IO requests, with a slash at both ends
-	Namespace string
-	Query     string // added to each request
-	Header    http.Header
-	Auth      json.RawMessage // a JSON object, or nil
-	Origin    string          // of the clients' page; "" skips the CORS check
-	Key       string          // name of the parameter with a key (recovery.keyed.query); "" for none
-	Transport string          // "polling", "websocket", or "" for both and the upgrade
-	Timeout   time.Duration   // of each step
-	Away      time.Duration   // between the cut and the reconnection
-	Insecure  bool            // accept any certificate
-	JSON      bool            // write the report as JSON
+	URL       *url.URL      // scheme http or https, and host
+	Client                  // no Origin skips the CORS check
+	Key       string        // name of the parameter with a key (recovery.keyed.query); "" for none
+	Transport string        // "polling", "websocket", or "" for both and the upgrade
+	Away      time.Duration // between the cut and the reconnection
+	JSON      bool          // write the report as JSON
 }
 
 // ParseArgs parses the command line without "probe". The error is flag.ErrHelp for -h, or wraps
 // ErrUsage.
 func ParseArgs(args []string) (Options, error) {
-	o := Options{Header: http.Header{}}
-	query := []string{}
-	var auth, namespace string
+	var o Options
 	flags := flag.NewFlagSet("probe", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	flags.StringVar(&o.Path, "path", "/socket.io/", "")
-	flags.StringVar(&namespace, "namespace", "", "")
-	flags.StringVar(&auth, "auth", "", "")
-	flags.Func("header", "", func(v string) error { return AddHeader(o.Header, v) })
-	flags.Func("query", "", func(v string) error { query = append(query, v); return nil })
-	flags.StringVar(&o.Origin, "origin", "", "")
+	o.AddFlags(flags, 10*time.Second)
 	flags.StringVar(&o.Key, "key", "", "")
 	flags.StringVar(&o.Transport, "transport", "", "")
-	flags.DurationVar(&o.Timeout, "timeout", 10*time.Second, "")
 	flags.DurationVar(&o.Away, "away", 500*time.Millisecond, "")
-	flags.BoolVar(&o.Insecure, "insecure", false, "")
 	flags.BoolVar(&o.JSON, "json", false, "")
-
-	// Flags may come before and after the URL.
-	var targets []string
-	for len(args) > 0 {
-		if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-			return o, err
-		} else if err != nil {
-			return o, usage("%v; see holdfast probe -h", err)
-		}
-		if args = flags.Args(); len(args) > 0 {
-			targets, args = append(targets, args[0]), args[1:]
-		}
+	targets, err := ParseMixed(flags, args)
+	if errors.Is(err, flag.ErrHelp) {
+		return o, err
+	} else if err != nil {
+		return o, usage("%v; see holdfast probe -h", err)
 	}
 	if len(targets) != 1 {
 		return o, usage("found %d addresses, want one, such as holdfast probe https://chat.example.com", len(targets))
 	}
-	return o, o.resolve(targets[0], namespace, auth, query)
+	return o, o.resolve(targets[0])
 }
 
 // resolve checks the arguments, and fills in the rest as socket.io-client does.
-func (o *Options) resolve(target, namespace, auth string, query []string) error {
+func (o *Options) resolve(target string) error {
 	u, err := url.Parse(target)
 	if err != nil {
 		return usage("the address: %v", err)
@@ -94,30 +69,11 @@ func (o *Options) resolve(target, namespace, auth string, query []string) error 
 		return usage("-path %q does not begin with a slash", o.Path)
 	}
 	o.Path = strings.TrimSuffix(o.Path, "/") + "/"
-	inURL := u.Path
-	if inURL == "/" {
-		inURL = ""
-	}
-	switch {
-	case inURL != "" && strings.HasPrefix(inURL+"/", o.Path):
-		return usage("clients would take %s in the address for the namespace; set the path with -path instead", inURL)
-	case inURL != "" && namespace != "" && inURL != namespace:
-		return usage("the address names the namespace %s, but -namespace is %s", inURL, namespace)
-	case namespace != "" && !strings.HasPrefix(namespace, "/"):
-		return usage("-namespace %q does not begin with a slash", namespace)
-	}
-	o.Namespace = "/"
-	for _, n := range []string{inURL, namespace} {
-		if n != "" {
-			o.Namespace = n
-		}
-	}
-	if u.RawQuery != "" {
-		query = append([]string{u.RawQuery}, query...)
-	}
-	o.Query = strings.Join(query, "&")
-	if o.Auth, err = ReadAuth(auth); err != nil {
+	if err := o.resolveNamespace(u.Path); err != nil {
 		return err
+	}
+	if err := o.Complete(u.RawQuery); err != nil {
+		return usage("%v", err)
 	}
 	switch o.Transport {
 	case "", polling, webSocket:
@@ -134,33 +90,21 @@ func (o *Options) resolve(target, namespace, auth string, query []string) error 
 	return nil
 }
 
-// ReadAuth returns a JSON object: s itself or, for @FILE, the file's content. A file keeps secrets
-// out of the process list.
-func ReadAuth(s string) (json.RawMessage, error) {
-	if s == "" {
-		return nil, nil
+// resolveNamespace sets the namespace: that in the address, as in socket.io-client, that of
+// -namespace, or the default.
+func (o *Options) resolveNamespace(inURL string) error {
+	if inURL == "/" {
+		inURL = ""
 	}
-	if name, ok := strings.CutPrefix(s, "@"); ok {
-		data, err := os.ReadFile(name)
-		if err != nil {
-			return nil, usage("-auth: %v", err)
-		}
-		s = string(data)
+	switch {
+	case inURL != "" && strings.HasPrefix(inURL+"/", o.Path):
+		return usage("clients would take %s in the address for the namespace; set the path with -path instead", inURL)
+	case inURL != "" && o.Namespace != "" && inURL != o.Namespace:
+		return usage("the address names the namespace %s, but -namespace is %s", inURL, o.Namespace)
+	case o.Namespace != "" && !strings.HasPrefix(o.Namespace, "/"):
+		return usage("-namespace %q does not begin with a slash", o.Namespace)
 	}
-	var object map[string]json.RawMessage
-	if err := json.Unmarshal([]byte(s), &object); err != nil || object == nil {
-		return nil, usage(`-auth is not a JSON object; want '{"token":"..."}' or @FILE`)
-	}
-	return json.RawMessage(s), nil
-}
-
-// AddHeader adds a header that is written as "Name: value".
-func AddHeader(h http.Header, line string) error {
-	name, value, ok := strings.Cut(line, ":")
-	if name = strings.TrimSpace(name); !ok || name == "" {
-		return fmt.Errorf("want 'Name: value'")
-	}
-	h.Add(name, strings.TrimSpace(value))
+	o.Namespace = cmp.Or(inURL, o.Namespace, "/")
 	return nil
 }
 

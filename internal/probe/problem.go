@@ -1,19 +1,12 @@
 package probe
 
 import (
-	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
-
-	"github.com/holdfast/holdfast/internal/neterr"
 )
 
 // problem is a failure in words for the user.
@@ -100,30 +93,20 @@ func plain(err error) string {
 }
 
 func explainNetwork(err error) *problem {
-	var (
-		dns       *net.DNSError
-		unknownCA x509.UnknownAuthorityError
-		wrongName x509.HostnameError
-		invalid   x509.CertificateInvalidError
-		verify    *tls.CertificateVerificationError
-		noTLS     tls.RecordHeaderError
-		alert     tls.AlertError
-		timeout   net.Error
-	)
-	const certificate = "Browsers will refuse it, too. Fix the certificate (its chain, names or dates); -insecure skips the check."
-	switch {
-	case errors.As(err, &dns):
-		return &problem{CodeDNS, "the host name cannot be resolved: " + dns.Error(), "Check the address and the name server."}
-	case errors.As(err, &unknownCA), errors.As(err, &wrongName), errors.As(err, &invalid), errors.As(err, &verify), errors.As(err, &alert):
-		return &problem{CodeTLS, "TLS: " + plain(err), certificate}
-	case errors.As(err, &noTLS), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
+	switch FailureOf(err) {
+	case UnknownHost:
+		return &problem{CodeDNS, DNSProblem(err), "Check the address and the name server."}
+	case TLSFailure:
+		return &problem{CodeTLS, "TLS: " + plain(err), "Browsers will refuse it, too. Fix the certificate (its chain, names or dates); -insecure skips the check."}
+	case NoTLS:
 		return &problem{CodeTLS, "the server does not use TLS", "Try http:// instead of https://, or the port that serves TLS."}
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+	case NoAnswer:
 		return &problem{CodeTimeout, "there was no response in time", "Is there a firewall in between? Does holdfast's upstream respond? -timeout allows more time."}
-	case neterr.IsRefused(err):
+	case NothingListens:
 		return &problem{CodeUnreachable, "cannot connect: " + plain(err), "Is holdfast running, and is this the address that clients use?"}
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), neterr.IsReset(err), errors.Is(err, net.ErrClosed):
+	case ClosedByPeer:
 		return &problem{CodeLost, "the other side closed the connection: " + plain(err), "The server or a proxy in between closed it; their logs may say why. An http:// address with a TLS port also causes this."}
+	case OtherFailure:
 	}
 	return &problem{code: CodeProtocol, remedy: "Is a Socket.IO server behind this address and path?"}
 }
