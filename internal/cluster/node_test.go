@@ -26,6 +26,19 @@ func wantAsk(t *testing.T, r *replica, id string, want error, atMost time.Durati
 	}
 }
 
+// withPair calls fn with two replicas, in a bubble: a has dialled b, and they are connected.
+func withPair(t *testing.T, fn func(t *testing.T, n *network, a, b *replica)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		a := n.start(t, idA, "a:1", secretA, "b:1")
+		b := n.start(t, idB, "b:1", secretA)
+		time.Sleep(time.Second)
+		fn(t, n, a, b)
+		stop(a, b)
+	})
+}
+
 func TestReplicasFindEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork()
@@ -44,7 +57,7 @@ func TestReplicasFindEachOther(t *testing.T) {
 }
 
 // A replica that only dials is found by the one that it dials.
-func TestTheOneThatIsDialledLearnsTheAddress(t *testing.T) {
+func TestDialledReplicaLearnsTheAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork()
 		a := n.start(t, idA, "a:1", secretA)
@@ -57,26 +70,18 @@ func TestTheOneThatIsDialledLearnsTheAddress(t *testing.T) {
 }
 
 func TestUnknownReplicaIsGone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork()
-		a := n.start(t, idA, "a:1", secretA, "b:1")
-		b := n.start(t, idB, "b:1", secretA)
-		time.Sleep(time.Second)
+	withPair(t, func(t *testing.T, n *network, a, b *replica) {
 		wantAsk(t, a, idC, ErrGone, soonest)
 		// One that was just started is found by the question.
 		c := n.start(t, idC, "c:1", secretA)
 		a.book.set(nil, Entry{Addr: "b:1"}, Entry{Addr: "c:1"})
 		wantAsk(t, a, idC, nil, time.Second)
-		stop(a, b, c)
+		stop(c)
 	})
 }
 
 func TestKilledReplicaIsGone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork()
-		a := n.start(t, idA, "a:1", secretA, "b:1")
-		b := n.start(t, idB, "b:1", secretA)
-		time.Sleep(time.Second)
+	withPair(t, func(t *testing.T, n *network, a, b *replica) {
 		wantState(t, a, idB, "up")
 		_ = b.port.Close() // like kill -9: nothing listens, and the connections end
 		b.port.cut()
@@ -90,17 +95,13 @@ func TestKilledReplicaIsGone(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		wantState(t, a, idC, "up")
 		wantAsk(t, a, idB, ErrGone, 0)
-		stop(b, a, c)
+		stop(c)
 	})
 }
 
 // A process that takes the id over is found before those who ask give up.
 func TestReplicaThatHandsOver(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork()
-		a := n.start(t, idA, "a:1", secretA, "b:1")
-		b := n.start(t, idB, "b:1", secretA)
-		time.Sleep(time.Second)
+	withPair(t, func(t *testing.T, n *network, a, b *replica) {
 		_ = b.port.Close()
 		b.port.cut()
 		synctest.Wait()
@@ -108,16 +109,12 @@ func TestReplicaThatHandsOver(t *testing.T) {
 		time.AfterFunc(time.Second, func() { next = n.start(t, idB, "b:1", secretA) })
 		wantAsk(t, a, idB, nil, openTimeout)
 		wantState(t, a, idB, "up")
-		stop(b, a, next)
+		stop(next)
 	})
 }
 
 func TestSilentReplica(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork()
-		a := n.start(t, idA, "a:1", secretA, "b:1")
-		b := n.start(t, idB, "b:1", secretA)
-		time.Sleep(time.Second)
+	withPair(t, func(t *testing.T, _ *network, a, b *replica) {
 		s, err := a.Open(context.Background(), idB, 'e', nil)
 		if err != nil {
 			t.Fatal(err)
@@ -137,30 +134,20 @@ func TestSilentReplica(t *testing.T) {
 		if len(a.told.returned) != 2 || len(a.told.losses) != 1 { // either side may notice first
 			t.Errorf("told %v and %v", a.told.returned, a.told.losses)
 		}
-		stop(a, b)
 	})
 }
 
-func TestGoodbye(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork()
-		a := n.start(t, idA, "a:1", secretA, "b:1")
-		b := n.start(t, idB, "b:1", secretA)
-		time.Sleep(time.Second)
+func TestReplicaThatStopsIsGone(t *testing.T) {
+	withPair(t, func(t *testing.T, _ *network, a, b *replica) {
 		b.Close()
 		wantState(t, a, idB, "gone")
 		wantAsk(t, a, idB, ErrGone, 0)
-		stop(a)
 	})
 }
 
 // A replica that is in no book and cannot be reached is forgotten.
 func TestForgottenReplica(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork()
-		a := n.start(t, idA, "a:1", secretA, "b:1")
-		b := n.start(t, idB, "b:1", secretA)
-		time.Sleep(time.Second)
+	withPair(t, func(t *testing.T, _ *network, a, b *replica) {
 		b.port.silence(true)
 		a.book.set(nil)
 		time.Sleep(time.Minute)
@@ -169,27 +156,21 @@ func TestForgottenReplica(t *testing.T) {
 			t.Errorf("still there: %+v", peers)
 		}
 		wantAsk(t, a, idB, ErrGone, 0)
-		stop(a, b)
 	})
 }
 
 func TestBookThatFails(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork()
-		a := n.start(t, idA, "a:1", secretA, "b:1")
-		b := n.start(t, idB, "b:1", secretA)
-		time.Sleep(time.Second)
+	withPair(t, func(t *testing.T, _ *network, a, b *replica) {
 		a.book.set(errors.New("down"))
 		time.Sleep(time.Minute)
 		wantState(t, a, idB, "up")
 		if a.told.failed < 10 {
 			t.Errorf("%d failures told", a.told.failed)
 		}
-		stop(a, b)
 	})
 }
 
-func TestStrangers(t *testing.T) {
+func TestSecretsThatDiffer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork()
 		a := n.start(t, idA, "a:1", secretA, "b:1")
@@ -234,12 +215,8 @@ func TestPeerStates(t *testing.T) {
 }
 
 // A request that is too large for a frame harms only its client.
-func TestTooLargeARequest(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork()
-		a := n.start(t, idA, "a:1", secretA, "b:1")
-		b := n.start(t, idB, "b:1", secretA)
-		time.Sleep(time.Second)
+func TestOversizedRequestFailsAlone(t *testing.T) {
+	withPair(t, func(t *testing.T, _ *network, a, b *replica) {
 		for size, want := range map[int]error{MaxAbout: nil, MaxAbout + 1: ErrUnreachable} {
 			s, err := a.Open(context.Background(), idB, 'e', make([]byte, size))
 			if !errors.Is(err, want) {
@@ -250,6 +227,5 @@ func TestTooLargeARequest(t *testing.T) {
 			}
 		}
 		wantAsk(t, a, idB, nil, 0)
-		stop(a, b)
 	})
 }
