@@ -87,7 +87,7 @@ async function suite(dir, from, url) {
   await mkdir(dir, { recursive: true });
   await cp(path.join(from, "node-imports.js"), path.join(dir, "node-imports.js"));
   const text = await readFile(path.join(from, "test-suite.js"), "utf8");
-  if (!text.includes("http://localhost:3000")) throw new Error("the suite's address has changed: mend conformance.js");
+  if (!text.includes("http://localhost:3000")) throw new Error("the suite's address has changed: adapt conformance.js");
   await writeFile(path.join(dir, "test-suite.js"), text.replaceAll("http://localhost:3000", url));
   await writeFile(path.join(dir, "package.json"), '{"type":"module"}\n');
   const mocha = path.join(HERE, "node_modules/mocha/bin/mocha.js");

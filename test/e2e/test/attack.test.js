@@ -30,7 +30,7 @@ async function bounded(s, room, attack) {
   assert.ok(grown < room * ROOM, `memory grew by ${(grown / MB).toFixed(1)} MB, from ${(before / MB).toFixed(1)} MB`);
 }
 
-/** Checks that somebody else is served. */
+/** Checks that another client is served. */
 async function fine(s) {
   const other = await Raw.open(s.direct);
   const { sid } = await other.connect();
@@ -348,7 +348,7 @@ describe("Socket.IO packets", parallel, () => {
       ["a second CONNECT", "40"],
       ["an event for a namespace that is not connected", '42/admin,["x"]'],
       ["a CONNECT_ERROR from a client", '44{"message":"x"}'],
-      ["an attachment that nobody announced", Buffer.from("x")],
+      ["an attachment that was not announced", Buffer.from("x")],
       ["text among attachments", ['452-["x",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]', Buffer.from("x"), '42["x"]']],
       ["a client's ping", "2"],
       ["an unknown Engine.IO type", "9"],
@@ -403,7 +403,7 @@ describe("Socket.IO packets", parallel, () => {
     const c = s.client("4.8.4", { transports: ["websocket"] }); // all is given back
     await c.main.connected();
     c.socket.emit("echo", ...Array.from({ length: 10 }, () => Buffer.alloc(300_000, 1)));
-    await until(() => s.app.receivedArgs("echo").some((args) => args.length === 10), "a large packet of somebody else's");
+    await until(() => s.app.receivedArgs("echo").some((args) => args.length === 10), "another client's large packet");
   });
 
   it("of deep JSON take no longer than flat ones, and reach the server as they are", async (t) => {
@@ -457,7 +457,7 @@ describe("polling", parallel, () => {
       ["empty messages", "4\x1e".repeat(50_000) + "4", 200, true],
       ["pongs", "3\x1e".repeat(200_000) + "3", 200, false],
       ["bad base64", "b!!!!" + "x".repeat(100_000), 200, true],
-      ["base64 that nobody announced", "bAAAA\x1e".repeat(50_000) + "bAAAA", 200, true],
+      ["base64 that was not announced", "bAAAA\x1e".repeat(50_000) + "bAAAA", 200, true],
       ["bytes that are no UTF-8", Buffer.alloc(300_000, 0xff), 200, true],
       ["over the limit", "4".repeat(1_000_001), 413, false],
       ["nothing", "", 200, true],

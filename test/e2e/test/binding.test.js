@@ -35,7 +35,7 @@ describe("recovery.bind", { ...parallel, skip }, () => {
     c.main.assertRecovered(1);
   });
 
-  combos("a client that logs in as somebody else gets a session of its own", { native: false, versions: ["4.8.4"] }, async (t, how) => {
+  combos("a client that logs in as another user gets a session of its own", { native: false, versions: ["4.8.4"] }, async (t, how) => {
     const s = await stack(t, { config });
     const c = s.client(how.version, { ...how.options, ...own() });
     const { id } = await c.main.connected();
@@ -116,7 +116,7 @@ describe("takeovers of one session", { ...parallel, skip }, () => {
     await until(async () => (await refused()) >= 1, "a refusal");
     const since = Date.now();
     const opened = s.app.engineConnections;
-    for (const conn of dead) conn.kill("reset"); // the former connection makes way
+    for (const conn of dead) conn.kill("reset"); // the previous connection is gone
     await c.main.connected(5, 20000);
     assert.ok(Date.now() - since >= 2000, `back after ${Date.now() - since} ms, with a back-off of 20 ms`);
     assert.ok(s.app.engineConnections - opened <= 2, "the server is spared");

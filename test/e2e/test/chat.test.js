@@ -11,7 +11,7 @@ import { until } from "../lib/wait.js";
 
 const start = fileURLToPath(new URL("../../../examples/chat/start.js", import.meta.url));
 
-/** Starts the chat, which nobody talks in by himself, and stops it after the test. */
+/** Starts the chat, in which no bot talks, and stops it after the test. */
 async function startChat(t) {
   const port = await freePort();
   const child = spawn(process.execPath, [start, "--port", `${port}`, "--bot", "0"], {

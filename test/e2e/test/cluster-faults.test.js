@@ -58,7 +58,7 @@ describe("a replica dies or stops", { skip: onlyHoldfast, concurrency: 3 }, () =
       assert.equal(kept.main.disconnects.length, 1);
       assert.deepEqual(await kept.main.ask("echo", 7), [7]);
       assert.equal(await failures([edge, other], "owner_gone"), 2);
-      // From now on nobody waits for it.
+      // From now on no client waits for it.
       lost.way.moveTo(other.port);
       await until(() => a.connections.length >= 5, "the sockets");
     });

@@ -41,7 +41,7 @@ async function setUp(t, redis, n) {
 }
 
 describe("replicas in Redis", { skip, concurrency: 3 }, () => {
-  it("killed and started again: nobody notices, and a new replica is found soon after", { timeout: 60000 }, async (t) => {
+  it("killed and started again: no client notices, and a new replica is found soon after", { timeout: 60000 }, async (t) => {
     const redis = await Redis.start(t);
     const { list, c, roam, another } = await setUp(t, redis, 2);
     await roam(list[1]);

@@ -46,7 +46,7 @@ describe("a namespace that is connected again before the reply", parallel, () =>
           assert.deepEqual(given, { token: auth === "one auth" ? 1 : 3 }, "the latest counts");
           await never(() => c.main.disconnects.length + chat.disconnects.length + a.disconnects.length > 0, "a drop", 300);
           assert.equal(s.app.disconnects.length, 0, "of the other namespaces");
-          if (!s.hf) return; // without holdfast the former sockets stay
+          if (!s.hf) return; // without holdfast the earlier sockets stay
           await until(() => s.app.log.filter((e) => e === "connection").length - s.app.log.filter((e) => e === "disconnect").length === 1, "one socket in the end");
           assert.equal(a.connects.length, 1);
           // And it recovers.

@@ -133,10 +133,10 @@ describe("on_client_disconnect: park", parallel, () => {
     assert.deepEqual(s.app.receivedArgs("up").map(([i]) => i), Array.from({ length: said }, (_, i) => i + 1));
   });
 
-  // Here the connection stays, and with it what is on its way. A client that is back at once may have ignored some of that
+  // Here the connection stays, and with it what is on its way. A client that is back immediately may have ignored some of that
   // and put some aside: it gets a session of its own then, and is told so.
   const asynchronous = (cb) => setTimeout(cb, 200, { token: "t" });
-  for (const [kind, auth] of [["at once", { token: "t" }], ["after a while", asynchronous]]) {
+  for (const [kind, auth] of [["immediately", { token: "t" }], ["after a while", asynchronous]]) {
     combos(`nor on a connection that others keep, auth is there ${kind}`, { native: false, timeout: 90000 }, async (t, how) => {
       const sent = new Map(); // by the socket's id
       const serve = (io) =>
@@ -154,7 +154,7 @@ describe("on_client_disconnect: park", parallel, () => {
       const c = s.client(how.version, how.options);
       const chat = c.of("/chat", auth);
       const got = new Map();
-      // Those put aside from a former session it handles when it has its new one, as without holdfast.
+      // Those put aside from an earlier session it handles when it has its new one, as without holdfast.
       chat.socket.on("m", (i, id) => id === chat.id && got.set(id, [...(got.get(id) ?? []), i]));
       for (const nsp of c.namespaces) await nsp.connected();
       if (how.transport === "default") await c.upgraded();
@@ -252,7 +252,7 @@ describe("on_client_disconnect: park", parallel, () => {
     await chat.connected(2);
     chat.assertRecovered(1);
     assert.deepEqual(c.main.disconnects, []);
-    // And when its session is not there any more, it is nobody's.
+    // When its session has ended, it belongs to none.
     s.app.socket(id, "/chat").emit("question", 1, () => assert.fail("answered"));
     answer = null;
     await until(() => answer, "the question");
@@ -265,7 +265,7 @@ describe("on_client_disconnect: park", parallel, () => {
     assert.deepEqual(c.main.disconnects, []);
   });
 
-  it("who connects without the pid has a session of its own, and the former one ends", { skip: onlyHoldfast }, async (t) => {
+  it("a client that connects without the pid gets a session of its own, and the previous one ends", { skip: onlyHoldfast }, async (t) => {
     const s = await stack(t, { config });
     const c = s.client("4.8.4", { transports: ["websocket"] });
     const chat = c.of("/chat");
@@ -276,7 +276,7 @@ describe("on_client_disconnect: park", parallel, () => {
     chat.socket.connect();
     await chat.connected(2);
     assert.notEqual(chat.id, id);
-    await until(() => s.app.disconnects.length === 1, "the former one's end");
+    await until(() => s.app.disconnects.length === 1, "the end of the previous one");
     assert.deepEqual([s.app.disconnects[0].id, s.app.disconnects[0].reason], [id, "client namespace disconnect"]);
     assert.equal((await chat.ask("echo", 1))[0], 1);
     assert.deepEqual(c.main.disconnects, []);
@@ -377,7 +377,7 @@ describe("on_client_disconnect: park", parallel, () => {
 });
 
 describe("a client that disconnects while its CONNECT is under way", parallel, () => {
-  // It tells nobody, and ignores what comes.
+  // It sends nothing, and ignores what arrives.
   for (const on_client_disconnect of ["close", "park"]) {
     combos(`is not given a gap for a recovery (${on_client_disconnect})`, { native: false, versions: ["4.8.4"], transports: ["websocket", "polling"] }, async (t, how) => {
       const s = await stack(t, { config: { recovery: { on_client_disconnect } } });
@@ -401,7 +401,7 @@ describe("a client that disconnects while its CONNECT is under way", parallel, (
       await chat.connected(2, 20000);
       assert.equal(chat.last.recovered, false);
       assert.notEqual(chat.id, id);
-      await until(() => s.app.disconnects.some((d) => d.id === id), "the end of the former one");
+      await until(() => s.app.disconnects.some((d) => d.id === id), "the end of the previous one");
       assert.equal((await chat.ask("echo", 3))[0], 3);
     });
   }

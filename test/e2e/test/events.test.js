@@ -26,7 +26,7 @@ describe("events while a client is away", parallel, () => {
       for (const nsp of [c.main, admin]) await nsp.connected(former + 1);
     };
     const parked = async () => (await s.hf.metrics()).sum("holdfast_sessions", { state: "parked" }) === 2;
-    // Between two polls the cut is noticed by nobody: then once more.
+    // A cut between two polls may go unnoticed: cut once more.
     const lose = async () => {
       for (;;) {
         await s.lose(c);
@@ -63,7 +63,7 @@ describe("events while a client is away", parallel, () => {
       emit("größe", 1);
       emit("mistyping", 1);
       emit("größe", 2);
-      s.app.socket(id).emit("cursor", "asks", () => {}); // somebody waits for the answer
+      s.app.socket(id).emit("cursor", "asks", () => {}); // the server waits for the answer
       emit("alarm", 1);
       s.app.emit("/admin", adminId, "alarm", 1);
       s.app.emit("/admin", adminId, "last", 1);

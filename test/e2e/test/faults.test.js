@@ -161,14 +161,14 @@ describe("faults", { concurrency: 8, skip }, () => {
           const first = await Raw.open(s.direct);
           const { sid, pid } = await first.connect();
           first.close();
-          for (const order of ["older first", "newer first", "at once"]) {
+          for (const order of ["older first", "newer first", "together"]) {
             const [a, b] = [await open[older](s.direct), await open[newer](s.direct)];
             if (order === "older first") {
               await claim[older](a, pid);
               await replies[older](a);
             }
             const asked = claim[newer](b, pid);
-            if (order === "at once") claim[older](a, pid);
+            if (order === "together") claim[older](a, pid);
             await asked;
             const reply = await replies[newer](b);
             assert.deepEqual([reply.sid, reply.pid], [sid, pid], order);
@@ -193,7 +193,7 @@ describe("faults", { concurrency: 8, skip }, () => {
       const old = poll();
       await sleep(100); // it waits
       const repeated = poll();
-      assert.equal((await old).body, "6", "the old connection has nobody at its other end");
+      assert.equal((await old).body, "6", "the old connection has no client at its other end");
       s.app.stream("/", sid, 1, 3);
       const seen = (await repeated).body.split("\x1e");
       // Its answer gets lost as well: the same again.
@@ -250,7 +250,7 @@ describe("faults", { concurrency: 8, skip }, () => {
   });
 
   describe("a machine in need", parallel, () => {
-    it("out of file descriptors: sessions go on, handshakes are told, and all is well when there are some again", { timeout: 60000 }, async (t) => {
+    it("out of file descriptors: sessions continue, handshakes are refused, and all is well when there are some again", { timeout: 60000 }, async (t) => {
       const s = await stack(t, { holdfast: { openFiles: 60 } });
       const c = s.client("4.8.4", { transports: ["websocket"] });
       const { id } = await c.main.connected();
@@ -291,9 +291,9 @@ describe("faults", { concurrency: 8, skip }, () => {
 
     for (const [what, surroundings] of [
       ["on a full disk", () => ({ stderr: openSync("/dev/full", "w") })],
-      ["into a pipe that nobody reads", () => ({ stderr: "unread" })],
+      ["into a pipe that is not read", () => ({ stderr: "unread" })],
     ]) {
-      it(`a log ${what}: serving goes on`, { timeout: 60000 }, async (t) => {
+      it(`a log ${what}: holdfast keeps serving`, { timeout: 60000 }, async (t) => {
         const options = surroundings();
         const s = await stack(t, { holdfast: options });
         if (Number.isInteger(options.stderr)) closeSync(options.stderr);
@@ -356,7 +356,7 @@ describe("faults", { concurrency: 8, skip }, () => {
       for (const n of [...clients.map((c) => c.main), ...admins]) await n.connected();
       const tickers = clients.map((c) => s.app.ticker("/", c.main.id, { every: 5 }));
       await sleep(200);
-      // Questions both ways that nobody will answer any more.
+      // Questions in both directions that will not be answered any more.
       for (const c of clients) s.app.socket(c.main.id).emit("question", 1, () => assert.fail("answered"));
       await s.hf.kill();
       for (const ticker of tickers) ticker.stop();
@@ -382,7 +382,7 @@ describe("faults", { concurrency: 8, skip }, () => {
         assert.deepEqual(await c.main.ask("visit"), [1, ["everyone", c.main.id].sort((a, b) => (a < b ? -1 : 1))]);
       }
       for (const n of admins) assert.deepEqual(await n.ask("echo", "x"), ["x"]);
-      // The server has seen each go, and come back as somebody new, with its own auth only.
+      // The server has seen each go, and come back as a new client, with its own auth only.
       await until(() => s.app.disconnects.length === 2 * clients.length, "the server to have seen all leave");
       assert.equal(s.app.connections.length, 4 * clients.length);
       for (const { nsp, auth } of s.app.connections) assert.deepEqual(auth, nsp === "/" ? { token: "t" } : {}, nsp);

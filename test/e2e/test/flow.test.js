@@ -1,5 +1,5 @@
-// Flow control from end to end: whoever is slow holds up its own traffic, for as long as it takes, and nobody else's;
-// and nobody takes it for dead. FLOW_MB and FLOW_KBPS run the first test with other figures, by hand.
+// Flow control from end to end: a slow peer delays its own traffic, for as long as it takes, and no other;
+// and is not considered dead. FLOW_MB and FLOW_KBPS run the first test with other figures, by hand.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import net from "node:net";
@@ -53,7 +53,7 @@ function probe(client, every = 20) {
 
 describe("flow control", { concurrency: 8, skip }, () => {
   describe("a client that reads slowly", { concurrency: 5, skip }, () => {
-    combos("gets all, in order, and nobody else notices", { versions: ["4.8.4"], transports: ["websocket", "polling"], timeout: slowdown * 3 + 60000 }, async (t, how) => {
+    combos("gets all, in order, and no other client notices", { versions: ["4.8.4"], transports: ["websocket", "polling"], timeout: slowdown * 3 + 60000 }, async (t, how) => {
       const app = await ChildApp.start("4.5.4", { io: heartbeat });
       const s = await stack(t, { upstreamPort: app.port });
       s.cleanups.unshift(() => app.stop());

@@ -110,7 +110,7 @@ for (const kind of ["nginx", "haproxy", "caddy"]) {
       assert.equal(sum(await s.sums("holdfast_recoveries_total", { result: "failed" })), 0);
     });
 
-    it("a client goes on while its replica drains, and comes to the other one when that is gone", async (t) => {
+    it("a client continues while its replica drains, and moves to the other one when that is gone", async (t) => {
       const s = await path(t, kind, { drain: "60s" });
       const cookie = cookieOf((await request(s.front.url)).headers);
       const c = s.client({ transports: ["polling"], extraHeaders: { cookie }, reconnectionDelayMax: 20 }, s.front.url);

@@ -27,7 +27,7 @@ const app = (io, app) => {
 
 describe("events.join", parallel, () => {
   const kinds = { "4.8.4": {}, "4.5.4": { query: { hf_key: "0123456789abcdef0123" } } };
-  combos("what a client repeats after a recovery is not passed on, and gets the former answer", { versions: Object.keys(kinds) }, async (t, how) => {
+  combos("what a client repeats after a recovery is not passed on, and gets the earlier answer", { versions: Object.keys(kinds) }, async (t, how) => {
     const s = await stack(t, { config, app });
     const c = s.client(how.version, { ...how.options, ...kinds[how.version] });
     const answers = [];

@@ -204,7 +204,7 @@ describe("clients with a key that count", parallel, () => {
     await c.main.connected(2);
     assert.notEqual(c.main.id, id);
     assert.equal(await failed(s, "bad_offset"), 1);
-    await until(() => s.app.disconnects.length === 1, "the former session to end");
+    await until(() => s.app.disconnects.length === 1, "the previous session to end");
   });
 
   it("python-socketio's client on threads gets each event exactly once", { skip: missingClient("threads") }, async (t) => {
@@ -243,7 +243,7 @@ describe("two clients with one key", parallel, () => {
     await until(() => s.app.disconnects.length === 1, "the other one leaves no parked session");
   });
 
-  combos("are one, if the former gives no sign of life", { versions: ["4.5.4"] }, async (t, how) => {
+  combos("are one, if the first gives no sign of life", { versions: ["4.5.4"] }, async (t, how) => {
     const { s, c, id } = await warm(t, how);
     const start = Date.now();
     s.relay.abandon(); // the client's side ends, holdfast's stays open and silent

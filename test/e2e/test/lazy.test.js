@@ -75,7 +75,7 @@ describe("lazy handshakes", parallel, () => {
     assert.equal(s.app.engineConnections, 3);
   });
 
-  it("a client that the server refuses is cut off, and nobody else", async (t) => {
+  it("a client that the server refuses is cut off, and no other client", async (t) => {
     const allowRequest = (req, done) => (req.headers.authorization === "Bearer bad" ? done("no", false) : done(null, true));
     const s = await stack(t, { config, io: { allowRequest } });
     const good = s.client("4.8.4", { transports: ["websocket"] });

@@ -38,7 +38,7 @@ describe("recovery.namespaces", parallel, () => {
       };
       await stream(10);
       await arrived();
-      for (const nsp of each) await nsp.ask("echo", 1); // nobody is in the middle of an upgrade any more
+      for (const nsp of each) await nsp.ask("echo", 1); // no upgrade is in progress any more
 
       for (let drop = 1; drop <= 3; drop++) {
         // What it gets in the namespace without recovery is as the server sent it.
@@ -53,7 +53,7 @@ describe("recovery.namespaces", parallel, () => {
         const last = admin.id;
 
         await s.lose(c);
-        // Between two polls a cut is noticed by nobody, before the client is back.
+        // A cut between two polls is noticed only when the client is back.
         if (how.transport !== "polling") {
           await until(() => drops(s.app, "/admin").length === drop, "the server to see the drop");
           assert.equal(await sessions(s, "parked"), 2);

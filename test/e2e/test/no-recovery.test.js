@@ -39,7 +39,7 @@ function assertFresh(c, times = 1) {
 }
 
 describe("a client that leaves", parallel, () => {
-  combos("by disconnect() is gone at once", { native: "legacy" }, async (t, how) => {
+  combos("by disconnect() is gone immediately", { native: "legacy" }, async (t, how) => {
     const { s, c, id } = await warm(t, how, { native: "legacy" });
     c.socket.disconnect();
     await until(() => s.app.disconnects.length === 1, "the server to see it", 1500);
@@ -461,7 +461,7 @@ describe("a CONNECT that cannot resume", parallel, () => {
     third.close();
   });
 
-  combos("a real client with a pid nobody knows", { native: false }, async (t, how) => {
+  combos("a real client with an unknown pid", { native: false }, async (t, how) => {
     const { s, c, id } = await warm(t, how);
     c.socket._pid = c.socket._pid.slice(0, -6) + "AAAAAA"; // of the right form, as one of yesterday
     await s.hit(c);

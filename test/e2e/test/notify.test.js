@@ -27,7 +27,7 @@ describe("presence", parallel, () => {
     s.app.socket(id).on("client_parked", (...args) => handled.push(args));
 
     await s.lose(c);
-    // Between two polls a cut is noticed by nobody, before the client is back.
+    // A cut between two polls is noticed only when the client is back.
     await until(async () => told(s.app).length > 0 || how.transport === "polling", "the server to be told");
     s.app.emit("/", id, "n", 1);
     s.relay.up();

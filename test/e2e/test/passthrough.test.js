@@ -167,7 +167,7 @@ describe("the application's HTTP", parallel, () => {
     }
   });
 
-  it("a slow answer begins at once", async (t) => {
+  it("a slow answer begins immediately", async (t) => {
     const p = await pair(t);
     await p.both(async (url) => {
       const since = Date.now();

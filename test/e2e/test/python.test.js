@@ -71,7 +71,7 @@ for (const kind of ["wsgi", "asgi"]) {
       await c.main.connected(3);
       await c.main.stream(1, 60);
       c.main.assertRecovered(2);
-      // Its payloads hold 16 packets at most, so a client must not say too much at once.
+      // Its payloads hold 16 packets at most, so a client must not send too much at a time.
       for (let i = 1; i <= 20; i++) {
         c.socket.emit("up", i);
         if (i % 5 === 0) await c.main.ask("echo", i);
@@ -103,7 +103,7 @@ for (const kind of ["wsgi", "asgi"]) {
       assert.equal(c.main.errors[0].message, "not you");
     });
 
-    it("a refusal by DISCONNECT, with always_connect: nobody is recovered to the socket that is gone", { skip: onlyHoldfast }, async (t) => {
+    it("a refusal by DISCONNECT, with always_connect: no client is recovered to the socket that is gone", { skip: onlyHoldfast }, async (t) => {
       const app = await PythonApp.start(kind, { alwaysConnect: true });
       const s = await stack(t, { upstreamPort: app.port });
       s.cleanups.unshift(() => app.stop());

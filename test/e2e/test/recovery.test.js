@@ -303,7 +303,7 @@ describe("an upgrade that is cut", parallel, () => {
         const ticker = s.app.ticker("/", s.app.connections.at(-1).id, { every: 2 });
         if (!first) s.relay.cut();
         await cut;
-        // Between two polls the client may not have noticed, and goes on.
+        // A client may not notice a cut between two polls, and continues.
         await sleep(150);
         await c.upgraded().catch(() => {});
         await until(() => c.socket.connected, "the client to be connected");
@@ -322,7 +322,7 @@ describe("an upgrade that is cut", parallel, () => {
   // Not later: a client that has its probe's answer stops polling, and waits for its ping timeout
   // when the WebSocket then ends.
   for (const point of Object.keys(points).slice(0, 4)) {
-    combos(`${point}, the WebSocket only, goes on by polling`, { transports: ["default"] }, async (t, how) => {
+    combos(`${point}, the WebSocket only, continues by polling`, { transports: ["default"] }, async (t, how) => {
       const s = await stack(t);
       const cut = points[point](s.relay, { action: "cut" });
       const c = s.client(how.version, how.options);
@@ -803,7 +803,7 @@ describe("every legacy server", parallel, () => {
   }
 });
 
-describe("many clients at once", () => {
+describe("many clients at the same time", () => {
   it("fifty clients lose the network together and all recover", { skip: onlyHoldfast, timeout: 60000 }, async (t) => {
     const s = await stack(t);
     const clients = Array.from({ length: 50 }, (_, i) =>

@@ -1,4 +1,4 @@
-// SIGHUP: the configuration is read again, and nobody notices but for what has changed.
+// SIGHUP: the configuration is read again, and clients notice only what has changed.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { combos } from "../lib/combos.js";
@@ -12,7 +12,7 @@ const good = async (s) => (await s.hf.metrics()).sum("holdfast_config_last_reloa
 const records = (s, what) => s.hf.records.filter((r) => what.test(r.msg));
 
 describe("SIGHUP", { concurrency: 4, skip }, () => {
-  combos("applies what can change, and drops nobody", { versions: ["4.8.4"], transports: ["websocket", "polling"], native: false }, async (t, how) => {
+  combos("applies what can change, and drops no client", { versions: ["4.8.4"], transports: ["websocket", "polling"], native: false }, async (t, how) => {
     const s = await stack(t, { io: { pingInterval: 500, pingTimeout: 1000 } });
     const c = s.client(how.version, how.options);
     const { id } = await c.main.connected();

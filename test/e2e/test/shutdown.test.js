@@ -1,4 +1,4 @@
-// SIGTERM: no new clients, but those that are there go on until the server lets go or the time is over.
+// SIGTERM: no new clients; those that are connected continue until the server closes them or the time is over.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { WebSocketServer } from "ws";
@@ -18,7 +18,7 @@ async function draining(s) {
 }
 
 describe("SIGTERM", { concurrency: 4, skip }, () => {
-  it("with nobody there ends at once, with status 0", async (t) => {
+  it("without clients ends immediately, with status 0", async (t) => {
     const s = await stack(t, { config });
     const since = Date.now();
     s.hf.signal("SIGTERM");
@@ -51,7 +51,7 @@ describe("SIGTERM", { concurrency: 4, skip }, () => {
     assert.equal(s.hf.exit, undefined, "it still runs for the one that is there");
   });
 
-  combos("lets polls, POSTs, events and acks of known sessions go on", {}, async (t, how) => {
+  combos("lets polls, POSTs, events and acks of known sessions continue", {}, async (t, how) => {
     const s = await stack(t, { config, io: { pingInterval: 300, pingTimeout: 2000 } });
     const c = s.client(how.version, how.options);
     const { id } = await c.main.connected();
@@ -145,7 +145,7 @@ describe("SIGTERM", { concurrency: 4, skip }, () => {
     s.hf.checkHealth();
   });
 
-  it("drain_timeout 0 ends at once", async (t) => {
+  it("drain_timeout 0 ends immediately", async (t) => {
     const s = await stack(t, { config: { shutdown: { drain_timeout: "0" } } });
     const c = s.client("4.8.4", { transports: ["polling"], reconnection: false });
     await c.main.connected();
@@ -154,7 +154,7 @@ describe("SIGTERM", { concurrency: 4, skip }, () => {
     await c.main.disconnected();
   });
 
-  it("a second signal ends at once", async (t) => {
+  it("a second signal ends immediately", async (t) => {
     const s = await stack(t, { config });
     const c = s.client("4.8.4", { transports: ["websocket"], reconnection: false });
     await c.main.connected();
@@ -203,12 +203,12 @@ describe("SIGTERM", { concurrency: 4, skip }, () => {
       return s;
     }
 
-    it("a download may go on for longer than a second, and ends the drain when it ends", async (t) => {
+    it("a download may continue for longer than a second, and ends the drain when it ends", async (t) => {
       const s = await slow(t, "20s");
       const res = request(`${s.direct}/download`);
       await until(() => s.waiting.length === 1, "the request");
       await draining(s);
-      await never(() => s.hf.exit, "an exit while it goes on", 1500);
+      await never(() => s.hf.exit, "an exit while it continues", 1500);
       s.release();
       assert.equal((await res).body, "begin end");
       assert.deepEqual(await within(s.hf.exited, "the exit", 3000), { code: 0, signal: null });

@@ -217,7 +217,7 @@ describe("the soak's checks, from client to server", () => {
     assert.deepEqual(broken, []);
   });
 
-  it("find an answer that was lost on a connection that holds, whatever its client forgets with the former one's end", () => {
+  it("find an answer that was lost on a connection that holds, whatever its client forgets when the previous one ends", () => {
     const unanswered = (i) =>
       changed((run) => {
         run.answersKept = false;

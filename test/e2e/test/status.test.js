@@ -78,7 +78,7 @@ describe("the status page", { skip: skip || noBrowser }, () => {
     assert.match(await page.locator("#chart").getAttribute("aria-label"), /2 recovered, 0 not recovered/);
     assert.ok((await page.locator("#chart rect.good").count()) >= 1);
 
-    // One is disconnected by the server while away, one presents a pid that nobody has, one misses too much.
+    // One is disconnected by the server while away, one presents an unknown pid, one misses too much.
     for (const p of [b, d, e]) await p.leave();
     s.app.socket(b.sid).disconnect();
     assert.equal(await b.back(), false);
@@ -87,7 +87,7 @@ describe("the status page", { skip: skip || noBrowser }, () => {
     assert.equal(await d.back(), false);
     assert.equal((await report(s)).recoveries.failed, known + 1);
     s.app.stream("/chat", e.sid, 1, 501);
-    await until(async () => (await report(s)).sessions.parked === 1, "the log to be full"); // d's former session stays
+    await until(async () => (await report(s)).sessions.parked === 1, "the log to be full"); // d's previous session stays
     assert.equal(await e.back(), false);
     await showing("the failures", async () => (await cells("failures")).length === 3);
     const failures = (await cells("failures")).join("\n");
@@ -137,7 +137,7 @@ describe("the status page", { skip: skip || noBrowser }, () => {
     await page.route("**/api/status", (route) => route.abort());
     await until(async () => /does not respond, last seen/.test(await page.locator("#state").innerText()), "the silence to be told", 15000);
     await page.unroute("**/api/status");
-    await until(async () => (await page.locator("#state").innerText()) === "serving", "the page to go on", 15000);
+    await until(async () => (await page.locator("#state").innerText()) === "serving", "the page to continue", 15000);
   });
 });
 
@@ -284,7 +284,7 @@ describe("reasons", { skip, concurrency: 4 }, () => {
       again.close();
     });
 
-  it("a client that is not recovered over polling is told of too", async (t) => {
+  it("a client that is not recovered over polling is reported too", async (t) => {
     const s = await stack(t);
     const p = await Polling.open(s.direct);
     await p.connect({ pid: `hf${"A".repeat(27)}` });

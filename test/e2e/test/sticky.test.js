@@ -68,7 +68,7 @@ describe("a server that closes idle connections early", { skip: onlyHoldfast, co
             await c.main.connected();
             for (let i = 0; i < 8; i++) {
               c.socket.emit("plain", k, i);
-              // Around the moment at which the server closes the connection of the former POST.
+              // Around the moment at which the server closes the connection of the previous POST.
               await sleep(i % 2 ? idle - 20 + 5 * k : 20 * k);
             }
           }),

@@ -68,7 +68,7 @@ describe("the listener's certificate", { skip }, () => {
     await until(async () => (await expires()) === Date.parse(renewed.valid_to), "the metric to follow");
     assert.equal(await metric("reloads_total", { result: "ok" }), 1);
     await open(); // trusts the new one only
-    assert.equal((await first.main.ask("echo", 1))[0], 1, "who was there goes on");
+    assert.equal((await first.main.ask("echo", 1))[0], 1, "the client that was connected continues");
     assert.equal(first.main.disconnects.length, 0);
 
     await files.break();

@@ -341,7 +341,7 @@ describe("a server that dies", { concurrency: 2 }, () => {
     }
   });
 
-  it("only the links cut: clients come back fresh at once", { skip }, async (t) => {
+  it("only the links cut: clients come back fresh immediately", { skip }, async (t) => {
     const s = await stack(t, { upstreamRelay: true });
     const clients = [["websocket"], ["polling"], ["polling", "websocket"]].map((transports) => s.client("4.8.4", { transports }));
     for (const c of clients) await c.main.connected();

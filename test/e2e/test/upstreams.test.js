@@ -270,7 +270,7 @@ describe("several servers", { skip, concurrency: 4 }, () => {
 });
 
 describe("the list of servers", { skip, concurrency: 4 }, () => {
-  it("a reload adds and removes servers, and drops nobody", async (t) => {
+  it("a reload adds and removes servers, and drops no client", async (t) => {
     const s = await farm(t, { count: 3 });
     const [a, b, c] = s.apps;
     await s.hf.reload({ upstream: { url: [a.url, b.url] } });

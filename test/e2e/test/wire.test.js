@@ -318,7 +318,7 @@ describe("polls and POSTs", parallel, () => {
           if (res.status === 400) return;
           assert.ok(["6", "1", "6\x1e1"].includes(res.body), res.body);
         }
-        assert.fail("the session goes on");
+        assert.fail("the session continues");
       });
     });
   }
@@ -447,7 +447,7 @@ describe("polls and POSTs", parallel, () => {
           if (res.status === 400) return;
           assert.ok(["6\x1e1", "1", "6"].includes(res.body), res.body);
         }
-        assert.fail("the session goes on");
+        assert.fail("the session continues");
       });
     });
   }
@@ -562,7 +562,7 @@ describe("WebSocket", parallel, () => {
     ["an EVENT to a namespace without CONNECT", ['42/admin,["x"]']],
     ["an EVENT before CONNECT", ['42["x"]'], false],
     ["a second CONNECT", ["40"]],
-    ["an attachment nobody announced", [Buffer.from("?")]],
+    ["an attachment that was not announced", [Buffer.from("?")]],
     ["a text between a binary event and its attachment", ['451-["x",{"_placeholder":true,"num":0}]', '42["y"]']],
     ["a message of no Engine.IO type", ["xyz"]],
   ]) {
@@ -721,7 +721,7 @@ describe("the upgrade", parallel, () => {
     });
   });
 
-  it("between probe and upgrade polling goes on in full", async (t) => {
+  it("between probe and upgrade polling continues in full", async (t) => {
     const p = await pair(t);
     await p.both(async (url) => {
       const { poll } = await polling(url);
@@ -776,7 +776,7 @@ describe("the upgrade", parallel, () => {
     });
   }
 
-  it("a second WebSocket, while one probes and after the upgrade, is closed; the first goes on", async (t) => {
+  it("a second WebSocket, while one probes and after the upgrade, is closed; the first continues", async (t) => {
     const p = await pair(t);
     await p.both(async (url) => {
       const { poll } = await polling(url);
@@ -795,7 +795,7 @@ describe("the upgrade", parallel, () => {
     });
   });
 
-  it("a probe that is never finished is closed, polling goes on", async (t) => {
+  it("a probe that is never finished is closed, polling continues", async (t) => {
     const p = await pair(t, { io: { upgradeTimeout: 300 }, config: { engineio: { upgrade_timeout: "300ms" } } });
     await p.both(async (url) => {
       const { poll } = await polling(url);
