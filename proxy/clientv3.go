@@ -86,7 +86,7 @@ func (h handshakerV3) takeKey(k *keyedClient) {
 	other := h.keyring.owner(k.key)
 	switch {
 	case other == nil:
-	case !mayHaveChoked(other) && answersWithin(other, askPatience):
+	case !mayHaveChoked(other) && answersWithin(other, aliveTimeout):
 		h.limitedLog.Log(slog.LevelWarn, "", "a key is used by two clients at a time: the later one is served without recovery", "other", other.seq)
 		h.metrics.RecoveryFailed(reason.KeyInUse)
 		k.foreign.Store(true)

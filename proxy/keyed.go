@@ -96,10 +96,10 @@ func (r keyedReceiver) loseKey(namespace string, why reason.Reason) {
 }
 
 const (
-	// askPatience is how long a client has to show that it is alive. python-socketio waits one
+	// aliveTimeout is how long a client has to show that it is alive. python-socketio waits one
 	// second for the reply to its CONNECT.
-	askPatience = 300 * time.Millisecond
-	askInterval = 5 * time.Millisecond
+	aliveTimeout = 300 * time.Millisecond
+	askInterval  = 5 * time.Millisecond
 )
 
 // askOther asks the client that has the key for a sign of life, and then handles the CONNECT again.
@@ -107,7 +107,7 @@ const (
 func (r keyedReceiver) askOther(other *client, namespace string, connect []byte) {
 	connect = slices.Clone(connect)
 	r.awaitLink(func() { // ends with answersWithin, or awaitSign
-		alive := !mayHaveChoked(other) && answersWithin(other, askPatience)
+		alive := !mayHaveChoked(other) && answersWithin(other, aliveTimeout)
 		if !alive {
 			awaitSign(other)
 		}

@@ -114,14 +114,14 @@ func TestListenerRefusesLikeNetHTTP(t *testing.T) {
 	t.Cleanup(refusing.Close)
 	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 	t.Cleanup(silent.Close)
-	nobody := httptest.NewServer(nil)
-	nobody.Close()
+	closed := httptest.NewServer(nil)
+	closed.Close()
 	for _, tt := range []struct {
 		name, upstream, want string
 		change               func(c *config.Config)
 	}{
 		{"by the server", refusing.URL, "403", nil},
-		{"nobody listens", nobody.URL, "502", nil},
+		{"nothing listens", closed.URL, "502", nil},
 		{"the server is silent", silent.URL, "503", func(c *config.Config) { c.Upstream.HandshakeTimeout = 50 * time.Millisecond }},
 		{"too many handshakes", refusing.URL, "429", func(c *config.Config) { c.Limits.HandshakesPerSecondPerAddress = 1 }},
 	} {

@@ -166,7 +166,7 @@ func TestListenerAnswersLikeNetHTTP(t *testing.T) {
 		{"with an empty header", with("\r\n\r\n", "\r\nX-A:\r\n\r\n"), true},
 		{"to a port", with("app.test", "app.test:8080"), true},
 		{"to an IPv6 address", with("app.test", "[::1]:8080"), true},
-		{"an upgrade of nobody's", with("EIO=4", "EIO=4&sid=nobody"), false},
+		{"an upgrade with an unknown sid", with("EIO=4", "EIO=4&sid=nobody"), false},
 		{"an upgrade of one that is none", with("EIO=4", "EIO=4&sid="+sid), true},
 		{"a sid that is escaped", with("EIO=4", "EIO=4&s%69d="+sid), true},
 		{"an empty sid", with("EIO=4", "EIO=4&sid="), true},
@@ -379,7 +379,7 @@ func TestClosedConnectionsNoLongerCount(t *testing.T) {
 		name string
 		do   func(k *talk)
 	}{
-		{"gone at once", end},
+		{"gone immediately", end},
 		{"gone amid a head", func(k *talk) { k.say("GET /"); end(k) }},
 		{"gone with a head", func(k *talk) { k.say(openHead); end(k) }},
 		{"gone with another head", func(k *talk) { k.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n"); end(k) }},

@@ -84,7 +84,7 @@ func (m *model) fromClient(l *upstreamLink, message string, binary bool) {
 		return
 	}
 	if binary {
-		m.must(l.partial != nil, "an attachment nobody announced reached the server")
+		m.must(l.partial != nil, "an attachment that was not announced reached the server")
 		if l.partial == nil {
 			return
 		}

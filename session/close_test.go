@@ -228,7 +228,7 @@ func TestEvictForMemory(t *testing.T) {
 
 		w.append(c[0].s, big())
 		w.EvictForMemory()
-		equal(t, "looked at again at once", w.link.told(), nil)
+		equal(t, "looked at again immediately", w.link.told(), nil)
 		time.Sleep(sweepEvery)
 		w.EvictForMemory()
 		equal(t, "looked at again", w.link.told(), []string{"evicted: /0"})

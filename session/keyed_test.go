@@ -199,7 +199,7 @@ func TestCountThatCannotBeRight(t *testing.T) {
 	}
 }
 
-// After a client has once returned without a count, nobody knows what it has counted.
+// After a client has once returned without a count, it is unknown what it has counted.
 func TestCountAfterAReturnWithoutOne(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	defer w.finish()

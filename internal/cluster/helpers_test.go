@@ -44,9 +44,9 @@ type port struct {
 	closed chan struct{}
 	once   sync.Once
 
-	mu    sync.Mutex
-	links []*link // connections to it
-	mute  bool    // neither side hears of the other
+	mu     sync.Mutex
+	links  []*link // connections to it
+	silent bool    // no bytes arrive, in either direction
 }
 
 // link is a pipe whose bytes can be withheld.
@@ -113,17 +113,17 @@ func (p *port) Addr() net.Addr { return peerAddr("pipe") }
 func (p *port) silence(on bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.mute = on
+	p.silent = on
 }
 
-func (p *port) isMute() bool {
+func (p *port) isSilent() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.mute
+	return p.silent
 }
 
 func (l *link) Write(b []byte) (int, error) {
-	if l.port.isMute() {
+	if l.port.isSilent() {
 		return len(b), nil
 	}
 	return l.Conn.Write(b)

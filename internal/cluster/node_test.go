@@ -89,7 +89,7 @@ func TestKilledReplicaIsGone(t *testing.T) {
 		wantAsk(t, a, idB, ErrGone, openTimeout)
 		wantState(t, a, idB, "suspect")
 		time.Sleep(time.Second)
-		wantAsk(t, a, idB, ErrGone, 0) // nobody waits any more
+		wantAsk(t, a, idB, ErrGone, 0) // no caller waits any more
 		// Another replica takes its address.
 		c := n.start(t, idC, "b:1", secretA)
 		time.Sleep(2 * time.Second)

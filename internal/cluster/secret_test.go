@@ -23,7 +23,7 @@ func TestBadSecrets(t *testing.T) {
 	}
 }
 
-// Only those who share a secret connect, whoever dials.
+// Only replicas that share a secret connect, whichever dials.
 func TestKeys(t *testing.T) {
 	a, b := keys(t, secretA), keys(t, secretB)
 	both := keys(t, secretB, secretA)

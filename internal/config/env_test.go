@@ -26,7 +26,7 @@ func TestEnvironment(t *testing.T) {
 			[]string{"HOLDFAST_LOG_LEVELS: unknown variable; did you mean HOLDFAST_LOG_LEVEL?"},
 		},
 		{
-			"like no other is somebody else's",
+			"unlike any setting's is ignored",
 			[]string{"HOLDFAST_X=1"},
 			nil,
 		},
@@ -59,7 +59,7 @@ func TestEnvironment(t *testing.T) {
 			nil,
 		},
 		{
-			"somebody else's, but near to one of ours",
+			"that resembles a setting's",
 			[]string{"HOLDFAST_VERSION=1.2"},
 			[]string{"HOLDFAST_VERSION: unknown variable; did you mean HOLDFAST_EVENTS_JOIN? If it is meant for something else, unset it for holdfast or rename it"},
 		},

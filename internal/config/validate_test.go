@@ -178,7 +178,7 @@ func TestValidate(t *testing.T) {
 		{"bad proxies", func(c *Config) { c.TrustedProxies = []string{"10.0.0.0/8", "proxy", "10.0.0.0/33"} }, []string{`trusted_proxies: found "proxy"`, `trusted_proxies: found "10.0.0.0/33"`}},
 		{"proxy prefix with host bits", func(c *Config) { c.TrustedProxies = []string{"10.1.2.3/8"} }, []string{"a prefix without host bits: 10.0.0.0/8, or the single address 10.1.2.3?"}},
 		{"proxy with a zone", func(c *Config) { c.TrustedProxies = []string{"fe80::1%eth0"} }, []string{"without a zone"}},
-		{"drain at once", func(c *Config) { c.Shutdown.DrainTimeout = 0 }, nil},
+		{"drain immediately", func(c *Config) { c.Shutdown.DrainTimeout = 0 }, nil},
 		{"negative drain", func(c *Config) { c.Shutdown.DrainTimeout = -1 }, []string{"shutdown.drain_timeout: "}},
 		{"log level in capitals", func(c *Config) { c.Log.Level = "INFO" }, []string{"allowed: debug, info, warn or error"}},
 		{"log format", func(c *Config) { c.Log.Format = "xml" }, []string{"allowed: text or json"}},

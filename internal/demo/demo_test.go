@@ -181,7 +181,7 @@ func TestRunCannotStart(t *testing.T) {
 		return "127.0.0.1:1", func() {}, nil // nothing listens there
 	})
 	if err := Run(t.Context(), &bytes.Buffer{}, opts); err == nil || errors.Is(err, ErrNotRecovered) {
-		t.Errorf("nobody listens: %v", err)
+		t.Errorf("nothing listens: %v", err)
 	}
 }
 

@@ -40,7 +40,7 @@ func BenchmarkAskingEvents(b *testing.B) {
 		result FillResult
 	}{
 		{"not", FillResult{}},
-		{"at once", FillResult{Confirm: true}},
+		{"immediately", FillResult{Confirm: true}},
 		{"later", FillResult{ConfirmLater: true}},
 	} {
 		b.Run(bb.name, func(b *testing.B) {

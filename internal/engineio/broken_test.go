@@ -47,7 +47,7 @@ func TestBrokenEndIsAnUnknownSIDForPolls(t *testing.T) {
 			wantPost(t, s, "p", "4late", unknownSID)
 		})
 	})
-	t.Run("that waits, at once", func(t *testing.T) {
+	t.Run("that waits, immediately", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s, _ := openPolling(t, testOptions)
 			p := startWaiting(t, s, "a")

@@ -95,7 +95,7 @@ func TestConn3Heartbeat(t *testing.T) {
 	})
 }
 
-// A paused Conn reads no pongs. It goes on sending pings, and does not take the server for dead.
+// A paused Conn reads no pongs. It continues to send pings, and does not consider the server dead.
 func TestConn3HeartbeatWhilePaused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newPipeServer(t)

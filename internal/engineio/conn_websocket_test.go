@@ -136,7 +136,7 @@ func TestConnEnds(t *testing.T) {
 			c.Send([]byte("x"), nil)
 			c.SendBinary([]byte("x"))
 			if queued := c.Flush(); queued != 0 {
-				t.Errorf("%d bytes wait for nobody", queued)
+				t.Errorf("%d bytes wait after the end", queued)
 			}
 			c.Pause()
 			c.Resume()

@@ -36,7 +36,7 @@ func wantClosed(t *testing.T, r *recorder, want error) {
 func TestShutdownDeliversQueuedBytes(t *testing.T) {
 	everywhere(t, func(t *testing.T, n network) {
 		s, r, peer := open(t, n)
-		data := stuff(t, s)
+		data := fillQueue(t, s)
 		s.Shutdown(waitLimit)
 		if queued := s.Write([]byte("too late")); queued == 0 {
 			t.Error("the queue is empty")
@@ -70,7 +70,7 @@ func TestShutdownOfAnIdleStream(t *testing.T) {
 func TestShutdownOutlastsThePeersEnd(t *testing.T) {
 	everywhere(t, func(t *testing.T, n network) {
 		s, r, peer := open(t, n)
-		data := stuff(t, s)
+		data := fillQueue(t, s)
 		s.Shutdown(waitLimit)
 		write(t, peer, []byte("last"))
 		closeWrite(t, peer)
@@ -89,7 +89,7 @@ func TestShutdownEndsAfterLinger(t *testing.T) {
 			prepare func(s netpoll.Stream)
 		}{
 			{"idle", func(netpoll.Stream) {}},
-			{"bytes wait", func(s netpoll.Stream) { stuff(t, s) }},
+			{"bytes wait", func(s netpoll.Stream) { fillQueue(t, s) }},
 			{"paused", func(s netpoll.Stream) { s.Pause() }},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
@@ -150,7 +150,7 @@ func TestClose(t *testing.T) {
 			prepare func(s netpoll.Stream)
 		}{
 			{"idle", func(netpoll.Stream) {}},
-			{"bytes wait", func(s netpoll.Stream) { stuff(t, s) }},
+			{"bytes wait", func(s netpoll.Stream) { fillQueue(t, s) }},
 			{"paused", func(s netpoll.Stream) { s.Pause() }},
 			{"shutting down", func(s netpoll.Stream) { s.Shutdown(waitLimit) }},
 			{"closed", func(s netpoll.Stream) { s.Close() }},
@@ -218,12 +218,12 @@ func TestWriteErrorIsReported(t *testing.T) {
 		for _, tt := range []struct {
 			name string
 			wait bool // the queue holds bytes that wait for the kernel
-		}{{"at once", false}, {"from the writer", true}} {
+		}{{"immediately", false}, {"from the writer", true}} {
 			t.Run(tt.name, func(t *testing.T) {
 				s, r, peer := open(t, n)
 				s.Pause() // so that only a write notices the end
 				if tt.wait {
-					stuff(t, s)
+					fillQueue(t, s)
 				}
 				write(t, peer, []byte("unread by us")) // makes closing a Unix socket a reset, too
 				plain := peer

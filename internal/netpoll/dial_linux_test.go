@@ -69,9 +69,9 @@ func TestDialFails(t *testing.T) {
 		timeout time.Duration
 		want    error
 	}{
-		{"nobody listens", t.Context(), free.Addr(), waitLimit, syscall.ECONNREFUSED},
+		{"nothing listens", t.Context(), free.Addr(), waitLimit, syscall.ECONNREFUSED},
 		{"no such socket", t.Context(), &net.UnixAddr{Name: filepath.Join(t.TempDir(), "none"), Net: "unix"}, waitLimit, syscall.ENOENT},
-		{"nobody waits", canceled, free.Addr(), waitLimit, context.Canceled},
+		{"the caller has given up", canceled, free.Addr(), waitLimit, context.Canceled},
 		{"it takes long", t.Context(), blackHole(t), 50 * time.Millisecond, context.DeadlineExceeded},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -90,7 +90,7 @@ func TestDialFails(t *testing.T) {
 			}
 		})
 	}
-	t.Run("nobody waits any longer", func(t *testing.T) {
+	t.Run("the caller gives up", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(20*time.Millisecond, cancel)
 		if _, err := netpoll.Dial(ctx, blackHole(t), waitLimit); !errors.Is(err, context.Canceled) {

@@ -60,7 +60,7 @@ func TestPanicsAreConfined(t *testing.T) {
 					write(t, peer, []byte("x"))
 				case "Drained":
 					if n.plain {
-						readExactly(t, peer, stuff(t, s))
+						readExactly(t, peer, fillQueue(t, s))
 					} else {
 						s.Write([]byte("x")) // a TLS write always goes through the queue
 					}

@@ -315,8 +315,8 @@ func promptly(t testing.TB, what string, f func()) {
 	}
 }
 
-// stuff writes so much to a peer that does not read that most of it stays queued.
-func stuff(t testing.TB, s netpoll.Stream) []byte {
+// fillQueue writes so much to a peer that does not read that most of it stays queued.
+func fillQueue(t testing.TB, s netpoll.Stream) []byte {
 	t.Helper()
 	data := randomBytes(t, more)
 	promptly(t, "Write", func() {
@@ -354,7 +354,7 @@ func TestWriteDoesNotBlock(t *testing.T) {
 		s, r, peer := open(t, n)
 		for range 2 {
 			_, before, _ := r.counts()
-			data := stuff(t, s)
+			data := fillQueue(t, s)
 			_, stuffed, _ := r.counts()
 			if n.plain && stuffed != before {
 				t.Fatalf("Drained was called while %d bytes are queued", s.Queued())
@@ -374,7 +374,7 @@ func TestWriteDoesNotBlock(t *testing.T) {
 func TestQueuedCountsBytesBeingWritten(t *testing.T) {
 	everywhere(t, func(t *testing.T, n network) {
 		s, _, _ := open(t, n)
-		stuff(t, s)
+		fillQueue(t, s)
 		// The kernel may still accept bytes, so the numbers can only fall.
 		before := s.Queued()
 		got := s.Write([]byte("12345"))
@@ -528,7 +528,7 @@ func TestDelivered(t *testing.T) {
 		if got := s.Delivered(); got != 0 {
 			t.Fatalf("at first: Delivered() = %d", got)
 		}
-		data := stuff(t, s)
+		data := fillQueue(t, s)
 		first := s.Delivered()
 		if first > more-int64(s.Queued()) {
 			t.Errorf("Delivered() = %d, and only %d bytes wait", first, s.Queued())

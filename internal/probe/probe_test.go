@@ -142,7 +142,7 @@ func TestProbe(t *testing.T) {
 		{"the address's own page", []string{"-origin", guardedHoldfast, "-query", "token=hunter2", guardedHoldfast}, 0, allPassed + ", cors ok allowed"},
 
 		{"with a key", []string{"-key", "hf_key", before(server.URL, func(c *config.Config) { c.Recovery.Keyed.Query = "hf_key" })}, 0, allPassed},
-		{"with a key that nobody looks for", []string{"-key", "hf_key", "-transport", "polling", holdfast}, 1, "polling fail no_key, websocket skip not_asked, upgrade skip not_asked"},
+		{"with a key in an unknown parameter", []string{"-key", "hf_key", "-transport", "polling", holdfast}, 1, "polling fail no_key, websocket skip not_asked, upgrade skip not_asked"},
 		{"with a key, without holdfast", []string{"-key", "hf_key", "-transport", "websocket", server.URL}, 1, "polling skip not_asked, websocket fail not_recovered, upgrade skip not_asked"},
 		{"without holdfast", []string{server.URL}, 1, "polling fail no_pid, websocket fail no_pid, upgrade skip not_asked"},
 		{"recovery is off", []string{before(server.URL, func(c *config.Config) { c.Recovery.MaxDisconnectionDuration = 0 })}, 1, "polling fail no_pid, websocket fail no_pid, upgrade skip not_asked"},

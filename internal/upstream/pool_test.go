@@ -75,7 +75,7 @@ func TestFailoverAtConnect(t *testing.T) {
 			t.Errorf("one is up, but: %v", err)
 		}
 
-		// Nobody has to try it to find out that it is back.
+		// It is found to be back without a client that tries it.
 		f.set("a", http.StatusOK)
 		soon()
 		f.want("a up 0, b up 4")

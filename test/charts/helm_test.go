@@ -229,7 +229,7 @@ func checkVolumes(t *testing.T, o objects, pod core.PodSpec) {
 			t.Errorf("the volume %s is the ConfigMap %s", v.Name, v.ConfigMap.Name)
 		}
 		if v.Secret != nil && strings.HasSuffix(v.Secret.SecretName, "-cluster") && !made[v.Secret.SecretName] && v.Secret.SecretName != "chat-cluster" {
-			t.Errorf("nobody makes the Secret %s", v.Secret.SecretName)
+			t.Errorf("nothing makes the Secret %s", v.Secret.SecretName)
 		}
 	}
 	var paths []string

@@ -205,7 +205,7 @@ func TestPostsThatEndTheSession(t *testing.T) {
 		{"second CONNECT", "40", "1", "forced close"},
 		{"event for a namespace without CONNECT", `42/x,["a"]`, "1", "forced close"},
 		{"CONNECT_ERROR from a client", `44{"message":"a"}`, "1", "forced close"},
-		{"attachment nobody announced", "bAQID", "1", "forced close"},
+		{"attachment that was not announced", "bAQID", "1", "forced close"},
 		{"text between attachments", "451-[\"a\",{\"_placeholder\":true,\"num\":0}]\x1e42[\"a\"]", "1", "forced close"},
 		{"placeholder of no attachment", "451-[\"a\",{\"_placeholder\":true,\"num\":1}]\x1ebAQID", "1", "forced close"},
 		{"CONNECT right behind DISCONNECT", "41\x1e40", "1", "forced close"},

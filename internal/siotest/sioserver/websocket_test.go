@@ -135,7 +135,7 @@ func TestWebSocketEnds(t *testing.T) {
 		{"empty message", ws.NewTextFrame(nil), "close 0", "parse error"},
 		{"bad Socket.IO packet", ws.NewTextFrame([]byte("42{}")), "close 0", "forced close"},
 		{"second CONNECT", ws.NewTextFrame([]byte("40")), "close 0", "forced close"},
-		{"attachment nobody announced", ws.NewBinaryFrame([]byte("x")), "close 0", "forced close"},
+		{"attachment that was not announced", ws.NewBinaryFrame([]byte("x")), "close 0", "forced close"},
 		{"ping of a client", ws.NewTextFrame([]byte("2")), "close 0", "transport error"},
 	}
 	for _, tt := range tests {
