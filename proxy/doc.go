@@ -101,11 +101,12 @@
 //  3. the state lock of an engineio.Socket
 //  4. client.mu
 //  5. sender.mu
-//  6. disconnects.mu and primary.mu
+//  6. disconnects.mu, primary.mu and keyring.mu
 //  7. link.mu
 //  8. the locks of package session: first the Registry's, then a Session's
 //  9. conns.mu
-//  10. link.pauseMu, and the locks of engineio.Conn and below
+//  10. relay.mu, and the locks of package cluster
+//  11. link.pauseMu, joins.mu, replicas.mu, and the locks of engineio.Conn and below
 //
 // No lock is held across a blocking call. docs/design.md says what each lock guards.
 package proxy

@@ -6,7 +6,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"github.com/holdfast/holdfast/internal/config"
@@ -26,11 +25,11 @@ type upstreamProtocol struct {
 	configured config.Protocol                   // immutable
 	version    atomic.Pointer[engineio.Protocol] // nil while it is unknown
 
-	mu sync.Mutex // held while the upstream is asked
+	asking chan struct{} // 1: a slot for the handshake that asks the upstream
 }
 
 func newUpstreamProtocol(configured config.Protocol) *upstreamProtocol {
-	p := &upstreamProtocol{configured: configured}
+	p := &upstreamProtocol{configured: configured, asking: make(chan struct{}, 1)}
 	switch configured {
 	case config.ProtocolV4:
 		p.version.Store(new(engineio.V4))
@@ -55,14 +54,18 @@ func (p *upstreamProtocol) forget() {
 	}
 }
 
-// ask returns the version. If it is unknown, it is found out with this client's handshake. Others
-// wait for the result meanwhile.
+// ask returns the version. If the version is unknown, ask makes this client's handshake to find it out.
+// Other clients wait for the result.
 func (p *upstreamProtocol) ask(ctx context.Context, d *deps, req engineio.Request) (engineio.Protocol, error) {
 	if v := p.version.Load(); v != nil {
 		return *v, nil
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	select {
+	case p.asking <- struct{}{}:
+		defer func() { <-p.asking }()
+	case <-ctx.Done():
+		return engineio.V4, ctx.Err()
+	}
 	if v := p.version.Load(); v != nil {
 		return *v, nil
 	}
