@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"math/big"
@@ -150,12 +151,19 @@ func (r keyedReceiver) resumeRoot() {
 	}
 }
 
-// connectV3 handles a CONNECT of a client of Engine.IO 3. The namespace may have a query.
+// connectV3 handles a CONNECT of a client of Engine.IO 3. The namespace may have a query, in which
+// socket.io-client repeats that of the URL, key included.
 func (r keyedReceiver) connectV3(p *packet) {
-	p.h.Namespace = socketio.WithoutQuery(p.h.Namespace)
-	if string(p.h.Namespace) != socketio.Root {
-		r.connect(p)
+	name, query, _ := bytes.Cut(p.h.Namespace, []byte("?"))
+	p.h.Namespace = name
+	if string(name) == socketio.Root {
+		return
 	}
+	if rest := r.c.deps.settings().withoutKey(string(query)); len(rest) < len(query) {
+		p.data = socketio.ConnectRequest4(string(name), rest)
+		p.h.Data = len(p.data) // this version has no payload
+	}
+	r.connect(p)
 }
 
 // clientV3 returns a client of Engine.IO 3 whose handshake is answered with a.

@@ -58,14 +58,21 @@ def commands(run):
         run(*json.loads(line))
 
 
+snippet = os.environ.get("SNIPPET", "")  # of docs/clients.md
+exec(snippet.split("\nsio = ")[0])
+
+
+def counting(sio):
+    """The URL of a client of the snippet's, which it asks for at each connection."""
+    base = url
+    return lambda: f"{base}&hf_n={sio.handled()}"
+
+
 if kind == "threads":
-    snippet = os.environ.get("SNIPPET", "")  # of docs/clients.md
-    exec(snippet.split("\nsio = ")[0])
     sio = CountingClient(**options) if snippet else socketio.Client(**options)
     register(sio)
-    base = url
     if snippet:
-        url = lambda: f"{base}&hf_n={sio.handled()}"
+        url = counting(sio)
 
     def run(verb, nsp, name, *args):
         answer = (lambda *got: say(answer=[plain(x) for x in got])) if verb == "ask" else None
@@ -77,7 +84,7 @@ if kind == "threads":
 else:
 
     async def main():
-        sio = socketio.AsyncClient(**options)
+        sio = CountingAsyncClient(**options) if snippet else socketio.AsyncClient(**options)
         register(sio)
         loop = asyncio.get_running_loop()
 
@@ -85,7 +92,7 @@ else:
             answer = (lambda *got: say(answer=[plain(x) for x in got])) if verb == "ask" else None
             asyncio.run_coroutine_threadsafe(sio.emit(name, tuple(args), namespace=nsp, callback=answer), loop)
 
-        await sio.connect(url, transports=[transport] if transport != "upgrade" else None, namespaces=namespaces, wait_timeout=10)
+        await sio.connect(counting(sio) if snippet else url, transports=[transport] if transport != "upgrade" else None, namespaces=namespaces, wait_timeout=10)
         threading.Thread(target=commands, args=[run], daemon=True).start()
         await sio.wait()
 

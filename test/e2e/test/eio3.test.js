@@ -489,9 +489,12 @@ describe("clients of socket.io 1.x and 2.x with a key", parallel, () => {
     const s = await stack(t, { server: "2.5.1", ...keyed });
     const c = s.client("2.5.0", { transports: ["websocket"], query: { hf_key: "0123456789abcdef" } });
     await c.main.connected();
-    const admin = c.manager.socket("/admin", { query: { role: "a&b,c" } });
+    const admin = c.manager.socket("/admin", { query: { hf_key: "0123456789abcdef", role: "a&b,c", hf_n: "/:1" } });
     await until(() => admin.connected, "/admin");
     assert.equal(s.app.connections.at(-1).query.role, "a&b,c");
+    const chat = c.manager.socket("/chat", { query: { hf_key: "0123456789abcdef" } });
+    await until(() => chat.connected, "/chat");
+    for (const { query } of s.app.connections) assert.deepEqual(Object.keys(query).filter((name) => name.startsWith("hf_")), [], "the key is not passed on");
     const none = c.of("/none");
     const errors = [];
     none.socket.on("error", (err) => errors.push(err));
