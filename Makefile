@@ -107,6 +107,17 @@ bin/kustomize: CHART_TOOL = sigs.k8s.io/kustomize/kustomize/v5
 $(CHART_TOOLS): test/charts/go.sum
 	cd test/charts && CGO_ENABLED=0 go build -ldflags '-s -w' -o ../../$@ $(CHART_TOOL)
 
+MORE_CLIENTS := test/e2e/clients/node_modules/.package-lock.json
+
+# Also socket.io-client-java and -cpp, where HOLDFAST_E2E_JAVA_CLASSPATH and HOLDFAST_E2E_CPP_SOURCE name them.
+.PHONY: clients
+clients: $(NODE_MODULES) $(MORE_CLIENTS) ## Test each minor version of socket.io-client, and clients in other languages
+	cd test/e2e && HOLDFAST_E2E_CLIENTS=1 NODE_PATH='$(CURDIR)/test/e2e/clients/node_modules' HOLDFAST_E2E_RACE=$(RACE) node run.js clients
+
+$(MORE_CLIENTS): test/e2e/clients/package-lock.json
+	cd test/e2e/clients && npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
 .PHONY: conformance
 conformance: $(NODE_MODULES) ## Run the protocols' own suites: SUITES=dir, a clone of socketio/socket.io
 	@test -n "$(SUITES)" || { echo "make conformance SUITES=dir: dir is a clone of github.com/socketio/socket.io" >&2; exit 2; }

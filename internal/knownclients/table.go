@@ -47,7 +47,12 @@ var Table = []Client{
 	{
 		Name: "rust-socketio", Sign: "over polling, `t` is a long number",
 		Source: "1c3t3a/rust-socketio, `polling.rs`, address",
-		match:  func(h *handshake) bool { return !h.websocket && epochTime.MatchString(h.t) },
+		match:  func(h *handshake) bool { return h.polling && epochTime.MatchString(h.t) },
+	},
+	{
+		Name: "socket.io-client-csharp", Sign: "over polling, neither User-Agent nor `t`",
+		Source: "doghappy/socket.io-client-csharp, `SessionBase.cs`, `HttpSession.cs`: version 4 begins with polling unless told otherwise",
+		match:  func(h *handshake) bool { return h.polling && h.userAgent == "" && h.t == "" },
 	},
 }
 
@@ -70,6 +75,7 @@ type handshake struct {
 	t              string
 	origin         bool
 	websocket      bool
+	polling        bool
 	transportFirst bool // the query has transport before EIO
 }
 
@@ -84,7 +90,7 @@ func Identify(r *http.Request) *Client {
 			h.transportFirst = transportSeen
 		case "transport":
 			transportSeen = true
-			h.websocket = value == "websocket"
+			h.websocket, h.polling = value == "websocket", value == "polling"
 		case "t":
 			h.t = value
 		}

@@ -49,6 +49,8 @@ func TestIdentify(t *testing.T) {
 		{"Java, polling", "EIO=4&transport=polling", "okhttp/3.12.12", "", "socket.io-client-java"},
 		{"Java, WebSocket", "EIO=4&transport=websocket", "okhttp/3.12.12", "", "socket.io-client-java"},
 		{"Dart, WebSocket", "EIO=4&transport=websocket", "Dart/3.4 (dart:io)", "", "socket.io-client-dart"},
+		{"C#, polling", "EIO=4&transport=polling&a=b", "", "", "socket.io-client-csharp"},
+		{"C#, WebSocket", "EIO=4&transport=websocket", "", "", ""},
 		{"Rust, polling", "EIO=4&transport=polling&t=2860061553", "", "", "rust-socketio"},
 	}
 	for _, tt := range tests {

@@ -1,9 +1,13 @@
 // Package imitation imitates Socket.IO clients that cannot run in the tests, byte for byte as far as a
-// proxy sees them: the handshake over WebSocket, the CONNECT, the answers to pings, and what the
-// client makes of the end of its connection. It is written after the clients' sources: it shows that
-// holdfast suits what these say, and not that the clients themselves work.
+// proxy sees them: the handshakes, the requests of polling, the upgrade, the CONNECT, the answers to
+// pings, and what the client makes of the end of its connection. It is written after the clients'
+// sources: it shows that holdfast suits what these say, and not that the clients themselves work.
+// Java's and C++'s requests are also captured from the clients: `make clients` runs them.
 //
-//   - Java: socket.io-client-java 2.1, engine.io-client-java 2.1 (WebSocket.java), OkHttp 3.12 (RealWebSocket.java,
-//     BridgeInterceptor.java)
+//   - Java: socket.io-client-java 2.1, engine.io-client-java 2.1, OkHttp 3.13
 //   - C++: socket.io-client-cpp 3.1 (sio_client_impl.cpp, sio_packet.cpp), websocketpp 0.8.2
+//   - Swift: socket.io-client-swift 16.1 (SocketEngine.swift, SocketEnginePollable.swift, SocketManager.swift),
+//     Starscream 4 (HTTPHandler.swift); the headers of URLSession are from its documentation
+//   - C#: socket.io-client-csharp 4.0.2 (SocketIO.cs, HttpSession.cs, WebSocketSession.cs, HttpAdapter.cs, EngineIO4Adapter.cs)
+//   - Dart: socket.io-client-dart 3.1 (socket.dart, manager.dart), dart-lang/sdk (websocket_impl.dart)
 package imitation

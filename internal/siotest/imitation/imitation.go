@@ -1,14 +1,10 @@
 package imitation
 
 import (
-	"bufio"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -16,135 +12,69 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// End is how a connection ended, as a client saw it.
-type End string
-
-// Ends of a connection.
-const (
-	EOF        End = "end of the stream, without a Close frame"
-	CloseFrame End = "a Close frame without a code"
-	CloseCode  End = "a Close frame with a code"
-)
-
-// Library is a client library.
-type Library struct {
-	Name string
-	// Returns reports whether the client notices such an end immediately, and reconnects.
-	Returns func(End) bool
-
-	head    func(host, query, key string) string
-	connect func(namespace string) string
-}
-
-// Java listens to OkHttp's onClosed and onFailure, and not to onClosing: it does not notice a Close
-// frame before its ping timeout.
-var Java = &Library{
-	Name:    "Java",
-	Returns: func(e End) bool { return e == EOF },
-	head: func(host, query, key string) string {
-		return "GET /socket.io/?EIO=4&transport=websocket" + query + " HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
-			"Sec-WebSocket-Key: " + key + "\r\nSec-WebSocket-Version: 13\r\nHost: " + host +
-			"\r\nAccept-Encoding: gzip\r\nUser-Agent: okhttp/3.12.12\r\n\r\n"
-	},
-	connect: func(namespace string) string {
-		if namespace == "/" {
-			return "40"
-		}
-		return "40" + namespace + ","
-	},
-}
-
-// CPP looks at the code that it has answered a Close frame with, which is 1000 if there was none, and
-// takes that for an end that was wanted.
-var CPP = &Library{
-	Name:    "C++",
-	Returns: func(e End) bool { return e != CloseFrame },
-	head: func(host, query, key string) string {
-		return "GET /socket.io/?EIO=4&transport=websocket&t=1795960453" + query + " HTTP/1.1\r\nConnection: Upgrade\r\nHost: " + host +
-			"\r\nSec-WebSocket-Key: " + key + "\r\nSec-WebSocket-Version: 13\r\nUpgrade: websocket\r\nUser-Agent: WebSocket++/0.8.2\r\n\r\n"
-	},
-	connect: func(namespace string) string {
-		if namespace == "/" {
-			return "40"
-		}
-		return "40" + namespace
-	},
-}
-
-// Libraries are all of them.
-func Libraries() []*Library { return []*Library{Java, CPP} }
-
 // Client is one connection of a client. It is safe for concurrent use.
 type Client struct {
-	lib  *Library
-	conn net.Conn
-	done chan struct{} // closed at the end
+	lib   *Library
+	addr  string
+	query string        // the application's
+	done  chan struct{} // closed at the end
 
-	mu     sync.Mutex // guards the fields below, and writes
-	id     string     // of the socket in "/"
-	pid    string     // if the reply had one
-	events [][]any    // names and arguments
+	mu     sync.Mutex // guards the fields below, and writes to the WebSocket
+	conns  []net.Conn // those that are open
+	ws     net.Conn   // the transport, or nil while it polls
+	sid    string     // the connection's
+	polls  *httpConn  // nil without polling
+	posts  *httpConn
+	id     string  // of the socket in "/"
+	pid    string  // if the reply had one
+	events [][]any // names and arguments
 	end    End
+	closed bool
 }
 
-// Dial connects to "/" at host:port. query begins with & unless it is empty.
-func Dial(lib *Library, addr, query string) (*Client, error) {
-	conn, err := net.Dial("tcp", addr)
+// Dial connects to "/" at host:port. query is the application's.
+func Dial(lib *Library, transport Transport, addr, query string) (*Client, error) {
+	c := &Client{lib: lib, addr: addr, query: query, done: make(chan struct{})}
+	start := c.startPolling
+	if transport == WebSocket {
+		start = c.startWebSocket
+	}
+	err := start(transport == Upgrade)
 	if err != nil {
+		c.finish(EOF)
 		return nil, err
 	}
-	var key [16]byte
-	for i := range key {
-		key[i] = byte(rand.Uint32())
-	}
-	if _, err := conn.Write([]byte(lib.head(addr, query, base64.StdEncoding.EncodeToString(key[:])))); err != nil {
-		conn.Close()
-		return nil, err
-	}
-	br := bufio.NewReader(conn)
-	resp, err := http.ReadResponse(br, nil) //nolint:bodyclose // the rest is the WebSocket
-	if err == nil && resp.StatusCode != http.StatusSwitchingProtocols {
-		err = fmt.Errorf("imitation: %s", resp.Status)
-	}
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	c := &Client{lib: lib, conn: conn, done: make(chan struct{})}
-	c.send(lib.connect("/"))
-	go c.read(br) // ends with the connection
 	return c, nil
 }
 
-func (c *Client) read(br *bufio.Reader) {
-	defer close(c.done)
-	for {
-		f, err := ws.ReadFrame(br)
-		if err != nil {
-			c.ended(EOF)
-			return
-		}
-		switch {
-		case f.Header.OpCode == ws.OpPing:
-			c.write(ws.NewPongFrame(f.Payload))
-		case f.Header.OpCode == ws.OpClose && len(f.Payload) == 0:
-			c.ended(CloseFrame)
-			return
-		case f.Header.OpCode == ws.OpClose:
-			c.ended(CloseCode)
-			return
-		default:
-			c.packet(string(f.Payload))
-		}
+// dial opens a connection that ends with the client.
+func (c *Client) dial() (net.Conn, error) {
+	conn, err := net.Dial("tcp", c.addr)
+	if err != nil {
+		return nil, err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		conn.Close()
+		return nil, net.ErrClosed
+	}
+	c.conns = append(c.conns, conn)
+	return conn, nil
 }
 
-func (c *Client) packet(p string) {
+// packet handles an Engine.IO packet, and returns what the client answers, or "".
+func (c *Client) packet(p string) (answer string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case p == "2":
-		c.writeLocked(ws.NewTextFrame([]byte("3")))
+		return "3"
+	case strings.HasPrefix(p, "0{"):
+		var open struct{ SID string }
+		if json.Unmarshal([]byte(p[1:]), &open) == nil {
+			c.sid = open.SID
+		}
 	case strings.HasPrefix(p, "40"):
 		var reply struct{ SID, PID string }
 		if json.Unmarshal([]byte(p[2:]), &reply) == nil {
@@ -156,25 +86,41 @@ func (c *Client) packet(p string) {
 			c.events = append(c.events, event)
 		}
 	}
+	return ""
 }
 
-func (c *Client) ended(e End) {
-	c.mu.Lock()
-	c.end = e
-	c.mu.Unlock()
-	c.conn.Close()
-}
-
-func (c *Client) send(text string) { c.write(ws.NewTextFrame([]byte(text))) }
-
-func (c *Client) write(f ws.Frame) {
+// finish ends the client once.
+func (c *Client) finish(e End) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.writeLocked(f)
+	if c.closed {
+		return
+	}
+	c.closed, c.end = true, e
+	for _, conn := range c.conns {
+		conn.Close()
+	}
+	close(c.done)
 }
 
-func (c *Client) writeLocked(f ws.Frame) {
-	_ = ws.WriteFrame(c.conn, ws.MaskFrameInPlace(f)) // the reader sees the end
+// Emit sends an event, by what is the client's transport.
+func (c *Client) Emit(event string) { c.send("42" + event) }
+
+func (c *Client) send(text string) {
+	if posts := c.sendWebSocket(text); posts != nil {
+		c.post(posts, text)
+	}
+}
+
+// sendWebSocket sends a packet over the WebSocket, or returns where to post it.
+func (c *Client) sendWebSocket(text string) *httpConn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ws == nil {
+		return c.posts
+	}
+	writeFrame(c.ws, ws.NewTextFrame([]byte(text)))
+	return nil
 }
 
 // ID returns the id of the client's socket, or "" before the reply to its CONNECT.
@@ -198,6 +144,13 @@ func (c *Client) Events() [][]any {
 	return slices.Clip(c.events)
 }
 
+// Upgraded reports whether the client's transport is a WebSocket.
+func (c *Client) Upgraded() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ws != nil
+}
+
 // ErrNoReturn means that the client does not come back after such an end, or not before its timeout.
 var ErrNoReturn = errors.New("imitation: the client does not come back")
 
@@ -214,9 +167,12 @@ func (c *Client) Wait() error {
 
 // Cut ends the connection as the loss of the network does, without a Close frame.
 func (c *Client) Cut() {
-	if t, ok := c.conn.(*net.TCPConn); ok {
-		_ = t.SetLinger(0) // a reset; without it an ordinary end
+	c.mu.Lock()
+	for _, conn := range c.conns {
+		if t, ok := conn.(*net.TCPConn); ok {
+			_ = t.SetLinger(0) // a reset; without it an ordinary end
+		}
 	}
-	c.conn.Close()
-	<-c.done
+	c.mu.Unlock()
+	c.finish(EOF)
 }

@@ -2,6 +2,7 @@
 import { execFileSync, spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { accepts } from "./holdfast.js";
+import { OtherClient } from "./other-client.js";
 import { freePort } from "./ports.js";
 import { request } from "./raw.js";
 import { until } from "./wait.js";
@@ -36,55 +37,11 @@ export function missingClient(kind) {
 }
 
 /** python-socketio's own client, on threads or asyncio, and what it says. */
-export class PythonClient {
-  /** The last argument may be {snippet}: Python with a class CountingClient to use. */
+export class PythonClient extends OtherClient {
+  /** The last argument may be {snippet}: Python with a class CountingClient or CountingAsyncClient to use. */
   constructor(t, kind, url, transport, ...namespaces) {
     const { snippet } = typeof namespaces.at(-1) === "object" ? namespaces.pop() : {};
-    this.said = [];
-    this.output = "";
-    this.process = spawn(PYTHON, ["-u", RETURNING, kind, url, transport, ...namespaces], { env: { ...process.env, ...(snippet && { SNIPPET: snippet }) } });
-    this.process.stdout.on("data", (d) => {
-      this.output += d;
-      this.said = this.output.split("\n").slice(0, -1).map((line) => JSON.parse(line));
-    });
-    this.process.stderr.on("data", (d) => (this.errors = (this.errors ?? "") + d));
-    const exited = new Promise((resolve) => this.process.once("exit", resolve));
-    t.after(() => {
-      this.process.kill("SIGKILL");
-      return exited;
-    });
-  }
-
-  /** The ids under which it has connected a namespace. */
-  idsOf(nsp) {
-    return this.said.filter((x) => x.connected && x.nsp === nsp).map((x) => x.connected);
-  }
-
-  get ids() {
-    return this.idsOf("/");
-  }
-
-  /** The first arguments of its events "n". */
-  numbersOf(nsp = "/") {
-    return this.said.filter((x) => "n" in x && x.nsp === nsp).map((x) => x.n);
-  }
-
-  /** The answers to what it asked. */
-  get answers() {
-    return this.said.filter((x) => x.answer).map((x) => x.answer);
-  }
-
-  send(...command) {
-    this.process.stdin.write(`${JSON.stringify(command)}\n`);
-  }
-
-  async connected(n, nsp = "/") {
-    await until(() => this.idsOf(nsp).length >= n, () => `connection ${n} of the Python client\n${this.output}${this.errors ?? ""}`, 20000);
-    return this.idsOf(nsp)[n - 1];
-  }
-
-  disconnected(n) {
-    return until(() => this.said.filter((x) => x.disconnected).length >= n, () => `disconnect ${n} of the Python client\n${this.output}`, 20000);
+    super(t, PYTHON, ["-u", RETURNING, kind, url, transport, ...namespaces], snippet && { SNIPPET: snippet });
   }
 }
 

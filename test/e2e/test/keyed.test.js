@@ -2,8 +2,8 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { readFileSync } from "node:fs";
 import { combos } from "../lib/combos.js";
+import { example } from "../lib/examples.js";
 import { onlyHoldfast } from "../lib/holdfast.js";
 import { PythonClient, missingClient } from "../lib/python.js";
 import { stack } from "../lib/stack.js";
@@ -162,9 +162,6 @@ describe("clients with a key", parallel, () => {
     assert.equal((await c.main.connected(2)).id, id);
   });
 });
-
-const page = readFileSync(new URL("../../../docs/clients.md", import.meta.url), "utf8");
-const example = (language, word) => page.split("```").find((part) => part.startsWith(`${language}\n`) && part.includes(word)).slice(language.length + 1);
 
 describe("clients with a key that count", parallel, () => {
   for (const redeliver of ["at-least-once", "at-most-once"]) {
