@@ -149,7 +149,8 @@ func mayHaveChoked(c *client) bool {
 	return tried
 }
 
-// answersWithin reports whether a client shows a sign of life within d.
+// answersWithin reports whether a client shows a sign of life within d. It polls, because clients are
+// rarely asked: a channel for the answer would take memory in every Socket.
 func answersWithin(c *client, d time.Duration) bool {
 	c.sock.Ask()
 	tick := time.NewTicker(askInterval)
