@@ -1,5 +1,5 @@
-// Command holdfast gives a legacy Socket.IO server connection state recovery. It is a reverse proxy that
-// keeps a dropped client's session alive until the client reconnects.
+// Command holdfast gives a legacy Socket.IO server connection state recovery. It is a reverse proxy
+// that keeps a dropped client's session alive until the client reconnects.
 package main
 
 import (

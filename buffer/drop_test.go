@@ -142,8 +142,8 @@ func TestLogModel(t *testing.T) {
 	})
 }
 
-// An event that may have been written still counts as one when it is dropped, until it is known not to
-// have arrived.
+// An event that may have been written still counts as one when it is dropped, until it is known not
+// to have arrived.
 func TestDroppedLate(t *testing.T) {
 	l := NewLog(NewBudget(0))
 	for i := range 6 {

@@ -1,5 +1,5 @@
-// Package deploy_test checks what the files here say against each other, the configuration and the documents.
-// test/e2e/test/deploy.test.js and fronts.test.js run them.
+// Package deploy_test checks what the files here say against each other, the configuration and the
+// documents. test/e2e/test/deploy.test.js and fronts.test.js run them.
 package deploy_test
 
 import (

@@ -26,7 +26,8 @@ func makeTargets(t *testing.T) []string {
 	return targets
 }
 
-// calledTargets are the targets of the make commands in a script. Variables and options are not targets.
+// calledTargets are the targets of the make commands in a script. Variables and options are not
+// targets.
 func calledTargets(script string) []string {
 	var targets []string
 	for line := range strings.SplitSeq(script, "\n") {

@@ -6,8 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// maxServers bounds the values of the label server. The links of further servers are counted together, as
-// otherServers.
+// maxServers bounds the values of the label server. The links of further servers are counted
+// together, as otherServers.
 const (
 	maxServers   = 100
 	otherServers = "other"

@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// clientAddress returns the address of the peer, or the zero Addr on a Unix socket. If the peer is a
-// trusted proxy, it returns the last address in X-Forwarded-For that is not a trusted proxy. The client may
-// have forged earlier ones.
+// clientAddress returns the address of the peer, or the zero Addr on a Unix socket. If the peer is
+// a trusted proxy, it returns the last address in X-Forwarded-For that is not a trusted proxy. The
+// client may have forged earlier ones.
 func (set *settings) clientAddress(r *http.Request) netip.Addr {
 	peer := hostAddr(r.RemoteAddr)
 	if !set.trustsAddr(peer) {
@@ -29,8 +29,8 @@ func (set *settings) clientAddress(r *http.Request) netip.Addr {
 	return peer
 }
 
-// parseHop parses an address in X-Forwarded-For. Some proxies add a port, and some write IPv6 addresses in
-// brackets.
+// parseHop parses an address in X-Forwarded-For. Some proxies add a port, and some write IPv6
+// addresses in brackets.
 func parseHop(hop string) (addr netip.Addr, ok bool) {
 	if addr := hostAddr(hop); addr.IsValid() {
 		return addr, true

@@ -52,8 +52,8 @@ func TestClientAddress(t *testing.T) {
 	}
 }
 
-// Whatever the headers say, the client's address is the peer's or one that a trusted peer reports. Claims
-// of an untrusted peer never reach the upstream.
+// Whatever the headers say, the client's address is the peer's or one that a trusted peer reports.
+// Claims of an untrusted peer never reach the upstream.
 func FuzzForwarded(f *testing.F) {
 	for _, seed := range []string{"198.51.100.1", "a, 10.0.0.1", "[::1]:99999", "::1%zone", ",,,", "1.2.3.4:", strings.Repeat("10.0.0.1,", 500), "\x00\xff"} {
 		f.Add("X-Forwarded-For", seed, true)

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// body enforces limits.body_timeout on the bodies of Engine.IO requests. net/http has a timeout for headers
-// only, or one for whole requests, which would cut long polls.
+// body enforces limits.body_timeout on the bodies of Engine.IO requests. net/http has a timeout for
+// headers only, or one for whole requests, which would cut long polls.
 type body struct {
 	io.ReadCloser
 	failed atomic.Bool // reading from the client failed, so the upstream is not to blame
@@ -22,15 +22,15 @@ type body struct {
 }
 
 const (
-	// bodyBytesPerSecond is the rate at which received bytes extend the deadline, so that large bodies get
-	// more time.
+	// bodyBytesPerSecond is the rate at which received bytes extend the deadline, so that large
+	// bodies get more time.
 	bodyBytesPerSecond = 8 << 10
 	// extendBytes is how many bytes are read between two extensions.
 	extendBytes = 64 << 10
 )
 
-// bodyKey is the context key of a request's body. ReverseProxy's ErrorHandler looks there, because the
-// error alone does not say whether the client or the upstream failed.
+// bodyKey is the context key of a request's body. ReverseProxy's ErrorHandler looks there, because
+// the error alone does not say whether the client or the upstream failed.
 type bodyKey struct{}
 
 // watchBody returns r with its body wrapped in a body. A timeout of 0 means no timeout.
@@ -41,8 +41,8 @@ func watchBody(w http.ResponseWriter, r *http.Request, timeout time.Duration) *h
 	b := &body{ReadCloser: r.Body}
 	if timeout > 0 {
 		b.w, b.deadline = w, time.Now().Add(timeout)
-		// net/http sets its own deadline for the next request. The error is ignored because writers in
-		// tests do not support deadlines.
+		// net/http sets its own deadline for the next request. The error is ignored because writers
+		// in tests do not support deadlines.
 		_ = http.NewResponseController(w).SetReadDeadline(b.deadline)
 	}
 	r = r.WithContext(context.WithValue(r.Context(), bodyKey{}, b))
@@ -65,8 +65,8 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// doubtfulEnd reports whether a proxy in front may see the end of the request elsewhere. The connection
-// must then be closed after it, or the bytes that follow could smuggle a request. RFC 9112, 6.1 requires
-// this for a Content-Length beside chunks and for chunks in HTTP/1.0. net/http reports neither, so all
-// chunked and HTTP/1.0 requests count.
+// doubtfulEnd reports whether a proxy in front may see the end of the request elsewhere. The
+// connection must then be closed after it, or the bytes that follow could smuggle a request. RFC
+// 9112, 6.1 requires this for a Content-Length beside chunks and for chunks in HTTP/1.0. net/http
+// reports neither, so all chunked and HTTP/1.0 requests count.
 func doubtfulEnd(r *http.Request) bool { return len(r.TransferEncoding) > 0 || !r.ProtoAtLeast(1, 1) }

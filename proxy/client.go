@@ -97,8 +97,8 @@ func newClient(d *deps, seq uint64, req engineio.Request, sid string, opts engin
 	return c
 }
 
-// confirmsByPong reports whether polls confirm nothing. A client with a key has no offset to tell what
-// it has: what it polled would come twice.
+// confirmsByPong reports whether polls confirm nothing. A client with a key has no offset to tell
+// what it has: what it polled would come twice.
 func (c *clientConn) confirmsByPong() bool { return c.recoverable && c.keyed == nil }
 
 // bindingDigest returns the digest of what the client's handshake presents, or "".

@@ -77,7 +77,8 @@ func TestHowLongAFreshSessionWaits(t *testing.T) {
 	}
 }
 
-// A client that certainly has the reply for one of its sessions did not call disconnect() on all of them.
+// A client that certainly has the reply for one of its sessions did not call disconnect() on all of
+// them.
 func TestFreshSessionWaitsAsLongAsItsSiblings(t *testing.T) {
 	r, s := newScriptedRig(t, nil)
 	c := r.dial()

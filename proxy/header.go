@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// notForwarded are request headers that concern a single connection, or that each link negotiates for itself.
+// notForwarded are request headers that concern a single connection, or that each link negotiates
+// for itself.
 var notForwarded = []string{
 	"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer",
 	"Transfer-Encoding", "Upgrade", "Sec-Websocket-Key", "Sec-Websocket-Version", "Sec-Websocket-Extensions",
@@ -21,8 +22,8 @@ var notRelayed = []string{
 	"Upgrade", "Sec-Websocket-Accept", "Sec-Websocket-Extensions", "Content-Length", "Date",
 }
 
-// without returns h without the given headers, whose names are canonical, and without those that Connection
-// names. The result shares its values with h.
+// without returns h without the given headers, whose names are canonical, and without those that
+// Connection names. The result shares its values with h.
 func without(h http.Header, names []string) http.Header {
 	rest := make(http.Header, len(h))
 	for name, values := range h {
@@ -44,14 +45,15 @@ func isForwarding(name string) bool {
 	return strings.HasPrefix(name, "x-forwarded-") || name == "forwarded" || name == "x-real-ip"
 }
 
-// looksForwarding reports whether some servers mistake a header for a forwarding header. To CGI and WSGI a
-// hyphen and an underscore are the same. No proxy writes such headers, so only a forger sends them.
+// looksForwarding reports whether some servers mistake a header for a forwarding header. To CGI and
+// WSGI a hyphen and an underscore are the same. No proxy writes such headers, so only a forger
+// sends them.
 func looksForwarding(name string) bool {
 	return strings.Contains(name, "_") && isForwarding(strings.ReplaceAll(name, "_", "-"))
 }
 
-// setForwarded adds the forwarding headers for r to h. It removes those of untrusted peers, which may be
-// forged.
+// setForwarded adds the forwarding headers for r to h. It removes those of untrusted peers, which
+// may be forged.
 func (set *settings) setForwarded(h http.Header, r *http.Request) {
 	peer, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
@@ -82,8 +84,8 @@ func (set *settings) setForwarded(h http.Header, r *http.Request) {
 	}
 }
 
-// pollHeadersOf returns the headers of a handshake's response that must also be on later polling responses:
-// browsers check CORS headers on each.
+// pollHeadersOf returns the headers of a handshake's response that must also be on later polling
+// responses: browsers check CORS headers on each.
 func pollHeadersOf(h http.Header) http.Header {
 	later := make(http.Header)
 	for name, values := range h {

@@ -11,8 +11,8 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// hijacked is a connection on which a WebSocket handshake is being answered. It buffers the answer, so that
-// the answer and the first messages go out in one write.
+// hijacked is a connection on which a WebSocket handshake is being answered. It buffers the answer,
+// so that the answer and the first messages go out in one write.
 type hijacked struct {
 	http.ResponseWriter
 	conn    net.Conn

@@ -18,9 +18,9 @@ const (
 	// open takes 0.5 to 1.5 seconds to come back over another one, unless it is configured
 	// otherwise.
 	lagTime = 2 * time.Second
-	// pollingLagBytes and webSocketLagBytes are how many bytes of them stay. There are more clients on
-	// WebSocket, and they get more. While memory is short, scarceLagBytes applies, which is less than
-	// half of the window.
+	// pollingLagBytes and webSocketLagBytes are how many bytes of them stay. There are more clients
+	// on WebSocket, and they get more. While memory is short, scarceLagBytes applies, which is less
+	// than half of the window.
 	pollingLagBytes   = 64 << 10
 	webSocketLagBytes = 16 << 10
 	scarceLagBytes    = 7 << 10

@@ -15,19 +15,19 @@ import (
 	"github.com/holdfast/holdfast/internal/upstream"
 )
 
-// A lazy handshake is answered from a cache. It is repeated upstream only when the client sends something
-// that needs a primary link, such as a CONNECT that cannot resume. Most reconnections then cost the
-// upstream nothing.
+// A lazy handshake is answered from a cache. It is repeated upstream only when the client sends
+// something that needs a primary link, such as a CONNECT that cannot resume. Most reconnections
+// then cost the upstream nothing.
 //
-// The cache holds the upstream's last answer to each kind of handshake, so the first handshake of each kind
-// goes to the upstream. A failed dial removes the answers of the server that failed: it may be down, and its
-// next answers may differ.
+// The cache holds the upstream's last answer to each kind of handshake, so the first handshake of
+// each kind goes to the upstream. A failed dial removes the answers of the server that failed: it
+// may be down, and its next answers may differ.
 
 const (
 	// maxCachedHandshakes bounds the cache, because clients choose its keys.
 	maxCachedHandshakes = 1024
-	// connectTimeout is how long a client without a primary link may stay without a session. socket.io has
-	// the same.
+	// connectTimeout is how long a client without a primary link may stay without a session.
+	// socket.io has the same.
 	connectTimeout = 45 * time.Second
 )
 
@@ -44,8 +44,8 @@ type kind struct {
 	websocket    bool
 }
 
-// handshakeCache holds the upstream's last answer to each kind of handshake. It is safe for concurrent use.
-// A nil cache is always empty.
+// handshakeCache holds the upstream's last answer to each kind of handshake. It is safe for
+// concurrent use. A nil cache is always empty.
 type handshakeCache struct{ last *lru.Cache[kind, answer] }
 
 func newHandshakeCache() *handshakeCache {
@@ -56,8 +56,8 @@ func newHandshakeCache() *handshakeCache {
 	return &handshakeCache{last}
 }
 
-// kindOf returns the cache key of a handshake, and whether its answer can be cached. If the client offers
-// subprotocols, only the upstream can answer, because it chooses one.
+// kindOf returns the cache key of a handshake, and whether its answer can be cached. If the client
+// offers subprotocols, only the upstream can answer, because it chooses one.
 func (a *handshakeCache) kindOf(r engineio.Request) (k kind, ok bool) {
 	k = kind{path: r.Path, origin: r.Header.Get("Origin"), websocket: r.WebSocket}
 	return k, a != nil && len(r.Header.Values("Sec-Websocket-Protocol")) == 0
@@ -70,9 +70,9 @@ func (a *handshakeCache) get(r engineio.Request) (answer, bool) {
 	return answer{}, false
 }
 
-// replayedHeaders are response headers that are the same for all clients of an origin. Browsers and caches
-// need them. Headers that begin with Access-Control- are replayed too. Any other header may be meant for a
-// single client: a cookie, a token, a request id.
+// replayedHeaders are response headers that are the same for all clients of an origin. Browsers and
+// caches need them. Headers that begin with Access-Control- are replayed too. Any other header may
+// be meant for a single client: a cookie, a token, a request id.
 var replayedHeaders = []string{
 	"Cache-Control", "Cross-Origin-Embedder-Policy", "Cross-Origin-Opener-Policy", "Cross-Origin-Resource-Policy", "Expires",
 	"Pragma", "Referrer-Policy", "Server", "Strict-Transport-Security", "Timing-Allow-Origin", "Vary", "X-Content-Type-Options",

@@ -8,9 +8,9 @@ import (
 	"github.com/holdfast/holdfast/internal/accept"
 )
 
-// Listener returns a listener for an http.Server that serves s. It counts the connections of ln and closes
-// those over a limit. Where possible it serves WebSocket handshakes without the http.Server, which saves
-// memory. tls says that the caller wraps the connections in TLS.
+// Listener returns a listener for an http.Server that serves s. It counts the connections of ln and
+// closes those over a limit. Where possible it serves WebSocket handshakes without the http.Server,
+// which saves memory. tls says that the caller wraps the connections in TLS.
 func (s *Server) Listener(ln net.Listener, tls bool) net.Listener {
 	return accept.Listen(ln, accept.Options{
 		TLS:      tls,
@@ -49,8 +49,8 @@ func (s *Server) noLoop(err error) {
 	s.log.Warn("no event loop accepts connections: goroutines serve them, which takes more memory for each", "error", err)
 }
 
-// matchUpgrade returns the handler of a WebSocket handshake that does not need net/http: a new client's
-// handshake, or the upgrade of a known client. It returns nil for all other requests.
+// matchUpgrade returns the handler of a WebSocket handshake that does not need net/http: a new
+// client's handshake, or the upgrade of a known client. It returns nil for all other requests.
 func (s *Server) matchUpgrade(r *http.Request) http.HandlerFunc {
 	if !isUpgrade(r) || r.Method != http.MethodGet || !s.settings().isEngineIO(r) {
 		return nil

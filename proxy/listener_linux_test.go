@@ -109,8 +109,8 @@ func (k *talk) say(s string) {
 // changing matches values that differ between answers.
 var changing = regexp.MustCompile(`(?m)^Date: .*$|"sid":"[^"]*"`)
 
-// answer reads the answer to a request with this method and removes values that differ between answers. If
-// there is none, it returns the error's text.
+// answer reads the answer to a request with this method and removes values that differ between
+// answers. If there is none, it returns the error's text.
 func (k *talk) answer(method string) string {
 	resp, err := http.ReadResponse(k.br, &http.Request{Method: method})
 	if err != nil {
@@ -145,8 +145,8 @@ func (k *talk) wantEnd() {
 	}
 }
 
-// Requests get the same answers with and without net/http. Handshakes in the form that clients write are
-// served without net/http. Unusual ones go to net/http.
+// Requests get the same answers with and without net/http. Handshakes in the form that clients
+// write are served without net/http. Unusual ones go to net/http.
 func TestListenerAnswersLikeNetHTTP(t *testing.T) {
 	r := newRig(t, nil)
 	loop, plain := r.listen("tcp", "127.0.0.1:0", true), r.listen("tcp", "127.0.0.1:0", false)
@@ -264,7 +264,8 @@ func TestListenerAnswersLikeNetHTTP(t *testing.T) {
 				t.Errorf("served without net/http: %v, want %v", simple, tt.simple)
 			}
 			want := ask(plain)
-			// The loop always closes the connection after a refused upgrade, net/http only after some.
+			// The loop always closes the connection after a refused upgrade, net/http only after
+			// some.
 			if tt.simple && !strings.HasPrefix(want, "HTTP/1.1 101") {
 				want = strings.Replace(want, "Connection: close\n", "", 1)
 				got = strings.Replace(got, "Connection: close\n", "", 1)
@@ -300,8 +301,8 @@ func TestHeadsInPieces(t *testing.T) {
 	r.awaitNoConnections(ln)
 }
 
-// The timeout for a head is the same with and without net/http. It does not start again when a connection
-// is passed to net/http.
+// The timeout for a head is the same with and without net/http. It does not start again when a
+// connection is passed to net/http.
 func TestHeadTimeout(t *testing.T) {
 	const limit = 2 * time.Second
 	r := newRig(t, func(c *config.Config) { c.Limits.ReadHeaderTimeout = limit })

@@ -13,15 +13,15 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// notifier tells the server when a client is away and when it is back. It sends events that look as if the
-// client had sent them. A nil notifier sends nothing.
+// notifier tells the server when a client is away and when it is back. It sends events that look as
+// if the client had sent them. A nil notifier sends nothing.
 type notifier struct {
 	parked, resumed []byte   // event names as JSON; nil disables the event
 	reserved        []string // the same names as text, and others that clients must not use
 }
 
-// newNotifier returns a notifier. forV3 says that the upstream may run Socket.IO 2, to which some names mean
-// events of its own. Clients for JavaScript refuse to send those.
+// newNotifier returns a notifier. forV3 says that the upstream may run Socket.IO 2, to which some
+// names mean events of its own. Clients for JavaScript refuse to send those.
 func newNotifier(n config.Notify, forV3 bool) *notifier {
 	if n.Parked == "" && n.Resumed == "" && !forV3 {
 		return nil
@@ -39,7 +39,8 @@ func newNotifier(n config.Notify, forV3 bool) *notifier {
 	return &notifier{quoted(n.Parked), quoted(n.Resumed), reserved}
 }
 
-// jsonString returns text as a JSON string. Go's own quoting (%q) uses escapes that JSON does not have.
+// jsonString returns text as a JSON string. Go's own quoting (%q) uses escapes that JSON does not
+// have.
 func jsonString(text string) []byte {
 	b, err := json.Marshal(text)
 	if err != nil {
@@ -73,9 +74,9 @@ func seconds(d time.Duration) string {
 	return strconv.FormatFloat(d.Round(time.Millisecond).Seconds(), 'f', -1, 64)
 }
 
-// forged reports whether the server may mistake a client's event for one of holdfast's. args are the
-// event's arguments. An event whose name cannot be read counts as forged: some servers convert any value to
-// a string, or read more than JSON.
+// forged reports whether the server may mistake a client's event for one of holdfast's. args are
+// the event's arguments. An event whose name cannot be read counts as forged: some servers convert
+// any value to a string, or read more than JSON.
 func (n *notifier) forged(args []byte) bool {
 	if n == nil {
 		return false
@@ -84,10 +85,10 @@ func (n *notifier) forged(args []byte) bool {
 	return !ok || slices.Contains(n.reserved, string(name))
 }
 
-// suspect reports whether the server may read a message as a forged event, although holdfast does not
-// handle it as a packet. Any message that starts like an event is suspect, unless it is a well-formed event
-// with another name. Servers parse leniently: socket.io accepts white space as digits, and Python accepts
-// the digits of any script as a packet type.
+// suspect reports whether the server may read a message as a forged event, although holdfast does
+// not handle it as a packet. Any message that starts like an event is suspect, unless it is a
+// well-formed event with another name. Servers parse leniently: socket.io accepts white space as
+// digits, and Python accepts the digits of any script as a packet type.
 func (n *notifier) suspect(data []byte) bool {
 	if n == nil || n.parked == nil && n.resumed == nil {
 		return false

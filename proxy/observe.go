@@ -114,8 +114,8 @@ func (r *reporter) Poisoned(s *session.Session, p *buffer.Entry) {
 		"attachments", len(p.Attachments()))
 }
 
-// shownEvent returns a packet's event name, shortened for logs and the status page. For other packets it
-// returns a description in parentheses.
+// shownEvent returns a packet's event name, shortened for logs and the status page. For other
+// packets it returns a description in parentheses.
 func shownEvent(packet []byte) string {
 	h, err := socketio.ParseHeader(packet)
 	switch {

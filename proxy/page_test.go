@@ -156,8 +156,8 @@ func (p *page) handleReadLocked() {
 	}
 }
 
-// fail does what socket.io-client does when it cannot decode a packet. It comes back a second later. m.mu
-// must be held.
+// fail does what socket.io-client does when it cannot decode a packet. It comes back a second
+// later. m.mu must be held.
 func (p *page) fail() {
 	w := p.conn
 	for _, s := range p.spaces {
@@ -335,8 +335,8 @@ func (p *page) offline() {
 		s.partial = nil
 		s.asked, s.up = "", false
 		if p.m.parkOnDisconnect {
-			// A real client keeps them for its next connection. If its DISCONNECT was lost with this one, no
-			// proxy can tell.
+			// A real client keeps them for its next connection. If its DISCONNECT was lost with
+			// this one, no proxy can tell.
 			s.aside = nil
 		}
 	}

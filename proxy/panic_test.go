@@ -30,8 +30,8 @@ func (r *rig) byOrder(n uint64) *client {
 	return nil
 }
 
-// wantConfined checks that a panic was counted and logged with its stack. The victim and its sessions must
-// be gone, and other clients must not be affected.
+// wantConfined checks that a panic was counted and logged with its stack. The victim and its
+// sessions must be gone, and other clients must not be affected.
 func (r *rig) wantConfined(victim *client, other *counter) {
 	r.t.Helper()
 	r.await("the client's end", func() bool {

@@ -149,15 +149,15 @@ func urlAt(base *url.URL, r *http.Request) *url.URL {
 	return to
 }
 
-// ownSIDKey is the context key of an engineio.Answer. The request names a client's sid, and a server that
-// knows the sid would give this answer.
+// ownSIDKey is the context key of an engineio.Answer. The request names a client's sid, and a
+// server that knows the sid would give this answer.
 type ownSIDKey struct{}
 
 // maxUnknownSID is larger than any server's refusal of an unknown sid.
 const maxUnknownSID = 256
 
-// hideUnknownSID replaces a response with a if it is the upstream's refusal of a sid that only holdfast
-// knows.
+// hideUnknownSID replaces a response with a if it is the upstream's refusal of a sid that only
+// holdfast knows.
 func hideUnknownSID(resp *http.Response, a engineio.Answer) error {
 	if resp.StatusCode != http.StatusBadRequest {
 		return nil

@@ -152,8 +152,9 @@ func TestHandshakeKeepsTheTarget(t *testing.T) {
 	}
 }
 
-// Headers reach the upstream unchanged, with three exceptions. net/http sorts them, makes their names
-// canonical and trims their values. Headers of one connection are removed. Forwarding headers are set.
+// Headers reach the upstream unchanged, with three exceptions. net/http sorts them, makes their
+// names canonical and trims their values. Headers of one connection are removed. Forwarding headers
+// are set.
 func TestPassThroughKeepsHeaders(t *testing.T) {
 	up := newRecorded(t, emptyAnswer)
 	r := newRig(t, func(c *config.Config) { c.Upstream.URL = config.URLs{"http://" + up.Addr().String()} })
@@ -239,7 +240,8 @@ func TestTargetsThatNetHTTPRefuses(t *testing.T) {
 	}
 }
 
-// The upstream's refusal of holdfast's own sid is hidden from the client. Other responses pass unchanged.
+// The upstream's refusal of holdfast's own sid is hidden from the client. Other responses pass
+// unchanged.
 func TestHideUnknownSID(t *testing.T) {
 	for _, tt := range []struct {
 		name, method string

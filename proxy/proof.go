@@ -130,8 +130,8 @@ func (ts *trials) last() *trial {
 }
 
 // proof returns the packets because of which the client ended its connection, and how well that is
-// proven. It returns 0 if it is not. A client that leaves its connection open answered all pings, came
-// back over another one, and answers even then.
+// proven. It returns 0 if it is not. A client that leaves its connection open answered all pings,
+// came back over another one, and answers even then.
 func (t *trial) proof(c *clientConn, ending session.Ending) (choke []uint64, proof int) {
 	if t.phase == lingering {
 		if ending != session.Overtaken || t.sign == nil || !t.sign.given.HasFired() || !t.alone {

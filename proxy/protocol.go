@@ -54,8 +54,8 @@ func (p *upstreamProtocol) forget() {
 	}
 }
 
-// ask returns the version. If the version is unknown, ask makes this client's handshake to find it out.
-// Other clients wait for the result.
+// ask returns the version. If the version is unknown, ask makes this client's handshake to find it
+// out. Other clients wait for the result.
 func (p *upstreamProtocol) ask(ctx context.Context, d *deps, req engineio.Request) (engineio.Protocol, error) {
 	if v := p.version.Load(); v != nil {
 		return *v, nil

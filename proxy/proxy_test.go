@@ -36,8 +36,8 @@ func TestMain(m *testing.M) {
 	if err := netpoll.Setup(!loopIsOff); err != nil {
 		panic(err)
 	}
-	// The coverage of FuzzProxy differs from run to run, so inputs cannot be minimized. go would try each of them for a
-	// minute. The command line comes after this.
+	// The coverage of FuzzProxy differs from run to run, so inputs cannot be minimized. go would
+	// try each of them for a minute. The command line comes after this.
 	if err := flag.Set("test.fuzzminimizetime", "1x"); err != nil {
 		panic(err)
 	}

@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// target returns the path and the query of a request exactly as the client wrote them. url.URL would escape
-// characters that RFC 3986 does not allow, and ReverseProxy would drop parameters that it cannot parse.
+// target returns the path and the query of a request exactly as the client wrote them. url.URL
+// would escape characters that RFC 3986 does not allow, and ReverseProxy would drop parameters that
+// it cannot parse.
 func target(r *http.Request) (path, query string, hasQuery bool) {
 	uri := r.RequestURI
 	if !strings.HasPrefix(uri, "/") && uri != "*" { // the absolute form

@@ -18,8 +18,9 @@ const (
 	relayLinger = 5 * time.Second
 )
 
-// relay passes bytes between a client's WebSocket and the replica that serves the client. It looks at none of
-// them. Flow control is that of the two connections: a side that takes nothing stops the other.
+// relay passes bytes between a client's WebSocket and the replica that serves the client. It looks
+// at none of them. Flow control is that of the two connections: a side that takes nothing stops the
+// other.
 type relay struct {
 	r      *replicas
 	client netpoll.Stream  // immutable
@@ -37,7 +38,8 @@ type relay struct {
 // batches are buffers for what one batch brings from an owner.
 var batches = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
 
-// start begins to relay. The client's stream must have been paused, or its handler's calls must be excluded.
+// start begins to relay. The client's stream must have been paused, or its handler's calls must be
+// excluded.
 func (p *relay) start(st *cluster.Stream) {
 	p.stream = st
 	p.peer = netpoll.New(st, relayPeer{p})
@@ -168,7 +170,8 @@ func (h relayPeer) Flush() {
 // Drained implements netpoll.Handler.
 func (h relayPeer) Drained() { h.p.client.Resume() }
 
-// Closed implements netpoll.Handler. The client sees the end that the owner wrote, or a broken connection.
+// Closed implements netpoll.Handler. The client sees the end that the owner wrote, or a broken
+// connection.
 func (h relayPeer) Closed(error) {
 	h.p.client.Shutdown(relayLinger)
 	h.p.ended()

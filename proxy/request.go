@@ -12,8 +12,8 @@ import (
 	"github.com/holdfast/holdfast/internal/engineio"
 )
 
-// knownBySID returns r with the answer to give if the upstream refuses the sid. The upstream does not know
-// it, because the sid is holdfast's own.
+// knownBySID returns r with the answer to give if the upstream refuses the sid. The upstream does
+// not know it, because the sid is holdfast's own.
 func (c *client) knownBySID(r *http.Request, transport string) *http.Request {
 	a := engineio.ErrorAnswer(engineio.CodeBadRequest) // for a transport that the client does not use
 	current := "polling"
@@ -31,8 +31,9 @@ func (c *client) knownBySID(r *http.Request, transport string) *http.Request {
 	return r.WithContext(context.WithValue(r.Context(), ownSIDKey{}, a))
 }
 
-// handles reports whether client.serve handles a request that names a client's sid. Other requests go to the
-// upstream. Most of them are CORS preflights, which the upstream can answer without knowing the sid.
+// handles reports whether client.serve handles a request that names a client's sid. Other requests
+// go to the upstream. Most of them are CORS preflights, which the upstream can answer without
+// knowing the sid.
 func handles(r *http.Request, q url.Values) bool {
 	switch q.Get("transport") {
 	case "polling", "websocket":
@@ -74,7 +75,8 @@ func (c *client) serve(w http.ResponseWriter, r *http.Request, q url.Values) {
 	}
 }
 
-// answer writes a to a request of the client, with the headers that the upstream wants on polling responses.
+// answer writes a to a request of the client, with the headers that the upstream wants on polling
+// responses.
 func (c *client) answer(w http.ResponseWriter, r *http.Request, a engineio.Answer) {
 	copyHeader(w.Header(), c.pollHeaders)
 	writeAnswer(c.deps.log, w, r, a)
@@ -104,17 +106,17 @@ func writeAnswer(log *slog.Logger, w http.ResponseWriter, r *http.Request, a eng
 }
 
 const (
-	// answerTimeout is how long a client may take to read answerPieceBytes. Clients slower than about 1
-	// KiB/s time out.
+	// answerTimeout is how long a client may take to read answerPieceBytes. Clients slower than
+	// about 1 KiB/s time out.
 	answerTimeout    = 30 * time.Second
 	answerPieceBytes = 32 << 10
-	// smallAnswerBytes is the size of an answer that fits the buffers of net/http and the kernel. Writing
-	// it never blocks.
+	// smallAnswerBytes is the size of an answer that fits the buffers of net/http and the kernel.
+	// Writing it never blocks.
 	smallAnswerBytes = 4 << 10
 )
 
-// writeBody writes an answer's body and moves the deadline with each piece. A slow client thus gets the
-// whole body. A client that stops reading cannot keep the goroutine and the body forever.
+// writeBody writes an answer's body and moves the deadline with each piece. A slow client thus gets
+// the whole body. A client that stops reading cannot keep the goroutine and the body forever.
 func writeBody(w http.ResponseWriter, body []byte) error {
 	if len(body) <= smallAnswerBytes {
 		_, err := w.Write(body)

@@ -126,8 +126,8 @@ func (r *receiver) notResumed(namespace string, why reason.Reason) {
 	}
 }
 
-// tryResume attaches the client to the session that it claims, and returns why it does not get it. closed
-// says that the client is gone.
+// tryResume attaches the client to the session that it claims, and returns why it does not get it.
+// closed says that the client is gone.
 func (r *receiver) tryResume(claim session.Claim, start instant.Instant) (refused reason.Reason, closed bool) {
 	c, s, namespace := r.c, r.c.deps, claim.Namespace
 	how := reason.Resumed

@@ -8,8 +8,8 @@ import (
 	"github.com/holdfast/holdfast/internal/engineio"
 )
 
-// savedRequest is a client's upstream handshake as text. Few clients ever dial again, and the text takes
-// far less memory than an http.Header.
+// savedRequest is a client's upstream handshake as text. Few clients ever dial again, and the text
+// takes far less memory than an http.Header.
 type savedRequest string
 
 func saveRequest(r engineio.Request) savedRequest { return savedRequest(r.Head()) }

@@ -25,7 +25,8 @@ type sign struct {
 	given event // fires when it was answered
 }
 
-// lingers reports whether a trial lingers on the client's connection, and a sign was not asked for yet.
+// lingers reports whether a trial lingers on the client's connection, and a sign was not asked for
+// yet.
 func (s *sender) lingers() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -77,8 +78,8 @@ func (ts *trials) pongedLocked() {
 	}
 }
 
-// awaitSign waits until a client on which a trial lingers has given a sign of life, or too much time has
-// passed. It returns immediately if there is nothing to wait for.
+// awaitSign waits until a client on which a trial lingers has given a sign of life, or too much
+// time has passed. It returns immediately if there is nothing to wait for.
 func awaitSign(c *client) {
 	given, patience := c.sender.askForSign()
 	if given == nil {
@@ -94,9 +95,9 @@ func awaitSign(c *client) {
 	}
 }
 
-// postponeForSign handles the CONNECT again when the client that has the claimed session has given a
-// sign of life, or too much time has passed. It returns false if there is nothing to wait for. Reading
-// is paused meanwhile.
+// postponeForSign handles the CONNECT again when the client that has the claimed session has given
+// a sign of life, or too much time has passed. It returns false if there is nothing to wait for.
+// Reading is paused meanwhile.
 func postponeForSign(r *receiver, claim session.Claim, connect []byte) bool {
 	other := clientOf(r.c.deps.registry.Holder(claim, r.c))
 	if other == nil || !other.sender.lingers() {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// slowUpstream is a server that answers each handshake only after a send on answer. asked receives the
-// handshake's context.
+// slowUpstream is a server that answers each handshake only after a send on answer. asked receives
+// the handshake's context.
 func slowUpstream(t *testing.T) (url string, s *script, asked chan context.Context, answer chan struct{}) {
 	t.Helper()
 	s = newScript(t)

@@ -4,8 +4,8 @@ import (
 	"testing"
 )
 
-// socketEnds are packets whose type alone says that the socket of /a is gone. python-socketio writes some
-// of the first ones. The reference server writes only the bare form.
+// socketEnds are packets whose type alone says that the socket of /a is gone. python-socketio
+// writes some of the first ones. The reference server writes only the bare form.
 var socketEnds = []string{
 	`41/a,`, `41/a`, `41/a,{"message":"no"}`, `41/a,"no"`, `41/a,["no"]`, `41/a,7`, `41/a,99999999999999999999{}`, `41/a,null`, `41/a,x`,
 }

@@ -154,8 +154,8 @@ func TestStormWhileTheUpstreamIsStopped(t *testing.T) {
 	}
 }
 
-// Many clients reconnect while a balancer accepts connections for a server that is down. All get in once it
-// is up again.
+// Many clients reconnect while a balancer accepts connections for a server that is down. All get in
+// once it is up again.
 func TestStormWhileABalancerAnswersForTheUpstream(t *testing.T) {
 	for _, tt := range []struct {
 		name  string

@@ -189,8 +189,9 @@ func (r *rig) awaitNoLinks() {
 
 func expireSoon(c *config.Config) { c.Recovery.MaxDisconnectionDuration = 50 * time.Millisecond }
 
-// withTwoLinks returns a client with two links. It connects /a, disconnects it, sends a CONNECT for /b and
-// connects /a again. That needs another link, because the CONNECT of /b still waits on the first one.
+// withTwoLinks returns a client with two links. It connects /a, disconnects it, sends a CONNECT for
+// /b and connects /a again. That needs another link, because the CONNECT of /b still waits on the
+// first one.
 func withTwoLinks(r *rig, s *script) (c, first, second *peer) {
 	r.t.Helper()
 	c = r.dial()

@@ -191,10 +191,10 @@ func (p *parking) left(s *Session) {
 	}
 }
 
-// beside combines the verdicts on packets that were in flight in other sessions of the client when s
-// was parked. The client may then have put events of s aside as well. If they were tried on another
-// connection, they count as Undecodable: what this one decodes does not clear them. expected says that
-// another session is about to be on trial. The registry's lock is held.
+// beside combines the verdicts on packets that were in flight in other sessions of the client when
+// s was parked. The client may then have put events of s aside as well. If they were tried on
+// another connection, they count as Undecodable: what this one decodes does not clear them.
+// expected says that another session is about to be on trial. The registry's lock is held.
 func (p *parking) beside(s *Session, owner Owner) (v Verdict, expected bool) {
 	if p == nil || p.disconnect != nil {
 		return Fine, false
@@ -220,8 +220,8 @@ func (p *parking) beside(s *Session, owner Owner) (v Verdict, expected bool) {
 	return v, expected
 }
 
-// parkedVerdict returns the Verdict on what was in flight when the session was parked. suspicious says
-// that this, or what was sent over an earlier connection, is not Fine.
+// parkedVerdict returns the Verdict on what was in flight when the session was parked. suspicious
+// says that this, or what was sent over an earlier connection, is not Fine.
 func (s *Session) parkedVerdict() (v Verdict, suspicious bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

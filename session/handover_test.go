@@ -253,8 +253,8 @@ func TestFrozen(t *testing.T) {
 	})
 }
 
-// For a minute after a handover more sessions may be parked than otherwise, and those that were parked
-// for it are not evicted for memory.
+// For a minute after a handover more sessions may be parked than otherwise, and those that were
+// parked for it are not evicted for memory.
 func TestGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, roomy, 2)

@@ -27,12 +27,12 @@ func randomText(n int) string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// newPID returns a private id. Whoever has it can take the session over. owner is the id of this replica, or
-// empty if there is only one.
+// newPID returns a private id. Whoever has it can take the session over. owner is the id of this
+// replica, or empty if there is only one.
 func newPID(owner string) string { return idPrefix + owner + randomText(pidBytes) }
 
-// OwnerOf returns the id of the replica that has the session with this pid. It is empty if the pid names
-// none, because it was issued by a process that is its own only replica.
+// OwnerOf returns the id of the replica that has the session with this pid. It is empty if the pid
+// names none, because it was issued by a process that is its own only replica.
 func OwnerOf(pid string) string {
 	if len(pid) != pidLen+ownerLen {
 		return ""

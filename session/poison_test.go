@@ -320,7 +320,8 @@ func TestSiblingsOfPoisonWait(t *testing.T) {
 	}
 }
 
-// What a client put aside it handles with the first CONNECT reply that it gets, over whatever connection.
+// What a client put aside it handles with the first CONNECT reply that it gets, over whatever
+// connection.
 func TestAsideUntilTheReplyWasShown(t *testing.T) {
 	for _, poison := range []string{"2 broken", "2 doubtful"} {
 		t.Run(poison, func(t *testing.T) {

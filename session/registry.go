@@ -90,8 +90,8 @@ func (r *Registry) SetLimits(limits Limits, maxParked int) {
 	r.current.Store(&limits)
 }
 
-// SetOwner makes pids name this replica: owner is its id, of eight base64url characters. Call it before the
-// first session is opened.
+// SetOwner makes pids name this replica: owner is its id, of eight base64url characters. Call it
+// before the first session is opened.
 func (r *Registry) SetOwner(owner string) { r.owner = owner }
 
 // Counts returns how many sessions are live and parked.

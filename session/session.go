@@ -103,8 +103,8 @@ type Session struct {
 	mu    sync.Mutex // guards the fields down to namespace
 	state State      // changed by Registry.moveLocked only
 	heard bool       // a client has sent something for it
-	// endedInFlight says that the session ended while its client had not confirmed everything, and has
-	// not since.
+	// endedInFlight says that the session ended while its client had not confirmed everything, and
+	// has not since.
 	endedInFlight bool
 	readPaused    atomic.Bool // SetReadPaused(true) was called; set with mu held
 	sent          uint64      // the last packet that any client was sent

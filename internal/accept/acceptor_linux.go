@@ -25,8 +25,8 @@ type acceptor struct {
 	done bool       // closed is closed
 }
 
-// newAcceptor returns nil if a loop cannot accept from the Listener's socket. The Listener then accepts by
-// itself.
+// newAcceptor returns nil if a loop cannot accept from the Listener's socket. The Listener then
+// accepts by itself.
 func newAcceptor(l *Listener) *acceptor {
 	a := &acceptor{l: l, conns: make(chan net.Conn), closed: make(chan struct{})}
 	var err error
@@ -148,8 +148,8 @@ type pendingConn struct {
 	cancel  context.CancelFunc // of the matched request's context
 }
 
-// maxHeadBytes is the largest head that is read here. It is less than a netpoll.Conn buffers. Few browsers
-// send more cookies than this.
+// maxHeadBytes is the largest head that is read here. It is less than a netpoll.Conn buffers. Few
+// browsers send more cookies than this.
 const maxHeadBytes = 8 << 10
 
 // read looks at what has arrived.
@@ -177,7 +177,8 @@ func (p *pendingConn) read() {
 	}
 }
 
-// decide serves the request if it is a handshake that Match wants, and passes it to net/http otherwise.
+// decide serves the request if it is a handshake that Match wants, and passes it to net/http
+// otherwise.
 func (p *pendingConn) decide(head []byte, end int) {
 	r := parseUpgrade(head, end)
 	if r == nil {
@@ -226,8 +227,8 @@ func (a *acceptor) pass(c net.Conn) {
 // handshakeStack is more stack than a handshake needs.
 const handshakeStack = 14 << 10
 
-// growStack grows the goroutine's stack in one step while the stack is almost empty. It would otherwise
-// double from 2 KiB several times and copy its contents each time.
+// growStack grows the goroutine's stack in one step while the stack is almost empty. It would
+// otherwise double from 2 KiB several times and copy its contents each time.
 //
 //go:noinline
 func growStack() {

@@ -1,13 +1,13 @@
-// Package accept is holdfast's front door: it accepts clients' connections, counts and limits them, and
-// serves simple WebSocket handshakes without net/http. It knows HTTP handshakes, but no clients and no
-// sessions.
+// Package accept is holdfast's front door: it accepts clients' connections, counts and limits them,
+// and serves simple WebSocket handshakes without net/http. It knows HTTP handshakes, but no clients
+// and no sessions.
 //
 // A Listener works in one of two ways.
 //
-// On Linux and without TLS an event loop (package netpoll) accepts each connection and reads the head of
-// its first request. If that is a WebSocket handshake in the form that all clients write, and Options.Match
-// wants it, a goroutine serves it with a ResponseWriter of this package. Anything else goes to net/http,
-// with the bytes that were read:
+// On Linux and without TLS an event loop (package netpoll) accepts each connection and reads the
+// head of its first request. If that is a WebSocket handshake in the form that all clients write,
+// and Options.Match wants it, a goroutine serves it with a ResponseWriter of this package. Anything
+// else goes to net/http, with the bytes that were read:
 //
 //	loop: accept -> pendingConn reads a head -> isSimpleUpgrade? -> Match? -> serveUpgrade (goroutine)
 //	                                                 | no            | no

@@ -16,8 +16,8 @@ func mayBeUpgrade(head []byte) bool {
 	return bytes.HasPrefix(head, []byte(upgradeStart)[:min(len(upgradeStart), len(head))])
 }
 
-// endOfHead returns the index behind a request's head, or 0 if its end is not there. The first from bytes
-// contain no end; the search begins just before them, because an end may straddle the border.
+// endOfHead returns the index behind a request's head, or 0 if its end is not there. The first from
+// bytes contain no end; the search begins just before them, because an end may straddle the border.
 func endOfHead(p []byte, from int) int {
 	for i := max(0, from-3); i < len(p); i++ {
 		if p[i] != '\n' {
@@ -36,8 +36,9 @@ func endOfHead(p []byte, from int) int {
 // headReaders are readers for http.ReadRequest.
 var headReaders = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 4<<10) }}
 
-// parseUpgrade returns the request that a head makes, or nil unless it is a simple upgrade with nothing
-// behind its head. It returns nil for everything that net/http's server would refuse or read differently.
+// parseUpgrade returns the request that a head makes, or nil unless it is a simple upgrade with
+// nothing behind its head. It returns nil for everything that net/http's server would refuse or
+// read differently.
 func parseUpgrade(head []byte, end int) *http.Request {
 	if end != len(head) || !isSimpleUpgrade(head) {
 		return nil
@@ -55,9 +56,9 @@ func parseUpgrade(head []byte, end int) *http.Request {
 	return r
 }
 
-// isSimpleUpgrade reports whether a head is written the way clients write it: visible ASCII, lines that end
-// with CRLF, a name and a value in each line and no continuation lines, exactly one Host and one Upgrade,
-// and nothing about a body.
+// isSimpleUpgrade reports whether a head is written the way clients write it: visible ASCII, lines
+// that end with CRLF, a name and a value in each line and no continuation lines, exactly one Host
+// and one Upgrade, and nothing about a body.
 func isSimpleUpgrade(head []byte) bool {
 	line, head, _ := bytes.Cut(head, []byte("\r\n"))
 	if !isVisible(line) {
@@ -86,8 +87,8 @@ func isSimpleUpgrade(head []byte) bool {
 	return false
 }
 
-// isSimpleToken reports whether a header name consists of letters, digits, hyphens and underscores. RFC
-// 9110, 5.6.2 allows other characters, but no client uses them.
+// isSimpleToken reports whether a header name consists of letters, digits, hyphens and underscores.
+// RFC 9110, 5.6.2 allows other characters, but no client uses them.
 func isSimpleToken(name []byte) bool {
 	for _, c := range name {
 		switch {

@@ -2,7 +2,8 @@ package accept
 
 import "testing"
 
-// endOfHead finds the end wherever the reads split the head, without scanning it again from the start.
+// endOfHead finds the end wherever the reads split the head, without scanning it again from the
+// start.
 func TestEndOfHead(t *testing.T) {
 	for _, head := range []string{upgradeHead, "GET / HTTP/1.1\n\n", "GET / HTTP/1.1\r\n\n", "GET / HTTP/1.1\n\r\n", "GET /\r\r\n\r\r\n\r\n", "\n\n"} {
 		for cut := range len(head) {

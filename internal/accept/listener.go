@@ -13,28 +13,29 @@ import (
 	"github.com/holdfast/holdfast/metrics"
 )
 
-// Options are what a Listener asks the server that it accepts for. All functions are required unless a
-// comment says otherwise; they must be safe for concurrent use.
+// Options are what a Listener asks the server that it accepts for. All functions are required
+// unless a comment says otherwise; they must be safe for concurrent use.
 type Options struct {
-	// TLS says that the connections will be wrapped in TLS. Their handshakes are then served by net/http.
+	// TLS says that the connections will be wrapped in TLS. Their handshakes are then served by
+	// net/http.
 	TLS bool
 	// Limits returns the limits in force.
 	Limits func() Limits
-	// Match returns the handler of a WebSocket handshake, or nil if net/http has to serve the request. The
-	// handler may panic with http.ErrAbortHandler only.
+	// Match returns the handler of a WebSocket handshake, or nil if net/http has to serve the
+	// request. The handler may panic with http.ErrAbortHandler only.
 	Match func(r *http.Request) http.HandlerFunc
-	// Begin is called before a matched handshake is served, and the function it returns after the answer
-	// was written.
+	// Begin is called before a matched handshake is served, and the function it returns after the
+	// answer was written.
 	Begin func() (end func())
 	// Refused is told of each connection that was closed because of a limit.
 	Refused func(reached metrics.RefusalLimit, addr netip.Addr)
 	// Failed is told why a connection could not be accepted.
 	Failed func(err error)
-	// NoLoop is told why no event loop accepts the connections, on a system that has event loops, unless
-	// they are switched off. It may be nil.
+	// NoLoop is told why no event loop accepts the connections, on a system that has event loops,
+	// unless they are switched off. It may be nil.
 	NoLoop func(err error)
-	// Panicked is told the value of a panic that happened while a connection was pending. The connection is
-	// closed.
+	// Panicked is told the value of a panic that happened while a connection was pending. The
+	// connection is closed.
 	Panicked func(v any)
 }
 
@@ -53,7 +54,8 @@ type Limits struct {
 	HandshakeTimeout time.Duration
 }
 
-// Listener accepts clients' connections for an http.Server. Connections over a limit are closed immediately.
+// Listener accepts clients' connections for an http.Server. Connections over a limit are closed
+// immediately.
 type Listener struct {
 	net.Listener // for its Addr and its socket
 
@@ -161,7 +163,8 @@ func addrOf(a net.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// IsOutOfDescriptors reports whether err says that this process, or the system, has no file descriptor left.
+// IsOutOfDescriptors reports whether err says that this process, or the system, has no file
+// descriptor left.
 func IsOutOfDescriptors(err error) bool {
 	return neterr.IsTooManyFiles(err)
 }

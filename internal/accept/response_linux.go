@@ -12,8 +12,8 @@ import (
 	"github.com/holdfast/holdfast/internal/netpoll"
 )
 
-// responseWriter is the http.ResponseWriter of a WebSocket handshake. A response that is not hijacked is
-// written in one piece, and then the connection is closed.
+// responseWriter is the http.ResponseWriter of a WebSocket handshake. A response that is not
+// hijacked is written in one piece, and then the connection is closed.
 type responseWriter struct {
 	conn   *netpoll.Conn
 	header http.Header

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// track wraps conn. The wrapper calls closed when it is closed, and its reader gets the bytes in b first.
-// It embeds a *net.TCPConn or *net.UnixConn, because package netpoll needs the plain socket (Unwrap).
+// track wraps conn. The wrapper calls closed when it is closed, and its reader gets the bytes in b
+// first. It embeds a *net.TCPConn or *net.UnixConn, because package netpoll needs the plain socket
+// (Unwrap).
 func track(conn net.Conn, closed func(), b bufferedBytes) net.Conn {
 	switch c := conn.(type) {
 	case *net.TCPConn:
@@ -19,8 +20,8 @@ func track(conn net.Conn, closed func(), b bufferedBytes) net.Conn {
 	return conn
 }
 
-// bufferedBytes is the state of a connection from before net/http got it. Only the connection's reader
-// uses it.
+// bufferedBytes is the state of a connection from before net/http got it. Only the connection's
+// reader uses it.
 type bufferedBytes struct {
 	unread []byte    // read from the socket, but not yet by net/http
 	headBy time.Time // deadline for the first request's head; zero if that has not begun
@@ -58,8 +59,9 @@ func (b *bufferedBytes) writeTo(w io.Writer, r io.WriterTo) (int64, error) {
 	return int64(n) + m, err
 }
 
-// readDeadline returns the deadline to set in place of t. The first one that net/http sets is for the first
-// request's head. It counts from when net/http got the connection, so the earlier headBy replaces it.
+// readDeadline returns the deadline to set in place of t. The first one that net/http sets is for
+// the first request's head. It counts from when net/http got the connection, so the earlier headBy
+// replaces it.
 func (b *bufferedBytes) readDeadline(t time.Time) time.Time {
 	if b.headBy.IsZero() {
 		return t

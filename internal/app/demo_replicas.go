@@ -12,7 +12,8 @@ import (
 	"github.com/holdfast/holdfast/internal/config"
 )
 
-// demoReplicas are several holdfasts in this process, behind a balancer that deals out connections in turn.
+// demoReplicas are several holdfasts in this process, behind a balancer that deals out connections
+// in turn.
 type demoReplicas struct {
 	version string
 	log     *slog.Logger

@@ -56,7 +56,8 @@ func merge(info Info, recorded *debug.BuildInfo) Info {
 	return info
 }
 
-// String is one line, without the program's name: v1.2.3 (commit 0123abcd, 2026-01-02T03:04:05Z, go1.26.0 linux/amd64).
+// String is one line, without the program's name: v1.2.3 (commit 0123abcd, 2026-01-02T03:04:05Z,
+// go1.26.0 linux/amd64).
 func (i Info) String() string {
 	var parts []string
 	if i.Commit != "" {

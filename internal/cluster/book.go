@@ -24,9 +24,9 @@ type Entry struct {
 
 // Book knows the replicas of a cluster.
 type Book interface {
-	// Watch looks the replicas up again and again until ctx ends, and soon after each value from now. It
-	// passes what it finds to found, or why that failed. It also makes self known, if others find replicas
-	// through this Book.
+	// Watch looks the replicas up again and again until ctx ends, and soon after each value from
+	// now. It passes what it finds to found, or why that failed. It also makes self known, if
+	// others find replicas through this Book.
 	Watch(ctx context.Context, self Entry, now <-chan struct{}, found func([]Entry, error))
 }
 
@@ -54,8 +54,8 @@ func poll(ctx context.Context, now <-chan struct{}, lookup func(ctx context.Cont
 	}
 }
 
-// Hosts is a Book of addresses, each host:port. If the host is a name, all its addresses count, and they are
-// looked up again and again: that of a headless service has all replicas.
+// Hosts is a Book of addresses, each host:port. If the host is a name, all its addresses count, and
+// they are looked up again and again: that of a headless service has all replicas.
 type Hosts struct {
 	Addrs []string
 	// Lookup replaces the resolver, for tests.

@@ -18,8 +18,8 @@ import (
 // MinSecret is the least length of a secret in bytes.
 const MinSecret = 32
 
-// protocol is the ALPN name of the peer protocol, with its version. Replicas that speak another version
-// do not understand each other.
+// protocol is the ALPN name of the peer protocol, with its version. Replicas that speak another
+// version do not understand each other.
 const protocol = "holdfast-peer/1"
 
 // errStranger means that the other side does not know the secret.
@@ -32,8 +32,8 @@ type Keys struct {
 	accepted []ed25519.PublicKey
 }
 
-// ParseSecrets returns the secrets in a text: one per line, without surrounding white space. The first
-// one is presented, and all are accepted.
+// ParseSecrets returns the secrets in a text: one per line, without surrounding white space. The
+// first one is presented, and all are accepted.
 func ParseSecrets(text string) (secrets []string) {
 	for line := range strings.Lines(text) {
 		if line = strings.TrimSpace(line); line != "" {
@@ -68,8 +68,8 @@ func NewKeys(secrets []string) (*Keys, error) {
 	return k, nil
 }
 
-// selfSigned returns a certificate whose only purpose is to carry the key: nothing checks its names and
-// dates.
+// selfSigned returns a certificate whose only purpose is to carry the key: nothing checks its names
+// and dates.
 func selfSigned(key ed25519.PrivateKey) (tls.Certificate, error) {
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "holdfast replica"},

@@ -20,8 +20,8 @@ type socket struct {
 	out []byte     // encrypted, and not yet passed to the stream
 }
 
-// errNoInput means that everything was read that has arrived. crypto/tls reads on after an error that is
-// temporary.
+// errNoInput means that everything was read that has arrived. crypto/tls reads on after an error
+// that is temporary.
 var errNoInput net.Error = noInputError{}
 
 type noInputError struct{}
@@ -43,7 +43,8 @@ func (s *socket) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Write implements net.Conn. The bytes wait for flush, so that the records of one batch go out together.
+// Write implements net.Conn. The bytes wait for flush, so that the records of one batch go out
+// together.
 func (s *socket) Write(p []byte) (int, error) {
 	if s.stream == nil {
 		return s.Conn.Write(p)

@@ -60,8 +60,9 @@ Usage:
   holdfast completion fish >~/.config/fish/completions/holdfast.fish            # fish
 `}
 
-// Command writes the completions for the shell that args, those after "completion", name. helps are the help texts of
-// holdfast itself and of its other subcommands. Errors that wrap config.ErrInvalid are the user's to fix.
+// Command writes the completions for the shell that args, those after "completion", name. helps are
+// the help texts of holdfast itself and of its other subcommands. Errors that wrap
+// config.ErrInvalid are the user's to fix.
 func Command(args []string, helps []Help, stdout io.Writer) error {
 	if len(args) == 1 {
 		switch args[0] {
@@ -105,7 +106,8 @@ func script(write func(*strings.Builder, command, []command), helps []Help) stri
 }
 
 var (
-	// flagLine is a flag in a help text: two blanks, its name, what it takes, at least two blanks, what it does.
+	// flagLine is a flag in a help text: two blanks, its name, what it takes, at least two blanks,
+	// what it does.
 	flagLine = regexp.MustCompile(`(?m)^  -([a-z-]+)(?: ([A-Z]+|[A-Z]=[A-Z]|'[^']+'))? {2,}(.*)$`)
 	// choice is a description that lists all values: "debug, info, warn or error".
 	choice = regexp.MustCompile(`^((?:[a-z-]+, )*[a-z-]+) or ([a-z-]+)(?: \(|$)`)

@@ -7,8 +7,8 @@ import (
 
 const header = "completion for holdfast. `holdfast completion` wrote it.\n"
 
-// writeBash writes a function that works with or without the package bash-completion. Bash splits words at = and :,
-// which it also does in -flag=value.
+// writeBash writes a function that works with or without the package bash-completion. Bash splits
+// words at = and :, which it also does in -flag=value.
 func writeBash(b *strings.Builder, root command, subcommands []command) {
 	b.WriteString("# bash " + header + `
 _holdfast() {
@@ -98,7 +98,8 @@ fi
 `)
 }
 
-// zshFlags are the specifications of _arguments: with one dash and with two, one of which can be given.
+// zshFlags are the specifications of _arguments: with one dash and with two, one of which can be
+// given.
 func zshFlags(flags []flag, indent string) string {
 	var b strings.Builder
 	escape := strings.NewReplacer("[", `\[`, "]", `\]`, ":", `\:`)

@@ -74,8 +74,8 @@ func recordBounds() *bounds {
 	return b
 }
 
-// Schema returns a JSON Schema of the YAML file. example is the text of config.example.yaml: its comments become the
-// descriptions. What depends on several settings at a time only -check can say.
+// Schema returns a JSON Schema of the YAML file. example is the text of config.example.yaml: its
+// comments become the descriptions. What depends on several settings at a time only -check can say.
 func Schema(example []byte) ([]byte, error) {
 	var document yaml.Node
 	if err := yaml.Unmarshal(example, &document); err != nil {

@@ -53,8 +53,8 @@ func check(t *testing.T) func(text string) error {
 	}
 }
 
-// checkValuesSchema checks that the Helm chart's schema of its values ends with the schema of the configuration file, for
-// the value config.
+// checkValuesSchema checks that the Helm chart's schema of its values ends with the schema of the
+// configuration file, for the value config.
 func checkValuesSchema(t *testing.T, schema []byte) {
 	t.Helper()
 	name := filepath.Join("..", "..", "deploy", "helm", "holdfast", "values.schema.json")

@@ -26,8 +26,8 @@ type Options struct {
 	// Restart restarts holdfast and returns when it serves again. Nil leaves that part of the story
 	// out.
 	Restart func(ctx context.Context) error
-	// Where names the replica of holdfast that the latest connection went to. Nil means that there is only
-	// one.
+	// Where names the replica of holdfast that the latest connection went to. Nil means that there
+	// is only one.
 	Where func() string
 	// ExitWhenDone makes Run return after the summary.
 	ExitWhenDone bool

@@ -25,8 +25,8 @@ type Command struct {
 	Version string // of holdfast
 }
 
-// Doctor runs `holdfast doctor` with its arguments, and writes the report to stdout. Errors are an *ExitError, or wrap
-// ErrUsage.
+// Doctor runs `holdfast doctor` with its arguments, and writes the report to stdout. Errors are an
+// *ExitError, or wrap ErrUsage.
 func (c Command) Doctor(ctx context.Context, args []string, stdout io.Writer) error {
 	o, err := ParseArgs("doctor", args)
 	if errors.Is(err, flag.ErrHelp) {
@@ -77,8 +77,8 @@ func listenPort(o Options) string {
 	return port
 }
 
-// Init runs `holdfast init` with its arguments. It writes the report to stdout, and the file. Errors are an *ExitError,
-// wrap ErrUsage, or say why the file could not be written.
+// Init runs `holdfast init` with its arguments. It writes the report to stdout, and the file.
+// Errors are an *ExitError, wrap ErrUsage, or say why the file could not be written.
 func (c Command) Init(ctx context.Context, args []string, stdout io.Writer) error {
 	o, err := ParseArgs("init", args)
 	if errors.Is(err, flag.ErrHelp) {

@@ -16,7 +16,8 @@ import (
 // quiet is how long the doctor waits for events after the reply to CONNECT.
 const quiet = 300 * time.Millisecond
 
-// reply is the payload of the reply to a CONNECT, and how many events followed. Servers of Socket.IO 2 reply without a SID.
+// reply is the payload of the reply to a CONNECT, and how many events followed. Servers of
+// Socket.IO 2 reply without a SID.
 type reply struct {
 	SID    string `json:"sid"`
 	PID    string `json:"pid"`
@@ -37,7 +38,8 @@ func disconnectPacket(namespace string) string {
 	return strings.TrimSuffix(inNamespace(socketio.Disconnect, namespace, nil), ",")
 }
 
-// connect sends a CONNECT, and waits for the reply and for events that follow it. A Finding is why there is none.
+// connect sends a CONNECT, and waits for the reply and for events that follow it. A Finding is why
+// there is none.
 func connect(ctx context.Context, s session, o Options) (reply, *Finding) {
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()

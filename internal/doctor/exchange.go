@@ -158,8 +158,8 @@ type pollingSession struct {
 	queue     []engineio.Packet
 }
 
-// openPolling makes a handshake over polling. The server may answer in another version than asked for. The error is an
-// *unexpected if it answers otherwise.
+// openPolling makes a handshake over polling. The server may answer in another version than asked
+// for. The error is an *unexpected if it answers otherwise.
 func (e *examiner) openPolling(ctx context.Context, version int, origin string) (*pollingSession, error) {
 	s := &pollingSession{e: e, client: e.newHTTP(), version: 4}
 	var err error
@@ -236,7 +236,8 @@ type webSocketSession struct {
 	in   *wire.MessageReader
 }
 
-// openWebSocket makes a handshake over WebSocket. The error is an *unexpected if the server refuses it.
+// openWebSocket makes a handshake over WebSocket. The error is an *unexpected if the server refuses
+// it.
 func (e *examiner) openWebSocket(ctx context.Context, version int) (*webSocketSession, engineio.Handshake, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.o.Timeout)
 	defer cancel()

@@ -15,8 +15,8 @@ import (
 // engineCode returns the code of an Engine.IO refusal, or -1.
 func (u *unexpected) engineCode() int { return probe.EngineCode(u.body) }
 
-// text returns the answer's own message if it is short: of an Engine.IO refusal, or a text. python-engineio writes a JSON
-// string.
+// text returns the answer's own message if it is short: of an Engine.IO refusal, or a text.
+// python-engineio writes a JSON string.
 func (u *unexpected) text() string {
 	text := strings.TrimSpace(string(u.body))
 	var refusal struct{ Message string }
@@ -51,7 +51,8 @@ func (u *unexpected) fromPython() bool {
 	return strings.Contains(u.text(), "client is using an unsupported version")
 }
 
-// explain says what an answer to the first handshake means, and whether it comes from a Socket.IO server.
+// explain says what an answer to the first handshake means, and whether it comes from a Socket.IO
+// server.
 func (u *unexpected) explain() (f Finding, found bool) {
 	f = Finding{Topic: "handshake", Result: Fail, Detail: u.saying()}
 	engine := u.engineCode()

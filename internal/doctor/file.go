@@ -14,8 +14,8 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// schemaURL returns where the JSON schema of a version's configuration file is. version is what git describe says of the
-// binary.
+// schemaURL returns where the JSON schema of a version's configuration file is. version is what git
+// describe says of the binary.
 func schemaURL(version string) string {
 	if regexp.MustCompile(`^v\d+\.\d+\.\d+(-[a-z]+(\.\d+)?)?$`).MatchString(version) {
 		return "https://github.com/holdfast/holdfast/releases/download/" + version + "/config.schema.json"
@@ -64,7 +64,8 @@ func (f *configFile) set(indent, key string, value any) {
 
 func (f *configFile) line(text string) { f.WriteString(text + "\n") }
 
-// Config returns a configuration file for the server that r describes, with comments. version is that of holdfast.
+// Config returns a configuration file for the server that r describes, with comments. version is
+// that of holdfast.
 func Config(r Report, o Options, version string, now time.Time) string {
 	f := &configFile{}
 	f.line("# yaml-language-server: $schema=" + schemaURL(version))

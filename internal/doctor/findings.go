@@ -157,7 +157,8 @@ func (l *look) reportCookies() {
 	}
 }
 
-// reportCORS reports whether pages on origin may connect. refusal is how the server refused its handshake, or nil.
+// reportCORS reports whether pages on origin may connect. refusal is how the server refused its
+// handshake, or nil.
 func (l *look) reportCORS(origin string, refusal *unexpected) {
 	allowed := l.r.Server.AllowOrigin
 	asked := l.o.Origin != ""

@@ -23,7 +23,8 @@ type look struct {
 	lost  bool // it did not know a session that it had just opened
 }
 
-// Look examines the server in o. It returns within a few multiples of o.Timeout, or soon after ctx is done.
+// Look examines the server in o. It returns within a few multiples of o.Timeout, or soon after ctx
+// is done.
 func Look(ctx context.Context, o Options) Report {
 	l := &look{e: newExaminer(o), o: o, r: Report{
 		Version: 1, URL: o.URL.String(), Path: o.Path, Namespace: o.Namespace,
@@ -81,7 +82,8 @@ func (l *look) examine(ctx context.Context) {
 	l.reportLostSessions()
 }
 
-// goesOnAfter reports a failed polling handshake, and whether to ask further: only if the server takes no polling.
+// goesOnAfter reports a failed polling handshake, and whether to ask further: only if the server
+// takes no polling.
 func (l *look) goesOnAfter(err error) bool {
 	u, ok := errors.AsType[*unexpected](err)
 	if !ok {
@@ -130,7 +132,8 @@ func (l *look) tryWebSocket(ctx context.Context, version int) error {
 	return nil
 }
 
-// versions finds out which versions of Engine.IO the server takes, and returns how it refuses version 3.
+// versions finds out which versions of Engine.IO the server takes, and returns how it refuses
+// version 3.
 func (l *look) versions(ctx context.Context, version int) *unexpected {
 	l.r.Server.EngineIO = append(l.r.Server.EngineIO, version)
 	if version == 3 || !slices.Contains(l.r.Server.Transports, polling) {
@@ -153,8 +156,8 @@ var (
 	bundleBanner = regexp.MustCompile(`Socket\.IO v(\d+\.\d+\.\d+[\w.-]*)`)
 )
 
-// software asks for the client that the server serves to pages, which names its version. The server's own is the same, or
-// close to it before Socket.IO 3.
+// software asks for the client that the server serves to pages, which names its version. The
+// server's own is the same, or close to it before Socket.IO 3.
 func (l *look) software(ctx context.Context) {
 	a, err := l.e.request(ctx, l.e.newHTTP(), http.MethodGet, "socket.io.js", "", "", "")
 	if err != nil || a.status != http.StatusOK {

@@ -43,8 +43,8 @@ const (
 	defaultFile = "holdfast.yaml"
 )
 
-// ParseArgs parses the command line after the command's name, doctor or init. The error is flag.ErrHelp for -h, or wraps
-// ErrUsage.
+// ParseArgs parses the command line after the command's name, doctor or init. The error is
+// flag.ErrHelp for -h, or wraps ErrUsage.
 func ParseArgs(command string, args []string) (Options, error) {
 	var o Options
 	flags := flag.NewFlagSet(command, flag.ContinueOnError)
@@ -105,8 +105,8 @@ func (o *Options) resolve(target string) error {
 	return nil
 }
 
-// parseAddress takes the forms of upstream.url. A path is allowed if it is that of the requests, which people copy from
-// a browser.
+// parseAddress takes the forms of upstream.url. A path is allowed if it is that of the requests,
+// which people copy from a browser.
 func parseAddress(target, path string) (*url.URL, error) {
 	if !strings.Contains(target, "://") && target != "" {
 		return nil, usage("the address %q has no scheme; did you mean http://%s?", target, target)

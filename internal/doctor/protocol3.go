@@ -10,9 +10,9 @@ import (
 // maxDigits bounds the length of a packet's length. It keeps garbage from being taken for one.
 const maxDigits = 9
 
-// parseV3 finds the OPEN packet in a polling payload of Engine.IO 3: `97:0{...}` in the text form, or 00, the digits of
-// the length as bytes 0 to 9, FF, `0{...}` in the binary form. Servers of version 3 do not look at the version that a
-// client asks for, and answer in this way.
+// parseV3 finds the OPEN packet in a polling payload of Engine.IO 3: `97:0{...}` in the text form,
+// or 00, the digits of the length as bytes 0 to 9, FF, `0{...}` in the binary form. Servers of
+// version 3 do not look at the version that a client asks for, and answer in this way.
 func parseV3(payload []byte) (engineio.Handshake, bool) {
 	rest, ok := textLength(payload)
 	if !ok {

@@ -8,8 +8,8 @@ import (
 	"github.com/holdfast/holdfast/internal/probe"
 )
 
-// Exit statuses of doctor. 2 is main's, for bad usage. Those of init are 0 if it wrote the file, 1 if it could not, and
-// ExitNotFound.
+// Exit statuses of doctor. 2 is main's, for bad usage. Those of init are 0 if it wrote the file, 1
+// if it could not, and ExitNotFound.
 const (
 	ExitOK       = 0 // holdfast can recover this server's clients
 	ExitInTheWay = 1 // a Socket.IO server, but something is in the way
@@ -27,8 +27,8 @@ const (
 	Fail Result = "fail" // holdfast cannot recover clients, or the doctor cannot tell
 )
 
-// Code is what was found. The constants below are the only codes. Where `holdfast probe` has the same, it has the same
-// name.
+// Code is what was found. The constants below are the only codes. Where `holdfast probe` has the
+// same, it has the same name.
 type Code string
 
 // No Socket.IO server was found.

@@ -128,9 +128,9 @@ func (e *Encoder) Watch(number uint64) {
 	e.frame(ws.OpPing, 0, strconv.AppendUint(nil, number, 10), nil, nil)
 }
 
-// Ping adds an Engine.IO ping and returns its number, so that Socket.PingsAnswered tells when the client
-// has answered it. A client that closes its connection answers no more pings. Only Fill may call it,
-// and only if Socket.NumbersPings.
+// Ping adds an Engine.IO ping and returns its number, so that Socket.PingsAnswered tells when the
+// client has answered it. A client that closes its connection answers no more pings. Only Fill may
+// call it, and only if Socket.NumbersPings.
 func (e *Encoder) Ping() (number uint32) {
 	e.pings++
 	e.packet(Ping, nil, nil, nil)

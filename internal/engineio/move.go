@@ -6,15 +6,17 @@ import (
 	"github.com/holdfast/holdfast/internal/netpoll"
 )
 
-// A client's connection can move from one Socket to another, in another process: Detach takes the transport
-// off the first, and StartMoved continues it on the second. From then on the first process only relays the
-// bytes of the client's WebSockets, and the requests with its sid. Heartbeat, confirmation and flow control
-// therefore stay between the client and the one Socket that it has.
+// A client's connection can move from one Socket to another, in another process: Detach takes the
+// transport off the first, and StartMoved continues it on the second. From then on the first
+// process only relays the bytes of the client's WebSockets, and the requests with its sid.
+// Heartbeat, confirmation and flow control therefore stay between the client and the one Socket
+// that it has.
 
 // Transfer is what the second Socket has to know about the transport.
 type Transfer struct {
 	WebSocket bool `json:"websocket"`
-	// Pongs is how many pings the client has not answered yet. Their pongs mean nothing to the second Socket.
+	// Pongs is how many pings the client has not answered yet. Their pongs mean nothing to the
+	// second Socket.
 	Pongs int `json:"pongs,omitempty"`
 	// Input holds bytes of an incomplete WebSocket message that have arrived.
 	Input []byte `json:"input,omitempty"`
@@ -37,9 +39,10 @@ type Detached struct {
 	Probe  *Probe         // nil if there is none
 }
 
-// Detach takes the transport off an open Socket, which has ended then; Handler.Closed is not called. Waiting
-// requests are answered, so that the client makes new ones. What the WebSockets receive goes to the handlers
-// that sink returns for them. Call it in a function passed to Input. ok is false if the Socket is not open.
+// Detach takes the transport off an open Socket, which has ended then; Handler.Closed is not
+// called. Waiting requests are answered, so that the client makes new ones. What the WebSockets
+// receive goes to the handlers that sink returns for them. Call it in a function passed to Input.
+// ok is false if the Socket is not open.
 func (s *Socket) Detach(sink func(stream netpoll.Stream) netpoll.Handler) (d Detached, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -89,8 +92,8 @@ func (t *wsTransport) movedTo() netpoll.Handler {
 	return t.moved
 }
 
-// StartMoved continues a client's transport that was detached elsewhere. conn is what relays the client's
-// WebSocket; nil while the client polls.
+// StartMoved continues a client's transport that was detached elsewhere. conn is what relays the
+// client's WebSocket; nil while the client polls.
 func (s *Socket) StartMoved(m Transfer, conn net.Conn) {
 	s.mu.Lock()
 	s.ping.sent = uint32(max(m.Pongs, 0)) // they confirm nothing here

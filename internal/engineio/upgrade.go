@@ -8,8 +8,9 @@ import (
 
 // ServeProbe takes a WebSocket that the client opened with this Socket's sid, to upgrade to it. It
 // implements the server side of Engine.IO protocol v4, "Upgrade". Its arguments are those of
-// StartWebSocket. If one is probing already, the second is closed and the first continues. It returns
-// false, and leaves conn to the caller, if the Socket has ended: after Detach, another one serves the client.
+// StartWebSocket. If one is probing already, the second is closed and the first continues. It
+// returns false, and leaves conn to the caller, if the Socket has ended: after Detach, another one
+// serves the client.
 func (s *Socket) ServeProbe(conn net.Conn, initial, answer []byte) bool {
 	t := s.acceptProbe(conn, answer)
 	if t == nil {

@@ -367,7 +367,8 @@ func TestEndAfterUpgrade(t *testing.T) {
 	})
 }
 
-// A client may be moved after its request for a WebSocket has found the Socket: the request goes where the client is.
+// A client may be moved after its request for a WebSocket has found the Socket: the request goes
+// where the client is.
 func TestProbeAfterDetach(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := openPolling(t, testOptions)

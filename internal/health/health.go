@@ -21,8 +21,9 @@ const maxAnswerBytes = 512
 // maxBodyBytes is how much of an answer with status 200 is read.
 const maxBodyBytes = 16 << 20
 
-// Command asks the admin listener's /readyz and writes one line to stdout if the answer is 200. args are those after
-// "health". Errors that wrap config.ErrInvalid are the user's to fix; any other means that holdfast is not ready.
+// Command asks the admin listener's /readyz and writes one line to stdout if the answer is 200.
+// args are those after "health". Errors that wrap config.ErrInvalid are the user's to fix; any
+// other means that holdfast is not ready.
 func Command(ctx context.Context, args, environ []string, stdout io.Writer) error {
 	target, timeout, err := Parse("health", "/readyz", 3*time.Second, args, environ)
 	if errors.Is(err, flag.ErrHelp) {
@@ -42,8 +43,8 @@ func Command(ctx context.Context, args, environ []string, stdout io.Writer) erro
 // Target is where to ask a running holdfast: by a Unix socket, if socket is set.
 type Target struct{ url, socket string }
 
-// Parse reads the command line of a subcommand that asks the admin listener for a path. The flags besides -url and
-// -timeout are those of the running process.
+// Parse reads the command line of a subcommand that asks the admin listener for a path. The flags
+// besides -url and -timeout are those of the running process.
 func Parse(command, path string, timeout time.Duration, args, environ []string) (Target, time.Duration, error) {
 	var (
 		address string

@@ -24,8 +24,9 @@ func (m Member) String(text []byte) (s string, ok bool) {
 	return string(b), err == nil
 }
 
-// Scan calls fn for each member of the object in text, in order, and returns their number. White space
-// around the object is allowed. If text is not an object, Scan returns ErrMalformed and does not call fn.
+// Scan calls fn for each member of the object in text, in order, and returns their number. White
+// space around the object is allowed. If text is not an object, Scan returns ErrMalformed and does
+// not call fn.
 func Scan(text []byte, fn func(Member)) (count int, err error) {
 	i := SkipSpace(text, 0)
 	if !json.Valid(text) || text[i] != '{' {

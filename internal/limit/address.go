@@ -8,20 +8,23 @@ import (
 )
 
 const (
-	// rememberedAddresses bounds the addresses whose rates are known. The least recently seen one is forgotten.
+	// rememberedAddresses bounds the addresses whose rates are known. The least recently seen one
+	// is forgotten.
 	rememberedAddresses = 65536
 	// BurstSeconds is how many seconds' worth of a rate may come in one burst.
 	BurstSeconds = 10
 )
 
-// AddressRate limits how often something happens for each client address. A nil AddressRate limits nothing. Clients
-// without an address, behind a Unix socket, are never limited. It is safe for concurrent use.
+// AddressRate limits how often something happens for each client address. A nil AddressRate limits
+// nothing. Clients without an address, behind a Unix socket, are never limited. It is safe for
+// concurrent use.
 type AddressRate struct {
 	perSecond int
 	buckets   *lru.Cache[netip.Addr, *rate.Limiter]
 }
 
-// NewAddressRate returns a limit of perSecond events for each address, or nil if perSecond is 0 or less.
+// NewAddressRate returns a limit of perSecond events for each address, or nil if perSecond is 0 or
+// less.
 func NewAddressRate(perSecond int) *AddressRate {
 	if perSecond <= 0 {
 		return nil
@@ -55,10 +58,12 @@ func (a *AddressRate) Exhausted(addr netip.Addr) bool {
 	return a != nil && addr.IsValid() && a.bucket(addr).Tokens() < 1
 }
 
-// networkBits is the part of an IPv6 address that tells clients apart: one customer has at least a /64.
+// networkBits is the part of an IPv6 address that tells clients apart: one customer has at least a
+// /64.
 const networkBits = 64
 
-// Network returns the address that limits count for addr: an IPv4 address itself, or the /64 of an IPv6 address.
+// Network returns the address that limits count for addr: an IPv4 address itself, or the /64 of an
+// IPv6 address.
 func Network(addr netip.Addr) netip.Addr {
 	if !addr.Is6() {
 		return addr

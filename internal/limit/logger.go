@@ -10,8 +10,8 @@ import (
 // LogInterval is the least time between two lines of one kind.
 const LogInterval = 10 * time.Second
 
-// Logger logs events whose frequency others decide: at most one line of a kind in LogInterval. It is safe for
-// concurrent use.
+// Logger logs events whose frequency others decide: at most one line of a kind in LogInterval. It
+// is safe for concurrent use.
 type Logger struct {
 	log *slog.Logger
 
@@ -28,8 +28,8 @@ type kind struct {
 // NewLogger returns a Logger that writes to log.
 func NewLogger(log *slog.Logger) *Logger { return &Logger{log: log, kinds: make(map[string]*kind)} }
 
-// Log logs a line unless one of the same message and kind was logged within LogInterval. A line that stands for
-// several events has their number in its attribute "times".
+// Log logs a line unless one of the same message and kind was logged within LogInterval. A line
+// that stands for several events has their number in its attribute "times".
 func (l *Logger) Log(level slog.Level, kind, message string, attrs ...any) {
 	times, ok := l.due(message + kind)
 	if !ok {

@@ -6,7 +6,8 @@ import (
 	"syscall"
 )
 
-// IsRefused reports whether err says that nothing listens at an address, or that no route leads there.
+// IsRefused reports whether err says that nothing listens at an address, or that no route leads
+// there.
 func IsRefused(err error) bool { return is(err, refused) }
 
 // IsReset reports whether err says that the peer reset the connection, or closed it before a write.
@@ -15,7 +16,8 @@ func IsReset(err error) bool { return is(err, reset) }
 // IsAddrInUse reports whether err says that something listens at an address already.
 func IsAddrInUse(err error) bool { return is(err, inUse) }
 
-// IsTooManyFiles reports whether err says that this process, or the system, has no file descriptor left.
+// IsTooManyFiles reports whether err says that this process, or the system, has no file descriptor
+// left.
 func IsTooManyFiles(err error) bool { return is(err, tooManyFiles) }
 
 func is(err error, list []syscall.Errno) bool {

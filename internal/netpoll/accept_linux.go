@@ -10,20 +10,21 @@ import (
 	"time"
 )
 
-// acceptPause is how long a listener rests after accept failed, most likely because descriptors or memory ran out.
-// Otherwise the loop would spin: the waiting connection keeps the listener readable.
+// acceptPause is how long a listener rests after accept failed, most likely because descriptors or
+// memory ran out. Otherwise the loop would spin: the waiting connection keeps the listener
+// readable.
 const acceptPause = 100 * time.Millisecond
 
 var (
 	// ErrLoopOff means that the event loop is switched off; see Setup.
 	ErrLoopOff = errors.New("netpoll: the event loop is switched off")
-	// ErrNoLoop means that no event loop can serve a listener: none could be started, or the listener is not a plain
-	// socket.
+	// ErrNoLoop means that no event loop can serve a listener: none could be started, or the
+	// listener is not a plain socket.
 	ErrNoLoop = errors.New("netpoll: no event loop serves this listener")
 )
 
-// Acceptor receives the connections of a listener. Its methods are called in the loop, AcceptFailed in rare cases from a
-// timer. They must not wait.
+// Acceptor receives the connections of a listener. Its methods are called in the loop, AcceptFailed
+// in rare cases from a timer. They must not wait.
 type Acceptor interface {
 	// Accepted receives a connection, and must Start or Close it.
 	Accepted(c *Conn)
@@ -45,8 +46,8 @@ type listener struct {
 	pause *time.Timer
 }
 
-// Accept accepts the connections of a listener in a loop until stop is called. Until then nothing else may accept
-// from it. After an error the listener is as before.
+// Accept accepts the connections of a listener in a loop until stop is called. Until then nothing
+// else may accept from it. After an error the listener is as before.
 func Accept(ln net.Listener, a Acceptor) (stop func(), err error) {
 	if loopOff.Load() {
 		return nil, ErrLoopOff
@@ -164,7 +165,8 @@ func (n *listener) rest() {
 	n.pause = time.AfterFunc(acceptPause, n.resume)
 }
 
-// resume accepts again. If that fails it reports the error and rests again: a listener must not fall silent.
+// resume accepts again. If that fails it reports the error and rests again: a listener must not
+// fall silent.
 func (n *listener) resume() {
 	n.mu.Lock()
 	if n.fd < 0 {

@@ -37,7 +37,8 @@ func TestAcceptWithoutDescriptors(t *testing.T) {
 	wantRead(t, ours, "x")
 }
 
-// While there are no descriptors, the waiting connection keeps the listener readable. The loop must not spin.
+// While there are no descriptors, the waiting connection keeps the listener readable. The loop must
+// not spin.
 func TestAcceptBacksOff(t *testing.T) {
 	const failures = 4
 	for range 20 {
@@ -53,8 +54,8 @@ func TestAcceptBacksOff(t *testing.T) {
 	t.Error("a descriptor was always free")
 }
 
-// failingAccepts returns how long accepting took to fail that often. ok is false if the connection was
-// accepted.
+// failingAccepts returns how long accepting took to fail that often. ok is false if the connection
+// was accepted.
 func failingAccepts(t *testing.T, failures int) (took time.Duration, ok bool) {
 	ln := tcpListener(t)
 	defer ln.Close()

@@ -6,7 +6,8 @@ import (
 	"syscall"
 )
 
-// sockaddr returns an address in the kernel's form, and its family; nil if it has none that Dial uses.
+// sockaddr returns an address in the kernel's form, and its family; nil if it has none that Dial
+// uses.
 func sockaddr(addr net.Addr) (family int, sa syscall.Sockaddr) {
 	switch a := addr.(type) {
 	case *net.UnixAddr:

@@ -20,8 +20,8 @@ func (e *echo) Flush()        {}
 func (e *echo) Drained()      {}
 func (e *echo) Closed(error)  { close(e.closed) }
 
-// BenchmarkEcho measures the path of a small message: it is read and written back to the peer, which waits
-// for it.
+// BenchmarkEcho measures the path of a small message: it is read and written back to the peer,
+// which waits for it.
 func BenchmarkEcho(b *testing.B) {
 	for _, n := range networks {
 		b.Run(n.name, func(b *testing.B) {

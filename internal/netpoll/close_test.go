@@ -373,8 +373,8 @@ func TestConcurrentUse(t *testing.T) {
 	})
 }
 
-// A peer sends bytes and half-closes the connection. The handler answers in Flush and shuts down, and the
-// peer still gets the answer.
+// A peer sends bytes and half-closes the connection. The handler answers in Flush and shuts down,
+// and the peer still gets the answer.
 func TestShutdownInFlushAtThePeersEnd(t *testing.T) {
 	for _, n := range []network{
 		{"tcp", true, tcpPair, netpoll.New},

@@ -9,11 +9,12 @@ import (
 	"time"
 )
 
-// Conn is a connection that the event loop serves from its beginning: a net.Conn for as long as a handshake is made
-// on it. New then makes a Stream of it without another system call. A connection of package net would first be
-// registered with the runtime's poller, and then taken off it.
+// Conn is a connection that the event loop serves from its beginning: a net.Conn for as long as a
+// handshake is made on it. New then makes a Stream of it without another system call. A connection
+// of package net would first be registered with the runtime's poller, and then taken off it.
 //
-// Writes never block. What arrives is kept in memory until it is read, up to connBufferBytes and one more read.
+// Writes never block. What arrives is kept in memory until it is read, up to connBufferBytes and
+// one more read.
 type Conn struct {
 	// Immutable once started.
 	s      *loopStream
@@ -52,15 +53,16 @@ var connStateNames = [...]string{
 
 func (s connState) String() string { return nameOf(connStateNames[:], s) }
 
-// moveLocked is the only place where a connState changes: it makes the transition if the drawing has it.
+// moveLocked is the only place where a connState changes: it makes the transition if the drawing
+// has it.
 func (c *Conn) moveLocked(to connState) {
 	if to > c.state { // no transition leads back
 		c.state = to
 	}
 }
 
-// connBufferBytes is how much a Conn keeps unread before it leaves the rest to the kernel. It is also the size of a
-// Conn's reads, so it keeps twice that at most.
+// connBufferBytes is how much a Conn keeps unread before it leaves the rest to the kernel. It is
+// also the size of a Conn's reads, so it keeps twice that at most.
 const connBufferBytes = 16 << 10
 
 // newConn makes a Conn of a non-blocking descriptor, and owns it.
@@ -78,16 +80,17 @@ func (c *Conn) Start() error {
 	return c.s.registerLocked()
 }
 
-// Notify sets a function that the loop calls when bytes have arrived, or the connection has ended, until a Stream is
-// made of the Conn. fn must not wait. Call Notify before Start.
+// Notify sets a function that the loop calls when bytes have arrived, or the connection has ended,
+// until a Stream is made of the Conn. fn must not wait. Call Notify before Start.
 func (c *Conn) Notify(fn func()) { c.notify = fn }
 
-// OnClose sets a function that is called once, when the descriptor is closed, unless it was detached. Call OnClose
-// before Start.
+// OnClose sets a function that is called once, when the descriptor is closed, unless it was
+// detached. Call OnClose before Start.
 func (c *Conn) OnClose(fn func()) { c.s.onClose = fn }
 
-// Received returns the bytes that have arrived and not been read, and the reason why no more will arrive, if there is
-// one. The bytes are valid until the next Read, or until the function given to Notify returns.
+// Received returns the bytes that have arrived and not been read, and the reason why no more will
+// arrive, if there is one. The bytes are valid until the next Read, or until the function given to
+// Notify returns.
 func (c *Conn) Received() ([]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -208,9 +211,10 @@ func (c *Conn) expire(t time.Time) {
 	}
 }
 
-// Detach takes the Conn off its loop and makes a connection of package net of it. That connection does not read again
-// what was Received. The caller must call onClose, which may be nil, when it closes conn; after an error Detach has
-// done so. Call Detach in the loop, from the function given to Notify.
+// Detach takes the Conn off its loop and makes a connection of package net of it. That connection
+// does not read again what was Received. The caller must call onClose, which may be nil, when it
+// closes conn; after an error Detach has done so. Call Detach in the loop, from the function given
+// to Notify.
 func (c *Conn) Detach() (conn net.Conn, onClose func(), err error) {
 	s := c.s
 	s.mu.Lock()
@@ -234,8 +238,8 @@ func (c *Conn) Detach() (conn net.Conn, onClose func(), err error) {
 	return conn, onClose, nil
 }
 
-// netConn makes a connection of package net of a descriptor, which it closes. That takes a second descriptor for a
-// moment; if there is none left, netConn gives up the loop's spare one.
+// netConn makes a connection of package net of a descriptor, which it closes. That takes a second
+// descriptor for a moment; if there is none left, netConn gives up the loop's spare one.
 func (l *loop) netConn(fd int) (net.Conn, error) {
 	f := os.NewFile(uintptr(fd), "")
 	conn, err := net.FileConn(f)

@@ -202,7 +202,8 @@ func TestConnReadsAndWrites(t *testing.T) {
 		write(t, peer, []byte("last"))
 		closeWrite(t, peer)
 		await(t, "the peer's end", func() bool { _, err := ours.Received(); return err != nil })
-		// A server may answer and close before it has the whole request. The answer must still be read.
+		// A server may answer and close before it has the whole request. The answer must still be
+		// read.
 		if _, err := ours.Write([]byte("x")); err != nil {
 			t.Errorf("Write after the end, which was not read yet: %v", err)
 		}
@@ -339,7 +340,8 @@ func TestConnBufferIsBounded(t *testing.T) {
 	})
 }
 
-// After Shutdown a Conn discards what the peer sends. It buffers nothing and still notices the peer's end.
+// After Shutdown a Conn discards what the peer sends. It buffers nothing and still notices the
+// peer's end.
 func TestConnShutdownDiscardsInput(t *testing.T) {
 	conns(t, func(t *testing.T, ours *netpoll.Conn, peer net.Conn) {
 		if err := peer.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
@@ -364,8 +366,8 @@ func TestConnShutdownDiscardsInput(t *testing.T) {
 	})
 }
 
-// The Handler first gets the bytes that the Conn received before it became a Stream, even if the connection
-// has ended.
+// The Handler first gets the bytes that the Conn received before it became a Stream, even if the
+// connection has ended.
 func TestStreamOfAConnThatHasEnded(t *testing.T) {
 	ended := func(t *testing.T, ours *netpoll.Conn, peer net.Conn) {
 		write(t, peer, []byte("received"))
@@ -435,8 +437,8 @@ func TestPausedBeforeStartWithAFullBuffer(t *testing.T) {
 	})
 }
 
-// A Conn becomes a Stream while bytes arrive and the connection ends. All bytes are read in order, and then
-// Closed is called once.
+// A Conn becomes a Stream while bytes arrive and the connection ends. All bytes are read in order,
+// and then Closed is called once.
 func TestConnBecomesAStreamAtAnyTime(t *testing.T) {
 	for _, way := range []func(testing.TB, net.Listener) (*netpoll.Conn, net.Conn){accepted, dialled} {
 		ln := tcpListener(t)

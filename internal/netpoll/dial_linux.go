@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// Dial connects to a TCP or Unix address within timeout. It returns a *Conn if the event loop can serve the connection,
-// and otherwise one of package net. Errors are *net.OpError, like those of net.Dialer.
+// Dial connects to a TCP or Unix address within timeout. It returns a *Conn if the event loop can
+// serve the connection, and otherwise one of package net. Errors are *net.OpError, like those of
+// net.Dialer.
 func Dial(ctx context.Context, addr net.Addr, timeout time.Duration) (net.Conn, error) {
 	family, sa := sockaddr(addr)
 	l := pickLoop()
@@ -32,8 +33,8 @@ func Dial(ctx context.Context, addr net.Addr, timeout time.Duration) (net.Conn, 
 	return c, nil
 }
 
-// errSelfConnect is for a connection to itself: if no process listens on the port, the kernel may choose that very port
-// as the local one, and TCP's simultaneous open then succeeds.
+// errSelfConnect is for a connection to itself: if no process listens on the port, the kernel may
+// choose that very port as the local one, and TCP's simultaneous open then succeeds.
 var errSelfConnect = fmt.Errorf("connected to itself: %w", syscall.ECONNREFUSED)
 
 // connect makes a connection that l serves.

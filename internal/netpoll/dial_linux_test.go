@@ -173,8 +173,8 @@ func TestDialToAServerThatClosesImmediately(t *testing.T) {
 }
 
 // If no server listens, Linux may choose the dialled port as the local one too. The connection then
-// connects to itself. Local ports of outgoing connections are even, so this happens within a few thousand
-// attempts to an even port.
+// connects to itself. Local ports of outgoing connections are even, so this happens within a few
+// thousand attempts to an even port.
 func TestDialIsNeverToItself(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")

@@ -14,11 +14,13 @@ import (
 // chunkBytes bounds one write of the writer, so that Delivered shows progress in between.
 const chunkBytes = 64 << 10
 
-// goStream is a Stream that goroutines serve: a reader for its whole life, and a writer while bytes are queued. A
-// plain socket is also written from Write, as far as the kernel takes it. A connection that is not a plain socket
-// (TLS) is written by the writer only, because nothing tells whether its Write would block.
+// goStream is a Stream that goroutines serve: a reader for its whole life, and a writer while bytes
+// are queued. A plain socket is also written from Write, as far as the kernel takes it. A
+// connection that is not a plain socket (TLS) is written by the writer only, because nothing tells
+// whether its Write would block.
 //
-// It uses package net and ordinary system calls, so it works on every system, and when the event loop is switched off.
+// It uses package net and ordinary system calls, so it works on every system, and when the event
+// loop is switched off.
 type goStream struct {
 	// Immutable.
 	conn   net.Conn
@@ -26,7 +28,8 @@ type goStream struct {
 	socket syscall.RawConn // the socket underneath, or nil
 	h      Handler
 
-	// mu guards the fields below. It is not held while conn is closed: that waits for the reader, which may want mu.
+	// mu guards the fields below. It is not held while conn is closed: that waits for the reader,
+	// which may want mu.
 	mu      sync.Mutex
 	wake    sync.Cond // wakes the reader, which waits while paused or for the writer's end
 	phase   phase
@@ -93,8 +96,8 @@ func (s *goStream) Close() {
 	s.closeConn()
 }
 
-// closeConn closes the socket itself. To close a TLS connection would write an alert, which may block; a peer that
-// should see an orderly end got the alert from Shutdown.
+// closeConn closes the socket itself. To close a TLS connection would write an alert, which may
+// block; a peer that should see an orderly end got the alert from Shutdown.
 func (s *goStream) closeConn() {
 	if c, ok := s.conn.(interface{ NetConn() net.Conn }); ok {
 		c.NetConn().Close()
@@ -144,8 +147,9 @@ func (s *goStream) readLoop(initial []byte) {
 	safely(s, func() { s.h.Closed(err) })
 }
 
-// finish moves to closed and returns the error for Closed; err is why reading ended. After the peer's orderly end it
-// first waits for bytes queued before Shutdown. Shutdown's deadline bounds that wait.
+// finish moves to closed and returns the error for Closed; err is why reading ended. After the
+// peer's orderly end it first waits for bytes queued before Shutdown. Shutdown's deadline bounds
+// that wait.
 func (s *goStream) finish(err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -199,8 +203,8 @@ func (s *goStream) paused() bool {
 	return s.pausedLocked()
 }
 
-// readSocket reads a plain socket. It takes a buffer only when there is something to read, so an idle connection
-// holds none.
+// readSocket reads a plain socket. It takes a buffer only when there is something to read, so an
+// idle connection holds none.
 func (s *goStream) readSocket() error {
 	var (
 		bufp *[]byte // nil if nothing was read, because of a pause
@@ -318,8 +322,8 @@ func (s *goStream) Delivered() int64 {
 	return max(s.taken-int64(unsent), 0)
 }
 
-// failLocked notes a failed write. The caller closes conn afterwards, without the lock, and the reader then reports
-// the error.
+// failLocked notes a failed write. The caller closes conn afterwards, without the lock, and the
+// reader then reports the error.
 func (s *goStream) failLocked(err error) {
 	if s.phase.moveLocked(failed) {
 		s.err = err
@@ -351,8 +355,8 @@ func (s *goStream) writeLoop() {
 	}
 }
 
-// writeQueueLocked writes until the queue is empty, and returns with the lock held as it was called. It gives the
-// lock up while it writes.
+// writeQueueLocked writes until the queue is empty, and returns with the lock held as it was
+// called. It gives the lock up while it writes.
 func (s *goStream) writeQueueLocked() (wrote bool, err error) {
 	var batch []byte
 	for len(s.queue) > 0 {
@@ -388,8 +392,8 @@ func (s *goStream) writeAll(batch []byte) error {
 	return nil
 }
 
-// tryWrite writes what the kernel takes without waiting. It holds the arguments and results of its own callback, so
-// that a write allocates nothing.
+// tryWrite writes what the kernel takes without waiting. It holds the arguments and results of its
+// own callback, so that a write allocates nothing.
 type tryWrite struct {
 	buf []byte
 	n   int

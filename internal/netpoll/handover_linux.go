@@ -2,9 +2,9 @@ package netpoll
 
 import "slices"
 
-// This file is how a Conn becomes a Stream. New sets the Handler that comes next, and Start hands the Stream over to
-// it, possibly while the loop is just calling the Conn's own Handler. What the Conn received but has not passed on becomes
-// the Stream's initial bytes.
+// This file is how a Conn becomes a Stream. New sets the Handler that comes next, and Start hands
+// the Stream over to it, possibly while the loop is just calling the Conn's own Handler. What the
+// Conn received but has not passed on becomes the Stream's initial bytes.
 
 // connHandler is the Handler of a Conn's Stream until the Stream is handed over.
 type connHandler struct{ c *Conn }
@@ -135,8 +135,8 @@ func (s *loopStream) setFull(full bool) {
 	}
 }
 
-// passOn gives p to the Handler that the Stream was handed over to while p was read. What the Conn received comes
-// first. It runs in the loop.
+// passOn gives p to the Handler that the Stream was handed over to while p was read. What the Conn
+// received comes first. It runs in the loop.
 func (s *loopStream) passOn(p []byte) {
 	s.mu.Lock()
 	h, initial := s.h, s.initial

@@ -10,12 +10,13 @@ import (
 	"syscall"
 )
 
-// This file is the event loop: a few goroutines wait in epoll for all connections, and handle events where they
-// stand. A goroutine for each connection would cost an idle connection its stack, and each message a switch by the
-// scheduler.
+// This file is the event loop: a few goroutines wait in epoll for all connections, and handle
+// events where they stand. A goroutine for each connection would cost an idle connection its stack,
+// and each message a switch by the scheduler.
 //
-// Events are edge-triggered and registered once per connection, so reading and writing change no registration.
-// EPOLLRDHUP announces a FIN that came with the last bytes, so a read that did not fill the buffer need not be repeated.
+// Events are edge-triggered and registered once per connection, so reading and writing change no
+// registration. EPOLLRDHUP announces a FIN that came with the last bytes, so a read that did not
+// fill the buffer need not be repeated.
 
 // streamEvents are the events that a connection is registered for.
 const streamEvents = syscall.EPOLLIN | syscall.EPOLLOUT | syscall.EPOLLRDHUP | epollET
@@ -25,8 +26,9 @@ const (
 	eventBatch = 256
 	// maxReadsPerEvent bounds how much of one busy connection is read before others get their turn.
 	maxReadsPerEvent = 4
-	// flushStreams and flushBytes bound what is read before it is flushed: it should neither wait for long, nor have
-	// left the processor's cache by then. After a read of largeBytes the flush comes as soon as the Stream is read.
+	// flushStreams and flushBytes bound what is read before it is flushed: it should neither wait
+	// for long, nor have left the processor's cache by then. After a read of largeBytes the flush
+	// comes as soon as the Stream is read.
 	flushStreams = 64
 	flushBytes   = 128 << 10
 	largeBytes   = 8 << 10
@@ -61,8 +63,8 @@ type toFlush struct {
 	h Handler
 }
 
-// slot tells an event's target. The generation tells a late event of a closed descriptor from one of its successor
-// in the slot.
+// slot tells an event's target. The generation tells a late event of a closed descriptor from one
+// of its successor in the slot.
 type slot struct {
 	t          target
 	generation uint32
@@ -70,8 +72,8 @@ type slot struct {
 
 // target is what owns a registered descriptor: a connection, or a listener.
 type target interface {
-	// handle handles events of the descriptor, in the loop. buf is scratch space for a read. Events may come late,
-	// when the target has ended.
+	// handle handles events of the descriptor, in the loop. buf is scratch space for a read. Events
+	// may come late, when the target has ended.
 	handle(events uint32, buf []byte)
 	// servedBy returns the loop that the target is registered with.
 	servedBy() *loop
@@ -257,8 +259,9 @@ func (l *loop) wake() {
 	_, _ = syscall.Write(l.wakeFD, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // any number but 0; fails only if it is set already
 }
 
-// find sets the targets of events, nil for a target that has ended. With many connections, each target has to be
-// fetched from memory. Here the processor fetches them all in parallel, since none of the accesses depends on another.
+// find sets the targets of events, nil for a target that has ended. With many connections, each
+// target has to be fetched from memory. Here the processor fetches them all in parallel, since none
+// of the accesses depends on another.
 func (l *loop) find(events []syscall.EpollEvent, targets []target) {
 	l.mu.Lock()
 	for i := range events {
@@ -275,8 +278,8 @@ func (l *loop) find(events []syscall.EpollEvent, targets []target) {
 	}
 }
 
-// add registers a target's descriptor, which must be open. It sets *place to the target's slot before any event can
-// come.
+// add registers a target's descriptor, which must be open. It sets *place to the target's slot
+// before any event can come.
 func (l *loop) add(t target, fd int, place *uint32, events uint32) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -302,8 +305,8 @@ func (l *loop) add(t target, fd int, place *uint32, events uint32) error {
 	return nil
 }
 
-// event returns the registration of a slot's descriptor. The kernel hands Fd and Pad back unchanged: they carry the
-// slot's index and generation.
+// event returns the registration of a slot's descriptor. The kernel hands Fd and Pad back
+// unchanged: they carry the slot's index and generation.
 func (sl *slot) event(index, events uint32) syscall.EpollEvent {
 	return syscall.EpollEvent{Events: events, Fd: int32(index), Pad: int32(sl.generation)}
 }
@@ -321,7 +324,8 @@ func (l *loop) unregister(fd int) {
 	_ = syscall.EpollCtl(l.epfd, syscall.EPOLL_CTL_DEL, fd, nil) // it is registered
 }
 
-// freeSlot gives up a target's slot. The target then closes its descriptor, which ends the registration.
+// freeSlot gives up a target's slot. The target then closes its descriptor, which ends the
+// registration.
 func (l *loop) freeSlot(slot uint32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// loopStream is a Stream that an event loop serves. It owns a descriptor, not a net.Conn: for that, the runtime's own
-// poller would wake up too.
+// loopStream is a Stream that an event loop serves. It owns a descriptor, not a net.Conn: for that,
+// the runtime's own poller would wake up too.
 type loopStream struct {
 	loop *loop // immutable
 
@@ -116,8 +116,8 @@ func (s *loopStream) closeLocked() {
 	}
 }
 
-// reportEndLocked makes the loop tell the Handler that the connection ended before the Handler had it. The Handler
-// reads what is initial first, unless this side closed the connection.
+// reportEndLocked makes the loop tell the Handler that the connection ended before the Handler had
+// it. The Handler reads what is initial first, unless this side closed the connection.
 func (s *loopStream) reportEndLocked(err error) {
 	s.phase.moveLocked(endPending)
 	if s.err == ErrClosed { //nolint:errorlint // never wrapped
@@ -129,7 +129,8 @@ func (s *loopStream) reportEndLocked(err error) {
 	s.loop.schedule(s)
 }
 
-// Pause implements Stream. Before Start it works on a Conn that has ended, too: its Handler has not read anything yet.
+// Pause implements Stream. Before Start it works on a Conn that has ended, too: its Handler has not
+// read anything yet.
 func (s *loopStream) Pause() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -191,8 +192,9 @@ const (
 	stepEnd // end, and tell the Handler
 )
 
-// next says what to do next, and with what: the Handler and its bytes, or the descriptor and how much to read from
-// it. writable is whether the kernel takes more: each event reports that, whatever else it came for.
+// next says what to do next, and with what: the Handler and its bytes, or the descriptor and how
+// much to read from it. writable is whether the kernel takes more: each event reports that,
+// whatever else it came for.
 func (s *loopStream) next(writable bool) (do step, h Handler, initial []byte, fd, size int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -220,8 +222,8 @@ func (s *loopStream) next(writable bool) (do step, h Handler, initial []byte, fd
 	return stepRead, s.h, nil, s.fd, size
 }
 
-// readAll reads until the kernel has no more, or others should get their turn. It writes first if the event says that
-// more may be written.
+// readAll reads until the kernel has no more, or others should get their turn. It writes first if
+// the event says that more may be written.
 func (s *loopStream) readAll(buf []byte, events uint32) {
 	for range maxReadsPerEvent {
 		do, h, initial, fd, size := s.next(events&syscall.EPOLLOUT != 0)
@@ -266,8 +268,8 @@ func (s *loopStream) readAll(buf []byte, events uint32) {
 	s.loop.schedule(s) // there may be more; others first
 }
 
-// outlivesPeer reports, at the peer's FIN, whether bytes that were queued before Shutdown still have to reach it. Then
-// drain finishes, or the linger time is up.
+// outlivesPeer reports, at the peer's FIN, whether bytes that were queued before Shutdown still
+// have to reach it. Then drain finishes, or the linger time is up.
 func (s *loopStream) outlivesPeer() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -283,8 +285,8 @@ func (s *loopStream) flush(h Handler) {
 	}
 }
 
-// finish flushes the Handler, closes the descriptor and tells the Handler. It runs in the loop. err counts unless
-// this side ended the connection, or failed to write, before.
+// finish flushes the Handler, closes the descriptor and tells the Handler. It runs in the loop. err
+// counts unless this side ended the connection, or failed to write, before.
 func (s *loopStream) finish(err error) {
 	if s.toFlush {
 		s.flush(s.handler())
@@ -366,7 +368,8 @@ func (s *loopStream) noticeEndLocked() {
 	}
 }
 
-// drain writes more of the queue, now that the kernel takes more. ok is false if the connection has failed.
+// drain writes more of the queue, now that the kernel takes more. ok is false if the connection has
+// failed.
 func (s *loopStream) drain(ok bool) {
 	s.mu.Lock()
 	if c := s.conn; c != nil && ok {

@@ -13,8 +13,8 @@ type handled interface {
 	handler() Handler
 }
 
-// safely calls do, which calls methods of s's Handler, and recovers a panic in them. It is the package's only guard:
-// the event loop and every goroutine call Handlers through it.
+// safely calls do, which calls methods of s's Handler, and recovers a panic in them. It is the
+// package's only guard: the event loop and every goroutine call Handlers through it.
 func safely(s handled, do func()) {
 	defer recoverPanic(s)
 	do()

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// phase is a Stream's place in its life. The two sides of a connection close independently, so the order of the
-// middle phases depends on who closes first:
+// phase is a Stream's place in its life. The two sides of a connection close independently, so the
+// order of the middle phases depends on who closes first:
 //
 //	open         -> writeClosing  Shutdown, with bytes still queued
 //	open         -> writeClosed   Shutdown, with none
@@ -55,9 +55,9 @@ var nextPhases = [...][]phase{
 	frozen:       {open, closing, closed},
 }
 
-// moveLocked is the only place where a phase changes. It makes the transition if the drawing has it, and reports
-// whether it does: when both sides act at the same time, the second one finds its transition gone. The lock of the Stream
-// must be held.
+// moveLocked is the only place where a phase changes. It makes the transition if the drawing has
+// it, and reports whether it does: when both sides act at the same time, the second one finds its
+// transition gone. The lock of the Stream must be held.
 func (p *phase) moveLocked(to phase) bool {
 	if !slices.Contains(nextPhases[*p], to) {
 		return false
@@ -66,7 +66,8 @@ func (p *phase) moveLocked(to phase) bool {
 	return true
 }
 
-// readState says whether a Stream reads from its connection. It matters only while the phase lets reading stop:
+// readState says whether a Stream reads from its connection. It matters only while the phase lets
+// reading stop:
 //
 //	on     -> paused  Pause
 //	paused -> on      Resume or Shutdown

@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// No phase but frozen leads back to open, every phase leads to closed, and closing leads nowhere else.
+// No phase but frozen leads back to open, every phase leads to closed, and closing leads nowhere
+// else.
 func TestPhases(t *testing.T) {
 	for p := open; p <= frozen; p++ {
 		if name := p.String(); name == "" || strings.Contains(name, "(") {

@@ -7,9 +7,10 @@ import (
 	"unsafe"
 )
 
-// This file has the event loop's system calls. They never wait, so RawSyscall is safe: it skips the scheduler's
-// bookkeeping, which exists to let other goroutines run while a call blocks. recvfrom and sendto also skip the VFS
-// layers that read and write pass through. Builds with the race detector use rawcall_race_linux.go instead.
+// This file has the event loop's system calls. They never wait, so RawSyscall is safe: it skips the
+// scheduler's bookkeeping, which exists to let other goroutines run while a call blocks. recvfrom
+// and sendto also skip the VFS layers that read and write pass through. Builds with the race
+// detector use rawcall_race_linux.go instead.
 
 // recvFD reads once and does not wait.
 func recvFD(fd int, p []byte) (int, error) {
@@ -31,8 +32,9 @@ func sendFD(fd int, p []byte) (int, error) {
 	return int(n), nil
 }
 
-// connectFD begins to connect a non-blocking socket. Over the loopback the kernel completes the TCP handshake within
-// the call. The call takes long only if nearly all local ports are in use and the kernel has to search for one.
+// connectFD begins to connect a non-blocking socket. Over the loopback the kernel completes the TCP
+// handshake within the call. The call takes long only if nearly all local ports are in use and the
+// kernel has to search for one.
 func connectFD(fd int, sa syscall.Sockaddr) error {
 	switch sa := sa.(type) {
 	case *syscall.SockaddrInet4:

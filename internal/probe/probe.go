@@ -60,7 +60,8 @@ func Command(ctx context.Context, args []string, stdout io.Writer) error {
 	return nil
 }
 
-// Run probes the address in o. It returns within a few multiples of o.Timeout, or soon after ctx is done.
+// Run probes the address in o. It returns within a few multiples of o.Timeout, or soon after ctx is
+// done.
 func Run(ctx context.Context, o Options) Report {
 	jar, err := cookiejar.New(nil)
 	if err != nil {

@@ -35,7 +35,8 @@ type reply struct {
 	PID string `json:"pid"`
 }
 
-// connect sends a CONNECT with the socket's state, and waits for the reply. It does not change the socket.
+// connect sends a CONNECT with the socket's state, and waits for the reply. It does not change the
+// socket.
 func (s *socket) connect(ctx context.Context, c *conn) (reply, error) {
 	payload, err := sioclient.ConnectPayload(s.pid, s.offset, s.auth)
 	if err != nil {
@@ -87,8 +88,8 @@ func refusal(namespace string, payload []byte) *problem {
 	return p
 }
 
-// listen reads events until none arrives for quiet, and returns how many there were. It keeps the last
-// offset as socket.io-client does.
+// listen reads events until none arrives for quiet, and returns how many there were. It keeps the
+// last offset as socket.io-client does.
 func (s *socket) listen(ctx context.Context, c *conn, quiet time.Duration) (events int) {
 	for {
 		wait, cancel := context.WithTimeout(ctx, quiet)

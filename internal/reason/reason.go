@@ -1,11 +1,12 @@
-// Package reason has the closed list of reasons why sessions are parked, closed, recovered or not recovered.
+// Package reason has the closed list of reasons why sessions are parked, closed, recovered or not
+// recovered.
 //
-// Package session decides on them. Metrics, logs, the status page and notifications show the same words, and
-// docs/metrics.md lists them.
+// Package session decides on them. Metrics, logs, the status page and notifications show the same
+// words, and docs/metrics.md lists them.
 package reason
 
-// Reason says why a session was parked or closed, or why a reconnection did or did not recover it. The constants below
-// are the only reasons.
+// Reason says why a session was parked or closed, or why a reconnection did or did not recover it.
+// The constants below are the only reasons.
 type Reason string
 
 // Why a recovery succeeded.

@@ -7,10 +7,10 @@ import (
 	"github.com/holdfast/holdfast/internal/jsonscan"
 )
 
-// AuthValues returns the values of keys in a CONNECT packet's payload, in the order of keys, and nil for each
-// missing one. Values are normalized, so that equal values are equal bytes regardless of white space, escapes
-// and the order of keys. If a key occurs twice, the last one counts, as it does for the server. A payload that
-// is not an object has no keys.
+// AuthValues returns the values of keys in a CONNECT packet's payload, in the order of keys, and
+// nil for each missing one. Values are normalized, so that equal values are equal bytes regardless
+// of white space, escapes and the order of keys. If a key occurs twice, the last one counts, as it
+// does for the server. A payload that is not an object has no keys.
 func AuthValues(packet []byte, keys []string) [][]byte {
 	values := make([][]byte, len(keys))
 	h, err := ParseHeader(packet)

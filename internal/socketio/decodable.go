@@ -7,11 +7,12 @@ import (
 	"unicode/utf8"
 )
 
-// Decodability says which clients can decode a packet: those that have none of the rules that it breaks. Each bit is a rule of
-// some version of socket.io-parser, or of some configuration.
+// Decodability says which clients can decode a packet: those that have none of the rules that it
+// breaks. Each bit is a rule of some version of socket.io-parser, or of some configuration.
 type Decodability uint8
 
-// What clients may refuse. Decodable packets are fine as far as is known here; a client may have rules of its own.
+// What clients may refuse. Decodable packets are fine as far as is known here; a client may have
+// rules of its own.
 const (
 	Decodable             Decodability = 0
 	TooManyAttachments    Decodability = 1 << iota // more than jsMaxAttachments
@@ -25,19 +26,22 @@ const (
 const (
 	// jsMaxAttachments is what socket.io-parser takes from 4.2.6 on, unless told otherwise.
 	jsMaxAttachments = 10
-	// raisedMaxAttachments is what a client that raises the limit may be taken to allow if it takes a few more.
+	// raisedMaxAttachments is what a client that raises the limit may be taken to allow if it takes
+	// a few more.
 	raisedMaxAttachments = 32
 	// goMaxNesting is how deep encoding/json goes. JavaScript goes deeper.
 	goMaxNesting = 10000
-	// jsMaxNesting is how deep a binary packet's payload may surely be. socket.io-parser walks it recursively.
+	// jsMaxNesting is how deep a binary packet's payload may surely be. socket.io-parser walks it
+	// recursively.
 	jsMaxNesting = 1000
 )
 
 // reservedEvents are names that socket.io-parser refuses from 4.2.4 on.
 var reservedEvents = []string{"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"}
 
-// CheckDecodable judges a packet by the rules of socket.io-parser 4.2, which is what the clients that recover connections have.
-// It decodes the whole payload: it is not for packets that are delivered as they come.
+// CheckDecodable judges a packet by the rules of socket.io-parser 4.2, which is what the clients
+// that recover connections have. It decodes the whole payload: it is not for packets that are
+// delivered as they come.
 func CheckDecodable(p []byte) Decodability {
 	h, err := ParseHeader(p)
 	if err != nil {

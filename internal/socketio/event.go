@@ -6,12 +6,13 @@ import (
 	"github.com/holdfast/holdfast/internal/jsonscan"
 )
 
-// EventName returns the name of an event: its first argument. data is the payload of an EVENT or BINARY_EVENT
-// packet (packet[Header.Data:]), an array. A string is returned without JSON's escapes, and a number as it is
-// written. The rest of data is not read. ok is false if the first argument is neither, or malformed.
+// EventName returns the name of an event: its first argument. data is the payload of an EVENT or
+// BINARY_EVENT packet (packet[Header.Data:]), an array. A string is returned without JSON's
+// escapes, and a number as it is written. The rest of data is not read. ok is false if the first
+// argument is neither, or malformed.
 //
-// The name aliases data unless the string has escapes. Servers in Python write escapes for everything that is
-// not ASCII, and clients can write them for any character.
+// The name aliases data unless the string has escapes. Servers in Python write escapes for
+// everything that is not ASCII, and clients can write them for any character.
 func EventName(data []byte) (name []byte, ok bool) {
 	if len(data) == 0 || data[0] != '[' {
 		return nil, false

@@ -52,8 +52,8 @@ func (h *Header) IsEvent() bool { return h.Type == Event || h.Type == BinaryEven
 // IsAck reports whether the packet is an ACK or a BINARY_ACK.
 func (h *Header) IsAck() bool { return h.Type == Ack || h.Type == BinaryAck }
 
-// EndsSocket reports whether the packet is a DISCONNECT or a CONNECT_ERROR: whatever follows its header, its sender has no
-// socket for the namespace any more.
+// EndsSocket reports whether the packet is a DISCONNECT or a CONNECT_ERROR: whatever follows its
+// header, its sender has no socket for the namespace any more.
 func (h *Header) EndsSocket() bool { return h.Type == Disconnect || h.Type == ConnectError }
 
 // IsBinary reports whether the packet's type has attachments.
@@ -68,9 +68,10 @@ func ParseHeader(p []byte) (Header, error) {
 	return h, err
 }
 
-// Parse scans a packet up to its payload: type, number of attachments, namespace and acknowledgement id. It checks the
-// payload's first character if the protocol fixes it (an array for events and acks), but not the JSON. Errors wrap
-// ErrMalformed; h then has the fields before the error.
+// Parse scans a packet up to its payload: type, number of attachments, namespace and
+// acknowledgement id. It checks the payload's first character if the protocol fixes it (an array
+// for events and acks), but not the JSON. Errors wrap ErrMalformed; h then has the fields before
+// the error.
 func (h *Header) Parse(p []byte) error {
 	h.Type, h.Attachments, h.Namespace, h.AckID, h.Data = 0, 0, rootNamespace, -1, 0
 	if len(p) > 2 && p[0] == byte(Event) && p[1] == '[' { // almost all packets
@@ -127,8 +128,8 @@ func (h *Header) checkPayload(data []byte) error {
 			return fmt.Errorf("%w: payload of CONNECT is not an object", ErrMalformed)
 		}
 	case Disconnect, ConnectError:
-		// The type alone says that the socket is gone. python-socketio refuses a client by a DISCONNECT with
-		// a payload, which the reference parser rejects.
+		// The type alone says that the socket is gone. python-socketio refuses a client by a
+		// DISCONNECT with a payload, which the reference parser rejects.
 	}
 	if h.IsAck() && !h.HasAck() {
 		return fmt.Errorf("%w: acknowledgement without an id", ErrMalformed)

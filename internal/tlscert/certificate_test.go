@@ -157,8 +157,8 @@ func TestBrokenFiles(t *testing.T) {
 	}
 }
 
-// TestKubernetesSecret: the files of a mounted secret are links through a link to the directory of the
-// current version.
+// TestKubernetesSecret: the files of a mounted secret are links through a link to the directory of
+// the current version.
 func TestKubernetesSecret(t *testing.T) {
 	f := &files{t: t, dir: t.TempDir(), held: metrics.New(prometheus.NewRegistry())}
 	version := func(name string, serial int64) {

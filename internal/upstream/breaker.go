@@ -39,16 +39,17 @@ func (s breakerState) String() string {
 	return "unknown"
 }
 
-// breaker is a circuit breaker around dials. After a failed dial it lets one probe through at a time, 100
-// to 250 ms apart. Callers that arrive meanwhile wait for the probe and share its result: if the probe
-// cannot connect, they fail with its error; once any dial succeeds, all of them proceed.
+// breaker is a circuit breaker around dials. After a failed dial it lets one probe through at a
+// time, 100 to 250 ms apart. Callers that arrive meanwhile wait for the probe and share its result:
+// if the probe cannot connect, they fail with its error; once any dial succeeds, all of them
+// proceed.
 //
-// Three properties follow. Each refused caller arrived before an attempt that failed. No caller waits
-// longer than one probe and the pause before it. A single client never notices the breaker, because there
-// is no pause after a first failure.
+// Three properties follow. Each refused caller arrived before an attempt that failed. No caller
+// waits longer than one probe and the pause before it. A single client never notices the breaker,
+// because there is no pause after a first failure.
 //
-// Only the connection counts, not the server's answer, which one client may have caused. Answers are the
-// throttle's concern.
+// Only the connection counts, not the server's answer, which one client may have caused. Answers
+// are the throttle's concern.
 //
 // It is safe for concurrent use.
 type breaker struct {
@@ -71,8 +72,8 @@ func (b *breaker) moveLocked(to breakerState) {
 	b.changed = make(chan struct{})
 }
 
-// Allow returns when the caller may dial, and the caller must call done after its dial. The error is that
-// of another caller's failed probe, or of ctx.
+// Allow returns when the caller may dial, and the caller must call done after its dial. The error
+// is that of another caller's failed probe, or of ctx.
 func (b *breaker) Allow(ctx context.Context) (done func(), err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -116,7 +117,8 @@ func (b *breaker) probeEndedLocked(probe uint64) {
 	}
 }
 
-// Failing returns the error of the last failed dial while the breaker is not closed, and otherwise nil.
+// Failing returns the error of the last failed dial while the breaker is not closed, and otherwise
+// nil.
 func (b *breaker) Failing() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -15,9 +15,9 @@ type CheckResult struct {
 	Err  error // nil if it is reachable, answers Engine.IO requests and is healthy
 }
 
-// Check asks each server of a valid configuration once: for an Engine.IO session that does not exist, and for
-// its health if that is configured. It asks nothing, and returns nil, for a single URL without discovery and
-// health checks. The error says why the servers are unknown.
+// Check asks each server of a valid configuration once: for an Engine.IO session that does not
+// exist, and for its health if that is configured. It asks nothing, and returns nil, for a single
+// URL without discovery and health checks. The error says why the servers are unknown.
 func Check(ctx context.Context, cfg config.Config) ([]CheckResult, error) {
 	u, err := New(cfg.Upstream, Options{EngineIOPath: cfg.EngineIO.Paths[0]})
 	if err != nil {

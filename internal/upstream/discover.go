@@ -53,8 +53,8 @@ func (u *Upstream) discover() {
 	}
 }
 
-// lookUp asks for all names. A name whose lookup fails keeps the addresses of its last answer. lookUp returns
-// the errors of all that failed.
+// lookUp asks for all names. A name whose lookup fails keeps the addresses of its last answer.
+// lookUp returns the errors of all that failed.
 func (u *Upstream) lookUp(known map[string][]netip.Addr) error {
 	u.mu.Lock()
 	urls := u.urls

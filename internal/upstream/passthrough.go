@@ -11,24 +11,26 @@ import (
 	"slices"
 )
 
-// Base is the scheme and host of requests for RoundTripper, which replaces them with those of a server.
+// Base is the scheme and host of requests for RoundTripper, which replaces them with those of a
+// server.
 func Base() *url.URL { return &url.URL{Scheme: "http", Host: "upstream"} }
 
 // clientKey is the context key of a client's address.
 type clientKey struct{}
 
-// WithClient returns a context for requests that the same server must get for the same client, because only
-// that server knows the client's session.
+// WithClient returns a context for requests that the same server must get for the same client,
+// because only that server knows the client's session.
 func WithClient(ctx context.Context, client netip.Addr) context.Context {
 	return context.WithValue(ctx, clientKey{}, client)
 }
 
-// RoundTripper makes HTTP requests to a server that is up. Requests whose context is WithClient go to one
-// that depends on the client's address only, as long as it is up.
+// RoundTripper makes HTTP requests to a server that is up. Requests whose context is WithClient go
+// to one that depends on the client's address only, as long as it is up.
 func (u *Upstream) RoundTripper() http.RoundTripper { return &roundTripper{u, false} }
 
-// UnsharedRoundTripper is like RoundTripper, and makes each request over a new connection. Balancers such as
-// @socket.io/sticky look only at the first request of a connection. This way they see every sid.
+// UnsharedRoundTripper is like RoundTripper, and makes each request over a new connection.
+// Balancers such as @socket.io/sticky look only at the first request of a connection. This way they
+// see every sid.
 func (u *Upstream) UnsharedRoundTripper() http.RoundTripper { return &roundTripper{u, true} }
 
 type roundTripper struct {
@@ -36,7 +38,8 @@ type roundTripper struct {
 	unshared bool
 }
 
-// RoundTrip implements http.RoundTripper. A request goes to the next server only if it was not sent at all.
+// RoundTrip implements http.RoundTripper. A request goes to the next server only if it was not sent
+// at all.
 func (t *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	body := req.Body
 	var tried [maxAttempts]*Server
@@ -67,7 +70,8 @@ func (t *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	return nil, failed
 }
 
-// send makes the request to a server. Unless this is the last attempt, the body stays open if it fails.
+// send makes the request to a server. Unless this is the last attempt, the body stays open if it
+// fails.
 func (t *roundTripper) send(s *Server, req *http.Request, last bool) (*http.Response, error) {
 	out := *req
 	to := *req.URL
@@ -101,7 +105,8 @@ func (u *Upstream) route(ctx context.Context, tried []*Server) (s *Server, other
 	}
 	candidates := u.untriedLocked(tried, Up)
 	if len(candidates) == 0 && len(tried) == 0 {
-		// One that fails its health checks may have a page that says why, and one that is down may be back.
+		// One that fails its health checks may have a page that says why, and one that is down may
+		// be back.
 		if candidates = u.untriedLocked(nil, Unhealthy); len(candidates) == 0 {
 			candidates = u.untriedLocked(nil, Down)
 		}
@@ -128,8 +133,9 @@ func (u *Upstream) untriedLocked(tried []*Server, state State) []*Server {
 	return list
 }
 
-// compareRank compares two servers for a client by rendezvous hashing: each client has an order of all
-// servers, the same in every holdfast. A server that comes or goes changes it for its own clients only.
+// compareRank compares two servers for a client by rendezvous hashing: each client has an order of
+// all servers, the same in every holdfast. A server that comes or goes changes it for its own
+// clients only.
 func compareRank(client netip.Addr, a, b *Server) int {
 	x, y := rank(client, a), rank(client, b)
 	switch {

@@ -126,7 +126,8 @@ func TestRefusalIsFinal(t *testing.T) {
 	}
 }
 
-// A server that accepts connections and hangs must not attract clients, although it has the fewest links.
+// A server that accepts connections and hangs must not attract clients, although it has the fewest
+// links.
 func TestHangingServer(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := newFarm(t, "a b", nil)

@@ -15,8 +15,8 @@ import (
 	"github.com/holdfast/holdfast/internal/netpoll"
 )
 
-// idleTimeout is how long an idle connection stays open. It is shorter than that of Node.js (5 s), so that
-// a request does not meet a connection that the server is just closing.
+// idleTimeout is how long an idle connection stays open. It is shorter than that of Node.js (5 s),
+// so that a request does not meet a connection that the server is just closing.
 const idleTimeout = 4 * time.Second
 
 // target says where a server is.
@@ -131,8 +131,8 @@ func (s *Server) String() string { return s.target.String() }
 // CloseIdleConnections closes connections that carry no request, because they may be dead.
 func (s *Server) CloseIdleConnections() { s.transport.CloseIdleConnections() }
 
-// handshake makes an Engine.IO handshake with the server, as soon as it is admitted. If it is urgent, it
-// fails instead of waiting for a server that cannot be reached: there are others.
+// handshake makes an Engine.IO handshake with the server, as soon as it is admitted. If it is
+// urgent, it fails instead of waiting for a server that cannot be reached: there are others.
 func (s *Server) handshake(ctx context.Context, req engineio.Request, urgent bool) (*engineio.Conn, error) {
 	if urgent {
 		if err := s.breaker.Failing(); err != nil {
@@ -209,8 +209,8 @@ func (s *Server) report(ctx context.Context, err error) error {
 	return err
 }
 
-// isOver reports whether ctx has ended or its deadline has passed. A dial may notice the deadline before
-// ctx ends.
+// isOver reports whether ctx has ended or its deadline has passed. A dial may notice the deadline
+// before ctx ends.
 func isOver(ctx context.Context) bool {
 	deadline, ok := ctx.Deadline()
 	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
@@ -225,8 +225,8 @@ func (s *Server) dialWebSocket(ctx context.Context) (net.Conn, error) {
 	return conn, s.report(ctx, err)
 }
 
-// dialPolling opens a connection for polling requests. The dial has no deadline of its own and ends when
-// ctx does. It would otherwise notice the deadline first and look as if the server had failed.
+// dialPolling opens a connection for polling requests. The dial has no deadline of its own and ends
+// when ctx does. It would otherwise notice the deadline first and look as if the server had failed.
 func (s *Server) dialPolling(ctx context.Context) (net.Conn, error) {
 	detached, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()

@@ -41,7 +41,8 @@ const (
 	// maxUnansweredUp is how many handshakes in a row a server may leave unanswered while it is up. A
 	// single one may be the fault of its client.
 	maxUnansweredUp = 3
-	// maxFailedChecks is how many health checks in a row may fail while a server is up: one may be lost.
+	// maxFailedChecks is how many health checks in a row may fail while a server is up: one may be
+	// lost.
 	maxFailedChecks = 2
 )
 
@@ -151,8 +152,8 @@ func (u *Upstream) noteCheck(s *Server, err error) {
 	u.updateLocked(s)
 }
 
-// SetURLs changes the configured servers, which must be valid. Those that are not among them any more get no new links, and go
-// when their last link has ended.
+// SetURLs changes the configured servers, which must be valid. Those that are not among them any
+// more get no new links, and go when their last link has ended.
 func (u *Upstream) SetURLs(urls []string) {
 	u.mu.Lock()
 	same := slices.Equal(u.urls, urls)

@@ -19,13 +19,14 @@ const (
 	ticketInterval = 50 * time.Millisecond
 )
 
-// throttle slows handshakes down while the upstream accepts connections but answers none. Examples are a
-// balancer whose servers are all down, and a server that crashes while it starts. After 16 unanswered
-// handshakes in a row it hands out one ticket every 50 ms. The first answer lets all callers proceed.
+// throttle slows handshakes down while the upstream accepts connections but answers none. Examples
+// are a balancer whose servers are all down, and a server that crashes while it starts. After 16
+// unanswered handshakes in a row it hands out one ticket every 50 ms. The first answer lets all
+// callers proceed.
 //
-// A missing answer may be the fault of the client that asked. So one caller never fails because of another:
-// each waiting caller gets a ticket of its own or runs out of time. It also takes many failures in a row,
-// with no answer in between, before the throttle is active.
+// A missing answer may be the fault of the client that asked. So one caller never fails because of
+// another: each waiting caller gets a ticket of its own or runs out of time. It also takes many
+// failures in a row, with no answer in between, before the throttle is active.
 //
 // It is safe for concurrent use.
 type throttle struct {
@@ -36,8 +37,8 @@ type throttle struct {
 	timer      *time.Timer
 }
 
-// Wait returns when the caller may make a handshake, and whether it took a ticket for that. The error is
-// that of ctx.
+// Wait returns when the caller may make a handshake, and whether it took a ticket for that. The
+// error is that of ctx.
 func (t *throttle) Wait(ctx context.Context) (ticket bool, err error) {
 	if !t.Active() {
 		return false, nil
@@ -117,7 +118,8 @@ func (t *throttle) Done(err error) {
 	}
 }
 
-// outcome reports whether the server answered a handshake that ended with err, and whether err is conclusive.
+// outcome reports whether the server answered a handshake that ended with err, and whether err is
+// conclusive.
 func outcome(err error) (answered, conclusive bool) {
 	var rejected *engineio.RejectedError
 	var op *net.OpError

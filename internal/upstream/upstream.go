@@ -24,7 +24,8 @@ import (
 // maxAttempts is how many servers one handshake or request is tried at.
 const maxAttempts = 3
 
-// Upstream is the Socket.IO server behind holdfast, or several of them. It is safe for concurrent use.
+// Upstream is the Socket.IO server behind holdfast, or several of them. It is safe for concurrent
+// use.
 type Upstream struct {
 	// Immutable.
 	opts             Options
@@ -52,8 +53,8 @@ type Upstream struct {
 // Options are the parts of an Upstream that its user supplies. Each may be nil, or empty.
 type Options struct {
 	Log *slog.Logger
-	// Observe is told how each handshake ended and how long it took. Handshakes that the breaker or the
-	// context ended before they began are not reported.
+	// Observe is told how each handshake ended and how long it took. Handshakes that the breaker or
+	// the context ended before they began are not reported.
 	Observe func(s *Server, err error, took time.Duration)
 	// FailedOver is called when a handshake or a request is tried at another server.
 	FailedOver func()
@@ -71,8 +72,8 @@ type Options struct {
 	LookUp  func(ctx context.Context, host string) ([]netip.Addr, error)
 }
 
-// New returns the servers that a valid cfg names. It does not connect: that begins with Start. Errors say
-// which file of upstream.tls cannot be used.
+// New returns the servers that a valid cfg names. It does not connect: that begins with Start.
+// Errors say which file of upstream.tls cannot be used.
 func New(cfg config.Upstream, opts Options) (*Upstream, error) {
 	u := &Upstream{
 		opts: opts, log: opts.Log, dialTimeout: cfg.DialTimeout, handshakeTimeout: cfg.HandshakeTimeout, maxDials: cfg.MaxConcurrentDials,
@@ -118,8 +119,8 @@ func clientTLS(cfg config.UpstreamTLS) (*tls.Config, error) {
 	return c, nil
 }
 
-// Start begins what runs in the background: lookups, health checks, probes of servers that are down. With
-// one server and none of these it starts nothing. The caller must call Close in the end.
+// Start begins what runs in the background: lookups, health checks, probes of servers that are
+// down. With one server and none of these it starts nothing. The caller must call Close in the end.
 func (u *Upstream) Start() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -140,10 +141,10 @@ func (u *Upstream) Close() {
 	u.work.Wait()
 }
 
-// Dial makes an Engine.IO handshake with the server that is up and has the fewest links. If that server
-// cannot be reached, or says that it cannot serve now, the next one is tried. An *engineio.RejectedError is
-// a server's refusal. Other errors say why no server could be asked: ctx's error, or that of a connection
-// that another caller tried meanwhile.
+// Dial makes an Engine.IO handshake with the server that is up and has the fewest links. If that
+// server cannot be reached, or says that it cannot serve now, the next one is tried. An
+// *engineio.RejectedError is a server's refusal. Other errors say why no server could be asked:
+// ctx's error, or that of a connection that another caller tried meanwhile.
 func (u *Upstream) Dial(ctx context.Context, req engineio.Request) (*engineio.Conn, error) {
 	var tried [maxAttempts]*Server
 	var failed error
@@ -174,8 +175,8 @@ func (u *Upstream) failedOver() {
 	}
 }
 
-// triesNext reports whether another server may do better after a handshake that ended with err. The refusal
-// of a server is final, unless its status says that it cannot serve now.
+// triesNext reports whether another server may do better after a handshake that ended with err. The
+// refusal of a server is final, unless its status says that it cannot serve now.
 func triesNext(err error) bool {
 	if _, ok := errors.AsType[*engineio.RejectedError](err); ok {
 		answered, _ := outcome(err)
@@ -184,8 +185,8 @@ func triesNext(err error) bool {
 	return !neterr.IsTooManyFiles(err) // the others would not get a descriptor either
 }
 
-// reserve picks the server for a new link and counts the link. urgent says that there is another server to
-// try soon.
+// reserve picks the server for a new link and counts the link. urgent says that there is another
+// server to try soon.
 func (u *Upstream) reserve(ctx context.Context, tried []*Server) (s *Server, urgent bool, err error) {
 	if err := u.awaitLookup(ctx); err != nil {
 		return nil, false, err
@@ -215,8 +216,8 @@ func (u *Upstream) awaitLookup(ctx context.Context) error {
 	}
 }
 
-// leastLinksLocked returns the untried server in a state that has the fewest links. Ties are decided at
-// random. others is how many more there are in that state. u.mu must be held.
+// leastLinksLocked returns the untried server in a state that has the fewest links. Ties are
+// decided at random. others is how many more there are in that state. u.mu must be held.
 func (u *Upstream) leastLinksLocked(tried []*Server, state State) (best *Server, others int) {
 	ties := 0
 	n := 0
@@ -256,14 +257,14 @@ func (s *Server) release() {
 	s.pool.updateLocked(s)
 }
 
-// managedLocked reports whether more than a single URL was configured. Otherwise a server is asked only
-// when a client needs it. u.mu must be held.
+// managedLocked reports whether more than a single URL was configured. Otherwise a server is asked
+// only when a client needs it. u.mu must be held.
 func (u *Upstream) managedLocked() bool {
 	return len(u.list) != 1 || u.discovers || u.health.Path != ""
 }
 
-// Ready returns nil, or the reason why no client can be served. A single server without health checks is
-// always ready: only clients find out.
+// Ready returns nil, or the reason why no client can be served. A single server without health
+// checks is always ready: only clients find out.
 func (u *Upstream) Ready() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -282,7 +283,8 @@ type ServerReport struct {
 	Error string // the last failure, if the server is Down or Unhealthy
 }
 
-// Servers reports on all servers: the listed ones, in the order of the configuration, then those that leave.
+// Servers reports on all servers: the listed ones, in the order of the configuration, then those
+// that leave.
 func (u *Upstream) Servers() []ServerReport {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -20,8 +20,8 @@ const (
 	maxCheckBytes = 64 << 10
 )
 
-// watchLocked starts what runs for a listed server: its health checks, if they are configured, and its
-// probes when it is down. u.mu must be held.
+// watchLocked starts what runs for a listed server: its health checks, if they are configured, and
+// its probes when it is down. u.mu must be held.
 func (u *Upstream) watchLocked(s *Server) {
 	if !u.started || s.unwatch != nil || u.background.Err() != nil {
 		return
@@ -34,8 +34,8 @@ func (u *Upstream) watchLocked(s *Server) {
 	u.probeLocked(s)
 }
 
-// probeLocked starts to probe a server that is down, so that clients need not find out when it is back. With
-// a single server only clients find out. u.mu must be held.
+// probeLocked starts to probe a server that is down, so that clients need not find out when it is
+// back. With a single server only clients find out. u.mu must be held.
 func (u *Upstream) probeLocked(s *Server) {
 	if s.state != Down || s.probing || s.unwatch == nil || s.watch.Err() != nil || !u.managedLocked() {
 		return
@@ -69,8 +69,8 @@ func (u *Upstream) stillDown(s *Server) bool {
 	return s.state == Down
 }
 
-// probe asks a server for an Engine.IO session that does not exist. Every server refuses that, and makes no
-// session for it: a handshake would.
+// probe asks a server for an Engine.IO session that does not exist. Every server refuses that, and
+// makes no session for it: a handshake would.
 func (u *Upstream) probe(ctx context.Context, s *Server) error {
 	path := strings.TrimSuffix(u.opts.EngineIOPath, "/") + "/?EIO=4&transport=polling&sid=holdfast-probe"
 	status, err := s.get(ctx, path, u.dialTimeout)

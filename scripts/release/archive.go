@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// eachFile calls f with the files below dir in the order of their names, and the name and mode that they have in archives.
+// eachFile calls f with the files below dir in the order of their names, and the name and mode that
+// they have in archives.
 func eachFile(dir, prefix string, f func(file, name string, mode fs.FileMode, size int64) error) error {
 	return filepath.WalkDir(dir, func(file string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {

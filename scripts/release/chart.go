@@ -8,7 +8,8 @@ import (
 	"regexp"
 )
 
-// chart packs the Helm chart as `helm package` does, with the version of this release for the chart and for the image.
+// chart packs the Helm chart as `helm package` does, with the version of this release for the chart
+// and for the image.
 func (r *release) chart(work string) error {
 	dir := filepath.Join(work, "chart")
 	if err := os.CopyFS(dir, os.DirFS(filepath.Join(r.root, "deploy", "helm", "holdfast"))); err != nil {

@@ -91,7 +91,8 @@ func (r *release) distPlatform(work, common string, p platform) error {
 	return r.packages(dir, p)
 }
 
-// packages makes the deb and the rpm of what is in dir, with the paths of a package instead of those of /usr/local.
+// packages makes the deb and the rpm of what is in dir, with the paths of a package instead of
+// those of /usr/local.
 func (r *release) packages(dir string, p platform) error {
 	unit, err := os.ReadFile(filepath.Join(dir, "systemd", "holdfast.service"))
 	if err != nil {
@@ -149,7 +150,8 @@ func (r *release) checksums() error {
 	return writeFile(filepath.Join(r.out, "SHA256SUMS"), []byte(b.String()))
 }
 
-// writeNotices collects the licenses of all modules that any platform's binary contains, and of Go itself.
+// writeNotices collects the licenses of all modules that any platform's binary contains, and of Go
+// itself.
 func (r *release) writeNotices(file string) error {
 	modules := map[string]string{} // path and version to folder
 	for _, p := range platforms {

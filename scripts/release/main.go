@@ -78,7 +78,8 @@ func run(args []string) error {
 
 var semver = regexp.MustCompile(`^v?((?:0|[1-9]\d*)\.(?:0|[1-9]\d*)\.(?:0|[1-9]\d*)(?:-[0-9A-Za-z.-]+)?)$`)
 
-// number is the version without v, for package managers. What is no release comes before all releases.
+// number is the version without v, for package managers. What is no release comes before all
+// releases.
 func (r *release) number() string {
 	if m := semver.FindStringSubmatch(r.version); m != nil {
 		return m[1]
@@ -91,7 +92,8 @@ func (r *release) number() string {
 	}, r.version)
 }
 
-// build compiles the binary of a platform, and returns its path. Go's cache makes a second time cheap.
+// build compiles the binary of a platform, and returns its path. Go's cache makes a second time
+// cheap.
 func (r *release) build(p platform, dir string) (string, error) {
 	const set = " -X github.com/holdfast/holdfast/internal/buildinfo."
 	out := filepath.Join(dir, p.binary())

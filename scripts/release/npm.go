@@ -66,7 +66,8 @@ func (r *release) packPlatform(dir string, p platform) error {
 	return r.checkPlatform(file, p)
 }
 
-// packMain adds the version, and all platforms as optional dependencies: whichever of them this run builds.
+// packMain adds the version, and all platforms as optional dependencies: whichever of them this run
+// builds.
 func (r *release) packMain(dir string) error {
 	if err := os.CopyFS(dir, os.DirFS(filepath.Join(r.root, "npm"))); err != nil {
 		return err
@@ -106,7 +107,8 @@ func (r *release) pack(dir, name string) (string, error) {
 	return filepath.Join(r.out, file), nil
 }
 
-// checkPlatform looks at what was packed: the files, the binary's mode and machine, and for which system it says to be.
+// checkPlatform looks at what was packed: the files, the binary's mode and machine, and for which
+// system it says to be.
 func (r *release) checkPlatform(file string, p platform) error {
 	binary := "package/bin/" + p.binary()
 	var names []string

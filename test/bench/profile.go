@@ -27,8 +27,8 @@ func adminClient(dir string) *http.Client {
 	}}
 }
 
-// profile takes a CPU profile of holdfast, of the time that a measurement takes, into a file of the directory that
-// -profile names. wait returns when it is written.
+// profile takes a CPU profile of holdfast, of the time that a measurement takes, into a file of the
+// directory that -profile names. wait returns when it is written.
 func (e *env) profile(ctx context.Context, scenario, dir string) (wait func() error) {
 	done := make(chan error, 1) // one: the goroutine below ends without a receiver
 	go func() { done <- e.writeProfile(ctx, scenario, dir) }()

@@ -110,8 +110,8 @@ type objects struct {
 	kindsAndName []string
 }
 
-// decode reads rendered YAML. A field that the API does not know, or one that occurs twice, is an error, and so is a kind
-// that is not expected.
+// decode reads rendered YAML. A field that the API does not know, or one that occurs twice, is an
+// error, and so is a kind that is not expected.
 func decode(t *testing.T, text []byte) objects {
 	t.Helper()
 	var o objects
@@ -184,8 +184,8 @@ func into[T any](list *[]*T, document []byte) error {
 	return strict.UnmarshalStrict(document, v)
 }
 
-// checkConfig runs `holdfast -check` on the text of a configuration file and variables. Files that it names are in the
-// cluster, so replace puts others in their place.
+// checkConfig runs `holdfast -check` on the text of a configuration file and variables. Files that
+// it names are in the cluster, so replace puts others in their place.
 func checkConfig(t *testing.T, text string, environ ...string) string {
 	t.Helper()
 	args := []string{"-check"}

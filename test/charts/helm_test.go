@@ -92,8 +92,8 @@ func checkChartConfig(t *testing.T, config string, c core.Container) {
 	}
 }
 
-// checkSelectors checks that everything that selects pods selects those of the Deployment, and by no label that an upgrade
-// changes.
+// checkSelectors checks that everything that selects pods selects those of the Deployment, and by
+// no label that an upgrade changes.
 func checkSelectors(t *testing.T, o objects, labels map[string]string) {
 	for _, m := range o.podMonitors {
 		checkSelector(t, "PodMonitor", m.Spec.Selector.MatchLabels, labels)
@@ -208,7 +208,8 @@ func equalSelectors(a, b *meta.LabelSelector) bool {
 	return a != nil && b != nil && maps.Equal(a.MatchLabels, b.MatchLabels)
 }
 
-// checkVolumes checks that each mount has a volume, and each volume what the chart makes or a Secret that the user named.
+// checkVolumes checks that each mount has a volume, and each volume what the chart makes or a
+// Secret that the user named.
 func checkVolumes(t *testing.T, o objects, pod core.PodSpec) {
 	made := map[string]bool{}
 	for _, s := range o.secrets {

@@ -15,7 +15,8 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 )
 
-// The Dockerfile is read by BuildKit's own parser, and nothing in it is deprecated or against its linter's rules.
+// The Dockerfile is read by BuildKit's own parser, and nothing in it is deprecated or against its
+// linter's rules.
 func TestDockerfileParses(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(root, "Dockerfile"))
 	if err != nil {

@@ -102,8 +102,8 @@ func (r *Recorder) Dialled(result DialResult, err error) {
 	}
 }
 
-// bucketLocked returns the bucket of a time, and clears those between it and the newest one. r.mu must
-// be held.
+// bucketLocked returns the bucket of a time, and clears those between it and the newest one. r.mu
+// must be held.
 func (r *Recorder) bucketLocked(t time.Time) *bucket {
 	n := int64(t.Sub(r.started) / step)
 	for i := max(r.bucket+1, n-steps+1); i <= n; i++ {

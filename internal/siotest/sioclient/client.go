@@ -508,8 +508,8 @@ func appendFrame(dst []byte, op ws.OpCode, prefix, payload []byte) []byte {
 	return dst
 }
 
-// ConnectPayload is the CONNECT payload of socket.io-client: the keys of auth, which must be a JSON object or nil,
-// after pid and offset, which they override in place. It is nil if there are none.
+// ConnectPayload is the CONNECT payload of socket.io-client: the keys of auth, which must be a JSON
+// object or nil, after pid and offset, which they override in place. It is nil if there are none.
 func ConnectPayload(pid, offset string, auth any) (json.RawMessage, error) {
 	keys, values, err := object(auth)
 	if err != nil || pid == "" && auth == nil {

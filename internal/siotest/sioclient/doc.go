@@ -10,8 +10,8 @@
 //
 // # Goroutines and locks
 //
-// Each connection has one goroutine, which reads. Handlers run in it, one at a
-// time and in order; they must not call Connect, Reconnect, Cut, Close,
-// CloseTransport or EmitAck, which wait for it. Client.connecting is taken before Client.mu, Client.mu
-// before Socket.mu; the last two are not held during I/O or callbacks.
+// Each connection has one goroutine, which reads. Handlers run in it, one at a time and in order;
+// they must not call Connect, Reconnect, Cut, Close, CloseTransport or EmitAck, which wait for it.
+// Client.connecting is taken before Client.mu, Client.mu before Socket.mu; the last two are not
+// held during I/O or callbacks.
 package sioclient

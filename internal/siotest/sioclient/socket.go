@@ -153,8 +153,9 @@ func (s *Socket) EmitVolatile(event string, args ...any) bool {
 	return connected
 }
 
-// EmitVolatileAck is EmitVolatile for an event that asks for an acknowledgement. answered is called with the server's answer, by
-// the connection's reader, and not at all if the connection ends before.
+// EmitVolatileAck is EmitVolatile for an event that asks for an acknowledgement. answered is called
+// with the server's answer, by the connection's reader, and not at all if the connection ends
+// before.
 func (s *Socket) EmitVolatileAck(answered func(args []json.RawMessage), event string, args ...any) bool {
 	s.mu.Lock()
 	connected, l, id := s.connected, s.link, s.nextID
@@ -521,8 +522,8 @@ func encode(typ wire.Type, nsp string, id int64, args []any) outgoing {
 	return outgoing{id: id, text: p.Append(nil), attachments: attachments}
 }
 
-// LastString returns the last element of a JSON array if it is a string: what socket.io-client takes for an event's
-// offset. It reads no more of data than that.
+// LastString returns the last element of a JSON array if it is a string: what socket.io-client
+// takes for an event's offset. It reads no more of data than that.
 func LastString(data []byte) (string, bool) {
 	const space = " \t\r\n"
 	data, ok := bytes.CutSuffix(bytes.TrimRight(data, space), []byte("]"))

@@ -1,5 +1,5 @@
-// Command flame draws a CPU profile as a flame graph: an SVG on standard output that stands by itself. The wider a
-// frame, the more of the time it and what it called took.
+// Command flame draws a CPU profile as a flame graph: an SVG on standard output that stands by
+// itself. The wider a frame, the more of the time it and what it called took.
 //
 //	go run ./test/bench/flame -title "pipeline" cpu.pb.gz >flame.svg
 package main
