@@ -1,12 +1,16 @@
 package app
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -77,17 +81,21 @@ func (in *instance) book(k config.Cluster) (cluster.Book, error) {
 	if !k.Redis() {
 		return cluster.Hosts{Addrs: k.Peers}, nil
 	}
-	book, err := cluster.NewRedis(k.Peers, k.Name)
-	if err == nil {
-		ctx, cancel := context.WithTimeout(context.Background(), redisCheck)
-		defer cancel()
-		if err = book.Check(ctx); err != nil && !cluster.Refused(err) {
-			in.log.Warn("Redis does not answer: other replicas are found when it does", "error", err)
-			err = nil
-		}
-	}
+	const allowed = "a redis:// URL that Redis accepts"
+	book, err := cluster.NewRedis(k.Peers, k.Name, in.log)
 	if err != nil {
-		return nil, in.sources.Invalid("cluster.peers", fmt.Sprintf("Redis: %v", err), "a redis:// URL that Redis accepts")
+		return nil, in.sources.Invalid("cluster.peers", oneLine(err.Error()), allowed)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), redisCheck)
+	defer cancel()
+	err = book.Check(ctx)
+	var refused *cluster.RefusedError
+	switch {
+	case errors.As(err, &refused):
+		book.Close()
+		return nil, in.sources.Invalid("cluster.peers", "Redis: "+oneLine(err.Error()), allowed)
+	case err != nil:
+		in.log.Warn("Redis cannot be used yet: replicas find each other when it can", "error", err)
 	}
 	return book, nil
 }
@@ -104,23 +112,46 @@ func advertised(k config.Cluster, listening net.Addr) (string, error) {
 	if !at.Addr().IsUnspecified() {
 		return at.String(), nil
 	}
-	target := k.Peers[0]
-	if u, err := url.Parse(target); err == nil && k.Redis() {
-		target = u.Host
-		if u.Port() == "" {
-			target = net.JoinHostPort(u.Hostname(), "6379")
+	own, err := addressTowards(append(peerTargets(k), anywhere...))
+	if err != nil {
+		return "", fmt.Errorf("no address of this machine is known: %w", err)
+	}
+	return netip.AddrPortFrom(own, at.Port()).String(), nil
+}
+
+// anywhere are addresses that nobody has. The route to them is that of a network with several machines.
+var anywhere = []string{"192.0.2.1:9", "[2001:db8::1]:9"}
+
+// peerTargets returns what this machine connects to because of cluster.peers, as host:port.
+func peerTargets(k config.Cluster) []string {
+	if !k.Redis() {
+		return slices.Clone(k.Peers)
+	}
+	var targets []string
+	for _, text := range k.Peers {
+		if u, err := url.Parse(text); err == nil {
+			targets = append(targets, net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "6379")))
 		}
 	}
-	conn, err := net.Dial("udp", target) // sends nothing
-	if err != nil {
-		return "", fmt.Errorf("no address of this machine is known to reach %s: %w", target, err)
+	return targets
+}
+
+// addressTowards returns the address of this machine that the first of the targets would see which it knows
+// the way to. A name may be unknown while Redis is down.
+func addressTowards(targets []string) (addr netip.Addr, err error) {
+	for _, target := range targets {
+		var conn net.Conn
+		if conn, err = net.Dial("udp", target); err != nil { // sends nothing
+			continue
+		}
+		own, parseErr := netip.ParseAddrPort(conn.LocalAddr().String())
+		conn.Close()
+		if parseErr == nil {
+			return own.Addr().Unmap(), nil
+		}
+		err = parseErr
 	}
-	defer conn.Close()
-	own, err := netip.ParseAddrPort(conn.LocalAddr().String())
-	if err != nil {
-		return "", err
-	}
-	return netip.AddrPortFrom(own.Addr().Unmap(), at.Port()).String(), nil
+	return addr, err
 }
 
 // checkPeers asks every other replica once, for -check.
@@ -158,9 +189,10 @@ func peerAddresses(ctx context.Context, k config.Cluster) ([]string, error) {
 	if !k.Redis() {
 		return cluster.Hosts{Addrs: k.Peers}.Addresses(ctx)
 	}
-	book, err := cluster.NewRedis(k.Peers, k.Name)
+	book, err := cluster.NewRedis(k.Peers, k.Name, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}
+	defer book.Close()
 	return book.Addresses(ctx)
 }

@@ -64,14 +64,13 @@ func (b Hosts) Addresses(ctx context.Context) (addrs []string, err error) {
 
 // Addresses reads the entries once.
 func (r *Redis) Addresses(ctx context.Context) (addrs []string, err error) {
-	defer func() { _ = r.client.Close() }() // it was only read
-	clock, err := r.client.Time(ctx).Result()
+	clock, err := r.time(ctx)
 	if err != nil {
 		return nil, err
 	}
 	fields, err := r.client.HGetAll(ctx, r.key).Result()
 	if err != nil {
-		return nil, err
+		return nil, r.explain(err)
 	}
 	for _, e := range r.current(ctx, fields, clock.UnixMilli()) {
 		addrs = append(addrs, e.Addr)

@@ -5,7 +5,8 @@
 //
 //   - node.go has the Node, this replica's place in the cluster. Open opens a stream to another replica.
 //   - peer.go has what is known of one other replica, with its states; inbound.go serves those that dial.
-//   - book.go and redis.go find other replicas: by addresses and names, or in Redis.
+//   - book.go and redis.go find other replicas: by addresses and names, or in Redis. redisurl.go reads its URLs, and
+//     rediserror.go explains its errors.
 //   - secret.go derives the keys from the cluster's secret. id.go makes ids.
 //   - conn.go is one connection, wire.go its frames, and frames.go reads them. tlsstream.go puts TLS on top of
 //     package netpoll.

@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/url"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -20,8 +20,10 @@ const (
 
 // Redis is a Book in a hash of Redis or Valkey. Each replica writes its own field, and all read all.
 type Redis struct {
-	client redis.UniversalClient
-	key    string
+	client   redis.UniversalClient
+	sentinel string // name of the master that Sentinel is asked for; "" without Sentinel
+	tls      bool
+	key      string
 }
 
 // redisEntry is the value of a replica's field.
@@ -31,71 +33,44 @@ type redisEntry struct {
 }
 
 // NewRedis returns the Book of the cluster called name. More than one URL, or cluster=true in the first,
-// means Redis Cluster; master_name in the first means Sentinel.
-func NewRedis(urls []string, name string) (*Redis, error) {
-	client, err := redisClient(urls)
+// means Redis Cluster; master_name in the first means Sentinel. The client library logs to log, at level debug.
+func NewRedis(urls []string, name string, log *slog.Logger) (*Redis, error) {
+	redis.SetLogger(redisLog{log})
+	o, err := redisOptions(urls)
 	if err != nil {
 		return nil, err
 	}
-	return &Redis{client, "holdfast:{" + name + "}"}, nil
+	r := &Redis{client: o.dial(), key: "holdfast:{" + name + "}", tls: strings.HasPrefix(urls[0], "rediss:")}
+	if o.sentinel != nil {
+		r.sentinel = o.sentinel.MasterName
+	}
+	return r, nil
 }
 
-func redisClient(urls []string) (redis.UniversalClient, error) {
-	u, err := url.Parse(urls[0])
-	if err != nil {
-		return nil, fmt.Errorf("cluster: %w", err)
+// redisLog is where the client library logs. Otherwise it would write to stderr, in a form of its own.
+type redisLog struct{ log *slog.Logger }
+
+// Printf implements the library's interface.
+func (l redisLog) Printf(ctx context.Context, format string, args ...any) {
+	if l.log.Enabled(ctx, slog.LevelDebug) {
+		l.log.Debug("client of Redis", "message", fmt.Sprintf(format, args...))
 	}
-	q := u.Query()
-	switch {
-	case q.Get("master_name") != "":
-		o, err := redis.ParseFailoverURL(urls[0])
-		if err != nil {
-			return nil, err
-		}
-		for _, more := range urls[1:] {
-			if u, err := url.Parse(more); err == nil {
-				o.SentinelAddrs = append(o.SentinelAddrs, u.Host)
-			}
-		}
-		o.MaxRetries = -1
-		return redis.NewFailoverClient(o), nil
-	case len(urls) > 1 || q.Get("cluster") == "true":
-		q.Del("cluster")
-		for _, more := range urls[1:] {
-			if u, err := url.Parse(more); err == nil {
-				q.Add("addr", u.Host)
-			}
-		}
-		u.RawQuery = q.Encode()
-		o, err := redis.ParseClusterURL(u.String())
-		if err != nil {
-			return nil, err
-		}
-		return redis.NewClusterClient(o), nil
-	}
-	o, err := redis.ParseURL(urls[0])
-	if err != nil {
-		return nil, err
-	}
-	o.MaxRetries = -1
-	return redis.NewClient(o), nil
 }
 
-// Check asks Redis once, so that a wrong address or password shows at the start.
-func (r *Redis) Check(ctx context.Context) error { return r.client.Ping(ctx).Err() }
-
-// Refused reports whether Redis answered, and refuses this client.
-func Refused(err error) bool {
-	if err == nil {
-		return false
+// Check asks Redis once, so that a wrong address or password shows at the start. It changes nothing.
+func (r *Redis) Check(ctx context.Context) error {
+	if _, err := r.time(ctx); err != nil {
+		return err
 	}
-	for _, begin := range []string{"WRONGPASS", "NOAUTH", "NOPERM", "ERR AUTH", "ERR invalid password", "ERR DB index", "ERR invalid DB"} {
-		if strings.HasPrefix(err.Error(), begin) {
-			return true
-		}
+	if err := r.client.HGetAll(ctx, r.key).Err(); err != nil {
+		return r.explain(err)
 	}
-	return false
+	// No replica has this id. A Redis that cannot be written to answers with an error.
+	return r.explain(r.client.HDel(ctx, r.key, "none").Err())
 }
+
+// Close ends a Book that is not watched.
+func (r *Redis) Close() { _ = r.client.Close() } // nothing was written that could be lost
 
 // Watch implements Book.
 func (r *Redis) Watch(ctx context.Context, self Entry, now <-chan struct{}, found func([]Entry, error)) {
@@ -103,12 +78,26 @@ func (r *Redis) Watch(ctx context.Context, self Entry, now <-chan struct{}, foun
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	_ = r.client.HDel(ctx, r.key, self.ID).Err() // otherwise the entry becomes stale
-	_ = r.client.Close()
+	r.Close()
+}
+
+// time returns the time of the Redis that has the entries. The nodes of a Redis Cluster have several clocks.
+func (r *Redis) time(ctx context.Context) (time.Time, error) {
+	var node redis.Cmdable = r.client
+	if c, ok := r.client.(*redis.ClusterClient); ok {
+		owner, err := c.MasterForKey(ctx, r.key)
+		if err != nil {
+			return time.Time{}, r.explain(err)
+		}
+		node = owner
+	}
+	clock, err := node.Time(ctx).Result()
+	return clock, r.explain(err)
 }
 
 // lookup makes self known and returns all replicas that did so recently.
 func (r *Redis) lookup(ctx context.Context, self Entry) ([]Entry, error) {
-	clock, err := r.client.Time(ctx).Result()
+	clock, err := r.time(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -126,11 +115,11 @@ func (r *Redis) lookup(ctx context.Context, self Entry) ([]Entry, error) {
 	})
 	fields, readErr := all.Result()
 	if readErr != nil {
-		return nil, readErr
+		return nil, r.explain(readErr)
 	}
 	entries := r.current(ctx, fields, seen)
 	if err != nil { // read, but not written: out of memory, or read-only
-		return entries, fmt.Errorf("this replica could not be entered: %w", err)
+		return entries, fmt.Errorf("this replica could not be entered: %w", r.explain(err))
 	}
 	return entries, nil
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -80,11 +81,18 @@ func (c Config) Redacted() Config {
 	}
 	peers := make([]string, len(c.Cluster.Peers))
 	for i, p := range c.Cluster.Peers {
-		peers[i] = redacted(p)
+		peers[i] = redactedPeer(p)
 	}
 	c.Cluster.Peers = peers
 	return c
 }
+
+// redactedPeer is redacted for an item of cluster.peers: the URL of Sentinel has a password in its query, too.
+func redactedPeer(text string) string {
+	return passwordInQuery.ReplaceAllString(redacted(text), "${1}xxxxx")
+}
+
+var passwordInQuery = regexp.MustCompile(`([?&]password=)[^&]*`)
 
 const howToMakeSecret = "make one with: openssl rand -base64 32"
 
@@ -104,13 +112,19 @@ func (v *validator) cluster(c *Config) {
 		v.need(*other == "" || !sameAddress(k.Listen, *other), &k.Listen, "a different address than "+v.is(other))
 	}
 	v.secret(k)
+	v.need(k.Advertise == "" || validPeer(k.Advertise), &k.Advertise, `host:port, where other replicas dial this one, or "" for automatic`)
 	v.need(len(k.Peers) > 0, &k.Peers, "where the other replicas are: a redis:// URL, or host:port of their peer ports")
 	for _, p := range k.Peers {
 		if problem := checkPeer(p, k.Redis()); problem != "" && !v.bad[v.key(&k.Peers)] {
-			v.problems = append(v.problems, v.sources.problem(v.key(&k.Peers), redacted(p), problem))
+			v.problems = append(v.problems, v.sources.problem(v.key(&k.Peers), redactedPeer(p), problem))
+			return // one problem of a list is enough
 		}
 	}
-	v.need(k.Advertise == "" || validPeer(k.Advertise), &k.Advertise, `host:port, where other replicas dial this one, or "" for automatic`)
+	if k.Redis() {
+		if found, allowed := checkNodes(k.Peers); allowed != "" {
+			v.problems = append(v.problems, v.sources.problem(v.key(&k.Peers), redactedPeer(found), allowed))
+		}
+	}
 }
 
 const nameLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
@@ -154,6 +168,28 @@ func checkPeer(text string, redis bool) (allowed string) {
 		}
 	}
 	return ""
+}
+
+// checkNodes returns "" for URLs of Redis that go together. Otherwise it returns one that does not, and what is
+// allowed.
+func checkNodes(urls []string) (found, allowed string) {
+	first, err := url.Parse(urls[0])
+	if err != nil {
+		return urls[0], "a URL"
+	}
+	q := first.Query()
+	isCluster := q.Get("master_name") == "" && (len(urls) > 1 || q.Get("cluster") == "true")
+	if db := strings.Trim(first.Path, "/") + q.Get("db"); isCluster && strings.Trim(db, "0") != "" {
+		return urls[0], "database 0, because several URLs, or cluster=true, mean Redis Cluster, which has no other one"
+	}
+	for _, text := range urls[1:] {
+		u, err := url.Parse(text)
+		if err != nil || u.Scheme != first.Scheme || u.RawQuery != "" || strings.Trim(u.Path, "/") != "" && u.Path != first.Path ||
+			u.User != nil && (first.User == nil || u.User.String() != first.User.String()) {
+			return text, "the host and the port of another node: user, password and parameters are those of the first URL"
+		}
+	}
+	return "", ""
 }
 
 func validPeer(text string) bool {

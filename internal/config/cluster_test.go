@@ -3,6 +3,7 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -21,6 +22,15 @@ func TestClusterSettings(t *testing.T) {
 		{"hosts", func(*Config) {}, ""},
 		{"Redis", func(c *Config) { c.Cluster.Peers = []string{"rediss://user:pw@redis:6379/1"} }, ""},
 		{"Redis Cluster", func(c *Config) { c.Cluster.Peers = []string{"redis://a:1", "redis://b:1"} }, ""},
+		{"Redis Cluster with a password", func(c *Config) { c.Cluster.Peers = []string{"redis://:hush@a:1", "redis://b:1", "redis://:hush@c:1/"} }, ""},
+		{"Sentinel", func(c *Config) { c.Cluster.Peers = []string{"redis://a/2?master_name=m&password=hush", "redis://b"} }, ""},
+		{"nodes with several passwords", func(c *Config) { c.Cluster.Peers = []string{"redis://:hush@a:1", "redis://:hush2@b:1"} }, `found "redis://xxxxx@b:1" (the default); allowed: the host and the port of another node: user, password and parameters are those of the first URL`},
+		{"nodes with and without TLS", func(c *Config) { c.Cluster.Peers = []string{"redis://a:1", "rediss://b:1"} }, `found "rediss://b:1" (the default); allowed: the host and the port of another node`},
+		{"Sentinel, named again", func(c *Config) {
+			c.Cluster.Peers = []string{"redis://a?master_name=m", "redis://b?master_name=m&password=hush"}
+		}, `found "redis://b?master_name=m&password=xxxxx"`},
+		{"Redis Cluster with a database", func(c *Config) { c.Cluster.Peers = []string{"redis://a:1/3?cluster=true"} }, "allowed: database 0, because several URLs, or cluster=true, mean Redis Cluster"},
+		{"the same as a parameter", func(c *Config) { c.Cluster.Peers = []string{"redis://a:1?db=3", "redis://b:1"} }, "allowed: database 0"},
 		{"an address to advertise", func(c *Config) { c.Cluster.Advertise = "holdfast-0.peers:7400" }, ""},
 		{"no secret", func(c *Config) { c.Cluster.Secret = "" }, "cluster.secret_file: there is no secret; allowed: a file"},
 		{"a short secret", func(c *Config) { c.Cluster.Secret = "short" }, "cluster.secret: found 5 bytes; allowed: 32 or more; make one with: openssl"},
@@ -50,6 +60,16 @@ func TestClusterSettings(t *testing.T) {
 				t.Errorf("a secret is shown: %v", err)
 			}
 		})
+	}
+}
+
+// Passwords are in the authority of a URL, and with Sentinel in its query, too.
+func TestPeersAreShownWithoutPasswords(t *testing.T) {
+	c := Default()
+	c.Cluster.Peers = []string{"redis://u:hush@a:1/2?db=1&password=hush&master_name=m", "redis://b?password=hush"}
+	want := []string{"redis://xxxxx@a:1/2?db=1&password=xxxxx&master_name=m", "redis://b?password=xxxxx"}
+	if got := c.Redacted().Cluster.Peers; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

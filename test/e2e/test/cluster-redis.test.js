@@ -3,18 +3,20 @@ import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { onlyHoldfast, runHoldfast } from "../lib/holdfast.js";
 import { Client } from "../lib/client.js";
+import { noOpenSSL, secret } from "../lib/certificates.js";
 import { App } from "../lib/server.js";
 import { Switch } from "../lib/balancer.js";
-import { Redis, noRedis } from "../lib/redis.js";
+import { Redis, redisCluster, Sentinel, noRedis } from "../lib/redis.js";
 import { allUp, freePorts, replicas, SECRET } from "../lib/replicas.js";
 import { sleep, until } from "../lib/wait.js";
 
+const KEY = "holdfast:{holdfast}";
 const skip = onlyHoldfast || noRedis;
 
-async function setUp(t, redis, n) {
+async function setUp(t, peers, n) {
   const a = await App.start("4.5.4");
   t.after(() => a.stop());
-  const list = await replicas(t, n, () => a.port, { peers: () => [redis.url] });
+  const list = await replicas(t, n, () => a.port, { peers: () => [peers.url ?? peers].flat() });
   const way = await Switch.start(list[0].port);
   t.after(() => way.close());
   const c = new Client("4.8.4", way.url, { transports: ["websocket"] });
@@ -28,16 +30,24 @@ async function setUp(t, redis, n) {
     assert.equal(c.main.last.recovered, true);
     assert.deepEqual(await c.main.ask("echo", before), [before]);
   };
-  /** Another replica is found, within the time between two look-ups and a little more. */
-  const another = async () => {
+  /** Another replica is found: within the time between two look-ups and a little more, if Redis is there. */
+  const another = async (timeout = 7000) => {
     const [port] = await freePorts(1);
-    const began = Date.now();
     const hf = await list.start(0, { listen: `127.0.0.1:${port}` });
     list.push(hf);
-    await allUp([...list], list.length - 1, 7000);
-    return Date.now() - began;
+    await allUp([...list], list.length - 1, timeout);
   };
   return { a, list, c, roam, another };
+}
+
+/** holdfast does not start with these peers, and says why, without a password. */
+async function refused(peers, why) {
+  const config = `listen: 127.0.0.1:0\nadmin: {listen: ""}\ncluster: {listen: "127.0.0.1:0", peers: ${JSON.stringify(peers)}, secret: "${SECRET}"}\n`;
+  const run = await runHoldfast(["-config", "h.yaml"], { files: { "h.yaml": config }, timeout: 15000 });
+  assert.equal(run.code, 2, run.all);
+  assert.match(run.all, /^holdfast: invalid configuration: h\.yaml:3: cluster\.peers: /m);
+  assert.match(run.all, why);
+  assert.doesNotMatch(run.all, /wr0ng|d@ta|d%40ta|s3ntinel/);
 }
 
 describe("replicas in Redis", { skip, concurrency: 3 }, () => {
@@ -85,21 +95,61 @@ describe("replicas in Redis", { skip, concurrency: 3 }, () => {
   it("a replica that stops leaves Redis, and one that was killed goes by itself", { timeout: 60000 }, async (t) => {
     const redis = await Redis.start(t);
     const { list } = await setUp(t, redis, 3);
-    assert.match(await redis.command("HLEN", "holdfast:{holdfast}"), /:3/);
+    assert.match(await redis.command("HLEN", KEY), /:3/);
     list[2].gone = true;
     list[2].signal("SIGTERM");
     await list[2].exited;
-    assert.match(await redis.command("HLEN", "holdfast:{holdfast}"), /:2/);
+    assert.match(await redis.command("HLEN", KEY), /:2/);
     await until(async () => (await list[0].metrics()).sum("holdfast_peers", { state: "up" }) === 1, "one peer");
     assert.equal((await list[0].metrics()).sum("holdfast_peer_losses_total", { why: "goodbye" }), 1);
   });
 
+  it("behind Sentinel: its master dies, and a new replica is found through the copy that takes its place", { timeout: 90000 }, async (t) => {
+    const sentinel = await Sentinel.start(t, { password: "d@ta", sentinelPassword: "s3ntinel" });
+    const url = `redis://:s3ntinel@127.0.0.1:${sentinel.port}/0?master_name=main&password=d%40ta`;
+    const { list, c, roam, another } = await setUp(t, url, 2);
+    assert.match(await sentinel.master.command("HLEN", KEY), /:2/);
+    await refused([url.replace("main", "mine")], /Redis: Sentinel knows no master with the name \\"mine\\"/);
+    await refused([url.replace("s3ntinel", "wr0ng")], /Redis: Sentinel: WRONGPASS/);
+    await refused([url.replace("d%40ta", "wr0ng")], /Redis: WRONGPASS/);
+    await refused([url.replace(/\?.*/, "")], /Redis: ERR unknown command 'time': this may be Sentinel: add \?master_name=/);
+    const copy = `redis://:d%40ta@127.0.0.1:${sentinel.copy.port}`;
+    await refused([`${copy}?cluster=true`], /Redis: ERR This instance has cluster support disabled: several URLs, or cluster=true, mean Redis Cluster/);
+    await sentinel.master.kill();
+    await roam(list[1]);
+    await another(30000);
+    await roam(list[2]);
+    c.close();
+    await until(async () => /:3/.test(await sentinel.copy.command("HLEN", KEY)), "all replicas in the copy");
+    for (const hf of list) assert.doesNotMatch(hf.log, /^redis: /m, "the client library logs where holdfast does");
+  });
+
+  it("in Redis Cluster: a node without the replicas dies, and no client notices", { timeout: 90000 }, async (t) => {
+    const nodes = await redisCluster(t, { password: "secret" });
+    const urls = nodes.map((n, i) => `redis://${i ? "" : ":secret@"}127.0.0.1:${n.port}`);
+    await refused(urls.slice(1, 2).map((u) => u.replace("://", "://:wrong@")), /Redis: WRONGPASS/);
+    await refused([urls[0]], /Redis: MOVED .*this is a node of Redis Cluster: add \?cluster=true to the URL/);
+    const { list, c, roam, another } = await setUp(t, urls, 2);
+    await nodes[0].kill();
+    await roam(list[1]);
+    await another(30000);
+    await roam(list[2]);
+    c.close();
+    assert.match(await nodes[1].command("HLEN", KEY), /:3/);
+  });
+
+  it("over TLS: the certificate is verified", { timeout: 60000, skip: noOpenSSL }, async (t) => {
+    const files = await secret(t);
+    const redis = await Redis.start(t, { password: "secret", tls: files });
+    const url = `rediss://:secret@127.0.0.1:${redis.port}`;
+    await refused([url], /Redis: .*failed to verify certificate/);
+    const list = await replicas(t, 2, () => 1, { peers: () => [url], env: { SSL_CERT_FILE: files.cert } });
+    assert.equal(list.length, 2);
+  });
+
   it("a wrong password ends holdfast at the start, and says so without the password", { timeout: 30000 }, async (t) => {
-    const redis = await Redis.start(t, { args: ["--requirepass", "right"] });
-    const config = `listen: 127.0.0.1:0\nadmin: {listen: ""}\ncluster: {listen: "127.0.0.1:0", peers: ["redis://:wr0ng@127.0.0.1:${redis.port}"], secret: "${SECRET}"}\n`;
-    const run = await runHoldfast(["-config", "h.yaml"], { files: { "h.yaml": config } });
-    assert.equal(run.code, 2, run.all);
-    assert.match(run.all, /h\.yaml:3: cluster\.peers: .*WRONGPASS/);
-    assert.doesNotMatch(run.all, /wr0ng/);
+    const redis = await Redis.start(t, { password: "right" });
+    await refused([redis.url.replace("://", "://:wr0ng@")], /WRONGPASS/);
+    await refused([redis.url], /NOAUTH/);
   });
 });
