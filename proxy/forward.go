@@ -27,6 +27,7 @@ import (
 var (
 	bufferPool = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 	streamPool = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 4<<10) }}
+	bodyPool   = sync.Pool{New: func() any { return new([cluster.MaxFirst]byte) }}
 )
 
 // encodeRequest returns the head of a request as another replica reads it.
@@ -56,7 +57,10 @@ func (r *replicas) forward(w http.ResponseWriter, req *http.Request, owner strin
 	r.metrics.ForwardedRequests.Inc()
 	r.conns.addPassing(1)
 	defer r.conns.addPassing(-1)
-	st, err := r.node.Open(req.Context(), owner, streamRequest, r.encodeRequest(req))
+	buf := bodyPool.Get().(*[cluster.MaxFirst]byte)
+	defer bodyPool.Put(buf)
+	first, end, bodyErr := beginBody(req, buf[:])
+	st, err := r.node.OpenWith(req.Context(), owner, streamRequest, r.encodeRequest(req), first, end)
 	if err != nil {
 		if req.Context().Err() == nil {
 			r.log.Debug("a request could not be forwarded to the replica of its sid", "owner", owner, "error", err)
@@ -71,13 +75,32 @@ func (r *replicas) forward(w http.ResponseWriter, req *http.Request, owner strin
 	defer func() { _ = st.Close() }()
 	defer context.AfterFunc(req.Context(), func() { _ = st.Close() })()
 	defer context.AfterFunc(r.drained, func() { _ = st.Close() })()
-	if req.Method == http.MethodPost {
-		if _, err := io.Copy(st, req.Body); err != nil {
-			panic(http.ErrAbortHandler) // the owner sees the body end too early
-		}
+	if bodyErr == nil && !end {
+		_, bodyErr = io.CopyBuffer(st, req.Body, buf[:])
 		_ = st.CloseWrite()
 	}
+	if bodyErr != nil {
+		panic(http.ErrAbortHandler) // the owner sees the body end too early
+	}
 	r.forwardAnswer(w, req, st)
+}
+
+// beginBody reads what of a request's body fits buf. Most bodies do, and then end is true. An upgraded connection
+// has no end.
+func beginBody(req *http.Request, buf []byte) (first []byte, end bool, err error) {
+	if isUpgrade(req) || req.Method != http.MethodPost {
+		return nil, !isUpgrade(req), nil
+	}
+	n := 0
+	for n < len(buf) && err == nil { // not io.ReadFull, which does not tell an early end
+		var more int
+		more, err = req.Body.Read(buf[n:])
+		n += more
+	}
+	if end = errors.Is(err, io.EOF); end {
+		err = nil
+	}
+	return buf[:n], end, err
 }
 
 // forwardForeign forwards a request whose sid names another replica. It returns false if the sid does not.
@@ -289,6 +312,6 @@ func (w *peerResponse) finish() {
 	b.WriteString("\r\n")
 	b.Write(w.body.Bytes())
 	w.st.Append(b.Bytes())
-	w.st.Flush()
 	_ = w.st.CloseWrite()
+	w.st.Flush() // if it could not be sent with the end
 }

@@ -145,8 +145,9 @@ func (c *conn) start(events connEvents) {
 	stream.Start(nil)
 }
 
-// open begins a stream. It returns nil if the conn has ended.
-func (c *conn) open(kind byte, about []byte) *Stream {
+// open begins a stream with its first bytes, and with its end if nothing follows. It returns nil if the conn has
+// ended.
+func (c *conn) open(kind byte, about, first []byte, end bool) *Stream {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil || len(c.streams) >= maxStreams {
@@ -157,6 +158,15 @@ func (c *conn) open(kind byte, about []byte) *Stream {
 	c.streams[s.number] = s
 	c.out = appendHeader(c.out, frameOpen, s.number, 1+len(about))
 	c.out = append(append(c.out, kind), about...)
+	if len(first) > 0 {
+		c.out = append(appendHeader(c.out, frameData, s.number, len(first)), first...)
+		s.credit -= len(first)
+		s.sent = int64(len(first))
+	}
+	if end {
+		c.out = appendHeader(c.out, frameFin, s.number, 0)
+		s.outEnd = outputEnded
+	}
 	c.flushLocked()
 	return s
 }

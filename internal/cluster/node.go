@@ -211,8 +211,14 @@ func (n *Node) findLocked(id string) *peer {
 // Open opens a stream to the replica with this id. It waits for at most two seconds if the replica is not
 // connected. kind and about are what the replica's Serve gets.
 func (n *Node) Open(ctx context.Context, id string, kind byte, about []byte) (*Stream, error) {
-	if len(about) > MaxAbout {
-		return nil, fmt.Errorf("%w: %d bytes are too much for a request", ErrUnreachable, len(about))
+	return n.OpenWith(ctx, id, kind, about, nil, false)
+}
+
+// OpenWith is Open for a stream that begins with first, of MaxFirst bytes at most. They are sent together. With
+// end nothing follows, as after CloseWrite.
+func (n *Node) OpenWith(ctx context.Context, id string, kind byte, about, first []byte, end bool) (*Stream, error) {
+	if n := max(len(about)-MaxAbout, len(first)-MaxFirst); n > 0 {
+		return nil, fmt.Errorf("%w: a request has %d bytes too many", ErrUnreachable, n)
 	}
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
@@ -221,7 +227,7 @@ func (n *Node) Open(ctx context.Context, id string, kind byte, about []byte) (*S
 		n.mu.Lock()
 		p := n.findLocked(id)
 		if p != nil && p.state == peerUp {
-			if s := p.conn.open(kind, about); s != nil {
+			if s := p.conn.open(kind, about, first, end); s != nil {
 				n.mu.Unlock()
 				return s, nil
 			}

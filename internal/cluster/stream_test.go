@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -55,7 +56,7 @@ func newPair(t testing.TB) *pair {
 }
 
 func (p *pair) open() (near, far *Stream) {
-	near = p.dialer.open('t', nil)
+	near = p.dialer.open('t', nil, nil, false)
 	return near, <-p.streams
 }
 
@@ -330,4 +331,46 @@ func safelyFrames(c *conn, p []byte) error {
 	c.err = errProtocol // send and flush do nothing then
 	c.mu.Unlock()
 	return c.frames(p)
+}
+
+// A stream may begin with its data, and with its end. The other side answers, and nothing is left.
+func TestStreamBeginsWithData(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		defer p.close()
+		for _, first := range []string{"", "all of it", strings.Repeat("x", MaxFirst)} {
+			near := p.dialer.open('t', []byte("about"), []byte(first), true)
+			far := <-p.streams
+			got, err := io.ReadAll(far)
+			if string(got) != first || err != nil || string(far.About()) != "about" {
+				t.Errorf("%d bytes: got %d, %v; about %q", len(first), len(got), err, far.About())
+			}
+			far.Append([]byte("the answer"))
+			_ = far.CloseWrite()
+			if got, err := io.ReadAll(near); string(got) != "the answer" || err != nil {
+				t.Errorf("answer: %q, %v", got, err)
+			}
+			_ = near.Close()
+			synctest.Wait()
+			if p.dialer.count() != 0 || p.server.count() != 0 {
+				t.Errorf("%d and %d streams are left", p.dialer.count(), p.server.count())
+			}
+		}
+		near := p.dialer.open('t', nil, []byte("begun"), false)
+		far := <-p.streams
+		_, _ = near.Write([]byte(" and ended"))
+		_ = near.CloseWrite()
+		if got, err := io.ReadAll(far); string(got) != "begun and ended" || err != nil {
+			t.Errorf("got %q, %v", got, err)
+		}
+		// The other side hears when an ended stream is given up.
+		ended := p.dialer.open('t', nil, nil, true)
+		far = <-p.streams
+		told := make(chan error, 1)
+		far.OnEnd(func(err error) { told <- err })
+		_ = ended.Close()
+		if err := <-told; !errors.Is(err, ErrReset) {
+			t.Errorf("told %v, want ErrReset", err)
+		}
+	})
 }

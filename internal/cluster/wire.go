@@ -45,6 +45,9 @@ const (
 	windowBytes = 256 << 10
 )
 
+// MaxFirst is how many bytes OpenWith takes. They are sent even while much waits for the network.
+const MaxFirst = 16 << 10
+
 // MaxAbout is the largest about of Open and Note.
 const MaxAbout = maxControl - 1
 

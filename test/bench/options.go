@@ -145,7 +145,8 @@ func (o *options) complete(scenarios, targets, payloads string) error {
 		}
 		o.broadcastPayloads = append(o.broadcastPayloads, n)
 	}
-	known := append(slices.Clone(groups), "echo-1", fmt.Sprintf("echo-%d", o.clients), "parked")
+	known := append(slices.Clone(groups), "echo-1", fmt.Sprintf("echo-%d", o.clients), "parked", "servers-echo", "servers-connect",
+		"relay-1", fmt.Sprintf("relay-%d", o.clients), "relay-pipeline", "relay-idle", "relay-storm", "relay-polling")
 	for _, n := range o.broadcastPayloads {
 		known = append(known, fmt.Sprintf("broadcast-%d", n))
 	}

@@ -109,11 +109,12 @@ type pollingLoad struct {
 
 // poller is a polling client.
 type poller struct {
-	load   *pollingLoad
-	url    string
-	sent   uint64      // owned by ask
-	got    chan uint64 // 1: the number of an event that came back
-	number int         // of polls; owned by poll
+	load    *pollingLoad
+	url     string
+	posting sync.Mutex  // a client makes one POST at a time
+	sent    uint64      // owned by ask
+	got     chan uint64 // 1: the number of an event that came back
+	number  int         // of polls; owned by poll
 }
 
 // open makes a handshake, and connects to the main namespace. Further requests go to the other replica, if there
@@ -132,7 +133,7 @@ func (p *pollingLoad) open(ctx context.Context, to *proxy) (*poller, error) {
 		c.url = pollingURL(to.edge)
 	}
 	c.url += "&sid=" + handshake.SID
-	if _, err := c.request(ctx, http.MethodPost, "", []byte("40")); err != nil {
+	if err := c.post(ctx, []byte("40")); err != nil {
 		return nil, err
 	}
 	for {
@@ -163,7 +164,7 @@ func (c *poller) until(ctx context.Context, fn func(ctx context.Context) error) 
 func (c *poller) ask(ctx context.Context) error {
 	c.sent++
 	event := appendEvent(nil, echoEvent, c.sent, c.load.payload)
-	if _, err := c.request(ctx, http.MethodPost, "", event); err != nil {
+	if err := c.post(ctx, event); err != nil {
 		return err
 	}
 	select {
@@ -187,7 +188,7 @@ func (c *poller) poll(ctx context.Context) error {
 	}
 	for packet := range strings.SplitSeq(string(text), "\x1e") {
 		if packet == "2" {
-			if _, err := c.request(ctx, http.MethodPost, "", []byte("3")); err != nil {
+			if err := c.post(ctx, []byte("3")); err != nil {
 				return err
 			}
 		}
@@ -202,6 +203,13 @@ func (c *poller) poll(ctx context.Context) error {
 		c.got <- number
 	}
 	return nil
+}
+
+func (c *poller) post(ctx context.Context, body []byte) error {
+	c.posting.Lock()
+	defer c.posting.Unlock()
+	_, err := c.request(ctx, http.MethodPost, "", body)
+	return err
 }
 
 var errStatus = errors.New("a request was refused")

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
-	"slices"
 	"time"
 )
 
@@ -25,7 +24,7 @@ func (e *env) relayScenarios() []*scenario {
 		{name: holdfastName, proxy: startHoldfast, recover: true},
 		{name: relayedName, proxy: startReplicas, recover: true},
 	}
-	if !slices.Contains(o.targets, holdfastName) {
+	if !e.has(holdfastName) {
 		return nil
 	}
 	echoes := []metric{
@@ -81,7 +80,11 @@ func (e *env) relayScenarios() []*scenario {
 		},
 	}
 	for _, s := range all {
-		s.group, s.baseline, s.targets = "relay", holdfastName, targets
+		s.targets = targets
+	}
+	all = append(all, e.pollingScenario())
+	for _, s := range all {
+		s.group, s.baseline = "relay", holdfastName
 	}
 	return all
 }

@@ -91,6 +91,7 @@ func (e *env) scenarios() []*scenario {
 	}
 	all = append(all, e.stormScenario(), e.handoverScenario())
 	all = append(all, e.relayScenarios()...)
+	all = append(all, e.serversScenarios()...)
 	return slices.DeleteFunc(all, func(s *scenario) bool {
 		asked := slices.Contains(o.scenarios, s.group) || slices.Contains(o.scenarios, s.name)
 		if asked && len(s.targets) == 0 {
@@ -101,7 +102,10 @@ func (e *env) scenarios() []*scenario {
 }
 
 // groups are the values of -scenarios.
-var groups = []string{"echo", "pipeline", "broadcast", "idle", "connect", "storm", "handover", "relay"}
+var groups = []string{"echo", "pipeline", "broadcast", "idle", "connect", "storm", "handover", "relay", "servers"}
+
+// has reports whether a target is selected.
+func (e *env) has(target string) bool { return slices.Contains(e.opts.targets, target) }
 
 // proxyTargets returns the selected proxies in front of the synthetic server.
 func (e *env) proxyTargets() []target {

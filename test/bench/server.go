@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/holdfast/holdfast/test/bench/internal/frame"
@@ -30,6 +32,7 @@ import (
 func serverMain(args []string) error {
 	flags := flag.NewFlagSet(serverArg, flag.ContinueOnError)
 	interval := flags.Duration("ping-interval", 25*time.Second, "between two pings")
+	ports := flags.Int("ports", 1, "how many to listen on")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -39,11 +42,15 @@ func serverMain(args []string) error {
 	}
 	defer l.Close()
 	s := newServer(l, *interval)
-	port, err := l.Listen(s.accept)
-	if err != nil {
-		return err
+	var opened []string
+	for range *ports {
+		port, err := l.Listen(s.accept)
+		if err != nil {
+			return err
+		}
+		opened = append(opened, strconv.Itoa(port))
 	}
-	fmt.Println(port)
+	fmt.Println(strings.Join(opened, " "))
 	go readCommands(os.Stdin, l, s) // ends with its input
 	return l.Run(context.Background(), 0, func() bool { return s.over })
 }

@@ -24,6 +24,7 @@ let number = 0;
 io.on("connection", (socket) => {
   if (!socket.recovered) connected++;
   socket.onAny(() => events++);
+  socket.on("e", (number, payload) => socket.emit("e", number, payload));
   socket.on("disconnect", () => ended++);
 });
 

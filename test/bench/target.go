@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"text/template"
 	"time"
 )
@@ -234,15 +235,27 @@ func (c *child) ready(ctx context.Context, addr netip.AddrPort, processes int) (
 
 // port returns the address of a child that prints its port.
 func (c *child) port(ctx context.Context) (netip.AddrPort, error) {
-	line, err := c.answer(ctx)
+	addrs, err := c.ports(ctx)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
-	n, err := strconv.ParseUint(line, 10, 16)
+	return addrs[0], nil
+}
+
+// ports returns the addresses of a child that prints its ports.
+func (c *child) ports(ctx context.Context) (addrs []netip.AddrPort, err error) {
+	line, err := c.answer(ctx)
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("%s printed %q, not its port%s", c.name, line, c.stderr)
+		return nil, err
 	}
-	return loopback(uint16(n)), nil
+	for word := range strings.SplitSeq(line, " ") {
+		n, err := strconv.ParseUint(word, 10, 16)
+		if err != nil {
+			return nil, fmt.Errorf("%s printed %q, not its port%s", c.name, line, c.stderr)
+		}
+		addrs = append(addrs, loopback(uint16(n)))
+	}
+	return addrs, nil
 }
 
 func loopback(port uint16) netip.AddrPort {
@@ -274,16 +287,25 @@ func startServer(ctx context.Context, e *env, _ string, interval time.Duration) 
 }
 
 func newBackend(ctx context.Context, name string, cmd *exec.Cmd) (*backend, error) {
+	b, _, err := newBackendWithPorts(ctx, name, cmd)
+	return b, err
+}
+
+// newBackendWithPorts starts a server that may listen on several ports.
+func newBackendWithPorts(ctx context.Context, name string, cmd *exec.Cmd) (b *backend, ports []string, err error) {
 	c, err := startChild(name, cmd)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	addr, err := c.port(ctx)
+	addrs, err := c.ports(ctx)
 	if err != nil {
 		c.stop()
-		return nil, err
+		return nil, nil, err
 	}
-	return &backend{c, addr}, nil
+	for _, a := range addrs {
+		ports = append(ports, strconv.Itoa(int(a.Port())))
+	}
+	return &backend{c, addrs[0]}, ports, nil
 }
 
 // broadcast returns after everything was written.
