@@ -35,13 +35,13 @@ func (f *fakeReplica) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		sid = fmt.Sprintf("s%d", len(f.clients))
 		f.clients[sid] = make(chan string, 10)
 		f.mu.Unlock()
-		fmt.Fprintf(w, `0{"sid":%q,"upgrades":[],"pingInterval":25000,"pingTimeout":20000}`, sid)
+		_, _ = fmt.Fprintf(w, `0{"sid":%q,"upgrades":[],"pingInterval":25000,"pingTimeout":20000}`, sid)
 		return
 	}
 	packets := f.clients[sid]
 	f.mu.Unlock()
 	if r.Method == http.MethodGet {
-		fmt.Fprint(w, <-packets)
+		_, _ = fmt.Fprint(w, <-packets)
 		return
 	}
 	if f.posting.Add(1) > pollers { // each client makes one POST at a time
@@ -57,7 +57,7 @@ func (f *fakeReplica) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case strings.HasPrefix(text, "42"):
 		packets <- "2\x1e" + text
 	}
-	fmt.Fprint(w, "ok")
+	_, _ = fmt.Fprint(w, "ok")
 }
 
 func TestPollingClients(t *testing.T) {

@@ -109,7 +109,7 @@ describe("replicas in Redis", { skip, concurrency: 3 }, () => {
     assert.equal((await list[0].metrics()).sum("holdfast_peer_losses_total", { why: "goodbye" }), 1);
   });
 
-  it("behind Sentinel: its master dies, and a new replica is found through the copy that takes its place", { timeout: 90000 }, async (t) => {
+  it("behind Sentinel: its master dies, and a new replica is found through the copy that takes its place", { timeout: 120000 }, async (t) => {
     const sentinel = await Sentinel.start(t, { password: "d@ta", sentinelPassword: "s3ntinel" });
     const url = `redis://:s3ntinel@127.0.0.1:${sentinel.port}/0?master_name=main&password=d%40ta`;
     const { list, c, roam, another } = await setUp(t, url, 2);
@@ -129,7 +129,7 @@ describe("replicas in Redis", { skip, concurrency: 3 }, () => {
     for (const hf of list) assert.doesNotMatch(hf.log, /^redis: /m, "the client library logs where holdfast does");
   });
 
-  it("in Redis Cluster: a node without the replicas dies, and no client notices", { timeout: 90000 }, async (t) => {
+  it("in Redis Cluster: a node without the replicas dies, and no client notices", { timeout: 120000 }, async (t) => {
     const nodes = await redisCluster(t, { password: "secret" });
     const urls = nodes.map((n, i) => `redis://${i ? "" : ":secret@"}127.0.0.1:${n.port}`);
     await refused(urls.slice(1, 2).map((u) => u.replace("://", "://:wrong@")), /Redis: WRONGPASS/);
@@ -143,7 +143,7 @@ describe("replicas in Redis", { skip, concurrency: 3 }, () => {
     assert.match(await nodes[1].command("HLEN", KEY), /:3/);
   });
 
-  it("over TLS: the certificate is verified", { timeout: 60000, skip: noOpenSSL }, async (t) => {
+  it("over TLS: the certificate is verified", { timeout: 120000, skip: noOpenSSL }, async (t) => {
     const files = await secret(t);
     const redis = await Redis.start(t, { password: "secret", tls: files });
     const url = `rediss://:secret@127.0.0.1:${redis.port}`;
