@@ -95,12 +95,11 @@ func (r keyedReceiver) loseKey(namespace string, why reason.Reason) {
 	r.c.deps.notRecovered(r.c, namespace, why)
 }
 
-const (
-	// aliveTimeout is how long a client has to show that it is alive. python-socketio waits one
-	// second for the reply to its CONNECT.
-	aliveTimeout = 300 * time.Millisecond
-	askInterval  = 5 * time.Millisecond
-)
+// aliveTimeout is how long a client has to show that it is alive. python-socketio waits one
+// second for the reply to its CONNECT. Tests shorten it.
+var aliveTimeout = 300 * time.Millisecond
+
+const askInterval = 5 * time.Millisecond
 
 // askOther asks the client that has the key for a sign of life, and then handles the CONNECT again.
 // Reading is paused meanwhile.

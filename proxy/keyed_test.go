@@ -37,6 +37,14 @@ type keyedPeer struct {
 // limit is negative.
 func dialKeyed(t *testing.T, url, query string, limit int64) *keyedPeer {
 	t.Helper()
+	p := openKeyed(t, url, query, limit)
+	p.send("40")
+	return p
+}
+
+// openKeyed is dialKeyed without a CONNECT.
+func openKeyed(t *testing.T, url, query string, limit int64) *keyedPeer {
+	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +67,6 @@ func dialKeyed(t *testing.T, url, query string, limit int64) *keyedPeer {
 	if limit >= 0 {
 		p.in = io.LimitReader(br, limit)
 	}
-	p.send("40")
 	return p
 }
 

@@ -25,6 +25,7 @@ type translator struct {
 	// Immutable.
 	query  string // in which the handshake told the server about the client's auth
 	python bool   // DISCONNECT for "/" ends all namespaces, as in python-socketio 4
+	php    bool   // a CONNECT must have no query: phpsocket.io takes it for a part of the name
 
 	forV3 bool // its clients speak Engine.IO 3; immutable once the link is started
 
@@ -49,11 +50,15 @@ const (
 	rootRefused
 )
 
-// pythonSID is the form of python-engineio's sids.
-var pythonSID = regexp.MustCompile(`^[0-9a-f]{32}$`)
+// The forms of the sids of python-engineio and of phpsocket.io.
+var (
+	pythonSID = regexp.MustCompile(`^[0-9a-f]{32}$`)
+	phpSID    = regexp.MustCompile(`^[0-9a-f]{24}$`)
+)
 
 func newTranslator(l *link, query string) *translator {
-	return &translator{link: l, query: query, python: pythonSID.MatchString(l.conn.Handshake().SID)}
+	sid := l.conn.Handshake().SID
+	return &translator{link: l, query: query, python: pythonSID.MatchString(sid), php: phpSID.MatchString(sid)}
 }
 
 // acceptsLocked reports whether a namespace can be connected on this link; link.mu is held. connect
@@ -78,6 +83,8 @@ func (t *translator) request(namespace string, connect []byte) {
 	case namespace == socketio.Root:
 	case t.forV3:
 		t.conn.Send(connect, nil)
+	case t.php: // handshake.query has what the handshake's query said
+		t.conn.Send(socketio.ConnectRequest4(namespace, ""), nil)
 	default:
 		t.conn.Send(socketio.ConnectRequest4(namespace, t.authQuery(connect)), nil)
 	}

@@ -169,6 +169,9 @@ func (c *Conn) Send(text []byte, attachments [][]byte) {
 	}
 	if c.ws == nil {
 		c.poll.queue(Message, text, c.maxPost())
+		if len(attachments) > 0 && c.protocol == V3 {
+			c.poll.endBody()
+		}
 		for _, a := range attachments {
 			c.poll.queueBinary(a, c.maxPost())
 		}

@@ -47,7 +47,7 @@ func newPollingLink(c *Conn) *pollingLink {
 	if dial == nil {
 		dial = c.dialer.DialContext
 	}
-	p := &pollingLink{polls: keepAlive{dial: dial}, posts: keepAlive{dial: dial}}
+	p := &pollingLink{polls: keepAlive{dial: dial, server: &c.dialer.keeps}, posts: keepAlive{dial: dial, server: &c.dialer.keeps}}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.postCtx, p.cancelPost = context.WithCancel(context.Background())
 	p.changed.L = &c.mu
@@ -84,6 +84,10 @@ func (p *pollingLink) queueBinary(data []byte, maxBytes int) {
 	}
 	p.add(base64.StdEncoding.AppendEncode([]byte{'b'}, data), maxBytes)
 }
+
+// endBody makes the next packet begin a body. netty-socketio 1.7 ignores what follows the text of a
+// binary event in its body, the attachments included.
+func (p *pollingLink) endBody() { p.last = maxPostPackets }
 
 // add adds an encoded packet.
 func (p *pollingLink) add(packet []byte, maxBytes int) {

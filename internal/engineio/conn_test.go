@@ -82,6 +82,7 @@ func (s *server) start(t *testing.T, secure bool, dial func(ctx context.Context)
 		s.http.Start()
 	}
 	s.dialer = &Dialer{DialContext: dial, Timeout: testTimeout, MaxPayload: 1 << 20}
+	s.dialer.keeps.state = keepKeeps
 	t.Cleanup(func() {
 		s.die()
 		s.http.Close()

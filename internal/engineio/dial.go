@@ -106,6 +106,7 @@ type Dialer struct {
 	// with PollIfRefused begin with polling: python-engineio 3 runs the application's handlers before
 	// it refuses a WebSocket. They still upgrade if the server offers that.
 	polls atomic.Bool
+	keeps keeping // the server's connections for polling
 }
 
 // maxHandshakeBytes limits what a server may send before it has answered the handshake.

@@ -136,7 +136,11 @@ func checkDial(t *testing.T, r Request, valid bool, answer []byte) {
 					return
 				}
 				go io.Copy(io.Discard, conn) //nolint:errcheck // ends with the connection
-				if _, err := conn.Write(respond(r, valid, answer)); err != nil || webSocket || r.URL.Query().Get("sid") != "" {
+				polls := r.URL.Query().Get("sid") != ""
+				if polls {
+					time.Sleep(100 * time.Millisecond)
+				}
+				if _, err := conn.Write(respond(r, valid, answer)); err != nil || webSocket || polls {
 					time.Sleep(30 * time.Second)
 					return
 				}

@@ -36,6 +36,7 @@ const (
 // called during a request.
 type keepAlive struct {
 	dial     func(ctx context.Context) (net.Conn, error)
+	server   *keeping
 	sidKnown bool // the server has accepted the sid; owned by the caller of Conn.laterRoundTrip
 
 	mu     sync.Mutex // guards the fields below; never held during I/O
@@ -182,7 +183,14 @@ func (k *keepAlive) reuse() net.Conn {
 	}
 	fresh := time.Now().Before(k.until)
 	k.mu.Unlock()
-	if conn != nil && (!fresh || !isQuiet(conn)) {
+	switch {
+	case conn == nil:
+		return nil
+	case !fresh:
+		conn.Close()
+		return nil
+	case !isQuiet(conn):
+		k.server.closedEarly()
 		conn.Close()
 		return nil
 	}
@@ -195,6 +203,12 @@ func (k *keepAlive) keep(conn net.Conn, d time.Duration) {
 	defer k.mu.Unlock()
 	if d <= 0 || k.closed {
 		conn.Close()
+		return
+	}
+	if keep, taken := k.server.take(conn); !keep {
+		if !taken {
+			conn.Close()
+		}
 		return
 	}
 	k.idle, k.until = conn, time.Now().Add(d)

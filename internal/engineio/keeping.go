@@ -1,0 +1,86 @@
+package engineio
+
+import (
+	"net"
+	"sync"
+	"time"
+)
+
+const (
+	// keepTrial is how long a server's first idle connection is watched.
+	keepTrial = 200 * time.Millisecond
+	// keepAgain is how long after a connection that the server closed it is watched again.
+	keepAgain = time.Minute
+)
+
+// keeping is what is known of a server: does it keep the connections that its answers say it keeps?
+// netty-socketio says so, and closes each. A request that crosses the end of its connection is lost,
+// and with it the Conn. So no connection is used twice before one was watched:
+//
+//	unknown  -> watching  a request was answered
+//	watching -> keeps     the connection stayed open
+//	watching -> closes    it did not
+//	keeps    -> unknown   an idle connection was closed early after all
+//	closes   -> watching  a minute later
+//
+// A nil keeping keeps. It is safe for concurrent use.
+type keeping struct {
+	mu    sync.Mutex // guards the fields below
+	state keepState
+	until time.Time // when a server that closes is watched again
+}
+
+type keepState uint8
+
+const (
+	keepUnknown keepState = iota
+	keepWatching
+	keepKeeps
+	keepCloses
+)
+
+// take reports whether an idle connection may be used again. If that is unknown, it may take over
+// conn to find out.
+func (k *keeping) take(conn net.Conn) (keep, taken bool) {
+	if k == nil {
+		return true, false
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case k.state == keepKeeps:
+		return true, false
+	case k.state == keepWatching, k.state == keepCloses && time.Now().Before(k.until):
+		return false, false
+	}
+	k.state = keepWatching
+	go k.watch(conn) // ends after keepTrial
+	return false, true
+}
+
+// watch finds out whether the server closes an idle connection.
+func (k *keeping) watch(conn net.Conn) {
+	defer conn.Close()
+	_ = conn.SetReadDeadline(time.Now().Add(keepTrial)) // a connection that is broken is closed
+	_, err := conn.Read(make([]byte, 1))
+	timeout, ok := err.(net.Error) //nolint:errorlint // a net.Conn does not wrap it
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if ok && timeout.Timeout() {
+		k.state = keepKeeps
+		return
+	}
+	k.state, k.until = keepCloses, time.Now().Add(keepAgain)
+}
+
+// closedEarly says that the server closed a connection that was idle for less than maxIdle.
+func (k *keeping) closedEarly() {
+	if k == nil {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.state == keepKeeps {
+		k.state = keepUnknown
+	}
+}
