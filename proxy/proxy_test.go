@@ -283,14 +283,13 @@ func TestParkedSessionsGiveWayToTheBudget(t *testing.T) {
 	second.Cut()
 	r.await("parking", func() bool { _, parked := r.proxy.registry.Counts(); return parked == 2 })
 	text := strings.Repeat("x", 1000)
-	for i := 1; testutil.ToFloat64(r.metrics.Evictions) == 0; i++ {
+	evicted := func() bool { return testutil.ToFloat64(r.metrics.Evictions) > 0 }
+	for i := 1; !evicted(); i++ {
 		if i > 2000 {
 			t.Fatal("the budget was never enforced")
 		}
 		r.server.Emit("n", i, text)
-		if i%50 == 0 {
-			r.await("the broadcast", func() bool { return r.proxy.budget.Bytes() > 0 })
-		}
+		r.await("the event in both logs", func() bool { return r.proxy.budget.Packets() >= int64(2*i) || evicted() })
 	}
 	if got := r.proxy.budget.Bytes(); got > 300<<10 {
 		t.Errorf("%d bytes are buffered, which exceeds the budget", got)
