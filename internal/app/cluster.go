@@ -64,7 +64,10 @@ func (in *instance) clusterOptions(k config.Cluster) (ln net.Listener, opts clus
 		ln.Close()
 		return nil, opts, err
 	}
-	return ln, cluster.Options{Name: k.Name, Advertise: advertise, Keys: keys, Book: book}, nil
+	hosts, listed := book.(cluster.Hosts)
+	return ln, cluster.Options{
+		Name: k.Name, Advertise: advertise, Keys: keys, Book: book, Fixed: listed && hosts.Fixed(),
+	}, nil
 }
 
 func clusterKeys(k config.Cluster) (*cluster.Keys, error) {

@@ -62,6 +62,16 @@ type Hosts struct {
 	Lookup func(ctx context.Context, host string) ([]string, error)
 }
 
+// Fixed reports whether all addresses are IP addresses, so that they never change.
+func (b Hosts) Fixed() bool {
+	for _, addr := range b.Addrs {
+		if _, err := netip.ParseAddrPort(addr); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
 // Watch implements Book. A name that cannot be looked up keeps its last addresses.
 func (b Hosts) Watch(ctx context.Context, _ Entry, now <-chan struct{}, found func([]Entry, error)) {
 	if b.Lookup == nil {

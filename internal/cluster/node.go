@@ -52,6 +52,9 @@ type Options struct {
 	Advertise string
 	Keys      *Keys
 	Book      Book
+	// Fixed says that Book has addresses that never change. If they are all this replica's own, they
+	// are a mistake.
+	Fixed bool
 	// Serve serves a stream that another replica has opened, in a goroutine of its own.
 	Serve func(s *Stream)
 	// Noted takes a note of another replica. It must not wait.
@@ -80,6 +83,7 @@ type Node struct {
 	changed  chan struct{}       // closed and replaced with every change of a peer
 	lookups  int                 // answers of the book so far
 	inbound  map[*inbound]struct{}
+	alone    bool // it was logged that there is no other replica
 	closed   bool
 }
 
@@ -401,6 +405,7 @@ func (n *Node) tick() {
 		for _, p := range n.peers {
 			p.expireLocked(now)
 		}
+		n.noteAloneLocked()
 		n.mu.Unlock()
 		for _, c := range conns {
 			if !c.tick() {

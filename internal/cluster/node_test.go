@@ -3,6 +3,9 @@ package cluster
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -228,4 +231,54 @@ func TestOversizedRequestFailsAlone(t *testing.T) {
 		}
 		wantAsk(t, a, idB, nil, 0)
 	})
+}
+
+// A replica that finds nobody but itself says so: once, and again after it had company.
+func TestAloneIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		var log lines
+		a := &replica{told: new(told), book: new(fixedBook), port: n.listen("a:1")}
+		n.ports["other-name:1"] = a.port
+		a.book.entries = []Entry{{Addr: "a:1"}, {Addr: "other-name:1"}}
+		a.Node = New(Options{
+			ID: idA, Name: "test", Advertise: "a:1", Keys: keys(t, secretA), Book: a.book, Fixed: true, Serve: echo,
+			Noted: func(byte, []byte) {}, Observer: a.told, Log: slog.New(slog.NewTextHandler(&log, nil)), Dial: n.dial,
+		})
+		a.Start(a.port)
+		count := func() int { return log.count(`level=WARN msg="cluster.peers leads to no replica but this one"`) }
+		time.Sleep(time.Minute)
+		if count() != 1 {
+			t.Errorf("%d lines after a minute alone, want 1", count())
+		}
+		b := n.start(t, idB, "b:1", secretA)
+		a.book.set(nil, Entry{Addr: "b:1"})
+		time.Sleep(time.Minute)
+		wantState(t, a, idB, "up")
+		a.book.set(nil)
+		stop(b)
+		time.Sleep(time.Minute)
+		if count() != 2 {
+			t.Errorf("%d lines after the other one left, want 2", count())
+		}
+		stop(a)
+	})
+}
+
+// lines is a log of lines.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) count(part string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), part)
 }

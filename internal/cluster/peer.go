@@ -283,3 +283,25 @@ func (d *dialled) answered(took time.Duration) {
 	n.mu.Unlock()
 	n.opts.Observer.RoundTrip(took)
 }
+
+// noteAloneLocked logs when the book has led to no replica but this one.
+func (n *Node) noteAloneLocked() {
+	if n.lookups == 0 {
+		return
+	}
+	for _, p := range n.peers {
+		if !p.self { // there is another one, or may be
+			n.alone = false
+			return
+		}
+	}
+	if n.alone {
+		return
+	}
+	n.alone = true
+	level := slog.LevelInfo // others may start later
+	if n.opts.Fixed {
+		level = slog.LevelWarn
+	}
+	n.opts.Log.Log(n.ctx, level, "cluster.peers leads to no replica but this one")
+}

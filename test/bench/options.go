@@ -66,7 +66,7 @@ func parseOptions(args []string, out io.Writer) (*options, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(out)
 	f.Usage = func() { usage(f) }
-	f.BoolVar(&o.short, "short", false, "run in less than three minutes, with lower defaults for many flags")
+	f.BoolVar(&o.short, "short", false, "run in about four minutes, with lower defaults for many flags")
 	f.StringVar(&scenarios, "scenarios", strings.Join(groups, ","), "comma-separated scenarios; also single ones: broadcast-512, echo-1, echo-64, parked")
 	f.StringVar(&targets, "targets", "direct,raw,nginx,haproxy,holdfast", "comma-separated targets")
 	f.IntVar(&o.rounds, "rounds", 5, "number of rounds; each runs all targets in turn")
