@@ -100,6 +100,11 @@ func (a *assembler) reserve(n int) bool {
 	if p.bytes+len(p.attachments)*attachmentOverhead+n <= freeIncompleteBytes {
 		return true
 	}
+	return a.count(n)
+}
+
+// count counts n more bytes. It returns false if there is no memory for them.
+func (a *assembler) count(n int) bool {
 	if !a.total.take(n) {
 		return false
 	}

@@ -217,7 +217,7 @@ func (m *model) emit(sp *space, kind int) {
 		s.link.write(text("451-" + prefix(s.space) + args + "," + misplaced + "]"))
 		s.link.write(binary("one"))
 	case 7:
-		s.link.write(text("42" + prefix(s.space) + args + "," + notJSON + "]"))
+		s.link.write(text("42" + prefix(s.space) + args + notJSON + "]"))
 	default:
 		s.link.write(text("42" + prefix(s.space) + args + "]"))
 	}

@@ -111,8 +111,7 @@ func (r keyedReceiver) askOther(other *client, namespace string, connect []byte)
 			awaitSign(other)
 		}
 		r.c.sock.Input(func() {
-			waiting := r.redial.waiting
-			r.redial = nil
+			waiting := r.takeWaiting()
 			r.asked(other, alive, namespace)
 			r.message(connect, false)
 			r.replay(waiting)

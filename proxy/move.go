@@ -165,8 +165,7 @@ func (r mover) runMove(owner string, ask *moveRequest, rest []byte) {
 	}
 	c.deps.metrics.RelayAskDuration.Observe(time.Since(start).Seconds())
 	c.sock.Input(func() {
-		waiting := r.redial.waiting
-		r.redial = nil
+		waiting := r.takeWaiting()
 		refused, ok := errors.AsType[*refusedError](err)
 		if !ok {
 			if !r.handOver(st, owner, waiting) {
@@ -363,8 +362,7 @@ func (r mover) postpone(namespace string, p *packet) bool {
 
 // endPostponement handles a batch whose first CONNECT had to wait.
 func (r mover) endPostponement() {
-	waiting := r.redial.waiting
-	r.redial = nil
+	waiting := r.takeWaiting()
 	r.packets-- // it is counted again
 	first := slices.IndexFunc(waiting, func(m message) bool { return !m.binary && r.c.deps.replicas.isForeign(m.data) })
 	if first > 0 {

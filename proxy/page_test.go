@@ -100,7 +100,7 @@ func (r *received) add() (packet string, whole bool) {
 // What some pages cannot decode, and what none can.
 const (
 	misplaced = `{"_placeholder":true,"num":7}`
-	notJSON   = "NaN"
+	notJSON   = ",NaN" // with a comma, which no offset contains
 )
 
 func (p *page) decodes(packet string) bool {

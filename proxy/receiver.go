@@ -185,9 +185,7 @@ func (r *receiver) attachment(data []byte) {
 	}
 	switch {
 	case !ok:
-		r.c.deps.refused(metrics.IncompleteBytes, r.c.address)
-		r.c.sock.ShowBroken() // so that it reconnects: other clients use the memory
-		r.abortFor(reason.Limit, "no memory for incomplete messages")
+		r.noMemory("no memory for incomplete messages")
 	case whole != nil:
 		r.dispatch(whole)
 	}
@@ -316,6 +314,13 @@ func (r *receiver) refuseForged() {
 
 // protocolError closes a client that violated the protocol.
 func (r *receiver) protocolError(text string) { r.abortFor(reason.ParseError, text) }
+
+// noMemory closes a client because other clients use the memory that incomplete messages share.
+func (r *receiver) noMemory(text string) {
+	r.c.deps.refused(metrics.IncompleteBytes, r.c.address)
+	r.c.sock.ShowBroken() // so that it reconnects
+	r.abortFor(reason.Limit, text)
+}
 
 // abortFor closes a client, and parks its sessions for this reason.
 func (r *receiver) abortFor(why reason.Reason, text string) {

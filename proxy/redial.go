@@ -21,7 +21,7 @@ var errClientGone = errors.New("proxy: the client has gone")
 // redial is what waits while another primary link is dialled.
 type redial struct {
 	waiting   []message
-	bytes     int
+	bytes     int  // of them
 	postponed bool // nothing is dialled: the messages wait for the end of their batch, see postpone
 }
 
@@ -37,14 +37,42 @@ func waitingLimit(maxPayload, configured int64) int64 {
 	return partialLimit(min(maxPayload, max(configured, int64(config.DefaultMaxPayload))))
 }
 
-// wait keeps a message until the primary link that is being dialled is there.
+// wait keeps a copy of a message until the primary link that is being dialled is there.
 func (r *receiver) wait(data []byte, binary bool) {
+	r.keep(message{slices.Clone(data), binary})
+}
+
+func (r *receiver) keep(m message) {
 	w := r.redial
-	w.waiting = append(w.waiting, message{slices.Clone(data), binary})
-	w.bytes += len(data)
-	if len(w.waiting) > maxWaiting || int64(w.bytes) > waitingLimit(r.maxPayload, int64(r.c.deps.settings().EngineIO.MaxPayload)) {
+	w.waiting = append(w.waiting, m)
+	w.bytes += len(m.data)
+	switch {
+	case len(w.waiting) > maxWaiting || int64(w.bytes) > waitingLimit(r.maxPayload, int64(r.c.deps.settings().EngineIO.MaxPayload)):
 		r.protocolError("too much data while connecting to the upstream")
+	case !r.countWaiting(w.bytes):
+		r.noMemory("no memory for messages that wait for the upstream")
 	}
+}
+
+// countWaiting counts how many bytes wait, if they are many, in the memory that all clients share. It
+// returns false if there is none left. The assembler has the count: it has no packet meanwhile.
+func (r *receiver) countWaiting(bytes int) (ok bool) {
+	if bytes <= freeIncompleteBytes {
+		return true
+	}
+	ok = r.assembler.count(bytes - int(r.assembler.counted.Load()))
+	if r.c.done.HasFired() { // then detach may already have released what is counted
+		r.assembler.release()
+	}
+	return ok
+}
+
+// takeWaiting ends the redial, and returns the messages that waited for it.
+func (r *receiver) takeWaiting() []message {
+	waiting := r.redial.waiting
+	r.redial = nil
+	r.assembler.release()
+	return waiting
 }
 
 // connectPrimary connects a fresh namespace on the client's primary link. It dials a new one if
@@ -114,8 +142,7 @@ func (r *receiver) runRedial(connect []byte, then func(l *link)) {
 		defer l.start()
 	}
 	c.sock.Input(func() {
-		waiting := r.redial.waiting
-		r.redial = nil
+		waiting := r.takeWaiting()
 		switch {
 		case err == nil:
 			then(l)
@@ -133,7 +160,9 @@ func (r *receiver) runRedial(connect []byte, then func(l *link)) {
 func (r *receiver) replay(waiting []message) {
 	for i, m := range waiting {
 		if r.redial != nil { // that message needed yet another link
-			r.redial.waiting = append(r.redial.waiting, waiting[i:]...)
+			for _, m := range waiting[i:] {
+				r.keep(m)
+			}
 			return
 		}
 		r.message(m.data, m.binary)

@@ -107,8 +107,7 @@ func postponeForSign(r *receiver, claim session.Claim, connect []byte) bool {
 	r.awaitLink(func() { // ends with awaitSign
 		awaitSign(other)
 		r.c.sock.Input(func() {
-			waiting := r.redial.waiting
-			r.redial = nil
+			waiting := r.takeWaiting()
 			if r.c.done.HasFired() { // the session is for the next one
 				r.dropAll()
 			}
