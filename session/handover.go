@@ -226,7 +226,7 @@ func (m *Importer) Group(g *handover.Group) {
 // Session builds a session of a link. The session is not in the registry before Finish.
 func (m *Importer) Session(up Upstream, in *handover.Session) (*Session, error) {
 	if !IsPID(in.PID) {
-		return nil, fmt.Errorf("session: a snapshot's pid is none")
+		return nil, fmt.Errorf("session: a snapshot has a malformed pid")
 	}
 	p := m.groups[in.Group] // the snapshot was verified
 	s := &Session{

@@ -37,9 +37,6 @@ var peerStateNames = [...]string{"unknown", "dialling", "up", "suspect", "gone"}
 // String implements fmt.Stringer.
 func (s peerState) String() string { return peerStateNames[s] }
 
-// PeerStates lists the names of all states, for metrics.
-func PeerStates() []string { return peerStateNames[:] }
-
 var nextPeerStates = [...]uint8{
 	peerUnknown:  1 << peerDialling,
 	peerDialling: 1<<peerUp | 1<<peerGone,

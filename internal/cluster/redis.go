@@ -119,7 +119,7 @@ func (r *Redis) lookup(ctx context.Context, self Entry) ([]Entry, error) {
 	}
 	entries := r.current(ctx, fields, seen)
 	if err != nil { // read, but not written: out of memory, or read-only
-		return entries, fmt.Errorf("this replica could not be entered: %w", r.explain(err))
+		return entries, fmt.Errorf("this replica could not be registered: %w", r.explain(err))
 	}
 	return entries, nil
 }

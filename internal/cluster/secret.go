@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"strings"
 )
 
 // MinSecret is the least length of a secret in bytes.
@@ -30,17 +29,6 @@ var errStranger = errors.New("cluster: the other side has another cluster.secret
 type Keys struct {
 	own      tls.Certificate
 	accepted []ed25519.PublicKey
-}
-
-// ParseSecrets returns the secrets in a text: one per line, without surrounding white space. The
-// first one is presented, and all are accepted.
-func ParseSecrets(text string) (secrets []string) {
-	for line := range strings.Lines(text) {
-		if line = strings.TrimSpace(line); line != "" {
-			secrets = append(secrets, line)
-		}
-	}
-	return secrets
 }
 
 // NewKeys derives the keys from secrets, which must not be empty.

@@ -4,16 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
-	"slices"
 	"testing"
 )
-
-func TestParseSecrets(t *testing.T) {
-	got := ParseSecrets("  one \r\n\n\ttwo\nthree")
-	if want := []string{"one", "two", "three"}; !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
-	}
-}
 
 func TestBadSecrets(t *testing.T) {
 	for _, secrets := range [][]string{nil, {"short"}, {secretA, "short"}} {

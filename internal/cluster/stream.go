@@ -72,9 +72,6 @@ func (s *Stream) Kind() byte { return s.kind }
 // About is what the stream was opened with.
 func (s *Stream) About() []byte { return s.about }
 
-// Peer returns the id of the replica at the other end.
-func (s *Stream) Peer() string { return s.c.peer.ID }
-
 // OnEnd calls fn once when the other side, or the connection, ends the stream. It is for streams that are
 // not made a netpoll.Stream. err is netpoll.ErrPeerLost if the connection ended.
 func (s *Stream) OnEnd(fn func(err error)) {

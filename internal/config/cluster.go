@@ -71,22 +71,6 @@ func (c Cluster) Secrets() ([]string, error) {
 	return secrets, nil
 }
 
-// hidden replaces secrets in what is shown.
-const hidden = "(hidden)"
-
-// Redacted returns c without its secret and the passwords in URLs.
-func (c Config) Redacted() Config {
-	if c.Cluster.Secret != "" {
-		c.Cluster.Secret = hidden
-	}
-	peers := make([]string, len(c.Cluster.Peers))
-	for i, p := range c.Cluster.Peers {
-		peers[i] = redactedPeer(p)
-	}
-	c.Cluster.Peers = peers
-	return c
-}
-
 // redactedPeer is redacted for an item of cluster.peers: the URL of Sentinel has a password in its query, too.
 func redactedPeer(text string) string {
 	return passwordInQuery.ReplaceAllString(redacted(text), "${1}xxxxx")

@@ -75,13 +75,17 @@ func TestPeersAreShownWithoutPasswords(t *testing.T) {
 
 func TestSecretFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "secret")
-	for text, want := range map[string]int{testSecret: 1, testSecret + "\n\n " + testSecret + "x\r\n": 2, "": 0, "short\n": 0, testSecret + "\nshort": 0} {
+	for text, want := range map[string][]string{
+		testSecret: {testSecret},
+		"  " + testSecret + " \r\n\n\t" + testSecret + "x\r\n": {testSecret, testSecret + "x"},
+		"": nil, "short\n": nil, testSecret + "\nshort": nil,
+	} {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		secrets, err := Cluster{SecretFile: file}.Secrets()
-		if len(secrets) != want || (err == nil) != (want > 0) {
-			t.Errorf("%q: %d secrets, %v", text, len(secrets), err)
+		if !slices.Equal(secrets, want) || (err == nil) != (len(want) > 0) {
+			t.Errorf("%q: %q, %v", text, secrets, err)
 		}
 	}
 	if _, err := (Cluster{SecretFile: file + ".absent"}).Secrets(); err == nil {

@@ -273,3 +273,19 @@ func leaf(s setting) *yaml.Node {
 func scalar(text string) *yaml.Node {
 	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text}
 }
+
+// hidden replaces secrets in what is shown.
+const hidden = "(hidden)"
+
+// Redacted returns c without its secret and the passwords in URLs.
+func (c Config) Redacted() Config {
+	if c.Cluster.Secret != "" {
+		c.Cluster.Secret = hidden
+	}
+	peers := make([]string, len(c.Cluster.Peers))
+	for i, p := range c.Cluster.Peers {
+		peers[i] = redactedPeer(p)
+	}
+	c.Cluster.Peers = peers
+	return c
+}

@@ -122,7 +122,7 @@ func CheckSockets(fds []int) error {
 			return fmt.Errorf("descriptor %d: %w", fd, err)
 		}
 		if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-			return fmt.Errorf("descriptor %d is no socket", fd)
+			return fmt.Errorf("descriptor %d is not a socket", fd)
 		}
 	}
 	return nil

@@ -31,7 +31,7 @@ func OpenSnapshot(fd int) (*Snapshot, error) {
 		return nil, os.NewSyscallError("fstat", err)
 	}
 	if st.Size <= 0 || st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, fmt.Errorf("courier: descriptor %d is no snapshot", fd)
+		return nil, fmt.Errorf("courier: descriptor %d is not a snapshot", fd)
 	}
 	data, err := unix.Mmap(fd, 0, int(st.Size), unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {

@@ -24,10 +24,10 @@ func Check(ctx context.Context, cfg config.Config) ([]CheckResult, error) {
 		return nil, err
 	}
 	defer u.Close()
-	return u.checkAll(ctx)
+	return checkAll(ctx, u)
 }
 
-func (u *Upstream) checkAll(ctx context.Context) ([]CheckResult, error) {
+func checkAll(ctx context.Context, u *Upstream) ([]CheckResult, error) {
 	var lookErr error
 	if u.discovers {
 		lookErr = u.lookUp(make(map[string][]netip.Addr))

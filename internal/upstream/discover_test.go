@@ -140,7 +140,7 @@ func TestCheck(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer u.Close()
-		results, err := u.checkAll(t.Context())
+		results, err := checkAll(t.Context(), u)
 		if err == nil || !strings.Contains(err.Error(), "lookup unknown: no such host") {
 			t.Errorf("got %v", err)
 		}

@@ -24,15 +24,7 @@ func WithClient(ctx context.Context, client netip.Addr) context.Context {
 	return context.WithValue(ctx, clientKey{}, client)
 }
 
-// RoundTripper makes HTTP requests to a server that is up. Requests whose context is WithClient go
-// to one that depends on the client's address only, as long as it is up.
-func (u *Upstream) RoundTripper() http.RoundTripper { return &roundTripper{u, false} }
-
-// UnsharedRoundTripper is like RoundTripper, and makes each request over a new connection.
-// Balancers such as @socket.io/sticky look only at the first request of a connection. This way they
-// see every sid.
-func (u *Upstream) UnsharedRoundTripper() http.RoundTripper { return &roundTripper{u, true} }
-
+// roundTripper is what RoundTripper and UnsharedRoundTripper return.
 type roundTripper struct {
 	u        *Upstream
 	unshared bool
@@ -45,7 +37,7 @@ func (t *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	var tried [maxAttempts]*Server
 	var failed error
 	for n := range maxAttempts {
-		s, others, err := t.u.route(req.Context(), tried[:n])
+		s, others, err := t.route(req.Context(), tried[:n])
 		if err != nil {
 			closeBody(body)
 			if failed != nil {
@@ -93,7 +85,8 @@ func closeBody(b io.Closer) {
 }
 
 // route picks the server for a request, and reports whether there are others that are up.
-func (u *Upstream) route(ctx context.Context, tried []*Server) (s *Server, others bool, err error) {
+func (t *roundTripper) route(ctx context.Context, tried []*Server) (s *Server, others bool, err error) {
+	u := t.u
 	if err := u.awaitLookup(ctx); err != nil {
 		return nil, false, err
 	}
@@ -103,12 +96,12 @@ func (u *Upstream) route(ctx context.Context, tried []*Server) (s *Server, other
 	if len(u.list) == 1 && len(tried) == 0 {
 		return u.list[0], false, nil
 	}
-	candidates := u.untriedLocked(tried, Up)
+	candidates := untriedLocked(u, tried, Up)
 	if len(candidates) == 0 && len(tried) == 0 {
 		// One that fails its health checks may have a page that says why, and one that is down may
 		// be back.
-		if candidates = u.untriedLocked(nil, Unhealthy); len(candidates) == 0 {
-			candidates = u.untriedLocked(nil, Down)
+		if candidates = untriedLocked(u, nil, Unhealthy); len(candidates) == 0 {
+			candidates = untriedLocked(u, nil, Down)
 		}
 	}
 	switch {
@@ -123,7 +116,7 @@ func (u *Upstream) route(ctx context.Context, tried []*Server) (s *Server, other
 }
 
 // untriedLocked returns the listed servers in a state. u.mu must be held.
-func (u *Upstream) untriedLocked(tried []*Server, state State) []*Server {
+func untriedLocked(u *Upstream, tried []*Server, state State) []*Server {
 	var list []*Server
 	for _, s := range u.list {
 		if s.state == state && !slices.Contains(tried, s) {

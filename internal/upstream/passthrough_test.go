@@ -80,7 +80,7 @@ func TestClientsStayWithTheirServer(t *testing.T) {
 		client := netip.MustParseAddr("192.0.2.7")
 		ctx := WithClient(t.Context(), client)
 		home := func() string {
-			s, _, err := f.route(ctx, nil)
+			s, _, err := (&roundTripper{u: f.Upstream}).route(ctx, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -85,7 +85,7 @@ type Server struct {
 }
 
 // newServer returns a server that is not in the list yet.
-func (u *Upstream) newServer(t target) *Server {
+func newServer(u *Upstream, t target) *Server {
 	s := &Server{
 		target: t, pool: u, base: &url.URL{Scheme: "http", Host: t.address},
 		breaker: newBreaker(), slots: make(chan struct{}, u.maxDials),

@@ -189,7 +189,7 @@ func (u *Upstream) replaceList(targets []target) (left []*Server) {
 	for _, t := range targets {
 		s := u.servers[t]
 		if s == nil {
-			s = u.newServer(t)
+			s = newServer(u, t)
 			s.since = time.Now()
 			u.servers[t] = s
 			if old != nil {

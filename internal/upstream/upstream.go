@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"slices"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/handover"
 	"github.com/holdfast/holdfast/internal/neterr"
 )
 
@@ -304,4 +306,41 @@ func (u *Upstream) Servers() []ServerReport {
 		reports = append(reports, r)
 	}
 	return reports
+}
+
+// RoundTripper makes HTTP requests to a server that is up. Requests whose context is WithClient go
+// to one that depends on the client's address only, as long as it is up.
+func (u *Upstream) RoundTripper() http.RoundTripper { return &roundTripper{u, false} }
+
+// UnsharedRoundTripper is like RoundTripper, and makes each request over a new connection.
+// Balancers such as @socket.io/sticky look only at the first request of a connection. This way they
+// see every sid.
+func (u *Upstream) UnsharedRoundTripper() http.RoundTripper { return &roundTripper{u, true} }
+
+// Restore makes a connection of what another process has handed over, some time ago. Its server need
+// not be in the list any more: it then leaves with its last link.
+func (u *Upstream) Restore(l *handover.Link, elapsed time.Duration) (*engineio.Conn, error) {
+	s := u.adopt(l.Server)
+	c, err := s.dialer.Restore(l, elapsed)
+	if err != nil {
+		s.release()
+		return nil, err
+	}
+	return c, nil // its Dialer calls release
+}
+
+// adopt returns the server with this URL, and counts a link.
+func (u *Upstream) adopt(url string) *Server {
+	t := targetOf(url)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s := u.servers[t]
+	if s == nil {
+		s = newServer(u, t)
+		s.since = time.Now()
+		u.servers[t] = s
+	}
+	s.links++
+	u.updateLocked(s)
+	return s
 }
