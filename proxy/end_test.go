@@ -75,8 +75,10 @@ func TestServersAttachmentsThatNeverComeAreBounded(t *testing.T) {
 			if got := r.proxy.incomplete.bytes.Load(); got != 0 {
 				t.Errorf("%d bytes are still counted", got)
 			}
-			if !strings.Contains(r.logs.String(), "announced=10000000") {
-				t.Error("nothing in the log")
+			for _, want := range []string{"announced=10000000", "key=recovery.buffer.total_bytes"} {
+				if !strings.Contains(r.logs.String(), want) {
+					t.Errorf("no %s in the log", want)
+				}
 			}
 		})
 	}

@@ -214,7 +214,7 @@ func (l *link) attachment(data []byte) {
 	case !ok:
 		p := l.assembler.partial
 		l.deps.limitedLog.Log(slog.LevelWarn, "", "link closed: no memory for an incomplete binary packet from the server",
-			"attachments", len(p.attachments), "announced", p.need, "bytes", p.bytes)
+			"attachments", len(p.attachments), "announced", p.need, "bytes", p.bytes, "key", "recovery.buffer.total_bytes")
 		l.assembler.drop()
 		l.conn.Close()
 	case whole != nil:

@@ -101,10 +101,12 @@ func (l *link) Closed(err error) {
 		l.deps.metrics.HeartbeatTimeouts.Upstream.Inc()
 		upstream.ServerOf(l.conn).CloseIdleConnections() // they may be dead as well: keep handshakes off them
 	}
+	args := []any{"error", err, "sessions", len(left.sessions)}
 	if errors.Is(err, engineio.ErrNoMemory) {
 		level = slog.LevelWarn
+		args = append(args, "key", "recovery.buffer.total_bytes")
 	}
-	l.deps.log.Log(context.Background(), level, "link closed", "error", err, "sessions", len(left.sessions))
+	l.deps.log.Log(context.Background(), level, "link closed", args...)
 	why := reason.UpstreamLost
 	if errors.Is(err, engineio.ErrClosed) && l.deps.phase.is(phaseDraining) { // by closeAll
 		why = reason.Draining
