@@ -216,7 +216,10 @@ func (f *farm) want(want string) {
 // bubble runs a test in virtual time.
 func bubble(t *testing.T, fn func(t *testing.T)) {
 	t.Helper()
-	synctest.Test(t, fn)
+	synctest.Test(t, func(t *testing.T) {
+		fn(t)
+		time.Sleep(time.Second) // engineio may still watch a server's first idle connection
+	})
 }
 
 func isRefused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
