@@ -26,10 +26,10 @@ import (
 
 // keyedClient is what a client with a key has in addition.
 type keyedClient struct {
-	key    string            // a digest of it
-	counts map[string]uint64 // events that it has handled, by namespace; nil if it does not count
-	v3     bool              // it speaks Engine.IO 3; immutable
-	since  *big.Int          // the time of its handshake, if earlier requests may have its sid; immutable
+	key    string                // a digest of it
+	counts map[string]eventCount // events that it has handled, by namespace; nil if it does not count
+	v3     bool                  // it speaks Engine.IO 3; immutable
+	since  *big.Int              // the time of its handshake, if earlier requests may have its sid; immutable
 	// foreign says that another client has the key, or that the client may not use it.
 	foreign atomic.Bool
 
@@ -83,7 +83,8 @@ func (r keyedReceiver) connectKeyed(namespace string, rest []byte, start instant
 		return false
 	}
 	claim := r.claim(namespace, rest, socketio.Recovery{PID: pid})
-	claim.Handled, claim.Counted = k.counts[namespace]
+	count, counted := k.counts[namespace]
+	claim.Handled, claim.HandledBy, claim.Counted = count.n, count.id, counted
 	delete(k.counts, namespace) // it is what the client had when it connected
 	return r.resume(claim, start) || r.parser == parserClosed
 }

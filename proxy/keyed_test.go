@@ -31,6 +31,7 @@ type keyedPeer struct {
 	numbers []int
 	sure    int // how many of the numbers it has confirmed
 	pongs   int
+	silent  bool // it answers no pings
 }
 
 // dialKeyed opens a WebSocket that ends after limit bytes behind the HTTP answer, or with the test if
@@ -95,6 +96,7 @@ func (p *keyedPeer) read(stop func() bool) {
 func (p *keyedPeer) frame(f ws.Frame) {
 	text := string(f.Payload)
 	switch {
+	case p.silent && (text == "2" || f.Header.OpCode == ws.OpPing):
 	case f.Header.OpCode == ws.OpPing:
 		p.write(ws.NewPongFrame(f.Payload))
 	case text == "2":
@@ -223,7 +225,8 @@ func TestParseCounts(t *testing.T) {
 		many += fmt.Sprintf(",/%d:1", i)
 	}
 	for text, want := range map[string]string{
-		"": "map[]", "/:12": "map[/:12]", "/:12,/admin:3": "map[/:12 /admin:3]", "/a:b:7": "map[/a:b:7]",
+		"": "map[]", "/:12": "map[/:{12 }]", "/:12,/admin:3": "map[/:{12 } /admin:{3 }]",
+		"/:12@S,/admin:3@/admin#S": "map[/:{12 S} /admin:{3 /admin#S}]", "/a@b:7": "map[/a@b:{7 }]", "/a@b:7@S": "map[/a@b:{7 S}]", "/:x@S": "map[]", "@": "map[]", "/a:b:7": "map[/a:b:{7 }]",
 		"12": "map[]", "/:": "map[]", "/:-1": "map[]", "/:1e3": "map[]", "/:99999999999999999999": "map[]", ",,": "map[]",
 	} {
 		if got := fmt.Sprint(parseCounts(text)); got != want {
@@ -272,6 +275,32 @@ func TestKeyedClientCutBeforeTheReply(t *testing.T) {
 	p.read(func() bool { return p.id != "" })
 	if got := r.disconnected(); len(got) > 0 || len(r.connections) != 1 {
 		t.Errorf("the server saw %v, and %d connections", got, len(r.connections))
+	}
+}
+
+// A client counts the events of one socket. If its connection was cut before it had the reply of another,
+// its count is of the former one, and would skip events of this one.
+func TestCountOfAnotherSocket(t *testing.T) {
+	r := newRig(t, withKey)
+	const query = "hf_key=0123456789abcdef"
+	p := dialKeyed(t, r.url, query, 0)
+	s := r.socket(0)
+	for i := range 3 {
+		s.Emit("n", i+1)
+	}
+	for _, tt := range []struct {
+		counted string
+		want    []int
+	}{{"/:2@another", []int{1, 2, 3}}, {"/:2@" + s.ID, []int{3}}} {
+		r.await("the events in the log", func() bool { return r.proxy.budget.Packets() >= int64(len(tt.want)) })
+		p.conn.Close()
+		r.await("parking", func() bool { _, parked := r.proxy.registry.Counts(); return parked == 1 })
+		p = dialKeyed(t, r.url, query+"&hf_n="+tt.counted, -1)
+		p.silent = true // it confirms nothing
+		p.read(func() bool { return slices.Contains(p.numbers, 3) })
+		if !slices.Equal(p.numbers, tt.want) {
+			t.Errorf("with %s it got %v, want %v", tt.counted, p.numbers, tt.want)
+		}
 	}
 }
 

@@ -41,23 +41,44 @@ func (set *settings) usableKey(q url.Values) string {
 	return q.Get(name)
 }
 
-// parseCounts parses "/:12,/admin:3": how many events of each namespace a client has handled. It
-// passes over what it cannot parse.
-func parseCounts(text string) map[string]uint64 {
+// eventCount is how many events of a namespace a client has handled.
+type eventCount struct {
+	n uint64
+	// id is the id of the socket that it handled them with, or "" if the client does not say. A client
+	// whose connection was lost before the reply to its CONNECT has counted those of another socket.
+	id string
+}
+
+// parseCounts parses "/:12,/admin:3@/admin#id": how many events of each namespace a client has
+// handled, and with which socket. It passes over what it cannot parse.
+func parseCounts(text string) map[string]eventCount {
 	if text == "" {
 		return nil
 	}
-	counts := make(map[string]uint64)
+	counts := make(map[string]eventCount)
 	for item := range strings.SplitSeq(text, ",") {
-		i := strings.LastIndexByte(item, ':')
-		if i < 0 || len(counts) == maxCounted {
-			continue
+		if len(counts) == maxCounted {
+			break
 		}
-		if n, err := strconv.ParseUint(item[i+1:], 10, 53); err == nil {
-			counts[item[:i]] = n
+		namespace, c, ok := parseCount(item, "")
+		if i := strings.LastIndexByte(item, '@'); !ok && i >= 0 {
+			namespace, c, ok = parseCount(item[:i], item[i+1:])
+		}
+		if ok {
+			counts[namespace] = c
 		}
 	}
 	return counts
+}
+
+// parseCount parses a namespace and a number.
+func parseCount(item, id string) (namespace string, c eventCount, ok bool) {
+	i := strings.LastIndexByte(item, ':')
+	if i < 0 {
+		return "", c, false
+	}
+	n, err := strconv.ParseUint(item[i+1:], 10, 53)
+	return item[:i], eventCount{n, id}, err == nil
 }
 
 // withoutKey returns a query without the parameters of keyed recovery. The rest stays byte for byte.

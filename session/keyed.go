@@ -1,6 +1,8 @@
 package session
 
 import (
+	"bytes"
+
 	"github.com/holdfast/holdfast/buffer"
 	"github.com/holdfast/holdfast/internal/reason"
 )
@@ -97,7 +99,10 @@ func (s *Session) countTrimmedLocked(seq uint64) {
 // keyedFromLocked returns the number of the last packet that the client of a keyed session need not
 // have again. s.mu is held.
 func (s *Session) keyedFromLocked(claim *Claim) (from uint64, refused reason.Reason) {
-	if claim.Counted {
+	switch {
+	case claim.Counted && claim.HandledBy != "" && !s.hasIDLocked(claim.HandledBy):
+		return s.seqOfEventLocked(0) // it never had the reply of this session
+	case claim.Counted:
 		return s.seqOfEventLocked(claim.Handled)
 	}
 	if s.sent > s.log.Trimmed() { // it is unknown whether it has those
@@ -107,6 +112,13 @@ func (s *Session) keyedFromLocked(claim *Claim) (from uint64, refused reason.Rea
 		return max(s.log.Trimmed(), s.sent), ""
 	}
 	return s.log.Trimmed(), ""
+}
+
+// hasIDLocked reports whether the client's socket has this id: the session's CONNECT reply says it.
+// s.mu is held.
+func (s *Session) hasIDLocked(id string) bool {
+	reply := bytes.ReplaceAll(s.reply, []byte(`\/`), []byte("/"))
+	return bytes.Contains(reply, []byte(`"`+id+`"`))
 }
 
 // seqOfEventLocked returns the number of the n-th event of the session, or of the last packet that

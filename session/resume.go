@@ -34,9 +34,10 @@ type Claim struct {
 	ForeignOffset bool
 	Binding       Binding
 	// Handled is how many events the client of a keyed session has handled since the session began,
-	// if it has Counted them.
-	Handled uint64
-	Counted bool
+	// if it has Counted them. HandledBy is the id of the socket that it counted them with, or "".
+	Handled   uint64
+	HandledBy string
+	Counted   bool
 	// DisconnectedRecently says that the client sent a DISCONNECT for the session a moment ago,
 	// over this connection.
 	DisconnectedRecently bool

@@ -91,6 +91,7 @@ func (e *env) scenarios() []*scenario {
 	}
 	all = append(all, e.stormScenario(), e.handoverScenario())
 	all = append(all, e.relayScenarios()...)
+	all = append(all, e.translateScenarios()...)
 	all = append(all, e.serversScenarios()...)
 	return slices.DeleteFunc(all, func(s *scenario) bool {
 		asked := slices.Contains(o.scenarios, s.group) || slices.Contains(o.scenarios, s.name)
@@ -102,7 +103,7 @@ func (e *env) scenarios() []*scenario {
 }
 
 // groups are the values of -scenarios.
-var groups = []string{"echo", "pipeline", "broadcast", "idle", "connect", "storm", "handover", "relay", "servers"}
+var groups = []string{"echo", "pipeline", "broadcast", "idle", "connect", "storm", "handover", "relay", "eio3", "servers"}
 
 // has reports whether a target is selected.
 func (e *env) has(target string) bool { return slices.Contains(e.opts.targets, target) }

@@ -28,11 +28,13 @@ import (
 //	broadcast COUNT BYTES  sends COUNT events with a payload of BYTES to all
 //	stats                  prints what it counted
 //
-// It answers each command with one line, and exits at the end of its input.
+// It answers each command with one line, and exits at the end of its input. With -eio3 it speaks Engine.IO
+// 3 and Socket.IO 4, as socket.io 2.x does.
 func serverMain(args []string) error {
 	flags := flag.NewFlagSet(serverArg, flag.ContinueOnError)
 	interval := flags.Duration("ping-interval", 25*time.Second, "between two pings")
 	ports := flags.Int("ports", 1, "how many to listen on")
+	eio3 := flags.Bool("eio3", false, "speak Engine.IO 3")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -42,6 +44,7 @@ func serverMain(args []string) error {
 	}
 	defer l.Close()
 	s := newServer(l, *interval)
+	s.eio3 = *eio3
 	var opened []string
 	for range *ports {
 		port, err := l.Listen(s.accept)
@@ -78,6 +81,7 @@ type server struct {
 	ended     uint64 // of the connected
 	out       []byte // scratch
 	over      bool
+	eio3      bool // it connects the main namespace by itself, and clients send the pings
 }
 
 func newServer(l *loop.Loop, interval time.Duration) *server {
@@ -88,6 +92,9 @@ func newServer(l *loop.Loop, interval time.Duration) *server {
 
 func (s *server) accept(c *loop.Conn) loop.Handler {
 	p := &peer{srv: s, conn: c, index: -1, due: time.Now().Add(s.interval)}
+	if s.eio3 {
+		p.due = p.due.Add(pingTimeout)
+	}
 	s.all[p] = struct{}{}
 	return p
 }
@@ -140,7 +147,7 @@ func (s *server) beat(now time.Time) {
 	for p := range s.all {
 		switch {
 		case now.Before(p.due):
-		case p.awaited: // no pong came
+		case p.awaited || s.eio3: // no pong came, or no ping
 			p.conn.Close()
 			p.gone()
 		default:
@@ -221,10 +228,24 @@ func (p *peer) handshake(data []byte) (used int, err error) {
 	}
 	s := p.srv
 	s.out = append(s.out, frame.Response(key)...)
+	p.opened = true
+	if s.eio3 {
+		p.say(fmt.Appendf(nil, `0{"sid":"%s","upgrades":[],"pingInterval":%d,"pingTimeout":%d}`,
+			newID(), s.interval.Milliseconds(), pingTimeout.Milliseconds()))
+		p.connect([]byte("40"))
+		return used, nil
+	}
 	p.say(fmt.Appendf(nil, `0{"sid":"%s","upgrades":[],"pingInterval":%d,"pingTimeout":%d,"maxPayload":1000000}`,
 		newID(), s.interval.Milliseconds(), pingTimeout.Milliseconds()))
-	p.opened = true
 	return used, nil
+}
+
+// connect connects the client to the main namespace.
+func (p *peer) connect(reply []byte) {
+	p.index = len(p.srv.peers)
+	p.srv.peers = append(p.srv.peers, p)
+	p.srv.connected++
+	p.say(reply)
 }
 
 // newID returns an id for a socket or a connection, as long as socket.io's.
@@ -255,6 +276,9 @@ func (p *peer) frame(f frame.Frame) error {
 	}
 	text := f.Payload
 	switch {
+	case text[0] == '2' && p.srv.eio3:
+		p.due = time.Now().Add(p.srv.interval + pingTimeout)
+		p.say([]byte("3"))
 	case text[0] == '3':
 		p.awaited = false
 		p.due = time.Now().Add(p.srv.interval)
@@ -264,10 +288,7 @@ func (p *peer) frame(f frame.Frame) error {
 			p.say(text)
 		}
 	case bytes.HasPrefix(text, []byte("40")) && p.index < 0:
-		p.index = len(p.srv.peers)
-		p.srv.peers = append(p.srv.peers, p)
-		p.srv.connected++
-		p.say([]byte(`40{"sid":"` + newID() + `"}`))
+		p.connect([]byte(`40{"sid":"` + newID() + `"}`))
 	case bytes.HasPrefix(text, []byte("41")):
 		p.leave()
 	default:

@@ -56,7 +56,8 @@ class Namespace {
     this.outgoing.connect(sid);
     // If the engine is closed just as the reply to CONNECT arrives, the library reports "disconnect" and then "connect".
     // It loses everything it emits until the next "connect", with any server.
-    this.adrift = this.socket.io._readyState !== "open";
+    const { _readyState, readyState } = this.socket.io; // before 3.0
+    this.adrift = (_readyState ?? readyState) !== "open";
   }
 
   #take(stream, i, at, content) {
@@ -100,15 +101,15 @@ class Client {
       reconnectionDelay: 50,
       reconnectionDelayMax: 1000,
       timeout: 8000,
-      ...(key && { query: { hf_key: key } }),
+      ...(key && { query: { hf_key: key, ...(version < "3" && { client: name }) } }), // which has no auth
     });
     if (key) countEvents(this.manager);
     this.namespaces = namespaces.map((nsp) => new Namespace(this, nsp, this.manager.socket(nsp, { auth: { client: name } })));
   }
 
   toJSON() {
-    const { name, version, transport } = this;
-    return { name, version, transport, answersKept: version === "4.6.2", namespaces: this.namespaces };
+    const { name, version, transport, key } = this;
+    return { name, version, transport, keyed: Boolean(key), answersKept: version === "4.6.2", namespaces: this.namespaces };
   }
 }
 
@@ -117,9 +118,10 @@ function countEvents(manager) {
   const ids = {};
   const counts = {};
   manager.on("packet", ({ type, nsp, data }) => {
-    if (type === 0 && ids[nsp] !== data.sid) [ids[nsp], counts[nsp]] = [data.sid, 0];
+    const id = data?.sid ?? (nsp === "/" ? "" : nsp + "#") + manager.engine.id; // as 2.x makes it
+    if (type === 0 && ids[nsp] !== id) [ids[nsp], counts[nsp]] = [id, 0];
     if (type === 2 || type === 5) counts[nsp]++;
-    manager.opts.query.hf_n = Object.entries(counts).map((entry) => entry.join(":")).join(",");
+    manager.opts.query.hf_n = Object.keys(counts).map((name) => `${name}:${counts[name]}@${ids[name]}`).join(",");
   });
 }
 
@@ -158,7 +160,7 @@ serve({
     for (const c of clients) {
       c.manager.reconnection(false);
       for (const n of c.namespaces) n.socket.disconnect();
-      c.manager._close();
+      (c.manager._close ?? c.manager.close).call(c.manager); // before 3.0
     }
   },
 });

@@ -17,7 +17,8 @@ const LOGS = process.env.HOLDFAST_E2E_LOGS;
 const EXPIRY = 10_000; // ms that a session is kept
 const HEARTBEAT = { pingInterval: 3000, pingTimeout: 5000 };
 export const VERSIONS = ["4.6.2", "4.8.4"];
-const KEYED = "4.5.4"; // cannot resume by itself
+const KEYED = ["4.5.4", "4.5.4", "4.5.4"]; // cannot resume by themselves
+const KEYED2 = ["2.5.0", "2.5.0", "4.5.4"]; // before a server of 2.x
 const TRANSPORTS = ["websocket", "default", "polling"];
 // What may remain after all clients have left: the runtime's own memory.
 const SLACK = { goroutines: 10, fds: 6, rss: 24 << 20 };
@@ -68,7 +69,8 @@ export class Lane {
         transport: TRANSPORTS[(i >> 1) % 3],
       });
     }
-    if (!poison) for (const c of list.slice(-3)) Object.assign(c, { version: KEYED, key: randomBytes(16).toString("hex") });
+    const keyed = server < "3" ? KEYED2 : KEYED;
+    if (!poison) list.slice(-3).forEach((c, i) => Object.assign(c, { version: keyed[i], key: randomBytes(16).toString("hex") }));
     this.list = list;
     this.clients = Child.script("clients.js", { clients: list, seed, namespaces: NAMESPACES });
     this.sim = new Child("sim", sim, [
@@ -172,7 +174,7 @@ export class Lane {
       await sleep(300);
       const ledgers = await this.#ledgers();
       result = compare(ledgers);
-      const keyed = ledgers.clients.filter((c) => c.version === KEYED);
+      const keyed = ledgers.clients.filter((c) => c.keyed);
       const back = keyed.flatMap((c) => c.namespaces.flatMap((n) => n.sessions)).filter((s) => s.connections > 1);
       if (keyed.length > 0 && back.length === 0) result.broken.push("no client with a key was ever recovered");
     } while (result.pending > 0 && Date.now() < end);
