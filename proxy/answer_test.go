@@ -30,8 +30,8 @@ func serveAnswer(t *testing.T, size int) (client net.Conn, done chan struct{}) {
 	})}
 	conns := make(chan net.Conn, 1)
 	conns <- ours
-	go srv.Serve(modelListener{&model{conns: conns}}) //nolint:errcheck // returns when srv is closed
-	t.Cleanup(func() { _ = srv.Close() })             // the test is over
+	go srv.Serve(modelListener(conns))    //nolint:errcheck // returns when srv is closed
+	t.Cleanup(func() { _ = srv.Close() }) // the test is over
 	go func() { _, _ = io.WriteString(theirs, "GET / HTTP/1.1\r\nHost: x\r\n\r\n") }()
 	return theirs, done
 }

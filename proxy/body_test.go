@@ -33,8 +33,8 @@ func TestBodyTimeout(t *testing.T) {
 			})}
 			conns := make(chan net.Conn, 1)
 			conns <- ours
-			go srv.Serve(modelListener{&model{conns: conns}}) //nolint:errcheck // returns when srv is closed
-			defer func() { _ = srv.Close() }()                // the test is over
+			go srv.Serve(modelListener(conns)) //nolint:errcheck // returns when srv is closed
+			defer func() { _ = srv.Close() }() // the test is over
 			go func() {
 				_, _ = io.WriteString(theirs, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1048576\r\n\r\n")
 				for range size / (1 << 10) {

@@ -12,6 +12,7 @@ func TestClientDisconnects(t *testing.T) {
 	for seed := range uint64(100) {
 		synctest.Test(t, func(t *testing.T) {
 			m := newModel(t, true)
+			m.modelReplica = m.startReplica(nil)
 			m.choices = disconnectChoices(rand.New(rand.NewPCG(seed, 7)))
 			for len(m.choices) > 0 && !t.Failed() {
 				m.step()

@@ -56,7 +56,9 @@
 // Other replicas:
 //
 //   - replicas.go has what the Server knows about them, and the streams that they open.
-//   - move.go moves a client to the replica with its session, and moved.go takes one over.
+//   - move.go moves a client to the replica with its session, and moved.go takes one over. postpone.go
+//     makes sure that nothing ties the client to this replica before. abandon.go tells owners that could
+//     not be asked.
 //   - relay.go relays the bytes of a moved client's WebSocket.
 //   - forward.go forwards requests with another replica's sid.
 //

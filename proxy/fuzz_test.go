@@ -78,8 +78,9 @@ func runModel(t *testing.T, choices []byte) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newModel(t, len(choices)%2 == 1)
 		m.choices = choices[:min(len(choices), maxChoices)]
+		m.modelReplica = m.startReplica(nil)
 		for _, name := range []string{"p", "q"} {
-			kind := m.choice(4)
+			kind := m.choose(4)
 			m.pages[name].closes, m.pages[name].tolerant = kind&1 == 0, kind&2 != 0
 		}
 		for len(m.choices) > 0 && !t.Failed() {
@@ -90,58 +91,89 @@ func runModel(t *testing.T, choices []byte) {
 	})
 }
 
-// model is a Server between pages and an application, and the expected state of both.
+// modelT is what a model needs of a test.
+type modelT interface {
+	Error(args ...any)
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+	Failed() bool
+}
+
+// model is a Server between pages and an application, or several, and the expected state of both ends.
 type model struct {
-	t                *testing.T
-	choices          []byte
-	parkOnDisconnect bool // recovery.on_client_disconnect is park
-	proxy            *Server
-	metrics          *metrics.Metrics
-	front            *http.Server
-	conns            chan net.Conn // accepted by front
+	*modelReplica // the only one; nil in a fleet
+
+	t                modelT
+	choices          []byte          // for nextChoice
+	choose           func(n int) int // makes a choice, less than n
+	parkOnDisconnect bool            // recovery.on_client_disconnect is park
+	// excuses reports whether a session may be lost now, because replicas do not reach each other. Nil excuses nothing.
+	excuses func() bool
+	// slack is how much later than the owner of its session a page may learn that its connection is gone.
+	slack time.Duration
 
 	mu      sync.Mutex // guards the fields below and those of pages and sockets
 	pages   map[string]*page
 	links   []*upstreamLink
 	sockets []*socket
 	sids    int
+	faults  int             // of the connections between replicas
+	fleet   []*modelReplica // all that there were, if there are several
+	missed  int             // events that only a packet left out explains
 	wires   []*wire
 
 	draining bool // pages come back by themselves
 	over     bool // no page comes back
 }
 
-func newModel(t *testing.T, parkOnDisconnect bool) *model {
-	m := &model{t: t, parkOnDisconnect: parkOnDisconnect, conns: make(chan net.Conn), pages: make(map[string]*page)}
+// modelReplica is one Server of a model.
+type modelReplica struct {
+	proxy   *Server
+	metrics *metrics.Metrics
+	front   *http.Server
+	conns   chan net.Conn // accepted by front
+}
+
+func newModel(t modelT, parkOnDisconnect bool) *model {
+	m := &model{t: t, parkOnDisconnect: parkOnDisconnect, pages: make(map[string]*page)}
+	m.choose = m.nextChoice
 	for _, name := range []string{"p", "q"} {
 		p := &page{m: m, name: name, spaces: make(map[string]*space)}
 		p.spaces["/"] = &space{page: p, name: "/"}
 		p.spaces["/a"] = &space{page: p, name: "/a"}
 		m.pages[name] = p
 	}
-	cfg := config.Default()
-	cfg.Recovery.MaxDisconnectionDuration = keptFor
-	if parkOnDisconnect {
-		cfg.Recovery.OnClientDisconnect = config.ParkSession
-	}
-	m.metrics = metrics.New(prometheus.NewRegistry())
-	var err error
-	if m.proxy, err = New(cfg, slog.New(slog.DiscardHandler), m.metrics); err != nil {
-		t.Fatal(err)
-	}
-	cfg.Upstream.HandshakeTimeout = time.Second
-	if m.proxy.upstream, err = upstream.New(cfg.Upstream, upstream.Options{
-		Connect: func(ctx context.Context, _, _ string) (net.Conn, error) { return m.dialUpstream(ctx) },
-	}); err != nil {
-		t.Fatal(err)
-	}
-	m.front = &http.Server{Handler: m.proxy}
-	go m.front.Serve(modelListener{m}) //nolint:errcheck // returns when drain closes it
 	return m
 }
 
-// choice returns the fuzzer's next choice, less than n.
-func (m *model) choice(n int) int {
+// startReplica starts a Server. join makes it one of several, unless it is nil.
+func (m *model) startReplica(join func(*modelReplica)) *modelReplica {
+	cfg := config.Default()
+	cfg.Recovery.MaxDisconnectionDuration = keptFor
+	if m.parkOnDisconnect {
+		cfg.Recovery.OnClientDisconnect = config.ParkSession
+	}
+	r := &modelReplica{metrics: metrics.New(prometheus.NewRegistry()), conns: make(chan net.Conn)}
+	var err error
+	if r.proxy, err = New(cfg, slog.New(slog.DiscardHandler), r.metrics); err != nil {
+		m.t.Fatal(err)
+	}
+	cfg.Upstream.HandshakeTimeout = time.Second
+	if r.proxy.upstream, err = upstream.New(cfg.Upstream, upstream.Options{
+		Connect: func(ctx context.Context, _, _ string) (net.Conn, error) { return m.dialUpstream(ctx, r) },
+	}); err != nil {
+		m.t.Fatal(err)
+	}
+	if join != nil {
+		join(r)
+	}
+	r.front = &http.Server{Handler: r.proxy}
+	go r.front.Serve(modelListener(r.conns)) //nolint:errcheck // returns when it is closed
+	return r
+}
+
+// nextChoice returns the fuzzer's next choice, less than n.
+func (m *model) nextChoice(n int) int {
 	if len(m.choices) == 0 {
 		return 0
 	}
@@ -151,30 +183,30 @@ func (m *model) choice(n int) int {
 }
 
 func (m *model) step() {
-	p := m.pages[[]string{"p", "q"}[m.choice(2)]]
-	s := p.spaces[[]string{"/", "/a"}[m.choice(2)]]
-	switch m.choice(16) {
+	p := m.pages[[]string{"p", "q"}[m.choose(2)]]
+	s := p.spaces[[]string{"/", "/a"}[m.choose(2)]]
+	switch m.choose(16) {
 	case 0, 1, 2, 3:
-		for range 1 + m.choice(4) {
-			m.emit(s, m.choice(8))
+		for range 1 + m.choose(4) {
+			m.emit(s, m.choose(8))
 		}
 	case 4, 5, 6:
-		m.send(s, m.choice(4))
+		m.send(s, m.choose(4))
 	case 7:
-		m.cut(p, m.choice(5))
+		m.cut(p, m.choose(5))
 	case 8:
-		p.cutAfter(1 + m.choice(256))
+		p.cutAfter(1 + m.choose(256))
 	case 9, 10, 11:
-		p.come()
+		p.come(m.modelReplica)
 	case 12:
-		p.stall(m.choice(2) == 0)
+		p.stall(m.choose(2) == 0)
 	case 13:
-		switch m.choice(4) {
+		switch m.choose(4) {
 		case 0:
 			m.disconnect(s)
 		case 1:
 			m.leave(s)
-			if m.parkOnDisconnect && m.choice(4) == 0 {
+			if m.parkOnDisconnect && m.choose(4) == 0 {
 				m.again(s)
 			}
 		case 2:
@@ -183,7 +215,7 @@ func (m *model) step() {
 			m.killLink(p)
 		}
 	case 14:
-		m.pass(time.Duration(m.choice(150)) * time.Second)
+		m.pass(time.Duration(m.choose(150)) * time.Second)
 	case 15:
 		m.sendGarbage()
 	}
@@ -201,7 +233,10 @@ func (m *model) emit(sp *space, kind int) {
 		kind = 5 // a client before 4.8 may lose what comes behind something that it cannot decode, if that is much
 	}
 	n := len(s.sent) + 1
-	s.sent = append(s.sent, emitted{kind == 0, sp.page.connected(), kind == 6 && !sp.page.tolerant || kind == 7})
+	attached := sp.page.connected() || m.excuses != nil && m.excuses() // the owner may not know that it is gone
+	s.sent = append(s.sent, emitted{
+		asks: kind == 0, attached: attached, poison: kind == 6 && !sp.page.tolerant || kind == 7, faults: m.faults, after: sp.replied,
+	})
 	size := 0
 	if kind == 1 {
 		size = 30_000
@@ -254,7 +289,7 @@ func (m *model) cut(p *page, how int) {
 		w.write(text(`452-["c",0,{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]`), binary("one"))
 	case 2: // half of a frame
 		whole := w.compile(text(`42["c",0,"never whole"]`))
-		w.out <- whole[:1+m.choice(len(whole)-1)]
+		w.out <- whole[:1+m.choose(len(whole)-1)]
 	case 3:
 		w.write(text("1"))
 	case 4:
@@ -319,7 +354,7 @@ func (m *model) again(s *space) {
 	if s.page.conn != nil && s.left && s.asked == "" {
 		// Two CONNECTs: before the first reply the page calls disconnect(), which sends nothing, and
 		// connect().
-		if twice := m.choice(4); !m.parkOnDisconnect && twice > 1 {
+		if twice := m.choose(4); !m.parkOnDisconnect && twice > 1 {
 			first, second := s.connectPacket(""), s.connectPacket("")
 			if twice == 3 {
 				second = s.connectPacket(`"other":"auth"`)
@@ -395,29 +430,29 @@ var nasty = []string{
 
 // sendGarbage opens a connection and sends garbage from both ends.
 func (m *model) sendGarbage() {
-	w := m.dialFront(garbagePage, func(*wire, string, bool) {}, func(*wire) {}, func(*wire) {})
+	w := m.dialFront(m.modelReplica, garbagePage, func(*wire, string, bool) {}, func(*wire) {}, func(*wire) {})
 	m.mu.Lock()
 	l := m.links[len(m.links)-1]
 	m.mu.Unlock()
-	for range m.choice(12) {
-		to := []*wire{w, l.wire}[m.choice(2)]
-		switch m.choice(4) {
+	for range m.choose(12) {
+		to := []*wire{w, l.wire}[m.choose(2)]
+		switch m.choose(4) {
 		case 0:
-			n := min(m.choice(32), len(m.choices))
+			n := min(m.choose(32), len(m.choices))
 			to.out <- m.choices[:n]
 			m.choices = m.choices[n:]
 		case 1:
 			to.write(binary("attachment"))
 		default:
-			to.write(text(nasty[m.choice(len(nasty))]))
+			to.write(text(nasty[m.choose(len(nasty))]))
 		}
-		if m.choice(4) == 0 {
+		if m.choose(4) == 0 {
 			m.pass(time.Second)
 		}
 		synctest.Wait()
 	}
 	w.close()
-	if m.choice(2) == 0 {
+	if m.choose(2) == 0 {
 		l.close()
 	}
 }
@@ -433,7 +468,7 @@ func (m *model) missing() (list []string) {
 				continue
 			}
 			for n := sp.last; n < len(s.sent); n++ {
-				if e := s.sent[n]; !e.poison && (!e.asks || !e.attached) {
+				if !m.mayMiss(s.sent[n]) {
 					list = append(list, fmt.Sprintf("%s%s did not get event %d of %d", p.name, sp.name, n+1, len(s.sent)))
 				}
 			}
@@ -444,6 +479,20 @@ func (m *model) missing() (list []string) {
 
 // drain brings all pages back, checks that they got everything, and shuts down.
 func (m *model) drain() {
+	m.bringBack(func() *modelReplica { return m.modelReplica })
+	for _, p := range m.pages {
+		m.cut(p, 0)
+	}
+	m.pass(keptFor + noticed + 20*time.Second)
+	m.stop(m.modelReplica)
+	for _, w := range m.wires {
+		w.close()
+	}
+	synctest.Wait()
+}
+
+// bringBack brings all pages back, and checks that they got everything. at chooses where they connect.
+func (m *model) bringBack(at func() *modelReplica) {
 	for _, p := range m.pages {
 		p.stall(false)
 	}
@@ -456,7 +505,7 @@ func (m *model) drain() {
 		away := p.conn == nil
 		m.mu.Unlock()
 		if away {
-			p.come()
+			p.come(at())
 		}
 	}
 	m.pass(30 * time.Second)
@@ -471,22 +520,18 @@ func (m *model) drain() {
 	m.mu.Lock()
 	m.over = true
 	m.mu.Unlock()
-	if got := testutil.ToFloat64(m.metrics.Panics); got != 0 {
+}
+
+// stop shuts a Server down, and checks that nothing is left of it.
+func (m *model) stop(r *modelReplica) {
+	if got := testutil.ToFloat64(r.metrics.Panics); got != 0 {
 		m.t.Errorf("%v panics", got)
 	}
-	for _, p := range m.pages {
-		m.cut(p, 0)
-	}
-	m.pass(keptFor + noticed + 20*time.Second)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	m.proxy.Shutdown(ctx)
-	if live, parked := m.proxy.registry.Counts(); live+parked != 0 || m.proxy.budget.Bytes() != 0 {
-		m.t.Errorf("%d live, %d parked sessions, %d bytes are left", live, parked, m.proxy.budget.Bytes())
+	r.proxy.Shutdown(ctx)
+	if live, parked := r.proxy.registry.Counts(); live+parked != 0 || r.proxy.budget.Bytes() != 0 {
+		m.t.Errorf("%d live, %d parked sessions, %d bytes are left", live, parked, r.proxy.budget.Bytes())
 	}
-	_ = m.front.Close() // the run is over
-	for _, w := range m.wires {
-		w.close()
-	}
-	synctest.Wait()
+	_ = r.front.Close() // the run is over
 }

@@ -27,7 +27,7 @@ func (h *handshaker) next() uint64 {
 	if h.replicas == nil {
 		return h.count.Add(1)
 	}
-	return h.replicas.seq(0)
+	return h.replicas.seq()
 }
 
 // upstreamRequest returns a client's handshake in the form that is sent to the upstream.

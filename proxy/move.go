@@ -16,8 +16,6 @@ import (
 	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/internal/netpoll"
 	"github.com/holdfast/holdfast/internal/reason"
-	"github.com/holdfast/holdfast/internal/socketio"
-	"github.com/holdfast/holdfast/session"
 )
 
 // How a client moves from the edge to the owner of its session, on one stream:
@@ -37,6 +35,7 @@ type moveRequest struct {
 	ByWebSocket  bool          `json:"by_websocket,omitempty"`
 	Address      string        `json:"address,omitempty"`
 	Age          int64         `json:"age"`           // of the handshake, in milliseconds
+	At           int64         `json:"at,omitempty"`  // the same by the owner's clock; 0 if it is not known
 	ConnectDelay int64         `json:"connect_delay"` // in nanoseconds
 	Ping         [2]int64      `json:"ping"`          // interval and timeout, in milliseconds
 	MaxPayload   int64         `json:"max_payload"`
@@ -114,6 +113,10 @@ type mover struct{ *receiver }
 // without pid and offset.
 func (r mover) moveTo(owner, namespace string, connect, rest []byte) bool {
 	c := r.c
+	if lost := c.deps.replicas.lost.of(c); lost.id == owner { // another wait would tell nothing new
+		r.refused(owner, r.moveRequest(namespace, connect), lost.why)
+		return false
+	}
 	if !r.movable() {
 		c.deps.metrics.RelayResumed(string(reason.OwnerConflict))
 		c.deps.notRecovered(c, namespace, reason.OwnerConflict)
@@ -135,7 +138,7 @@ func (r mover) moveRequest(namespace string, connect []byte) *moveRequest {
 	c := r.c
 	opts := c.sock.Options()
 	ask := &moveRequest{
-		SID: c.sock.SID(), Head: string(c.request), ByWebSocket: c.byWebSocket, Age: instant.Since(c.opened).Milliseconds(),
+		SID: c.sock.SID(), Head: string(c.request), ByWebSocket: c.byWebSocket,
 		ConnectDelay: c.connectDelay.Load(), Ping: [2]int64{opts.PingInterval.Milliseconds(), opts.PingTimeout.Milliseconds()},
 		MaxPayload: opts.MaxPayload, Upgrades: opts.Upgrades, HandshakeID: opts.HandshakeID, PollHeaders: c.pollHeaders,
 		Watch:     c.sender.watches() + 1, // one may just be on its way
@@ -173,18 +176,22 @@ func (r mover) runMove(owner string, ask *moveRequest, rest []byte) {
 			}
 			return
 		}
-		if refused.why == reason.OwnerUnreachable {
-			c.deps.replicas.abandonLater(owner, ask.encode())
-		}
-		c.deps.metrics.RelayResumed(relayResult(refused.why))
-		r.notResumed(ask.Namespace, refused.why)
-		if r.parser != parserClosed {
-			r.takeHeldAcks(ask.Namespace)
-			r.forgetDisconnect(ask.Namespace)
-			r.connectPrimary(ask.Namespace, rest)
-		}
-		r.replay(waiting)
+		r.refused(owner, ask, refused.why)
+		r.connectInstead(ask.Namespace, rest, waiting)
 	})
+}
+
+// refused notes that the client does not get a session of another replica.
+func (r mover) refused(owner string, ask *moveRequest, why reason.Reason) {
+	switch why { //nolint:exhaustive // the others are the owner's answer
+	case reason.OwnerUnreachable:
+		r.c.deps.replicas.lost.abandon(r.c, owner, ask)
+		fallthrough
+	case reason.OwnerGone, reason.OwnerIncompatible:
+		r.c.deps.replicas.lost.add(r.c, lostOwner{owner, why})
+	}
+	r.c.deps.metrics.RelayResumed(relayResult(why))
+	r.notResumed(ask.Namespace, why)
 }
 
 // relayResult shortens the reasons for a metric's label: what the owner itself refuses is counted elsewhere.
@@ -217,7 +224,7 @@ func (r mover) askOwner(owner string, ask *moveRequest) (*cluster.Stream, error)
 		return nil, errClientGone
 	}
 	defer cancel()
-	st, err := c.deps.replicas.ask(ctx, owner, ask.encode())
+	st, err := c.deps.replicas.ask(ctx, owner, ask, c.opened)
 	if !c.primary.endAsk() {
 		if st != nil {
 			_ = st.Close()
@@ -227,12 +234,16 @@ func (r mover) askOwner(owner string, ask *moveRequest) (*cluster.Stream, error)
 	return st, err
 }
 
-// ask asks the owner once, or again if the connection to it ended meanwhile, as in a restart. The error is a
-// *refusedError.
-func (r *replicas) ask(ctx context.Context, owner string, about []byte) (*cluster.Stream, error) {
+// ask asks the owner once, or again if the connection to it ended meanwhile, as in a restart. opened is when the
+// client's handshake was. The error is a *refusedError.
+func (r *replicas) ask(ctx context.Context, owner string, ask *moveRequest, opened instant.Instant) (*cluster.Stream, error) {
 	deadline, _ := ctx.Deadline()
-	for {
-		st, err := r.node.Open(ctx, owner, streamMove, about)
+	for resets := 0; ; {
+		if err := r.node.Await(ctx, owner); err != nil {
+			return nil, &refusedError{unreachable(err)}
+		}
+		r.date(ask, opened, owner)
+		st, err := r.node.Open(ctx, owner, streamMove, ask.encode())
 		if err != nil {
 			return nil, &refusedError{unreachable(err)}
 		}
@@ -244,8 +255,13 @@ func (r *replicas) ask(ctx context.Context, owner string, about []byte) (*cluste
 		switch {
 		case !unwatch() || err != nil:
 			_ = st.Close()
-			if !errors.Is(err, netpoll.ErrPeerLost) || ctx.Err() != nil {
-				return nil, &refusedError{reason.OwnerUnreachable} // it hangs
+			if errors.Is(err, cluster.ErrReset) {
+				resets++ // a later connection has taken the session over, or something is wrong: the next answer tells
+			} else if !errors.Is(err, netpoll.ErrPeerLost) {
+				resets = 2 // it hangs
+			}
+			if resets > 1 || ctx.Err() != nil {
+				return nil, &refusedError{reason.OwnerUnreachable}
 			}
 		case reply.Refused != "":
 			_ = st.Close()
@@ -339,45 +355,4 @@ func (r *replicas) forgetMoved(sid string, m *movedAway) {
 	if r.moved[sid] == m {
 		delete(r.moved, sid)
 	}
-}
-
-// A client connects all its namespaces in one batch. Those that cannot be recovered may come first, and would
-// tie the client to this replica. So a CONNECT without a pid waits for the end of its batch if the client has
-// nothing here yet: a CONNECT for a session of another replica goes first.
-
-// postpone reports whether a CONNECT has to wait.
-func (r mover) postpone(namespace string, p *packet) bool {
-	if slices.Contains(r.namespaces, namespace) || !r.movable() || r.c.keyed != nil {
-		return false
-	}
-	_, rec, err := socketio.TakeRecovery(p.data, session.IsPID, session.IsOffset)
-	if err != nil || rec.PID != "" {
-		return false
-	}
-	r.namespaces = append(r.namespaces, namespace)
-	r.redial = &redial{postponed: true}
-	r.wait(p.data, false)
-	return true
-}
-
-// endPostponement handles a batch whose first CONNECT had to wait.
-func (r mover) endPostponement() {
-	waiting := r.takeWaiting()
-	r.packets-- // it is counted again
-	first := slices.IndexFunc(waiting, func(m message) bool { return !m.binary && r.c.deps.replicas.isForeign(m.data) })
-	if first > 0 {
-		foreign := waiting[first]
-		waiting = slices.Insert(slices.Delete(waiting, first, first+1), 0, foreign)
-	}
-	r.replay(waiting)
-}
-
-// isForeign reports whether a message is a CONNECT for a session of another replica.
-func (r *replicas) isForeign(data []byte) bool {
-	h, err := socketio.ParseHeader(data)
-	if err != nil || h.Type != socketio.Connect {
-		return false
-	}
-	_, rec, err := socketio.TakeRecovery(data, session.IsPID, session.IsOffset)
-	return err == nil && rec.PID != "" && r.ownerOf(rec.PID) != ""
 }

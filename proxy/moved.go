@@ -72,7 +72,7 @@ func (r *replicas) newMovedClient(ask *moveRequest) (movedClient, error) {
 	// The edge has checked the other conditions.
 	recoverable := s.settings().Recovery.MaxDisconnectionDuration > 0 && s.settings().clientFilter(q, req.Header.Get("User-Agent"))
 	age := time.Duration(ask.Age) * time.Millisecond
-	c := newClient(s, r.seq(max(age, time.Millisecond)), req, ask.SID, opts, recoverable, nil)
+	c := newClient(s, r.movedSeq(ask), req, ask.SID, opts, recoverable, nil)
 	c.opened = instant.Now().Add(-age)
 	c.connectDelay.Store(ask.ConnectDelay)
 	c.receiver.parser.move(parserSocketIO)

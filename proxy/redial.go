@@ -23,6 +23,7 @@ type redial struct {
 	waiting   []message
 	bytes     int  // of them
 	postponed bool // nothing is dialled: the messages wait for the end of their batch, see postpone
+	patient   bool // they wait longer, see waitForForeign
 }
 
 // message is one Engine.IO message from the client.

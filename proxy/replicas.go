@@ -15,6 +15,7 @@ import (
 
 	"github.com/holdfast/holdfast/internal/admin/status"
 	"github.com/holdfast/holdfast/internal/cluster"
+	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/session"
 )
@@ -42,22 +43,19 @@ const (
 	noteAbandoned byte = 'a'
 )
 
-// maxAbandoned limits the notes kept for an owner that cannot be reached.
-const maxAbandoned = 4096
-
 // replicas is what the Server knows about other replicas. A nil *replicas knows none.
 type replicas struct {
 	*deps
 	node  *cluster.Node
 	epoch time.Time
+	lost  lostOwners
 
 	mu      sync.Mutex // guards the fields below; a leaf
 	lastSeq uint64
 	moved   map[string]*movedAway // polling clients that began here and are served elsewhere, by sid
 	relays  map[*relay]struct{}   // WebSockets that are relayed to other replicas
 	// taken are the clients that were moved here, and the stream whose end says so; nil if it carries a WebSocket.
-	taken     map[*client]*cluster.Stream
-	abandoned map[string][][]byte // notes for owners that could not be reached, by id
+	taken map[*client]*cluster.Stream
 
 	drained context.Context // ends when everything that is relayed or forwarded is cut
 	cut     context.CancelFunc
@@ -73,10 +71,11 @@ type movedAway struct {
 func newReplicas(d *deps, opts cluster.Options) *replicas {
 	r := &replicas{
 		deps: d, epoch: time.Now(), moved: make(map[string]*movedAway), relays: make(map[*relay]struct{}),
-		taken: make(map[*client]*cluster.Stream), abandoned: make(map[string][][]byte),
+		taken: make(map[*client]*cluster.Stream),
 	}
 	r.drained, r.cut = context.WithCancel(context.Background())
-	opts.Serve, opts.Noted, opts.Observer, opts.Log = r.serve, r.noted, (*peerObserver)(r), d.log
+	r.lost = lostOwners{r: r, notes: make(map[string][]*abandonment), clients: make(map[*client]lostOwner)}
+	opts.Serve, opts.Noted, opts.Observer, opts.Log, opts.Clock = r.serve, r.noted, (*peerObserver)(r), d.log, r.clock
 	r.node = cluster.New(opts)
 	d.registry.SetOwner(opts.ID)
 	return r
@@ -101,18 +100,38 @@ func (r *replicas) newSID() string {
 	return r.node.ID() + newSID()
 }
 
-// seq numbers a client whose handshake was age ago. Among several replicas the numbers are times,
-// so that those of different replicas can be compared.
-func (r *replicas) seq(age time.Duration) uint64 {
+// clock is what numbers clients: microseconds, which never go back while the process runs.
+func (r *replicas) clock() int64 { return r.epoch.UnixMicro() + time.Since(r.epoch).Microseconds() }
+
+// seq numbers a client that has just arrived. Among several replicas the numbers are times, so that clients of
+// other replicas find their place.
+func (r *replicas) seq() uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := r.epoch.UnixMicro() + time.Since(r.epoch).Microseconds()
-	n := uint64(now - age.Microseconds())
-	if age > 0 {
-		return n
-	}
-	r.lastSeq = max(r.lastSeq+1, n)
+	r.lastSeq = max(r.lastSeq+1, uint64(r.clock()))
 	return r.lastSeq
+}
+
+// movedSeq numbers a client of another replica. A request that was long on its way seems later than it was, so the
+// time by this replica's clock counts if the other one knows it.
+func (r *replicas) movedSeq(ask *moveRequest) uint64 {
+	at := r.clock() - max(ask.Age, 1)*time.Millisecond.Microseconds()
+	if ask.At > 0 {
+		at = min(at, ask.At)
+	}
+	return uint64(at)
+}
+
+// date sets when a client's handshake was, for the owner that is asked now. If it is asked again, it may have granted
+// the request, so that must seem a little later.
+func (r *replicas) date(ask *moveRequest, opened instant.Instant, owner string) {
+	age := instant.Since(opened)
+	ask.Age = age.Milliseconds()
+	if ask.At > 0 {
+		ask.At++
+	} else if now, ok := r.node.ClockOf(owner); ok {
+		ask.At = now - age.Microseconds()
+	}
 }
 
 // ownerOf returns the id of the other replica that has the session with this pid, or "".
@@ -225,42 +244,6 @@ func (r *replicas) noted(kind byte, about []byte) {
 	}
 }
 
-// abandonLater makes sure that an owner that could not be asked ends the session whose client got a fresh one
-// instead. Otherwise the client would be in the application's rooms twice until the session expires.
-func (r *replicas) abandonLater(owner string, about []byte) {
-	if r.node.Note(owner, noteAbandoned, about) || len(about) > maxNote {
-		return
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.abandoned[owner]) < maxAbandoned {
-		r.abandoned[owner] = append(r.abandoned[owner], about)
-	}
-	for len(r.abandoned) > maxAbandonedOwners { // any: few replicas stay away for long
-		for id := range r.abandoned {
-			delete(r.abandoned, id)
-			break
-		}
-	}
-}
-
-// maxNote limits a note that is kept. Only an unusually large CONNECT makes a larger one.
-const maxNote = 64 << 10
-
-// maxAbandonedOwners limits the owners that notes are kept for.
-const maxAbandonedOwners = 64
-
-// sinceLost tells a replica that can be reached again what it has missed.
-func (r *replicas) sinceLost(id string) {
-	r.mu.Lock()
-	notes := r.abandoned[id]
-	delete(r.abandoned, id)
-	r.mu.Unlock()
-	for _, about := range notes {
-		r.node.Note(id, noteAbandoned, about)
-	}
-}
-
 // took notes that a client was moved here, or that st carries its WebSocket if that is nil.
 func (r *replicas) took(c *client, st *cluster.Stream) {
 	r.mu.Lock()
@@ -284,6 +267,7 @@ func (r *replicas) left(c *client) {
 	if r == nil {
 		return
 	}
+	r.lost.forget(c)
 	r.mu.Lock()
 	st := r.taken[c]
 	delete(r.taken, c)
@@ -391,5 +375,5 @@ func (o *peerObserver) LookupFailed() { o.metrics.PeerLookupFailures.Inc() }
 
 // Returned implements cluster.Observer.
 func (o *peerObserver) Returned(id string) {
-	go (*replicas)(o).sinceLost(id) // ends when the notes are queued; the caller holds nothing, but must not wait
+	go o.lost.returned(id) // ends when the notes are queued; the caller holds nothing, but must not wait
 }

@@ -16,7 +16,9 @@ import (
 // wire is the model's end of a WebSocket to or from the Server.
 type wire struct {
 	conn         net.Conn
-	client       bool // it masks its frames and answers pings
+	to           *modelReplica // of a page's connection
+	number       int           // of a page's connections, from 1
+	client       bool          // it masks its frames and answers pings
 	out          chan []byte
 	done         chan struct{} // closed by close
 	once         sync.Once
@@ -190,26 +192,26 @@ func (l *limited) Read(p []byte) (int, error) {
 	return n, err
 }
 
-type modelListener struct{ m *model }
+type modelListener chan net.Conn
 
 func (l modelListener) Accept() (net.Conn, error) {
-	if c, ok := <-l.m.conns; ok {
+	if c, ok := <-l; ok {
 		return c, nil
 	}
 	return nil, net.ErrClosed
 }
 
 func (l modelListener) Close() error {
-	close(l.m.conns)
+	close(l)
 	return nil
 }
 
 func (modelListener) Addr() net.Addr { return &net.TCPAddr{} }
 
-// dialFront opens a WebSocket to the Server, as a client.
-func (m *model) dialFront(name string, fn func(w *wire, message string, binary bool), read, lost func(*wire)) *wire {
+// dialFront opens a WebSocket to a Server, as a client.
+func (m *model) dialFront(to *modelReplica, name string, fn func(w *wire, message string, binary bool), read, lost func(*wire)) *wire {
 	ours, theirs := net.Pipe()
-	m.conns <- theirs
+	to.conns <- theirs
 	br, _, err := ws.Dialer{}.Upgrade(ours, &url.URL{Scheme: "ws", Host: "front", Path: "/socket.io/", RawQuery: "EIO=4&transport=websocket&page=" + name})
 	if err != nil {
 		m.t.Fatal(err)
@@ -227,15 +229,15 @@ func (m *model) dialFront(name string, fn func(w *wire, message string, binary b
 	return w
 }
 
-// dialUpstream connects the Server to the application.
-func (m *model) dialUpstream(context.Context) (net.Conn, error) {
+// dialUpstream connects a Server to the application.
+func (m *model) dialUpstream(_ context.Context, from *modelReplica) (net.Conn, error) {
 	ours, theirs := net.Pipe()
-	go m.serveUpstream(ours) // ends with the connection
+	go m.serveUpstream(ours, from) // ends with the connection
 	return theirs, nil
 }
 
-func (m *model) serveUpstream(conn net.Conn) {
-	l := &upstreamLink{spaces: make(map[string]*socket), dropped: make(map[string]bool)}
+func (m *model) serveUpstream(conn net.Conn, from *modelReplica) {
+	l := &upstreamLink{from: from, spaces: make(map[string]*socket), dropped: make(map[string]bool)}
 	u := ws.Upgrader{OnRequest: func(uri []byte) error {
 		_, l.page, _ = strings.Cut(string(uri), "page=")
 		return nil

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -34,8 +35,9 @@ type connEvents interface {
 	opened(s *Stream)
 	// noted reports a note of the other side. The payload is valid during the call only.
 	noted(kind byte, payload []byte)
-	// answered reports how long a ping took.
-	answered(took time.Duration)
+	// answered reports how long a ping took, and what the other side's clock showed meanwhile; 0 if it did
+	// not say.
+	answered(took time.Duration, clock int64)
 	// ended is called once. Streams have ended, or are about to.
 	ended(err error)
 }
@@ -46,8 +48,10 @@ type conn struct {
 	events connEvents
 	socket *socket
 	tls    *tls.Conn
-	dialed bool  // this side dialled
-	peer   hello // who the other side is
+	dialed bool         // this side dialled
+	peer   hello        // who the other side is
+	clock  func() int64 // shows microseconds; nil tells the other side nothing. Set before start.
+	opened time.Time    // pings are numbered by the time since then
 
 	// Owned by the reader.
 	plain   []byte // decrypted bytes of one record
@@ -67,8 +71,7 @@ type conn struct {
 	next      uint32    // number of the next stream
 	waiting   []*Stream // have data and wait for the network
 	congested bool
-	silent    int // ticks in a row without anything
-	pingAt    time.Time
+	silent    int   // ticks in a row without anything
 	bye       bool  // the other side has sent a bye frame
 	err       error // why it ended
 }
@@ -79,7 +82,7 @@ func connect(ctx context.Context, nc net.Conn, keys *Keys, own hello, dialed boo
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { nc.Close() })
-	c := &conn{socket: &socket{Conn: nc}, dialed: dialed, streams: make(map[uint32]*Stream), plain: make([]byte, 16<<10)}
+	c := &conn{socket: &socket{Conn: nc}, dialed: dialed, streams: make(map[uint32]*Stream), plain: make([]byte, 16<<10), opened: time.Now()}
 	if dialed {
 		c.tls = tls.Client(c.socket, keys.tlsConfig())
 	} else {
@@ -292,11 +295,47 @@ func (c *conn) tick() (alive bool) {
 		c.silent++
 	}
 	if c.dialed {
-		c.pingAt = time.Now()
-		c.out = appendHeader(c.out, framePing, 0, 0)
-		c.flushLocked()
+		c.pingLocked()
 	}
 	return c.silent < silentTicks
+}
+
+// ping asks for a pong.
+func (c *conn) ping() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pingLocked()
+}
+
+func (c *conn) pingLocked() {
+	c.out = appendHeader(c.out, framePing, 0, 8)
+	c.out = binary.BigEndian.AppendUint64(c.out, uint64(time.Since(c.opened)))
+	c.flushLocked()
+}
+
+// pong answers a ping.
+func (c *conn) pong(sent []byte) {
+	p := append([]byte(nil), sent...)
+	if c.clock != nil {
+		p = binary.BigEndian.AppendUint64(p, uint64(c.clock()))
+	}
+	c.send(framePong, 0, p)
+}
+
+// ponged handles a pong.
+func (c *conn) ponged(p []byte) error {
+	if len(p) < 8 {
+		return fmt.Errorf("%w: pong", errProtocol)
+	}
+	took := time.Since(c.opened) - time.Duration(binary.BigEndian.Uint64(p))
+	var clock int64
+	if len(p) >= 16 {
+		clock = int64(binary.BigEndian.Uint64(p[8:]))
+	}
+	if took >= 0 {
+		c.events.answered(took, clock)
+	}
+	return nil
 }
 
 // sendBye tells the other side that this one stops.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 )
 
 // Read implements netpoll.Handler.
@@ -112,12 +111,9 @@ func (c *conn) handle(p []byte) error {
 			c.events.noted(p[0], p[1:])
 		}
 	case framePing:
-		c.send(framePong, 0, p)
+		c.pong(p)
 	case framePong:
-		c.mu.Lock()
-		took := time.Since(c.pingAt)
-		c.mu.Unlock()
-		c.events.answered(took)
+		return c.ponged(p)
 	case frameBye:
 		c.mu.Lock()
 		c.bye = true

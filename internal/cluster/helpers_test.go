@@ -37,6 +37,7 @@ func keys(t testing.TB, secrets ...string) *Keys {
 type network struct {
 	mu    sync.Mutex
 	ports map[string]*port
+	clock func() int64 // of replicas that are started from now on
 }
 
 type port struct {
@@ -108,6 +109,21 @@ func (p *port) Close() error {
 }
 
 func (p *port) Addr() net.Addr { return peerAddr("pipe") }
+
+// knock opens a connection to a port from an address, like a stranger.
+func (n *network) knock(addr, from string) net.Conn {
+	near, far := net.Pipe()
+	n.port(addr).conns <- addressed{far, peerAddr(from)}
+	return near
+}
+
+// addressed is a connection from an address.
+type addressed struct {
+	net.Conn
+	from net.Addr
+}
+
+func (a addressed) RemoteAddr() net.Addr { return a.from }
 
 // silence makes the port's connections, and new ones, lose all bytes.
 func (p *port) silence(on bool) {
@@ -223,7 +239,7 @@ func (n *network) start(t testing.TB, id, addr, secret string, peers ...string) 
 	}
 	r.Node = New(Options{
 		ID: id, Name: "test", Advertise: addr, Keys: keys(t, secret), Book: r.book, Serve: echo, Noted: func(byte, []byte) {},
-		Observer: r.told, Log: slog.New(slog.DiscardHandler), Dial: n.dial,
+		Observer: r.told, Log: slog.New(slog.DiscardHandler), Dial: n.dial, Clock: n.clock,
 	})
 	r.Start(r.port)
 	return r

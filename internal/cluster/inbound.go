@@ -7,12 +7,8 @@ import (
 	"time"
 )
 
-const (
-	// maxUnproven limits the connections that have not proved yet that they know the secret.
-	maxUnproven = 64
-	// acceptPause follows an error of Accept.
-	acceptPause = 100 * time.Millisecond
-)
+// acceptPause follows an error of Accept.
+const acceptPause = 100 * time.Millisecond
 
 // inbound is a connection that another replica dialled. It implements connEvents.
 type inbound struct {
@@ -22,16 +18,10 @@ type inbound struct {
 
 // serve accepts connections of other replicas until the Node is closed.
 func (n *Node) serve(ln net.Listener) {
-	strangers := make(chan struct{}, maxUnproven)
+	var guests strangers
 	for {
-		select { // those beyond wait in the kernel's queue
-		case strangers <- struct{}{}:
-		case <-n.ctx.Done():
-			return
-		}
 		nc, err := ln.Accept()
 		if err != nil {
-			<-strangers
 			if n.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 				return
 			}
@@ -39,25 +29,28 @@ func (n *Node) serve(ln net.Listener) {
 			time.Sleep(acceptPause)
 			continue
 		}
+		s := guests.admit(nc)
 		n.task(func() { // ends with the handshake
-			defer func() { <-strangers }()
-			n.welcome(nc)
+			n.welcome(s, &guests)
 		})
 	}
 }
 
 // welcome makes the handshake with whoever dialled.
-func (n *Node) welcome(nc net.Conn) {
-	c, err := connect(n.ctx, nc, n.keys.Load(), n.hello(), false)
+func (n *Node) welcome(s *stranger, guests *strangers) {
+	c, err := connect(n.ctx, s, n.keys.Load(), n.hello(), false)
+	guests.leave(s)
 	if err != nil {
 		n.log.Log(slog.LevelInfo, "stranger", "a connection to the peer port was refused",
-			"address", nc.RemoteAddr().String(), "problem", shownError(err))
+			"address", s.RemoteAddr().String(), "problem", shownError(err))
 		return
 	}
+	c.socket.Conn = s.Conn // it is none any more
 	if c.peer.ID == n.opts.ID || c.peer.Name != n.opts.Name {
 		c.socket.Close() // the dialling side says why
 		return
 	}
+	c.clock = n.opts.Clock
 	in := &inbound{n, c}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -78,7 +71,7 @@ func (in *inbound) opened(s *Stream) {
 
 func (in *inbound) noted(kind byte, about []byte) { in.n.opts.Noted(kind, about) }
 
-func (in *inbound) answered(time.Duration) {}
+func (in *inbound) answered(time.Duration, int64) {}
 
 func (in *inbound) ended(error) {
 	in.n.mu.Lock()

@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -61,6 +60,8 @@ type Options struct {
 	Noted    func(kind byte, about []byte)
 	Observer Observer
 	Log      *slog.Logger
+	// Clock shows this replica's time in microseconds, for others. It must be monotonic. Nil tells them nothing.
+	Clock func() int64
 	// Dial opens a connection to a peer port. Nil means a TCP connection.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
 }
@@ -74,6 +75,7 @@ type Node struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	lookup chan struct{} // 1: asks the book now
+	made   time.Time
 	tasks  sync.WaitGroup
 
 	mu       sync.Mutex // guards the fields below
@@ -91,7 +93,7 @@ type Node struct {
 func New(opts Options) *Node {
 	n := &Node{
 		opts: opts, log: limit.NewLogger(opts.Log), lookup: make(chan struct{}, 1), peers: make(map[string]*peer),
-		gone: make(map[string]struct{}), changed: make(chan struct{}), inbound: make(map[*inbound]struct{}),
+		made: time.Now(), gone: make(map[string]struct{}), changed: make(chan struct{}), inbound: make(map[*inbound]struct{}),
 	}
 	n.keys.Store(opts.Keys)
 	if n.opts.Dial == nil {
@@ -212,96 +214,6 @@ func (n *Node) findLocked(id string) *peer {
 	return found
 }
 
-// Open opens a stream to the replica with this id. It waits for at most two seconds if the replica is not
-// connected. kind and about are what the replica's Serve gets.
-func (n *Node) Open(ctx context.Context, id string, kind byte, about []byte) (*Stream, error) {
-	return n.OpenWith(ctx, id, kind, about, nil, false)
-}
-
-// OpenWith is Open for a stream that begins with first, of MaxFirst bytes at most. They are sent together. With
-// end nothing follows, as after CloseWrite.
-func (n *Node) OpenWith(ctx context.Context, id string, kind byte, about, first []byte, end bool) (*Stream, error) {
-	if n := max(len(about)-MaxAbout, len(first)-MaxFirst); n > 0 {
-		return nil, fmt.Errorf("%w: a request has %d bytes too many", ErrUnreachable, n)
-	}
-	ctx, cancel := context.WithTimeout(ctx, openTimeout)
-	defer cancel()
-	asked := -1 // lookups when this call asked for one
-	for {
-		n.mu.Lock()
-		p := n.findLocked(id)
-		if p != nil && p.state == peerUp {
-			if s := p.conn.open(kind, about, first, end); s != nil {
-				n.mu.Unlock()
-				return s, nil
-			}
-		}
-		if p == nil && asked < 0 {
-			asked = n.lookups
-			n.refresh()
-		}
-		err := n.hopelessLocked(p, id, asked)
-		changed := n.changed
-		n.mu.Unlock()
-		if err != nil {
-			return nil, err
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, n.verdict(id)
-		}
-	}
-}
-
-// refresh asks the book soon.
-func (n *Node) refresh() {
-	select {
-	case n.lookup <- struct{}{}:
-	default: // it will be asked anyway
-	}
-}
-
-// hopelessLocked returns why it is useless to wait for a replica, or nil. p is its peer, or nil.
-// asked is what n.lookups was when the caller asked the book about it.
-func (n *Node) hopelessLocked(p *peer, id string, asked int) error {
-	now := time.Now()
-	_, gone := n.gone[id]
-	switch {
-	case n.closed, gone, p != nil && p.state == peerGone:
-		return ErrGone
-	case p != nil && p.incompatible:
-		return ErrIncompatible
-	case p != nil && p.refused && p.state != peerUp && now.Sub(p.since) > openTimeout:
-		return ErrGone
-	case p != nil:
-		return nil
-	case asked == n.lookups:
-		return nil // the book has not answered yet
-	}
-	for _, other := range n.peers { // one whose id is not known yet may be it
-		if other.id == "" && !other.self && now.Sub(other.since) < openTimeout {
-			return nil
-		}
-	}
-	return ErrGone
-}
-
-// verdict returns why a replica could not be reached in time.
-func (n *Node) verdict(id string) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	p := n.findLocked(id)
-	switch {
-	case p == nil, p.refused && p.state != peerUp:
-		return ErrGone
-	case p.incompatible:
-		return ErrIncompatible
-	default:
-		return ErrUnreachable
-	}
-}
-
 // Note tells a replica something, if it is connected.
 func (n *Node) Note(id string, kind byte, about []byte) bool {
 	n.mu.Lock()
@@ -312,6 +224,18 @@ func (n *Node) Note(id string, kind byte, about []byte) bool {
 	}
 	p.conn.note(kind, about)
 	return true
+}
+
+// ClockOf returns what the Clock of a connected replica shows now. It is wrong by half of a round trip at most, even
+// if that replica is stopped, or what it sends is late. ok is false if nothing is known.
+func (n *Node) ClockOf(id string) (now int64, ok bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p := n.findLocked(id)
+	if p == nil || p.state != peerUp || p.clock.at.IsZero() {
+		return 0, false
+	}
+	return p.clock.ahead + time.Since(n.made).Microseconds(), true
 }
 
 // PeerStatus describes another replica.

@@ -63,7 +63,19 @@ type peer struct {
 	attempts     int
 	problem      string // of the last attempt
 	roundTrip    time.Duration
+	clock        clockSample // of the present connection
 }
+
+// clockSample says what a replica's clock shows: ahead more than the time since the Node was made. Half of the
+// round trip is the most that it can be wrong by.
+type clockSample struct {
+	ahead     int64 // in microseconds
+	roundTrip time.Duration
+	at        time.Time // zero if there is none
+}
+
+// clockAge is how long the best sample is used before a worse one replaces it: clocks drift.
+const clockAge = time.Minute
 
 // moveLocked is the only place where a peer's state changes. It reports whether the transition exists.
 func (p *peer) moveLocked(to peerState) bool {
@@ -167,7 +179,9 @@ func (p *peer) connected(c *conn) bool {
 	}
 	p.id, p.self, p.conn = c.peer.ID, false, c
 	delete(n.gone, p.id)
+	p.clock = clockSample{}
 	c.start(&dialled{p, ended}) // before others may open streams
+	c.ping()
 	p.moveLocked(peerUp)
 	n.mu.Unlock()
 	n.opts.Log.Info("connected to another replica", "peer", c.peer.ID, "address", p.addr)
@@ -273,10 +287,13 @@ type dialled struct {
 func (d *dialled) opened(s *Stream)   { _ = s.Close() } // never: only the dialling side opens streams
 func (d *dialled) noted(byte, []byte) {}
 func (d *dialled) ended(err error)    { d.done <- err }
-func (d *dialled) answered(took time.Duration) {
-	n := d.p.n
+func (d *dialled) answered(took time.Duration, clock int64) {
+	n, p := d.p.n, d.p
 	n.mu.Lock()
-	d.p.roundTrip = took
+	p.roundTrip = took
+	if now := time.Now(); clock != 0 && (p.clock.at.IsZero() || took <= p.clock.roundTrip || now.Sub(p.clock.at) > clockAge) {
+		p.clock = clockSample{clock - (now.Sub(n.made) - took/2).Microseconds(), took, now}
+	}
 	n.mu.Unlock()
 	n.opts.Observer.RoundTrip(took)
 }

@@ -159,10 +159,10 @@ func (s *Stream) workLocked() bool {
 	return s.started && !s.reported && (len(s.in) > 0 && !s.paused || s.inEnd != nil && s.mayEndLocked())
 }
 
-// mayEndLocked reports whether the handler may hear of the end: data comes first, unless the stream was
-// ended immediately.
+// mayEndLocked reports whether the handler may hear of the end. Data comes first only before an orderly end:
+// otherwise a handler that takes none, because its client is stalled, would never hear of it.
 func (s *Stream) mayEndLocked() bool {
-	return len(s.in) == 0 || errors.Is(s.inEnd, netpoll.ErrClosed)
+	return len(s.in) == 0 || !errors.Is(s.inEnd, io.EOF)
 }
 
 // run calls the handler until there is nothing to tell it. Only one goroutine does so at a time.
@@ -195,6 +195,7 @@ func (s *Stream) run() {
 // reportLocked tells the handler of the end. Nothing can be sent after it.
 func (s *Stream) reportLocked() {
 	s.reported = true
+	s.in = nil
 	flush := s.toFlush
 	s.toFlush = false
 	err := s.inEnd

@@ -27,10 +27,10 @@ type pair struct {
 
 type pairEvents struct{ p *pair }
 
-func (e pairEvents) opened(s *Stream)       { e.p.streams <- s }
-func (e pairEvents) noted(byte, []byte)     {}
-func (e pairEvents) answered(time.Duration) {}
-func (e pairEvents) ended(error)            {}
+func (e pairEvents) opened(s *Stream)              { e.p.streams <- s }
+func (e pairEvents) noted(byte, []byte)            {}
+func (e pairEvents) answered(time.Duration, int64) {}
+func (e pairEvents) ended(error)                   {}
 
 func newPair(t testing.TB) *pair {
 	p := &pair{streams: make(chan *Stream, 100)}
@@ -185,6 +185,35 @@ func TestEndsOfAStream(t *testing.T) {
 				}
 				p.close()
 				synctest.Wait()
+			})
+		})
+	}
+}
+
+// A handler that takes nothing hears of the end of its stream, unless that is an orderly one.
+func TestEndOfAStalledStream(t *testing.T) {
+	for name, end := range map[string]func(p *pair, far *Stream){
+		"reset":          func(_ *pair, far *Stream) { _ = far.Close() },
+		"connection cut": func(p *pair, _ *Stream) { p.pipe.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPair(t)
+				near, far := p.open()
+				var h taker
+				s := netpoll.New(near, &h)
+				s.Pause()
+				s.Start(nil)
+				if _, err := far.Write(make([]byte, 1000)); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				end(p, far)
+				synctest.Wait()
+				if h.closed == nil {
+					t.Error("the handler has not heard of it")
+				}
+				p.close()
 			})
 		})
 	}

@@ -17,8 +17,8 @@ import (
 //	fin     the sender sends no more data of a stream
 //	reset   the stream has ended; nothing more is sent or wanted
 //	note    the dialling side tells something that needs no answer: its kind, then what it is about
-//	ping    asks for a pong with the same payload
-//	pong
+//	ping    asks for a pong; the payload is when it was sent, by the sender's clock
+//	pong    the same payload, and behind it what the clock of the other side shows (8 bytes)
 //	bye     the sender stops and does not come back
 type frameType uint8
 

@@ -254,7 +254,7 @@ describe("strangers on the peer port", { skip: onlyHoldfast, concurrency: 3 }, (
     assert.equal(await total([...list, other], "holdfast_peers", { state: "up" }), 0);
   });
 
-  it("no TLS, plain HTTP, TLS without a key, garbage, and 1,000 silent connections change nothing", { timeout: 60000 }, async (t) => {
+  it("no TLS, plain HTTP, TLS without a key, garbage, and 1,000 silent connections change nothing, and delay no new replica", { timeout: 60000 }, async (t) => {
     const { list } = await setUp(t, 2);
     const c = await relayed(t, list[0], list[1]);
     const port = list[0].peerPort;
@@ -277,6 +277,9 @@ describe("strangers on the peer port", { skip: onlyHoldfast, concurrency: 3 }, (
     for (let k = 0; k < 20; k++) assert.deepEqual(await c.main.ask("echo", k), [k]);
     assert.equal(c.main.disconnects.length, 1);
     assert.equal(await total(list, "holdfast_peers", { state: "up" }), 2);
+    const [free] = await freePorts(1);
+    const third = await list.start(0, { listen: `127.0.0.1:${free}` }); // it knows the others, and they learn its address from it
+    await allUp([third, list[0]], 2);
     const m = await list[0].metrics();
     assert.ok(m.sum("process_open_fds") < 300, `${m.sum("process_open_fds")} open files`);
   });

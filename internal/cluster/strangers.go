@@ -1,0 +1,85 @@
+package cluster
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// maxStrangers limits the connections that have not shown the secret yet.
+const maxStrangers = 64
+
+// strangers are the connections to the peer port that have not shown the secret yet. All are accepted
+// immediately: whoever floods the port must not keep a replica waiting in the kernel's queue. When there are
+// too many, one of the address with the most of them is closed: the oldest that has sent nothing, or else the
+// oldest. A replica sends its part of the handshake as soon as it is connected, so it is at risk only in a
+// flood from its own address, and only if maxStrangers others arrive within a round trip. It dials again then.
+type strangers struct {
+	mu   sync.Mutex
+	list []*stranger // oldest first
+}
+
+// stranger is a connection until it has shown the secret.
+type stranger struct {
+	net.Conn
+	address string
+	heard   atomic.Bool // it has sent something
+}
+
+// Read implements net.Conn.
+func (s *stranger) Read(p []byte) (int, error) {
+	n, err := s.Conn.Read(p)
+	if n > 0 {
+		s.heard.Store(true)
+	}
+	return n, err
+}
+
+// admit takes a connection. Another one may have to go.
+func (g *strangers) admit(nc net.Conn) *stranger {
+	s := &stranger{Conn: nc, address: nc.RemoteAddr().String()}
+	if at, err := netip.ParseAddrPort(s.address); err == nil {
+		s.address = at.Addr().String()
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.list) >= maxStrangers {
+		i := g.worstLocked()
+		g.list[i].Close() // its handshake fails
+		g.list = slices.Delete(g.list, i, i+1)
+	}
+	g.list = append(g.list, s)
+	return s
+}
+
+// leave forgets a connection whose handshake is over.
+func (g *strangers) leave(s *stranger) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if i := slices.Index(g.list, s); i >= 0 {
+		g.list = slices.Delete(g.list, i, i+1)
+	}
+}
+
+// worstLocked returns the place of the connection that has to go.
+func (g *strangers) worstLocked() int {
+	counts := make(map[string]int)
+	most := 0
+	for _, s := range g.list {
+		counts[s.address]++
+		most = max(most, counts[s.address])
+	}
+	oldest := -1
+	for i, s := range g.list {
+		switch {
+		case counts[s.address] < most:
+		case !s.heard.Load():
+			return i
+		case oldest < 0:
+			oldest = i
+		}
+	}
+	return oldest
+}
