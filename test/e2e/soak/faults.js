@@ -151,7 +151,7 @@ export async function injectServerFaults({ lane, random, signal }, happened) {
   try {
     for (;;) {
       await wait(random.int(5_000, 15_000), null, { signal });
-      if (late() > holdfastKills + 2 / 3) {
+      if (lane.replicas === 1 && late() > holdfastKills + 2 / 3) {
         holdfastKills++;
         happened("holdfast killed");
         await lane.killHoldfast(() => wait(random.int(100, 3000), null, { signal }));
@@ -171,4 +171,79 @@ export async function injectServerFaults({ lane, random, signal }, happened) {
   } finally {
     lane.server.signal("SIGCONT");
   }
+}
+
+const both = { up: true, down: true };
+
+/** Faults between replicas: {name, weight, run({ways, random, wait})}. ways are those of one pair, in both directions. */
+const PEER_FAULTS = [
+  { name: "peers: cut", weight: 4, run: ({ ways }) => ways.forEach((w) => w.relay.cut()) },
+  { name: "peers: reset one way", weight: 4, run: ({ ways }) => ways[0].relay.reset() },
+  ...[
+    ["partition", () => [both, both]],
+    ["one connection hangs", () => [both, null]],
+    ["nothing arrives at one side", () => [{ up: true, down: false }, { up: false, down: true }]],
+  ].map(([name, directions]) => ({
+    name: `peers: ${name}`,
+    weight: 3,
+    run: async ({ ways, random, wait }) => {
+      for (const [i, holes] of directions().entries()) {
+        if (!holes) continue;
+        Object.assign(ways[i].relay, { mode: "hole", holes });
+        ways[i].relay.blackhole(holes);
+      }
+      await wait(random.int(200, 12_000));
+      for (const w of ways) w.relay.heal();
+    },
+  })),
+  {
+    name: "peers: delay",
+    weight: 3,
+    run: async ({ ways, random, wait }) => {
+      for (const w of ways) w.relay.delay(random.int(20, 800));
+      await wait(random.int(1000, 5000));
+      for (const w of ways) w.relay.delay(0);
+    },
+  },
+];
+
+/**
+ * Injects faults into replicas and the connections between them. Each minute one is killed, and one is stopped for longer than
+ * the others wait.
+ */
+export async function injectReplicaFaults({ lane, fleet, random, signal }, happened) {
+  const pause = (ms) => wait(ms, null, { signal });
+  const pairs = fleet.ways.filter((w) => w.from < w.to).map((w) => [w, fleet.ways.find((o) => o.from === w.to && o.to === w.from)]);
+  const hurtPair = async (ways) => {
+    for (;;) {
+      await pause(random.int(300, 5000));
+      const fault = random.pick(PEER_FAULTS);
+      happened(fault.name);
+      await fault.run({ ways: random.chance(0.5) ? ways : [...ways].reverse(), random, wait: pause });
+    }
+  };
+  const start = Date.now();
+  let kills = 0;
+  let freezes = 0;
+  const late = () => (Date.now() - start) / 60_000;
+  const hurtReplica = async () => {
+    for (;;) {
+      await pause(random.int(1000, 8000));
+      const i = random.int(0, fleet.size - 1);
+      if (late() > kills + 1 / 2) {
+        kills++;
+        happened("replica killed");
+        await lane.killHoldfast(() => pause(random.int(100, 4000)), i);
+      } else if (late() > freezes + 1 / 4) {
+        freezes++;
+        happened("replica stopped for long");
+        await fleet.freeze(i, () => pause(random.int(6000, 15_000)));
+      } else {
+        happened("replica stopped and resumed");
+        await fleet.freeze(i, () => pause(random.int(300, 3500)));
+      }
+    }
+  };
+  const all = await Promise.allSettled([hurtReplica(), ...pairs.map(hurtPair)]);
+  for (const { reason } of all) if (!signal.aborted) throw reason;
 }

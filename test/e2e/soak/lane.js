@@ -1,15 +1,13 @@
-// One holdfast, with the server behind it and its clients.
+// One holdfast, or several replicas, with the server behind and the clients in front.
 import { randomBytes } from "node:crypto";
 import { setMaxListeners } from "node:events";
-import { writeFileSync } from "node:fs";
-import path from "node:path";
-import { Holdfast } from "../lib/holdfast.js";
 import { freePort } from "../lib/ports.js";
 import { Relay } from "../lib/relay.js";
 import { sleep, SLOW, until } from "../lib/wait.js";
 import { Child } from "./child.js";
 import { compare } from "./compare.js";
-import { injectFaults, injectServerFaults } from "./faults.js";
+import { injectFaults, injectReplicaFaults, injectServerFaults } from "./faults.js";
+import { Fleet } from "./fleet.js";
 import { Random } from "./random.js";
 
 export const NAMESPACES = ["/", "/chat"];
@@ -24,7 +22,7 @@ const TRANSPORTS = ["websocket", "default", "polling"];
 const SLACK = { goroutines: 10, fds: 6, rss: 24 << 20 };
 
 export class Lane {
-  /** options: {server: version, ackEvents, poison: true for packets that clients cannot decode, buffer: recovery.buffer's keys, seed, clients, versions: theirs, simulated, sim: binary} */
+  /** options: {server: version, replicas: 3 for as many holdfasts that clients are spread over at random, ackEvents, poison: true for packets that clients cannot decode, buffer: recovery.buffer's keys, seed, clients, versions: theirs, simulated, sim: binary} */
   static async start(options) {
     const lane = new Lane(options);
     try {
@@ -38,11 +36,11 @@ export class Lane {
 
   constructor(options) {
     this.options = options;
-    this.name = `socket.io ${options.server}${options.poison ? " with poison" : ""}`;
+    this.replicas = options.replicas ?? 1;
+    this.name = `socket.io ${options.server}${options.poison ? " with poison" : ""}${this.replicas > 1 ? ` behind ${this.replicas} replicas` : ""}`;
     this.faults = {}; // name -> count
     this.peak = 0; // bytes
     this.killed = []; // ledgers of servers, taken just before they were killed
-    this.past = []; // metrics of holdfasts, taken just before they were killed
     this.relays = [];
     this.stop = new AbortController();
     setMaxListeners(0, this.stop.signal); // each client's faults wait for it
@@ -53,15 +51,17 @@ export class Lane {
     const { server, seed, clients, simulated, sim, poison, versions } = this.options;
     this.port = await freePort();
     this.server = await this.#startServer();
-    this.hf = await this.#startHoldfast({});
+    this.fleet = await this.#startHoldfasts();
     await sleep(1000);
     this.before = await this.#resources();
     this.sampling = this.#sample();
 
     const list = [];
-    for (let i = 0; i < clients; i++) {
-      const relay = await Relay.start(this.hf.port);
+    for (let i = 0; i <= clients; i++) {
+      const relay = await Relay.start(0);
+      Object.defineProperty(relay, "target", { get: () => this.fleet.target() }); // for each connection
       this.relays.push(relay);
+      if (i === clients) break; // the last one spreads the simulated clients
       list.push({
         name: `${server}#${i}`,
         url: relay.url,
@@ -70,32 +70,33 @@ export class Lane {
       });
     }
     const keyed = server < "3" ? KEYED2 : KEYED;
-    if (!poison) list.slice(-3).forEach((c, i) => Object.assign(c, { version: keyed[i], key: randomBytes(16).toString("hex") }));
+    if (!poison && this.replicas === 1) list.slice(-3).forEach((c, i) => Object.assign(c, { version: keyed[i], key: randomBytes(16).toString("hex") }));
     this.list = list;
     this.clients = Child.script("clients.js", { clients: list, seed, namespaces: NAMESPACES });
     this.sim = new Child("sim", sim, [
-      `-url=${this.hf.url}`,
+      `-url=${this.replicas > 1 ? this.relays.at(-1).url : this.fleet.list[0].url}`,
       `-name=${server}`,
       `-clients=${simulated}`,
       `-seed=${seed}`,
       `-namespaces=${NAMESPACES.join(",")}`,
+      `-apart=${this.replicas > 1}`,
     ]);
     await Promise.all([this.clients.call("ready"), this.sim.call("ready")]);
     await this.#allConnected("all clients to connect");
   }
 
-  #startHoldfast(more) {
-    const { ackEvents, buffer, server } = this.options;
+  #startHoldfasts() {
+    const { ackEvents, buffer, server, seed } = this.options;
     const translated = server < "3" && {
       upstream: { protocol: 3, translate: { auth_to_query: ["client"] } },
       engineio: { ping_interval: `${HEARTBEAT.pingInterval}ms`, ping_timeout: `${HEARTBEAT.pingTimeout}ms` },
     };
-    return Holdfast.start(this.port, {
+    const config = {
       ...translated,
       recovery: { max_disconnection_duration: `${EXPIRY}ms`, ack_events: ackEvents, buffer, keyed: { query: "hf_key" } },
       log: { level: LOGS ? "debug" : "info" },
-      ...more,
-    });
+    };
+    return Fleet.start({ size: this.replicas, port: this.port, config, random: new Random(seed, `${this.name} places`), name: `${server}.${this.replicas}` });
   }
 
   async #startServer() {
@@ -118,21 +119,9 @@ export class Lane {
   }
 
   /** Kills holdfast, and starts another in its place after `pause()`. */
-  async killHoldfast(pause) {
-    let m;
-    await until(async () => (m = await this.hf.metrics().catch(() => null)), "holdfast's metrics", 30_000);
-    this.past.push(m);
+  async killHoldfast(pause, i = 0) {
     this.metrics = undefined; // the next one has not been scraped yet
-    this.restarting = true;
-    await this.hf.kill();
-    this.hf.checkHealth();
-    this.#keepLog();
-    try {
-      await pause();
-    } finally {
-      this.hf = await this.#startHoldfast({ listen: `127.0.0.1:${this.hf.port}` });
-      this.restarting = false;
-    }
+    await this.fleet.replace(i, pause);
   }
 
   /** Starts to inject faults. */
@@ -144,18 +133,19 @@ export class Lane {
       injectFaults({ name: c.name, relay: this.relays[i], clients: this.clients, expiry: EXPIRY, random: new Random(seed, c.name), signal }, happened),
     );
     this.faulting.push(injectServerFaults({ lane: this, random: new Random(seed, `${this.name} server`), signal }, happened));
+    if (this.replicas > 1) this.faulting.push(injectReplicaFaults({ lane: this, fleet: this.fleet, random: new Random(seed, `${this.name} replicas`), signal }, happened));
     this.faulting.push(this.sim.call("faults"));
     for (const p of this.faulting) p.catch((err) => (this.failure ??= err)); // for check()
   }
 
   /** How many sessions were recovered so far. */
   get recovered() {
-    return [...this.past, this.metrics].reduce((n, m) => n + (m?.sum("holdfast_recoveries_total", { result: "recovered" }) ?? 0), 0);
+    return [...(this.fleet?.past ?? []), this.metrics].reduce((n, m) => n + (m?.sum("holdfast_recoveries_total", { result: "recovered" }) ?? 0), 0);
   }
 
   /** Throws if a process has exited unexpectedly. */
   check() {
-    if (this.hf.exit && !this.restarting) throw new Error(`${this.name}: holdfast ended by itself: ${JSON.stringify(this.hf.exit)}\n${this.hf.log.slice(-6000)}`);
+    this.fleet.check(this.name);
     for (const c of [this.clients, this.sim]) if (c.exit) throw new Error(`${this.name}: ${c.name} ended by itself (${c.exit})\n${c.said}`);
     if (this.failure) throw this.failure;
   }
@@ -164,6 +154,7 @@ export class Lane {
   async finish() {
     this.stop.abort();
     await Promise.all(this.faulting);
+    await this.fleet.calm();
     Object.assign(this.faults, await this.sim.call("calm"));
     await this.#allConnected("all clients to be back");
     await Promise.all([this.clients.call("finish"), this.sim.call("finish")]);
@@ -193,10 +184,10 @@ export class Lane {
   /** Disconnects all clients. Waits until holdfast has released their resources, or reports what is left. */
   async leave() {
     await Promise.all([this.clients.call("close"), this.sim.call("close")]);
-    const gauges = ["holdfast_clients", "holdfast_links", "holdfast_sessions", "holdfast_buffered_packets", "holdfast_buffered_bytes"];
+    const gauges = ["holdfast_clients", "holdfast_links", "holdfast_relays", "holdfast_sessions", "holdfast_buffered_packets", "holdfast_buffered_bytes"];
     await until(
       async () => {
-        this.last = (await this.hf.metrics().catch(() => this.last)) ?? this.last;
+        this.last = (await this.fleet.metrics().catch(() => this.last)) ?? this.last;
         return this.last && gauges.every((g) => this.last.sum(g) === 0);
       },
       () => `holdfast to be empty: ${gauges.map((g) => `${g} ${this.last?.sum(g)}`).join(", ")}`,
@@ -212,14 +203,14 @@ export class Lane {
   }
 
   #grown(slack) {
-    return Object.keys(slack).filter((k) => this.after[k] > this.before[k] + slack[k]);
+    return Object.keys(slack).filter((k) => this.after[k] > this.before[k] + slack[k] * this.replicas);
   }
 
   /** Stops everything. holdfast must exit with status 0 and without errors in its log. */
   async close() {
     this.closing = true;
     await this.sampling;
-    await this.hf.stop();
+    await this.fleet.stop();
     await this.abort();
   }
 
@@ -230,12 +221,7 @@ export class Lane {
     await Promise.allSettled(this.faulting);
     await Promise.all([this.clients, this.sim, this.server].map((c) => c?.kill()));
     await Promise.all(this.relays.splice(0).map((r) => r.stop()));
-    await this.hf?.kill();
-    this.#keepLog();
-  }
-
-  #keepLog() {
-    if (LOGS && this.hf) writeFileSync(path.join(LOGS, `soak.${this.options.server}.${this.hf.pid}.log`), this.hf.log);
+    await this.fleet?.kill();
   }
 
   async #allConnected(what) {
@@ -247,8 +233,7 @@ export class Lane {
   }
 
   async #resources() {
-    let m;
-    await until(async () => (m = await this.hf.metrics().catch(() => null)), "holdfast's metrics", 30_000);
+    const m = await this.fleet.patientMetrics();
     return {
       goroutines: m.sum("go_goroutines"),
       fds: m.sum("process_open_fds"),
@@ -260,7 +245,7 @@ export class Lane {
   async #sample() {
     while (!this.closing) {
       try {
-        const m = await this.hf.metrics();
+        const m = await this.fleet.metrics();
         this.peak = Math.max(this.peak, m.sum("process_resident_memory_bytes"));
         this.metrics = m;
       } catch {

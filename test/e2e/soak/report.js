@@ -20,16 +20,19 @@ const sum = (processes, name) => processes.reduce((n, m) => n + m.sum(name), 0);
 /** Legitimate reasons for not recovering a client that presents a pid, on any network. */
 const KNOWN = ["expired", "evicted", "buffer_full", "upstream_lost", "client_disconnect", "server_disconnect", "stale", "limit"];
 
+/** More of them where replicas are killed, stopped and cut off. */
+const KNOWN_OF_REPLICAS = ["owner_gone", "owner_unreachable", "owner_conflict"];
+
 /** Summarizes a lane after all its clients have left. */
 export function summarise(lane, result, grown, breaches) {
-  const processes = [...lane.past, lane.last]; // of holdfast
+  const processes = [...lane.fleet.past, lane.last]; // of holdfast
   const broken = [...result.broken, ...breaches];
   // A restarted holdfast does not know its predecessor's sessions. A client asks again if it did not get the reply.
   const foreign = 2 * NAMESPACES.length * (lane.options.clients + lane.options.simulated);
   for (const [i, m] of processes.entries()) {
     for (const [reason, n] of Object.entries(nonzero([m], "holdfast_recoveries_total", "result", "reason"))) {
       const [outcome, word] = reason.split(" ");
-      const known = KNOWN.includes(word) || (word === "unknown_pid" && i > 0 && n <= foreign);
+      const known = KNOWN.includes(word) || (lane.replicas > 1 && KNOWN_OF_REPLICAS.includes(word)) || (word === "unknown_pid" && i > 0 && n <= foreign);
       if (outcome === "failed" && !known) broken.push(`${n} sessions not recovered for the reason ${word}`);
     }
   }

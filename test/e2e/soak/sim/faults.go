@@ -77,7 +77,7 @@ func staleConnection(ctx context.Context, r *runner, c *client, nc *conn) {
 			var reply struct{ PID string }
 			if json.Unmarshal([]byte(text[2:]), &reply) == nil && reply.PID == pid {
 				r.broken(fmt.Sprintf("%s: a connection with an older handshake got the session", c.name))
-			} else if n.socket.Connected() && n.socket.ID() == sid {
+			} else if !r.apart && n.socket.Connected() && n.socket.ID() == sid {
 				r.broken(fmt.Sprintf("%s: a connection with an older handshake got a session of its own", c.name))
 			}
 			return

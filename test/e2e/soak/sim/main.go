@@ -20,8 +20,9 @@ func main() {
 	count := flag.Int("clients", 10, "number of clients")
 	seed := flag.Uint64("seed", 1, "seed of all that is random")
 	namespaces := flag.String("namespaces", "/", "comma-separated namespaces of each client")
+	apart := flag.Bool("apart", false, "replicas may not reach each other, so that an older connection gets a fresh session")
 	flag.Parse()
-	r := &runner{counts: map[string]int{}}
+	r := &runner{counts: map[string]int{}, apart: *apart}
 	for i := range *count {
 		random := rand.New(rand.NewPCG(*seed, uint64(i))) //nolint:gosec // it must be reproducible
 		r.clients = append(r.clients, newClient(fmt.Sprintf("%s~%d", *name, i), *url, strings.Split(*namespaces, ","), random))
@@ -34,7 +35,8 @@ func main() {
 
 // runner runs all clients.
 type runner struct {
-	clients []*client // immutable
+	clients []*client // immutable, like apart
+	apart   bool
 	wg      sync.WaitGroup
 
 	mu        sync.Mutex         // guards the fields below
