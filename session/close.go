@@ -36,18 +36,7 @@ func (r *Registry) AbortParked(pid, namespace string, why reason.Reason) {
 	})
 }
 
-// detach takes the client off its session. It returns false if the client does not have it.
-func (c *Cursor) detach() bool {
-	c.s.mu.Lock()
-	defer c.s.mu.Unlock()
-	had := c.s.cursor == c
-	if had {
-		c.s.cursor = nil
-	}
-	return had
-}
-
-// detachAny takes whatever client the session has off it.
+// detachAny detaches whichever client the session has.
 func (s *Session) detachAny() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

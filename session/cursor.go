@@ -190,3 +190,14 @@ func (c *Cursor) Idle() {
 		c.s.log.Idle()
 	}
 }
+
+// detach takes the client off its session. It returns false if the client does not have it.
+func (c *Cursor) detach() bool {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	had := c.s.cursor == c
+	if had {
+		c.s.cursor = nil
+	}
+	return had
+}

@@ -52,34 +52,40 @@ func (t trial) run(ctx context.Context) (outcome, error) {
 	o.firstID = c.ID()
 	t.n.say("client", "connected, id %s", o.firstID)
 	t.sayWhere()
-
-	next := 1
-	for ; next <= before; next++ {
-		t.n.say("server", "sends message %d", next)
-		if err := t.deliver(ctx, &o, numbers, next); err != nil {
+	for n := 1; n <= before; n++ {
+		t.n.say("server", "sends message %d", n)
+		if err := t.deliver(ctx, &o, numbers, n); err != nil {
 			return o, err
 		}
 		if err := sleep(ctx, t.opts.Pause); err != nil {
 			return o, err
 		}
 	}
+	if err := t.cut(ctx, c); err != nil {
+		return o, err
+	}
+	return o, t.recover(ctx, c, &o, numbers)
+}
 
+// cut cuts the client's connection, and sends messages while the client is away.
+func (t trial) cut(ctx context.Context, c *sioclient.Client) error {
 	t.n.say("network", "the client's TCP connection is cut")
 	c.Cut()
 	away := time.Now()
-	for ; next <= before+missed; next++ {
+	for n := before + 1; n <= before+missed; n++ {
 		if err := sleep(ctx, t.opts.Away/(missed+1)); err != nil {
-			return o, err
+			return err
 		}
-		t.n.say("server", "sends message %d, while the client is away", next)
-		t.srv.message(t.visitor, next)
+		t.n.say("server", "sends message %d, while the client is away", n)
+		t.srv.message(t.visitor, n)
 	}
-	if err := sleep(ctx, t.opts.Away-time.Since(away)); err != nil {
-		return o, err
-	}
+	return sleep(ctx, t.opts.Away-time.Since(away))
+}
 
+// recover reconnects, and collects what the client missed and one more message.
+func (t trial) recover(ctx context.Context, c *sioclient.Client, o *outcome, numbers chan int) error {
 	if err := t.connect(ctx, c); err != nil {
-		return o, err
+		return err
 	}
 	o.secondID, o.recovered = c.ID(), c.Recovered()
 	same := "a new one"
@@ -88,27 +94,27 @@ func (t trial) run(ctx context.Context) (outcome, error) {
 	}
 	t.n.say("client", "reconnected, id %s (%s), recovered: %v", o.secondID, same, o.recovered)
 	t.sayWhere()
-
 	if o.recovered {
-		t.collect(ctx, &o, numbers, before+missed)
+		t.collect(ctx, o, numbers, before+missed)
 	}
-	t.n.say("server", "sends message %d", next)
-	if err := t.deliver(ctx, &o, numbers, next); err != nil {
-		return o, err
+	const last = before + missed + 1
+	t.n.say("server", "sends message %d", last)
+	if err := t.deliver(ctx, o, numbers, last); err != nil {
+		return err
 	}
 	// Order is kept, so any duplicate arrives before this reply.
 	echoed, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	if _, err := c.EmitAck(echoed, "echo", "done"); err != nil {
-		return o, fmt.Errorf("waiting for an echo: %w", err)
+		return fmt.Errorf("waiting for an echo: %w", err)
 	}
 	for len(numbers) > 0 {
-		t.receive(&o, <-numbers)
+		t.receive(o, <-numbers)
 	}
 	o.visits = t.srv.visits(t.visitor)
 	t.n.say("server", "its connection handler ran %s; it saw %s",
 		times(o.visits.connections), count(o.visits.disconnects, "disconnect"))
-	return o, nil
+	return nil
 }
 
 // sayWhere tells which of several replicas the client has reached.

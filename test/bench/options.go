@@ -118,7 +118,7 @@ func parseOptions(args []string, out io.Writer) (*options, error) {
 func usage(f *flag.FlagSet) {
 	p := printer{f.Output()}
 	p.printf(`Measures what holdfast, HAProxy, nginx and a plain copy of bytes cost in front
-of a Socket.IO server. bench/README.md says how to read the figures.
+of a Socket.IO server. test/bench/README.md says how to read the figures.
 
   go run ./test/bench -short
   go run ./test/bench -scenarios echo,broadcast -targets haproxy,holdfast -json out.json
