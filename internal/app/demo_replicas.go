@@ -38,11 +38,17 @@ func (d *demoReplicas) start(ctx context.Context, _, upstreamURL string) (addr s
 		cancel()
 		return "", nil, err
 	}
+	var joins []func()
 	for _, peer := range peers {
-		if err := d.startOne(ctx, &done, peer, peers, upstreamURL); err != nil {
+		join, err := d.startOne(ctx, &done, peer, peers, upstreamURL)
+		if err != nil {
 			stop()
 			return "", nil, err
 		}
+		joins = append(joins, join)
+	}
+	for _, join := range joins { // now that all peer ports are open: otherwise they log that they cannot connect
+		join()
 	}
 	done.Go(func() { d.balance(ctx) }) // ends with ctx
 	time.Sleep(demoSettle)
@@ -52,26 +58,26 @@ func (d *demoReplicas) start(ctx context.Context, _, upstreamURL string) (addr s
 // demoSettle is how long the replicas have to find each other.
 const demoSettle = 300 * time.Millisecond
 
-func (d *demoReplicas) startOne(ctx context.Context, done *sync.WaitGroup, peer string, peers []string, upstreamURL string) error {
+// startOne starts a replica. It looks for the others when join is called.
+func (d *demoReplicas) startOne(ctx context.Context, done *sync.WaitGroup, peer string, peers []string, upstreamURL string) (join func(), err error) {
 	cfg := config.Default()
 	cfg.Upstream.URL = config.URLs{upstreamURL}
 	cfg.Shutdown.DrainTimeout = 0
 	cfg.Cluster.Listen, cfg.Cluster.Peers, cfg.Cluster.Secret = peer, peers, "the secret of replicas that live in one process"
 	in, err := newInstance(d.version, cfg, nil, d.log)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	join, leave, err := in.joinCluster(nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		leave()
-		return err
+		return nil, err
 	}
 	d.addrs = append(d.addrs, ln.Addr().String())
-	join()
 	done.Go(func() { // ends with ctx
 		defer leave()
 		defer ln.Close()
@@ -79,7 +85,7 @@ func (d *demoReplicas) startOne(ctx context.Context, done *sync.WaitGroup, peer 
 			d.log.Error("one of the demo's replicas failed", "error", err)
 		}
 	})
-	return nil
+	return join, nil
 }
 
 // freeAddresses returns addresses on which nothing listens.

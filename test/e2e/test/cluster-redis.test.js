@@ -17,11 +17,30 @@ async function setUp(t, peers, n) {
   const a = await App.start("4.5.4");
   t.after(() => a.stop());
   const list = await replicas(t, n, () => a.port, { peers: () => [peers.url ?? peers].flat() });
-  const way = await Switch.start(list[0].port);
-  t.after(() => way.close());
-  const c = new Client("4.8.4", way.url, { transports: ["websocket"] });
-  t.after(() => c.close());
-  await c.main.connected();
+  const client = async (transports) => {
+    const way = await Switch.start(list[0].port);
+    t.after(() => way.close());
+    const c = new Client("4.8.4", way.url, { transports });
+    t.after(() => c.close());
+    await c.main.connected();
+    return { way, c };
+  };
+  const { way, c } = await client(["websocket"]);
+  const local = await client(["websocket"]);
+  const polling = await client(["polling"]);
+  const relayed = await client(["websocket"]);
+  relayed.way.moveTo(list[1].port);
+  await relayed.c.main.connected(2);
+  relayed.c.main.assertRecovered(1);
+  /** Clients that stay where they are have noticed nothing of Redis. */
+  const undisturbed = async () => {
+    for (const [{ c }, drops] of [[local, 0], [polling, 0], [relayed, 1]]) {
+      assert.deepEqual(await c.main.ask("echo", "still there"), ["still there"]);
+      assert.equal(c.main.disconnects.length, drops);
+      c.close();
+    }
+    c.close();
+  };
   /** The client returns at a replica, and must recover. */
   const roam = async (hf) => {
     const before = c.main.connects.length;
@@ -31,13 +50,13 @@ async function setUp(t, peers, n) {
     assert.deepEqual(await c.main.ask("echo", before), [before]);
   };
   /** Another replica is found: within the time between two look-ups and a little more, if Redis is there. */
-  const another = async (timeout = 7000) => {
+  const another = async (timeout = 10000) => {
     const [port] = await freePorts(1);
     const hf = await list.start(0, { listen: `127.0.0.1:${port}` });
     list.push(hf);
     await allUp([...list], list.length - 1, timeout);
   };
-  return { a, list, c, roam, another };
+  return { list, c, roam, another, undisturbed };
 }
 
 /** holdfast does not start with these peers, and says why, without a password. */
@@ -58,7 +77,7 @@ async function refused(peers, why) {
 describe("replicas in Redis", { skip, concurrency: 3 }, () => {
   it("killed and started again: no client notices, and a new replica is found soon after", { timeout: 60000 }, async (t) => {
     const redis = await Redis.start(t);
-    const { list, c, roam, another } = await setUp(t, redis, 2);
+    const { list, c, roam, another, undisturbed } = await setUp(t, redis, 2);
     await roam(list[1]);
     await redis.kill();
     await roam(list[0]);
@@ -69,11 +88,12 @@ describe("replicas in Redis", { skip, concurrency: 3 }, () => {
     await another();
     await roam(list[2]);
     assert.equal(c.main.disconnects.length, drops + 1);
+    await undisturbed();
   });
 
   it("stopped: the same", { timeout: 60000 }, async (t) => {
     const redis = await Redis.start(t);
-    const { list, roam, another } = await setUp(t, redis, 2);
+    const { list, roam, another, undisturbed } = await setUp(t, redis, 2);
     redis.signal("SIGSTOP");
     await sleep(6000);
     await roam(list[1]);
@@ -81,11 +101,12 @@ describe("replicas in Redis", { skip, concurrency: 3 }, () => {
     redis.signal("SIGCONT");
     await another();
     await roam(list[2]);
+    await undisturbed();
   });
 
   it("emptied, and out of memory: known replicas stay", { timeout: 60000 }, async (t) => {
     const redis = await Redis.start(t);
-    const { list, roam, another } = await setUp(t, redis, 2);
+    const { list, roam, another, undisturbed } = await setUp(t, redis, 2);
     await redis.command("FLUSHALL");
     await roam(list[1]);
     await another();
@@ -95,6 +116,7 @@ describe("replicas in Redis", { skip, concurrency: 3 }, () => {
     assert.match(await redis.command("CONFIG", "SET", "maxmemory", "0"), /OK/);
     await another();
     await roam(list[3]);
+    await undisturbed();
   });
 
   it("a replica that stops leaves Redis, and one that was killed goes by itself", { timeout: 60000 }, async (t) => {
@@ -112,7 +134,7 @@ describe("replicas in Redis", { skip, concurrency: 3 }, () => {
   it("behind Sentinel: its master dies, and a new replica is found through the copy that takes its place", { timeout: 120000 }, async (t) => {
     const sentinel = await Sentinel.start(t, { password: "d@ta", sentinelPassword: "s3ntinel" });
     const url = `redis://:s3ntinel@127.0.0.1:${sentinel.port}/0?master_name=main&password=d%40ta`;
-    const { list, c, roam, another } = await setUp(t, url, 2);
+    const { list, roam, another, undisturbed } = await setUp(t, url, 2);
     assert.match(await sentinel.master.command("HLEN", KEY), /:2/);
     await refused([url.replace("main", "mine")], /Redis: Sentinel knows no master with the name \\"mine\\"/);
     await refused([url.replace("s3ntinel", "wr0ng")], /Redis: Sentinel: WRONGPASS/);
@@ -124,7 +146,7 @@ describe("replicas in Redis", { skip, concurrency: 3 }, () => {
     await roam(list[1]);
     await another(30000);
     await roam(list[2]);
-    c.close();
+    await undisturbed();
     await until(async () => /:3/.test(await sentinel.copy.command("HLEN", KEY)), "all replicas in the copy");
     for (const hf of list) assert.doesNotMatch(hf.log, /^redis: /m, "the client library logs where holdfast does");
   });
@@ -134,12 +156,12 @@ describe("replicas in Redis", { skip, concurrency: 3 }, () => {
     const urls = nodes.map((n, i) => `redis://${i ? "" : ":secret@"}127.0.0.1:${n.port}`);
     await refused(urls.slice(1, 2).map((u) => u.replace("://", "://:wrong@")), /Redis: WRONGPASS/);
     await refused([urls[0]], /Redis: MOVED .*this is a node of Redis Cluster: add \?cluster=true to the URL/);
-    const { list, c, roam, another } = await setUp(t, urls, 2);
+    const { list, roam, another, undisturbed } = await setUp(t, urls, 2);
     await nodes[0].kill();
     await roam(list[1]);
     await another(30000);
     await roam(list[2]);
-    c.close();
+    await undisturbed();
     assert.match(await nodes[1].command("HLEN", KEY), /:3/);
   });
 
