@@ -485,6 +485,23 @@ describe("clients of socket.io 1.x and 2.x with a key", parallel, () => {
     assert.equal(seen, last);
   });
 
+  each(["websocket", "polling"], "take base64, long texts of any characters, and a thousand events at once", async (t, transport) => {
+    const { s, c, id } = await old(t, "2.5.1", "2.5.0", transport, { client: { forceBase64: true } });
+    await talk(s, c, id);
+    const text = "ü€😀\u2028".repeat(50000);
+    const [back, bin] = await c.main.ask("echo", text, Buffer.alloc(200000, 7));
+    assert.equal(back, text);
+    assert.equal(Buffer.compare(Buffer.from(bin), Buffer.alloc(200000, 7)), 0);
+    await away(s, c, () => {
+      s.app.stream("/", id, 21, 1020, (n) => [n % 10 ? "😀".repeat(n % 7) : Buffer.alloc(n % 5, n)]);
+      s.app.socket(id).volatile.emit("volatile", 1);
+      s.app.socket(id).compress(false).emit("n", 1021, "é");
+    });
+    await c.main.stream(1, 1021);
+    assert.equal(c.main.id, id);
+    assert.equal((await c.main.ask("echo", "ü"))[0], "ü");
+  });
+
   it("keep the query of a namespace", async (t) => {
     const s = await stack(t, { server: "2.5.1", ...keyed });
     const c = s.client("2.5.0", { transports: ["websocket"], query: { hf_key: "0123456789abcdef" } });
