@@ -160,6 +160,7 @@ type told struct {
 	mu       sync.Mutex
 	losses   []string
 	returned []string
+	gone     []string
 	failed   int
 }
 
@@ -167,6 +168,12 @@ func (o *told) PeerLost(why string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.losses = append(o.losses, why)
+}
+
+func (o *told) Gone(id string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.gone = append(o.gone, id)
 }
 
 func (o *told) RoundTrip(time.Duration) {}
@@ -238,7 +245,7 @@ func (n *network) start(t testing.TB, id, addr, secret string, peers ...string) 
 		r.book.entries = append(r.book.entries, Entry{Addr: p})
 	}
 	r.Node = New(Options{
-		ID: id, Name: "test", Advertise: addr, Keys: keys(t, secret), Book: r.book, Serve: echo, Noted: func(byte, []byte) {},
+		ID: id, Name: "test", Advertise: addr, Keys: keys(t, secret), Book: r.book, Serve: echo, Noted: func(Sender, byte, []byte) {},
 		Observer: r.told, Log: slog.New(slog.DiscardHandler), Dial: n.dial, Clock: n.clock,
 	})
 	r.Start(r.port)

@@ -12,8 +12,9 @@ const acceptPause = 100 * time.Millisecond
 
 // inbound is a connection that another replica dialled. It implements connEvents.
 type inbound struct {
-	n    *Node
-	conn *conn
+	n      *Node
+	conn   *conn
+	number uint64 // immutable, like the others
 }
 
 // serve accepts connections of other replicas until the Node is closed.
@@ -51,13 +52,15 @@ func (n *Node) welcome(s *stranger, guests *strangers) {
 		return
 	}
 	c.clock = n.opts.Clock
-	in := &inbound{n, c}
+	in := &inbound{n: n, conn: c}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.closed {
 		c.socket.Close()
 		return
 	}
+	n.welcomed++
+	in.number = n.welcomed
 	n.inbound[in] = struct{}{}
 	if c.peer.Advertise != "" && n.findLocked(c.peer.ID) == nil { // it may know more than the book here
 		n.learnLocked(Entry{ID: c.peer.ID, Addr: c.peer.Advertise}, time.Now())
@@ -69,7 +72,9 @@ func (in *inbound) opened(s *Stream) {
 	go in.n.opts.Serve(s) // ends when the stream is served
 }
 
-func (in *inbound) noted(kind byte, about []byte) { in.n.opts.Noted(kind, about) }
+func (in *inbound) noted(kind byte, about []byte) {
+	in.n.opts.Noted(Sender{in.conn.peer.ID, in.number}, kind, about)
+}
 
 func (in *inbound) answered(time.Duration, int64) {}
 

@@ -41,6 +41,14 @@ type Observer interface {
 	LookupFailed()
 	// Returned reports that a replica can be reached again, or for the first time.
 	Returned(id string)
+	// Gone reports that a replica does not exist any more. The Node's lock is held.
+	Gone(id string)
+}
+
+// Sender says where a note comes from.
+type Sender struct {
+	ID   string // of the replica
+	Conn uint64 // number of the connection: a later one has a greater number
 }
 
 // Options are the parts of a Node.
@@ -56,8 +64,8 @@ type Options struct {
 	Fixed bool
 	// Serve serves a stream that another replica has opened, in a goroutine of its own.
 	Serve func(s *Stream)
-	// Noted takes a note of another replica. It must not wait.
-	Noted    func(kind byte, about []byte)
+	// Noted takes a note. It must not wait, or keep about. Notes of one connection come in order.
+	Noted    func(from Sender, kind byte, about []byte)
 	Observer Observer
 	Log      *slog.Logger
 	// Clock shows this replica's time in microseconds, for others. It must be monotonic. Nil tells them nothing.
@@ -85,7 +93,8 @@ type Node struct {
 	changed  chan struct{}       // closed and replaced with every change of a peer
 	lookups  int                 // answers of the book so far
 	inbound  map[*inbound]struct{}
-	alone    bool // it was logged that there is no other replica
+	welcomed uint64 // connections in inbound so far
+	alone    bool   // it was logged that there is no other replica
 	closed   bool
 }
 
@@ -188,6 +197,9 @@ func (n *Node) changedLocked() {
 func (n *Node) forgetLocked(id string) {
 	if _, ok := n.gone[id]; id == "" || ok {
 		return
+	}
+	if p := n.findLocked(id); p == nil || p.state != peerUp { // it may have another address
+		n.opts.Observer.Gone(id)
 	}
 	n.gone[id] = struct{}{}
 	n.goneList = append(n.goneList, id)

@@ -243,7 +243,7 @@ func TestAloneIsLogged(t *testing.T) {
 		a.book.entries = []Entry{{Addr: "a:1"}, {Addr: "other-name:1"}}
 		a.Node = New(Options{
 			ID: idA, Name: "test", Advertise: "a:1", Keys: keys(t, secretA), Book: a.book, Fixed: true, Serve: echo,
-			Noted: func(byte, []byte) {}, Observer: a.told, Log: slog.New(slog.NewTextHandler(&log, nil)), Dial: n.dial,
+			Noted: func(Sender, byte, []byte) {}, Observer: a.told, Log: slog.New(slog.NewTextHandler(&log, nil)), Dial: n.dial,
 		})
 		a.Start(a.port)
 		count := func() int { return log.count(`level=WARN msg="cluster.peers leads to no replica but this one"`) }
