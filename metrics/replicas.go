@@ -6,6 +6,8 @@ import "github.com/prometheus/client_golang/prometheus"
 type Replicas struct {
 	Relays             Relays               // holdfast_relays
 	RelayAskDuration   prometheus.Histogram // holdfast_relay_ask_duration_seconds
+	PeerKeys           prometheus.Gauge     // holdfast_peer_keys
+	KeyConflicts       prometheus.Counter   // holdfast_key_conflicts_total
 	ForwardedRequests  prometheus.Counter   // holdfast_forwarded_requests_total
 	PeerRoundTrip      prometheus.Histogram // holdfast_peer_round_trip_seconds
 	PeerLookupFailures prometheus.Counter   // holdfast_peer_lookup_failures_total
@@ -33,12 +35,15 @@ func newReplicas(f factory) Replicas {
 		Relays:           Relays{relays.WithLabelValues("edge"), relays.WithLabelValues("owner")},
 		RelayAskDuration: f.histogram("relay_ask_duration_seconds", "How long it took to ask another replica for a session, until it answered or was given up.", .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5),
 
+		PeerKeys:     f.gauge("peer_keys", "Keys of clients (recovery.keyed) that other replicas have."),
+		KeyConflicts: f.counter("key_conflicts_total", "Keys of clients that another replica has claimed, because it could not reach this one or at the same time: their sessions here were closed."),
+
 		ForwardedRequests:  f.counter("forwarded_requests_total", "Requests forwarded to another replica because of their sid."),
 		PeerRoundTrip:      f.histogram("peer_round_trip_seconds", "Time from a ping to another replica until its pong.", .0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5),
 		PeerLookupFailures: f.counter("peer_lookup_failures_total", "Times that the other replicas could not be looked up in Redis or DNS."),
 
 		peers:        f.gauges("peers", "Other replicas, by the state of the connection to them.", "state"),
-		relayResumes: f.counters("relay_resumes_total", "Clients that presented a pid of another replica, by result.", "result"),
+		relayResumes: f.counters("relay_resumes_total", "Clients that presented a pid or a key of another replica, by result.", "result"),
 		peerLosses:   f.counters("peer_losses_total", "Connections to other replicas that ended, by cause: closed, silent or goodbye (the other one stopped).", "why"),
 	}
 	for _, state := range PeerStates() {
@@ -60,7 +65,7 @@ func (r *Replicas) SetPeers(counts map[string]int) {
 	}
 }
 
-// RelayResumed counts a client that presented a pid of another replica.
+// RelayResumed counts a client that presented a pid or a key of another replica.
 func (r *Replicas) RelayResumed(result string) { r.relayResumes.WithLabelValues(result).Inc() }
 
 // PeerLost counts the end of a connection to another replica.

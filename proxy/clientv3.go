@@ -44,17 +44,55 @@ type handshakerV3 struct{ *handshaker }
 // serveV3 serves the handshake of a client of Engine.IO 3.
 func (h handshakerV3) serveV3(w http.ResponseWriter, r *http.Request, q url.Values, websocket bool) {
 	defer h.conns.opening()() // accept.Listener counts only those that it serves
-	keyed := h.keyedClient(q)
-	keyed.v3 = true
-	req := h.upstreamRequest(r, websocket)
-	req = engineio.Request{
-		Protocol: engineio.V3, WebSocket: websocket, Path: req.Path, RawQuery: withoutBase64(req.RawQuery), Host: req.Host, Header: req.Header,
+	served, refused := keyedReplicas{h.replicas}.forwardHandshake(w, r, h.keyring.digest(h.settings().usableKey(q)))
+	switch {
+	case served:
+		return
+	case refused == reason.Handover: // the next process has its session in a moment
+		refuseForNow(w, http.StatusServiceUnavailable, "the session is being handed to another process")
+		return
 	}
-	h.takeKey(keyed)
+	keyed, req := h.keyedV3(q), h.requestV3(r, websocket)
+	h.mayUseKey(keyed, refused)
 	if l := h.keyring.linkFor(keyed, h.binder.handshake(req)); l != nil {
 		h.resumeV3(w, r, q, req, keyed, l)
 		return
 	}
+	h.freshV3(w, r, q, req, keyed)
+}
+
+// keyedV3 returns what a client of Engine.IO 3 has.
+func (h handshakerV3) keyedV3(q url.Values) *keyedClient {
+	k := h.keyedClient(q)
+	k.v3 = true
+	return k
+}
+
+// requestV3 returns a client's handshake in the form that is sent to the upstream.
+func (h handshakerV3) requestV3(r *http.Request, websocket bool) engineio.Request {
+	req := h.upstreamRequest(r, websocket)
+	return engineio.Request{
+		Protocol: engineio.V3, WebSocket: websocket, Path: req.Path, RawQuery: withoutBase64(req.RawQuery), Host: req.Host, Header: req.Header,
+	}
+}
+
+// mayUseKey decides whether a new client may use its key. refused is what another replica has said.
+func (h handshakerV3) mayUseKey(k *keyedClient, refused reason.Reason) {
+	switch {
+	case refused == "" && h.takeKey(k), refused == reason.UnknownPID:
+		return
+	case refused == "", refused == reason.KeyInUse:
+		h.limitedLog.Log(slog.LevelWarn, "", keyInUseText)
+		refused = reason.KeyInUse
+		k.foreign.Store(true)
+	case refused == reason.Binding:
+		k.foreign.Store(true)
+	}
+	h.metrics.RecoveryFailed(refused)
+}
+
+// freshV3 makes a handshake with the server for a client without a session.
+func (h handshakerV3) freshV3(w http.ResponseWriter, r *http.Request, q url.Values, req engineio.Request, keyed *keyedClient) {
 	ctx, cancel := context.WithTimeout(r.Context(), h.settings().Upstream.HandshakeTimeout)
 	defer cancel()
 	conn, err := h.upstream.Dial(ctx, req)
@@ -70,7 +108,7 @@ func (h handshakerV3) serveV3(w http.ResponseWriter, r *http.Request, q url.Valu
 	}()
 	sid := conn.Handshake().SID
 	if h.conns.client(sid) != nil { // go-socket.io counts from 1 again when it is restarted
-		sid = newSID()
+		sid = h.replicas.newSID()
 	}
 	a := answer{conn.Handshake(), without(conn.ResponseHeader(), notRelayed), upstream.ServerOf(conn)}
 	c := h.clientV3(r, q, req, keyed, sid, &a)
@@ -82,19 +120,19 @@ func (h handshakerV3) serveV3(w http.ResponseWriter, r *http.Request, q url.Valu
 	opened = h.open(w, r, c, a, l)
 }
 
-// takeKey takes the key from another client that has it, unless that one shows a sign of life.
-func (h handshakerV3) takeKey(k *keyedClient) {
+// takeKey takes the key from another client that has it. It returns false if that one shows a sign
+// of life.
+func (h handshakerV3) takeKey(k *keyedClient) bool {
 	other := h.keyring.owner(k.key)
 	switch {
 	case other == nil:
 	case !mayHaveChoked(other) && answersWithin(other, aliveTimeout):
-		h.limitedLog.Log(slog.LevelWarn, "", "a key is used by two clients at a time: the later one is served without recovery", "other", other.seq)
-		h.metrics.RecoveryFailed(reason.KeyInUse)
-		k.foreign.Store(true)
+		return false
 	default:
 		other.abort(reason.Takeover)
 		k.tookOver = true
 	}
+	return true
 }
 
 // claimKey makes the client the owner of its key. If that fails, the client is served without
@@ -119,7 +157,7 @@ func (h handshakerV3) resumeV3(w http.ResponseWriter, r *http.Request, q url.Val
 	switch {
 	case h.conns.client(sid) != nil, !req.WebSocket && !dated:
 		// A late request of the previous connection could not be told from one of this connection.
-		sid = newSID()
+		sid = h.replicas.newSID()
 	case !req.WebSocket:
 		keyed.since = t
 	}
@@ -168,8 +206,8 @@ func (r keyedReceiver) connectV3(p *packet) {
 
 // clientV3 returns a client of Engine.IO 3 whose handshake is answered with a.
 func (h handshakerV3) clientV3(r *http.Request, q url.Values, req engineio.Request, keyed *keyedClient, sid string, a *answer) *client {
-	// These heartbeats are between the client and holdfast. The timeout is shorter than the interval, so that each PING
-	// shows that the answer to the one before has come.
+	// These heartbeats are between the client and holdfast. The timeout is shorter than the
+	// interval, so that each PING shows that the answer to the one before has come.
 	a.handshake.PingInterval, a.handshake.PingTimeout, a.handshake.MaxPayload = defaultPingInterval, defaultPingTimeout, 0
 	var opts engineio.Options
 	a.handshake, opts = h.ownHandshake(a.handshake, req.WebSocket)
@@ -200,8 +238,8 @@ const yeastDigits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvw
 // maxYeast bounds what is decoded.
 const maxYeast = 20
 
-// yeast decodes such a parameter into a number that grows with each request of a page. Other clients
-// write the time in another form, or none.
+// yeast decodes such a parameter into a number that grows with each request of a page. Other
+// clients write the time in another form, or none.
 func yeast(t string) (n *big.Int, ok bool) {
 	time, count, _ := strings.Cut(t, ".")
 	if len(time) != 7 || len(t) > maxYeast {
@@ -222,8 +260,8 @@ func yeast(t string) (n *big.Int, ok bool) {
 	return n, true
 }
 
-// withoutBase64 returns a query without the parameter with which clients ask for base64. Links do not
-// need it, and some servers count wrongly then.
+// withoutBase64 returns a query without the parameter with which clients ask for base64. Links do
+// not need it, and some servers count wrongly then.
 func withoutBase64(query string) string {
 	if !hasKey(query, "b64") {
 		return query

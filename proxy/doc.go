@@ -61,6 +61,8 @@
 //     not be asked.
 //   - relay.go relays the bytes of a moved client's WebSocket.
 //   - forward.go forwards requests with another replica's sid.
+//   - keydirectory.go has which keys of clients other replicas have, and keymove.go moves a client with a
+//     key to the replica that has it.
 //
 // Clients with a key, and repeated events:
 //
@@ -86,7 +88,7 @@
 // all to clientConn. The one way back is engineio.Handler: the client passes Message and Flush to its
 // receiver. A link is only a source to the sender, and a client only an aborter to trials. What only
 // one feature does is a method of that feature's type: keyedReceiver, mover, movedClient,
-// handshakerV3. No type has methods in more than four files.
+// handshakerV3, keyedReplicas. No type has methods in more than four files.
 //
 // A link refers back to clients, because what it reads is for them. It tells a client about an opened
 // session (connected), packets (deliver, relay) and its own end (onPrimaryLost, end). It also pauses

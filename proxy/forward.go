@@ -109,8 +109,12 @@ func (r *replicas) forwardForeign(w http.ResponseWriter, req *http.Request, q ur
 		return false
 	}
 	owner := r.serverOf(req.Context(), q.Get("sid"))
-	if owner != "" {
+	switch {
+	case owner != "":
 		r.forward(w, req, owner)
+	case r.settings().handlesV3(q):
+		keyedReplicas{r}.forwardByKey(w, req, q)
+		return true
 	}
 	return owner != ""
 }

@@ -90,7 +90,7 @@ func (r *restorer) session(in *handover.Session) error {
 	}
 	l.sessions.set(s.Namespace(), s)
 	if s.Keyed() {
-		r.srv.keyring.add(s)
+		r.srv.keyring.addRestored(s)
 	}
 	r.done.Sessions++
 	return nil

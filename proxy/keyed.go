@@ -35,6 +35,7 @@ type keyedClient struct {
 
 	// Guarded by the Socket's input lock.
 	owner    bool // it has the key
+	looked   bool // no other replica has the key
 	tookOver bool // from a client that was connected
 }
 
@@ -53,6 +54,9 @@ type keyedReceiver struct{ *receiver }
 // It returns false if the namespace must be connected at the server.
 func (r keyedReceiver) connectKeyed(namespace string, rest []byte, start instant.Instant) (done bool) {
 	c, k, ring := r.c, r.c.keyed, &r.c.deps.keyring
+	if r.moveKeyed(namespace, rest) {
+		return true
+	}
 	binding := c.deps.binder.session(c.bindingDigest(), rest)
 	if !k.owner && !k.foreign.Load() {
 		other, ok := ring.claim(c, namespace, binding)
@@ -84,7 +88,7 @@ func (r keyedReceiver) connectKeyed(namespace string, rest []byte, start instant
 	}
 	claim := r.claim(namespace, rest, socketio.Recovery{PID: pid})
 	count, counted := k.counts[namespace]
-	claim.Handled, claim.HandledBy, claim.Counted = count.n, count.id, counted
+	claim.Handled, claim.HandledBy, claim.Counted = count.N, count.ID, counted
 	delete(k.counts, namespace) // it is what the client had when it connected
 	return r.resume(claim, start) || r.parser == parserClosed
 }
@@ -95,6 +99,9 @@ func (r keyedReceiver) loseKey(namespace string, why reason.Reason) {
 	r.c.keyed.foreign.Store(true)
 	r.c.deps.notRecovered(r.c, namespace, why)
 }
+
+// keyInUseText is what the log says about key_in_use.
+const keyInUseText = "a key is used by two clients at a time: the later one is served without recovery"
 
 // aliveTimeout is how long a client has to show that it is alive. python-socketio waits one
 // second for the reply to its CONNECT. Tests shorten it.
@@ -126,8 +133,7 @@ func (r keyedReceiver) asked(other *client, alive bool, namespace string) {
 	case r.c.done.HasFired(): // the sessions are for the next one
 		r.parser.move(parserClosed)
 	case alive:
-		r.c.deps.limitedLog.Log(slog.LevelWarn, "", "a key is used by two clients at a time: the later one is served without recovery",
-			"client", r.c.seq, "other", other.seq)
+		r.c.deps.limitedLog.Log(slog.LevelWarn, "", keyInUseText, "client", r.c.seq, "other", other.seq)
 		r.loseKey(namespace, reason.KeyInUse)
 	default:
 		other.abort(reason.Takeover)

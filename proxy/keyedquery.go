@@ -43,10 +43,10 @@ func (set *settings) usableKey(q url.Values) string {
 
 // eventCount is how many events of a namespace a client has handled.
 type eventCount struct {
-	n uint64
-	// id is the id of the socket that it handled them with, or "" if the client does not say. A client
+	N uint64 `json:"n"`
+	// ID is the id of the socket that it handled them with, or "" if the client does not say. A client
 	// whose connection was lost before the reply to its CONNECT has counted those of another socket.
-	id string
+	ID string `json:"id,omitempty"`
 }
 
 // parseCounts parses "/:12,/admin:3@/admin#id": how many events of each namespace a client has

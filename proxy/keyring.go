@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
 	"slices"
@@ -15,11 +16,14 @@ import (
 // rememberedKeys is for how many sessions that have ended the keyring remembers why.
 const rememberedKeys = 8192
 
-// keyring knows the keys of clients that are connected, or have sessions. It keeps digests: a key is
-// as good as a password. It is safe for concurrent use. The zero value is empty.
+// keyring knows the keys of clients that are connected, or have sessions. It keeps digests: a key
+// is as good as a password. It is safe for concurrent use. The zero value is empty.
 type keyring struct {
+	directory *keyDirectory // what other replicas have; nil without any; set before the first key
+
 	mu     sync.Mutex // guards the fields below; taken with a client's mu held
-	salt   []byte     // random for each process; nil until there is a key
+	salt   []byte     // random for each process, or the cluster's; nil until there is a key
+	former []byte     // of the process whose sessions this one has taken over, if it was another one
 	groups map[string]*keyGroup
 	ends   *lru.Cache[keyedNamespace, reason.Reason] // nil until a session with a key ends
 }
@@ -27,6 +31,7 @@ type keyring struct {
 // keyGroup is what belongs to one key.
 type keyGroup struct {
 	owner    *client // the client that has the key, or nil
+	claimed  uint64  // number of the replica's claim of the key; 0 without other replicas
 	binding  string  // bindingDigest of the first owner
 	sessions map[string]*session.Session
 }
@@ -42,10 +47,27 @@ func (r *keyring) digest(key string) string {
 			panic(err) // crypto/rand never fails on the platforms we run on
 		}
 	}
-	salt := r.salt // never changed
+	salt, former := r.salt, r.former // never changed once there is a key
 	r.mu.Unlock()
+	if former != nil {
+		if digest := saltedDigest(former, key); r.has(digest) {
+			return digest
+		}
+	}
+	return saltedDigest(salt, key)
+}
+
+func saltedDigest(salt []byte, key string) string {
 	sum := sha256.Sum256(append(slices.Clip(salt), key...))
 	return string(sum[:])
+}
+
+// join makes digests the same for all replicas of a cluster.
+func (r *keyring) join(directory *keyDirectory, salt []byte) {
+	r.directory = directory
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.salt = salt
 }
 
 // export returns the salt for a process that takes the sessions over.
@@ -59,7 +81,12 @@ func (r *keyring) export() []byte {
 func (r *keyring) restore(salt []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.salt = slices.Clone(salt)
+	switch {
+	case r.directory == nil:
+		r.salt = slices.Clone(salt)
+	case salt != nil && !bytes.Equal(salt, r.salt):
+		r.former = slices.Clone(salt)
+	}
 }
 
 // claim makes c the owner of its key, unless another client is. It returns that client. ok is false
@@ -69,7 +96,7 @@ func (r *keyring) claim(c *client, namespace string, binding session.Binding) (o
 	defer r.mu.Unlock()
 	g := r.groups[c.keyed.key]
 	if g == nil {
-		g = r.newGroupLocked(session.Key{Digest: c.keyed.key, Handshake: c.bindingDigest()})
+		g = r.newGroupLocked(session.Key{Digest: c.keyed.key, Handshake: c.bindingDigest()}, r.directory.claim)
 	}
 	if s := g.sessions[namespace]; g.binding != c.bindingDigest() || s != nil && !s.Accepts(binding) {
 		return nil, false
@@ -81,11 +108,12 @@ func (r *keyring) claim(c *client, namespace string, binding session.Binding) (o
 	return nil, true
 }
 
-func (r *keyring) newGroupLocked(k session.Key) *keyGroup {
+// newGroupLocked adds a key. claim tells other replicas.
+func (r *keyring) newGroupLocked(k session.Key, claim func(key string) uint64) *keyGroup {
 	if r.groups == nil {
 		r.groups = make(map[string]*keyGroup)
 	}
-	g := &keyGroup{binding: k.Handshake, sessions: make(map[string]*session.Session)}
+	g := &keyGroup{binding: k.Handshake, sessions: make(map[string]*session.Session), claimed: claim(k.Digest)}
 	r.groups[k.Digest] = g
 	return g
 }
@@ -107,17 +135,30 @@ func (r *keyring) release(c *client) {
 func (r *keyring) tidyLocked(key string, g *keyGroup) {
 	if g.owner == nil && len(g.sessions) == 0 {
 		delete(r.groups, key)
+		r.directory.release(key)
 	}
 }
 
-// add adds a session that the owner of its key has opened, or that another process had.
-func (r *keyring) add(s *session.Session) {
+// has reports whether this replica has a key.
+func (r *keyring) has(key string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.groups[key] != nil
+}
+
+// add adds a session that the owner of its key has opened.
+func (r *keyring) add(s *session.Session) { r.addAs(s, r.directory.claim) }
+
+// addRestored adds a session that another process had.
+func (r *keyring) addRestored(s *session.Session) { r.addAs(s, r.directory.reclaim) }
+
+func (r *keyring) addAs(s *session.Session, claim func(key string) uint64) {
 	k := s.Key()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	g := r.groups[k.Digest]
 	if g == nil {
-		g = r.newGroupLocked(k)
+		g = r.newGroupLocked(k, claim)
 	}
 	g.sessions[s.Namespace()] = s
 }
@@ -144,8 +185,8 @@ func (r *keyring) closed(s *session.Session, why reason.Reason) {
 	r.ends.Add(keyedNamespace{key, s.Namespace()}, why)
 }
 
-// find returns the pid of a key's session in a namespace. If there is none any more, it returns why,
-// once.
+// find returns the pid of a key's session in a namespace. If there is none any more, it returns
+// why, once.
 func (r *keyring) find(key, namespace string) (pid string, why reason.Reason) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -171,8 +212,17 @@ func (r *keyring) owner(key string) *client {
 	return nil
 }
 
-// linkFor returns the link of the sessions that a client of Engine.IO 3 may resume, or nil. presented
-// is the digest of what its handshake presents.
+// accepts reports whether the sessions of a key are bound to what a handshake presents, of which
+// presented is the digest.
+func (r *keyring) accepts(key, presented string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	g := r.groups[key]
+	return g != nil && g.binding == presented
+}
+
+// linkFor returns the link of the sessions that a client of Engine.IO 3 may resume, or nil.
+// presented is the digest of what its handshake presents.
 func (r *keyring) linkFor(k *keyedClient, presented string) *link {
 	if k.foreign.Load() {
 		return nil
@@ -201,4 +251,60 @@ func (r *keyring) linkOf(key string) *link {
 		}
 	}
 	return nil
+}
+
+// beaten returns those of the claims of this replica that do not hold against claims of another
+// one.
+func (r *keyring) beaten(from, self string, claims []keyClaim) (lost []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.groups) == 0 {
+		return nil
+	}
+	for _, c := range claims {
+		key := string(c.key[:])
+		if g := r.groups[key]; g != nil && c.number > 0 && outranks(c.number, from, g.claimed, self) {
+			lost = append(lost, key)
+		}
+	}
+	return lost
+}
+
+// claims returns all keys that belong to this replica.
+func (r *keyring) claims() []keyClaim {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]keyClaim, 0, len(r.groups))
+	for key, g := range r.groups {
+		if g.claimed > 0 {
+			all = append(all, keyClaim{keyDigest([]byte(key)), g.claimed})
+		}
+	}
+	return all
+}
+
+// takeAway removes a key from this replica, and returns its sessions, which are parked.
+func (r *keyring) takeAway(key string) []*session.Session {
+	for {
+		r.mu.Lock()
+		g := r.groups[key]
+		if g == nil || g.owner == nil {
+			break
+		}
+		owner := g.owner
+		r.mu.Unlock()
+		owner.abort(reason.Takeover) // when it returns, the client has the key no more, and opens no session
+	}
+	defer r.mu.Unlock()
+	g := r.groups[key]
+	if g == nil {
+		return nil
+	}
+	delete(r.groups, key)
+	r.directory.release(key)
+	sessions := make([]*session.Session, 0, len(g.sessions))
+	for _, s := range g.sessions {
+		sessions = append(sessions, s)
+	}
+	return sessions
 }

@@ -13,7 +13,6 @@ import (
 
 	"github.com/holdfast/holdfast/internal/cluster"
 	"github.com/holdfast/holdfast/internal/engineio"
-	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/internal/netpoll"
 	"github.com/holdfast/holdfast/internal/reason"
 )
@@ -46,6 +45,10 @@ type moveRequest struct {
 	Namespace    string        `json:"namespace"`
 	Connect      []byte        `json:"connect"`
 	HeldAcks     []moveMessage `json:"held_acks,omitempty"`
+
+	// Key is the digest of the client's key, if it has one, and Counts are keyedClient.counts.
+	Key    []byte                `json:"key,omitempty"`
+	Counts map[string]eventCount `json:"counts,omitempty"`
 }
 
 // moveMessage is a message from the client.
@@ -74,18 +77,18 @@ const (
 	maxMoveBytes = 64 << 20
 )
 
-// appendMove appends v in JSON after its length.
-func appendMove(dst []byte, v any) []byte {
+// encodeMove returns v in JSON after its length.
+func encodeMove(v any) []byte {
 	b, err := json.Marshal(v)
 	if err != nil {
 		panic(err) // these types can always be marshalled
 	}
-	return append(bigendian.BigEndian.AppendUint32(dst, uint32(len(b))), b...)
+	return append(bigendian.BigEndian.AppendUint32(nil, uint32(len(b))), b...)
 }
 
 var errMove = errors.New("proxy: malformed move")
 
-// readMove reads what appendMove has written.
+// readMove reads what encodeMove has written.
 func readMove(r io.Reader, v any) error {
 	var size [4]byte
 	if _, err := io.ReadFull(r, size[:]); err != nil {
@@ -162,7 +165,7 @@ func (r mover) moveRequest(namespace string, connect []byte) *moveRequest {
 func (r mover) runMove(owner string, ask *moveRequest, rest []byte) {
 	c := r.c
 	start := time.Now()
-	st, err := r.askOwner(owner, ask)
+	st, err := r.askOwner(ask, askTimeout, func(context.Context) string { return owner })
 	if errors.Is(err, errClientGone) {
 		return
 	}
@@ -216,15 +219,22 @@ type refusedError struct{ why reason.Reason }
 
 func (e *refusedError) Error() string { return "proxy: refused by the owner: " + string(e.why) }
 
-// askOwner asks the owner to take the client. The error is errClientGone or a *refusedError.
-func (r mover) askOwner(owner string, ask *moveRequest) (*cluster.Stream, error) {
+// askOwner asks the owner to take the client. find may wait until it knows the owner; without one the error says
+// UnknownPID. The error is errClientGone or a *refusedError.
+func (r mover) askOwner(ask *moveRequest, timeout time.Duration, find func(ctx context.Context) string) (*cluster.Stream, error) {
 	c := r.c
-	ctx, cancel, ok := c.primary.beginAsk(askTimeout)
+	ctx, cancel, ok := c.primary.beginAsk(timeout)
 	if !ok {
 		return nil, errClientGone
 	}
 	defer cancel()
-	st, err := c.deps.replicas.ask(ctx, owner, ask, c.opened)
+	st, err := (*cluster.Stream)(nil), error(&refusedError{reason.UnknownPID})
+	if owner := find(ctx); owner != "" {
+		st, err = c.deps.replicas.ask(ctx, owner, streamMove, func() []byte {
+			c.deps.replicas.date(ask, c.opened, owner)
+			return ask.encode()
+		})
+	}
 	if !c.primary.endAsk() {
 		if st != nil {
 			_ = st.Close()
@@ -234,16 +244,15 @@ func (r mover) askOwner(owner string, ask *moveRequest) (*cluster.Stream, error)
 	return st, err
 }
 
-// ask asks the owner once, or again if the connection to it ended meanwhile, as in a restart. opened is when the
-// client's handshake was. The error is a *refusedError.
-func (r *replicas) ask(ctx context.Context, owner string, ask *moveRequest, opened instant.Instant) (*cluster.Stream, error) {
+// ask asks the owner once, or again if the connection to it ended meanwhile, as in a restart. about returns what to
+// ask. The error is a *refusedError.
+func (r *replicas) ask(ctx context.Context, owner string, kind byte, about func() []byte) (*cluster.Stream, error) {
 	deadline, _ := ctx.Deadline()
 	for resets := 0; ; {
 		if err := r.node.Await(ctx, owner); err != nil {
 			return nil, &refusedError{unreachable(err)}
 		}
-		r.date(ask, opened, owner)
-		st, err := r.node.Open(ctx, owner, streamMove, ask.encode())
+		st, err := r.node.Open(ctx, owner, kind, about())
 		if err != nil {
 			return nil, &refusedError{unreachable(err)}
 		}
@@ -264,9 +273,11 @@ func (r *replicas) ask(ctx context.Context, owner string, ask *moveRequest, open
 				return nil, &refusedError{reason.OwnerUnreachable}
 			}
 		case reply.Refused != "":
+			r.pauses.over(owner)
 			_ = st.Close()
 			return nil, &refusedError{reply.Refused}
 		default:
+			r.pauses.over(owner)
 			return st, nil
 		}
 	}
@@ -296,7 +307,7 @@ func (r mover) handOver(st *cluster.Stream, owner string, waiting []message) boo
 	for _, m := range waiting {
 		state.Messages = append(state.Messages, moveMessage{m.data, m.binary})
 	}
-	st.Append(appendMove(nil, state))
+	st.Append(encodeMove(state))
 	st.Flush()
 	if d.WebSocket {
 		rs.forgetMoved(sid, m)

@@ -35,9 +35,14 @@ func (r *replicas) serveMove(st *cluster.Stream, end func()) {
 		return
 	}
 	defer c.recoverRequest()
-	refused := c.resumeMoved(&ask, st)
+	var refused reason.Reason
+	if c.keyed != nil {
+		refused = c.takeMovedKey(&ask, st)
+	} else {
+		refused = c.resumeMoved(&ask, st)
+	}
 	end()
-	st.Append(appendMove(nil, moveReply{refused}))
+	st.Append(encodeMove(moveReply{refused}))
 	st.Flush()
 	if refused != "" {
 		_ = st.CloseWrite()
@@ -70,9 +75,13 @@ func (r *replicas) newMovedClient(ask *moveRequest) (movedClient, error) {
 		UpgradeTimeout: s.settings().EngineIO.UpgradeTimeout,
 	}
 	// The edge has checked the other conditions.
-	recoverable := s.settings().Recovery.MaxDisconnectionDuration > 0 && s.settings().clientFilter(q, req.Header.Get("User-Agent"))
+	recoverable, keyed := s.settings().clientFilter(q, req.Header.Get("User-Agent")), (*keyedClient)(nil)
+	if len(ask.Key) > 0 {
+		recoverable, keyed = s.settings().Recovery.Keyed.Query != "", &keyedClient{key: string(ask.Key), counts: ask.Counts}
+	}
+	recoverable = recoverable && s.settings().Recovery.MaxDisconnectionDuration > 0
 	age := time.Duration(ask.Age) * time.Millisecond
-	c := newClient(s, r.movedSeq(ask), req, ask.SID, opts, recoverable, nil)
+	c := newClient(s, r.movedSeq(ask), req, ask.SID, opts, recoverable, keyed)
 	c.opened = instant.Now().Add(-age)
 	c.connectDelay.Store(ask.ConnectDelay)
 	c.receiver.parser.move(parserSocketIO)

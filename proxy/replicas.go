@@ -28,6 +28,8 @@ import (
 //   - move.go asks an owner for a session, and hands the client over (edge).
 //   - moved.go takes a client over (owner).
 //   - relay.go relays the bytes of a moved client's WebSocket (edge).
+//   - keydirectory.go has what replicas know of each other's keys. keymove.go finds the replica that has the key of a
+//     client, on both sides.
 //   - forward.go forwards requests whose sid names another replica, on both sides.
 
 // Kinds of streams and notes between replicas.
@@ -39,16 +41,23 @@ const (
 	streamRequest byte = 'r'
 	// streamProbe carries a WebSocket to which a moved client may upgrade.
 	streamProbe byte = 'p'
+	// streamHandshake asks for the sessions of a client of Engine.IO 3. It then carries the answer to its handshake, or
+	// its WebSocket.
+	streamHandshake byte = 'h'
 	// noteAbandoned says that the client of a move got a fresh session elsewhere.
 	noteAbandoned byte = 'a'
+	// noteKeys says which keys of clients the replica has.
+	noteKeys byte = 'k'
 )
 
 // replicas is what the Server knows about other replicas. A nil *replicas knows none.
 type replicas struct {
 	*deps
-	node  *cluster.Node
-	epoch time.Time
-	lost  lostOwners
+	node   *cluster.Node
+	keys   *keyDirectory
+	epoch  time.Time
+	lost   lostOwners
+	pauses ownerPauses
 
 	mu      sync.Mutex // guards the fields below; a leaf
 	lastSeq uint64
@@ -77,6 +86,8 @@ func newReplicas(d *deps, opts cluster.Options) *replicas {
 	r.lost = lostOwners{r: r, notes: make(map[string][]*abandonment), clients: make(map[*client]lostOwner)}
 	opts.Serve, opts.Noted, opts.Observer, opts.Log, opts.Clock = r.serve, r.noted, (*peerObserver)(r), d.log, r.clock
 	r.node = cluster.New(opts)
+	r.keys = newKeyDirectory(opts.ID, r.clock, d.keyring.claims, keyedReplicas{r}.sendKeys)
+	d.keyring.join(r.keys, clusterSalt(opts.Name))
 	d.registry.SetOwner(opts.ID)
 	return r
 }
@@ -89,7 +100,7 @@ var errLooking = errors.New("proxy: looking for other replicas")
 const lookingTime = 3 * time.Second
 
 func (r *replicas) ready() bool {
-	return r == nil || time.Since(r.epoch) > lookingTime || r.node.Settled()
+	return r == nil || time.Since(r.epoch) > lookingTime || r.node.Settled() && keyedReplicas{r}.keysKnown()
 }
 
 // newSID returns a random Engine.IO session id. Among several replicas it begins with this one's id.
@@ -199,7 +210,7 @@ func (r *replicas) begin(st *cluster.Stream) (end func(), ok bool) {
 	case ok:
 		return func() { r.conns.add(&r.conns.openings, -1) }, true
 	case !gone.Load():
-		st.Append(appendMove(nil, moveReply{reason.Handover}))
+		st.Append(encodeMove(moveReply{reason.Handover}))
 		st.Flush()
 		_ = st.CloseWrite()
 	}
@@ -218,6 +229,10 @@ func (r *replicas) serve(st *cluster.Stream) {
 		r.serveRequest(st)
 	case streamProbe:
 		r.serveProbe(st)
+	case streamHandshake:
+		if end, ok := r.begin(st); ok {
+			keyedReplicas{r}.serveHandshake(st, end)
+		}
 	default:
 		_ = st.Close() // only another version would open it
 	}
@@ -234,9 +249,14 @@ func (r *replicas) recoverPeer(st net.Conn) {
 }
 
 // noted takes a note of another replica.
-func (r *replicas) noted(kind byte, about []byte) {
-	if kind != noteAbandoned {
+func (r *replicas) noted(from cluster.Sender, kind byte, about []byte) {
+	switch kind {
+	case noteKeys:
+		keyedReplicas{r}.notedKeys(from, about)
 		return
+	case noteAbandoned:
+	default:
+		return // only another version would send it
 	}
 	var ask moveRequest
 	if json.Unmarshal(about, &ask) == nil {
@@ -325,6 +345,7 @@ func (r *replicas) refreshMetrics() {
 		states[p.State]++
 	}
 	r.metrics.SetPeers(states)
+	r.metrics.PeerKeys.Set(float64(r.keys.count()))
 }
 
 // listedPeers is how many other replicas a status report lists.
@@ -375,5 +396,9 @@ func (o *peerObserver) LookupFailed() { o.metrics.PeerLookupFailures.Inc() }
 
 // Returned implements cluster.Observer.
 func (o *peerObserver) Returned(id string) {
+	o.keys.connected(id)
 	go o.lost.returned(id) // ends when the notes are queued; the caller holds nothing, but must not wait
 }
+
+// Gone implements cluster.Observer.
+func (o *peerObserver) Gone(id string) { o.keys.forget(id) }

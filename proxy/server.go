@@ -155,6 +155,8 @@ func (s *Server) serveEngineIO(w http.ResponseWriter, r *http.Request, q url.Val
 		switch {
 		case c == nil && s.conns.hasSID(sid): // its client is away, and others must not take its place
 			writeAnswer(s.log, w, r, engineio.ErrorAnswer(engineio.CodeUnknownSID))
+		case c == nil && s.replicas != nil && r.Method == http.MethodOptions && s.settings().handlesV3(q):
+			answerPreflight(w, r)
 		case c == nil && s.replicas != nil && s.replicas.forwardForeign(w, r, q):
 		case c == nil:
 			s.passthrough.serve(w, r) // the upstream knows it, or refuses it as unknown

@@ -1,0 +1,427 @@
+package proxy
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/holdfast/holdfast/internal/cluster"
+	"github.com/holdfast/holdfast/session"
+)
+
+// FuzzKeyNote parses notes about keys, as another replica could send them.
+func FuzzKeyNote(f *testing.F) {
+	note := keyNote{table: tableBegins | tableEnds, claims: []keyClaim{{keyDigest{1}, 5}, {keyDigest{2}, 0}}}
+	f.Add(note.encode())
+	f.Add((&keyNote{}).encode())
+	f.Add([]byte("short"))
+	f.Add(append(note.encode(), 1))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		n, err := parseKeyNote(b)
+		if err != nil {
+			return
+		}
+		if !bytes.Equal(n.encode(), b) {
+			t.Errorf("%x became %x", b, n.encode())
+		}
+	})
+}
+
+// keyNet is several replicas as far as their keys go, and what carries their notes: in order, after
+// a while, and not across a cut.
+type keyNet struct {
+	t        *rapid.T
+	ids      []string
+	replicas map[string]*keyReplica
+	mu       sync.Mutex
+	cut      map[[2]string]bool
+	claims   map[string]int // how often a key was claimed
+	conns    uint64         // connections so far
+}
+
+// keyReplica is one of them.
+type keyReplica struct {
+	net   *keyNet
+	id    string
+	ring  keyring
+	mu    sync.Mutex // guards outs
+	outs  map[string]chan []byte
+	ended chan struct{}
+}
+
+func newKeyNet(t *rapid.T, n int) *keyNet {
+	net := &keyNet{t: t, replicas: make(map[string]*keyReplica), cut: make(map[[2]string]bool), claims: make(map[string]int)}
+	for i := range n {
+		net.ids = append(net.ids, fmt.Sprint("r", i))
+		net.start(net.ids[i])
+	}
+	return net
+}
+
+// start starts a replica with the keys that another process had.
+func (n *keyNet) start(id string, claims ...keyClaim) {
+	r := &keyReplica{net: n, id: id, outs: make(map[string]chan []byte), ended: make(chan struct{})}
+	skew := int64(rapid.IntRange(0, 10_000_000).Draw(n.t, "skew"))
+	clock := func() int64 { return skew + time.Since(time.Unix(0, 0)).Microseconds() }
+	r.ring.join(newKeyDirectory(id, clock, r.ring.claims, r.send), clusterSalt("test"))
+	n.replicas[id] = r
+	for _, c := range claims {
+		r.ring.mu.Lock()
+		r.ring.newGroupLocked(session.Key{Digest: string(c.key[:])}, r.ring.directory.reclaim)
+		r.ring.mu.Unlock()
+	}
+	for _, other := range n.ids {
+		if other != id && n.up(id, other) {
+			n.connect(id, other)
+		}
+	}
+}
+
+func (n *keyNet) up(a, b string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return !n.cut[pairOf(a, b)]
+}
+
+func pairOf(a, b string) [2]string { return [2]string{min(a, b), max(a, b)} }
+
+// connect connects two replicas in both directions.
+func (n *keyNet) connect(a, b string) {
+	for _, pair := range [][2]string{{a, b}, {b, a}} {
+		from, to := n.replicas[pair[0]], n.replicas[pair[1]]
+		if from == nil || to == nil {
+			continue
+		}
+		out := make(chan []byte, 1<<16)
+		n.conns++
+		sender := cluster.Sender{ID: from.id, Conn: n.conns}
+		from.mu.Lock()
+		if old := from.outs[to.id]; old != nil {
+			close(old)
+		}
+		from.outs[to.id] = out
+		from.mu.Unlock()
+		delay := time.Duration(rapid.IntRange(0, 20).Draw(n.t, "delay")) * time.Millisecond
+		go func() { // ends with the connection; what is on its way when that ends still arrives
+			for note := range out {
+				time.Sleep(delay)
+				to.noted(sender, note)
+			}
+		}()
+		from.ring.directory.connected(to.id)
+	}
+}
+
+// disconnect ends the connections between two replicas.
+func (n *keyNet) disconnect(a, b string) {
+	for _, pair := range [][2]string{{a, b}, {b, a}} {
+		if from := n.replicas[pair[0]]; from != nil {
+			from.mu.Lock()
+			if out := from.outs[pair[1]]; out != nil {
+				close(out)
+				delete(from.outs, pair[1])
+			}
+			from.mu.Unlock()
+		}
+	}
+}
+
+func (r *keyReplica) send(note []byte, to []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, out := range r.outs {
+		if len(to) == 0 || slices.Contains(to, id) {
+			out <- note
+		}
+	}
+}
+
+func (r *keyReplica) noted(from cluster.Sender, note []byte) {
+	select {
+	case <-r.ended:
+		return
+	default:
+	}
+	claims, ok := r.ring.directory.noted(from, note)
+	if !ok {
+		r.net.t.Errorf("a note cannot be read: %x", note)
+	}
+	for _, key := range r.ring.beaten(from.ID, r.id, claims) {
+		go r.ring.takeAway(key)
+	}
+}
+
+// arrive is a client with a key that reaches a replica: it gets the session elsewhere, or a fresh
+// one here.
+func (n *keyNet) arrive(id, key string) {
+	r := n.replicas[id]
+	if r.ring.has(key) {
+		return
+	}
+	holder := r.ring.directory.holder(key)
+	if other := n.replicas[holder]; holder != "" && other != nil && n.up(id, holder) && other.ring.has(key) {
+		return // moved there
+	}
+	r.ring.mu.Lock()
+	r.ring.newGroupLocked(session.Key{Digest: key}, r.ring.directory.claim)
+	r.ring.mu.Unlock()
+	n.mu.Lock()
+	n.claims[key]++
+	n.mu.Unlock()
+}
+
+// holders returns the replicas that have a key.
+func (n *keyNet) holders(key string) (ids []string) {
+	for _, id := range n.ids {
+		if n.replicas[id].ring.has(key) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// settle heals everything, and checks that all agree.
+func (n *keyNet) settle(keys []string) {
+	for i, a := range n.ids {
+		for _, b := range n.ids[i+1:] {
+			if !n.up(a, b) {
+				n.mend(a, b)
+			}
+		}
+	}
+	time.Sleep(time.Minute)
+	synctest.Wait()
+	for _, key := range keys {
+		holders := n.holders(key)
+		if len(holders) > 1 {
+			n.t.Errorf("%x is at %v", key[:4], holders)
+		}
+		for _, id := range n.ids {
+			want := ""
+			if len(holders) == 1 && holders[0] != id {
+				want = holders[0]
+			}
+			if got := n.replicas[id].ring.directory.holder(key); got != want {
+				n.t.Errorf("%s takes %q for the holder of %x, and not %q", id, got, key[:4], want)
+			}
+		}
+	}
+}
+
+func (n *keyNet) mend(a, b string) {
+	n.mu.Lock()
+	delete(n.cut, pairOf(a, b))
+	n.mu.Unlock()
+	n.connect(a, b)
+}
+
+// close ends the goroutines.
+func (n *keyNet) close() {
+	for i, a := range n.ids {
+		for _, b := range n.ids[i+1:] {
+			n.disconnect(a, b)
+		}
+	}
+	time.Sleep(time.Minute)
+}
+
+// TestKeyDirectoryModel lets clients with keys come and go at several replicas, while connections
+// between these break and replicas restart. When all is well again, each key is at one replica at
+// most, and all know which.
+func TestKeyDirectoryModel(t *testing.T) {
+	keys := make([]string, 4)
+	for i := range keys {
+		sum := sha256.Sum256([]byte{byte(i)})
+		keys[i] = string(sum[:])
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		rapid.SyncTest(t, func(t *rapid.T) {
+			n := newKeyNet(t, rapid.IntRange(2, 4).Draw(t, "replicas"))
+			defer n.close()
+			replica := func(t *rapid.T) string { return rapid.SampledFrom(n.ids).Draw(t, "replica") }
+			key := func(t *rapid.T) string { return rapid.SampledFrom(keys).Draw(t, "key") }
+			two := func(t *rapid.T) (a, b string) {
+				pair := rapid.Permutation(n.ids).Draw(t, "pair")
+				return pair[0], pair[1]
+			}
+			t.Repeat(map[string]func(*rapid.T){
+				"arrive": func(t *rapid.T) { n.arrive(replica(t), key(t)) },
+				"race": func(t *rapid.T) {
+					a, b := two(t)
+					k := key(t)
+					n.arrive(a, k)
+					n.arrive(b, k)
+				},
+				"end": func(t *rapid.T) { n.replicas[replica(t)].ring.takeAway(key(t)) },
+				"wait": func(t *rapid.T) {
+					time.Sleep(time.Duration(rapid.IntRange(0, 100).Draw(t, "ms")) * time.Millisecond)
+				},
+				"cut": func(t *rapid.T) {
+					a, b := two(t)
+					n.mu.Lock()
+					n.cut[pairOf(a, b)] = true
+					n.mu.Unlock()
+					n.disconnect(a, b)
+				},
+				"mend": func(t *rapid.T) {
+					if a, b := two(t); !n.up(a, b) {
+						n.mend(a, b)
+					}
+				},
+				"hand over": func(t *rapid.T) { n.handOver(replica(t)) },
+				"settle":    func(*rapid.T) { n.settle(keys) },
+			})
+			n.settle(keys)
+		})
+	})
+}
+
+// handOver replaces a replica by another process, which has its id and its keys.
+func (n *keyNet) handOver(id string) {
+	old := n.replicas[id]
+	claims := old.ring.claims()
+	for _, other := range n.ids {
+		if other != id {
+			n.disconnect(id, other)
+		}
+	}
+	time.Sleep(50 * time.Millisecond) // the next process starts
+	close(old.ended)
+	n.start(id, claims...)
+}
+
+// TestKeyDirectorySettled moves clients between replicas that reach each other, one after the
+// other: then a key is never claimed twice.
+func TestKeyDirectorySettled(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rapid.SyncTest(t, func(t *rapid.T) {
+			n := newKeyNet(t, 3)
+			defer n.close()
+			sum := sha256.Sum256([]byte("key"))
+			key := string(sum[:])
+			for range 20 {
+				time.Sleep(time.Second)
+				switch rapid.IntRange(0, 5).Draw(t, "what") {
+				case 0:
+					n.handOver(rapid.SampledFrom(n.ids).Draw(t, "replica"))
+				default:
+					n.arrive(rapid.SampledFrom(n.ids).Draw(t, "replica"), key)
+				}
+			}
+			if n.claims[key] > 1 {
+				t.Errorf("claimed %d times", n.claims[key])
+			}
+		})
+	})
+}
+
+func TestKeyDirectoryKnowsTheLatestClaim(t *testing.T) {
+	sent := make(chan []byte, 10)
+	key := keyDigest{1}
+	d := newKeyDirectory("b", func() int64 { return 100 }, func() []keyClaim { return nil }, func(note []byte, _ []string) { sent <- note })
+	tell := func(from string, conn uint64, table byte, claims ...keyClaim) {
+		t.Helper()
+		n := keyNote{table, claims}
+		if _, ok := d.noted(cluster.Sender{ID: from, Conn: conn}, n.encode()); !ok {
+			t.Fatal("refused")
+		}
+	}
+	want := func(holder string) {
+		t.Helper()
+		if got := d.holder(string(key[:])); got != holder {
+			t.Errorf("the holder is %q, not %q", got, holder)
+		}
+	}
+	want("")
+	tell("a", 1, 0, keyClaim{key, 50}) // its table follows, and has that
+	want("")
+	tell("a", 1, tableBegins, keyClaim{key, 50})
+	if d.whole("a") {
+		t.Error("a has not told all yet")
+	}
+	want("a")
+	tell("c", 2, tableBegins|tableEnds, keyClaim{key, 50}) // at the same time: the greater id
+	want("c")
+	tell("a", 1, 0, keyClaim{key, 500})
+	want("a")
+	if n := d.claim(string(key[:])); n != 501 {
+		t.Errorf("claim %d is not above the one that is known", n)
+	}
+	tell("a", 3, 0, keyClaim{key, 0}) // over another connection, whose table follows
+	want("a")
+	tell("a", 3, tableBegins)
+	want("c")
+	tell("a", 1, tableBegins|tableEnds, keyClaim{key, 800}) // over the earlier connection
+	want("c")
+	tell("a", 3, tableEnds)
+	if !d.whole("a") || d.count() != 1 {
+		t.Error("a has told all:", d.count())
+	}
+	d.forget("c")
+	want("")
+	<-sent
+	if _, ok := d.noted(cluster.Sender{ID: "a", Conn: 3}, []byte("garbage")); ok {
+		t.Error("garbage was taken")
+	}
+}
+
+// TestOwnerThatDoesNotAnswer: clients are sent away for two seconds, and not later.
+func TestOwnerThatDoesNotAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p ownerPauses
+		begin := time.Now()
+		now := func() time.Duration { return time.Since(begin) }
+		if !p.begins("a", time.Now()) {
+			t.Error("fresh sessions at the first time")
+		}
+		for now() < 5*time.Second {
+			time.Sleep(100 * time.Millisecond)
+			if got, want := p.begins("a", time.Now()), now() < askTimeout-keyAskTimeout; got != want {
+				t.Errorf("after %v: %v", now(), got)
+			}
+		}
+		if !p.begins("b", time.Now()) {
+			t.Error("b is another one")
+		}
+		p.over("a")
+		if !p.begins("a", time.Now()) {
+			t.Error("it had answered meanwhile")
+		}
+		time.Sleep(pauseForgotten + time.Second)
+		if !p.begins("a", time.Now()) || len(p.list) != 1 {
+			t.Error("not forgotten:", p.list)
+		}
+	})
+}
+
+// BenchmarkKeyTable measures what the keys of another replica take.
+func BenchmarkKeyTable(b *testing.B) {
+	const keys = 100_000
+	for b.Loop() {
+		var before, after runtime.MemStats
+		d := newKeyDirectory("b", func() int64 { return 1 }, nil, nil)
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		for part := range 100 {
+			var n keyNote
+			if part == 0 {
+				n.table = tableBegins
+			}
+			for i := range keys / 100 {
+				n.claims = append(n.claims, keyClaim{sha256.Sum256([]byte(fmt.Sprint(part, i))), 1})
+			}
+			d.noted(cluster.Sender{ID: "a"}, n.encode())
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(d.count()), "B/key")
+	}
+}
