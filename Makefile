@@ -139,6 +139,10 @@ TESTS ?=
 e2e: $(NODE_MODULES) ## Run the end-to-end tests: TESTS=recovery RACE=0
 	cd test/e2e && HOLDFAST_E2E_RACE=$(RACE) node run.js $(TESTS)
 
+.PHONY: long
+long: $(NODE_MODULES) ## Run what takes too long for make test, six minutes: partitions, races and storms of replicas: SEED=1
+	cd test/e2e && HOLDFAST_E2E_LONG=1 $(if $(SEED),SEED=$(SEED)) HOLDFAST_E2E_RACE=0 node run.js cluster-long
+
 FUZZTIME ?= 30s
 
 .PHONY: fuzz

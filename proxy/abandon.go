@@ -6,6 +6,7 @@ import (
 
 	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/internal/reason"
+	"github.com/holdfast/holdfast/session"
 )
 
 // lostOwners is what to do about owners that could not be asked. They keep sessions whose clients get fresh ones here,
@@ -17,6 +18,8 @@ type lostOwners struct {
 	mu      sync.Mutex                // guards the fields below; a leaf
 	notes   map[string][]*abandonment // for owners, by id
 	clients map[*client]lostOwner     // that did not get a session
+	// doubtful are notes about clients that have gone, by the pid of the fresh session that they may not know of.
+	doubtful map[string]*abandonment
 }
 
 // lostOwner is a replica that did not answer a client, and why. Its id is empty if there is none.
@@ -27,12 +30,14 @@ type lostOwner struct {
 
 // abandonment says that the client of a move got a fresh session here.
 type abandonment struct {
+	owner  string
 	ask    *moveRequest
 	opened instant.Instant // when its handshake was
 }
 
 const (
-	// maxNotes limits the notes for an owner, and maxNoted the owners. Few replicas stay away for long.
+	// maxNotes limits the notes for an owner and the doubtful ones, and maxNoted the owners. Few replicas stay
+	// away for long.
 	maxNotes = 4096
 	maxNoted = 64
 	// maxNote limits a note that is kept. Only an unusually large CONNECT makes a larger one.
@@ -63,18 +68,53 @@ func (l *lostOwners) forget(c *client) {
 	delete(l.clients, c)
 }
 
-// abandon has the owner end the session that a client did not get. A client that has gone meanwhile does not know of
-// its fresh session, and may still recover the other one.
+// abandon has the owner end the session that a client did not get. A client that has gone meanwhile may not know of
+// its fresh session, and still recover the other one. If it comes back to the fresh one, it knows.
 func (l *lostOwners) abandon(c *client, owner string, ask *moveRequest) {
+	a := &abandonment{owner, ask, c.opened}
 	time.AfterFunc(goneTime, func() {
 		if !c.done.HasFired() {
-			l.note(owner, &abandonment{ask, c.opened})
+			l.note(a)
+		} else if cur := c.sessions.get(ask.Namespace); cur != nil {
+			l.doubt(cur.Session(), a)
 		}
 	})
 }
 
+// doubt keeps a note until the client's fresh session is resumed, or has surely ended.
+func (l *lostOwners) doubt(fresh *session.Session, a *abandonment) {
+	l.mu.Lock()
+	if len(l.doubtful) < maxNotes {
+		l.doubtful[fresh.PID()] = a
+	}
+	l.mu.Unlock()
+	if fresh.State() == session.Live {
+		l.resumed(fresh.PID()) // before it was in the map
+		return
+	}
+	time.AfterFunc(l.r.settings().Recovery.MaxDisconnectionDuration, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.doubtful[fresh.PID()] == a {
+			delete(l.doubtful, fresh.PID())
+		}
+	})
+}
+
+// resumed notes that a client has come back to its session.
+func (l *lostOwners) resumed(pid string) {
+	l.mu.Lock()
+	a := l.doubtful[pid]
+	delete(l.doubtful, pid)
+	l.mu.Unlock()
+	if a != nil {
+		l.note(a)
+	}
+}
+
 // note tells an owner, or keeps the note for it.
-func (l *lostOwners) note(owner string, a *abandonment) {
+func (l *lostOwners) note(a *abandonment) {
+	owner := a.owner
 	if l.tell(owner, a) || len(a.ask.encode()) > maxNote {
 		return
 	}

@@ -83,7 +83,7 @@ func newReplicas(d *deps, opts cluster.Options) *replicas {
 		taken: make(map[*client]*cluster.Stream),
 	}
 	r.drained, r.cut = context.WithCancel(context.Background())
-	r.lost = lostOwners{r: r, notes: make(map[string][]*abandonment), clients: make(map[*client]lostOwner)}
+	r.lost = lostOwners{r: r, notes: make(map[string][]*abandonment), clients: make(map[*client]lostOwner), doubtful: make(map[string]*abandonment)}
 	opts.Serve, opts.Noted, opts.Observer, opts.Log, opts.Clock = r.serve, r.noted, (*peerObserver)(r), d.log, r.clock
 	r.node = cluster.New(opts)
 	r.keys = newKeyDirectory(opts.ID, r.clock, d.keyring.claims, keyedReplicas{r}.sendKeys)

@@ -150,6 +150,9 @@ func (r *receiver) tryResume(claim session.Claim, start instant.Instant) (refuse
 			return got.Refused, false
 		}
 		s.recovered(c, namespace, how, got)
+		if s.replicas != nil {
+			s.replicas.lost.resumed(claim.PID)
+		}
 		r.after = max(r.after, afterWake)
 		if l := linkOf(got.Cursor.Session()); l.translator != nil {
 			c.primary.adopt(l, c)

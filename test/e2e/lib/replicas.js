@@ -1,9 +1,13 @@
 // Several holdfasts that know each other.
 import { writeFileSync } from "node:fs";
 import path from "node:path";
+import assert from "node:assert/strict";
+import { Switch } from "./balancer.js";
+import { Client } from "./client.js";
 import { Holdfast } from "./holdfast.js";
 import { freePort } from "./ports.js";
-import { until } from "./wait.js";
+import { Relay } from "./relay.js";
+import { sleep, until } from "./wait.js";
 
 export const SECRET = "a secret of the tests, which has enough bytes";
 
@@ -60,4 +64,42 @@ export async function total(list, name, labels) {
   let sum = 0;
   for (const hf of list) sum += (await hf.metrics()).sum(name, labels);
   return sum;
+}
+
+/** A client that was connected at `from` and is now relayed by `to`. */
+export async function relayed(t, from, to, { transport = "websocket", ...options } = {}) {
+  const way = await Switch.start(from.port);
+  t.after(() => way.close());
+  const c = new Client("4.8.4", way.url, { transports: [transport], ...options });
+  t.after(() => c.close());
+  await c.main.connected();
+  await c.main.ask("echo", 1);
+  if (to) {
+    for (; c.main.disconnects.length < 1; await sleep(20)) way.moveTo(to.port);
+    await c.main.connected(2);
+    assert.equal(c.main.last.recovered, true);
+  }
+  c.way = way;
+  return c;
+}
+
+/**
+ * Starts n replicas with a relay on each way from one to another: all.ways has {from, to, relay}. All advertise the same address,
+ * which each takes for its own, so that none learns a way past the relays.
+ */
+export async function replicasApart(t, n, upstream, options = {}) {
+  const ports = await freePorts(n);
+  const ways = [];
+  for (let from = 0; from < n; from++) {
+    for (let to = 0; to < n; to++) {
+      if (from === to) continue;
+      const relay = await Relay.start(ports[to]);
+      t.after(() => relay.stop());
+      ways.push({ from, to, relay });
+    }
+  }
+  const peers = (i) => ways.filter((w) => w.from === i).map((w) => `127.0.0.1:${w.relay.port}`);
+  const all = await replicas(t, n, upstream, { ...options, ports, peers, cluster: { advertise: "127.0.0.1:1", ...options.cluster } });
+  all.ways = ways;
+  return all;
 }

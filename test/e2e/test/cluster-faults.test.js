@@ -4,11 +4,9 @@ import assert from "node:assert/strict";
 import net from "node:net";
 import tls from "node:tls";
 import { onlyHoldfast } from "../lib/holdfast.js";
-import { Client } from "../lib/client.js";
 import { App } from "../lib/server.js";
-import { Switch } from "../lib/balancer.js";
 import { Relay } from "../lib/relay.js";
-import { allUp, freePorts, replicas, total } from "../lib/replicas.js";
+import { allUp, freePorts, relayed, replicas, total } from "../lib/replicas.js";
 import { once, sleep, until, within } from "../lib/wait.js";
 
 async function setUp(t, n, options = {}) {
@@ -16,23 +14,6 @@ async function setUp(t, n, options = {}) {
   t.after(() => a.stop());
   const list = await replicas(t, n, () => a.port, options);
   return { a, list };
-}
-
-/** A client that was connected at `from` and is now relayed by `to`. */
-async function relayed(t, from, to, { transport = "websocket", ...options } = {}) {
-  const way = await Switch.start(from.port);
-  t.after(() => way.close());
-  const c = new Client("4.8.4", way.url, { transports: [transport], ...options });
-  t.after(() => c.close());
-  await c.main.connected();
-  await c.main.ask("echo", 1);
-  if (to) {
-    for (; c.main.disconnects.length < 1; await sleep(20)) way.moveTo(to.port);
-    await c.main.connected(2);
-    assert.equal(c.main.last.recovered, true);
-  }
-  c.way = way;
-  return c;
 }
 
 function failures(list, reason) {
