@@ -232,10 +232,14 @@ func (r *replicas) serveRequest(st *cluster.Stream) {
 		return
 	}
 	st.OnEnd(func(err error) {
-		if errors.Is(err, netpoll.ErrPeerLost) {
-			go movedClient{c}.lost(err) // ends when the sessions are parked; the client cannot be reached
+		if !errors.Is(err, netpoll.ErrPeerLost) {
+			cancel()
+			return
 		}
-		cancel()
+		go func() { // ends when the sessions are parked; the client cannot be reached
+			defer cancel() // only now: a poll that is canceled would be the client's fault
+			movedClient{c}.lost(err)
+		}()
 	})
 	c.serve(w, req.WithContext(ctx), q)
 }

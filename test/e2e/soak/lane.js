@@ -178,7 +178,7 @@ export class Lane {
       this.sim.call("ledger"),
       this.server.call("ledger"),
     ]);
-    return { clients: [...real, ...simulated], server, killed: this.killed, ackEvents: this.options.ackEvents };
+    return { clients: [...real, ...(simulated ?? [])], server, killed: this.killed, ackEvents: this.options.ackEvents };
   }
 
   /** Disconnects all clients. Waits until holdfast has released their resources, or reports what is left. */
