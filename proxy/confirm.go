@@ -126,7 +126,9 @@ func (s *sender) adaptLocked(arrived int, took time.Duration) {
 // confirmLocked tells a session that packets have arrived, immediately or later.
 func (s *sender) confirmLocked(w *written, packets uint64) {
 	size := w.bytes + int(packets)*lagOverhead
-	if size > s.lagLimit() || !s.lagsLocked(w) {
+	lags := s.lagsLocked(w)
+	suspect := lags && s.conn.keyed == nil && s.lag.suspectsLocked(w.cur, w.last)
+	if !lags || size > s.lagLimit() && !suspect {
 		s.endLagLocked()
 		w.cur.Confirm(w.last)
 		return
@@ -135,7 +137,7 @@ func (s *sender) confirmLocked(w *written, packets uint64) {
 		s.lag = &lag{s: s}
 		s.lag.timer = s.conn.sock.AfterFunc(lagTime, s.lag.onTimer) // stopped by endLagLocked, or close
 	}
-	s.lag.addLocked(lagged{w.cur, w.last, size, instant.Now()})
+	s.lag.addLocked(lagged{w.cur, w.last, size, instant.Now(), suspect})
 }
 
 // lagsLocked reports whether the confirmation of these packets has to wait. A client with a key does
@@ -167,7 +169,10 @@ func (s *sender) lagLimit() int {
 		return scarceLagBytes
 	}
 	most := pollingLagBytes
-	if s.conn.websocket.Load() {
+	switch {
+	case s.lag != nil && s.lag.suspects > 0:
+		most = suspectBytes
+	case s.conn.websocket.Load():
 		most = webSocketLagBytes
 	}
 	return min(most, s.window/4)
@@ -180,7 +185,7 @@ func (s *sender) settleLag(cursors []*session.Cursor) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	suspicious := func(cur *session.Cursor) bool { return cur.Suspicious(math.MaxUint64) }
-	if s.lag != nil && !slices.ContainsFunc(cursors, suspicious) {
+	if s.lag != nil && s.lag.suspects == 0 && !slices.ContainsFunc(cursors, suspicious) {
 		s.lag.releaseLocked(0)
 	}
 }

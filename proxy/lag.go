@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"slices"
 	"time"
 
 	"github.com/holdfast/holdfast/internal/instant"
@@ -24,6 +25,12 @@ const (
 	pollingLagBytes   = 64 << 10
 	webSocketLagBytes = 16 << 10
 	scarceLagBytes    = 7 << 10
+	// A client that was sent binary packets which it may be unable to decode gets more: it may be slow
+	// to come back, or have no network meanwhile. socket.io-client waits five seconds between its
+	// attempts, and 20 for each, unless it is configured. suspectBytes is at most a quarter of the
+	// window.
+	suspectTime  = 30 * time.Second
+	suspectBytes = 256 << 10
 	// lagOverhead is the approximate memory of a packet in addition to its bytes.
 	lagOverhead = 64
 )
@@ -33,24 +40,51 @@ type lag struct {
 	s *sender // immutable
 
 	// Guarded by s.mu.
-	list  []lagged // oldest first
-	bytes int
-	timer *time.Timer
+	list     []lagged // oldest first
+	bytes    int
+	suspects int // how many of the list are
+	timer    *time.Timer
 }
 
 type lagged struct {
-	cur  *session.Cursor
-	last uint64
-	size int
-	time instant.Instant
+	cur     *session.Cursor
+	last    uint64
+	size    int
+	time    instant.Instant
+	suspect bool // the client may have been unable to decode some of it
+}
+
+// left returns how long the packets stay.
+func (c *lagged) left() time.Duration {
+	if c.suspect {
+		return suspectTime - instant.Since(c.time)
+	}
+	return lagTime - instant.Since(c.time)
+}
+
+// suspectsLocked reports whether packets of a session that were confirmed just now, up to last, may have
+// been more than the client can decode. It looks at binary packets only: others cost more to judge. l may
+// be nil.
+func (l *lag) suspectsLocked(cur *session.Cursor, last uint64) bool {
+	if l != nil {
+		for _, c := range slices.Backward(l.list) {
+			if c.cur == cur {
+				return cur.SuspiciousBinary(c.last, last)
+			}
+		}
+	}
+	return cur.SuspiciousBinary(0, last)
 }
 
 func (l *lag) addLocked(c lagged) {
-	if len(l.list) == 0 {
-		l.timer.Reset(lagTime)
+	if c.suspect {
+		l.suspects++
 	}
 	l.list = append(l.list, c)
 	l.bytes += c.size
+	if len(l.list) == 1 {
+		l.timer.Reset(max(c.left(), time.Millisecond))
+	}
 	l.releaseLocked(l.s.lagLimit())
 }
 
@@ -62,19 +96,22 @@ func (l *lag) onTimer() {
 	}
 	l.releaseLocked(l.s.lagLimit())
 	if len(l.list) > 0 {
-		l.timer.Reset(max(lagTime-instant.Since(l.list[0].time), time.Millisecond))
+		l.timer.Reset(max(l.list[0].left(), time.Millisecond))
 		return
 	}
 	l.s.lag = nil // most clients do not need it again soon
 }
 
-// releaseLocked confirms what is older than lagTime, or exceeds limit bytes.
+// releaseLocked confirms what has stayed long enough, or exceeds limit bytes.
 func (l *lag) releaseLocked(limit int) {
 	n := 0
-	for n < len(l.list) && (limit == 0 || l.bytes > limit || instant.Since(l.list[n].time) >= lagTime) {
+	for n < len(l.list) && (limit == 0 || l.bytes > limit || l.list[n].left() <= 0) {
 		c := &l.list[n]
 		c.cur.Confirm(c.last)
 		l.bytes -= c.size
+		if c.suspect {
+			l.suspects--
+		}
 		n++
 	}
 	if n == 0 {

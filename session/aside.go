@@ -156,6 +156,26 @@ func (c *Cursor) Suspicious(to uint64) bool {
 	return s.suspiciousLocked(min(to, c.sent)) != Fine || s.endedInFlight
 }
 
+// SuspiciousBinary reports whether a binary packet after from, up to to, was sent and not confirmed that is
+// not judged Fine, unless the client is known to close its connection over what it cannot decode. What other
+// clients are known to decode counts too: one that takes long to come back has seemed to.
+func (c *Cursor) SuspiciousBinary(from, to uint64) bool {
+	s := c.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	judge := s.registry.limits().Judge
+	if s.cursor != c || judge == nil || s.suspicions != nil && s.suspicions.reads.closes {
+		return false
+	}
+	for i := max(from, s.log.Trimmed()) + 1; i <= min(to, c.sent, s.log.Last()); i++ {
+		p := s.log.At(i)
+		if p.Attachments() != nil && p.Kind() != buffer.Dropped && judge(p.Data()) != Fine {
+			return true
+		}
+	}
+	return false
+}
+
 // Shown says that the client has handled the CONNECT reply, and with it the events that it had put
 // aside. Its next CONNECT has the right offset.
 func (c *Cursor) Shown() {
