@@ -88,9 +88,14 @@ describe("a balancer that deals out single requests in turn, without stickiness"
       for (let k = 1; k <= 4; k++) {
         if (transport === "default") await Promise.all(clients.map((c) => c.upgraded()));
         await sleep(100);
-        way.cut();
-        // A WebSocket's end is noticed, a cut between two polls is not. And a client whose probe is cut does not try to upgrade again.
-        if (transport === "default") await until(() => clients.every((c) => c.main.disconnects.length >= k), "all to notice the cut");
+        const noticed = (c) => c.main.disconnects.length >= k;
+        if (transport === "default") {
+          way.cut();
+          // A client whose probe is cut does not try to upgrade again.
+          await until(() => clients.every(noticed), "all to notice the cut");
+        } else {
+          for (; !clients.some(noticed); await sleep(50)) way.cut(); // a cut between two polls is not noticed
+        }
         await sleep(50);
         await until(() => spaces.every((s) => s.socket.connected), () => `all to be connected in round ${k}`);
         await sleep(50);
