@@ -5,6 +5,7 @@ import { createRequire } from "node:module";
 import { onlyHoldfast } from "../lib/holdfast.js";
 import { Client, CLIENTS, TRANSPORTS } from "../lib/client.js";
 import { App } from "../lib/server.js";
+import { Switch } from "../lib/balancer.js";
 import { Relay } from "../lib/relay.js";
 import { Random } from "../soak/random.js";
 import { allUp, relayed, replicas, replicasApart, total } from "../lib/replicas.js";
@@ -198,6 +199,29 @@ describe(`several replicas, for long (SEED=${SEED})`, { skip }, () => {
     hanging?.close();
     assert.equal(a.connections.length, 1, "the server saw one socket");
     assert.equal(a.disconnects.length, 0);
+  });
+
+  it("polling: a namespace without recovery comes first, and the other one is recovered all the same", { timeout: 60000 }, async (t) => {
+    const a = await app(t);
+    const list = await replicas(t, 2, () => a.port, { config: { recovery: { namespaces: { include: ["*"], exclude: ["/admin"] } } } });
+    const way = await Switch.start(list[0].port);
+    t.after(() => way.close());
+    const line = await Relay.start(way.port);
+    t.after(() => line.stop());
+    line.delay(100); // how long the second CONNECT is awaited depends on the round trip
+    const c = new Client("4.8.4", line.url, { nsp: "/admin", transports: ["polling"] });
+    t.after(() => c.close());
+    const chat = c.of("/chat");
+    await c.main.connected();
+    await chat.connected();
+    for (let k = 1; k <= 4; k++) {
+      for (; c.main.disconnects.length < k; await sleep(50)) way.moveTo(list[k % 2].port);
+      await chat.connected(k + 1);
+      await c.main.connected(k + 1);
+      assert.deepEqual(await chat.ask("echo", k), [k]);
+    }
+    chat.assertRecovered(4);
+    assert.equal(await total(list, "holdfast_recoveries_total", { result: "failed", reason: "owner_conflict" }), 0);
   });
 
   it("a slow client (14 KB/s, 20 MB) beside 100 relays: memory is bounded, and the others notice nothing", { timeout: 180000 }, async (t) => {
