@@ -72,6 +72,7 @@ type Metrics struct {
 	HandoverDuration     prometheus.Gauge // holdfast_handover_duration_seconds
 	HandoverSessions     prometheus.Gauge // holdfast_handover_sessions
 	HandoverLostSessions prometheus.Gauge // holdfast_handover_lost_sessions
+	HandoverCut          prometheus.Gauge // holdfast_handover_cut_connections
 
 	CertificateExpiry  prometheus.Gauge // holdfast_tls_certificate_expiry_timestamp_seconds
 	CertificateReloads Reloads          // holdfast_tls_certificate_reloads_total
@@ -237,6 +238,7 @@ func New(reg prometheus.Registerer) *Metrics {
 		HandoverDuration:     f.gauge("handover_duration_seconds", "Duration of the last handover to another process."),
 		HandoverSessions:     f.gauge("handover_sessions", "Sessions that the last handover has kept."),
 		HandoverLostSessions: f.gauge("handover_lost_sessions", "Sessions that ended with the last handover, because they cannot be handed over."),
+		HandoverCut:          f.gauge("handover_cut_connections", "Connections without a session that the last handover has cut: requests and WebSockets that pass through, and raw relays."),
 
 		CertificateExpiry:  f.gauge("tls_certificate_expiry_timestamp_seconds", "Unix time when the listener's certificate expires; 0 without TLS."),
 		CertificateReloads: Reloads{certificates.WithLabelValues("ok"), certificates.WithLabelValues("failed")},

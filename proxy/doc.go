@@ -14,7 +14,8 @@
 //
 //   - server.go has the Server: it routes requests, and shuts down. status.go reports its state.
 //     listener.go connects it to internal/accept, which answers simple WebSocket handshakes without
-//     net/http. handover.go and handover_restore.go move links and sessions to another process.
+//     net/http. handover.go and handover_restore.go move links and sessions to another process;
+//     handover_peers.go has other replicas wait meanwhile.
 //   - deps.go has what the Server, clients and links share. settings.go has the configuration in
 //     force, which Reload replaces. conns.go has the clients and links that are open.
 //   - handshake.go repeats a client's handshake to the upstream and opens the client. lazy.go answers

@@ -32,19 +32,22 @@ const leaveSlack = 200 * time.Millisecond
 type Left struct {
 	Clients int // that were closed
 	Cut     int // of these, clients that did not end their side in time
-	Passing int // requests and WebSockets that still pass through
+	Passing int // requests and WebSockets that still pass through, and raw relays
 }
 
 // Leave refuses newcomers and closes all clients. First it waits, for less than d, for handshakes,
 // and for clients whose messages wait for a primary link. For d after that it handles what clients
 // send before they notice that they are closed. When it returns there is no client, until Stay.
-func (s *Server) Leave(d time.Duration) (left Left) {
+// Other replicas count on the return of this one for away.
+func (s *Server) Leave(d, away time.Duration) (left Left) {
 	s.conns.late.Store(0)
 	s.phase.move(phaseLeaving)
+	announceHandover(s.replicas, away)
 	s.registry.BeginGrace()
 	s.awaitFor(d/2, func() bool { return s.conns.openings == 0 })
 	s.awaitFor(d/4, func() bool { return s.conns.redials == 0 })
 	deadline := time.Now().Add(d)
+	raw := s.conns.rawRelays()
 	s.replicas.endRelays() // they count as passing until their clients have ended their side
 	for {
 		clients := s.conns.allClients()
@@ -57,7 +60,7 @@ func (s *Server) Leave(d time.Duration) (left Left) {
 	left.Cut += int(s.conns.late.Load())
 	s.awaitFor(time.Until(deadline), func() bool { return s.conns.passing == 0 })
 	s.conns.mu.Lock()
-	left.Passing = s.conns.passing + s.conns.webSockets
+	left.Passing = s.conns.passing + s.conns.webSockets + raw
 	s.conns.mu.Unlock()
 	return left
 }
@@ -73,6 +76,17 @@ func (s *Server) awaitFor(d time.Duration, done func() bool) {
 func (s *Server) Stay() {
 	s.phase.move(phaseServing)
 	s.conns.phaseChanged()
+	announceHandover(s.replicas, 0)
+}
+
+// rawRelays counts the clients that have no sessions, because they use another parser.
+func (t *conns) rawRelays() (n int) {
+	for _, l := range t.allLinks() {
+		if l.state.is(linkRaw) {
+			n++
+		}
+	}
+	return n
 }
 
 // leaveAll closes clients, and waits until their sessions are parked. It returns how many did not
@@ -244,9 +258,10 @@ func exportLink(l *link, out *handover.Link) bool {
 
 // Restore takes over the links and sessions of a snapshot, before the Server serves anyone.
 // elapsed is the time since it was written. conn returns the socket that a number in the snapshot
-// stands for. behind is told how much of data has been read. An error is not expected after
+// stands for. behind is told how much of data has been read. begin is called when everything is
+// built, and before the first byte of a link is read. An error is not expected after
 // handover.Verify; what was restored before it stays.
-func (s *Server) Restore(data []byte, elapsed time.Duration, conn func(fd int) int, behind func(bytes int)) (Restored, error) {
+func (s *Server) Restore(data []byte, elapsed time.Duration, conn func(fd int) int, behind func(bytes int), begin func()) (Restored, error) {
 	r := restorer{srv: s, elapsed: elapsed, conn: conn, sessions: s.registry.NewImporter(elapsed)}
 	err := handover.Read(data, handover.Handler{
 		Process: r.process, Blob: r.sessions.Blob, Link: r.link, Session: r.session, Behind: behind,
@@ -255,6 +270,7 @@ func (s *Server) Restore(data []byte, elapsed time.Duration, conn func(fd int) i
 			return nil
 		},
 	})
+	begin()
 	r.finish()
 	return r.done, err
 }

@@ -36,7 +36,7 @@ func (r *rig) handOverTo(next *rig) (Handed, Restored) {
 	if _, err := handover.Verify(data.Bytes()); err != nil {
 		r.t.Fatal(err)
 	}
-	restored, err := next.proxy.Restore(data.Bytes(), 0, func(fd int) int { return fd }, nil)
+	restored, err := next.proxy.Restore(data.Bytes(), 0, func(fd int) int { return fd }, nil, func() {})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func (r *rig) handOverTo(next *rig) (Handed, Restored) {
 // leave lets the proxy leave, and the client end its side when it sees that.
 func (r *rig) leave(clients ...*peer) Left {
 	left := make(chan Left, 1)
-	go func() { left <- r.proxy.Leave(10 * time.Second) }()
+	go func() { left <- r.proxy.Leave(10*time.Second, time.Minute) }()
 	for _, c := range clients {
 		c.wantEnd()
 		c.conn.Close()
@@ -130,6 +130,21 @@ func TestHandover(t *testing.T) {
 	}
 }
 
+// The numbers of clients continue, also if they were times before: then the counter says nothing.
+func TestHandoverContinuesTheNumbersOfClients(t *testing.T) {
+	needsLoop(t)
+	old, s := newScriptedRig(t, nil)
+	next, _ := newScriptedRig(t, nil)
+	old.proxy.handshaker.count.Store(1 << 50)
+	c, _, pid := old.connectScripted(s)
+	old.leave(c)
+	old.proxy.handshaker.count.Store(0)
+	old.handOverTo(next)
+	back := next.dial()
+	back.send(`40{"pid":"` + pid + `"}`)
+	back.want(`40{"sid":"socket"`)
+}
+
 // With other bindings than before, sessions that are bound end, and their clients hear why.
 func TestHandoverWithOtherBindings(t *testing.T) {
 	needsLoop(t)
@@ -177,7 +192,7 @@ func TestThawAndStay(t *testing.T) {
 func TestLeaveCutsClientsThatStay(t *testing.T) {
 	r, s := newScriptedRig(t, nil)
 	_, _, _ = r.connectScripted(s)
-	if left := r.proxy.Leave(20 * time.Millisecond); left.Clients != 1 || left.Cut != 1 {
+	if left := r.proxy.Leave(20*time.Millisecond, time.Minute); left.Clients != 1 || left.Cut != 1 {
 		t.Errorf("left: %+v", left)
 	}
 	if live, parked := r.proxy.Sessions(); live != 0 || parked != 1 {
@@ -190,7 +205,7 @@ func TestLeaveForwardsTheLastMessages(t *testing.T) {
 	r, s := newScriptedRig(t, nil)
 	c, up, _ := r.connectScripted(s)
 	left := make(chan Left, 1)
-	go func() { left <- r.proxy.Leave(10 * time.Second) }()
+	go func() { left <- r.proxy.Leave(10*time.Second, time.Minute) }()
 	if _, err := io.ReadAll(c.conn); err != nil { // the end, without a Close frame
 		t.Fatal(err)
 	}

@@ -21,8 +21,9 @@ type restorer struct {
 	conn     func(fd int) int
 	sessions *session.Importer
 	links    []*link
-	current  *link // nil if it could not be restored
-	unbound  bool  // recovery.bind has changed: sessions with a binding end
+	current  *link  // nil if it could not be restored
+	unbound  bool   // recovery.bind has changed: sessions with a binding end
+	owned    uint64 // the latest client that has owned a session
 	done     Restored
 }
 
@@ -89,6 +90,7 @@ func (r *restorer) session(in *handover.Session) error {
 		return err
 	}
 	l.sessions.set(s.Namespace(), s)
+	r.owned = max(r.owned, in.Owned)
 	if s.Keyed() {
 		r.srv.keyring.addRestored(s)
 	}
@@ -107,6 +109,7 @@ func (r *restorer) failure(in *handover.Session) string {
 // finish lets clients resume the sessions, and starts the links.
 func (r *restorer) finish() {
 	r.sessions.Finish()
+	r.srv.handshaker.continueAfter(r.owned)
 	r.done.Links = len(r.links)
 	for _, l := range r.links {
 		r.srv.conns.addLink(l)

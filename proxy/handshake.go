@@ -30,6 +30,19 @@ func (h *handshaker) next() uint64 {
 	return h.replicas.seq()
 }
 
+// continueAfter makes the numbers of new clients larger than n, which the process before gave. Among
+// replicas they are times. Without this, all clients would seem to be older than those that had the
+// sessions if the cluster is left out of the configuration, or the clock goes back.
+func (h *handshaker) continueAfter(n uint64) {
+	if h.replicas == nil {
+		h.count.Store(max(h.count.Load(), n))
+		return
+	}
+	h.replicas.mu.Lock()
+	defer h.replicas.mu.Unlock()
+	h.replicas.lastSeq = max(h.replicas.lastSeq, n)
+}
+
 // upstreamRequest returns a client's handshake in the form that is sent to the upstream.
 func (h *handshaker) upstreamRequest(r *http.Request, websocket bool) engineio.Request {
 	header := without(r.Header, notForwarded)

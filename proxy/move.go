@@ -186,6 +186,7 @@ func (r mover) runMove(owner string, ask *moveRequest, rest []byte) {
 
 // refused notes that the client does not get a session of another replica.
 func (r mover) refused(owner string, ask *moveRequest, why reason.Reason) {
+	why = r.c.deps.replicas.handovers.refusal(owner, why)
 	switch why { //nolint:exhaustive // the others are the owner's answer
 	case reason.OwnerUnreachable:
 		r.c.deps.replicas.lost.abandon(r.c, owner, ask)

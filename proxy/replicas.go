@@ -53,11 +53,12 @@ const (
 // replicas is what the Server knows about other replicas. A nil *replicas knows none.
 type replicas struct {
 	*deps
-	node   *cluster.Node
-	keys   *keyDirectory
-	epoch  time.Time
-	lost   lostOwners
-	pauses ownerPauses
+	node      *cluster.Node
+	keys      *keyDirectory
+	epoch     time.Time
+	lost      lostOwners
+	pauses    ownerPauses
+	handovers handovers
 
 	mu      sync.Mutex // guards the fields below; a leaf
 	lastSeq uint64
@@ -250,17 +251,16 @@ func (r *replicas) recoverPeer(st net.Conn) {
 
 // noted takes a note of another replica.
 func (r *replicas) noted(from cluster.Sender, kind byte, about []byte) {
-	switch kind {
+	switch kind { // others are of another version
 	case noteKeys:
 		keyedReplicas{r}.notedKeys(from, about)
-		return
+	case noteHandover:
+		r.handovers.noted(from.ID, about)
 	case noteAbandoned:
-	default:
-		return // only another version would send it
-	}
-	var ask moveRequest
-	if json.Unmarshal(about, &ask) == nil {
-		go r.abandon(&ask) // ends when the session is closed
+		var ask moveRequest
+		if json.Unmarshal(about, &ask) == nil {
+			go r.abandon(&ask) // ends when the session is closed
+		}
 	}
 }
 
@@ -397,6 +397,7 @@ func (o *peerObserver) LookupFailed() { o.metrics.PeerLookupFailures.Inc() }
 // Returned implements cluster.Observer.
 func (o *peerObserver) Returned(id string) {
 	o.keys.connected(id)
+	o.handovers.served(id)
 	go o.lost.returned(id) // ends when the notes are queued; the caller holds nothing, but must not wait
 }
 

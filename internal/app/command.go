@@ -42,7 +42,7 @@ func Main(version string) int {
 		version: version, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, stored: stored,
 		takeover: newTakeover(inherited, stored, environ),
 	}
-	err := c.takeover.back(c.run(ctx, os.Args[1:], environ))
+	err := c.takeover.back(ctx, c.run(ctx, os.Args[1:], environ))
 	var reported exitStatus
 	switch {
 	case err == nil:
@@ -97,12 +97,16 @@ func (c command) run(ctx context.Context, args, environ []string) error {
 		defer stop()
 		go stopWith(c.stdin, stop) // ends with standard input or the process
 	}
+	if c.takeover == nil && c.stored != nil {
+		c.stored.Discard() // a process died before it had stored everything
+	}
 	if c.takeover != nil {
 		err := c.takeover.read()
 		if err != nil && c.takeover.canGoBack() {
 			return err
 		} else if err != nil { // serve clients at least
 			_, _ = fmt.Fprintln(c.stderr, "holdfast: handover: the sessions are lost:", err) // there is no log yet
+			c.takeover.abandon()
 			c.takeover = nil
 		}
 	}

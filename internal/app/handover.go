@@ -28,8 +28,9 @@ type handoverer struct {
 	program courier.Program
 	environ []string
 	hangups chan<- os.Signal // gets SIGHUP
+	signals chan os.Signal   // gets courier.Signal
 
-	running sync.Mutex // held by a handover, and by a shutdown
+	running sync.Mutex // held by a handover
 
 	mu      sync.Mutex // guards the fields below
 	results map[string]uint64
@@ -48,10 +49,14 @@ type serving struct {
 	ln  net.Listener // of the proxy, without TLS
 }
 
+// newHandoverer returns a handoverer for which signals are kept until begin.
 func newHandoverer(in *instance, environ []string, hangups chan<- os.Signal) *handoverer {
-	return &handoverer{
+	h := &handoverer{
 		in: in, program: courier.Self(), environ: environ, hangups: hangups, results: make(map[string]uint64),
+		signals: make(chan os.Signal, 1), // one pending handover covers all signals before it
 	}
+	h.notify()
+	return h
 }
 
 // record keeps an outcome, and shows it in metrics and the status report.
@@ -60,6 +65,7 @@ func (h *handoverer) record(o outcome) {
 	h.in.metrics.HandoverDuration.Set(o.took.Seconds())
 	h.in.metrics.HandoverSessions.Set(float64(o.sessions))
 	h.in.metrics.HandoverLostSessions.Set(float64(o.lost))
+	h.in.metrics.HandoverCut.Set(float64(o.cut))
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.results[o.result]++
@@ -88,32 +94,23 @@ func (h *handoverer) status() status.Handover {
 	return h.last
 }
 
-// listen returns a channel that gets the signal for a handover.
-func (h *handoverer) listen() chan os.Signal {
-	signals := make(chan os.Signal, 1) // one pending handover covers all signals before it
-	h.notify(signals)
-	return signals
-}
-
-func (h *handoverer) notify(signals chan os.Signal) {
+func (h *handoverer) notify() {
 	if courier.Supported {
-		signal.Notify(signals, courier.Signal)
+		signal.Notify(h.signals, courier.Signal)
 	}
 }
 
-// run hands over for each signal until ctx is done.
-func (h *handoverer) run(ctx context.Context, signals chan os.Signal, s serving) {
+// run hands over for each signal until ctx is done, and refuses to from then on until end is closed.
+func (h *handoverer) run(ctx context.Context, s serving, end <-chan struct{}) {
 	for {
 		select {
-		case <-signals:
-		case <-ctx.Done():
+		case <-h.signals:
+		case <-end:
 			return
 		}
 		h.running.Lock()
-		if ctx.Err() == nil {
-			h.record(h.handOver(ctx, s)) // returns only if it failed
-		}
-		h.notify(signals)
+		h.record(h.handOver(ctx, s)) // returns only if it failed
+		h.notify()
 		signal.Notify(h.hangups, syscall.SIGHUP)
 		h.running.Unlock()
 	}
@@ -145,7 +142,14 @@ func (h *handoverer) handOver(ctx context.Context, s serving) (o outcome) {
 
 // attempt returns why it failed.
 func (h *handoverer) attempt(ctx context.Context, s serving, began time.Duration) error {
+	if ctx.Err() != nil {
+		return &stepError{courier.Rejected, errStopping}
+	}
 	cfg := h.in.proxy.Config().Handover
+	stops := make(chan os.Signal, 1)
+	signal.Notify(stops, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(stops)
+	defer context.AfterFunc(ctx, func() { signal.Stop(stops) })() // a second signal ends the process
 	ctx, cancel := context.WithTimeout(ctx, cfg.Timeout)
 	defer cancel()
 	if err := h.preflight(ctx, cfg); err != nil {
@@ -163,7 +167,7 @@ func (h *handoverer) attempt(ctx context.Context, s serving, began time.Duration
 	defer self.Close()
 
 	p := handover.Process{Version: h.in.version, Began: began}
-	defer h.leave(s, cfg.Leave, &p)()
+	defer h.leave(s, cfg.Leave, cfg.Timeout+restoreTime, &p)()
 	freezing := courier.Clock()
 	frozen := h.in.proxy.Freeze(netpoll.Barrier)
 	defer frozen.Thaw()
@@ -182,8 +186,18 @@ func (h *handoverer) attempt(ctx context.Context, s serving, began time.Duration
 	}
 	frozen.CloseLost(closeLostTimeout)
 	inherited := &courier.Inherited{Snapshot: int(file.Fd()), Old: int(self.Fd())}
-	return courier.Exec(h.program, h.environ, inherited, fds, func() error { return h.interrupted(ctx) })
+	return courier.Exec(h.program, h.environ, inherited, fds, func() error {
+		signal.Stop(stops) // those that were received are in stops then, and ctx follows later
+		select {
+		case <-stops:
+			return errStopping
+		default:
+			return h.interrupted(ctx)
+		}
+	})
 }
+
+var errStopping = errors.New("holdfast is being stopped")
 
 // closeLostTimeout bounds the closing handshakes with the server of links that cannot be handed
 // over.
@@ -197,19 +211,28 @@ func (h *handoverer) interrupted(ctx context.Context) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("it took longer than handover.timeout")
 	default:
-		return errors.New("holdfast is being stopped")
+		return errStopping
 	}
 }
 
-// leave stops newcomers, and closes all clients. undo serves them again.
-func (h *handoverer) leave(s serving, d time.Duration, p *handover.Process) (undo func()) {
+const (
+	// restoreTime is how long other replicas give the next program to restore the sessions.
+	restoreTime = 20 * time.Second
+	// startTime is how long they wait for the next start by the service manager. If this is a stop, they
+	// find out earlier: the manager closes the listener.
+	startTime = 20 * time.Second
+)
+
+// leave stops newcomers, and closes all clients. Other replicas expect the next process within away.
+// undo serves clients again.
+func (h *handoverer) leave(s serving, d, away time.Duration, p *handover.Process) (undo func()) {
 	began := courier.Clock()
 	ln, _ := s.ln.(pausable)
 	if ln != nil {
 		ln.Pause()
 	}
 	s.srv.SetKeepAlivesEnabled(false)
-	left := h.in.proxy.Leave(d)
+	left := h.in.proxy.Leave(d, away)
 	p.Clients, p.Cut, p.Passing = uint64(left.Clients), uint64(left.Cut), uint64(left.Passing)
 	p.Leaving = courier.Clock() - began
 	return func() {
@@ -249,17 +272,23 @@ func (h *handoverer) write(file *os.File, frozen *proxy.Frozen, p handover.Proce
 	return fds, nil
 }
 
-// begin lets the handoverer serve an instance, until stop is called. stop waits for a handover that
-// is under way.
-func (h *handoverer) begin(s serving) (stop func()) {
+// begin lets the handoverer serve an instance. stop waits for a handover that is under way; later ones
+// are rejected. end must follow, when nothing is served any more.
+func (h *handoverer) begin(s serving) (stop, end func()) {
 	if h == nil {
-		return func() {}
+		return func() {}, func() {}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	go h.run(ctx, h.listen(), s) // ends with stop
-	return func() {
+	ended := make(chan struct{})
+	go h.run(ctx, s, ended) // ends with end
+	stop = func() {
 		cancel()
-		h.running.Lock() // until the process ends
+		h.running.Lock()
+		defer h.running.Unlock()
+	}
+	return stop, func() {
+		cancel()
+		close(ended)
 	}
 }
 
@@ -275,6 +304,9 @@ func (h *handoverer) keep(s serving) bool {
 		return false
 	}
 	h.in.sockets.unlinkUnix(false)
+	if h.in.node != nil {
+		h.in.node.Suspend() // a goodbye would end what others wait for
+	}
 	h.in.log.Info("stopped, and the service manager keeps the sessions")
 	return true
 }
@@ -287,7 +319,7 @@ func (h *handoverer) tryKeep(s serving) (err error) {
 	}
 	defer file.Close()
 	p := handover.Process{Version: h.in.version, Began: courier.Clock()}
-	undo := h.leave(s, cfg.Leave, &p)
+	undo := h.leave(s, cfg.Leave, startTime, &p)
 	freezing := courier.Clock()
 	frozen := h.in.proxy.Freeze(netpoll.Barrier)
 	defer func() {

@@ -145,7 +145,8 @@ func (in *instance) serveClients(ctx context.Context, ln net.Listener) error {
 	go releaseIdleMemory(releasing) // ends with releasing
 	failed := make(chan error, 1)   // Serve returns once
 	go func() { failed <- srv.Serve(ln) }()
-	stopHandovers := in.handover.begin(serving{srv, in.clients})
+	stopHandovers, endHandovers := in.handover.begin(serving{srv, in.clients})
+	defer endHandovers()
 	in.log.Info("holdfast is ready", "listen", ln.Addr().String(), "upstream", in.cfg.Upstream.URL.String(), "version", in.version)
 	in.notifyReady()
 	select {

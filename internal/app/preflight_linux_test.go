@@ -76,11 +76,11 @@ func TestBackIsForUncommittedTakeoversOnly(t *testing.T) {
 		{in: &courier.Inherited{Old: -1}},
 		{stored: &courier.Stored{}},
 	} {
-		if err := tk.back(errOff); err != errOff { //nolint:errorlint // unchanged
+		if err := tk.back(t.Context(), errOff); err != errOff { //nolint:errorlint // unchanged
 			t.Errorf("%+v: %v", tk, err)
 		}
 	}
-	if err := (&takeover{in: &courier.Inherited{Old: 1 << 19}}).back(nil); err != nil {
+	if err := (&takeover{in: &courier.Inherited{Old: 1 << 19}}).back(t.Context(), nil); err != nil {
 		t.Errorf("without an error: %v", err)
 	}
 }

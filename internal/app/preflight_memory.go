@@ -8,8 +8,9 @@ import (
 	"github.com/holdfast/holdfast/internal/courier"
 )
 
-// childWaitDelay is how long a child's descendants may keep its output open.
-const childWaitDelay = 100 * time.Millisecond
+// childWaitDelay limits how long a child's output may stay open after its end: a descendant may have it. On a busy machine
+// reading it takes a while.
+const childWaitDelay = 2 * time.Second
 
 const (
 	// sessionBytes and linkBytes are about what a session and its link take in a snapshot, without

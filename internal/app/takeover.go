@@ -68,6 +68,25 @@ func (t *takeover) read() error {
 	return courier.CheckSockets(t.links)
 }
 
+// abandon closes everything that was handed over, because it cannot be read. The server sees the links
+// end. The listeners of a store stay.
+func (t *takeover) abandon() {
+	if t.snapshot != nil {
+		_ = t.snapshot.Unmap() // it was only read
+	}
+	for _, fd := range t.links {
+		if fd > 0 { // not one that is missing
+			courier.CloseFD(fd)
+		}
+	}
+	if t.stored != nil {
+		t.stored.Discard()
+	} else {
+		courier.CloseFD(t.in.Snapshot)
+		courier.CloseSockets()
+	}
+}
+
 // socket returns the descriptor that stands for a number in the snapshot.
 func (t *takeover) socket(n int) int {
 	if t.in != nil {
@@ -86,9 +105,9 @@ func (t *takeover) config() (config.Config, error) { return config.LoadYAML(t.su
 func (t *takeover) canGoBack() bool { return t.in != nil && t.in.Old >= 0 }
 
 // back lets the old program continue, after this one failed with err. It returns only if that is not
-// possible.
-func (t *takeover) back(err error) error {
-	if err == nil || t == nil || t.committed || !t.canGoBack() {
+// possible, or if ctx is done, because the process is to stop.
+func (t *takeover) back(ctx context.Context, err error) error {
+	if err == nil || t == nil || t.committed || !t.canGoBack() || ctx.Err() != nil {
 		return err
 	}
 	return errors.Join(err, t.in.Back(t.environ, errors.New(oneLine(err.Error()))))
@@ -105,14 +124,14 @@ func (t *takeover) commit(p *proxy.Server, log *slog.Logger) (o outcome) {
 	}
 	from := &t.summary.Process
 	began := courier.Clock()
-	done, err := p.Restore(t.snapshot.Data, began-from.Clock, t.socket, t.snapshot.Free)
+	done, err := p.Restore(t.snapshot.Data, began-from.Clock, t.socket, t.snapshot.Free, t.markUsed)
 	_ = t.snapshot.Close() // it was only read
 	if t.stored != nil {
 		t.stored.Close()
 	}
 	now := courier.Clock()
 	o = outcome{
-		result: courier.OK, took: now - from.Began, sessions: done.Sessions, lost: int(from.Lost) + done.Failed,
+		result: courier.OK, took: now - from.Began, sessions: done.Sessions, lost: int(from.Lost) + done.Failed, cut: int(from.Passing),
 		leave: from.Leaving, freeze: from.Freezing, pass: began - from.Clock, restore: now - began,
 	}
 	if t.restored() {
@@ -124,7 +143,7 @@ func (t *takeover) commit(p *proxy.Server, log *slog.Logger) (o outcome) {
 	}
 	attrs := []any{
 		"result", o.result, "from_version", from.Version, "clients", from.Clients, "links", done.Links, "sessions", done.Sessions,
-		"lost_sessions", o.lost, "cut_clients", from.Cut, "cut_requests", from.Passing,
+		"lost_sessions", o.lost, "cut_clients", from.Cut, "cut_connections", from.Passing,
 		"leave", round(o.leave), "freeze", round(o.freeze), "pass", round(o.pass), "restore", round(o.restore),
 		"total", round(o.took),
 	}
@@ -138,6 +157,14 @@ func (t *takeover) commit(p *proxy.Server, log *slog.Logger) (o outcome) {
 	return o
 }
 
+// markUsed makes a next process that gets the same snapshot from the store refuse it. Otherwise it
+// would continue with links that this process has read from.
+func (t *takeover) markUsed() {
+	if t.stored != nil {
+		_ = handover.MarkUsed(t.snapshot) // it is in memory
+	}
+}
+
 func round(d time.Duration) time.Duration { return d.Round(100 * time.Microsecond) }
 
 // outcome is how a handover ended.
@@ -145,6 +172,7 @@ type outcome struct {
 	result, reason string
 	took           time.Duration
 	sessions, lost int
+	cut            int // connections without a session
 	// Parts of took; see status.Handover.
 	leave, freeze, pass, restore time.Duration
 }
@@ -153,7 +181,7 @@ type outcome struct {
 func (o outcome) status(at time.Time, count int64) status.Handover {
 	return status.Handover{
 		Count: count, Time: new(at.UTC()), Result: o.result, Reason: o.reason, DurationSeconds: o.took.Seconds(),
-		Sessions: o.sessions, LostSessions: o.lost,
+		Sessions: o.sessions, LostSessions: o.lost, CutConnections: o.cut,
 		LeaveSeconds: o.leave.Seconds(), FreezeSeconds: o.freeze.Seconds(), PassSeconds: o.pass.Seconds(),
 		RestoreSeconds: o.restore.Seconds(),
 	}

@@ -250,6 +250,17 @@ func (n *Node) ClockOf(id string) (now int64, ok bool) {
 	return p.clock.ahead + time.Since(n.made).Microseconds(), true
 }
 
+// NoteAll tells all replicas that are connected something.
+func (n *Node) NoteAll(kind byte, about []byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, p := range n.peers {
+		if p.state == peerUp {
+			p.conn.note(kind, about)
+		}
+	}
+}
+
 // PeerStatus describes another replica.
 type PeerStatus struct {
 	ID        string // "" if it never answered
@@ -297,13 +308,18 @@ func (n *Node) Settled() bool {
 }
 
 // Close tells the others that this replica stops, and ends all connections.
-func (n *Node) Close() {
+func (n *Node) Close() { n.end((*conn).sendBye) }
+
+// Suspend ends all connections without telling the others, because another process continues under this id.
+func (n *Node) Suspend() { n.end(func(*conn) {}) }
+
+func (n *Node) end(last func(*conn)) {
 	n.mu.Lock()
 	n.closed = true
 	conns := n.connsLocked()
 	n.mu.Unlock()
 	for _, c := range conns {
-		c.sendBye()
+		last(c)
 	}
 	n.cancel()
 	for _, c := range conns {

@@ -52,6 +52,9 @@ type Snapshot struct{ Data []byte }
 // OpenSnapshot fails.
 func OpenSnapshot(int) (*Snapshot, error) { return nil, ErrUnsupported }
 
+// WriteAt fails.
+func (s *Snapshot) WriteAt([]byte, int64) (int, error) { return 0, ErrUnsupported }
+
 // Free does nothing.
 func (s *Snapshot) Free(int) {}
 
@@ -120,3 +123,9 @@ func (st *Stored) Links() ([]int, error) { return nil, ErrUnsupported }
 
 // Close does nothing.
 func (st *Stored) Close() {}
+
+// Discard does nothing.
+func (st *Stored) Discard() {}
+
+// CloseSockets does nothing.
+func CloseSockets() {}

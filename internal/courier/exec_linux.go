@@ -45,7 +45,8 @@ func OpenSelf() (*os.File, error) { return os.Open("/proc/self/exe") }
 
 // Exec replaces this process's program. keep are the descriptors that the next program needs, in
 // addition to the standard ones. It calls last just before the point of no return, and does nothing
-// if last fails. Exec returns only if it failed, and then nothing has changed.
+// if last fails. Signals to stop that arrive later end the process. Exec returns only if it failed,
+// and then nothing has changed.
 func Exec(p Program, environ []string, in *Inherited, keep []int, last func() error) error {
 	environ = append(slices.Clip(environ), Variable+"="+in.String())
 	keep = append(slices.Clip(keep), in.Snapshot)
@@ -61,6 +62,7 @@ func Exec(p Program, environ []string, in *Inherited, keep []int, last func() er
 	defer closeOnExec(keep)
 	// An ignored signal stays ignored until the next program wants it. The default would end it.
 	signal.Ignore(Signal, syscall.SIGHUP)
+	defer unhandleStops()()
 	err := last()
 	if err == nil {
 		err = execKeepingLimit(p, environ)
@@ -86,6 +88,7 @@ func (in *Inherited) Back(environ []string, why error) error {
 	old := &Inherited{Snapshot: in.Snapshot, Old: -1, Failure: why.Error()}
 	environ = append(slices.Clip(environ), Variable+"="+old.String())
 	signal.Ignore(Signal, syscall.SIGHUP)
+	defer unhandleStops()()
 	p := Program{Path: "/proc/self/fd/" + strconv.Itoa(in.Old), Args: os.Args}
 	return fmt.Errorf("back to the old program: %w", execKeepingLimit(p, environ))
 }
@@ -126,6 +129,25 @@ func CheckSockets(fds []int) error {
 		}
 	}
 	return nil
+}
+
+// CloseSockets closes all sockets that this process has inherited and does not use. Everything that a
+// Go program opens itself is closed at an exec, and inherited sockets are not.
+func CloseSockets() {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil || fd <= unix.Stderr {
+			continue
+		}
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if err == nil && flags&unix.FD_CLOEXEC == 0 && CheckSockets([]int{fd}) == nil {
+			CloseFD(fd)
+		}
+	}
 }
 
 // Listener returns a listener on a copy of an inherited descriptor.

@@ -40,6 +40,9 @@ func OpenSnapshot(fd int) (*Snapshot, error) {
 	return &Snapshot{Data: data, fd: fd}, nil
 }
 
+// WriteAt implements io.WriterAt.
+func (s *Snapshot) WriteAt(p []byte, at int64) (int, error) { return unix.Pwrite(s.fd, p, at) }
+
 // Free gives the memory of the first bytes back. They read as zero then.
 func (s *Snapshot) Free(bytes int) {
 	page := int64(os.Getpagesize())

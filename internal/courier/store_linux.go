@@ -176,16 +176,21 @@ func TakeStored(environ []string) (st *Stored, rest []string) {
 
 // Links returns the sockets of links in their order. They stay in the queues as well: if this process
 // ends now, the next one gets them again.
-func (st *Stored) Links() ([]int, error) {
-	var fds []int
+func (st *Stored) Links() (fds []int, err error) {
+	defer func() {
+		if err != nil {
+			closeReceived(fds)
+			fds = nil
+		}
+	}()
 	for _, end := range st.links {
 		if err := unix.SetsockoptInt(end, unix.SOL_SOCKET, unix.SO_PEEK_OFF, 0); err != nil {
-			return nil, os.NewSyscallError("setsockopt", err)
+			return fds, os.NewSyscallError("setsockopt", err)
 		}
 		for {
 			first, part, err := peek(end)
 			if err != nil {
-				return nil, err
+				return fds, err
 			}
 			if part == nil {
 				break
@@ -197,6 +202,15 @@ func (st *Stored) Links() ([]int, error) {
 		}
 	}
 	return fds, nil
+}
+
+// closeReceived closes descriptors. A 0 stands for one that was not received.
+func closeReceived(fds []int) {
+	for _, fd := range fds {
+		if fd > 0 {
+			CloseFD(fd)
+		}
+	}
 }
 
 // maxLinks bounds the number of links, so that a wrong message takes no memory.
@@ -222,11 +236,23 @@ func peek(end int) (first uint32, fds []int, err error) {
 	case err != nil:
 		return 0, nil, err
 	case flags&unix.MSG_CTRUNC != 0:
+		closeReceived(fds)
 		return 0, nil, errors.New("courier: not all sockets were received: raise the limit of open files")
 	case n != len(head) || len(fds) == 0 || first > maxLinks || int(binary.LittleEndian.Uint32(head[4:])) != len(fds):
+		closeReceived(fds)
 		return 0, nil, errors.New("courier: the queue of sockets is malformed")
 	}
 	return first, fds, nil
+}
+
+// Discard closes the snapshot, and what was used to pass the links. When the manager forgets them as
+// well, the server sees the links end.
+func (st *Stored) Discard() {
+	if st.Snapshot >= 0 {
+		CloseFD(st.Snapshot)
+		st.Snapshot = -1
+	}
+	st.Close()
 }
 
 // Close closes what was used to pass the links. The links themselves stay open.

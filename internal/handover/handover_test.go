@@ -306,6 +306,23 @@ func TestExampleHasEveryField(t *testing.T) {
 	}
 }
 
+// writable is a snapshot that can be written to.
+type writable []byte
+
+func (w writable) WriteAt(p []byte, at int64) (int, error) { return copy(w[at:], p), nil }
+
+// A snapshot is read once: its links are not as it says once a process has read from them.
+func TestUsedSnapshot(t *testing.T) {
+	c := content{Process: Process{Version: "test"}}
+	data := c.write(t)
+	if err := MarkUsed(writable(data)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Verify(data); !errors.Is(err, ErrUsed) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestTruncated(t *testing.T) {
 	data := example().write(t)
 	for n := range data {

@@ -6,10 +6,21 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 )
 
 // ErrVersion means that a snapshot is too old or too new for this reader.
 var ErrVersion = errors.New("handover: unknown format")
+
+// ErrUsed means that a process took over before, and has ended since. Its links are not as the
+// snapshot says.
+var ErrUsed = errors.New("handover: the process that took over has ended")
+
+// MarkUsed makes every later Read of a snapshot fail with ErrUsed.
+func MarkUsed(snapshot io.WriterAt) error {
+	_, err := snapshot.WriteAt([]byte(usedMagic), 0)
+	return err
+}
 
 // Handler receives the records of a snapshot in their order. Nil functions receive nothing.
 type Handler struct {
@@ -100,6 +111,9 @@ type reader struct {
 
 func (r *reader) header() error {
 	d := r.data
+	if len(d) >= headerBytes && string(d[:len(usedMagic)]) == usedMagic {
+		return ErrUsed
+	}
 	if len(d) < headerBytes || string(d[:len(magic)]) != magic {
 		return malformed("no header")
 	}

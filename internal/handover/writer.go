@@ -21,6 +21,9 @@ const (
 
 const magic = "hfhandov"
 
+// usedMagic replaces magic in a snapshot whose links are read again.
+const usedMagic = "hf-used!"
+
 const (
 	headerBytes = len(magic) + 12
 	// recordHeadBytes is the size of a record without its payload.

@@ -69,8 +69,9 @@ type Handover struct {
 	FreezeSeconds  float64 `json:"freeze_seconds"`
 	PassSeconds    float64 `json:"pass_seconds"`
 	RestoreSeconds float64 `json:"restore_seconds"`
-	Sessions       int     `json:"sessions"`      // that were handed over
-	LostSessions   int     `json:"lost_sessions"` // that could not be
+	Sessions       int     `json:"sessions"`        // that were handed over
+	LostSessions   int     `json:"lost_sessions"`   // that could not be
+	CutConnections int     `json:"cut_connections"` // without a session
 }
 
 // Sessions counts sessions by state.

@@ -1,0 +1,78 @@
+package proxy
+
+import (
+	varint "encoding/binary"
+	"sync"
+	"time"
+
+	"github.com/holdfast/holdfast/internal/reason"
+)
+
+// A replica does not answer while it hands over to its next process, which may take longer than askTimeout.
+// So it tells the others before. While they know that, a client that they cannot move to it gets no fresh
+// session: it is closed, and asks again when it returns.
+
+// noteHandover says that the sender hands over. Its content is for how many milliseconds others should
+// count on its return; 0 means that it serves again.
+const noteHandover byte = 'h'
+
+// maxHandover limits what other replicas ask for.
+const maxHandover = 2 * time.Minute
+
+// announceHandover tells the other replicas for how long this one may not answer.
+func announceHandover(r *replicas, d time.Duration) {
+	if r != nil {
+		r.node.NoteAll(noteHandover, varint.AppendUvarint(nil, uint64(d.Milliseconds())))
+	}
+}
+
+// handovers are the other replicas that hand over. It is safe for concurrent use.
+type handovers struct {
+	mu    sync.Mutex           // guards until; a leaf
+	until map[string]time.Time // how long each is waited for, by id
+}
+
+// noted takes a noteHandover of another replica.
+func (h *handovers) noted(from string, about []byte) {
+	ms, n := varint.Uvarint(about)
+	if n <= 0 {
+		return
+	}
+	if ms == 0 {
+		h.served(from)
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := time.Now()
+	for id, until := range h.until {
+		if now.After(until) {
+			delete(h.until, id)
+		}
+	}
+	if h.until == nil {
+		h.until = make(map[string]time.Time)
+	}
+	h.until[from] = now.Add(time.Duration(min(ms, uint64(maxHandover.Milliseconds()))) * time.Millisecond)
+}
+
+// served notes that another replica can be reached again.
+func (h *handovers) served(id string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.until, id)
+}
+
+// refusal returns why an owner has refused a client, or could not be asked. An owner that hands over
+// will be there again.
+func (h *handovers) refusal(owner string, why reason.Reason) reason.Reason {
+	if why != reason.OwnerUnreachable {
+		return why
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if time.Now().Before(h.until[owner]) {
+		return reason.Handover
+	}
+	return why
+}

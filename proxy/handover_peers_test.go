@@ -1,0 +1,43 @@
+package proxy
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/holdfast/holdfast/internal/reason"
+)
+
+// An owner that has announced a handover is waited for, until it serves again or its time is over.
+func TestOwnerThatHandsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := new(handovers)
+		want := func(owner string, why, want reason.Reason) {
+			t.Helper()
+			if got := r.refusal(owner, why); got != want {
+				t.Errorf("%s, %s: got %s, want %s", owner, why, got, want)
+			}
+		}
+		want("a", reason.OwnerUnreachable, reason.OwnerUnreachable)
+		r.noted("a", []byte{0x90, 0x4e}) // 10 s
+		r.noted("b", nil)
+		want("a", reason.OwnerUnreachable, reason.Handover)
+		want("a", reason.OwnerGone, reason.OwnerGone)
+		want("b", reason.OwnerUnreachable, reason.OwnerUnreachable)
+		time.Sleep(10*time.Second - time.Millisecond)
+		want("a", reason.OwnerUnreachable, reason.Handover)
+		time.Sleep(time.Millisecond)
+		want("a", reason.OwnerUnreachable, reason.OwnerUnreachable)
+
+		r.noted("a", []byte{0x90, 0x4e})
+		r.noted("a", []byte{0})
+		want("a", reason.OwnerUnreachable, reason.OwnerUnreachable)
+		r.noted("a", []byte{0x90, 0x4e})
+		r.served("a")
+		want("a", reason.OwnerUnreachable, reason.OwnerUnreachable)
+
+		r.noted("a", []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01})
+		time.Sleep(maxHandover)
+		want("a", reason.OwnerUnreachable, reason.OwnerUnreachable)
+	})
+}
