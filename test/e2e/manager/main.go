@@ -6,6 +6,9 @@
 //
 // It runs $PROGRAM with its own arguments. SIGUSR1 restarts the program, like systemctl restart, and
 // SIGTERM stops it. The events go to standard output, one a line.
+//
+// $KILL_AT names a notification, or "second READY=1". The first time that it arrives the program is
+// killed, and nothing of what it has sent after that is handled.
 package main
 
 import (
@@ -46,8 +49,12 @@ type entry struct {
 type manager struct {
 	socket string
 
-	mu    sync.Mutex
-	store []entry
+	mu      sync.Mutex
+	store   []entry
+	killAt  string
+	program *os.Process
+	ready   int  // how often the program was
+	deaf    bool // what arrives is from a program that was killed
 }
 
 func run() error {
@@ -56,7 +63,7 @@ func run() error {
 		return err
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
-	m := &manager{socket: filepath.Join(dir, "notify")}
+	m := &manager{socket: filepath.Join(dir, "notify"), killAt: os.Getenv("KILL_AT")}
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: m.socket, Net: "unixgram"})
 	if err != nil {
 		return err
@@ -79,6 +86,9 @@ func (m *manager) supervise(signals <-chan os.Signal) (again bool, err error) {
 	if err := cmd.Start(); err != nil {
 		return false, err
 	}
+	m.mu.Lock()
+	m.program, m.deaf = cmd.Process, false
+	m.mu.Unlock()
 	event("started %d with %s", cmd.Process.Pid, strings.Join(m.names(), ","))
 	exited := make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()
@@ -174,9 +184,14 @@ func descriptors(oob []byte) (files []*os.File) {
 func (m *manager) handle(vars map[string]string, files []*os.File) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.deaf {
+		vars = nil
+	}
+	defer m.killLocked(vars)
 	switch {
 	case vars["FDSTOREREMOVE"] == "1":
 		m.removeLocked(func(e entry) bool { return e.name == vars["FDNAME"] })
+		event("stored %s", strings.Join(m.namesLocked(), ","))
 	case vars["FDSTORE"] == "1":
 		for _, f := range files {
 			m.addLocked(entry{vars["FDNAME"], f}, vars["FDPOLL"] != "0")
@@ -188,6 +203,25 @@ func (m *manager) handle(vars map[string]string, files []*os.File) {
 	for _, f := range files { // of a barrier
 		f.Close()
 	}
+}
+
+// killLocked kills the program if vars are those of $KILL_AT.
+func (m *manager) killLocked(vars map[string]string) {
+	if vars["READY"] == "1" {
+		m.ready++
+	}
+	at := vars["FDNAME"]
+	if vars["FDSTOREREMOVE"] == "1" {
+		at = ""
+	} else if m.ready == 2 && vars["READY"] == "1" {
+		at = "second READY=1"
+	}
+	if m.killAt == "" || at != m.killAt {
+		return
+	}
+	m.killAt, m.deaf = "", true
+	event("killed at %s", at)
+	_ = m.program.Kill()
 }
 
 func (m *manager) removeLocked(which func(e entry) bool) {
