@@ -64,7 +64,7 @@ func (h *handoverer) child(ctx context.Context, file *os.File, args ...string) (
 	}
 	err = cmd.Run()
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, exec.ErrWaitDelay): // it has succeeded, and a descendant has its output
 		return out.Bytes(), nil
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("%s %s: %w", h.program.Path, last(args), h.interrupted(ctx))
