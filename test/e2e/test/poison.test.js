@@ -11,6 +11,8 @@ import { never, sleep, until } from "../lib/wait.js";
 /** Reconnections that a packet costs its client: three, and one more where the machine is so busy that an attempt tells nothing. */
 const MOST = 4;
 
+const slow = process.env.HOLDFAST_E2E_SLOW ? onlyHoldfast : "takes half a minute: HOLDFAST_E2E_SLOW=1 make e2e TESTS=poison";
+
 const require = createRequire(import.meta.url);
 const parallel = { concurrency: 6 };
 const attachments = (n, size = 1) => Array.from({ length: n }, (_, i) => Buffer.alloc(size, i));
@@ -222,6 +224,19 @@ describe("a packet that its client cannot decode", parallel, () => {
       if (!KINDS[kind].undecodable) assert.equal(await poisoned(s), 1);
     });
   }
+
+  it("while the client, which is older than 4.8, takes four seconds to come back each time", { skip: slow, timeout: 120000 }, async (t) => {
+    const s = await stack(t, { io: { pingInterval: 1000, pingTimeout: 20000 } });
+    const delay = { reconnectionDelay: 4000, reconnectionDelayMax: 4000, randomizationFactor: 0 };
+    const c = s.client("4.6.2", { transports: ["websocket"], ...delay });
+    const { id } = await c.main.connected();
+    s.app.stream("/", id, 1, 3);
+    KINDS.attachments.send(toSocket(s.app.socket(id)));
+    const ticker = s.app.ticker("/", id, { every: 200, from: 4 }); // it ignores these, and answers pings
+    await until(async () => (await poisoned(s)) === 1, "the packet to be left out", 60000);
+    await c.main.stream(1, ticker.stop(), { timeout: 30000 });
+    c.main.assertRecovered();
+  });
 
   it("while the client upgrades: it polls on, and closes only then", { skip: onlyHoldfast, timeout: 60000 }, async (t) => {
     const s = await stack(t);
