@@ -2,6 +2,7 @@
 // stream. Each has a relay that cuts it from outside.
 import { createRequire } from "node:module";
 import { serve } from "./child.js";
+import { example } from "../lib/examples.js";
 import { Random } from "./random.js";
 import { body, broadcastKind, Incoming, kind, Outgoing } from "./stream.js";
 
@@ -48,8 +49,8 @@ class Namespace {
       this.sessions.push({
         sid,
         connections: 1,
-        own: new Incoming(kind, 1),
-        broadcasts: new Incoming(broadcastKind),
+        own: new Incoming(kind, 1, this.client.redeliver),
+        broadcasts: new Incoming(broadcastKind, null, this.client.redeliver),
       });
     }
     this.session.connectedAt = Date.now();
@@ -90,9 +91,10 @@ class Namespace {
 }
 
 class Client {
-  constructor({ name, url, version, transport, key }) {
+  constructor({ name, url, version, transport, key, counts, redeliver }) {
     this.name = name;
     this.key = key;
+    this.redeliver = redeliver ?? null;
     this.version = version;
     this.transport = transport;
     const { Manager } = require(`socket.io-client-${version}`);
@@ -101,9 +103,9 @@ class Client {
       reconnectionDelay: 50,
       reconnectionDelayMax: 1000,
       timeout: 8000,
-      ...(key && { query: { hf_key: key, ...(version < "3" && { client: name }) } }), // which has no auth
+      query: { ...(version < "3" && { client: name }), ...(key && { hf_key: key }) },
     });
-    if (key) countEvents(this.manager);
+    if (counts) new Function("socket", example("js", "countEvents"))({ io: this.manager });
     this.namespaces = namespaces.map((nsp) => new Namespace(this, nsp, this.manager.socket(nsp, { auth: { client: name } })));
   }
 
@@ -111,18 +113,6 @@ class Client {
     const { name, version, transport, key } = this;
     return { name, version, transport, keyed: Boolean(key), answersKept: version === "4.6.2", namespaces: this.namespaces };
   }
-}
-
-/** Tells holdfast with each reconnection how many events were handled, as docs/clients.md shows. */
-function countEvents(manager) {
-  const ids = {};
-  const counts = {};
-  manager.on("packet", ({ type, nsp, data }) => {
-    const id = data?.sid ?? (nsp === "/" ? "" : nsp + "#") + manager.engine.id; // as 2.x makes it
-    if (type === 0 && ids[nsp] !== id) [ids[nsp], counts[nsp]] = [id, 0];
-    if (type === 2 || type === 5) counts[nsp]++;
-    manager.opts.query.hf_n = Object.keys(counts).map((name) => `${name}:${counts[name]}@${ids[name]}`).join(",");
-  });
 }
 
 const clients = list.map((options) => new Client(options));

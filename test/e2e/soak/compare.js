@@ -82,11 +82,11 @@ function checkSession(result, { s, who, servers, ackEvents }) {
     totals.doubled += stream.doubled;
     totals.reordered += stream.reordered;
     totals.altered += stream.altered;
-    totals.ambiguous += stream.ambiguous + stream.askedAgain;
+    totals.ambiguous += stream.ambiguous + stream.askedAgain + (stream.again ?? 0);
     totals.lost += stream.lost + early;
     const bad = stream.lost + stream.doubled + stream.reordered + stream.altered + early;
     if (bad > 0) broken(`${name}: ${stream.notes.join("; ") || `the first ${early} lost`}`);
-    if (stream.ambiguous > 0 && ackEvents !== "at-most-once") broken(`${stream.ambiguous} events with an ack lost, with ack_events ${ackEvents}`);
+    if (stream.ambiguous > 0 && ackEvents !== "at-most-once" && stream.redeliver !== "at-most-once") broken(`${stream.ambiguous} events with an ack lost, with ack_events ${ackEvents}`);
     if (stream.askedAgain > 0 && ackEvents === "at-most-once") broken(`${stream.askedAgain} events with an ack doubled, with ack_events ${ackEvents}`);
     if (!s.live) totals.tail += tail;
     else if (tail > 0) {

@@ -15,14 +15,18 @@ const LOGS = process.env.HOLDFAST_E2E_LOGS;
 const EXPIRY = 10_000; // ms that a session is kept
 const HEARTBEAT = { pingInterval: 3000, pingTimeout: 5000 };
 export const VERSIONS = ["4.6.2", "4.8.4"];
-const KEYED = ["4.5.4", "4.5.4", "4.5.4"]; // cannot resume by themselves
-const KEYED2 = ["2.5.0", "2.5.0", "4.5.4"]; // before a server of 2.x
+// These cannot resume by themselves.
+const KEYED = { 2: ["2.0.4", "2.5.0"], 4: ["4.5.4", "4.0.2", "3.1.3"] }; // by the server's version
 const TRANSPORTS = ["websocket", "default", "polling"];
 // What may remain after all clients have left: the runtime's own memory.
 const SLACK = { goroutines: 10, fds: 6, rss: 24 << 20 };
 
 export class Lane {
-  /** options: {server: version, replicas: 3 for as many holdfasts that clients are spread over at random, ackEvents, poison: true for packets that clients cannot decode, buffer: recovery.buffer's keys, seed, clients, versions: theirs, simulated, sim: binary} */
+  /**
+   * options: {server: version, replicas: 3 for as many holdfasts that clients are spread over at random, ackEvents, poison: true for packets that
+   * clients cannot decode, keyed: recovery.keyed.redeliver if all real clients have a key, buffer: recovery.buffer's keys, seed, clients,
+   * versions: theirs, simulated, sim: binary}
+   */
   static async start(options) {
     const lane = new Lane(options);
     try {
@@ -37,7 +41,8 @@ export class Lane {
   constructor(options) {
     this.options = options;
     this.replicas = options.replicas ?? 1;
-    this.name = `socket.io ${options.server}${options.poison ? " with poison" : ""}${this.replicas > 1 ? ` behind ${this.replicas} replicas` : ""}`;
+    const more = [options.poison && "with poison", options.keyed && `with keys, ${options.keyed}`, this.replicas > 1 && `behind ${this.replicas} replicas`];
+    this.name = [`socket.io ${options.server}`, ...more].filter(Boolean).join(" ");
     this.faults = {}; // name -> count
     this.peak = 0; // bytes
     this.killed = []; // ledgers of servers, taken just before they were killed
@@ -48,7 +53,7 @@ export class Lane {
   }
 
   async #start() {
-    const { server, seed, clients, simulated, sim, poison, versions } = this.options;
+    const { server, seed, clients, simulated, sim, versions } = this.options;
     this.port = await freePort();
     this.server = await this.#startServer();
     this.fleet = await this.#startHoldfasts();
@@ -69,8 +74,7 @@ export class Lane {
         transport: TRANSPORTS[(i >> 1) % 3],
       });
     }
-    const keyed = server < "3" ? KEYED2 : KEYED;
-    if (!poison && this.replicas === 1) list.slice(-3).forEach((c, i) => Object.assign(c, { version: keyed[i], key: randomBytes(16).toString("hex") }));
+    if (this.replicas === 1) this.#giveKeys(list);
     this.list = list;
     this.clients = Child.script("clients.js", { clients: list, seed, namespaces: NAMESPACES });
     this.sim = new Child("sim", sim, [
@@ -85,15 +89,26 @@ export class Lane {
     await this.#allConnected("all clients to connect");
   }
 
+  /** Some clients have a key, and count. Where all have one, every other one does not count. */
+  #giveKeys(list) {
+    const { server, poison, keyed } = this.options;
+    if (poison) return;
+    const versions = KEYED[server[0]];
+    for (const [i, c] of (keyed ? list : list.slice(-3)).entries()) {
+      const redeliver = keyed && (i >> 1) % 2 ? keyed : null;
+      Object.assign(c, { version: versions[i % versions.length], key: randomBytes(16).toString("hex"), counts: !redeliver, redeliver });
+    }
+  }
+
   #startHoldfasts() {
-    const { ackEvents, buffer, server, seed } = this.options;
+    const { ackEvents, buffer, server, seed, keyed } = this.options;
     const translated = server < "3" && {
       upstream: { protocol: 3, translate: { auth_to_query: ["client"] } },
       engineio: { ping_interval: `${HEARTBEAT.pingInterval}ms`, ping_timeout: `${HEARTBEAT.pingTimeout}ms` },
     };
     const config = {
       ...translated,
-      recovery: { max_disconnection_duration: `${EXPIRY}ms`, ack_events: ackEvents, buffer, keyed: { query: "hf_key" } },
+      recovery: { max_disconnection_duration: `${EXPIRY}ms`, ack_events: ackEvents, buffer, keyed: { query: "hf_key", ...(keyed && { redeliver: keyed }) } },
       log: { level: LOGS ? "debug" : "info" },
     };
     return Fleet.start({ size: this.replicas, port: this.port, config, random: new Random(seed, `${this.name} places`), name: `${server}.${this.replicas}` });

@@ -110,8 +110,8 @@ export function text(run) {
   const parts = run.lanes.map(laneText);
   parts.push(
     [
-      `"ambiguous" are events with an ack in flight when a connection died, lost or doubled as ack_events has it; "at the end"`,
-      "is what was under way when a session ended or, towards the server, a connection.",
+      `"ambiguous" are events with an ack, and those of clients with a key that do not count, in flight when a connection died: lost or`,
+      `doubled as ack_events and keyed.redeliver have it. "at the end" is what was under way when a session ended or, towards the server, a connection.`,
     ].join("\n"),
   );
   if (broken.length === 0) parts.push(`All promises kept in ${run.minutes} min with seed ${run.seed}.`);

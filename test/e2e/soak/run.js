@@ -1,4 +1,4 @@
-// `node soak/run.js [--minutes 10] [--seed N] [--clients 18] [--simulated 60] [--lanes 1,2,3,4,6] [--versions 4.6.2,4.8.4] [--json FILE]`: see README.md, The soak.
+// `node soak/run.js [--minutes 10] [--seed N] [--clients 18] [--simulated 60] [--lanes 1,2,3,4,6,7,8] [--versions 4.6.2,4.8.4] [--json FILE]`: see README.md, The soak.
 import { execFile } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
@@ -10,7 +10,7 @@ import { sleep } from "../lib/wait.js";
 import { Lane, VERSIONS } from "./lane.js";
 import { summarise, text } from "./report.js";
 
-const usage = "node soak/run.js [--minutes 10] [--seed N] [--clients 18] [--simulated 60] [--lanes 1,2,3,4,6] [--versions 4.6.2,4.8.4] [--json FILE]";
+const usage = "node soak/run.js [--minutes 10] [--seed N] [--clients 18] [--simulated 60] [--lanes 1,2,3,4,6,7,8] [--versions 4.6.2,4.8.4] [--json FILE]";
 
 /** A lane is a holdfast with its own server. */
 const LANES = [
@@ -25,6 +25,9 @@ const LANES = [
   { server: "4.5.4", ackEvents: "at-most-once", buffer: {}, poison: true, versions: ["4.8.4"], clients: 6, simulated: 4 },
   // Clients that reach another replica with each connection, while replicas are killed, stopped, and cut off from each other.
   { server: "4.5.4", ackEvents: "at-most-once", buffer: {}, replicas: 3 },
+  // All real clients have a key, and every other one counts.
+  { server: "4.5.4", ackEvents: "at-least-once", buffer: {}, keyed: "at-least-once" },
+  { server: "4.5.4", ackEvents: "at-most-once", buffer: {}, keyed: "at-most-once" },
 ];
 
 function wrong(what) {
@@ -40,7 +43,7 @@ function options() {
       simulated: { type: "string", default: "60" },
       json: { type: "string" },
       versions: { type: "string", default: VERSIONS.join(",") },
-      lanes: { type: "string", default: "1,2,3,4,6" },
+      lanes: { type: "string", default: "1,2,3,4,6,7,8" },
     },
   });
   const number = (name, min) => {

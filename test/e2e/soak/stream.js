@@ -20,9 +20,13 @@ export function intact(i, got) {
 
 /** What a client has recorded of one stream from the server. Its memory does not grow with the stream. */
 export class Incoming {
-  /** `kindOf` is the stream's kind(). If a stream has already started, its first number is recorded. */
-  constructor(kindOf, first = null) {
+  /**
+   * `kindOf` is the stream's kind(). If a stream has already started, its first number is recorded. `redeliver` is
+   * recovery.keyed.redeliver for a client with a key that does not count.
+   */
+  constructor(kindOf, first = null, redeliver = null) {
     this.kindOf = kindOf;
+    this.redeliver = redeliver;
     this.first = first;
     this.last = first === null ? null : first - 1; // the highest number received
     this.lastSent = 0; // when the server sent it
@@ -31,6 +35,8 @@ export class Incoming {
     this.missing = new Set();
     this.ambiguous = new Set(); // asks that did not arrive, and were in flight when a connection ended
     this.askedAgain = 0; // asks that arrived twice, and were in flight when a connection ended
+    this.again = 0; // others that did, which only redeliver: at-least-once allows
+    this.repeated = { connection: 0, i: 0 }; // the last of these
     this.doubled = 0;
     this.reordered = 0;
     this.altered = 0;
@@ -52,7 +58,7 @@ export class Incoming {
       // It was sent after its predecessor. If that was before the current connection was opened, it may have been in
       // flight when the previous connection ended.
       const inFlight = connection > 1 && this.lastSent <= connectedAt;
-      if (this.kindOf(m) === "ask" && inFlight) this.ambiguous.add(m);
+      if ((this.kindOf(m) === "ask" || this.redeliver === "at-most-once") && inFlight) this.ambiguous.add(m);
       else {
         this.missing.add(m);
         this.#note("lost", m);
@@ -70,9 +76,23 @@ export class Incoming {
       this.#note("reordered", i);
     } else if (this.kindOf(i) === "ask" && i === this.last && connection > this.lastConnection) {
       this.askedAgain++;
+    } else if (this.#repeats(i, connection)) {
+      this.again++;
     } else {
       this.#note("doubled", i);
     }
+  }
+
+  /** Whether number i belongs to the events that a connection begins with although the client has them: a run without gaps. */
+  #repeats(i, connection) {
+    if (this.redeliver !== "at-least-once" || connection <= this.lastConnection) return false;
+    const { repeated } = this;
+    if (repeated.connection === connection) {
+      if (i <= repeated.i) return false;
+      for (let m = repeated.i + 1; m < i; m++) if (this.kindOf(m) !== "ask") return false;
+    }
+    this.repeated = { connection, i };
+    return true;
   }
 
   #note(what, i) {
@@ -81,8 +101,8 @@ export class Incoming {
   }
 
   toJSON() {
-    const { first, last, delivered, askedAgain, doubled, reordered, altered, notes } = this;
-    return { first, last, delivered, askedAgain, doubled, reordered, altered, notes, lost: this.missing.size, ambiguous: this.ambiguous.size };
+    const { first, last, delivered, askedAgain, again, doubled, reordered, altered, notes, redeliver } = this;
+    return { first, last, delivered, askedAgain, again, doubled, reordered, altered, notes, redeliver, lost: this.missing.size, ambiguous: this.ambiguous.size };
   }
 }
 

@@ -139,7 +139,7 @@ for (const other of Object.values(OTHERS)) {
         const ticker = s.app.ticker("/", id, { every: 3 });
         for (let i = 1; i <= 8; i++) {
           const at = c.numbersOf().length;
-          await until(() => c.numbersOf().length > at + 10, () => `some events\n${c.errors ?? ""}`);
+          await until(() => c.numbersOf().length > at + 10, () => `some events\n${c.output.slice(-400)}${c.errors ?? ""}`);
           const gone = c.said.filter((x) => x.disconnected && x.nsp === "/").length;
           await until(() => {
             s.relay.cut(); // between two polls there is nothing to cut

@@ -195,6 +195,24 @@ describe("clients with a key that count", parallel, () => {
     });
   }
 
+  combos("have it right although the first reply did not arrive", { versions: ["2.5.0", "4.5.4"], transports: ["websocket"] }, async (t, how) => {
+    const old = how.version < "3";
+    const welcome = (io) => io.of("/").on("connection", (socket) => [1, 2, 3].forEach((i) => socket.emit("n", i)));
+    const s = await stack(t, { ...(old && { server: "2.5.1" }), config: keyed(), app: welcome });
+    const cut = s.relay.onBytes("down", old ? Buffer.from([0x81, 2, 0x34, 0x30]) : "40{", { at: "before" });
+    const c = s.client(how.version, { ...how.options, query: { hf_key: newKey() } });
+    new Function("socket", example("js", "countEvents"))({ io: c.manager });
+    await cut;
+    const { id } = await c.main.connected();
+    await c.main.stream(1, 3);
+    assert.equal(s.app.connections.length, 1);
+    s.app.stream("/", id, 4, 500);
+    await until(() => c.main.numbers.length > 3, "one of them");
+    await s.hit(c); // before it has confirmed what it has
+    assert.equal((await c.main.connected(2)).id, id);
+    await c.main.stream(1, 500);
+  });
+
   it("that begin to count too late get a fresh session, not a gap", async (t) => {
     const { s, c, id } = await warm(t, { version: "4.5.4", options: { transports: ["websocket"] } });
     c.manager.opts.query.hf_n = "/:17";

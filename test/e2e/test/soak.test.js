@@ -133,6 +133,39 @@ describe("the soak's checks, from server to client", () => {
     assert.deepEqual(broken, []);
   });
 
+  describe("a client with a key that does not count", () => {
+    /** 1..9 over the first connection, then what is given over the second. */
+    const run = (redeliver, second, options) => {
+      const r = new Run();
+      r.own = new Incoming(kind, 1, redeliver);
+      for (let i = 1; i <= 9; i++) r.own.take(i, i * 100, body(i), 1, 0);
+      r.down = second;
+      return r.compare({ cut: 0, ...options });
+    };
+    const from = (i) => Array.from({ length: 21 - i }, (_, k) => i + k);
+
+    it("may get a run of events twice at a cut, with at-least-once", () => {
+      const { down, broken } = run("at-least-once", from(6), { ackEvents: "at-least-once" });
+      assert.deepEqual([down.recovered.doubled, down.recovered.ambiguous], [0, 4]);
+      assert.deepEqual(broken, []);
+      assert.deepEqual(run("at-least-once", [6, ...from(8)]).broken, [], "but the one with an ack");
+    });
+
+    it("may not get them with a gap, in disorder, or on a connection that holds", () => {
+      for (const second of [[5, ...from(8)], [6, 5, ...from(10)], [...from(10), 20]])
+        assert.equal(run("at-least-once", second, { ackEvents: "at-least-once" }).broken.length, 1, second.join());
+      assert.equal(run("at-least-once", from(11)).broken.length, 1, "a gap");
+    });
+
+    it("may lose some at a cut, and never has one twice, with at-most-once", () => {
+      const { down, broken } = run("at-most-once", from(11));
+      assert.deepEqual([down.recovered.lost, down.recovered.ambiguous], [0, 1]);
+      assert.deepEqual(broken, []);
+      assert.equal(run("at-most-once", from(9)).broken.length, 1);
+      assert.equal(run("at-most-once", [10, 11, ...from(13)]).broken.length, 1, "on a connection that holds");
+    });
+  });
+
   describe("an event with an ack", () => {
     const lost = (run) => (run.down = without(run.down, ASK));
 
