@@ -151,6 +151,13 @@ func (c *Client) Upgraded() bool {
 	return c.ws != nil
 }
 
+// Ended reports whether the connection has ended.
+func (c *Client) Ended() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
+}
+
 // ErrNoReturn means that the client does not come back after such an end, or not before its timeout.
 var ErrNoReturn = errors.New("imitation: the client does not come back")
 
