@@ -106,7 +106,7 @@ describe("python-socketio's clients with a key", { skip: onlyHoldfast, concurren
   for (const [kind, transport] of ["threads", "asyncio"].flatMap((kind) => ["polling", "websocket", "upgrade"].map((x) => [kind, x]))) {
     describe(`on ${kind}, by ${transport}`, { skip: missingClient(kind) }, () => {
       it("roam over three replicas: same ids, every event", { timeout: 60000 }, async (t) => {
-        const { a, list } = await cluster(t);
+        const { a, list } = await cluster(t, 3, { config: { engineio: { ping_interval: "25s", ping_timeout: "60s" } } }); // a busy machine must not end its connection
         const way = await Switch.start(list[0].port);
         t.after(() => way.close());
         const c = new PythonClient(t, kind, `${way.url}/?hf_key=${newKey()}`, transport, "/", "/admin");
@@ -115,9 +115,12 @@ describe("python-socketio's clients with a key", { skip: onlyHoldfast, concurren
         for (const [k, place] of [1, 2, 0].entries()) {
           await confirmed(list);
           // A client that is cut while it finishes its reconnection gives up. By its answer it has finished.
+          const answers = c.answers.length;
           c.send("ask", "/", "echo", k);
-          await until(() => c.answers.length > k, "an answer", 20000);
-          const returned = move(way, list[place], () => c.said.filter((x) => x.disconnected && x.nsp === "/").length > k);
+          await until(() => c.answers.length > answers, () => `an answer\n${c.output}${c.errors ?? ""}`, 20000);
+          const drops = () => c.said.filter((x) => x.disconnected && x.nsp === "/").length;
+          const before = drops();
+          const returned = move(way, list[place], () => drops() > before);
           a.stream("/", id, 5 * k + 1, 5 * k + 5);
           a.stream("/admin", adminId, k + 1, k + 1);
           await returned;
