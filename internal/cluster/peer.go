@@ -63,7 +63,7 @@ type peer struct {
 	attempts     int
 	problem      string // of the last attempt
 	roundTrip    time.Duration
-	clock        clockSample // of the present connection
+	clock        clockSample // of the replica with this id
 }
 
 // clockSample says what a replica's clock shows: ahead more than the time since the Node was made. Half of the
@@ -175,11 +175,11 @@ func (p *peer) connected(c *conn) bool {
 		return false
 	}
 	if p.id != c.peer.ID {
+		p.clock = clockSample{}
 		n.forgetLocked(p.id)
 	}
 	p.id, p.self, p.conn = c.peer.ID, false, c
 	delete(n.gone, p.id)
-	p.clock = clockSample{}
 	c.start(&dialled{p, ended}) // before others may open streams
 	c.ping()
 	p.moveLocked(peerUp)
