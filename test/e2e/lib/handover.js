@@ -1,7 +1,7 @@
 // What tests of a handover need: a binary that they may replace, the outcome, and a service manager.
 import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";
-import { chmod, copyFile, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rename, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
@@ -52,22 +52,22 @@ export async function ownBinary(t) {
   const dir = await mkdtemp(path.join(os.tmpdir(), "holdfast-handover-"));
   t.after(() => rm(dir, { recursive: true, force: true }));
   const bin = path.join(dir, "holdfast");
-  await copyFile(await binary(), bin);
+  await install(bin, await binary());
   return bin;
 }
 
+// Other processes write the programs. If this one did, a child that it has just forked might have the file open for writing,
+// and nobody could execute it for that moment.
+const shell = (script, ...args) => promisify(execFile)("sh", ["-c", script, "sh", ...args]);
+
 /** Replaces the binary by a file, as an upgrade would. */
 export async function install(bin, file) {
-  await copyFile(file, `${bin}.new`);
-  await chmod(`${bin}.new`, 0o755);
-  await rename(`${bin}.new`, bin);
+  await shell('cp "$1" "$2.new" && chmod 755 "$2.new" && mv "$2.new" "$2"', file, bin);
 }
 
-/** Replaces the binary by a shell script, in which $REAL is the real one, or by one with its own first line. */
+/** Replaces the binary by a shell script, in which $REAL is the real one. */
 export async function replace(bin, script) {
-  await writeFile(`${bin}.new`, script.startsWith("#!") ? script : `#!/bin/sh\nREAL=${await binary()}\n${script}\n`);
-  await chmod(`${bin}.new`, 0o755);
-  await rename(`${bin}.new`, bin);
+  await shell('printf "#!/bin/sh\\nREAL=%s\\n%s\\n" "$1" "$2" >"$3.new" && chmod 755 "$3.new" && mv "$3.new" "$3"', await binary(), script, bin);
 }
 
 /** The beginning of a script that passes all checks before clients are closed. */

@@ -3,7 +3,7 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { chmod, open, readdir, stat, writeFile } from "node:fs/promises";
+import { readdir, stat, writeFile } from "node:fs/promises";
 import net from "node:net";
 import { begin, command, configure, env, handOver, install, managed, real, replace, restart, serves, skip, stack, started, status, verified } from "../lib/handover.js";
 import { Holdfast, binary } from "../lib/holdfast.js";
@@ -49,15 +49,8 @@ async function missEvents(s, bytes) {
 
 describe("a handover that fails is told by the command, the log, a metric and the status page", { concurrency: 3, skip }, () => {
   /** A copy of the binary for another kind of machine. */
-  const foreign = async (s) => {
-    await install(s.bin, await binary());
-    const file = await open(`${s.bin}.new`, "w+", 0o755);
-    await file.write(await (await open(await binary())).readFile());
-    await file.write(Buffer.from([0x16, 0]), 0, 2, 18); // e_machine: IBM S/390
-    await file.close();
-    await chmod(`${s.bin}.new`, 0o755);
-    execFileSync("mv", [`${s.bin}.new`, s.bin]);
-  };
+  const foreign = async (s) =>
+    execFileSync("sh", ["-c", `cp "$1" "$2.new" && printf '\\026\\000' | dd of="$2.new" bs=1 seek=18 conv=notrunc 2>/dev/null && mv "$2.new" "$2"`, "sh", await binary(), s.bin]); // e_machine: IBM S/390
   const descriptors = async (s) => (await readdir(`/proc/${s.hf.pid}/fd`)).length;
   const limit = (s, what) => execFileSync("prlimit", ["--pid", `${s.hf.pid}`, `--${what}`]);
 

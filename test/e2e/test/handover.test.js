@@ -465,6 +465,7 @@ describe("a handover of replicas", { concurrency: 2, skip }, () => {
       const list = await replicas(t, 2, () => a.port, { env });
       const { c, id, owner, edge, same } = await relayed(t, list, transport);
       const ticker = a.ticker("/", id, { every: 20 });
+      t.after(() => ticker.stop());
       for (const hf of [owner, edge, owner]) {
         const before = c.main.connects.length;
         const out = await handOver({ hf });
@@ -485,6 +486,7 @@ describe("a handover of replicas", { concurrency: 2, skip }, () => {
       const list = await replicas(t, 2, () => a.port, { env, bin });
       const { c, id, owner, same } = await relayed(t, list, transport);
       const ticker = a.ticker("/", id, { every: 20 });
+      t.after(() => ticker.stop());
       await replace(bin, `${verified}\nsleep 4; exec "$REAL" "$@"`); // an edge asks for 2 s
       const before = c.main.connects.length;
       await handOver({ hf: owner });
@@ -501,6 +503,7 @@ describe("a handover of replicas", { concurrency: 2, skip }, () => {
     const list = await replicas(t, 2, () => a.port, { config: { handover: { mode: "systemd" } }, ...(await managed()) });
     const { c, id, owner, edge, same } = await relayed(t, list, "websocket");
     const ticker = a.ticker("/", id, { every: 20 });
+    t.after(() => ticker.stop());
     for (const hf of [owner, edge, owner]) {
       const before = c.main.connects.length;
       await restart(hf);
