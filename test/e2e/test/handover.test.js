@@ -445,9 +445,11 @@ async function relayed(t, list, transport) {
   do {
     const before = c.main.connects.length;
     at = 1 - at;
-    for (; c.main.connects.length <= before; await sleep(50)) way.moveTo(list[at].port);
+    const cuts = c.main.disconnects.length;
+    for (; c.main.disconnects.length === cuts; await sleep(50)) way.moveTo(list[at].port); // not again after it has noticed
+    await c.main.connected(before + 1);
   } while (!c.main.last.recovered);
-  const { id } = c.main;
+  const { id } = c.main.last;
   const before = c.main.connects.length;
   const same = (app) => {
     assert.ok(c.main.connects.length > before, "it has reconnected");
