@@ -351,14 +351,6 @@ func TestUpgradeWhileClosing(t *testing.T) {
 	})
 }
 
-func TestProbeOfAClosedSocket(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, _ := openPolling(t, testOptions)
-		s.Abort()
-		startProbe(t, s).want(t, "close:", "EOF")
-	})
-}
-
 func TestEndAfterUpgrade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, h, p := upgraded(t)
@@ -367,26 +359,30 @@ func TestEndAfterUpgrade(t *testing.T) {
 	})
 }
 
-// A client may be moved after its request for a WebSocket has found the Socket: the request goes
-// where the client is.
-func TestProbeAfterDetach(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, _ := openPolling(t, testOptions)
-		s.Input(func() {
-			if _, ok := s.Detach(nil); !ok {
-				t.Error("not detached")
-			}
+// A client may end, or be moved, after its request for a WebSocket has found the Socket: the request
+// goes where the client is.
+func TestProbeOfAnEndedSocket(t *testing.T) {
+	tests := map[string]func(s *Socket){
+		"closed":   func(s *Socket) { s.Abort() },
+		"detached": func(s *Socket) { s.Input(func() { s.Detach(nil) }) },
+	}
+	for name, end := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, _ := openPolling(t, testOptions)
+				end(s)
+				ours, theirs := net.Pipe()
+				defer theirs.Close()
+				if s.ServeProbe(ours, nil, []byte("answer")) {
+					t.Error("an ended Socket took a probe")
+				}
+				go ours.Write([]byte("x")) //nolint:errcheck // seen by the reader
+				var b [1]byte
+				if _, err := theirs.Read(b[:]); err != nil || b[0] != 'x' {
+					t.Errorf("the connection was used: %q, %v", b, err)
+				}
+				ours.Close()
+			})
 		})
-		ours, theirs := net.Pipe()
-		defer theirs.Close()
-		if s.ServeProbe(ours, nil, []byte("answer")) {
-			t.Error("a detached Socket took a probe")
-		}
-		go ours.Write([]byte("x")) //nolint:errcheck // seen by the reader
-		var b [1]byte
-		if _, err := theirs.Read(b[:]); err != nil || b[0] != 'x' {
-			t.Errorf("the connection is used: %q, %v", b, err)
-		}
-		ours.Close()
-	})
+	}
 }
