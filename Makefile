@@ -145,13 +145,13 @@ FUZZTIME ?= 30s
 fuzz: ## Run every fuzz target for FUZZTIME=30s
 	FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
 
-# What a build with the race detector leaves out, the event loop's raw system calls, and what runs only when the event
-# loop is switched off.
-NETWORK := ./internal/netpoll ./internal/engineio ./internal/accept ./internal/upstream ./proxy
-
 .PHONY: long
 long: $(NODE_MODULES) ## Run what takes too long for make test, six minutes: partitions, races and storms of replicas: SEED=1
 	cd test/e2e && HOLDFAST_E2E_LONG=1 $(if $(SEED),SEED=$(SEED)) HOLDFAST_E2E_RACE=0 node run.js cluster-long
+
+# What a build with the race detector leaves out, the event loop's raw system calls, and what runs only when the event
+# loop is switched off.
+NETWORK := ./internal/netpoll ./internal/engineio ./internal/accept ./internal/upstream ./proxy
 
 .PHONY: network
 network: ## Run the network packages' Go tests without the race detector, then without the event loop
