@@ -41,6 +41,7 @@ type prober struct {
 type conn struct {
 	// Immutable after the handshake.
 	p         *prober
+	key       string       // of the check that it belongs to, with Options.Key
 	client    *http.Client // for polling
 	handshake engineio.Handshake
 	header    http.Header // of the response to a polling handshake
@@ -60,7 +61,7 @@ type conn struct {
 
 func (p *prober) newConn() *conn {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	c := &conn{p: p, ctx: ctx, cancel: cancel, in: make(chan []byte, 64), pollEnded: make(chan struct{})} // 64: room for some events
+	c := &conn{p: p, key: p.key, ctx: ctx, cancel: cancel, in: make(chan []byte, 64), pollEnded: make(chan struct{})} // 64: room for some events
 	c.client = &http.Client{
 		Jar: p.jar,
 		Transport: &http.Transport{ // HTTP/1.1 and no proxy from the environment, like socket.io-client in Node.js
@@ -107,7 +108,7 @@ func (c *conn) query(transport string) string {
 		parts = append([]string{c.p.o.Query}, parts...)
 	}
 	if c.p.o.Key != "" {
-		parts = append(parts, c.p.o.Key+"="+c.p.key)
+		parts = append(parts, c.p.o.Key+"="+c.key)
 	}
 	if transport == polling {
 		now := time.Now().UnixMilli()<<8 | int64(c.p.requests.Add(1)&0xff)
