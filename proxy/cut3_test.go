@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +14,14 @@ import (
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/siotest/imitation"
 )
+
+// onlyLong skips a test unless make long runs it.
+func onlyLong(t *testing.T) {
+	t.Helper()
+	if os.Getenv("HOLDFAST_LONG") == "" {
+		t.Skip("HOLDFAST_LONG is not set: see make long")
+	}
+}
 
 // newRigOf returns a rig whose upstream imitates a server of Engine.IO 3.
 func newRigOf(t *testing.T, lib *imitation.ServerLibrary, change func(*config.Config)) (*rig, *imitation.Server) {
@@ -70,6 +79,7 @@ func (a *received3) complete(n int) {
 
 // TestKeyedClient3CutAtEveryByte is TestKeyedClientCutAtEveryByte for clients of Engine.IO 3.
 func TestKeyedClient3CutAtEveryByte(t *testing.T) {
+	onlyLong(t)
 	for _, redeliver := range []config.AckEvents{config.AtLeastOnce, config.AtMostOnce} {
 		t.Run(string(redeliver)+", WebSocket", func(t *testing.T) {
 			cutClients3(t, redeliver, false, 300) // OPEN, CONNECT, some events and pings
@@ -123,6 +133,7 @@ func cutClients3(t *testing.T, redeliver config.AckEvents, polls bool, bytes int
 // A client that recovers by itself has each event once, wherever its connection is cut, before a server of
 // Engine.IO 3, too.
 func TestModernClientCutAtEveryByteBeforeServer3(t *testing.T) {
+	onlyLong(t)
 	r, s := newRigOf(t, imitation.Netty, nil)
 	var c offsetPeer
 	c.dial(t, r.url, -1)
@@ -131,6 +142,7 @@ func TestModernClientCutAtEveryByteBeforeServer3(t *testing.T) {
 	id := c.id
 	n := 0
 	for limit := range int64(420) { // OPEN, the reply, some events and pings
+		pid, offset := c.pid, c.offset
 		c.dial(t, r.url, limit)
 		for range 4 {
 			n++
@@ -139,7 +151,7 @@ func TestModernClientCutAtEveryByteBeforeServer3(t *testing.T) {
 		c.read(func() bool { return slices.Contains(c.numbers, n) }) // or until it is cut
 		c.conn.Close()
 		if c.id != id {
-			t.Fatalf("after %d bytes: a fresh session", limit)
+			t.Fatalf("after %d bytes: a fresh session; it claimed %q with the offset %q", limit, pid, offset)
 		}
 	}
 	c.dial(t, r.url, -1)
