@@ -135,8 +135,11 @@ func (r *replicas) movedMeanwhile(w http.ResponseWriter, req *http.Request, c *c
 // movedBeforeProbe forwards a WebSocket whose client was moved to another replica, or has ended, after the
 // request had found it. The owner answers the handshake.
 func (r *replicas) movedBeforeProbe(req *http.Request, c *client, h *hijacked) {
-	if owner := r.serverOf(req.Context(), c.sock.SID()); owner != "" {
-		if st, err := r.node.Open(req.Context(), owner, streamRequest, r.encodeRequest(req)); err == nil {
+	// The connection is hijacked, so the request's context does not end with the client.
+	ctx, cancel := context.WithTimeout(req.Context(), askTimeout)
+	defer cancel()
+	if owner := r.serverOf(ctx, c.sock.SID()); owner != "" {
+		if st, err := r.node.Open(ctx, owner, streamRequest, r.encodeRequest(req)); err == nil {
 			r.metrics.ForwardedRequests.Inc()
 			r.relayTo(st, h.conn, h.initial)
 			return
