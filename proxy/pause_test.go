@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
@@ -142,26 +141,9 @@ func TestClientStaysPausedAfterItsPrimaryLinkWasDialled(t *testing.T) {
 
 // When a client is gone, the dial of another primary link is cancelled.
 func TestDialEndsWithItsClient(t *testing.T) {
-	url, s, asked, answer := slowUpstream(t)
-	r := newRig(t, func(c *config.Config) { c.Upstream.URL = config.URLs{url} })
-	go func() { // ends with the first handshake
-		<-asked
-		answer <- struct{}{}
-	}()
-	c := r.dial()
-	first := s.accept()
-	c.send("40/a,", "40/b,")
-	first.want("40/a,", "40/b,")
-	first.send(`40/a,{"sid":"a1"}`, `40/b,{"sid":"b1"}`)
-	c.want("40/a,", "40/b,")
-	c.send("41/a,", "40/a,")
-	upstream := <-asked
+	r, _, upstream := redialingRig(t, nil)
 	r.byOrder(1).abort(reason.Takeover)
-	select {
-	case <-upstream.Done():
-	case <-time.After(5 * time.Second): // less than the handshake timeout of 10 s
-		t.Error("the dial was not cancelled")
-	}
+	wantCancelled(t, upstream)
 	if strings.Contains(r.logs.String(), "further upstream handshake failed") {
 		t.Error("the cancelled dial is logged as a failure")
 	}

@@ -3,7 +3,6 @@ package proxy
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/reason"
@@ -12,23 +11,7 @@ import (
 // What waits for another primary link counts in the memory that all clients share for what is incomplete.
 func TestMessagesThatWaitAreBounded(t *testing.T) {
 	for _, enough := range []bool{true, false} {
-		url, s, asked, answer := slowUpstream(t)
-		r := newRig(t, func(c *config.Config) {
-			c.Upstream.URL = config.URLs{url}
-			c.Recovery.Buffer.TotalBytes = 2 * config.MiB
-		})
-		go func() { // ends with the first handshake
-			<-asked
-			answer <- struct{}{}
-		}()
-		c := r.dial()
-		first := s.accept()
-		c.send("40/a,", "40/b,")
-		first.want("40/a,", "40/b,")
-		first.send(`40/a,{"sid":"a1"}`, `40/b,{"sid":"b1"}`)
-		c.want("40/a,", "40/b,")
-		c.send("41/a,", "40/a,")
-		upstream := <-asked
+		r, c, upstream := redialingRig(t, func(c *config.Config) { c.Recovery.Buffer.TotalBytes = 2 * config.MiB })
 		cl := r.byOrder(1)
 		wait := func(bytes int) (counted int64) {
 			cl.sock.Input(func() {
@@ -51,11 +34,7 @@ func TestMessagesThatWaitAreBounded(t *testing.T) {
 			}
 		}
 		c.wantEnd()
-		select {
-		case <-upstream.Done():
-		case <-time.After(5 * time.Second): // less than the handshake timeout of 10 s
-			t.Error("the dial was not cancelled")
-		}
+		wantCancelled(t, upstream)
 		if got := r.proxy.incomplete.bytes.Load(); got != 0 {
 			t.Errorf("%d bytes are still counted", got)
 		}
