@@ -179,7 +179,7 @@ func (s *sender) lagLimit() int {
 }
 
 // settleLag confirms everything that lags when the client is gone, unless it may not have decoded
-// that. If it has, it may have put events aside, and will handle them although its offset lies
+// that. If it has, it may have buffered events, and will handle them although its offset lies
 // before them: they must not be sent again.
 func (s *sender) settleLag(cursors []*session.Cursor) {
 	s.mu.Lock()

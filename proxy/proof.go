@@ -110,9 +110,9 @@ func (ts *trials) judge(ending session.Ending) {
 	choke, proof := t.proof(ts.s.conn, ending)
 	switch {
 	case proof > 0:
-		t.cur.Choked(choke, proof, ending)
+		t.cur.Failed(choke, proof, ending)
 	case ending == session.ClosedByClient:
-		t.cur.Unproven()
+		t.cur.Inconclusive()
 	}
 }
 

@@ -46,7 +46,7 @@ func (s *sender) lingeringLocked() *trial {
 
 // askForSign makes the next fill ping the client if a trial lingers on its connection. It returns
 // what to wait for, and how long; or nil if there is nothing to ask, or it was asked before.
-func (s *sender) askForSign() (given *event, patience time.Duration) {
+func (s *sender) askForSign() (given *event, timeout time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.lingeringLocked()
@@ -81,17 +81,17 @@ func (ts *trials) pongedLocked() {
 // awaitSign waits until a client on which a trial lingers has given a sign of life, or too much
 // time has passed. It returns immediately if there is nothing to wait for.
 func awaitSign(c *client) {
-	given, patience := c.sender.askForSign()
+	given, timeout := c.sender.askForSign()
 	if given == nil {
 		return
 	}
 	c.sock.Wake()
-	timeout := time.NewTimer(patience)
-	defer timeout.Stop()
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
 	select {
 	case <-given.Done():
 	case <-c.done.Done():
-	case <-timeout.C:
+	case <-timer.C:
 	}
 }
 

@@ -47,7 +47,7 @@ const (
 )
 
 // trials find out whether a client can decode the suspects of sessions that it has just resumed.
-// Until then no session's packets are sent: the client may have put events of all namespaces aside
+// Until then no session's packets are sent: the client may have buffered events of all namespaces
 // when it closed its connection. It handles them with the replies to its CONNECTs, and tells of it
 // with the next ones.
 type trials struct {
@@ -164,7 +164,7 @@ func (ts *trials) awaitsLocked() bool {
 // fillLocked writes units if it is time for it. It reports whether the rest may be written.
 func (ts *trials) fillLocked() bool {
 	if ts.s.conn.state == clientDraining {
-		ts.discardAsideLocked()
+		ts.discardBufferedLocked()
 		ts.endAllLocked()
 		return true
 	}
@@ -197,7 +197,7 @@ func (ts *trials) confirmedLocked() {
 		ts.enterLocked(t, settling, 0)
 	case t.phase == confirming:
 		for _, cur := range s.conn.sessions.all() {
-			cur.Shown()
+			cur.ReplyHandled()
 		}
 		ts.enterLocked(t, awaiting, siblingTime)
 		ts.connectedLocked()
@@ -228,7 +228,7 @@ func (ts *trials) nextUnitLocked(t *trial) {
 	switch {
 	case t.unit < len(t.Units):
 		ts.enterLocked(t, sending, 0)
-	case t.Resync, t.missing && t.Aside && len(t.Units) == 0:
+	case t.Resync, t.missing && t.Buffered && len(t.Units) == 0:
 		ts.enterLocked(t, closing, 0)
 		ts.s.conn.sock.AfterFunc(0, func() { ts.end.abort(reason.TransportClose) })
 	default:
@@ -278,15 +278,15 @@ func (ts *trials) endLocked(t *trial) {
 	ts.endAllLocked()
 }
 
-// discardAsideLocked discards the packets of sessions whose client may have put events aside. The
+// discardBufferedLocked discards the packets of sessions whose client may have buffered events. The
 // connection is about to end, and it is too late to find out: they might come twice.
-func (ts *trials) discardAsideLocked() {
+func (ts *trials) discardBufferedLocked() {
 	ts.held = slices.DeleteFunc(ts.held, func(it item) bool {
-		aside := slices.ContainsFunc(ts.list, func(t *trial) bool { return t.cur == it.cur && t.Aside })
-		if aside {
+		buffered := slices.ContainsFunc(ts.list, func(t *trial) bool { return t.cur == it.cur && t.Buffered })
+		if buffered {
 			it.cur.Read(it.n, discarded{})
 		}
-		return aside
+		return buffered
 	})
 }
 

@@ -10,7 +10,7 @@ import (
 
 // This file has what recovery.on_client_disconnect: park needs. A client that sends a DISCONNECT is
 // still connected, and ignores what arrives for the namespace from then on. From its next CONNECT
-// on it puts events aside and handles them after the reply.
+// on it buffers events and handles them after the reply.
 
 // ClientDisconnect collects what becomes known about a client after it sent a DISCONNECT.
 type ClientDisconnect struct {
@@ -23,7 +23,7 @@ type ClientDisconnect struct {
 func (d *ClientDisconnect) AllArrived() { d.allArrived.Store(true) }
 
 // LastSession says that the client has no other session on its connection. It will close the
-// connection, and has put nothing aside.
+// connection, and has buffered nothing.
 func (d *ClientDisconnect) LastSession() { d.lastSession.Store(true) }
 
 // ParkDisconnected parks the session of a client that sent a DISCONNECT for it. Nothing that the

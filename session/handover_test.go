@@ -113,10 +113,10 @@ var decided = map[reflect.Type]string{
 		built anew: registry upstream mu ackRequested parkedIndex endedInFlight`,
 	reflect.TypeFor[parking](): `
 		handed over: why ending disconnect expires
-		built anew: timer sessions judged found`, // what found says of sessions that left is in aside
+		built anew: timer sessions judged found`, // what found says of sessions that left is in buffered
 	reflect.TypeFor[ClientDisconnect](): `handed over: allArrived lastSession`,
-	reflect.TypeFor[suspicions]():       `handed over: aside doubt reads built anew: judgedTo suspects`,
-	reflect.TypeFor[doubt]():            `handed over: from to strikes ending narrowed alone proof`,
+	reflect.TypeFor[suspicions]():       `handed over: buffered doubt reads built anew: judgedTo suspects`,
+	reflect.TypeFor[doubt]():            `handed over: from to failures ending narrowed alone proof`,
 	reflect.TypeFor[reads]():            `handed over: poisons rules closes hold heldAt`,
 	reflect.TypeFor[keyed]():            `handed over: key epoch trimmedEvents uncountable`,
 	reflect.TypeFor[Registry](): `
@@ -148,9 +148,9 @@ func TestHandOver(t *testing.T) {
 		s.mu.Lock()
 		s.heard, s.sent, s.sentWhenParked, s.confirmedEvent, s.inFlight = true, 2, 2, 0, true
 		s.suspicions = &suspicions{
-			aside: asideSurely,
-			doubt: &doubt{from: 1, to: 2, strikes: 2, ending: ClosedByClient, narrowed: true, alone: 2, proof: 3},
-			reads: reads{poisons: 1, rules: 6, closes: true, hold: 4 * time.Second, heldAt: 3},
+			buffered: bufferFilled,
+			doubt:    &doubt{from: 1, to: 2, failures: 2, ending: ClosedByClient, narrowed: true, alone: 2, proof: 3},
+			reads:    reads{poisons: 1, rules: 6, closes: true, hold: 4 * time.Second, heldAt: 3},
 		}
 		s.keyed = &keyed{Key{"digest", "handshake"}, 2, 3, true}
 		s.takeoversUntil = s.takeoversUntil.Add(0)
@@ -195,7 +195,7 @@ func compareSessions(t *testing.T, got, want *Session) {
 		t.Errorf("keyed is %+v, want %+v", *got.keyed, *want.keyed)
 	}
 	q, wantQ := *got.suspicions, *want.suspicions
-	if *q.doubt != *wantQ.doubt || q.reads != wantQ.reads || q.aside != wantQ.aside {
+	if *q.doubt != *wantQ.doubt || q.reads != wantQ.reads || q.buffered != wantQ.buffered {
 		t.Errorf("suspicions are %+v with %+v, want %+v with %+v", q, q.doubt, wantQ, wantQ.doubt)
 	}
 }

@@ -15,7 +15,7 @@ import (
 // decode them ignores them, so no handler runs and nothing is lost or duplicated. One that cannot
 // closes the connection again, with nothing else in flight. See docs/adr/0008-poison-packets.md.
 //
-// This file has what trials show. aside.go decides when one is needed.
+// This file has what trials show. suspicion.go decides when one is needed.
 
 // Ending is how a client's connection ended, as far as holdfast can see.
 type Ending uint8
@@ -41,11 +41,11 @@ const (
 type Judge func(packet []byte) Verdict
 
 const (
-	// strikesToSearch is how many strikes make suspects of packets that are judged Fine, if other
-	// connections of the client overtook these. Networks do that too. After a client closed its
-	// connection one strike suffices, unless there are more than searchBytes.
-	strikesToSearch = 2
-	searchBytes     = 64 << 10
+	// failuresToSearch is how many connections must have ended with the same packets in flight
+	// before packets that are judged Fine are tried, if other connections overtook them. Networks
+	// do that too. If the client closed its connection, one suffices for up to searchBytes.
+	failuresToSearch = 2
+	searchBytes      = 64 << 10
 	// A packet is poison after proofToDrop from consecutive trials of it alone. A client's second
 	// poison packet needs half of that. At least one of the proofs must be a GoodProof.
 	proofToDrop = 2 * GoodProof
@@ -59,12 +59,13 @@ const (
 	maxHoldTime = 30 * time.Second
 )
 
-// doubt is the state of a search for poison. It begins with the first strike against packets, or
-// with the first Trial. It ends when they have arrived, proved decodable, or were dropped.
+// doubt is the state of a search for poison. It begins when a connection ends with packets in
+// flight, or with the first Trial. It ends when they have arrived, proved decodable, or were
+// dropped.
 type doubt struct {
 	from, to uint64 // the suspects: from < seq <= to
-	strikes  int    // against all of them
-	ending   Ending // of the connection at the last strike
+	failures int    // connections that ended with all of them in flight
+	ending   Ending // of the last of these connections
 	narrowed bool   // a Trial has shown that it is among from < seq <= to
 
 	alone uint64 // the packet that was last tried alone, and the proof against it
@@ -86,12 +87,12 @@ type Trial struct {
 	// Units are sequence numbers of packets, for Cursor.Sample.
 	Units [][]uint64
 	// Resync says to close the connection after the trial. With the CONNECT reply the client handles
-	// events that it had put aside, and only its next CONNECT tells which.
+	// events that it had buffered, and only its next CONNECT tells which.
 	Resync bool
-	// Aside says that the client may have put events of this session aside.
-	Aside bool
+	// Buffered says that the client may have buffered events of this session.
+	Buffered bool
 	// Siblings is how many other sessions of the client are still parked, with packets in flight, or
-	// with suspects. It may have put events of theirs aside too, so it must receive the replies to
+	// with suspects. It may have buffered events of theirs too, so it must receive the replies to
 	// their CONNECTs first. And nothing else may be in flight during their trials.
 	Siblings int
 	// Hold is not zero if the client may confirm what it cannot decode, because its connection
@@ -113,15 +114,15 @@ func (t *Trial) split(suspects []uint64) {
 	}
 }
 
-// strike counts a strike against the packets after from, up to to.
-func (q *suspicions) strike(from, to uint64, ending Ending) {
+// addFailure counts a connection that ended with the packets after from, up to to, in flight.
+func (q *suspicions) addFailure(from, to uint64, ending Ending) {
 	d := q.doubt
 	if d == nil || max(d.from, from) >= min(d.to, to) {
-		q.doubt = &doubt{from: from, to: to, strikes: 1, ending: ending}
+		q.doubt = &doubt{from: from, to: to, failures: 1, ending: ending}
 		return
 	}
 	d.from, d.to = max(d.from, from), min(d.to, to)
-	d.strikes++
+	d.failures++
 	d.ending = ending
 }
 
@@ -138,7 +139,7 @@ func (q *suspicions) advance(from uint64) {
 // searchLocked returns the numbers of packets that are judged Fine and to be tried nevertheless.
 func (s *Session) searchLocked() (suspects []uint64) {
 	d := s.suspicions.doubt
-	if d == nil || d.strikes == 0 || d.ending != ClosedByClient && d.strikes < strikesToSearch {
+	if d == nil || d.failures == 0 || d.ending != ClosedByClient && d.failures < failuresToSearch {
 		return nil
 	}
 	bytes := 0
@@ -148,7 +149,7 @@ func (s *Session) searchLocked() (suspects []uint64) {
 			bytes += len(s.log.At(i).Data())
 		}
 	}
-	if bytes > searchBytes && d.strikes < strikesToSearch {
+	if bytes > searchBytes && d.failures < failuresToSearch {
 		return nil
 	}
 	return suspects
@@ -186,7 +187,7 @@ func (c *Cursor) Sample(unit []uint64, fn func(p *buffer.Entry)) {
 }
 
 // Passed says that the client decoded all units of a Trial, and of those of its other sessions. Its
-// offset was right: it has put nothing aside.
+// offset was right: it has buffered nothing.
 func (c *Cursor) Passed(t *Trial) {
 	s := c.s
 	s.mu.Lock()
@@ -196,7 +197,7 @@ func (c *Cursor) Passed(t *Trial) {
 		return
 	}
 	if !t.Resync {
-		q.aside = asideNone
+		q.buffered = bufferEmpty
 	}
 	if t.Hold > 0 && len(t.Units) > 0 {
 		q.reads.heldAt = 1 + c.sent
@@ -223,9 +224,9 @@ const (
 	WeakProof = 1
 )
 
-// Unproven says that the client closed its connection during a Trial, but not because of a unit.
+// Inconclusive says that the client closed its connection during a Trial, but not because of a unit.
 // Poison would make it close because of the unit each time.
-func (c *Cursor) Unproven() {
+func (c *Cursor) Inconclusive() {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	if q := c.s.suspicions; c.s.cursor == c && q != nil && q.doubt != nil {
@@ -233,9 +234,9 @@ func (c *Cursor) Unproven() {
 	}
 }
 
-// Choked says that the client ended its connection when it was sent this unit of a Trial, after it
+// Failed says that the client ended its connection when it was sent this unit of a Trial, after it
 // had decoded everything before. ending says how.
-func (c *Cursor) Choked(unit []uint64, proof int, ending Ending) {
+func (c *Cursor) Failed(unit []uint64, proof int, ending Ending) {
 	s := c.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -251,7 +252,7 @@ func (c *Cursor) Choked(unit []uint64, proof int, ending Ending) {
 		q.doubt = d
 	}
 	d.from, d.to, d.narrowed, d.ending = first-1, last, true, ending
-	d.strikes++
+	d.failures++
 	if len(unit) > 1 {
 		return
 	}

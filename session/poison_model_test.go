@@ -256,7 +256,7 @@ func (c *tab) come(calm bool) {
 	}
 	for _, sp := range c.spaces {
 		if sp.cur != nil {
-			sp.cur.Shown()
+			sp.cur.ReplyHandled()
 		}
 	}
 	c.trials(late, calm)
@@ -299,7 +299,7 @@ func (c *tab) trials(late int, calm bool) {
 			return
 		}
 		missing := late >= 0 && c.spaces[late] != sp && t.Siblings > 0
-		resync = resync || t.Resync || missing && t.Aside && len(t.Units) == 0
+		resync = resync || t.Resync || missing && t.Buffered && len(t.Units) == 0
 	}
 	for _, sp := range c.spaces {
 		if sp.cur != nil && sp.trial != nil && !resync {
@@ -337,12 +337,12 @@ func (c *tab) try(sp *tabSpace, t *Trial, calm bool) bool {
 			continue
 		}
 		if c.closes {
-			sp.cur.Choked(choke, GoodProof, ClosedByClient)
+			sp.cur.Failed(choke, GoodProof, ClosedByClient)
 			c.end(ClosedByClient)
 			return false
 		}
 		if t.Hold > 0 { // otherwise it is not known that it failed
-			sp.cur.Choked(unit, GoodProof, Overtaken)
+			sp.cur.Failed(unit, GoodProof, Overtaken)
 			c.end(Overtaken)
 			return false
 		}

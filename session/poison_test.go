@@ -81,10 +81,10 @@ func (d *decoder) comeBack() bool {
 	}
 	d.cur = r.Cursor
 	if t := r.Trial; t != nil {
-		d.cur.Shown()
+		d.cur.ReplyHandled()
 		for _, unit := range t.Units {
 			if !d.try(unit) {
-				d.cur.Choked(unit, GoodProof, d.closes())
+				d.cur.Failed(unit, GoodProof, d.closes())
 				d.end(d.closes())
 				return false
 			}
@@ -232,7 +232,7 @@ func TestReadablePacketsStay(t *testing.T) {
 					}
 					ending := list[i%len(list)]
 					if step == "in the trial" && r.Trial != nil && ending != Lost {
-						r.Cursor.Unproven()
+						r.Cursor.Inconclusive()
 					}
 					if step == "after the trial" && r.Trial != nil || step == "in the replay" {
 						if r.Trial != nil {
@@ -266,9 +266,9 @@ func TestProofMustRepeat(t *testing.T) {
 			t.Fatalf("no trial: %+v", c)
 		}
 		if i%2 == 0 {
-			c.Cursor.Choked(c.Trial.Units[0], GoodProof, ClosedByClient)
+			c.Cursor.Failed(c.Trial.Units[0], GoodProof, ClosedByClient)
 		} else {
-			c.Cursor.Unproven()
+			c.Cursor.Inconclusive()
 		}
 		w.ParkEnded([]*Cursor{c.Cursor}, time.Minute, "test", ClosedByClient)
 	}
@@ -305,7 +305,7 @@ func TestSiblingsOfPoisonWait(t *testing.T) {
 			got := "none"
 			if t := r.Trial; t != nil {
 				got = "waits"
-				if t.Aside {
+				if t.Buffered {
 					got += ", with events aside"
 				}
 				if t.Resync {
@@ -341,7 +341,7 @@ func TestAsideUntilTheReplyWasShown(t *testing.T) {
 				w.ParkEnded([]*Cursor{r.Cursor}, time.Minute, "test", Lost) // before the reply
 			}
 			r := w.Resume(Claim{PID: s.PID(), Namespace: "/"}, &client{10})
-			r.Cursor.Shown() // it handles "1"
+			r.Cursor.ReplyHandled() // it handles "1"
 			w.ParkEnded([]*Cursor{r.Cursor}, time.Minute, "test", Lost)
 			offset := string(Offset{s.tag, 1}.AppendTo(nil))
 			r = w.Resume(Claim{PID: s.PID(), Namespace: "/", Offset: offset}, &client{11})

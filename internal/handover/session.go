@@ -31,19 +31,19 @@ type Session struct {
 // Suspicions are what is known about packets that the client may be unable to decode; see package
 // session.
 type Suspicions struct {
-	Aside   uint8
-	Poisons int
-	Rules   uint8
-	Closes  bool
-	Hold    time.Duration
-	HeldAt  uint64
-	Doubt   *Doubt // nil while nothing is searched for
+	Buffered uint8
+	Poisons  int
+	Rules    uint8
+	Closes   bool
+	Hold     time.Duration
+	HeldAt   uint64
+	Doubt    *Doubt // nil while nothing is searched for
 }
 
 // Doubt is the state of a search for poison.
 type Doubt struct {
 	From, To uint64
-	Strikes  int
+	Failures int
 	Ending   uint8
 	Narrowed bool
 	Alone    uint64
@@ -156,7 +156,7 @@ func (e *Entry) encode(f *fields, blob func([]byte) uint64) {
 }
 
 func (q *Suspicions) encode(f *fields) {
-	f.number(1, uint64(q.Aside))
+	f.number(1, uint64(q.Buffered))
 	f.number(2, uint64(q.Poisons))
 	f.number(3, uint64(q.Rules))
 	f.flag(4, q.Closes)
@@ -170,7 +170,7 @@ func (q *Suspicions) encode(f *fields) {
 func (d *Doubt) encode(f *fields) {
 	f.number(1, d.From)
 	f.number(2, d.To)
-	f.number(3, uint64(d.Strikes))
+	f.number(3, uint64(d.Failures))
 	f.number(4, uint64(d.Ending))
 	f.flag(5, d.Narrowed)
 	f.number(6, d.Alone)
@@ -275,7 +275,7 @@ func (q *Suspicions) decode(b []byte) error {
 	return eachField(b, func(field int, v value) error {
 		switch field {
 		case 1:
-			q.Aside = uint8(min(v.n, 255))
+			q.Buffered = uint8(min(v.n, 255))
 		case 2:
 			q.Poisons = v.count()
 		case 3:
@@ -302,7 +302,7 @@ func (d *Doubt) decode(b []byte) error {
 		case 2:
 			d.To = v.n
 		case 3:
-			d.Strikes = v.count()
+			d.Failures = v.count()
 		case 4:
 			d.Ending = uint8(min(v.n, 255))
 		case 5:

@@ -370,7 +370,7 @@ describe("a packet that its client can decode is never left out", parallel, () =
     }
   });
 
-  it("a large one, over a slow network, by a client that has no patience", { skip: onlyHoldfast, timeout: 60000 }, async (t) => {
+  it("a large one, over a slow network, by a client that reconnects before it has arrived", { skip: onlyHoldfast, timeout: 60000 }, async (t) => {
     for (const transport of ["websocket", "polling"]) {
       const s = await stack(t);
       const c = s.client("4.8.4", { transports: [transport], parser: tolerantParser("4.8.4") });

@@ -8,31 +8,31 @@ import (
 	"github.com/holdfast/holdfast/internal/handover"
 )
 
-// A client whose decoder fails puts events aside that it read together with the packet. It handles
+// A client whose decoder fails buffers the events that it read together with the packet. It handles
 // them with the next CONNECT reply. So the offset that comes with that CONNECT is too low, and only
 // the CONNECT after it has the right one. Until then no event may be sent again.
 
-// asideState says whether the session's client may have put events aside:
+// bufferState says whether the session's client may have buffered events:
 //
-//	none            -> perhaps  a packet was in flight that some clients cannot decode
-//	none, perhaps   -> surely   it was one that no client can decode, or it is not sent again
-//	perhaps, surely -> shown    the client has handled a CONNECT reply
-//	shown           -> none     it has connected again
-//	perhaps, shown  -> none     trials have shown that it can decode the packets
-type asideState uint8
+//	empty              -> uncertain  a packet was in flight that some clients cannot decode
+//	empty, uncertain   -> filled     it was one that no client can decode, or it is not sent again
+//	uncertain, filled  -> flushed    the client has handled a CONNECT reply
+//	flushed            -> empty      it has connected again
+//	uncertain, flushed -> empty      trials have shown that it can decode the packets
+type bufferState uint8
 
 const (
-	asideNone asideState = iota
-	asidePerhaps
-	asideSurely
-	asideShown
+	bufferEmpty bufferState = iota
+	bufferUncertain
+	bufferFilled
+	bufferFlushed
 )
 
 // suspicions are what a session knows about packets that its clients may be unable to decode.
 type suspicions struct {
 	judgedTo uint64    // each packet is judged once
 	suspects []suspect // in order
-	aside    asideState
+	buffered bufferState
 	doubt    *doubt // nil while nothing is searched for
 	reads    reads
 }
@@ -60,7 +60,7 @@ func (q *suspicions) verdict(seq uint64) Verdict {
 
 // idle reports whether nothing is worth to be remembered.
 func (q *suspicions) idle() bool {
-	return len(q.suspects) == 0 && q.aside == asideNone && q.doubt == nil && q.reads == reads{}
+	return len(q.suspects) == 0 && q.buffered == bufferEmpty && q.doubt == nil && q.reads == reads{}
 }
 
 // judgedBytes bounds what is judged while a lock is held.
@@ -176,14 +176,14 @@ func (c *Cursor) SuspiciousBinary(from, to uint64) bool {
 	return false
 }
 
-// Shown says that the client has handled the CONNECT reply, and with it the events that it had put
-// aside. Its next CONNECT has the right offset.
-func (c *Cursor) Shown() {
+// ReplyHandled says that the client has handled the CONNECT reply, and with it the events that it
+// had buffered. Its next CONNECT has the right offset.
+func (c *Cursor) ReplyHandled() {
 	s := c.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cursor == c && s.suspicions != nil && s.suspicions.aside != asideNone {
-		s.suspicions.aside = asideShown
+	if s.cursor == c && s.suspicions != nil && s.suspicions.buffered != bufferEmpty {
+		s.suspicions.buffered = bufferFlushed
 	}
 }
 
@@ -212,7 +212,7 @@ func (p *parking) left(s *Session) {
 }
 
 // beside combines the verdicts on packets that were in flight in other sessions of the client when
-// s was parked. The client may then have put events of s aside as well. If they were tried on
+// s was parked. The client may then have buffered events of s as well. If they were tried on
 // another connection, they count as Undecodable: what this one decodes does not clear them.
 // expected says that another session is about to be on trial. The registry's lock is held.
 func (p *parking) beside(s *Session, owner Owner) (v Verdict, expected bool) {
@@ -268,40 +268,40 @@ func (s *Session) examineLocked(from uint64, beside Verdict) *Trial {
 	s.judgeLocked(s.sent, judgedBytes) // nothing is left, as a rule
 	q.suspects = slices.DeleteFunc(q.suspects, func(x suspect) bool { return x.seq <= from })
 	q.advance(from)
-	if q.aside == asideShown || s.sent <= from {
-		q.aside = asideNone
+	if q.buffered == bufferFlushed || s.sent <= from {
+		q.buffered = bufferEmpty
 	}
-	carried := q.aside != asideNone
+	carried := q.buffered != bufferEmpty
 	ending := s.parking.ending
 	q.reads.tooSlow(from, ending)
 	to := min(s.sentWhenParked, s.log.Last())
 	if to > from && ending != Lost {
-		q.strike(from, to, ending)
+		q.addFailure(from, to, ending)
 	}
-	doubtful := s.siftLocked(from, to)
+	doubtful := s.dropUndecodableLocked(from, to)
 	if beside != Fine && s.offsetsLocked(from, to) {
-		q.aside = max(q.aside, asideFor(beside))
+		q.buffered = max(q.buffered, bufferFor(beside))
 	}
 	return s.trialLocked(doubtful, carried)
 }
 
-// asideFor says whether a client that was sent packets with this Verdict may have put events aside.
-func asideFor(v Verdict) asideState {
+// bufferFor says whether a client that was sent packets with this Verdict may have buffered events.
+func bufferFor(v Verdict) bufferState {
 	switch {
 	case v&Undecodable != 0:
-		return asideSurely
+		return bufferFilled
 	case v != Fine:
-		return asidePerhaps
+		return bufferUncertain
 	}
-	return asideNone
+	return bufferEmpty
 }
 
-// siftLocked drops the suspects after from that no client can decode, and returns those that can be
-// tried. The client was sent packets up to to over its last connection, and may have put those
-// aside that came before a suspect.
-func (s *Session) siftLocked(from, to uint64) (doubtful []uint64) {
+// dropUndecodableLocked drops the suspects after from that no client can decode, and returns those that can be
+// tried. The client was sent packets up to to over its last connection, and may have
+// buffered those that came before a suspect.
+func (s *Session) dropUndecodableLocked(from, to uint64) (doubtful []uint64) {
 	q := s.suspicions
-	aside, lastSent := asideNone, from
+	buffered, lastSent := bufferEmpty, from
 	for _, x := range slices.Clone(q.suspects) {
 		v := s.verdictLocked(x)
 		switch {
@@ -312,17 +312,17 @@ func (s *Session) siftLocked(from, to uint64) (doubtful []uint64) {
 		case v&Undecodable != 0:
 			s.dropPoisonLocked(x.seq)
 			if q.doubt != nil {
-				q.doubt.strikes = 0 // they were against this one
+				q.doubt.failures = 0 // this one was the reason
 			}
 		default:
 			doubtful = append(doubtful, x.seq)
 		}
 		if x.seq <= to {
-			aside, lastSent = max(aside, asideFor(v)), x.seq
+			buffered, lastSent = max(buffered, bufferFor(v)), x.seq
 		}
 	}
 	if s.offsetsLocked(from, lastSent) {
-		q.aside = max(q.aside, aside)
+		q.buffered = max(q.buffered, buffered)
 	}
 	return doubtful
 }
@@ -338,7 +338,7 @@ func (s *Session) offsetsLocked(from, to uint64) bool {
 }
 
 // trialLocked returns what is to be tried on the client, or nil. carried says that the client had
-// put events aside before its last connection, which did not show them.
+// buffered events before its last connection, and did not handle them over it.
 func (s *Session) trialLocked(doubtful []uint64, carried bool) *Trial {
 	q := s.suspicions
 	d := q.doubt
@@ -353,10 +353,10 @@ func (s *Session) trialLocked(doubtful []uint64, carried bool) *Trial {
 		}
 	}
 	t.split(doubtful)
-	t.Resync = q.aside == asideSurely || carried && len(doubtful) == 0
-	t.Aside = q.aside != asideNone
+	t.Resync = q.buffered == bufferFilled || carried && len(doubtful) == 0
+	t.Buffered = q.buffered != bufferEmpty
 	switch {
-	case len(doubtful) > 0, t.Resync, q.aside != asideNone:
+	case len(doubtful) > 0, t.Resync, q.buffered != bufferEmpty:
 		return t
 	}
 	if d != nil && d.ending == ClosedByClient {
@@ -388,19 +388,19 @@ func (s *Session) exportSuspicionsLocked() *handover.Suspicions {
 	}
 	for _, f := range s.parking.found {
 		if f.s != s && f.verdict != Fine && f.s.parking != s.parking && s.offsetsLocked(s.log.Trimmed(), s.sentWhenParked) {
-			q.aside = asideSurely // the other process does not find f
+			q.buffered = bufferFilled // the other process does not find f
 		}
 	}
 	if q.suspects = nil; q.idle() {
 		return nil
 	}
 	out := &handover.Suspicions{
-		Aside: uint8(q.aside), Poisons: q.reads.poisons, Rules: uint8(q.reads.rules), Closes: q.reads.closes,
+		Buffered: uint8(q.buffered), Poisons: q.reads.poisons, Rules: uint8(q.reads.rules), Closes: q.reads.closes,
 		Hold: q.reads.hold, HeldAt: q.reads.heldAt,
 	}
 	if d := q.doubt; d != nil {
 		out.Doubt = &handover.Doubt{
-			From: d.from, To: d.to, Strikes: d.strikes, Ending: uint8(d.ending), Narrowed: d.narrowed,
+			From: d.from, To: d.to, Failures: d.failures, Ending: uint8(d.ending), Narrowed: d.narrowed,
 			Alone: d.alone, Proof: d.proof,
 		}
 	}
@@ -412,7 +412,7 @@ func importSuspicions(in *handover.Suspicions) *suspicions {
 		return nil
 	}
 	q := &suspicions{
-		aside: asideState(min(in.Aside, uint8(asideShown))),
+		buffered: bufferState(min(in.Buffered, uint8(bufferFlushed))),
 		reads: reads{
 			poisons: in.Poisons, rules: Verdict(in.Rules) &^ Undecodable, closes: in.Closes,
 			hold: min(in.Hold, maxHoldTime), heldAt: in.HeldAt,
@@ -420,7 +420,7 @@ func importSuspicions(in *handover.Suspicions) *suspicions {
 	}
 	if d := in.Doubt; d != nil {
 		q.doubt = &doubt{
-			from: d.From, to: d.To, strikes: d.Strikes, ending: Ending(min(d.Ending, uint8(Overtaken))), narrowed: d.Narrowed,
+			from: d.From, to: d.To, failures: d.Failures, ending: Ending(min(d.Ending, uint8(Overtaken))), narrowed: d.Narrowed,
 			alone: d.Alone, proof: d.Proof,
 		}
 	}
