@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"net/http"
-	"net/url"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -62,25 +60,4 @@ func (c *Conn) roundTrip(ctx context.Context, k *keepAlive, method, query string
 func (c *Conn) nextQueryLocked() string {
 	c.poll.requests++
 	return laterQuery(c.dialed.request.RawQuery, "polling", c.handshake.SID, "hf"+strconv.FormatUint(c.poll.requests, 36))
-}
-
-// laterQuery returns the query of a request that follows a handshake: the handshake's own query
-// with another transport, sid and cache buster t. It drops the client's "b64", which asks for
-// base64.
-func laterQuery(handshake, transport, sid, t string) string {
-	var b strings.Builder
-	for pair := range strings.SplitSeq(handshake, "&") {
-		key, _, _ := strings.Cut(pair, "=")
-		switch key {
-		case "", "transport", "sid", "t", "b64":
-			continue
-		}
-		b.WriteString(pair)
-		b.WriteByte('&')
-	}
-	b.WriteString("transport=" + transport + "&sid=" + url.QueryEscape(sid))
-	if t != "" {
-		b.WriteString("&t=" + t)
-	}
-	return b.String()
 }

@@ -109,3 +109,6 @@ func (l *wsLink) close() {
 
 // shutdown ends the stream without a Close frame.
 func (l *wsLink) shutdown() { l.stream.Shutdown(lingerTimeout) }
+
+// Panicked implements netpoll.PanicHandler.
+func (l *wsLink) Panicked(v any) { (*Conn)(l).panicked(v) }

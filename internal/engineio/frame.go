@@ -245,3 +245,26 @@ func closeCode(payload []byte) (ws.StatusCode, error) {
 	}
 	return code, nil
 }
+
+// unparsed takes the bytes that the reader keeps, in a form that another reader can parse.
+func (r *frameReader) unparsed() []byte {
+	var b []byte
+	if r.messageOp != 0 {
+		e := Encoder{format: serverFrames}
+		e.frame(r.messageOp, 0, r.message, nil, nil)
+		b = mask(e.buf, len(r.message))
+		b[0] &^= finBit
+	}
+	b = append(b, r.partial...)
+	*r = frameReader{masked: r.masked, maxBytes: r.maxBytes}
+	return b
+}
+
+// mask turns an unmasked frame into a masked one, with a mask that changes nothing.
+func mask(frame []byte, payload int) []byte {
+	n := len(frame) - payload
+	b := append([]byte(nil), frame[:n]...)
+	b[1] |= 0x80
+	b = append(b, 0, 0, 0, 0)
+	return append(b, frame[n:]...)
+}

@@ -85,13 +85,6 @@ func (s *Socket) resumePostLocked() {
 	}
 }
 
-// movedTo returns where everything goes after Detach, or nil.
-func (t *wsTransport) movedTo() netpoll.Handler {
-	t.socket.mu.Lock()
-	defer t.socket.mu.Unlock()
-	return t.moved
-}
-
 // StartMoved continues a client's transport that was detached elsewhere. conn is what relays the
 // client's WebSocket; nil while the client polls.
 func (s *Socket) StartMoved(m Transfer, conn net.Conn) {
@@ -131,27 +124,4 @@ func (s *Socket) ServeMovedProbe(conn net.Conn, answered bool, input []byte) {
 	}
 	s.unlock()
 	t.stream.Start(input)
-}
-
-// unparsed takes the bytes that the reader keeps, in a form that another reader can parse.
-func (r *frameReader) unparsed() []byte {
-	var b []byte
-	if r.messageOp != 0 {
-		e := Encoder{format: serverFrames}
-		e.frame(r.messageOp, 0, r.message, nil, nil)
-		b = mask(e.buf, len(r.message))
-		b[0] &^= finBit
-	}
-	b = append(b, r.partial...)
-	*r = frameReader{masked: r.masked, maxBytes: r.maxBytes}
-	return b
-}
-
-// mask turns an unmasked frame into a masked one, with a mask that changes nothing.
-func mask(frame []byte, payload int) []byte {
-	n := len(frame) - payload
-	b := append([]byte(nil), frame[:n]...)
-	b[1] |= 0x80
-	b = append(b, 0, 0, 0, 0)
-	return append(b, frame[n:]...)
 }

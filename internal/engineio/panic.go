@@ -23,9 +23,6 @@ func (s *Socket) recoverPanic() {
 	}
 }
 
-// Panicked implements netpoll.PanicHandler.
-func (t *wsTransport) Panicked(v any) { t.socket.h.Panicked(v) }
-
 // afterFunc calls fn after d in a goroutine of its own, with mu held.
 func (s *Socket) afterFunc(d time.Duration, fn func(*Socket)) *time.Timer {
 	return time.AfterFunc(d, func() {
@@ -56,9 +53,6 @@ func (c *Conn) recoverPanic() {
 		c.panicked(v)
 	}
 }
-
-// Panicked implements netpoll.PanicHandler.
-func (l *wsLink) Panicked(v any) { (*Conn)(l).panicked(v) }
 
 func (c *Conn) panicked(v any) {
 	if h := c.handler(); h != nil {

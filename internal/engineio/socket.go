@@ -27,64 +27,6 @@ const (
 	pollLinger = 10 * time.Millisecond
 )
 
-// outputState says whether a Socket's WebSocket takes more:
-//
-//	writable    -> blocked     a write left bytes that wait for the kernel
-//	writable    -> extraWaits  an extra ping is all that waits; that the kernel takes it later is no
-//	                           sign of life
-//	blocked, extraWaits -> writable  nothing waits any more, or another WebSocket is the transport
-//	all of these -> left       Leave: nothing more is filled; terminal
-type outputState uint8
-
-const (
-	outputWritable outputState = iota
-	outputBlocked
-	outputExtraWaits
-	outputLeft
-)
-
-var outputStateNames = [...]string{"writable", "blocked", "extraWaits", "left"}
-
-// String implements fmt.Stringer.
-func (o outputState) String() string { return nameOf(outputStateNames[:], o) }
-
-// moveLocked is the only place where an outputState changes. It reports whether the transition
-// exists.
-func (o *outputState) moveLocked(to outputState) bool {
-	if *o == outputLeft || to != outputLeft && (*o == outputWritable) == (to == outputWritable) {
-		return false
-	}
-	*o = to
-	return true
-}
-
-// closeStyle says what the client sees of the end. It is set ahead of Close or Abort:
-//
-//	orderly -> tooBig  ShowTooBig
-//	orderly, tooBig -> broken  ShowBroken; terminal
-type closeStyle uint8
-
-const (
-	closeOrderly closeStyle = iota // a Close frame, or a CLOSE packet
-	closeTooBig                    // the same, with WebSocket close code 1009
-	closeBroken                    // like a server that died
-)
-
-var closeStyleNames = [...]string{"orderly", "tooBig", "broken"}
-
-// String implements fmt.Stringer.
-func (c closeStyle) String() string { return nameOf(closeStyleNames[:], c) }
-
-// moveLocked is the only place where a closeStyle changes. It reports whether the transition
-// exists.
-func (c *closeStyle) moveLocked(to closeStyle) bool {
-	if to <= *c {
-		return false
-	}
-	*c = to
-	return true
-}
-
 // Socket is the server side of one client's Engine.IO connection. It implements Engine.IO protocol
 // v4, and v3 (socket3.go), and is safe for concurrent use.
 //

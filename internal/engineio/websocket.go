@@ -338,3 +338,13 @@ func (t *wsTransport) Closed(err error) {
 		s.closeLocked(TransportError)
 	}
 }
+
+// movedTo returns where everything goes after Detach, or nil.
+func (t *wsTransport) movedTo() netpoll.Handler {
+	t.socket.mu.Lock()
+	defer t.socket.mu.Unlock()
+	return t.moved
+}
+
+// Panicked implements netpoll.PanicHandler.
+func (t *wsTransport) Panicked(v any) { t.socket.h.Panicked(v) }
