@@ -7,12 +7,15 @@ import (
 	"strings"
 )
 
+// trustedProxies are the networks of proxies whose forwarding headers are trusted.
+type trustedProxies []netip.Prefix
+
 // clientAddress returns the address of the peer, or the zero Addr on a Unix socket. If the peer is
 // a trusted proxy, it returns the last address in X-Forwarded-For that is not a trusted proxy. The
 // client may have forged earlier ones.
-func (set *settings) clientAddress(r *http.Request) netip.Addr {
+func (t trustedProxies) clientAddress(r *http.Request) netip.Addr {
 	peer := hostAddr(r.RemoteAddr)
-	if !set.trustsAddr(peer) {
+	if !t.trustsAddr(peer) {
 		return peer
 	}
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
@@ -22,7 +25,7 @@ func (set *settings) clientAddress(r *http.Request) netip.Addr {
 			break
 		}
 		peer = addr
-		if !set.trustsAddr(peer) {
+		if !t.trustsAddr(peer) {
 			break
 		}
 	}
@@ -47,8 +50,9 @@ func hostAddr(hostPort string) netip.Addr {
 	return ap.Addr().Unmap()
 }
 
-func (set *settings) trustsAddr(addr netip.Addr) bool {
-	for _, p := range set.trusted {
+// trustsAddr reports whether an address is that of a trusted proxy.
+func (t trustedProxies) trustsAddr(addr netip.Addr) bool {
+	for _, p := range t {
 		if p.Contains(addr) {
 			return true
 		}

@@ -1,23 +1,18 @@
 package proxy
 
 import (
-	"bytes"
-	"maps"
 	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
-
-	"github.com/holdfast/holdfast/internal/config"
 )
 
-// trusting returns settings with the given trusted proxies.
-func trusting(prefixes ...string) *settings {
-	set := &settings{}
+// trusting returns the given trusted proxies.
+func trusting(prefixes ...string) (t trustedProxies) {
 	for _, p := range prefixes {
-		set.trusted = append(set.trusted, netip.MustParsePrefix(p))
+		t = append(t, netip.MustParsePrefix(p))
 	}
-	return set
+	return t
 }
 
 func TestClientAddress(t *testing.T) {
@@ -90,34 +85,4 @@ func FuzzForwarded(f *testing.F) {
 			t.Errorf("claims pass: %v", out)
 		}
 	})
-}
-
-// Requests that holdfast does not serve are refused early, before they cost anything.
-func TestRefusedRequests(t *testing.T) {
-	r := newRig(t, func(c *config.Config) { c.Limits.HandshakesPerSecondPerAddress = 100 })
-	upgrade := http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}}
-	for _, tt := range []struct {
-		name, method, path string
-		header             http.Header
-		body               string
-		want               int
-	}{
-		{"CONNECT", http.MethodConnect, "/", nil, "", http.StatusMethodNotAllowed},
-		{"an upgrade with a body", http.MethodGet, "/socket.io/?EIO=4&transport=websocket", upgrade, "GET /x HTTP/1.1\r\n\r\n", http.StatusBadRequest},
-		{"an upgrade elsewhere with a body", http.MethodGet, "/elsewhere", upgrade, "x", http.StatusBadRequest},
-	} {
-		req, err := http.NewRequestWithContext(t.Context(), tt.method, r.url+tt.path, bytes.NewReader([]byte(tt.body)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		maps.Copy(req.Header, tt.header)
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatalf("%s: %v", tt.name, err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode != tt.want {
-			t.Errorf("%s: status %d, want %d", tt.name, resp.StatusCode, tt.want)
-		}
-	}
 }

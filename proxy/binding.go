@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"hash"
-	"net/http"
 	"strconv"
 	"strings"
 
@@ -85,20 +84,6 @@ func writeValues(d hash.Hash, values ...string) {
 		text = append(text, v...)
 	}
 	_, _ = d.Write(append(text, '\n')) // never fails
-}
-
-// cookies returns all values of a cookie. net/http would skip values with characters that it
-// considers invalid, and a skipped value would equal an absent one.
-func cookies(h http.Header, name string) []string {
-	var values []string
-	for _, line := range h.Values("Cookie") {
-		for pair := range strings.SplitSeq(line, ";") {
-			if n, v, ok := strings.Cut(strings.TrimSpace(pair), "="); ok && n == name {
-				values = append(values, v)
-			}
-		}
-	}
-	return values
 }
 
 // bindSum identifies what bindings are made of.

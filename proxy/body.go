@@ -29,8 +29,7 @@ const (
 	extendBytes = 64 << 10
 )
 
-// bodyKey is the context key of a request's body. ReverseProxy's ErrorHandler looks there, because
-// the error alone does not say whether the client or the upstream failed.
+// bodyKey is the context key of a request's body, for bodyFailed.
 type bodyKey struct{}
 
 // watchBody returns r with its body wrapped in a body. A timeout of 0 means no timeout.
@@ -63,6 +62,14 @@ func (b *body) Read(p []byte) (int, error) {
 		b.failed.Store(true)
 	}
 	return n, err
+}
+
+// bodyFailed reports whether the body of a request that watchBody has returned could not be read from
+// the client. ReverseProxy's ErrorHandler asks, because the error alone does not say whether the
+// client or the upstream failed.
+func bodyFailed(r *http.Request) bool {
+	b, ok := r.Context().Value(bodyKey{}).(*body)
+	return ok && b.failed.Load()
 }
 
 // doubtfulEnd reports whether a proxy in front may see the end of the request elsewhere. The

@@ -33,7 +33,7 @@ func TestBodyTimeout(t *testing.T) {
 			})}
 			conns := make(chan net.Conn, 1)
 			conns <- ours
-			go srv.Serve(modelListener(conns)) //nolint:errcheck // returns when srv is closed
+			go srv.Serve(pipeListener(conns))  //nolint:errcheck // returns when srv is closed
 			defer func() { _ = srv.Close() }() // the test is over
 			go func() {
 				_, _ = io.WriteString(theirs, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1048576\r\n\r\n")
@@ -55,3 +55,20 @@ func TestBodyTimeout(t *testing.T) {
 		})
 	}
 }
+
+// pipeListener is a listener whose connections come from a channel.
+type pipeListener chan net.Conn
+
+func (l pipeListener) Accept() (net.Conn, error) {
+	if c, ok := <-l; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (l pipeListener) Close() error {
+	close(l)
+	return nil
+}
+
+func (pipeListener) Addr() net.Addr { return &net.TCPAddr{} }

@@ -214,7 +214,7 @@ func (h handshakerV3) clientV3(r *http.Request, q url.Values, req engineio.Reque
 	a.handshake.SID, a.handshake.MaxPayload = sid, 0 // which this version does not have
 	opts.HandshakeID, opts.Protocol, opts.Base64 = q.Get("t"), engineio.V3, q.Has("b64")
 	c := newClient(h.deps, h.next(), req, sid, opts, true, keyed)
-	c.address = h.settings().clientAddress(r)
+	c.address = h.settings().trusted.clientAddress(r)
 	c.receiver.parser.move(parserSocketIO)
 	if !req.WebSocket {
 		c.pollHeaders = pollHeadersOf(a.header)

@@ -36,7 +36,7 @@ func (r *replicas) encodeRequest(req *http.Request) []byte {
 	defer bufferPool.Put(b)
 	b.Reset()
 	address := ""
-	if a := r.settings().clientAddress(req); a.IsValid() {
+	if a := r.settings().trusted.clientAddress(req); a.IsValid() {
 		address = net.JoinHostPort(a.String(), "0")
 	}
 	b.WriteString(address + " " + strconv.FormatInt(req.ContentLength, 10) + "\r\n")

@@ -47,7 +47,7 @@ func (h *handshaker) continueAfter(n uint64) {
 func (h *handshaker) upstreamRequest(r *http.Request, websocket bool) engineio.Request {
 	header := without(r.Header, notForwarded)
 	dropCookies(header, h.settings().Upstream.DropCookies)
-	h.settings().setForwarded(header, r)
+	h.settings().trusted.setForwarded(header, r)
 	path, query, _ := target(r)
 	req := engineio.Request{WebSocket: websocket, Path: path, RawQuery: h.settings().withoutKey(query), Host: r.Host, Header: header}
 	req.Head() // caches the text, which every copy of req shares
@@ -110,7 +110,7 @@ func (h *handshaker) answeredClient(r *http.Request, q url.Values, req engineio.
 	opts.HandshakeID = q.Get("t")
 	keyed := h.keyedClient(q)
 	c := newClient(h.deps, order, req, a.handshake.SID, opts, keyed != nil || h.canResume(r, q), keyed)
-	c.address = h.settings().clientAddress(r)
+	c.address = h.settings().trusted.clientAddress(r)
 	if !req.WebSocket {
 		c.pollHeaders = pollHeadersOf(a.header)
 	}

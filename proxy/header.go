@@ -54,12 +54,12 @@ func looksForwarding(name string) bool {
 
 // setForwarded adds the forwarding headers for r to h. It removes those of untrusted peers, which
 // may be forged.
-func (set *settings) setForwarded(h http.Header, r *http.Request) {
+func (t trustedProxies) setForwarded(h http.Header, r *http.Request) {
 	peer, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		peer = "" // a Unix socket
 	}
-	trusted := set.trustsAddr(hostAddr(r.RemoteAddr))
+	trusted := t.trustsAddr(hostAddr(r.RemoteAddr))
 	for name := range h {
 		if looksForwarding(name) || !trusted && isForwarding(name) {
 			delete(h, name)
@@ -126,6 +126,44 @@ func dropCookies(h http.Header, names []string) {
 		return
 	}
 	h["Cookie"] = kept
+}
+
+// cookies returns all values of a cookie. net/http would skip values with characters that it
+// considers invalid, and a skipped value would equal an absent one.
+func cookies(h http.Header, name string) []string {
+	var values []string
+	for _, line := range h.Values("Cookie") {
+		for pair := range strings.SplitSeq(line, ";") {
+			if n, v, ok := strings.Cut(strings.TrimSpace(pair), "="); ok && n == name {
+				values = append(values, v)
+			}
+		}
+	}
+	return values
+}
+
+// withoutCookie returns h without a cookie. netty-socketio gives a connection the sid that the
+// cookie "io" has, which may be another connection's.
+func withoutCookie(h http.Header, name string) http.Header {
+	lines := h.Values("Cookie")
+	if len(cookies(h, name)) == 0 {
+		return h
+	}
+	var kept []string
+	for _, line := range lines {
+		for pair := range strings.SplitSeq(line, ";") {
+			pair = strings.TrimSpace(pair)
+			if n, _, _ := strings.Cut(pair, "="); pair != "" && n != name {
+				kept = append(kept, pair)
+			}
+		}
+	}
+	h = h.Clone()
+	h.Del("Cookie")
+	if len(kept) > 0 {
+		h.Set("Cookie", strings.Join(kept, "; "))
+	}
+	return h
 }
 
 // isUpgrade reports whether a request asks for a WebSocket.

@@ -29,7 +29,7 @@ func (s *Server) connectionLimits() accept.Limits {
 	return accept.Limits{
 		MaxConnections:           set.Limits.MaxConnections,
 		MaxConnectionsPerAddress: set.Limits.MaxConnectionsPerAddress,
-		Exempt:                   set.trustsAddr,
+		Exempt:                   set.trusted.trustsAddr,
 		HeadTimeout:              set.Limits.ReadHeaderTimeout,
 		HeadBytes:                set.Limits.HeaderBytes.Int(),
 		HandshakeTimeout:         set.Upstream.HandshakeTimeout,

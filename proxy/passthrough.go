@@ -63,7 +63,7 @@ func (p *passthrough) rewrite(r *httputil.ProxyRequest) {
 			r.Out.Header[name] = v
 		}
 	}
-	p.settings().setForwarded(r.Out.Header, r.In)
+	p.settings().trusted.setForwarded(r.Out.Header, r.In)
 	if _, ok := r.Out.Header["User-Agent"]; !ok {
 		r.Out.Header["User-Agent"] = []string{""} // keeps net/http from adding its own
 	}
@@ -89,9 +89,8 @@ func (p *passthrough) handleError(w http.ResponseWriter, r *http.Request, err er
 		return // the client is gone
 	}
 	p.log.Debug("passthrough failed", "error", err)
-	b, ok := r.Context().Value(bodyKey{}).(*body)
 	switch {
-	case ok && b.failed.Load():
+	case bodyFailed(r):
 		w.Header().Set("Connection", "close")
 		writeError(w, http.StatusBadRequest, "the request's body is malformed, or did not come")
 	case accept.IsOutOfDescriptors(err):
@@ -131,7 +130,7 @@ func (p *passthrough) serve(w http.ResponseWriter, r *http.Request) {
 	w.Header()["Content-Type"] = nil // keeps net/http from guessing one if the server sent none
 	handler := p.shared
 	if p.settings().isEngineIO(r) { // only one server knows the session that it belongs to, or will
-		ctx = upstream.WithClient(ctx, p.settings().clientAddress(r))
+		ctx = upstream.WithClient(ctx, p.settings().trusted.clientAddress(r))
 	}
 	if hasKey(r.URL.RawQuery, "sid") && hasKey(r.URL.RawQuery, "transport") {
 		handler = p.bySID

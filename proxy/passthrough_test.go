@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -304,6 +305,36 @@ func TestBelowPaths(t *testing.T) {
 		}
 		if rest, ok := set.belowPaths(tt.request); rest != tt.rest || ok != tt.ok {
 			t.Errorf("path %s, request for %s: %q, %v; want %q, %v", tt.path, tt.request, rest, ok, tt.rest, tt.ok)
+		}
+	}
+}
+
+// Requests that holdfast does not serve are refused early, before they cost anything.
+func TestRefusedRequests(t *testing.T) {
+	r := newRig(t, func(c *config.Config) { c.Limits.HandshakesPerSecondPerAddress = 100 })
+	upgrade := http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}}
+	for _, tt := range []struct {
+		name, method, path string
+		header             http.Header
+		body               string
+		want               int
+	}{
+		{"CONNECT", http.MethodConnect, "/", nil, "", http.StatusMethodNotAllowed},
+		{"an upgrade with a body", http.MethodGet, "/socket.io/?EIO=4&transport=websocket", upgrade, "GET /x HTTP/1.1\r\n\r\n", http.StatusBadRequest},
+		{"an upgrade elsewhere with a body", http.MethodGet, "/elsewhere", upgrade, "x", http.StatusBadRequest},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), tt.method, r.url+tt.path, bytes.NewReader([]byte(tt.body)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		maps.Copy(req.Header, tt.header)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatalf("%s: %v", tt.name, err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != tt.want {
+			t.Errorf("%s: status %d, want %d", tt.name, resp.StatusCode, tt.want)
 		}
 	}
 }

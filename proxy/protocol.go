@@ -116,31 +116,6 @@ func (h *handshaker) answerForUpstream(w http.ResponseWriter, r *http.Request, q
 	h.open(w, r, c, a, nil)
 }
 
-// corsHeader returns the headers that engine.io 3 puts on polling answers. It allows every origin to
-// read them. The server still decides about the origin: it sees it when holdfast connects.
-func corsHeader(r *http.Request) http.Header {
-	h := http.Header{}
-	if origin := r.Header.Get("Origin"); origin != "" && !isUpgrade(r) {
-		h.Set("Access-Control-Allow-Origin", origin)
-		h.Set("Access-Control-Allow-Credentials", "true")
-		h.Set("Vary", "Origin")
-	}
-	return h
-}
-
-// answerPreflight answers a CORS preflight for a client whose handshake holdfast has answered. The
-// server does not know its sid. It has answered the preflight of the handshake.
-func answerPreflight(w http.ResponseWriter, r *http.Request) {
-	h := w.Header()
-	copyHeader(h, corsHeader(r))
-	h.Set("Access-Control-Allow-Methods", "GET, POST, OPTIONS")
-	if asked := r.Header.Get("Access-Control-Request-Headers"); asked != "" {
-		h.Set("Access-Control-Allow-Headers", asked)
-	}
-	h.Set("Content-Length", "0")
-	w.WriteHeader(http.StatusOK)
-}
-
 // translatedRequest returns a client's handshake for a server of version 3. connect is the CONNECT
 // packet for which it is made, or nil. query is what became of its auth.
 func translatedRequest(req engineio.Request, connect []byte, keys []string) (translated engineio.Request, query string) {
@@ -164,28 +139,4 @@ func translatedRequest(req engineio.Request, connect []byte, keys []string) (tra
 		Protocol: engineio.V3, WebSocket: true, PollIfRefused: true,
 		Path: req.Path, RawQuery: strings.Join(pairs, "&"), Host: req.Host, Header: withoutCookie(req.Header, "io"),
 	}, query
-}
-
-// withoutCookie returns h without a cookie. netty-socketio gives a connection the sid that the
-// cookie "io" has, which may be another connection's.
-func withoutCookie(h http.Header, name string) http.Header {
-	lines := h.Values("Cookie")
-	if len(cookies(h, name)) == 0 {
-		return h
-	}
-	var kept []string
-	for _, line := range lines {
-		for pair := range strings.SplitSeq(line, ";") {
-			pair = strings.TrimSpace(pair)
-			if n, _, _ := strings.Cut(pair, "="); pair != "" && n != name {
-				kept = append(kept, pair)
-			}
-		}
-	}
-	h = h.Clone()
-	h.Del("Cookie")
-	if len(kept) > 0 {
-		h.Set("Cookie", strings.Join(kept, "; "))
-	}
-	return h
 }

@@ -1,7 +1,7 @@
 package proxy
 
 import (
-	"fmt"
+	"encoding/json"
 	"net/http"
 )
 
@@ -10,7 +10,14 @@ func writeError(w http.ResponseWriter, status int, message string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, _ = fmt.Fprintf(w, `{"code":%d,"message":%s}`, status, jsonString(message)) // the client may have gone
+	body, err := json.Marshal(struct {
+		Code    int    `json:"code"`
+		Message string `json:"message"`
+	}{status, message})
+	if err != nil {
+		panic(err) // these types can always be marshalled
+	}
+	_, _ = w.Write(body) // the client may have gone
 }
 
 // refuseForNow refuses a request that may succeed when the client retries a second later.

@@ -174,8 +174,8 @@ func (s *Server) serveEngineIO(w http.ResponseWriter, r *http.Request, q url.Val
 	transport, upgrade := q.Get("transport"), isUpgrade(r)
 	websocket := transport == "websocket" && upgrade
 	switch {
-	case r.Method == http.MethodGet && !s.settings().handshakeRate.Allow(s.settings().clientAddress(r)):
-		s.refused(metrics.HandshakesPerAddress, s.settings().clientAddress(r))
+	case r.Method == http.MethodGet && !s.settings().handshakeRate.Allow(s.settings().trusted.clientAddress(r)):
+		s.refused(metrics.HandshakesPerAddress, s.settings().trusted.clientAddress(r))
 		w.Header().Set("Retry-After", "1")
 		writeError(w, http.StatusTooManyRequests, "too many handshakes from this address")
 	case r.Method != http.MethodGet, q.Get("EIO") != "4" && !s.settings().handlesV3(q), q.Has("j"), !websocket && (transport != "polling" || upgrade):

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 
@@ -15,7 +14,7 @@ import (
 // change. It is immutable.
 type settings struct {
 	config.Config
-	trusted          []netip.Prefix
+	trusted          trustedProxies
 	paths            []string // EngineIO.Paths without the trailing slash
 	clientFilter     func(query url.Values, userAgent string) bool
 	recoverable      func(namespace string) bool

@@ -295,20 +295,3 @@ func TestTranslatorRefusedHandshake(t *testing.T) {
 		up.Close()
 	}
 }
-
-func TestWithoutCookie(t *testing.T) {
-	for in, want := range map[string]string{
-		"io=abc":            "",
-		"a=1; io=abc; b=2":  "a=1; b=2",
-		"a=1; ioo=x; xio=y": "a=1; ioo=x; xio=y",
-		"":                  "",
-	} {
-		h := http.Header{"Cookie": {in}}
-		if got := withoutCookie(h, "io").Get("Cookie"); got != want {
-			t.Errorf("%q became %q, want %q", in, got, want)
-		}
-		if h.Get("Cookie") != in {
-			t.Errorf("%q was changed", in)
-		}
-	}
-}

@@ -1,0 +1,28 @@
+package proxy
+
+import "net/http"
+
+// corsHeader returns the headers that engine.io 3 puts on polling answers. It allows every origin to
+// read them. The server still decides about the origin: it sees it when holdfast connects.
+func corsHeader(r *http.Request) http.Header {
+	h := http.Header{}
+	if origin := r.Header.Get("Origin"); origin != "" && !isUpgrade(r) {
+		h.Set("Access-Control-Allow-Origin", origin)
+		h.Set("Access-Control-Allow-Credentials", "true")
+		h.Set("Vary", "Origin")
+	}
+	return h
+}
+
+// answerPreflight answers a CORS preflight for a client whose handshake holdfast has answered. The
+// server does not know its sid. It has answered the preflight of the handshake.
+func answerPreflight(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	copyHeader(h, corsHeader(r))
+	h.Set("Access-Control-Allow-Methods", "GET, POST, OPTIONS")
+	if asked := r.Header.Get("Access-Control-Request-Headers"); asked != "" {
+		h.Set("Access-Control-Allow-Headers", asked)
+	}
+	h.Set("Content-Length", "0")
+	w.WriteHeader(http.StatusOK)
+}
