@@ -11,6 +11,7 @@ import (
 
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/httpmsg"
 	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/session"
 )
@@ -50,7 +51,7 @@ func (b *binder) handshake(r engineio.Request) string {
 		}
 	}
 	for _, name := range b.Cookies {
-		writeValues(d, cookies(r.Header, name)...)
+		writeValues(d, httpmsg.Cookies(r.Header, name)...)
 	}
 	return string(d.Sum(nil))
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/httpmsg"
 	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/internal/upstream"
@@ -49,7 +50,7 @@ func (h handshakerV3) serveV3(w http.ResponseWriter, r *http.Request, q url.Valu
 	case served:
 		return
 	case refused == reason.Handover: // the next process has its session in a moment
-		refuseForNow(w, http.StatusServiceUnavailable, "the session is being handed to another process")
+		httpmsg.RefuseForNow(w, http.StatusServiceUnavailable, "the session is being handed to another process")
 		return
 	}
 	keyed, req := h.keyedV3(q), h.requestV3(r, websocket)
@@ -110,7 +111,7 @@ func (h handshakerV3) freshV3(w http.ResponseWriter, r *http.Request, q url.Valu
 	if h.conns.client(sid) != nil { // go-socket.io counts from 1 again when it is restarted
 		sid = h.replicas.newSID()
 	}
-	a := answer{conn.Handshake(), without(conn.ResponseHeader(), notRelayed), upstream.ServerOf(conn)}
+	a := answer{conn.Handshake(), httpmsg.Without(conn.ResponseHeader(), httpmsg.NotRelayed), upstream.ServerOf(conn)}
 	c := h.clientV3(r, q, req, keyed, sid, &a)
 	defer c.recoverRequest()
 	keyedReceiver{&c.receiver}.claimKey()
@@ -161,13 +162,13 @@ func (h handshakerV3) resumeV3(w http.ResponseWriter, r *http.Request, q url.Val
 	case !req.WebSocket:
 		keyed.since = t
 	}
-	a := answer{engineio.Handshake{Upgrades: []string{"websocket"}}, corsHeader(r), nil}
+	a := answer{engineio.Handshake{Upgrades: []string{"websocket"}}, httpmsg.CORSHeader(r), nil}
 	c := h.clientV3(r, q, req, keyed, sid, &a)
 	defer c.recoverRequest()
 	c.primary.setLazy()
 	c.sock.Input(keyedReceiver{&c.receiver}.resumeRoot)
 	if c.done.HasFired() { // its sessions have just ended, or a later client has them
-		refuseForNow(w, http.StatusServiceUnavailable, "the session has ended")
+		httpmsg.RefuseForNow(w, http.StatusServiceUnavailable, "the session has ended")
 		return
 	}
 	c.closeUnlessConnected(connectTimeout)
@@ -214,10 +215,10 @@ func (h handshakerV3) clientV3(r *http.Request, q url.Values, req engineio.Reque
 	a.handshake.SID, a.handshake.MaxPayload = sid, 0 // which this version does not have
 	opts.HandshakeID, opts.Protocol, opts.Base64 = q.Get("t"), engineio.V3, q.Has("b64")
 	c := newClient(h.deps, h.next(), req, sid, opts, true, keyed)
-	c.address = h.settings().trusted.clientAddress(r)
+	c.address = h.settings().trusted.ClientAddress(r)
 	c.receiver.parser.move(parserSocketIO)
 	if !req.WebSocket {
-		c.pollHeaders = pollHeadersOf(a.header)
+		c.pollHeaders = httpmsg.PollHeadersOf(a.header)
 	}
 	return c
 }
@@ -263,8 +264,8 @@ func yeast(t string) (n *big.Int, ok bool) {
 // withoutBase64 returns a query without the parameter with which clients ask for base64. Links do
 // not need it, and some servers count wrongly then.
 func withoutBase64(query string) string {
-	if !hasKey(query, "b64") {
+	if !httpmsg.HasParameter(query, "b64") {
 		return query
 	}
-	return strings.Join(slices.DeleteFunc(strings.Split(query, "&"), func(pair string) bool { return hasKey(pair, "b64") }), "&")
+	return strings.Join(slices.DeleteFunc(strings.Split(query, "&"), func(pair string) bool { return httpmsg.HasParameter(pair, "b64") }), "&")
 }

@@ -23,8 +23,6 @@
 //     unable.go finds clients that cannot resume. clientv3.go serves clients of Engine.IO 3.
 //   - request.go serves the later requests of a client.
 //   - passthrough.go relays what holdfast does not handle.
-//   - address.go, body.go, compress.go, cors.go, header.go, hijack.go, query.go and refuse.go are helpers for
-//     single requests.
 //
 // Clients:
 //

@@ -17,6 +17,7 @@ import (
 
 	"github.com/holdfast/holdfast/internal/cluster"
 	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/httpmsg"
 	"github.com/holdfast/holdfast/internal/netpoll"
 )
 
@@ -36,11 +37,11 @@ func (r *replicas) encodeRequest(req *http.Request) []byte {
 	defer bufferPool.Put(b)
 	b.Reset()
 	address := ""
-	if a := r.settings().trusted.clientAddress(req); a.IsValid() {
+	if a := r.settings().trusted.ClientAddress(req); a.IsValid() {
 		address = net.JoinHostPort(a.String(), "0")
 	}
 	b.WriteString(address + " " + strconv.FormatInt(req.ContentLength, 10) + "\r\n")
-	path, query, has := target(req)
+	path, query, has := httpmsg.Target(req)
 	b.WriteString(req.Method + " " + path)
 	if has {
 		b.WriteString("?" + query)
@@ -68,7 +69,7 @@ func (r *replicas) forward(w http.ResponseWriter, req *http.Request, owner strin
 		}
 		return
 	}
-	if isUpgrade(req) {
+	if httpmsg.IsUpgrade(req) {
 		r.forwardUpgrade(w, st)
 		return
 	}
@@ -88,8 +89,8 @@ func (r *replicas) forward(w http.ResponseWriter, req *http.Request, owner strin
 // beginBody reads what of a request's body fits buf. Most bodies do, and then end is true. An upgraded connection
 // has no end.
 func beginBody(req *http.Request, buf []byte) (first []byte, end bool, err error) {
-	if isUpgrade(req) || req.Method != http.MethodPost {
-		return nil, !isUpgrade(req), nil
+	if httpmsg.IsUpgrade(req) || req.Method != http.MethodPost {
+		return nil, !httpmsg.IsUpgrade(req), nil
 	}
 	n := 0
 	for n < len(buf) && err == nil { // not io.ReadFull, which does not tell an early end
@@ -134,18 +135,18 @@ func (r *replicas) movedMeanwhile(w http.ResponseWriter, req *http.Request, c *c
 
 // movedBeforeProbe forwards a WebSocket whose client was moved to another replica, or has ended, after the
 // request had found it. The owner answers the handshake.
-func (r *replicas) movedBeforeProbe(req *http.Request, c *client, h *hijacked) {
+func (r *replicas) movedBeforeProbe(req *http.Request, c *client, h *httpmsg.Hijacked) {
 	// The connection is hijacked, so the request's context does not end with the client.
 	ctx, cancel := context.WithTimeout(req.Context(), askTimeout)
 	defer cancel()
 	if owner := r.serverOf(ctx, c.sock.SID()); owner != "" {
 		if st, err := r.node.Open(ctx, owner, streamRequest, r.encodeRequest(req)); err == nil {
 			r.metrics.ForwardedRequests.Inc()
-			r.relayTo(st, h.conn, h.initial)
+			r.relayTo(st, h.Conn, h.Initial)
 			return
 		}
 	}
-	h.conn.Close()
+	h.Conn.Close()
 }
 
 // forwardAnswer writes the answer of another replica.
@@ -162,7 +163,7 @@ func (r *replicas) forwardAnswer(w http.ResponseWriter, req *http.Request, st *c
 		var body []byte
 		if body, err = io.ReadAll(resp.Body); err == nil {
 			w.Header()["Content-Type"] = nil // keeps net/http from guessing one
-			copyHeader(w.Header(), resp.Header)
+			httpmsg.CopyHeader(w.Header(), resp.Header)
 			w.WriteHeader(resp.StatusCode)
 			if err := writeBody(w, body); err != nil {
 				r.log.Debug("polling answer not taken", "bytes", len(body), "error", err)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/holdfast/holdfast/internal/accept"
 	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/httpmsg"
 	"github.com/holdfast/holdfast/internal/upstream"
 )
 
@@ -45,10 +46,10 @@ func (h *handshaker) continueAfter(n uint64) {
 
 // upstreamRequest returns a client's handshake in the form that is sent to the upstream.
 func (h *handshaker) upstreamRequest(r *http.Request, websocket bool) engineio.Request {
-	header := without(r.Header, notForwarded)
-	dropCookies(header, h.settings().Upstream.DropCookies)
-	h.settings().trusted.setForwarded(header, r)
-	path, query, _ := target(r)
+	header := httpmsg.Without(r.Header, httpmsg.NotForwarded)
+	httpmsg.DropCookies(header, h.settings().Upstream.DropCookies)
+	h.settings().trusted.SetForwarded(header, r)
+	path, query, _ := httpmsg.Target(r)
 	req := engineio.Request{WebSocket: websocket, Path: path, RawQuery: h.settings().withoutKey(query), Host: r.Host, Header: header}
 	req.Head() // caches the text, which every copy of req shares
 	return req
@@ -95,7 +96,7 @@ func (h *handshaker) serve(w http.ResponseWriter, r *http.Request, q url.Values,
 			conn.Close()
 		}
 	}()
-	a := answer{conn.Handshake(), without(conn.ResponseHeader(), notRelayed), upstream.ServerOf(conn)}
+	a := answer{conn.Handshake(), httpmsg.Without(conn.ResponseHeader(), httpmsg.NotRelayed), upstream.ServerOf(conn)}
 	h.cache.put(req, a)
 	c := h.answeredClient(r, q, req, order, &a)
 	primary, _ := c.newPrimary(conn, "") // a new client is not closed
@@ -110,9 +111,9 @@ func (h *handshaker) answeredClient(r *http.Request, q url.Values, req engineio.
 	opts.HandshakeID = q.Get("t")
 	keyed := h.keyedClient(q)
 	c := newClient(h.deps, order, req, a.handshake.SID, opts, keyed != nil || h.canResume(r, q), keyed)
-	c.address = h.settings().trusted.clientAddress(r)
+	c.address = h.settings().trusted.ClientAddress(r)
 	if !req.WebSocket {
-		c.pollHeaders = pollHeadersOf(a.header)
+		c.pollHeaders = httpmsg.PollHeadersOf(a.header)
 	}
 	return c
 }
@@ -130,18 +131,18 @@ func (h *handshaker) open(w http.ResponseWriter, r *http.Request, c *client, a a
 		h.opened(c)
 		c.sock.Start()
 		start()
-		copyHeader(w.Header(), a.header)
+		httpmsg.CopyHeader(w.Header(), a.header)
 		writeAnswer(h.log, w, r, c.sock.OpenAnswer(a.handshake))
 		return true
 	}
-	client, err := upgrade(w, r, a.header)
+	client, err := httpmsg.Upgrade(w, r, a.header)
 	if err != nil {
 		h.log.Debug("websocket handshake failed", "client", c.seq, "error", err)
 		return false
 	}
 	c.websocket.Store(true)
 	h.opened(c)
-	c.sock.StartWebSocket(client.conn, client.initial, client.answer.Bytes(), a.handshake)
+	c.sock.StartWebSocket(client.Conn, client.Initial, client.Answer.Bytes(), a.handshake)
 	start()
 	return true
 }
@@ -190,9 +191,9 @@ func (h *handshaker) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case errors.As(err, &rejected):
 		w.Header()["Content-Type"] = nil // keeps net/http from guessing one if the server sent none
-		copyHeader(w.Header(), without(rejected.Header, notRelayed))
+		httpmsg.CopyHeader(w.Header(), httpmsg.Without(rejected.Header, httpmsg.NotRelayed))
 		w.Header().Set("Content-Length", strconv.Itoa(len(rejected.Body)))
-		if isUpgrade(r) {
+		if httpmsg.IsUpgrade(r) {
 			w.Header().Set("Connection", "close")
 		}
 		w.WriteHeader(rejected.Status)
@@ -200,12 +201,12 @@ func (h *handshaker) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(r.Context().Err(), context.Canceled): // the client is gone
 	case errors.Is(err, context.DeadlineExceeded):
 		h.limitedLog.Log(slog.LevelWarn, "", "upstream handshake timed out", "error", err)
-		refuseForNow(w, http.StatusServiceUnavailable, "the upstream server did not answer in time")
+		httpmsg.RefuseForNow(w, http.StatusServiceUnavailable, "the upstream server did not answer in time")
 	case accept.IsOutOfDescriptors(err):
 		h.outOfDescriptors(err)
-		refuseForNow(w, http.StatusServiceUnavailable, "holdfast is out of file descriptors")
+		httpmsg.RefuseForNow(w, http.StatusServiceUnavailable, "holdfast is out of file descriptors")
 	default:
 		h.limitedLog.Log(slog.LevelWarn, "", "upstream handshake failed", "error", err)
-		refuseForNow(w, http.StatusBadGateway, "holdfast cannot reach the upstream server")
+		httpmsg.RefuseForNow(w, http.StatusBadGateway, "holdfast cannot reach the upstream server")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/holdfast/holdfast/internal/httpmsg"
 	"github.com/holdfast/holdfast/internal/socketio"
 )
 
@@ -84,13 +85,13 @@ func parseCount(item, id string) (namespace string, c eventCount, ok bool) {
 // withoutKey returns a query without the parameters of keyed recovery. The rest stays byte for byte.
 func (set *settings) withoutKey(query string) string {
 	k := set.Recovery.Keyed
-	if k.Query == "" || k.Forward || !hasKey(query, k.Query) && !hasKey(query, k.CountQuery) {
+	if k.Query == "" || k.Forward || !httpmsg.HasParameter(query, k.Query) && !httpmsg.HasParameter(query, k.CountQuery) {
 		return query
 	}
 	pairs := strings.Split(query, "&")
 	kept := pairs[:0]
 	for _, pair := range pairs {
-		if !hasKey(pair, k.Query) && !hasKey(pair, k.CountQuery) {
+		if !httpmsg.HasParameter(pair, k.Query) && !httpmsg.HasParameter(pair, k.CountQuery) {
 			kept = append(kept, pair)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/holdfast/holdfast/internal/cluster"
 	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/httpmsg"
 	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/internal/socketio"
@@ -262,7 +263,7 @@ func (r keyedReplicas) forwardHandshake(w http.ResponseWriter, req *http.Request
 		return false, refused.why
 	}
 	r.metrics.RelayResumed("resumed")
-	if isUpgrade(req) {
+	if httpmsg.IsUpgrade(req) {
 		r.forwardUpgrade(w, st)
 		return true, ""
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/holdfast/holdfast/internal/accept"
+	"github.com/holdfast/holdfast/internal/httpmsg"
 )
 
 // Listener returns a listener for an http.Server that serves s. It counts the connections of ln and
@@ -29,7 +30,7 @@ func (s *Server) connectionLimits() accept.Limits {
 	return accept.Limits{
 		MaxConnections:           set.Limits.MaxConnections,
 		MaxConnectionsPerAddress: set.Limits.MaxConnectionsPerAddress,
-		Exempt:                   set.trusted.trustsAddr,
+		Exempt:                   set.trusted.Contains,
 		HeadTimeout:              set.Limits.ReadHeaderTimeout,
 		HeadBytes:                set.Limits.HeaderBytes.Int(),
 		HandshakeTimeout:         set.Upstream.HandshakeTimeout,
@@ -52,7 +53,7 @@ func (s *Server) noLoop(err error) {
 // matchUpgrade returns the handler of a WebSocket handshake that does not need net/http: a new
 // client's handshake, or the upgrade of a known client. It returns nil for all other requests.
 func (s *Server) matchUpgrade(r *http.Request) http.HandlerFunc {
-	if !isUpgrade(r) || r.Method != http.MethodGet || !s.settings().isEngineIO(r) {
+	if !httpmsg.IsUpgrade(r) || r.Method != http.MethodGet || !s.settings().isEngineIO(r) {
 		return nil
 	}
 	q := r.URL.Query()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/holdfast/holdfast/internal/accept"
 	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/httpmsg"
 	"github.com/holdfast/holdfast/internal/upstream"
 )
 
@@ -51,26 +52,26 @@ func (p *passthrough) rewrite(r *httputil.ProxyRequest) {
 	}
 	r.Out.Host = r.In.Host
 	r.Out.Trailer = nil // ReverseProxy would announce the trailer and never send it
-	if !isUpgrade(r.In) {
+	if !httpmsg.IsUpgrade(r.In) {
 		// Only WebSocket upgrades pass: requests inside an h2c connection would bypass all checks.
 		r.Out.Header.Del("Connection")
 		r.Out.Header.Del("Upgrade")
 	}
-	// ReverseProxy removed some forwarding headers. Restore them: setForwarded decides which ones to
+	// ReverseProxy removed some forwarding headers. Restore them: SetForwarded decides which ones to
 	// trust.
 	for name, v := range r.In.Header {
-		if isForwarding(name) {
+		if httpmsg.IsForwarding(name) {
 			r.Out.Header[name] = v
 		}
 	}
-	p.settings().trusted.setForwarded(r.Out.Header, r.In)
+	p.settings().trusted.SetForwarded(r.Out.Header, r.In)
 	if _, ok := r.Out.Header["User-Agent"]; !ok {
 		r.Out.Header["User-Agent"] = []string{""} // keeps net/http from adding its own
 	}
 }
 
 func modifyResponse(resp *http.Response) error {
-	if resp.StatusCode != http.StatusSwitchingProtocols && isUpgrade(resp.Request) {
+	if resp.StatusCode != http.StatusSwitchingProtocols && httpmsg.IsUpgrade(resp.Request) {
 		resp.Header.Set("Connection", "close") // servers close a connection whose upgrade they refuse
 	}
 	if a, ok := resp.Request.Context().Value(ownSIDKey{}).(engineio.Answer); ok {
@@ -83,33 +84,33 @@ func modifyResponse(resp *http.Response) error {
 func (p *passthrough) handleError(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case p.drained.Err() != nil:
-		refuseDraining(w)
+		httpmsg.RefuseDraining(w)
 		return
 	case r.Context().Err() != nil:
 		return // the client is gone
 	}
 	p.log.Debug("passthrough failed", "error", err)
 	switch {
-	case bodyFailed(r):
+	case httpmsg.BodyFailed(r):
 		w.Header().Set("Connection", "close")
-		writeError(w, http.StatusBadRequest, "the request's body is malformed, or did not come")
+		httpmsg.WriteError(w, http.StatusBadRequest, "the request's body is malformed, or did not come")
 	case accept.IsOutOfDescriptors(err):
 		p.outOfDescriptors(err)
-		refuseForNow(w, http.StatusServiceUnavailable, "holdfast is out of file descriptors")
+		httpmsg.RefuseForNow(w, http.StatusServiceUnavailable, "holdfast is out of file descriptors")
 	case errors.Is(err, context.DeadlineExceeded):
-		writeError(w, http.StatusGatewayTimeout, "holdfast cannot reach the upstream server")
+		httpmsg.WriteError(w, http.StatusGatewayTimeout, "holdfast cannot reach the upstream server")
 	default:
-		writeError(w, http.StatusBadGateway, "holdfast cannot reach the upstream server")
+		httpmsg.WriteError(w, http.StatusBadGateway, "holdfast cannot reach the upstream server")
 	}
 }
 
 // serve relays a request to the upstream, and its answer or WebSocket back. A shutdown waits for it
 // and aborts it when the drain timeout ends.
 func (p *passthrough) serve(w http.ResponseWriter, r *http.Request) {
-	websocket := isUpgrade(r)
+	websocket := httpmsg.IsUpgrade(r)
 	// An upgrade with a sid belongs to a session that already exists, so it still passes.
-	if websocket && p.phase.stopping() && !hasKey(r.URL.RawQuery, "sid") {
-		refuseDraining(w)
+	if websocket && p.phase.stopping() && !httpmsg.HasParameter(r.URL.RawQuery, "sid") {
+		httpmsg.RefuseDraining(w)
 		return
 	}
 	count := p.conns.addPassing
@@ -130,9 +131,9 @@ func (p *passthrough) serve(w http.ResponseWriter, r *http.Request) {
 	w.Header()["Content-Type"] = nil // keeps net/http from guessing one if the server sent none
 	handler := p.shared
 	if p.settings().isEngineIO(r) { // only one server knows the session that it belongs to, or will
-		ctx = upstream.WithClient(ctx, p.settings().trusted.clientAddress(r))
+		ctx = upstream.WithClient(ctx, p.settings().trusted.ClientAddress(r))
 	}
-	if hasKey(r.URL.RawQuery, "sid") && hasKey(r.URL.RawQuery, "transport") {
+	if httpmsg.HasParameter(r.URL.RawQuery, "sid") && httpmsg.HasParameter(r.URL.RawQuery, "transport") {
 		handler = p.bySID
 	}
 	handler.ServeHTTP(w, r.WithContext(ctx))
@@ -140,7 +141,7 @@ func (p *passthrough) serve(w http.ResponseWriter, r *http.Request) {
 
 // urlAt returns a URL at base that makes http.Transport send the target of r byte for byte.
 func urlAt(base *url.URL, r *http.Request) *url.URL {
-	path, query, hasQuery := target(r)
+	path, query, hasQuery := httpmsg.Target(r)
 	to := &url.URL{Scheme: base.Scheme, Host: base.Host, Opaque: path, RawQuery: query, ForceQuery: hasQuery}
 	if strings.HasPrefix(path, "//") { // http.Transport would read Opaque as a host
 		to.Opaque, to.Path, to.RawPath = "", r.URL.Path, r.URL.RawPath

@@ -10,6 +10,7 @@ import (
 
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/httpmsg"
 	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/internal/upstream"
 )
@@ -108,7 +109,7 @@ func (h *handshaker) answerForUpstream(w http.ResponseWriter, r *http.Request, q
 			Upgrades: []string{"websocket"}, PingInterval: defaultPingInterval, PingTimeout: defaultPingTimeout,
 			MaxPayload: int64(config.DefaultMaxPayload),
 		},
-		corsHeader(r), nil,
+		httpmsg.CORSHeader(r), nil,
 	}
 	c := h.answeredClient(r, q, req, order, &a)
 	c.primary.setLazy()
@@ -137,6 +138,6 @@ func translatedRequest(req engineio.Request, connect []byte, keys []string) (tra
 	}
 	return engineio.Request{
 		Protocol: engineio.V3, WebSocket: true, PollIfRefused: true,
-		Path: req.Path, RawQuery: strings.Join(pairs, "&"), Host: req.Host, Header: withoutCookie(req.Header, "io"),
+		Path: req.Path, RawQuery: strings.Join(pairs, "&"), Host: req.Host, Header: httpmsg.WithoutCookie(req.Header, "io"),
 	}, query
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/holdfast/holdfast/internal/contentcoding"
 	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/httpmsg"
 )
 
 // knownBySID returns r with the answer to give if the upstream refuses the sid. The upstream does
@@ -21,7 +22,7 @@ func (c *client) knownBySID(r *http.Request, transport string) *http.Request {
 		current = "websocket"
 	}
 	switch {
-	case isUpgrade(r):
+	case httpmsg.IsUpgrade(r):
 		a = engineio.Answer{Status: http.StatusBadRequest, Body: []byte("Bad Request"), Type: "text/html"}
 	case transport == current:
 		a = engineio.Answer{Status: http.StatusInternalServerError}
@@ -37,7 +38,7 @@ func (c *client) knownBySID(r *http.Request, transport string) *http.Request {
 func handles(r *http.Request, q url.Values) bool {
 	switch q.Get("transport") {
 	case "polling", "websocket":
-		return r.Method == http.MethodGet || r.Method == http.MethodPost && !isUpgrade(r)
+		return r.Method == http.MethodGet || r.Method == http.MethodPost && !httpmsg.IsUpgrade(r)
 	}
 	return false
 }
@@ -45,17 +46,17 @@ func handles(r *http.Request, q url.Values) bool {
 // serve serves a request that names the client's sid. The caller has checked it with handles.
 func (c *client) serve(w http.ResponseWriter, r *http.Request, q url.Values) {
 	defer c.recoverRequest()
-	transport, upgrading := q.Get("transport"), isUpgrade(r)
+	transport, upgrading := q.Get("transport"), httpmsg.IsUpgrade(r)
 	switch {
 	case c.isV3() && c.keyed.outdated(q):
 		c.answer(w, r, engineio.ErrorAnswer(engineio.CodeUnknownSID))
 	case transport == "websocket" && upgrading:
-		upgraded, err := upgrade(w, r, nil)
+		upgraded, err := httpmsg.Upgrade(w, r, nil)
 		if err != nil {
 			c.deps.log.Debug("websocket upgrade failed", "client", c.seq, "error", err)
 			return
 		}
-		if !c.sock.ServeProbe(upgraded.conn, upgraded.initial, upgraded.answer.Bytes()) {
+		if !c.sock.ServeProbe(upgraded.Conn, upgraded.Initial, upgraded.Answer.Bytes()) {
 			c.deps.replicas.movedBeforeProbe(r, c, upgraded)
 		}
 	case transport == "websocket", upgrading:
@@ -78,7 +79,7 @@ func (c *client) serve(w http.ResponseWriter, r *http.Request, q url.Values) {
 // answer writes a to a request of the client, with the headers that the upstream wants on polling
 // responses.
 func (c *client) answer(w http.ResponseWriter, r *http.Request, a engineio.Answer) {
-	copyHeader(w.Header(), c.pollHeaders)
+	httpmsg.CopyHeader(w.Header(), c.pollHeaders)
 	writeAnswer(c.deps.log, w, r, a)
 }
 
@@ -95,7 +96,7 @@ func writeAnswer(log *slog.Logger, w http.ResponseWriter, r *http.Request, a eng
 	if len(body) >= compressFrom {
 		if encoding := contentcoding.Choose(r.Header, "gzip", "deflate"); encoding != "" {
 			h.Set("Content-Encoding", encoding)
-			body = compress(encoding, body)
+			body = httpmsg.Compress(encoding, body)
 		}
 	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))

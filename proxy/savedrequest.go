@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/httpmsg"
 )
 
 // savedRequest is a client's upstream handshake as text. Few clients ever dial again, and the text
@@ -20,6 +21,6 @@ func (s savedRequest) restore(websocket bool) (engineio.Request, error) {
 	if err != nil {
 		return engineio.Request{}, err
 	}
-	path, query, _ := target(r)
+	path, query, _ := httpmsg.Target(r)
 	return engineio.Request{WebSocket: websocket, Path: path, RawQuery: query, Host: r.Host, Header: r.Header}, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/holdfast/holdfast/internal/cluster"
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/httpmsg"
 	"github.com/holdfast/holdfast/internal/limit"
 	"github.com/holdfast/holdfast/internal/upstream"
 	"github.com/holdfast/holdfast/metrics"
@@ -126,26 +127,26 @@ func (s *Server) Ready() error {
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer s.recoverRequest()
-	if doubtfulEnd(r) {
+	if httpmsg.DoubtfulEnd(r) {
 		w.Header().Set("Connection", "close")
 	}
 	switch {
 	case r.Method == http.MethodConnect:
 		w.Header().Set("Connection", "close")
-		writeError(w, http.StatusMethodNotAllowed, "CONNECT is not supported: holdfast is a reverse proxy")
+		httpmsg.WriteError(w, http.StatusMethodNotAllowed, "CONNECT is not supported: holdfast is a reverse proxy")
 		return
-	case isUpgrade(r) && r.ContentLength != 0:
+	case httpmsg.IsUpgrade(r) && r.ContentLength != 0:
 		// Servers disagree on whether this is a body, or the first bytes of the upgraded protocol.
 		w.Header().Set("Connection", "close")
-		writeError(w, http.StatusBadRequest, "a WebSocket handshake must not have a body")
+		httpmsg.WriteError(w, http.StatusBadRequest, "a WebSocket handshake must not have a body")
 		return
 	case !s.settings().isEngineIO(r):
 		if !s.serveBundle(w, r) {
-			s.passthrough.serve(w, watchBody(w, r, 0))
+			s.passthrough.serve(w, httpmsg.WatchBody(w, r, 0))
 		}
 		return
 	}
-	s.serveEngineIO(w, watchBody(w, r, s.settings().Limits.BodyTimeout), r.URL.Query())
+	s.serveEngineIO(w, httpmsg.WatchBody(w, r, s.settings().Limits.BodyTimeout), r.URL.Query())
 }
 
 // serveEngineIO handles an Engine.IO request; q is its query.
@@ -156,12 +157,12 @@ func (s *Server) serveEngineIO(w http.ResponseWriter, r *http.Request, q url.Val
 		case c == nil && s.conns.hasSID(sid): // its client is away, and others must not take its place
 			writeAnswer(s.log, w, r, engineio.ErrorAnswer(engineio.CodeUnknownSID))
 		case c == nil && s.replicas != nil && r.Method == http.MethodOptions && s.settings().handlesV3(q):
-			answerPreflight(w, r)
+			httpmsg.AnswerPreflight(w, r)
 		case c == nil && s.replicas != nil && s.replicas.forwardForeign(w, r, q):
 		case c == nil:
 			s.passthrough.serve(w, r) // the upstream knows it, or refuses it as unknown
 		case r.Method == http.MethodOptions && (c.isV3() || s.protocol.isV3()):
-			answerPreflight(w, r)
+			httpmsg.AnswerPreflight(w, r)
 		case !handles(r, q) && c.isV3(): // the upstream has a session with this sid, too
 			c.answer(w, r, engineio.ErrorAnswer(engineio.CodeBadRequest))
 		case !handles(r, q):
@@ -171,19 +172,19 @@ func (s *Server) serveEngineIO(w http.ResponseWriter, r *http.Request, q url.Val
 		}
 		return
 	}
-	transport, upgrade := q.Get("transport"), isUpgrade(r)
+	transport, upgrade := q.Get("transport"), httpmsg.IsUpgrade(r)
 	websocket := transport == "websocket" && upgrade
 	switch {
-	case r.Method == http.MethodGet && !s.settings().handshakeRate.Allow(s.settings().trusted.clientAddress(r)):
-		s.refused(metrics.HandshakesPerAddress, s.settings().trusted.clientAddress(r))
+	case r.Method == http.MethodGet && !s.settings().handshakeRate.Allow(s.settings().trusted.ClientAddress(r)):
+		s.refused(metrics.HandshakesPerAddress, s.settings().trusted.ClientAddress(r))
 		w.Header().Set("Retry-After", "1")
-		writeError(w, http.StatusTooManyRequests, "too many handshakes from this address")
+		httpmsg.WriteError(w, http.StatusTooManyRequests, "too many handshakes from this address")
 	case r.Method != http.MethodGet, q.Get("EIO") != "4" && !s.settings().handlesV3(q), q.Has("j"), !websocket && (transport != "polling" || upgrade):
 		// What holdfast does not handle (EIO=3 without a key, JSONP), preflights, and what the
 		// upstream will refuse.
 		s.passthrough.serve(w, r)
 	case s.phase.stopping():
-		refuseDraining(w)
+		httpmsg.RefuseDraining(w)
 	case q.Get("EIO") != "4":
 		handshakerV3{s.handshaker}.serveV3(w, r, q, websocket)
 	default:

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/httpmsg"
 	"github.com/holdfast/holdfast/internal/limit"
 	"github.com/holdfast/holdfast/session"
 )
@@ -14,7 +15,7 @@ import (
 // change. It is immutable.
 type settings struct {
 	config.Config
-	trusted          trustedProxies
+	trusted          httpmsg.TrustedProxies
 	paths            []string // EngineIO.Paths without the trailing slash
 	clientFilter     func(query url.Values, userAgent string) bool
 	recoverable      func(namespace string) bool
@@ -76,5 +77,5 @@ func (set *settings) sessionLimits() session.Limits {
 // is below the same path, is not.
 func (set *settings) isEngineIO(r *http.Request) bool {
 	_, ok := set.belowPaths(r.URL.Path)
-	return ok && (hasKey(r.URL.RawQuery, "EIO") || hasKey(r.URL.RawQuery, "transport"))
+	return ok && (httpmsg.HasParameter(r.URL.RawQuery, "EIO") || httpmsg.HasParameter(r.URL.RawQuery, "transport"))
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/httpmsg"
 	"github.com/holdfast/holdfast/session"
 )
 
@@ -16,7 +17,7 @@ import (
 func TestErrorsAreJSON(t *testing.T) {
 	for _, message := range []string{"plain", "\x00\a\v\x7f", "\U0001f600 \u2028", `"\`, "\xff"} {
 		w := httptest.NewRecorder()
-		writeError(w, 503, message)
+		httpmsg.WriteError(w, 503, message)
 		var got struct {
 			Code    int
 			Message string

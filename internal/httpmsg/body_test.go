@@ -1,4 +1,4 @@
-package proxy
+package httpmsg
 
 import (
 	"io"
@@ -28,7 +28,7 @@ func TestBodyTimeout(t *testing.T) {
 			ours, theirs := net.Pipe()
 			read := make(chan int64, 1)
 			srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				n, _ := io.Copy(io.Discard, watchBody(w, r, timeout).Body)
+				n, _ := io.Copy(io.Discard, WatchBody(w, r, timeout).Body)
 				read <- n
 			})}
 			conns := make(chan net.Conn, 1)

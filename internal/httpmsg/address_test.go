@@ -1,4 +1,4 @@
-package proxy
+package httpmsg
 
 import (
 	"net/http"
@@ -8,7 +8,7 @@ import (
 )
 
 // trusting returns the given trusted proxies.
-func trusting(prefixes ...string) (t trustedProxies) {
+func trusting(prefixes ...string) (t TrustedProxies) {
 	for _, p := range prefixes {
 		t = append(t, netip.MustParsePrefix(p))
 	}
@@ -40,7 +40,7 @@ func TestClientAddress(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			r := &http.Request{RemoteAddr: tt.peer, Header: http.Header{"X-Forwarded-For": tt.forwarded}}
-			if got := trusting("10.0.0.0/8").clientAddress(r).String(); got != tt.want {
+			if got := trusting("10.0.0.0/8").ClientAddress(r).String(); got != tt.want {
 				t.Errorf("clientAddress of %s, forwarded for %q, is %s, want %s", tt.peer, tt.forwarded, got, tt.want)
 			}
 		})
@@ -65,19 +65,19 @@ func FuzzForwarded(f *testing.F) {
 		h := http.Header{}
 		h.Add(name, value)
 		r := &http.Request{RemoteAddr: peer.String() + ":1", Host: "app.test", Header: h}
-		addr := s.clientAddress(r)
+		addr := s.ClientAddress(r)
 		if !addr.IsValid() || !fromProxy && addr != peer {
 			t.Errorf("client's address is %s, the peer's %s", addr, peer)
 		}
-		out := without(h, notForwarded)
-		s.setForwarded(out, r)
+		out := Without(h, NotForwarded)
+		s.SetForwarded(out, r)
 		all := out.Values("X-Forwarded-For")
 		if len(all) != 1 || !strings.HasSuffix(all[0], peer.String()) {
 			t.Errorf("X-Forwarded-For %q does not end with the peer", all)
 		}
 		for name, values := range out {
 			ours := name == "X-Forwarded-For" || name == "X-Forwarded-Proto" || name == "X-Forwarded-Host"
-			if !fromProxy && isForwarding(strings.ReplaceAll(name, "_", "-")) && !ours {
+			if !fromProxy && IsForwarding(strings.ReplaceAll(name, "_", "-")) && !ours {
 				t.Errorf("%s: %q passes", name, values)
 			}
 		}

@@ -1,4 +1,4 @@
-package proxy
+package httpmsg
 
 import (
 	"net/http"
@@ -7,15 +7,15 @@ import (
 	"strings"
 )
 
-// trustedProxies are the networks of proxies whose forwarding headers are trusted.
-type trustedProxies []netip.Prefix
+// TrustedProxies are the networks of proxies whose forwarding headers are trusted.
+type TrustedProxies []netip.Prefix
 
-// clientAddress returns the address of the peer, or the zero Addr on a Unix socket. If the peer is
+// ClientAddress returns the address of the peer, or the zero Addr on a Unix socket. If the peer is
 // a trusted proxy, it returns the last address in X-Forwarded-For that is not a trusted proxy. The
 // client may have forged earlier ones.
-func (t trustedProxies) clientAddress(r *http.Request) netip.Addr {
+func (t TrustedProxies) ClientAddress(r *http.Request) netip.Addr {
 	peer := hostAddr(r.RemoteAddr)
-	if !t.trustsAddr(peer) {
+	if !t.Contains(peer) {
 		return peer
 	}
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
@@ -25,7 +25,7 @@ func (t trustedProxies) clientAddress(r *http.Request) netip.Addr {
 			break
 		}
 		peer = addr
-		if !t.trustsAddr(peer) {
+		if !t.Contains(peer) {
 			break
 		}
 	}
@@ -50,8 +50,8 @@ func hostAddr(hostPort string) netip.Addr {
 	return ap.Addr().Unmap()
 }
 
-// trustsAddr reports whether an address is that of a trusted proxy.
-func (t trustedProxies) trustsAddr(addr netip.Addr) bool {
+// Contains reports whether an address is that of a trusted proxy.
+func (t TrustedProxies) Contains(addr netip.Addr) bool {
 	for _, p := range t {
 		if p.Contains(addr) {
 			return true

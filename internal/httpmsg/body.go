@@ -1,4 +1,4 @@
-package proxy
+package httpmsg
 
 import (
 	"context"
@@ -29,11 +29,11 @@ const (
 	extendBytes = 64 << 10
 )
 
-// bodyKey is the context key of a request's body, for bodyFailed.
+// bodyKey is the context key of a request's body, for BodyFailed.
 type bodyKey struct{}
 
-// watchBody returns r with its body wrapped in a body. A timeout of 0 means no timeout.
-func watchBody(w http.ResponseWriter, r *http.Request, timeout time.Duration) *http.Request {
+// WatchBody returns r with its body wrapped in a body. A timeout of 0 means no timeout.
+func WatchBody(w http.ResponseWriter, r *http.Request, timeout time.Duration) *http.Request {
 	if r.ContentLength == 0 {
 		return r
 	}
@@ -64,16 +64,16 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// bodyFailed reports whether the body of a request that watchBody has returned could not be read from
+// BodyFailed reports whether the body of a request that WatchBody has returned could not be read from
 // the client. ReverseProxy's ErrorHandler asks, because the error alone does not say whether the
 // client or the upstream failed.
-func bodyFailed(r *http.Request) bool {
+func BodyFailed(r *http.Request) bool {
 	b, ok := r.Context().Value(bodyKey{}).(*body)
 	return ok && b.failed.Load()
 }
 
-// doubtfulEnd reports whether a proxy in front may see the end of the request elsewhere. The
+// DoubtfulEnd reports whether a proxy in front may see the end of the request elsewhere. The
 // connection must then be closed after it, or the bytes that follow could smuggle a request. RFC
 // 9112, 6.1 requires this for a Content-Length beside chunks and for chunks in HTTP/1.0. net/http
 // reports neither, so all chunked and HTTP/1.0 requests count.
-func doubtfulEnd(r *http.Request) bool { return len(r.TransferEncoding) > 0 || !r.ProtoAtLeast(1, 1) }
+func DoubtfulEnd(r *http.Request) bool { return len(r.TransferEncoding) > 0 || !r.ProtoAtLeast(1, 1) }

@@ -1,4 +1,4 @@
-package proxy
+package httpmsg
 
 import (
 	"bytes"
@@ -20,8 +20,8 @@ var (
 	zlibWriters = sync.Pool{New: func() any { return zlib.NewWriter(io.Discard) }}
 )
 
-// compress returns the compressed body. encoding is gzip or deflate.
-func compress(encoding string, body []byte) []byte {
+// Compress returns the compressed body. encoding is gzip or deflate.
+func Compress(encoding string, body []byte) []byte {
 	pool := &zlibWriters // HTTP's deflate is the zlib format
 	if encoding == "gzip" {
 		pool = &gzipWriters

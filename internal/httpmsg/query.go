@@ -1,4 +1,4 @@
-package proxy
+package httpmsg
 
 import (
 	"net/http"
@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// target returns the path and the query of a request exactly as the client wrote them. url.URL
+// Target returns the path and the query of a request exactly as the client wrote them. url.URL
 // would escape characters that RFC 3986 does not allow, and ReverseProxy would drop parameters that
 // it cannot parse.
-func target(r *http.Request) (path, query string, hasQuery bool) {
+func Target(r *http.Request) (path, query string, hasQuery bool) {
 	uri := r.RequestURI
 	if !strings.HasPrefix(uri, "/") && uri != "*" { // the absolute form
 		_, rest, _ := strings.Cut(uri, "://")
@@ -24,8 +24,8 @@ func target(r *http.Request) (path, query string, hasQuery bool) {
 	return strings.Cut(uri, "?")
 }
 
-// hasKey reports whether a query has a parameter with this name.
-func hasKey(query, key string) bool {
+// HasParameter reports whether a query has a parameter with this name.
+func HasParameter(query, key string) bool {
 	for pair := range strings.SplitSeq(query, "&") {
 		k, _, _ := strings.Cut(pair, "=")
 		if k == key {

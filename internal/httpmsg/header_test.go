@@ -1,4 +1,4 @@
-package proxy
+package httpmsg
 
 import (
 	"fmt"
@@ -20,13 +20,13 @@ func TestDropCookies(t *testing.T) {
 		if tt.before != nil {
 			h["Cookie"] = tt.before
 		}
-		dropCookies(h, []string{"io"})
+		DropCookies(h, []string{"io"})
 		if got := h["Cookie"]; fmt.Sprint(got) != fmt.Sprint(tt.after) || (got == nil) != (tt.after == nil) {
 			t.Errorf("%q becomes %q, want %q", tt.before, got, tt.after)
 		}
 	}
 	h := http.Header{"Cookie": {"io=1"}}
-	dropCookies(h, nil)
+	DropCookies(h, nil)
 	if h.Get("Cookie") != "io=1" {
 		t.Error("dropped a cookie that is not named")
 	}
@@ -40,7 +40,7 @@ func TestWithoutCookie(t *testing.T) {
 		"":                  "",
 	} {
 		h := http.Header{"Cookie": {in}}
-		if got := withoutCookie(h, "io").Get("Cookie"); got != want {
+		if got := WithoutCookie(h, "io").Get("Cookie"); got != want {
 			t.Errorf("%q became %q, want %q", in, got, want)
 		}
 		if h.Get("Cookie") != in {

@@ -1,4 +1,4 @@
-package proxy
+package httpmsg
 
 import (
 	"maps"
@@ -8,23 +8,23 @@ import (
 	"strings"
 )
 
-// notForwarded are request headers that concern a single connection, or that each link negotiates
+// NotForwarded are request headers that concern a single connection, or that each link negotiates
 // for itself.
-var notForwarded = []string{
+var NotForwarded = []string{
 	"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer",
 	"Transfer-Encoding", "Upgrade", "Sec-Websocket-Key", "Sec-Websocket-Version", "Sec-Websocket-Extensions",
 	"Sec-Websocket-Accept", "Accept-Encoding", "Content-Length", "Content-Type", "Expect",
 }
 
-// notRelayed are response headers that describe a single connection or a single response's body.
-var notRelayed = []string{
+// NotRelayed are response headers that describe a single connection or a single response's body.
+var NotRelayed = []string{
 	"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding",
 	"Upgrade", "Sec-Websocket-Accept", "Sec-Websocket-Extensions", "Content-Length", "Date",
 }
 
-// without returns h without the given headers, whose names are canonical, and without those that
+// Without returns h Without the given headers, whose names are canonical, and Without those that
 // Connection names. The result shares its values with h.
-func without(h http.Header, names []string) http.Header {
+func Without(h http.Header, names []string) http.Header {
 	rest := make(http.Header, len(h))
 	for name, values := range h {
 		if !slices.Contains(names, name) {
@@ -39,8 +39,8 @@ func without(h http.Header, names []string) http.Header {
 	return rest
 }
 
-// isForwarding reports whether proxies use a header to describe the client that they forward for.
-func isForwarding(name string) bool {
+// IsForwarding reports whether proxies use a header to describe the client that they forward for.
+func IsForwarding(name string) bool {
 	name = strings.ToLower(name)
 	return strings.HasPrefix(name, "x-forwarded-") || name == "forwarded" || name == "x-real-ip"
 }
@@ -49,19 +49,19 @@ func isForwarding(name string) bool {
 // WSGI a hyphen and an underscore are the same. No proxy writes such headers, so only a forger
 // sends them.
 func looksForwarding(name string) bool {
-	return strings.Contains(name, "_") && isForwarding(strings.ReplaceAll(name, "_", "-"))
+	return strings.Contains(name, "_") && IsForwarding(strings.ReplaceAll(name, "_", "-"))
 }
 
-// setForwarded adds the forwarding headers for r to h. It removes those of untrusted peers, which
+// SetForwarded adds the forwarding headers for r to h. It removes those of untrusted peers, which
 // may be forged.
-func (t trustedProxies) setForwarded(h http.Header, r *http.Request) {
+func (t TrustedProxies) SetForwarded(h http.Header, r *http.Request) {
 	peer, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		peer = "" // a Unix socket
 	}
-	trusted := t.trustsAddr(hostAddr(r.RemoteAddr))
+	trusted := t.Contains(hostAddr(r.RemoteAddr))
 	for name := range h {
-		if looksForwarding(name) || !trusted && isForwarding(name) {
+		if looksForwarding(name) || !trusted && IsForwarding(name) {
 			delete(h, name)
 		}
 	}
@@ -84,9 +84,9 @@ func (t trustedProxies) setForwarded(h http.Header, r *http.Request) {
 	}
 }
 
-// pollHeadersOf returns the headers of a handshake's response that must also be on later polling
+// PollHeadersOf returns the headers of a handshake's response that must also be on later polling
 // responses: browsers check CORS headers on each.
-func pollHeadersOf(h http.Header) http.Header {
+func PollHeadersOf(h http.Header) http.Header {
 	later := make(http.Header)
 	for name, values := range h {
 		if strings.HasPrefix(name, "Access-Control-") || name == "Vary" {
@@ -96,13 +96,13 @@ func pollHeadersOf(h http.Header) http.Header {
 	return later
 }
 
-// copyHeader copies the headers of src to dst, replacing those of the same name.
-func copyHeader(dst, src http.Header) {
+// CopyHeader copies the headers of src to dst, replacing those of the same name.
+func CopyHeader(dst, src http.Header) {
 	maps.Copy(dst, src)
 }
 
-// dropCookies removes cookies from a request's header. The others stay as they are.
-func dropCookies(h http.Header, names []string) {
+// DropCookies removes cookies from a request's header. The others stay as they are.
+func DropCookies(h http.Header, names []string) {
 	lines := h["Cookie"]
 	if len(lines) == 0 || len(names) == 0 {
 		return
@@ -128,9 +128,9 @@ func dropCookies(h http.Header, names []string) {
 	h["Cookie"] = kept
 }
 
-// cookies returns all values of a cookie. net/http would skip values with characters that it
+// Cookies returns all values of a cookie. net/http would skip values with characters that it
 // considers invalid, and a skipped value would equal an absent one.
-func cookies(h http.Header, name string) []string {
+func Cookies(h http.Header, name string) []string {
 	var values []string
 	for _, line := range h.Values("Cookie") {
 		for pair := range strings.SplitSeq(line, ";") {
@@ -142,11 +142,11 @@ func cookies(h http.Header, name string) []string {
 	return values
 }
 
-// withoutCookie returns h without a cookie. netty-socketio gives a connection the sid that the
+// WithoutCookie returns h without a cookie. netty-socketio gives a connection the sid that the
 // cookie "io" has, which may be another connection's.
-func withoutCookie(h http.Header, name string) http.Header {
+func WithoutCookie(h http.Header, name string) http.Header {
 	lines := h.Values("Cookie")
-	if len(cookies(h, name)) == 0 {
+	if len(Cookies(h, name)) == 0 {
 		return h
 	}
 	var kept []string
@@ -166,8 +166,8 @@ func withoutCookie(h http.Header, name string) http.Header {
 	return h
 }
 
-// isUpgrade reports whether a request asks for a WebSocket.
-func isUpgrade(r *http.Request) bool {
+// IsUpgrade reports whether a request asks for a WebSocket.
+func IsUpgrade(r *http.Request) bool {
 	return strings.EqualFold(r.Header.Get("Upgrade"), "websocket") && hasToken(r.Header, "Connection", "upgrade")
 }
 

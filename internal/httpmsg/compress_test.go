@@ -1,4 +1,4 @@
-package proxy
+package httpmsg
 
 import (
 	"bytes"
@@ -37,7 +37,7 @@ func TestCompressedAnswersAreIndependent(t *testing.T) {
 			for j := range 50 {
 				encoding := []string{"gzip", "deflate"}[(i+j)%2]
 				want := strings.Repeat(fmt.Sprintf(`42["answer",%d,%d]`+"\x1e", i, j), 100+i*j)
-				if got, err := decompress(encoding, compress(encoding, []byte(want))); err != nil || got != want {
+				if got, err := decompress(encoding, Compress(encoding, []byte(want))); err != nil || got != want {
 					t.Errorf("answer %d of %d by %s: %d bytes of %d, %v", j, i, encoding, len(got), len(want), err)
 				}
 			}
@@ -54,7 +54,7 @@ func TestCompressorsAreReused(t *testing.T) {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		for range runs {
-			compress(encoding, body)
+			Compress(encoding, body)
 		}
 		runtime.ReadMemStats(&after)
 		// Under the race detector pools drop some items.
@@ -72,7 +72,7 @@ func BenchmarkCompress(b *testing.B) {
 				b.SetBytes(int64(len(body)))
 				b.ReportAllocs()
 				for b.Loop() {
-					compress(encoding, body)
+					Compress(encoding, body)
 				}
 			})
 		}
