@@ -98,7 +98,7 @@ func (c *Cursor) Read(n int, e Emitter) (passed int, last uint64, replayDone boo
 			break
 		}
 	}
-	s.sent = max(s.sent, c.sent)
+	s.log.sent = max(s.log.sent, c.sent)
 	last = c.sent
 	if s.state == Closed {
 		s.endedInFlight = s.endedInFlight || passed > 0
@@ -138,10 +138,10 @@ func (c *Cursor) Acknowledged(id int64) {
 	s := c.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cursor != c || s.ackRequested == 0 {
+	if s.cursor != c || s.log.ackRequested == 0 {
 		return
 	}
-	for i := s.log.Trimmed() + 1; i <= s.sent; i++ {
+	for i := s.log.Trimmed() + 1; i <= s.log.sent; i++ {
 		if p := s.log.At(i); p.Kind() == buffer.AckRequested && p.AckID() == id {
 			s.trimLocked(i)
 			return
@@ -155,7 +155,7 @@ func (c *Cursor) Unanswered() (pending, overdue bool) {
 	s := c.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cursor != c || s.ackRequested == 0 {
+	if s.cursor != c || s.log.ackRequested == 0 {
 		return false, false
 	}
 	checked := c.checked

@@ -4,7 +4,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/holdfast/holdfast/buffer"
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
@@ -64,10 +63,5 @@ func (s *Session) ambiguousLocked(from uint64, owner Owner, recently bool) bool 
 	} else if !inFlight || s.disconnect.lastSession.Load() {
 		return false
 	}
-	for i := from + 1; i <= min(s.sentWhenParked, s.log.Last()); i++ {
-		if s.log.At(i).Kind() == buffer.WithOffset {
-			return true
-		}
-	}
-	return false
+	return s.log.hasOffsets(from, s.sentWhenParked)
 }

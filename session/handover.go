@@ -130,7 +130,7 @@ func (x *Exporter) Session(s *Session) bool {
 	}
 	out := handover.Session{
 		PID: s.pid, Namespace: s.namespace, Tag: uint64(s.tag), Group: x.group(s.parking), Place: s.ticket,
-		Sent: s.sent, SentWhenParked: s.sentWhenParked, Confirmed: s.confirmedEvent, Reply: s.reply,
+		Sent: s.log.sent, SentWhenParked: s.sentWhenParked, Confirmed: s.log.confirmedEvent, Reply: s.reply,
 		Binding: string(s.binding), Owned: s.owned, ParkedFor: x.now.Sub(s.parkedAt),
 		TakeoversLeft: s.takeoversUntil.Sub(instant.Now()), Heard: s.heard, InFlight: s.inFlight,
 		Suspicions: s.exportSuspicionsLocked(), Trimmed: s.log.Trimmed(),
@@ -140,7 +140,7 @@ func (x *Exporter) Session(s *Session) bool {
 			Digest: k.key.Digest, Handshake: k.key.Handshake, Epoch: k.epoch, TrimmedEvents: k.trimmedEvents, Uncountable: k.uncountable,
 		}
 	}
-	out.Entries = x.log(&s.log)
+	out.Entries = x.log(&s.log.Log)
 	x.w.Session(&out)
 	return true
 }
@@ -231,8 +231,9 @@ func (m *Importer) Session(up Upstream, in *handover.Session) (*Session, error) 
 	p := m.groups[in.Group] // the snapshot was verified
 	s := &Session{
 		registry: m.r, upstream: up, pid: in.PID, tag: tag(in.Tag), namespace: in.Namespace,
-		state: Parked, heard: in.Heard, sent: in.Sent, log: buffer.NewLog(m.r.budget), reply: slices.Clone(in.Reply),
-		disconnect: p.disconnect, sentWhenParked: in.SentWhenParked, confirmedEvent: in.Confirmed,
+		log:   sentLog{Log: buffer.NewLog(m.r.budget), sent: in.Sent, confirmedEvent: in.Confirmed},
+		state: Parked, heard: in.Heard, reply: slices.Clone(in.Reply),
+		disconnect: p.disconnect, sentWhenParked: in.SentWhenParked,
 		suspicions: importSuspicions(in.Suspicions), owned: in.Owned,
 		parkedAt: m.now.Add(-in.ParkedFor - m.elapsed), takeoversUntil: instant.Now().Add(in.TakeoversLeft - m.elapsed),
 		binding: Binding(in.Binding), parking: p, inFlight: in.InFlight,
@@ -261,7 +262,7 @@ func (s *Session) restoreLog(in *handover.Session) {
 		}
 		s.log.AppendShared(&p)
 		if kind == buffer.AckRequested {
-			s.ackRequested++
+			s.log.ackRequested++
 		}
 	}
 }

@@ -106,11 +106,12 @@ func (m *machine) HandOver(t *rapid.T) {
 // Exporter and Importer unless it is built anew.
 var decided = map[reflect.Type]string{
 	reflect.TypeFor[Session](): `
-		handed over: pid tag heard sent log reply disconnect sentWhenParked confirmedEvent suspicions owned parkedAt
+		handed over: pid tag heard log reply disconnect sentWhenParked suspicions owned parkedAt
 			takeoversUntil binding namespace parking inFlight keyed
 		the order: ticket
 		always the same when it is handed over: state cursor readPaused
-		built anew: registry upstream mu ackRequested parkedIndex endedInFlight`,
+		built anew: registry upstream mu parkedIndex endedInFlight`,
+	reflect.TypeFor[sentLog](): `handed over: sent Log confirmedEvent built anew: ackRequested`,
 	reflect.TypeFor[parking](): `
 		handed over: why ending disconnect expires
 		built anew: timer sessions judged found`, // what found says of sessions that left is in buffered
@@ -146,7 +147,7 @@ func TestHandOver(t *testing.T) {
 		s.Bind("binding")
 		s.SetReply([]byte("reply"))
 		s.mu.Lock()
-		s.heard, s.sent, s.sentWhenParked, s.confirmedEvent, s.inFlight = true, 2, 2, 0, true
+		s.heard, s.log.sent, s.sentWhenParked, s.log.confirmedEvent, s.inFlight = true, 2, 2, 0, true
 		s.suspicions = &suspicions{
 			buffered: bufferFilled,
 			doubt:    &doubt{from: 1, to: 2, failures: 2, ending: ClosedByClient, narrowed: true, alone: 2, proof: 3},
@@ -190,6 +191,9 @@ func compareSessions(t *testing.T, got, want *Session) {
 		if text, wantText := fmt.Sprintf("%+v", a), fmt.Sprintf("%+v", b); text != wantText {
 			t.Errorf("%s is %s, want %s", name, text, wantText)
 		}
+	}
+	if l, wantL := &got.log, &want.log; l.sent != wantL.sent || l.confirmedEvent != wantL.confirmedEvent {
+		t.Errorf("sent %d with event %d confirmed, want %d and %d", l.sent, l.confirmedEvent, wantL.sent, wantL.confirmedEvent)
 	}
 	if *got.keyed != *want.keyed {
 		t.Errorf("keyed is %+v, want %+v", *got.keyed, *want.keyed)

@@ -105,11 +105,11 @@ func (s *Session) keyedFromLocked(claim *Claim) (from uint64, refused reason.Rea
 	case claim.Counted:
 		return s.seqOfEventLocked(claim.Handled)
 	}
-	if s.sent > s.log.Trimmed() { // it is unknown whether it has those
+	if s.log.sent > s.log.Trimmed() { // it is unknown whether it has those
 		s.keyed.uncountable = true
 	}
 	if s.registry.limits().KeyedAtMostOnce {
-		return max(s.log.Trimmed(), s.sent), ""
+		return max(s.log.Trimmed(), s.log.sent), ""
 	}
 	return s.log.Trimmed(), ""
 }
@@ -131,7 +131,7 @@ func (s *Session) seqOfEventLocked(n uint64) (seq uint64, refused reason.Reason)
 		return 0, reason.BadOffset
 	}
 	for left := n - k.trimmedEvents; left > 0; {
-		if seq++; seq > min(s.sent, s.log.Last()) {
+		if seq++; seq > min(s.log.sent, s.log.Last()) {
 			return 0, reason.BadOffset
 		}
 		if countsAsEvent(s.log.At(seq)) {

@@ -171,7 +171,7 @@ func BenchmarkLongLogs(b *testing.B) {
 		{"relieve", func(w *lockWatcher, _ []*Session) { w.r.EvictForMemory() }},
 		{"resume", func(w *lockWatcher, all []*Session) {
 			for _, s := range all {
-				s.sent = packets
+				s.log.sent = packets
 				offset := string(Offset{s.tag, packets}.AppendTo(nil))
 				w.r.Resume(Claim{PID: s.pid, Namespace: "/", Offset: offset}, silent{})
 			}

@@ -157,12 +157,8 @@ func (s *Session) searchLocked() (suspects []uint64) {
 
 // dropPoisonLocked drops a packet for good. Its number stays.
 func (s *Session) dropPoisonLocked(seq uint64) {
-	p := s.log.At(seq)
-	if p.Kind() == buffer.AckRequested {
-		s.ackRequested--
-	}
-	s.registry.observer.Poisoned(s, p)
-	s.log.Drop(seq)
+	s.registry.observer.Poisoned(s, s.log.At(seq))
+	s.log.dropPoison(seq)
 	s.suspicions.forget(seq)
 	s.suspicions.reads.poisons++
 }

@@ -105,7 +105,7 @@ func (r *Registry) Counts() (live, parked int) {
 // resumed, only if resumable.
 func (r *Registry) New(up Upstream, namespace string, owner Owner, resumable bool) *Cursor {
 	s := &Session{
-		registry: r, upstream: up, namespace: namespace, state: Live, log: buffer.NewLog(r.budget), owned: owner.Handshake(),
+		registry: r, upstream: up, namespace: namespace, state: Live, log: sentLog{Log: buffer.NewLog(r.budget)}, owned: owner.Handshake(),
 	}
 	s.cursor = &Cursor{s: s, owner: owner}
 	if resumable {

@@ -127,12 +127,12 @@ func (r *Registry) attachLocked(s *Session, claim *Claim, owner Owner, beside Ve
 	}
 	if s.keyed != nil {
 		s.keyed.epoch++
-		s.log.NeverWritten(from, s.sent) // the client has none of those
+		s.log.NeverWritten(from, s.log.sent) // the client has none of those
 	}
 	s.parkedIndex, s.disconnect = nil, nil
 	c := &Cursor{s: s, owner: owner, sent: from, replay: &replay{to: s.log.Last()}}
 	if !r.limits().ReplayAckRequested && !claim.Counted {
-		c.replay.skipTo = s.sent
+		c.replay.skipTo = s.log.sent
 	}
 	s.cursor, s.owned = c, owner.Handshake()
 	s.parking.resumed(s, owner)
@@ -189,14 +189,14 @@ func (s *Session) trimForLocked(claim *Claim) (from uint64, refused reason.Reaso
 			return 0, refused
 		}
 	} else if tag, seq, ok := parseOffset(claim.Offset); ok && tag == s.tag {
-		if seq > s.sent {
+		if seq > s.log.sent {
 			return 0, reason.BadOffset
 		}
 		has = seq
 	} else if claim.ForeignOffset {
 		return 0, reason.BadOffset
 	}
-	if s.disconnect != nil && has < s.confirmedEvent {
+	if s.disconnect != nil && has < s.log.confirmedEvent {
 		return 0, reason.ClientDisconnect // it ignored events that the log no longer has
 	}
 	from = max(s.log.Trimmed(), has)

@@ -55,10 +55,10 @@ type parkedIndex struct {
 // Later events are judged as they come.
 func (s *Session) compactLocked() {
 	s.parkedIndex = nil
-	s.judgeLocked(s.sent, math.MaxInt) // what the client cannot decode must be known although it is dropped
+	s.judgeLocked(s.log.sent, math.MaxInt) // what the client cannot decode must be known although it is dropped
 	seen := make(map[string]bool)
 	dropped := [KeepLatest + 1]int{}
-	s.log.Compact(s.sent, func(p *buffer.Entry) bool { // the newest first
+	s.log.Compact(s.log.sent, func(p *buffer.Entry) bool { // the newest first
 		retention, name := s.retentionOf(p.Kind(), p.Data())
 		switch {
 		case retention == Keep:
@@ -133,23 +133,14 @@ func (s *Session) supersedeLocked(name []byte, seq uint64) {
 		return
 	}
 	if *previous > s.log.Trimmed() { // else a client had it that was not allowed to resume
-		s.dropLocked(*previous)
+		s.log.dropObsolete(*previous)
 		s.registry.observer.Dropped(KeepLatest, 1)
 	}
-	if *previous > s.sent {
+	if *previous > s.log.sent {
 		index.gaps++
 	}
 	*previous = seq
 	if index.gaps > maxGaps+s.log.Packets() {
 		s.compactLocked()
-	}
-}
-
-// dropLocked drops a packet that the client no longer needs. s.mu is held.
-func (s *Session) dropLocked(seq uint64) {
-	if seq <= s.sent {
-		s.log.DropLate(seq)
-	} else {
-		s.log.Drop(seq)
 	}
 }

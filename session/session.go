@@ -107,17 +107,14 @@ type Session struct {
 	// has not since.
 	endedInFlight bool
 	readPaused    atomic.Bool // SetReadPaused(true) was called; set with mu held
-	sent          uint64      // the last packet that any client was sent
 	cursor        *Cursor
-	log           buffer.Log
-	ackRequested  int          // AckRequested packets in the log
+	log           sentLog
 	reply         []byte       // the CONNECT reply, with the pid
 	parkedIndex   *parkedIndex // nil until the parked log is compacted
 	// disconnect is not nil while the session is parked because its client sent a DISCONNECT. That
 	// client may have ignored what was in flight, up to sentWhenParked.
 	disconnect     *ClientDisconnect
 	sentWhenParked uint64
-	confirmedEvent uint64      // the last WithOffset packet that was confirmed
 	suspicions     *suspicions // nil for nearly all sessions
 	keyed          *keyed      // nil for all but keyed sessions; the pointer is immutable
 	owned          uint64      // the latest handshake of a client that had the session
@@ -196,7 +193,7 @@ func (s *Session) Append(p *buffer.Packet) (*Cursor, error) {
 		s.log.Append(p)
 	}
 	if p.Kind == buffer.AckRequested {
-		s.ackRequested++
+		s.log.ackRequested++
 	}
 	if s.state == Parked {
 		l := s.registry.limits()
@@ -241,20 +238,7 @@ func (s *Session) trimLocked(seq uint64) {
 	if s.keyed != nil {
 		s.countTrimmedLocked(seq)
 	}
-	if s.ackRequested > 0 {
-		for i := s.log.Trimmed() + 1; i <= seq; i++ {
-			if s.log.At(i).Kind() == buffer.AckRequested {
-				s.ackRequested--
-			}
-		}
-	}
-	for i := seq; i > s.log.Trimmed(); i-- {
-		if s.log.At(i).Kind() == buffer.WithOffset {
-			s.confirmedEvent = i
-			break
-		}
-	}
-	s.log.Trim(seq)
+	s.log.confirm(seq)
 	s.updateReadPauseLocked()
 }
 

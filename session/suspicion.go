@@ -70,7 +70,7 @@ const judgedBytes = 64 << 10
 // returns false if some are left.
 func (s *Session) judgeLocked(to uint64, bytes int) (done bool) {
 	judge := s.registry.limits().Judge
-	to = min(to, s.sent, s.log.Last())
+	to = min(to, s.log.sent, s.log.Last())
 	if judge == nil || to <= s.log.Trimmed() {
 		return true
 	}
@@ -106,7 +106,7 @@ func (s *Session) judge() {
 func (s *Session) judgeSome() (done bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.state != Parked || s.judgeLocked(s.sent, judgedBytes)
+	return s.state != Parked || s.judgeLocked(s.log.sent, judgedBytes)
 }
 
 // suspiciousLocked combines the verdicts on packets up to a number that the client has not
@@ -245,15 +245,15 @@ func (p *parking) beside(s *Session, owner Owner) (v Verdict, expected bool) {
 func (s *Session) parkedVerdict() (v Verdict, suspicious bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.judgeLocked(s.sent, judgedBytes) // nothing is left, as a rule
-	return s.suspiciousLocked(s.sentWhenParked), s.suspiciousLocked(s.sent) != Fine
+	s.judgeLocked(s.log.sent, judgedBytes) // nothing is left, as a rule
+	return s.suspiciousLocked(s.sentWhenParked), s.suspiciousLocked(s.log.sent) != Fine
 }
 
 // examineLocked looks for poison among the packets after from that were sent before. It drops those
 // that no client can decode, and returns what to try on the client, or nil. beside is the Verdict on
 // packets of its other sessions. s.mu is held, and the session is still parked.
 func (s *Session) examineLocked(from uint64, beside Verdict) *Trial {
-	if s.disconnect != nil || s.suspicions == nil && s.sent <= from {
+	if s.disconnect != nil || s.suspicions == nil && s.log.sent <= from {
 		return nil // the client ignored what was in flight, after its DISCONNECT; or nothing was
 	}
 	if s.suspicions == nil {
@@ -265,10 +265,10 @@ func (s *Session) examineLocked(from uint64, beside Verdict) *Trial {
 			s.suspicions = nil
 		}
 	}()
-	s.judgeLocked(s.sent, judgedBytes) // nothing is left, as a rule
+	s.judgeLocked(s.log.sent, judgedBytes) // nothing is left, as a rule
 	q.suspects = slices.DeleteFunc(q.suspects, func(x suspect) bool { return x.seq <= from })
 	q.advance(from)
-	if q.buffered == bufferFlushed || s.sent <= from {
+	if q.buffered == bufferFlushed || s.log.sent <= from {
 		q.buffered = bufferEmpty
 	}
 	carried := q.buffered != bufferEmpty
@@ -279,7 +279,7 @@ func (s *Session) examineLocked(from uint64, beside Verdict) *Trial {
 		q.addFailure(from, to, ending)
 	}
 	doubtful := s.dropUndecodableLocked(from, to)
-	if beside != Fine && s.offsetsLocked(from, to) {
+	if beside != Fine && s.log.hasOffsets(from, to) {
 		q.buffered = max(q.buffered, bufferFor(beside))
 	}
 	return s.trialLocked(doubtful, carried)
@@ -321,20 +321,10 @@ func (s *Session) dropUndecodableLocked(from, to uint64) (doubtful []uint64) {
 			buffered, lastSent = max(buffered, bufferFor(v)), x.seq
 		}
 	}
-	if s.offsetsLocked(from, lastSent) {
+	if s.log.hasOffsets(from, lastSent) {
 		q.buffered = max(q.buffered, buffered)
 	}
 	return doubtful
-}
-
-// offsetsLocked reports whether a packet after from, up to to, has an offset.
-func (s *Session) offsetsLocked(from, to uint64) bool {
-	for i := max(from, s.log.Trimmed()) + 1; i <= min(to, s.log.Last()); i++ {
-		if s.log.At(i).Kind() == buffer.WithOffset {
-			return true
-		}
-	}
-	return false
 }
 
 // trialLocked returns what is to be tried on the client, or nil. carried says that the client had
@@ -387,7 +377,7 @@ func (s *Session) exportSuspicionsLocked() *handover.Suspicions {
 		q = *s.suspicions
 	}
 	for _, f := range s.parking.found {
-		if f.s != s && f.verdict != Fine && f.s.parking != s.parking && s.offsetsLocked(s.log.Trimmed(), s.sentWhenParked) {
+		if f.s != s && f.verdict != Fine && f.s.parking != s.parking && s.log.hasOffsets(s.log.Trimmed(), s.sentWhenParked) {
 			q.buffered = bufferFilled // the other process does not find f
 		}
 	}
