@@ -28,7 +28,7 @@ func (d *ClientDisconnect) LastSession() { d.lastSession.Store(true) }
 // ParkDisconnected parks the session of a client that sent a DISCONNECT for it. Nothing that the
 // client was sent before is confirmed any more, because it may ignore it.
 func (r *Registry) ParkDisconnected(c *Cursor, d time.Duration, disconnect *ClientDisconnect) {
-	r.parkAll([]*Cursor{c}, d, &parking{why: reason.ClientDisconnect, disconnect: disconnect})
+	r.parkAll([]*Cursor{c}, d, &parkedGroup{why: reason.ClientDisconnect, disconnect: disconnect})
 }
 
 // AbortDisconnected ends a session that is parked because this client sent a DISCONNECT, and that

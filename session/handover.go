@@ -73,7 +73,7 @@ func (r *Registry) Thaw() {
 
 // beginExpiry reports whether an expiry may begin; expiring.Done must follow then. Otherwise it has
 // to wait for Thaw, and is tried again later.
-func (r *Registry) beginExpiry(p *parking) bool {
+func (r *Registry) beginExpiry(p *parkedGroup) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.frozen {
@@ -108,14 +108,14 @@ func (r *Registry) RestoreEnds(ends []handover.End) {
 type Exporter struct {
 	w      *handover.Writer
 	now    time.Time
-	groups map[*parking]uint64
+	groups map[*parkedGroup]uint64
 	// entries is used for one session at a time.
 	entries []handover.Entry
 }
 
 // NewExporter returns an Exporter that writes to w.
 func NewExporter(w *handover.Writer) *Exporter {
-	return &Exporter{w: w, now: time.Now(), groups: make(map[*parking]uint64)}
+	return &Exporter{w: w, now: time.Now(), groups: make(map[*parkedGroup]uint64)}
 }
 
 // Session writes a session. It returns false if the session is not parked.
@@ -129,11 +129,11 @@ func (x *Exporter) Session(s *Session) bool {
 		return false
 	}
 	out := handover.Session{
-		PID: s.pid, Namespace: s.namespace, Tag: uint64(s.tag), Group: x.group(s.parking), Place: s.ticket,
+		PID: s.pid, Namespace: s.namespace, Tag: uint64(s.tag), Group: x.group(s.group), Place: s.ticket,
 		Sent: s.log.sent, SentWhenParked: s.sentWhenParked, Confirmed: s.log.confirmedEvent, Reply: s.reply,
 		Binding: string(s.binding), Owned: s.owned, ParkedFor: x.now.Sub(s.parkedAt),
 		TakeoversLeft: s.takeoversUntil.Sub(instant.Now()), Heard: s.heard, InFlight: s.inFlight,
-		Suspicions: s.exportSuspicionsLocked(), Trimmed: s.log.Trimmed(),
+		Suspicions: exportSuspicionsLocked(s), Trimmed: s.log.Trimmed(),
 	}
 	if k := s.keyed; k != nil {
 		out.Key = &handover.Key{
@@ -146,7 +146,7 @@ func (x *Exporter) Session(s *Session) bool {
 }
 
 // group returns the number of a group, which it writes the first time.
-func (x *Exporter) group(p *parking) uint64 {
+func (x *Exporter) group(p *parkedGroup) uint64 {
 	n, ok := x.groups[p]
 	if !ok {
 		g := handover.Group{Reason: string(p.why), Ending: uint8(p.ending), Left: p.expires.Sub(x.now)}
@@ -177,12 +177,40 @@ func (x *Exporter) log(l *buffer.Log) []handover.Entry {
 	return x.entries
 }
 
+// exportSuspicionsLocked returns what another process must know of a parked session. It judges the
+// packets itself. The registry's lock is held too.
+func exportSuspicionsLocked(s *Session) *handover.Suspicions {
+	q := suspicions{}
+	if s.suspicions != nil {
+		q = *s.suspicions
+	}
+	for _, f := range s.group.found {
+		if f.s != s && f.verdict != Fine && f.s.group != s.group && s.log.hasOffsets(s.log.Trimmed(), s.sentWhenParked) {
+			q.moveBuffered(bufferFilled) // the other process does not find f
+		}
+	}
+	if q.suspects = nil; q.idle() {
+		return nil
+	}
+	out := &handover.Suspicions{
+		Buffered: uint8(q.buffered), Poisons: q.reads.poisons, Rules: uint8(q.reads.rules), Closes: q.reads.closes,
+		Hold: q.reads.hold, HeldAt: q.reads.heldAt,
+	}
+	if d := q.doubt; d != nil {
+		out.Doubt = &handover.Doubt{
+			From: d.from, To: d.to, Failures: d.failures, Ending: uint8(d.ending), Narrowed: d.narrowed,
+			Alone: d.alone, Proof: d.proof,
+		}
+	}
+	return out
+}
+
 // Importer builds parked sessions from a snapshot, before the registry serves anyone.
 type Importer struct {
 	r       *Registry
 	now     time.Time
 	elapsed time.Duration // since the snapshot was written
-	groups  []*parking
+	groups  []*parkedGroup
 	parked  []placed
 	held    [][]byte // shared payloads
 }
@@ -211,7 +239,7 @@ func (m *Importer) Group(g *handover.Group) {
 	if !ok { // of another version
 		why = reason.TransportClose
 	}
-	p := &parking{
+	p := &parkedGroup{
 		why: why, ending: Ending(min(g.Ending, uint8(Overtaken))),
 		expires: m.now.Add(g.Left - m.elapsed),
 	}
@@ -234,13 +262,14 @@ func (m *Importer) Session(up Upstream, in *handover.Session) (*Session, error) 
 		log:   sentLog{Log: buffer.NewLog(m.r.budget), sent: in.Sent, confirmedEvent: in.Confirmed},
 		state: Parked, heard: in.Heard, reply: slices.Clone(in.Reply),
 		disconnect: p.disconnect, sentWhenParked: in.SentWhenParked,
-		suspicions: importSuspicions(in.Suspicions), owned: in.Owned,
+		owned:    in.Owned,
 		parkedAt: m.now.Add(-in.ParkedFor - m.elapsed), takeoversUntil: instant.Now().Add(in.TakeoversLeft - m.elapsed),
-		binding: Binding(in.Binding), parking: p, inFlight: in.InFlight,
+		binding: Binding(in.Binding), group: p, inFlight: in.InFlight,
 	}
 	if k := in.Key; k != nil {
 		s.keyed = &keyed{Key{k.Digest, k.Handshake}, k.Epoch, k.TrimmedEvents, k.Uncountable}
 	}
+	s.suspicions = importSuspicions(s, in.Suspicions)
 	s.restoreLog(in)
 	m.parked = append(m.parked, placed{s, in.Place})
 	return s, nil
@@ -285,7 +314,7 @@ func (m *Importer) Finish() {
 	}
 	for _, in := range m.parked {
 		r.byPID[in.s.pid] = in.s
-		in.s.parking.sessions = append(in.s.parking.sessions, in.s)
+		in.s.group.sessions = append(in.s.group.sessions, in.s)
 		r.parked.add(in.s)
 	}
 	for _, p := range m.groups {
@@ -298,4 +327,25 @@ func (m *Importer) Finish() {
 		r.budget.Unhold(b)
 	}
 	m.held = nil
+}
+
+func importSuspicions(s *Session, in *handover.Suspicions) *suspicions {
+	if in == nil {
+		return nil
+	}
+	q := &suspicions{
+		s:        s,
+		buffered: bufferState(min(in.Buffered, uint8(bufferFlushed))),
+		reads: reads{
+			poisons: in.Poisons, rules: Verdict(in.Rules) &^ Undecodable, closes: in.Closes,
+			hold: min(in.Hold, maxHoldTime), heldAt: in.HeldAt,
+		},
+	}
+	if d := in.Doubt; d != nil {
+		q.doubt = &doubt{
+			from: d.From, to: d.To, failures: d.Failures, ending: Ending(min(d.Ending, uint8(Overtaken))), narrowed: d.Narrowed,
+			alone: d.Alone, proof: d.Proof,
+		}
+	}
+	return q
 }

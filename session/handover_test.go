@@ -107,16 +107,16 @@ func (m *machine) HandOver(t *rapid.T) {
 var decided = map[reflect.Type]string{
 	reflect.TypeFor[Session](): `
 		handed over: pid tag heard log reply disconnect sentWhenParked suspicions owned parkedAt
-			takeoversUntil binding namespace parking inFlight keyed
+			takeoversUntil binding namespace group inFlight keyed
 		the order: ticket
 		always the same when it is handed over: state cursor readPaused
 		built anew: registry upstream mu parkedIndex endedInFlight`,
 	reflect.TypeFor[sentLog](): `handed over: sent Log confirmedEvent built anew: ackRequested`,
-	reflect.TypeFor[parking](): `
+	reflect.TypeFor[parkedGroup](): `
 		handed over: why ending disconnect expires
 		built anew: timer sessions judged found`, // what found says of sessions that left is in buffered
 	reflect.TypeFor[ClientDisconnect](): `handed over: allArrived lastSession`,
-	reflect.TypeFor[suspicions]():       `handed over: buffered doubt reads built anew: judgedTo suspects`,
+	reflect.TypeFor[suspicions]():       `handed over: buffered doubt reads built anew: s judgedTo suspects`,
 	reflect.TypeFor[doubt]():            `handed over: from to failures ending narrowed alone proof`,
 	reflect.TypeFor[reads]():            `handed over: poisons rules closes hold heldAt`,
 	reflect.TypeFor[keyed]():            `handed over: key epoch trimmedEvents uncountable`,
@@ -184,7 +184,7 @@ func compareSessions(t *testing.T, got, want *Session) {
 	handed, _, _ := strings.Cut(rest, "the order:")
 	for name := range strings.FieldsSeq(handed) {
 		switch name {
-		case "log", "disconnect", "parking", "takeoversUntil", "keyed", "suspicions":
+		case "log", "disconnect", "group", "takeoversUntil", "keyed", "suspicions":
 			continue // the old ones are gone by now
 		}
 		a, b := reflect.ValueOf(got).Elem().FieldByName(name), reflect.ValueOf(want).Elem().FieldByName(name)

@@ -11,29 +11,6 @@ import (
 // nothing. For the same time it continues where its last call stopped.
 const sweepEvery = 100 * time.Millisecond
 
-// parking is sessions that were parked together and expire together. The registry's lock guards it.
-type parking struct {
-	timer      *time.Timer
-	sessions   []*Session
-	why        reason.Reason
-	ending     Ending            // of the client's connection
-	disconnect *ClientDisconnect // nil unless the client disconnected
-	expires    time.Time
-	judged     bool      // found is complete
-	found      []finding // the sessions, including those resumed since, with packets in flight that are not Fine
-}
-
-// siblings counts the other sessions that are still parked with s and had packets in flight, or have
-// suspects.
-func (p *parking) siblings(s *Session) (n int) {
-	for _, o := range p.sessions {
-		if o != s && (o.inFlight || slices.ContainsFunc(p.found, func(f finding) bool { return f.s == o })) {
-			n++
-		}
-	}
-	return n
-}
-
 // Park parks the sessions of one client for at most d. It passes over closed sessions, and cursors
 // that have lost their session. It closes sessions that cannot be resumed, and all if d is not
 // positive. The Observer is told why.
@@ -43,10 +20,10 @@ func (r *Registry) Park(cursors []*Cursor, d time.Duration, why reason.Reason) {
 
 // ParkEnded is Park for a client whose connection is known to have ended in a certain way.
 func (r *Registry) ParkEnded(cursors []*Cursor, d time.Duration, why reason.Reason, ending Ending) {
-	r.parkAll(cursors, d, &parking{why: why, ending: ending})
+	r.parkAll(cursors, d, &parkedGroup{why: why, ending: ending})
 }
 
-func (r *Registry) parkAll(cursors []*Cursor, d time.Duration, p *parking) {
+func (r *Registry) parkAll(cursors []*Cursor, d time.Duration, p *parkedGroup) {
 	parked, closed, surplus := r.park(cursors, d, p)
 	func() {
 		defer r.finish(closed, true)
@@ -61,7 +38,7 @@ func (r *Registry) parkAll(cursors []*Cursor, d time.Duration, p *parking) {
 
 // park parks or closes sessions. It returns those it parked, those it closed, and whether more
 // sessions are parked than allowed.
-func (r *Registry) park(cursors []*Cursor, d time.Duration, p *parking) (parked []*Session, closed []closedSession, surplus bool) {
+func (r *Registry) park(cursors []*Cursor, d time.Duration, p *parkedGroup) (parked []*Session, closed []closedSession, surplus bool) {
 	done := false
 	defer func() {
 		if !done {
@@ -100,7 +77,7 @@ func (r *Registry) abortDetached(cursors []*Cursor) {
 
 // parkLocked detaches a session's client, and parks the session with those of p or closes it. It
 // returns the session only if it is closed. r.mu is held.
-func (r *Registry) parkLocked(c *Cursor, d time.Duration, p *parking) closedSession {
+func (r *Registry) parkLocked(c *Cursor, d time.Duration, p *parkedGroup) closedSession {
 	s := c.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,7 +96,7 @@ func (r *Registry) parkLocked(c *Cursor, d time.Duration, p *parking) closedSess
 	case d <= 0:
 		return r.closeBothLocked(s, reason.Expired)
 	}
-	s.parkedAt, s.parking = time.Now(), p
+	s.parkedAt, s.group = time.Now(), p
 	s.disconnect, s.sentWhenParked, s.inFlight = p.disconnect, c.sent, c.sent > s.log.Trimmed()
 	r.moveLocked(s, Parked)
 	s.updateReadPauseLocked()
@@ -143,7 +120,7 @@ func (r *Registry) moveLocked(s *Session, to State) {
 	case Live:
 		r.live++
 	case Parked:
-		s.parking.sessions = append(s.parking.sessions, s)
+		s.group.sessions = append(s.group.sessions, s)
 		r.parked.add(s)
 	case Closed:
 	}
@@ -152,16 +129,12 @@ func (r *Registry) moveLocked(s *Session, to State) {
 // unparkLocked removes a session from where parked ones are kept. r.mu and s.mu are held.
 func (r *Registry) unparkLocked(s *Session) {
 	r.parked.remove(s)
-	p := s.parking
-	s.parking = nil
-	p.left(s)
-	p.sessions = slices.DeleteFunc(p.sessions, func(o *Session) bool { return o == s })
-	if len(p.sessions) == 0 {
-		p.timer.Stop()
-	}
+	g := s.group
+	s.group = nil
+	g.remove(s)
 }
 
-func (r *Registry) expire(p *parking) {
+func (r *Registry) expire(p *parkedGroup) {
 	if !r.beginExpiry(p) {
 		return
 	}
@@ -242,7 +215,7 @@ func (r *Registry) evictSome() (more bool) {
 			return
 		}
 		r.sweepAt, more = r.parked.visit(r.sweepAt, func(s *Session) bool {
-			if s.parking.why == reason.Handover && r.inGraceLocked() {
+			if s.group.why == reason.Handover && r.inGraceLocked() {
 				return true
 			}
 			if packets, bytes := s.buffered(); packets > 0 {

@@ -142,7 +142,7 @@ func (r *Registry) OldestParked(n int) []ParkedInfo {
 		}
 		return r.parked.visit(from, func(s *Session) bool {
 			sessions = append(sessions, s)
-			infos = append(infos, ParkedInfo{Namespace: s.namespace, Expires: s.parking.expires, Reason: s.parking.why})
+			infos = append(infos, ParkedInfo{Namespace: s.namespace, Expires: s.group.expires, Reason: s.group.why})
 			return len(infos) < n
 		})
 	}

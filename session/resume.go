@@ -72,7 +72,7 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 	if s.namespace != claim.Namespace {
 		return Resumption{Refused: reason.WrongNamespace}
 	}
-	beside, expected := s.parking.beside(s, owner)
+	beside, expected := s.group.beside(s, owner)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -118,12 +118,12 @@ func (r *Registry) attachLocked(s *Session, claim *Claim, owner Owner, beside Ve
 	if s.ambiguousLocked(from, owner, claim.DisconnectedRecently) {
 		return Resumption{Refused: reason.ClientDisconnect}
 	}
-	trial := s.examineLocked(from, beside)
+	trial := examineLocked(s, from, beside)
 	if trial == nil && expected {
 		trial = &Trial{}
 	}
 	if trial != nil {
-		trial.Siblings = s.parking.siblings(s)
+		trial.Siblings = s.group.siblings(s)
 	}
 	if s.keyed != nil {
 		s.keyed.epoch++
@@ -135,7 +135,7 @@ func (r *Registry) attachLocked(s *Session, claim *Claim, owner Owner, beside Ve
 		c.replay.skipTo = s.log.sent
 	}
 	s.cursor, s.owned = c, owner.Handshake()
-	s.parking.resumed(s, owner)
+	s.group.resumed(s, owner)
 	r.moveLocked(s, Live)
 	s.updateReadPauseLocked()
 	away, missed := time.Since(s.parkedAt), s.log.Packets()
@@ -152,7 +152,7 @@ func (r *Registry) prepare(claim Claim, owner Owner, changing **Session) {
 		return
 	}
 	for _, o := range parked {
-		o.judge()
+		judgeParked(o)
 	}
 }
 
@@ -160,8 +160,8 @@ func (r *Registry) prepare(claim Claim, owner Owner, changing **Session) {
 func (r *Registry) parkedTogether(pid string) (s *Session, parked []*Session) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s = r.byPID[pid]; s != nil && s.parking != nil {
-		parked = slices.Clone(s.parking.sessions)
+	if s = r.byPID[pid]; s != nil && s.group != nil {
+		parked = slices.Clone(s.group.sessions)
 	}
 	return s, parked
 }

@@ -55,7 +55,7 @@ type parkedIndex struct {
 // Later events are judged as they come.
 func (s *Session) compactLocked() {
 	s.parkedIndex = nil
-	s.judgeLocked(s.log.sent, math.MaxInt) // what the client cannot decode must be known although it is dropped
+	judgeLocked(s, s.log.sent, math.MaxInt) // what the client cannot decode must be known although it is dropped
 	seen := make(map[string]bool)
 	dropped := [KeepLatest + 1]int{}
 	s.log.Compact(s.log.sent, func(p *buffer.Entry) bool { // the newest first

@@ -125,7 +125,7 @@ type Session struct {
 	namespace string // immutable
 
 	// Set while parked. Registry.mu guards them.
-	parking  *parking
+	group    *parkedGroup
 	inFlight bool   // its client had not confirmed everything it was sent
 	ticket   uint64 // in parkedLRU; 0 unless parked
 }

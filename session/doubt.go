@@ -1,0 +1,124 @@
+package session
+
+import "time"
+
+const (
+	// failuresToSearch is how many connections must have ended with the same packets in flight
+	// before packets that are judged Fine are tried, if other connections overtook them. Networks
+	// do that too. If the client closed its connection, one suffices for up to searchBytes.
+	failuresToSearch = 2
+	searchBytes      = 64 << 10
+	// A packet is poison after proofToDrop from consecutive trials of it alone. A client's second
+	// poison packet needs half of that. At least one of the proofs must be a GoodProof.
+	proofToDrop = 2 * GoodProof
+	// holdTime is how long a client that leaves its connection open takes to open another one. The
+	// default is a second, give or take a half. It doubles, up to maxHoldTime, with a client that
+	// turned out to be slower.
+	holdTime    = 2 * time.Second
+	maxHoldTime = 30 * time.Second
+)
+
+// doubt is the state of a search for poison. It begins when a connection ends with packets in
+// flight, or with the first Trial. It ends when they have arrived, proved decodable, or were
+// dropped.
+type doubt struct {
+	from, to uint64 // the suspects: from < seq <= to
+	failures int    // connections that ended with all of them in flight
+	ending   Ending // of the last of these connections
+	narrowed bool   // a Trial has shown that it is among from < seq <= to
+
+	alone uint64 // the packet that was last tried alone, and the proof against it
+	proof int
+}
+
+// reads is what trials have shown about a session's clients.
+type reads struct {
+	poisons int     // packets dropped
+	rules   Verdict // that they do not have
+	closes  bool    // they close the connection when they cannot decode a packet
+	hold    time.Duration
+	heldAt  uint64 // 1 + the offset with which a client passed a Trial with Hold; 0 if there was none
+}
+
+// tooSlow notes that the client opened another connection after all, although it passed a Trial with
+// Hold: that did not wait long enough.
+func (r *reads) tooSlow(from uint64, ending Ending) {
+	if r.heldAt == 1+from && ending == Overtaken {
+		r.hold = min(2*max(r.hold, holdTime), maxHoldTime)
+		r.rules = 0
+	}
+	r.heldAt = 0
+}
+
+// addFailure counts a connection that ended with the packets after from, up to to, in flight.
+func (q *suspicions) addFailure(from, to uint64, ending Ending) {
+	d := q.doubt
+	if d == nil || max(d.from, from) >= min(d.to, to) {
+		q.doubt = &doubt{from: from, to: to, failures: 1, ending: ending}
+		return
+	}
+	d.from, d.to = max(d.from, from), min(d.to, to)
+	d.failures++
+	d.ending = ending
+}
+
+// advance ends the search if the client has received the suspects.
+func (q *suspicions) advance(from uint64) {
+	if d := q.doubt; d != nil {
+		d.from = max(d.from, from)
+		if d.from >= d.to {
+			q.doubt = nil
+		}
+	}
+}
+
+// narrow notes that a connection ended because of one of the packets from first to last.
+func (q *suspicions) narrow(first, last uint64, ending Ending) {
+	d := q.doubt
+	if d == nil || first <= d.from || last > d.to {
+		d = &doubt{}
+		q.doubt = d
+	}
+	d.from, d.to, d.narrowed, d.ending = first-1, last, true, ending
+	d.failures++
+}
+
+// prove adds a proof that a packet, which was tried alone, is poison. It drops the packet when the
+// proofs suffice.
+func (q *suspicions) prove(seq uint64, proof int) {
+	d := q.doubt
+	if d.alone != seq {
+		d.alone, d.proof = seq, 0
+	}
+	enough := proofToDrop
+	if q.reads.poisons > 0 {
+		enough /= 2
+	}
+	if proof < GoodProof { // networks do that too, again and again
+		proof = max(0, min(proof, enough-GoodProof-d.proof))
+	}
+	d.proof += proof
+	if log := &q.s.log; d.proof >= enough && seq > log.Trimmed() && seq <= log.Last() {
+		q.dropPoison(seq)
+		q.doubt = nil
+	}
+}
+
+// passed notes that the client has decoded all units of a Trial.
+func (q *suspicions) passed(t *Trial, sent uint64) {
+	if !t.Resync {
+		q.moveBuffered(bufferEmpty)
+	}
+	if t.Hold > 0 && len(t.Units) > 0 {
+		q.reads.heldAt = 1 + sent
+	}
+	if t.search {
+		q.doubt = nil // it was something else
+		return
+	}
+	for _, x := range q.suspects {
+		if t.has(x.seq) {
+			q.reads.rules |= x.verdict
+		}
+	}
+}
