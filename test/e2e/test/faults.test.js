@@ -249,7 +249,7 @@ describe("faults", { concurrency: 8, skip }, () => {
     });
   });
 
-  describe("a machine in need", parallel, () => {
+  describe("exhausted resources", parallel, () => {
     it("out of file descriptors: sessions continue, handshakes are refused, and all is well when there are some again", { timeout: 60000 }, async (t) => {
       const s = await stack(t, { holdfast: { openFiles: 60 } });
       const c = s.client("4.8.4", { transports: ["websocket"] });
