@@ -7,11 +7,8 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -22,34 +19,16 @@ import (
 )
 
 // Requests whose sid names another replica are served there, so that a balancer may send each request of a
-// client to any replica. On a stream the request looks as on the wire, after a line with the client's address
-// and the length of its body. The answer is an HTTP response. A WebSocket's bytes follow it.
+// client to any replica.
 
 var (
-	bufferPool = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 	streamPool = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 4<<10) }}
 	bodyPool   = sync.Pool{New: func() any { return new([cluster.MaxFirst]byte) }}
 )
 
 // encodeRequest returns the head of a request as another replica reads it.
 func (r *replicas) encodeRequest(req *http.Request) []byte {
-	b := bufferPool.Get().(*bytes.Buffer)
-	defer bufferPool.Put(b)
-	b.Reset()
-	address := ""
-	if a := r.settings().trusted.ClientAddress(req); a.IsValid() {
-		address = net.JoinHostPort(a.String(), "0")
-	}
-	b.WriteString(address + " " + strconv.FormatInt(req.ContentLength, 10) + "\r\n")
-	path, query, has := httpmsg.Target(req)
-	b.WriteString(req.Method + " " + path)
-	if has {
-		b.WriteString("?" + query)
-	}
-	b.WriteString(" HTTP/1.1\r\nHost: " + req.Host + "\r\n")
-	_ = req.Header.Write(b) // writing to a Buffer does not fail
-	b.WriteString("\r\n")
-	return bytes.Clone(b.Bytes())
+	return encodeForwarded(req, r.settings().trusted.ClientAddress(req))
 }
 
 // forward passes a request to the replica that serves its client, and the answer back. If that replica cannot be
@@ -142,7 +121,7 @@ func (r *replicas) movedBeforeProbe(req *http.Request, c *client, h *httpmsg.Hij
 	if owner := r.serverOf(ctx, c.sock.SID()); owner != "" {
 		if st, err := r.node.Open(ctx, owner, streamRequest, r.encodeRequest(req)); err == nil {
 			r.metrics.ForwardedRequests.Inc()
-			r.relayTo(st, h.Conn, h.Initial)
+			relayConn(r, h.Conn, h.Initial, st)
 			return
 		}
 	}
@@ -199,15 +178,7 @@ func (r *replicas) forwardUpgrade(w http.ResponseWriter, st *cluster.Stream) {
 	if c, ok := conn.(interface{ Unread() []byte }); ok {
 		initial = append(initial, c.Unread()...)
 	}
-	r.relayTo(st, conn, initial)
-}
-
-// relayTo relays a client's WebSocket, from which initial was read, to its owner.
-func (r *replicas) relayTo(st *cluster.Stream, conn net.Conn, initial []byte) {
-	p := &relay{r: r}
-	p.client = netpoll.New(conn, relayClient{p})
-	p.start(st)
-	p.client.Start(initial)
+	relayConn(r, conn, initial, st)
 }
 
 // serveRequest serves a request that another replica forwards.
@@ -222,7 +193,7 @@ func (r *replicas) serveRequest(st *cluster.Stream) {
 	defer cancel()
 	q := req.URL.Query()
 	c := r.conns.client(q.Get("sid"))
-	w := &peerResponse{st: st, header: make(http.Header)}
+	w := newPeerResponse(st)
 	defer w.finish()
 	if c == nil && handles(req, q) { // it may have been moved on
 		if owner := r.movedTo(ctx, q.Get("sid")); owner != "" {
@@ -246,84 +217,4 @@ func (r *replicas) serveRequest(st *cluster.Stream) {
 		}()
 	})
 	c.serve(w, req.WithContext(ctx), q)
-}
-
-var errForwarded = errors.New("proxy: malformed forwarded request")
-
-// parseForwarded reads what encodeRequest has written.
-func parseForwarded(st *cluster.Stream) (*http.Request, error) {
-	line, head, ok := bytes.Cut(st.About(), []byte("\r\n"))
-	address, length, spaced := strings.Cut(string(line), " ")
-	n, err := strconv.ParseInt(length, 10, 64)
-	if !ok || !spaced || err != nil {
-		return nil, errForwarded
-	}
-	req, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(head)))
-	if err != nil {
-		return nil, err
-	}
-	req.RemoteAddr = address
-	req.Body, req.ContentLength = http.NoBody, n
-	if req.Method == http.MethodPost {
-		req.Body = io.NopCloser(st)
-	}
-	if _, err := url.ParseQuery(req.URL.RawQuery); err != nil && req.URL.Query().Get("sid") == "" {
-		return nil, err
-	}
-	return req, nil
-}
-
-// peerResponse is the http.ResponseWriter of a forwarded request. A response that is not hijacked is written in
-// one piece.
-type peerResponse struct {
-	st       *cluster.Stream
-	header   http.Header
-	status   int // 0 until WriteHeader
-	body     bytes.Buffer
-	hijacked bool
-}
-
-// Header implements http.ResponseWriter.
-func (w *peerResponse) Header() http.Header { return w.header }
-
-// WriteHeader implements http.ResponseWriter.
-func (w *peerResponse) WriteHeader(status int) {
-	if w.status == 0 {
-		w.status = status
-	}
-}
-
-// Write implements http.ResponseWriter.
-func (w *peerResponse) Write(p []byte) (int, error) {
-	w.WriteHeader(http.StatusOK)
-	return w.body.Write(p)
-}
-
-// Hijack implements http.Hijacker.
-func (w *peerResponse) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	w.hijacked = true
-	return w.st, bufio.NewReadWriter(bufio.NewReaderSize(strings.NewReader(""), 16), bufio.NewWriterSize(w.st, 1<<10)), nil
-}
-
-// finish writes the response. It is deferred around the handler.
-func (w *peerResponse) finish() {
-	v := recover()
-	switch {
-	case v != nil, w.status == 0 && !w.hijacked: // http.ErrAbortHandler: the handler has reported the cause
-		_ = w.st.Close()
-		return
-	case w.hijacked:
-		return
-	}
-	b := bufferPool.Get().(*bytes.Buffer)
-	defer bufferPool.Put(b)
-	b.Reset()
-	b.WriteString("HTTP/1.1 " + strconv.Itoa(w.status) + " " + http.StatusText(w.status) + "\r\n")
-	w.header.Set("Content-Length", strconv.Itoa(w.body.Len()))
-	_ = w.header.Write(b) // writing to a Buffer does not fail
-	b.WriteString("\r\n")
-	b.Write(w.body.Bytes())
-	w.st.Append(b.Bytes())
-	_ = w.st.CloseWrite()
-	w.st.Flush() // if it could not be sent with the end
 }

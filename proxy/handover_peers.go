@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	varint "encoding/binary"
 	"sync"
 	"time"
 
@@ -12,17 +11,10 @@ import (
 // So it tells the others before. While they know that, a client that they cannot move to it gets no fresh
 // session: it is closed, and asks again when it returns.
 
-// noteHandover says that the sender hands over. Its content is for how many milliseconds others should
-// count on its return; 0 means that it serves again.
-const noteHandover byte = 'h'
-
-// maxHandover limits what other replicas ask for.
-const maxHandover = 2 * time.Minute
-
 // announceHandover tells the other replicas for how long this one may not answer.
 func announceHandover(r *replicas, d time.Duration) {
 	if r != nil {
-		r.node.NoteAll(noteHandover, varint.AppendUvarint(nil, uint64(d.Milliseconds())))
+		r.node.NoteAll(noteHandover, encodeHandover(d))
 	}
 }
 
@@ -34,11 +26,11 @@ type handovers struct {
 
 // noted takes a noteHandover of another replica.
 func (h *handovers) noted(from string, about []byte) {
-	ms, n := varint.Uvarint(about)
-	if n <= 0 {
+	d, ok := parseHandover(about)
+	switch {
+	case !ok:
 		return
-	}
-	if ms == 0 {
+	case d == 0:
 		h.served(from)
 		return
 	}
@@ -53,7 +45,7 @@ func (h *handovers) noted(from string, about []byte) {
 	if h.until == nil {
 		h.until = make(map[string]time.Time)
 	}
-	h.until[from] = now.Add(time.Duration(min(ms, uint64(maxHandover.Milliseconds()))) * time.Millisecond)
+	h.until[from] = now.Add(d)
 }
 
 // served notes that another replica can be reached again.

@@ -42,14 +42,6 @@ func (set *settings) usableKey(q url.Values) string {
 	return q.Get(name)
 }
 
-// eventCount is how many events of a namespace a client has handled.
-type eventCount struct {
-	N uint64 `json:"n"`
-	// ID is the id of the socket that it handled them with, or "" if the client does not say. A client
-	// whose connection was lost before the reply to its CONNECT has counted those of another socket.
-	ID string `json:"id,omitempty"`
-}
-
 // parseCounts parses "/:12,/admin:3@/admin#id": how many events of each namespace a client has
 // handled, and with which socket. It passes over what it cannot parse.
 func parseCounts(text string) map[string]eventCount {

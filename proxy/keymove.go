@@ -297,7 +297,7 @@ func (r keyedReplicas) serveHandshake(st *cluster.Stream, end func()) {
 		_ = st.CloseWrite()
 		return
 	}
-	w := &peerResponse{st: st, header: make(http.Header)}
+	w := newPeerResponse(st)
 	defer w.finish()
 	h.resumeV3(w, req, q, upstream, keyed, l)
 }

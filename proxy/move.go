@@ -2,12 +2,9 @@ package proxy
 
 import (
 	"context"
-	bigendian "encoding/binary"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
-	"net/http"
 	"slices"
 	"time"
 
@@ -27,86 +24,12 @@ import (
 // From then on the stream carries the bytes of the client's WebSocket. If the client polls, it carries
 // nothing: its end says that the client, or the edge, is gone.
 
-// moveRequest asks an owner for a session. Its fields are what the owner's client needs.
-type moveRequest struct {
-	SID          string        `json:"sid"`
-	Head         string        `json:"head"` // the client's handshake, as it is repeated to the server
-	ByWebSocket  bool          `json:"by_websocket,omitempty"`
-	Address      string        `json:"address,omitempty"`
-	Age          int64         `json:"age"`           // of the handshake, in milliseconds
-	At           int64         `json:"at,omitempty"`  // the same by the owner's clock; 0 if it is not known
-	ConnectDelay int64         `json:"connect_delay"` // in nanoseconds
-	Ping         [2]int64      `json:"ping"`          // interval and timeout, in milliseconds
-	MaxPayload   int64         `json:"max_payload"`
-	Upgrades     bool          `json:"upgrades,omitempty"`
-	HandshakeID  string        `json:"handshake_id,omitempty"`
-	PollHeaders  http.Header   `json:"poll_headers,omitempty"`
-	Watch        uint64        `json:"watch,omitempty"`
-	Namespace    string        `json:"namespace"`
-	Connect      []byte        `json:"connect"`
-	HeldAcks     []moveMessage `json:"held_acks,omitempty"`
-
-	// Key is the digest of the client's key, if it has one, and Counts are keyedClient.counts.
-	Key    []byte                `json:"key,omitempty"`
-	Counts map[string]eventCount `json:"counts,omitempty"`
-}
-
-// moveMessage is a message from the client.
-type moveMessage struct {
-	Data   []byte `json:"data"`
-	Binary bool   `json:"binary,omitempty"`
-}
-
-type moveReply struct {
-	Refused reason.Reason `json:"refused,omitempty"` // "" if the client has its session
-}
-
-// moveState is the state of the client's transport at the edge.
-type moveState struct {
-	engineio.Transfer
-
-	Messages []moveMessage `json:"messages,omitempty"` // arrived after the CONNECT
-}
-
 const (
 	// askTimeout limits how long an owner may take to answer, with the time to reach it.
 	askTimeout = 2 * time.Second
 	// stateTimeout limits how long the edge may take to send the moveState.
 	stateTimeout = 10 * time.Second
-	// maxMoveBytes limits what the two sides of a move send each other.
-	maxMoveBytes = 64 << 20
 )
-
-// encodeMove returns v in JSON after its length.
-func encodeMove(v any) []byte {
-	b, err := json.Marshal(v)
-	if err != nil {
-		panic(err) // these types can always be marshalled
-	}
-	return append(bigendian.BigEndian.AppendUint32(nil, uint32(len(b))), b...)
-}
-
-var errMove = errors.New("proxy: malformed move")
-
-// readMove reads what encodeMove has written.
-func readMove(r io.Reader, v any) error {
-	var size [4]byte
-	if _, err := io.ReadFull(r, size[:]); err != nil {
-		return err
-	}
-	n := bigendian.BigEndian.Uint32(size[:])
-	if n > maxMoveBytes {
-		return fmt.Errorf("%w: %d bytes", errMove, n)
-	}
-	b, err := io.ReadAll(io.LimitReader(r, int64(n)))
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("%w: %w", errMove, err)
-	}
-	return nil
-}
 
 // mover is the receiver of a client that may move to another replica.
 type mover struct{ *receiver }
@@ -207,14 +130,6 @@ func relayResult(why reason.Reason) string {
 	return "refused"
 }
 
-func (m *moveRequest) encode() []byte {
-	b, err := json.Marshal(m)
-	if err != nil {
-		panic(err) // these types can always be marshalled
-	}
-	return b
-}
-
 // refusedError says why the owner did not take a client.
 type refusedError struct{ why reason.Reason }
 
@@ -295,9 +210,8 @@ func (r mover) handOver(st *cluster.Stream, owner string, waiting []message) boo
 	rs.moved[sid] = m // requests that find the Socket detached look here
 	rs.mu.Unlock()
 	d, ok := c.sock.Detach(func(client netpoll.Stream) netpoll.Handler {
-		p := &relay{r: rs, client: client}
-		relays[client] = p
-		return relayClient{p}
+		relays[client] = newRelay(rs, client)
+		return relays[client].clientHandler()
 	})
 	if !ok {
 		rs.forgetMoved(sid, m)
@@ -347,17 +261,10 @@ func (r *replicas) watchMoved(sid string, m *movedAway, d *engineio.Probe, probe
 	about, _ := json.Marshal(movedProbe{sid, d.Answered, d.Input})
 	st, openErr := r.node.Open(ctx, m.owner, streamProbe, about)
 	if err != nil || openErr != nil {
-		probe.client.Close() // the client continues to poll
+		probe.abort() // the client continues to poll
 		return
 	}
 	probe.start(st)
-}
-
-// movedProbe describes a WebSocket that probes.
-type movedProbe struct {
-	SID      string `json:"sid"`
-	Answered bool   `json:"answered,omitempty"`
-	Input    []byte `json:"input,omitempty"`
 }
 
 // forgetMoved forgets a polling client that its owner no longer serves.

@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"io"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,7 +23,7 @@ const (
 // at none of them. Flow control is that of the two connections: a side that takes nothing stops the
 // other.
 type relay struct {
-	r      *replicas
+	owner  relayOwner
 	client netpoll.Stream  // immutable
 	stream *cluster.Stream // set by start, before anything is relayed
 	peer   netpoll.Stream  // stream as a netpoll.Stream
@@ -35,6 +36,36 @@ type relay struct {
 	gone    error       // how the client's WebSocket ended before start
 }
 
+// relayOwner knows the relays that have been started.
+type relayOwner interface {
+	RelayStarted(p *relay)
+	RelayEnded(p *relay)
+	// RelayPanicked reports a panic, which ends the relay.
+	RelayPanicked(v any)
+}
+
+// newRelay returns a relay for a client's WebSocket, whose handler is clientHandler from now on.
+func newRelay(owner relayOwner, client netpoll.Stream) *relay {
+	return &relay{owner: owner, client: client}
+}
+
+// relayConn relays a client's WebSocket, from which initial was read.
+func relayConn(owner relayOwner, conn net.Conn, initial []byte, st *cluster.Stream) {
+	p := &relay{owner: owner}
+	p.client = netpoll.New(conn, relayClient{p})
+	p.start(st)
+	p.client.Start(initial)
+}
+
+// clientHandler returns the handler of the client's WebSocket.
+func (p *relay) clientHandler() netpoll.Handler { return relayClient{p} }
+
+// end ends the relay. What the client sends until it has ended its side is still passed on.
+func (p *relay) end() { p.client.Shutdown(relayLinger) }
+
+// abort closes the client's WebSocket, of a relay that was not started.
+func (p *relay) abort() { p.client.Close() }
+
 // batches are buffers for what one batch brings from an owner.
 var batches = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
 
@@ -43,10 +74,7 @@ var batches = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b
 func (p *relay) start(st *cluster.Stream) {
 	p.stream = st
 	p.peer = netpoll.New(st, relayPeer{p})
-	p.r.conns.addPassing(1)
-	p.r.mu.Lock()
-	p.r.relays[p] = struct{}{}
-	p.r.mu.Unlock()
+	p.owner.RelayStarted(p)
 	p.peer.Start(nil)
 	p.mu.Lock()
 	if len(p.early) > 0 {
@@ -81,10 +109,7 @@ func (p *relay) before(fn func()) bool {
 // ended notes the end of one side.
 func (p *relay) ended() {
 	if p.ends.Add(1) == 2 {
-		p.r.mu.Lock()
-		delete(p.r.relays, p)
-		p.r.mu.Unlock()
-		p.r.conns.addPassing(-1)
+		p.owner.RelayEnded(p)
 	}
 }
 
@@ -181,7 +206,7 @@ func (h relayPeer) Closed(error) {
 func (h relayPeer) Panicked(v any) { h.p.panicked(v) }
 
 func (p *relay) panicked(v any) {
-	p.r.reportPanic(v)
+	p.owner.RelayPanicked(v)
 	p.client.Close()
 	p.peer.Close()
 }

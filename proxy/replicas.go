@@ -32,24 +32,6 @@ import (
 //     client, on both sides.
 //   - forward.go forwards requests whose sid names another replica, on both sides.
 
-// Kinds of streams and notes between replicas.
-const (
-	// streamMove asks for a session, and then carries the client's WebSocket. It stays open as long as the
-	// client, even if that polls.
-	streamMove byte = 'm'
-	// streamRequest carries one HTTP request and its answer, or a WebSocket.
-	streamRequest byte = 'r'
-	// streamProbe carries a WebSocket to which a moved client may upgrade.
-	streamProbe byte = 'p'
-	// streamHandshake asks for the sessions of a client of Engine.IO 3. It then carries the answer to its handshake, or
-	// its WebSocket.
-	streamHandshake byte = 'h'
-	// noteAbandoned says that the client of a move got a fresh session elsewhere.
-	noteAbandoned byte = 'a'
-	// noteKeys says which keys of clients the replica has.
-	noteKeys byte = 'k'
-)
-
 // replicas is what the Server knows about other replicas. A nil *replicas knows none.
 type replicas struct {
 	*deps
@@ -318,12 +300,31 @@ func (r *replicas) endRelays() {
 	r.moved = make(map[string]*movedAway)
 	r.mu.Unlock()
 	for _, p := range relays {
-		p.client.Shutdown(relayLinger)
+		p.end()
 	}
 	for _, m := range moved {
 		_ = m.stream.Close()
 	}
 }
+
+// RelayStarted implements relayOwner.
+func (r *replicas) RelayStarted(p *relay) {
+	r.conns.addPassing(1)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.relays[p] = struct{}{}
+}
+
+// RelayEnded implements relayOwner.
+func (r *replicas) RelayEnded(p *relay) {
+	r.mu.Lock()
+	delete(r.relays, p)
+	r.mu.Unlock()
+	r.conns.addPassing(-1)
+}
+
+// RelayPanicked implements relayOwner.
+func (r *replicas) RelayPanicked(v any) { r.reportPanic(v) }
 
 // counts returns how many clients are relayed to and from other replicas.
 func (r *replicas) counts() (edge, owner int) {
