@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -72,6 +73,25 @@ func (b *binder) session(handshake string, connect []byte) session.Binding {
 		}
 	}
 	return session.Binding(d.Sum(nil))
+}
+
+// export returns the key of the digests, and what they are made of, for a process that takes the
+// sessions over. A nil binder has none.
+func (b *binder) export() (key, sum []byte) {
+	if b == nil {
+		return nil, nil
+	}
+	return b.key[:], bindSum(b.Bind)
+}
+
+// restore continues with the key of the process before. It returns false if that one's bindings are not
+// those of this one, because it had none, or the configuration has changed.
+func (b *binder) restore(key, sum []byte) bool {
+	if b == nil || len(key) != len(b.key) || !bytes.Equal(sum, bindSum(b.Bind)) {
+		return false
+	}
+	copy(b.key[:], key)
+	return true
 }
 
 // writeValues writes the values of one name. Each follows its length, so that different values

@@ -202,7 +202,7 @@ func (c *client) attach(l *link, namespace string, reply connectReply, binding s
 	s := cur.Session()
 	s.Bind(binding)
 	if resumable && c.keyed != nil {
-		s.SetKey(session.Key{Digest: c.keyed.key, Handshake: c.bindingDigest()})
+		s.SetKey(c.sessionKey())
 		c.deps.keyring.add(s)
 	}
 	l.add(s) // with mu held: a client that ends now must not see the link unused

@@ -93,7 +93,9 @@ func (c *client) detach(leave func(from detachedClient)) {
 		return
 	}
 	defer func() {
-		c.deps.keyring.release(c)
+		if c.keyed != nil {
+			c.deps.keyring.release(c.keyed.key, c)
+		}
 		c.done.Fire()
 		c.receiver.assembler.release()
 		c.deps.replicas.left(c)

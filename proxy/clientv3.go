@@ -55,7 +55,7 @@ func (h handshakerV3) serveV3(w http.ResponseWriter, r *http.Request, q url.Valu
 	}
 	keyed, req := h.keyedV3(q), h.requestV3(r, websocket)
 	h.mayUseKey(keyed, refused)
-	if l := h.keyring.linkFor(keyed, h.binder.handshake(req)); l != nil {
+	if l := h.linkFor(keyed, h.binder.handshake(req)); l != nil {
 		h.resumeV3(w, r, q, req, keyed, l)
 		return
 	}
@@ -124,7 +124,7 @@ func (h handshakerV3) freshV3(w http.ResponseWriter, r *http.Request, q url.Valu
 // takeKey takes the key from another client that has it. It returns false if that one shows a sign
 // of life.
 func (h handshakerV3) takeKey(k *keyedClient) bool {
-	other := h.keyring.owner(k.key)
+	other := clientOf(h.keyring.owner(k.key))
 	switch {
 	case other == nil:
 	case !mayHaveChoked(other) && answersWithin(other, aliveTimeout):
@@ -136,6 +136,20 @@ func (h handshakerV3) takeKey(k *keyedClient) bool {
 	return true
 }
 
+// linkFor returns the link of the sessions that a client may resume, or nil. presented is the digest
+// of what its handshake presents.
+func (h handshakerV3) linkFor(k *keyedClient, presented string) *link {
+	if k.foreign.Load() {
+		return nil
+	}
+	for _, s := range h.keyring.sessionsFor(k.key, presented) {
+		if l := linkOf(s); l.translator != nil && l.translator.forV3 {
+			return l
+		}
+	}
+	return nil
+}
+
 // claimKey makes the client the owner of its key. If that fails, the client is served without
 // recovery.
 func (r keyedReceiver) claimKey() {
@@ -144,7 +158,7 @@ func (r keyedReceiver) claimKey() {
 		return
 	}
 	binding := c.deps.binder.session(c.bindingDigest(), []byte{byte(socketio.Connect)})
-	if owner, ok := c.deps.keyring.claim(c, socketio.Root, binding); !ok || owner != nil {
+	if owner, ok := c.deps.keyring.claim(c.sessionKey(), c, socketio.Root, binding); !ok || owner != nil {
 		k.foreign.Store(true)
 		return
 	}

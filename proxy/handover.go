@@ -229,10 +229,7 @@ func (s *Server) describe(p *handover.Process) {
 	if s.replicas != nil {
 		p.Owner = []byte(s.replicas.node.ID())
 	}
-	if s.binder != nil {
-		p.BindKey = s.binder.key[:]
-		p.BindSum = bindSum(s.binder.Bind)
-	}
+	p.BindKey, p.BindSum = s.binder.export()
 }
 
 // exportLink describes a frozen link. It returns false if the link has ended, or has nothing to hand

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"time"
 
 	"github.com/holdfast/holdfast/internal/handover"
@@ -32,12 +31,7 @@ func (r *restorer) process(p *handover.Process) error {
 	s.handshaker.count.Store(p.Handshakes)
 	s.registry.RestoreEnds(p.Ends)
 	s.keyring.restore(p.KeySalt)
-	switch b := s.binder; {
-	case b != nil && len(p.BindKey) == len(b.key) && bytes.Equal(p.BindSum, bindSum(b.Bind)):
-		copy(b.key[:], p.BindKey)
-	default:
-		r.unbound = true
-	}
+	r.unbound = !s.binder.restore(p.BindKey, p.BindSum)
 	return nil
 }
 

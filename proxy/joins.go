@@ -3,6 +3,8 @@ package proxy
 import (
 	"bytes"
 	"crypto/sha256"
+	bigendian "encoding/binary"
+	"slices"
 	"sync"
 
 	"github.com/holdfast/holdfast/internal/config"
@@ -89,9 +91,9 @@ func (j *joins) repeated(c *client, s *session.Session, p *packet, id int64) (re
 // sumOf identifies an event without its acknowledgement id.
 func sumOf(p *packet) (sum [sha256.Size]byte) {
 	h := sha256.New()
-	writeValues(h, string(p.h.Namespace), string(p.data[p.h.Data:]))
-	for _, a := range p.attachments {
-		writeValues(h, string(a))
+	for _, part := range slices.Concat([][]byte{p.h.Namespace, p.data[p.h.Data:]}, p.attachments) {
+		_ = bigendian.Write(h, bigendian.BigEndian, int64(len(part))) // writing to a Hash does not fail
+		_, _ = h.Write(part)
 	}
 	h.Sum(sum[:0])
 	return sum

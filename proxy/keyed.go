@@ -42,6 +42,11 @@ type keyedClient struct {
 // isKeyed reports whether the client's sessions are found by a key.
 func (c *clientConn) isKeyed() bool { return c.keyed != nil && !c.keyed.foreign.Load() }
 
+// sessionKey returns the key of the client's sessions.
+func (c *clientConn) sessionKey() session.Key {
+	return session.Key{Digest: c.keyed.key, Handshake: c.bindingDigest()}
+}
+
 // resumable reports whether a session that the client opens in a namespace can be resumed.
 func (c *clientConn) resumable(namespace string) bool {
 	return c.recoverable && (c.keyed == nil || c.isKeyed()) && c.deps.settings().recoverable(namespace)
@@ -59,13 +64,14 @@ func (r keyedReceiver) connectKeyed(namespace string, rest []byte, start instant
 	}
 	binding := c.deps.binder.session(c.bindingDigest(), rest)
 	if !k.owner && !k.foreign.Load() {
-		other, ok := ring.claim(c, namespace, binding)
+		owner, ok := ring.claim(c.sessionKey(), c, namespace, binding)
+		other := clientOf(owner)
 		switch {
 		case !ok:
 			r.loseKey(namespace, reason.Binding)
 		case other == nil:
 			k.owner = true
-			r.adoptLink(ring.linkOf(k.key))
+			r.adoptLink(linkOfKey(ring, k.key))
 		case other.seq > c.seq:
 			c.deps.notRecovered(c, namespace, reason.Stale)
 			r.abortFor(reason.TransportClose, "a later connection has its key")
@@ -184,6 +190,14 @@ func (r keyedReceiver) adoptLink(l *link) {
 	}
 	r.detachUnused()
 	r.c.primary.adopt(l, r.c)
+}
+
+// linkOfKey returns a link that has sessions of a key, or nil.
+func linkOfKey(ring *keyring, key string) *link {
+	if s := ring.anySession(key); s != nil {
+		return linkOf(s)
+	}
+	return nil
 }
 
 // upstreamEvent returns an event that asks for an acknowledgement as the server gets it from a

@@ -9,10 +9,8 @@ import (
 	"testing"
 
 	"github.com/holdfast/holdfast/internal/config"
-	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/internal/siotest/imitation"
 	"github.com/holdfast/holdfast/internal/siotest/sioclient"
-	"github.com/holdfast/holdfast/session"
 )
 
 // connectedKeyed returns a client with the reply to its CONNECT.
@@ -179,23 +177,5 @@ func TestSameKeyAtTheSameTime(t *testing.T) {
 	r.park(p)
 	if again := connectedKeyed(r, imitatedKey); again.id != p.id {
 		t.Error("the key has no session any more")
-	}
-}
-
-// A hundred thousand keys leave a bounded number of reasons, and nothing else.
-func TestManyKeys(t *testing.T) {
-	r := newSenderRig(t)
-	ring := new(keyring)
-	for i := range 100_000 {
-		s := r.conn.deps.registry.New(&r.link, "/", r, true).Session()
-		s.SetKey(session.Key{Digest: ring.digest(fmt.Sprintf("key-%016d", i))})
-		ring.add(s)
-		ring.closed(s, reason.Expired)
-		r.conn.deps.registry.Close(s, reason.Expired)
-	}
-	ring.mu.Lock()
-	defer ring.mu.Unlock()
-	if len(ring.groups) != 0 || ring.ends.Len() > rememberedKeys {
-		t.Errorf("%d groups and %d reasons are left", len(ring.groups), ring.ends.Len())
 	}
 }

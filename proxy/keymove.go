@@ -73,7 +73,12 @@ func (r keyedReplicas) yield(keys []string) {
 	for _, key := range keys {
 		r.metrics.KeyConflicts.Inc()
 		r.log.Info("sessions of a key are closed: another replica could not reach this one, and has claimed the key")
-		for _, s := range r.keyring.takeAway(key) {
+		sessions, owner := r.keyring.takeAway(key)
+		for owner != nil {
+			clientOf(owner).abort(reason.Takeover) // when it returns, the client has the key no more
+			sessions, owner = r.keyring.takeAway(key)
+		}
+		for _, s := range sessions {
 			r.registry.AbortParked(s.PID(), s.Namespace(), reason.OwnerUnreachable)
 		}
 	}
@@ -208,7 +213,7 @@ func (c movedClient) takeMovedKey(ask *moveRequest, st *cluster.Stream) (refused
 			c.Message(m.Data, m.Binary)
 		}
 		c.keyed.owner = true
-		keyedReceiver{&c.receiver}.adoptLink(c.deps.keyring.linkOf(c.keyed.key))
+		keyedReceiver{&c.receiver}.adoptLink(linkOfKey(&c.deps.keyring, c.keyed.key))
 	})
 	c.deps.replicas.took(c.client, st)
 	return ""
@@ -218,7 +223,8 @@ func (c movedClient) takeMovedKey(ask *moveRequest, st *cluster.Stream) (refused
 func (c movedClient) claimMovedKey(namespace string, connect []byte) (refused reason.Reason) {
 	binding := c.deps.binder.session(c.bindingDigest(), connect)
 	for {
-		other, ok := c.deps.keyring.claim(c.client, namespace, binding)
+		owner, ok := c.deps.keyring.claim(c.sessionKey(), c.client, namespace, binding)
+		other := clientOf(owner)
 		switch {
 		case !ok:
 			return reason.Binding
@@ -316,7 +322,7 @@ func (h handshakerV3) heldLink(keyed *keyedClient, presented string) (l *link, r
 	case !h.takeKey(keyed):
 		return nil, reason.KeyInUse
 	}
-	if l = h.keyring.linkFor(keyed, presented); l == nil { // it had just begun, and is gone
+	if l = h.linkFor(keyed, presented); l == nil { // it had just begun, and is gone
 		return nil, reason.UnknownPID
 	}
 	return l, ""

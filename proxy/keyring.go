@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
+	"maps"
 	"slices"
 	"sync"
 
@@ -30,9 +31,9 @@ type keyring struct {
 
 // keyGroup is what belongs to one key.
 type keyGroup struct {
-	owner    *client // the client that has the key, or nil
-	claimed  uint64  // number of the replica's claim of the key; 0 without other replicas
-	binding  string  // bindingDigest of the first owner
+	owner    session.Owner // the client that has the key, or nil
+	claimed  uint64        // number of the replica's claim of the key; 0 without other replicas
+	binding  string        // bindingDigest of the first owner
 	sessions map[string]*session.Session
 }
 
@@ -89,16 +90,16 @@ func (r *keyring) restore(salt []byte) {
 	}
 }
 
-// claim makes c the owner of its key, unless another client is. It returns that client. ok is false
+// claim makes c the owner of the key k, unless another client is. It returns that client. ok is false
 // if the sessions of the key are bound to something that c does not present.
-func (r *keyring) claim(c *client, namespace string, binding session.Binding) (owner *client, ok bool) {
+func (r *keyring) claim(k session.Key, c session.Owner, namespace string, binding session.Binding) (owner session.Owner, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	g := r.groups[c.keyed.key]
+	g := r.groups[k.Digest]
 	if g == nil {
-		g = r.newGroupLocked(session.Key{Digest: c.keyed.key, Handshake: c.bindingDigest()}, r.directory.claim)
+		g = r.newGroupLocked(k, r.directory.claim)
 	}
-	if s := g.sessions[namespace]; g.binding != c.bindingDigest() || s != nil && !s.Accepts(binding) {
+	if s := g.sessions[namespace]; g.binding != k.Handshake || s != nil && !s.Accepts(binding) {
 		return nil, false
 	}
 	if g.owner != nil && g.owner != c {
@@ -118,16 +119,13 @@ func (r *keyring) newGroupLocked(k session.Key, claim func(key string) uint64) *
 	return g
 }
 
-// release says that a client is gone, and has parked its sessions.
-func (r *keyring) release(c *client) {
-	if c.keyed == nil {
-		return
-	}
+// release says that a client with this key is gone, and has parked its sessions.
+func (r *keyring) release(key string, c session.Owner) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if g := r.groups[c.keyed.key]; g != nil && g.owner == c {
+	if g := r.groups[key]; g != nil && g.owner == c {
 		g.owner = nil
-		r.tidyLocked(c.keyed.key, g)
+		r.tidyLocked(key, g)
 	}
 }
 
@@ -203,7 +201,7 @@ func (r *keyring) find(key, namespace string) (pid string, why reason.Reason) {
 }
 
 // owner returns the client that has a key, or nil.
-func (r *keyring) owner(key string) *client {
+func (r *keyring) owner(key string) session.Owner {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if g := r.groups[key]; g != nil {
@@ -221,33 +219,25 @@ func (r *keyring) accepts(key, presented string) bool {
 	return g != nil && g.binding == presented
 }
 
-// linkFor returns the link of the sessions that a client of Engine.IO 3 may resume, or nil.
-// presented is the digest of what its handshake presents.
-func (r *keyring) linkFor(k *keyedClient, presented string) *link {
-	if k.foreign.Load() {
-		return nil
-	}
+// sessionsFor returns the sessions of a key, if they are bound to what a handshake presents, of which
+// presented is the digest.
+func (r *keyring) sessionsFor(key, presented string) []*session.Session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	g := r.groups[k.key]
+	g := r.groups[key]
 	if g == nil || g.binding != presented {
 		return nil
 	}
-	for _, s := range g.sessions {
-		if l := linkOf(s); l.translator != nil && l.translator.forV3 {
-			return l
-		}
-	}
-	return nil
+	return slices.Collect(maps.Values(g.sessions))
 }
 
-// linkOf returns a link that has sessions of a key, or nil.
-func (r *keyring) linkOf(key string) *link {
+// anySession returns one of the sessions of a key, or nil.
+func (r *keyring) anySession(key string) *session.Session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if g := r.groups[key]; g != nil {
 		for _, s := range g.sessions {
-			return linkOf(s)
+			return s
 		}
 	}
 	return nil
@@ -283,28 +273,19 @@ func (r *keyring) claims() []keyClaim {
 	return all
 }
 
-// takeAway removes a key from this replica, and returns its sessions, which are parked.
-func (r *keyring) takeAway(key string) []*session.Session {
-	for {
-		r.mu.Lock()
-		g := r.groups[key]
-		if g == nil || g.owner == nil {
-			break
-		}
-		owner := g.owner
-		r.mu.Unlock()
-		owner.abort(reason.Takeover) // when it returns, the client has the key no more, and opens no session
-	}
+// takeAway removes a key from this replica, and returns its sessions, which are parked. If a client
+// has the key, it returns that client instead: once it is closed, it opens no session any more.
+func (r *keyring) takeAway(key string) (sessions []*session.Session, owner session.Owner) {
+	r.mu.Lock()
 	defer r.mu.Unlock()
 	g := r.groups[key]
-	if g == nil {
-		return nil
+	switch {
+	case g == nil:
+		return nil, nil
+	case g.owner != nil:
+		return nil, g.owner
 	}
 	delete(r.groups, key)
 	r.directory.release(key)
-	sessions := make([]*session.Session, 0, len(g.sessions))
-	for _, s := range g.sessions {
-		sessions = append(sessions, s)
-	}
-	return sessions
+	return slices.Collect(maps.Values(g.sessions)), nil
 }
