@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/internal/instant"
+	"github.com/holdfast/holdfast/internal/peerwire"
 	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/session"
 )
@@ -31,7 +32,7 @@ type lostOwner struct {
 // abandonment says that the client of a move got a fresh session here.
 type abandonment struct {
 	owner  string
-	ask    *moveRequest
+	ask    *peerwire.MoveRequest
 	opened instant.Instant // when its handshake was
 }
 
@@ -70,7 +71,7 @@ func (l *lostOwners) forget(c *client) {
 
 // abandon has the owner end the session that a client did not get. A client that has gone meanwhile may not know of
 // its fresh session, and still recover the other one. If it comes back to the fresh one, it knows.
-func (l *lostOwners) abandon(c *client, owner string, ask *moveRequest) {
+func (l *lostOwners) abandon(c *client, owner string, ask *peerwire.MoveRequest) {
 	a := &abandonment{owner, ask, c.opened}
 	time.AfterFunc(goneTime, func() {
 		if !c.done.HasFired() {
@@ -115,7 +116,7 @@ func (l *lostOwners) resumed(pid string) {
 // note tells an owner, or keeps the note for it.
 func (l *lostOwners) note(a *abandonment) {
 	owner := a.owner
-	if l.tell(owner, a) || len(a.ask.encode()) > maxNote {
+	if l.tell(owner, a) || len(a.ask.Encode()) > maxNote {
 		return
 	}
 	l.mu.Lock()
@@ -136,7 +137,7 @@ func (l *lostOwners) note(a *abandonment) {
 func (l *lostOwners) tell(owner string, a *abandonment) bool {
 	ask := *a.ask
 	l.r.date(&ask, a.opened, owner)
-	return l.r.node.Note(owner, noteAbandoned, ask.encode())
+	return l.r.node.Note(owner, peerwire.NoteAbandoned, ask.Encode())
 }
 
 // returned tells an owner that can be reached again what it has missed.

@@ -84,7 +84,7 @@ func newClient(d *deps, seq uint64, req engineio.Request, sid string, opts engin
 		deps: d, seq: seq, request: saveRequest(req), byWebSocket: req.WebSocket, recoverable: recoverable,
 		opened: instant.Now(), keyed: keyed,
 	}}
-	if digest := d.binder.handshake(req); digest != "" {
+	if digest := d.binder.Handshake(req); digest != "" {
 		c.presented = &digest
 	}
 	if recoverable && keyed == nil && d.settings().Recovery.OnClientDisconnect == config.ParkSession {
@@ -203,7 +203,7 @@ func (c *client) attach(l *link, namespace string, reply connectReply, binding s
 	s.Bind(binding)
 	if resumable && c.keyed != nil {
 		s.SetKey(c.sessionKey())
-		c.deps.keyring.add(s)
+		c.deps.keyring.Add(s)
 	}
 	l.add(s) // with mu held: a client that ends now must not see the link unused
 	c.setSessionLocked(namespace, cur)

@@ -94,7 +94,7 @@ func (c *client) detach(leave func(from detachedClient)) {
 	}
 	defer func() {
 		if c.keyed != nil {
-			c.deps.keyring.release(c.keyed.key, c)
+			c.deps.keyring.Release(c.keyed.key, c)
 		}
 		c.done.Fire()
 		c.receiver.assembler.release()

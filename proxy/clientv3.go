@@ -45,7 +45,7 @@ type handshakerV3 struct{ *handshaker }
 // serveV3 serves the handshake of a client of Engine.IO 3.
 func (h handshakerV3) serveV3(w http.ResponseWriter, r *http.Request, q url.Values, websocket bool) {
 	defer h.conns.opening()() // accept.Listener counts only those that it serves
-	served, refused := keyedReplicas{h.replicas}.forwardHandshake(w, r, h.keyring.digest(h.settings().usableKey(q)))
+	served, refused := keyedReplicas{h.replicas}.forwardHandshake(w, r, h.keyring.Digest(h.settings().usableKey(q)))
 	switch {
 	case served:
 		return
@@ -55,7 +55,7 @@ func (h handshakerV3) serveV3(w http.ResponseWriter, r *http.Request, q url.Valu
 	}
 	keyed, req := h.keyedV3(q), h.requestV3(r, websocket)
 	h.mayUseKey(keyed, refused)
-	if l := h.linkFor(keyed, h.binder.handshake(req)); l != nil {
+	if l := h.linkFor(keyed, h.binder.Handshake(req)); l != nil {
 		h.resumeV3(w, r, q, req, keyed, l)
 		return
 	}
@@ -124,7 +124,7 @@ func (h handshakerV3) freshV3(w http.ResponseWriter, r *http.Request, q url.Valu
 // takeKey takes the key from another client that has it. It returns false if that one shows a sign
 // of life.
 func (h handshakerV3) takeKey(k *keyedClient) bool {
-	other := clientOf(h.keyring.owner(k.key))
+	other := clientOf(h.keyring.Owner(k.key))
 	switch {
 	case other == nil:
 	case !mayHaveChoked(other) && answersWithin(other, aliveTimeout):
@@ -142,7 +142,7 @@ func (h handshakerV3) linkFor(k *keyedClient, presented string) *link {
 	if k.foreign.Load() {
 		return nil
 	}
-	for _, s := range h.keyring.sessionsFor(k.key, presented) {
+	for _, s := range h.keyring.SessionsFor(k.key, presented) {
 		if l := linkOf(s); l.translator != nil && l.translator.forV3 {
 			return l
 		}
@@ -157,8 +157,8 @@ func (r keyedReceiver) claimKey() {
 	if k.foreign.Load() {
 		return
 	}
-	binding := c.deps.binder.session(c.bindingDigest(), []byte{byte(socketio.Connect)})
-	if owner, ok := c.deps.keyring.claim(c.sessionKey(), c, socketio.Root, binding); !ok || owner != nil {
+	binding := c.deps.binder.Session(c.bindingDigest(), []byte{byte(socketio.Connect)})
+	if owner, ok := c.deps.keyring.Claim(c.sessionKey(), c, socketio.Root, binding); !ok || owner != nil {
 		k.foreign.Store(true)
 		return
 	}
@@ -195,7 +195,7 @@ func (h handshakerV3) resumeV3(w http.ResponseWriter, r *http.Request, q url.Val
 
 // resumeRoot resumes the session of "/", if there is one: the client does not ask for it.
 func (r keyedReceiver) resumeRoot() {
-	if pid, _ := r.c.deps.keyring.find(r.c.keyed.key, socketio.Root); pid == "" {
+	if pid, _ := r.c.deps.keyring.Find(r.c.keyed.key, socketio.Root); pid == "" {
 		return
 	}
 	p := packet{data: []byte{byte(socketio.Connect)}}

@@ -4,6 +4,8 @@ import (
 	"sync/atomic"
 
 	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/internal/binding"
+	"github.com/holdfast/holdfast/internal/keys"
 	"github.com/holdfast/holdfast/internal/upstream"
 	"github.com/holdfast/holdfast/session"
 )
@@ -16,7 +18,7 @@ type deps struct {
 	budget    *buffer.Budget
 	upstream  *upstream.Upstream
 	protocol  *upstreamProtocol
-	binder    *binder
+	binder    *binding.Binder
 	cache     *handshakeCache // nil unless handshakes are lazy
 	notify    *notifier
 	joins     *joins    // nil if events.join names none
@@ -26,7 +28,7 @@ type deps struct {
 	phase      phase
 	conns      conns
 	incomplete incomplete
-	keyring    keyring
+	keyring    keys.Ring
 }
 
 // settings returns the settings in force.

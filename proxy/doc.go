@@ -58,21 +58,21 @@
 //   - move.go moves a client to the replica with its session, and moved.go takes one over. postpone.go
 //     makes sure that nothing ties the client to this replica before. abandon.go tells owners that could
 //     not be asked.
-//   - relay.go relays the bytes of a moved client's WebSocket.
 //   - forward.go forwards requests with another replica's sid.
-//   - keydirectory.go has which keys of clients other replicas have, and keymove.go moves a client with a
-//     key to the replica that has it.
+//   - keymove.go moves a client with a key to the replica that has it.
+//
+// internal/peerwire has what replicas send each other, and internal/relay relays WebSockets.
 //
 // Clients with a key, and repeated events:
 //
 //   - keyed.go recovers clients that send no pid and offset, by a key in their URL. keyedquery.go reads
-//     the key, and keyring.go has the sessions of each.
+//     the key. internal/keys has the sessions of each.
 //   - clientv3.go does the same for clients of Engine.IO 3.
 //   - joins.go drops events that a resumed session's client repeats.
 //
 // Both:
 //
-//   - binding.go binds sessions to credentials, and events.go finds events that may be dropped.
+//   - events.go finds events that may be dropped.
 //   - incomplete.go bounds the memory of messages that have arrived only in part.
 //   - observe.go reports what happens to metrics, log and status page.
 //   - panic.go confines a panic to one connection.
@@ -104,11 +104,11 @@
 //  3. the state lock of an engineio.Socket
 //  4. client.mu
 //  5. sender.mu
-//  6. disconnects.mu, primary.mu and keyring.mu
+//  6. disconnects.mu, primary.mu and keys.Ring.mu
 //  7. link.mu
 //  8. the locks of package session: first the Registry's, then a Session's
 //  9. conns.mu
-//  10. relay.mu, and the locks of package cluster
+//  10. the lock of a relay, and the locks of package cluster
 //  11. link.pauseMu, joins.mu, replicas.mu, and the locks of engineio.Conn and below
 //
 // No lock is held across a blocking call. docs/design.md says what each lock guards.

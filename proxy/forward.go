@@ -16,6 +16,8 @@ import (
 	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/internal/httpmsg"
 	"github.com/holdfast/holdfast/internal/netpoll"
+	"github.com/holdfast/holdfast/internal/peerwire"
+	"github.com/holdfast/holdfast/internal/relay"
 )
 
 // Requests whose sid names another replica are served there, so that a balancer may send each request of a
@@ -28,7 +30,7 @@ var (
 
 // encodeRequest returns the head of a request as another replica reads it.
 func (r *replicas) encodeRequest(req *http.Request) []byte {
-	return encodeForwarded(req, r.settings().trusted.ClientAddress(req))
+	return peerwire.EncodeRequest(req, r.settings().trusted.ClientAddress(req))
 }
 
 // forward passes a request to the replica that serves its client, and the answer back. If that replica cannot be
@@ -40,7 +42,7 @@ func (r *replicas) forward(w http.ResponseWriter, req *http.Request, owner strin
 	buf := bodyPool.Get().(*[cluster.MaxFirst]byte)
 	defer bodyPool.Put(buf)
 	first, end, bodyErr := beginBody(req, buf[:])
-	st, err := r.node.OpenWith(req.Context(), owner, streamRequest, r.encodeRequest(req), first, end)
+	st, err := r.node.OpenWith(req.Context(), owner, peerwire.StreamRequest, r.encodeRequest(req), first, end)
 	if err != nil {
 		if req.Context().Err() == nil {
 			r.log.Debug("a request could not be forwarded to the replica of its sid", "owner", owner, "error", err)
@@ -119,9 +121,9 @@ func (r *replicas) movedBeforeProbe(req *http.Request, c *client, h *httpmsg.Hij
 	ctx, cancel := context.WithTimeout(req.Context(), askTimeout)
 	defer cancel()
 	if owner := r.serverOf(ctx, c.sock.SID()); owner != "" {
-		if st, err := r.node.Open(ctx, owner, streamRequest, r.encodeRequest(req)); err == nil {
+		if st, err := r.node.Open(ctx, owner, peerwire.StreamRequest, r.encodeRequest(req)); err == nil {
 			r.metrics.ForwardedRequests.Inc()
-			relayConn(r, h.Conn, h.Initial, st)
+			relay.Serve(r, h.Conn, h.Initial, st)
 			return
 		}
 	}
@@ -178,12 +180,12 @@ func (r *replicas) forwardUpgrade(w http.ResponseWriter, st *cluster.Stream) {
 	if c, ok := conn.(interface{ Unread() []byte }); ok {
 		initial = append(initial, c.Unread()...)
 	}
-	relayConn(r, conn, initial, st)
+	relay.Serve(r, conn, initial, st)
 }
 
 // serveRequest serves a request that another replica forwards.
 func (r *replicas) serveRequest(st *cluster.Stream) {
-	req, err := parseForwarded(st)
+	req, err := peerwire.ParseRequest(st)
 	if err != nil {
 		r.limitedLog.Log(slog.LevelWarn, "", "another replica's request cannot be read", "error", err)
 		_ = st.Close()
@@ -193,8 +195,8 @@ func (r *replicas) serveRequest(st *cluster.Stream) {
 	defer cancel()
 	q := req.URL.Query()
 	c := r.conns.client(q.Get("sid"))
-	w := newPeerResponse(st)
-	defer w.finish()
+	w := peerwire.NewResponse(st)
+	defer w.Finish()
 	if c == nil && handles(req, q) { // it may have been moved on
 		if owner := r.movedTo(ctx, q.Get("sid")); owner != "" {
 			st.OnEnd(func(error) { cancel() })

@@ -225,11 +225,11 @@ func (f *Frozen) Write(w *handover.Writer, p handover.Process, listeners []hando
 func (s *Server) describe(p *handover.Process) {
 	p.Handshakes = s.handshaker.count.Load()
 	p.Ends = s.registry.Ends()
-	p.KeySalt = s.keyring.export()
+	p.KeySalt = s.keyring.Export()
 	if s.replicas != nil {
 		p.Owner = []byte(s.replicas.node.ID())
 	}
-	p.BindKey, p.BindSum = s.binder.export()
+	p.BindKey, p.BindSum = s.binder.Export()
 }
 
 // exportLink describes a frozen link. It returns false if the link has ended, or has nothing to hand

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/holdfast/holdfast/internal/peerwire"
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
@@ -14,7 +15,7 @@ import (
 // announceHandover tells the other replicas for how long this one may not answer.
 func announceHandover(r *replicas, d time.Duration) {
 	if r != nil {
-		r.node.NoteAll(noteHandover, encodeHandover(d))
+		r.node.NoteAll(peerwire.NoteHandover, peerwire.EncodeHandover(d))
 	}
 }
 
@@ -24,9 +25,9 @@ type handovers struct {
 	until map[string]time.Time // how long each is waited for, by id
 }
 
-// noted takes a noteHandover of another replica.
+// noted takes a peerwire.NoteHandover of another replica.
 func (h *handovers) noted(from string, about []byte) {
-	d, ok := parseHandover(about)
+	d, ok := peerwire.ParseHandover(about)
 	switch {
 	case !ok:
 		return

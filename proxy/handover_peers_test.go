@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/holdfast/holdfast/internal/peerwire"
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
@@ -37,7 +38,7 @@ func TestOwnerThatHandsOver(t *testing.T) {
 		want("a", reason.OwnerUnreachable, reason.OwnerUnreachable)
 
 		r.noted("a", []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01})
-		time.Sleep(maxHandover)
+		time.Sleep(peerwire.MaxHandover)
 		want("a", reason.OwnerUnreachable, reason.OwnerUnreachable)
 	})
 }

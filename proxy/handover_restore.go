@@ -30,8 +30,8 @@ func (r *restorer) process(p *handover.Process) error {
 	s := r.srv
 	s.handshaker.count.Store(p.Handshakes)
 	s.registry.RestoreEnds(p.Ends)
-	s.keyring.restore(p.KeySalt)
-	r.unbound = !s.binder.restore(p.BindKey, p.BindSum)
+	s.keyring.Restore(p.KeySalt)
+	r.unbound = !s.binder.Restore(p.BindKey, p.BindSum)
 	return nil
 }
 
@@ -86,7 +86,7 @@ func (r *restorer) session(in *handover.Session) error {
 	l.sessions.set(s.Namespace(), s)
 	r.owned = max(r.owned, in.Owned)
 	if s.Keyed() {
-		r.srv.keyring.addRestored(s)
+		r.srv.keyring.AddRestored(s)
 	}
 	r.done.Sessions++
 	return nil

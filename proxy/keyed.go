@@ -10,6 +10,8 @@ import (
 
 	"github.com/holdfast/holdfast/buffer"
 	"github.com/holdfast/holdfast/internal/instant"
+	"github.com/holdfast/holdfast/internal/keys"
+	"github.com/holdfast/holdfast/internal/peerwire"
 	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/session"
@@ -26,10 +28,10 @@ import (
 
 // keyedClient is what a client with a key has in addition.
 type keyedClient struct {
-	key    string                // a digest of it
-	counts map[string]eventCount // events that it has handled, by namespace; nil if it does not count
-	v3     bool                  // it speaks Engine.IO 3; immutable
-	since  *big.Int              // the time of its handshake, if earlier requests may have its sid; immutable
+	key    string                         // a digest of it
+	counts map[string]peerwire.EventCount // events that it has handled, by namespace; nil if it does not count
+	v3     bool                           // it speaks Engine.IO 3; immutable
+	since  *big.Int                       // the time of its handshake, if earlier requests may have its sid; immutable
 	// foreign says that another client has the key, or that the client may not use it.
 	foreign atomic.Bool
 
@@ -62,9 +64,9 @@ func (r keyedReceiver) connectKeyed(namespace string, rest []byte, start instant
 	if r.moveKeyed(namespace, rest) {
 		return true
 	}
-	binding := c.deps.binder.session(c.bindingDigest(), rest)
+	binding := c.deps.binder.Session(c.bindingDigest(), rest)
 	if !k.owner && !k.foreign.Load() {
-		owner, ok := ring.claim(c.sessionKey(), c, namespace, binding)
+		owner, ok := ring.Claim(c.sessionKey(), c, namespace, binding)
 		other := clientOf(owner)
 		switch {
 		case !ok:
@@ -84,7 +86,7 @@ func (r keyedReceiver) connectKeyed(namespace string, rest []byte, start instant
 	if k.foreign.Load() {
 		return false
 	}
-	pid, why := ring.find(k.key, namespace)
+	pid, why := ring.Find(k.key, namespace)
 	switch {
 	case why != "":
 		c.deps.notRecovered(c, namespace, why)
@@ -193,8 +195,8 @@ func (r keyedReceiver) adoptLink(l *link) {
 }
 
 // linkOfKey returns a link that has sessions of a key, or nil.
-func linkOfKey(ring *keyring, key string) *link {
-	if s := ring.anySession(key); s != nil {
+func linkOfKey(ring *keys.Ring, key string) *link {
+	if s := ring.AnySession(key); s != nil {
 		return linkOf(s)
 	}
 	return nil

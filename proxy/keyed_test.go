@@ -254,7 +254,7 @@ func TestKeyringForgets(t *testing.T) {
 	}
 	r.await("all keys to be forgotten", func() bool {
 		for i := range 20 {
-			if ring := &r.proxy.keyring; ring.has(ring.digest(fmt.Sprintf("0123456789abcdef%d", i))) {
+			if ring := &r.proxy.keyring; ring.Has(ring.Digest(fmt.Sprintf("0123456789abcdef%d", i))) {
 				return false
 			}
 		}

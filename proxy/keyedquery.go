@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/holdfast/holdfast/internal/httpmsg"
+	"github.com/holdfast/holdfast/internal/peerwire"
 	"github.com/holdfast/holdfast/internal/socketio"
 )
 
@@ -30,7 +31,7 @@ func (h *handshaker) keyedClient(q url.Values) *keyedClient {
 		return nil
 	}
 	h.metrics.KeyedClients.Inc()
-	return &keyedClient{key: h.keyring.digest(key), counts: parseCounts(q.Get(k.CountQuery))}
+	return &keyedClient{key: h.keyring.Digest(key), counts: parseCounts(q.Get(k.CountQuery))}
 }
 
 // usableKey returns the key in a query, or "" if there is none that can be used.
@@ -44,11 +45,11 @@ func (set *settings) usableKey(q url.Values) string {
 
 // parseCounts parses "/:12,/admin:3@/admin#id": how many events of each namespace a client has
 // handled, and with which socket. It passes over what it cannot parse.
-func parseCounts(text string) map[string]eventCount {
+func parseCounts(text string) map[string]peerwire.EventCount {
 	if text == "" {
 		return nil
 	}
-	counts := make(map[string]eventCount)
+	counts := make(map[string]peerwire.EventCount)
 	for item := range strings.SplitSeq(text, ",") {
 		if len(counts) == maxCounted {
 			break
@@ -65,13 +66,13 @@ func parseCounts(text string) map[string]eventCount {
 }
 
 // parseCount parses a namespace and a number.
-func parseCount(item, id string) (namespace string, c eventCount, ok bool) {
+func parseCount(item, id string) (namespace string, c peerwire.EventCount, ok bool) {
 	i := strings.LastIndexByte(item, ':')
 	if i < 0 {
 		return "", c, false
 	}
 	n, err := strconv.ParseUint(item[i+1:], 10, 53)
-	return item[:i], eventCount{n, id}, err == nil
+	return item[:i], peerwire.EventCount{N: n, ID: id}, err == nil
 }
 
 // withoutKey returns a query without the parameters of keyed recovery. The rest stays byte for byte.

@@ -15,6 +15,7 @@ import (
 	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/internal/httpmsg"
 	"github.com/holdfast/holdfast/internal/instant"
+	"github.com/holdfast/holdfast/internal/peerwire"
 	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/session"
@@ -51,18 +52,18 @@ func (r keyedReplicas) sendKeys(note []byte, to []string) {
 		}
 	}
 	for _, id := range to { // one that is not connected gets a table later
-		r.node.Note(id, noteKeys, note)
+		r.node.Note(id, peerwire.NoteKeys, note)
 	}
 }
 
 // notedKeys takes a note about the keys of another replica.
 func (r keyedReplicas) notedKeys(from cluster.Sender, about []byte) {
-	claims, ok := r.keys.noted(from, about)
+	claims, ok := r.keys.Noted(from, about)
 	if !ok {
 		r.limitedLog.Log(slog.LevelWarn, "", "another replica's note about keys cannot be read", "peer", from.ID)
 		return
 	}
-	if lost := r.keyring.beaten(from.ID, r.node.ID(), claims); len(lost) > 0 {
+	if lost := r.keyring.Beaten(from.ID, r.node.ID(), claims); len(lost) > 0 {
 		go r.yield(lost) // ends when the sessions are closed
 	}
 }
@@ -73,10 +74,10 @@ func (r keyedReplicas) yield(keys []string) {
 	for _, key := range keys {
 		r.metrics.KeyConflicts.Inc()
 		r.log.Info("sessions of a key are closed: another replica could not reach this one, and has claimed the key")
-		sessions, owner := r.keyring.takeAway(key)
+		sessions, owner := r.keyring.TakeAway(key)
 		for owner != nil {
 			clientOf(owner).abort(reason.Takeover) // when it returns, the client has the key no more
-			sessions, owner = r.keyring.takeAway(key)
+			sessions, owner = r.keyring.TakeAway(key)
 		}
 		for _, s := range sessions {
 			r.registry.AbortParked(s.PID(), s.Namespace(), reason.OwnerUnreachable)
@@ -90,7 +91,7 @@ func (r keyedReplicas) keysKnown() bool {
 		return true
 	}
 	return r.node.Settled() && !slices.ContainsFunc(r.node.Peers(), func(p cluster.PeerStatus) bool {
-		return p.State == "up" && !r.keys.whole(p.ID)
+		return p.State == "up" && !r.keys.Whole(p.ID)
 	})
 }
 
@@ -107,7 +108,7 @@ func (r keyedReplicas) holderOf(ctx context.Context, key string) string {
 // false.
 func (r keyedReplicas) awaitHolder(ctx context.Context, key string, more func() bool) string {
 	for {
-		id := r.keys.holder(key)
+		id := r.keys.Holder(key)
 		if id != "" || !more() {
 			return id
 		}
@@ -126,9 +127,9 @@ func (r keyedReceiver) moveKeyed(namespace string, connect []byte) bool {
 	c, k, m := r.c, r.c.keyed, mover(r)
 	rs := keyedReplicas{c.deps.replicas}
 	switch {
-	case rs.replicas == nil, k.owner, k.looked, k.foreign.Load(), c.deps.keyring.has(k.key), !m.movable():
+	case rs.replicas == nil, k.owner, k.looked, k.foreign.Load(), c.deps.keyring.Has(k.key), !m.movable():
 		return false
-	case rs.keys.holder(k.key) == "" && !rs.looking():
+	case rs.keys.Holder(k.key) == "" && !rs.looking():
 		return false
 	}
 	ask := m.moveRequest(namespace, connect)
@@ -139,7 +140,7 @@ func (r keyedReceiver) moveKeyed(namespace string, connect []byte) bool {
 }
 
 // runMoveKeyed asks the replica that has the key, and hands the client over or continues here.
-func (r keyedReceiver) runMoveKeyed(ask *moveRequest, first message) {
+func (r keyedReceiver) runMoveKeyed(ask *peerwire.MoveRequest, first message) {
 	c, m := r.c, mover(r)
 	start, holder := time.Now(), ""
 	st, err := m.askOwner(ask, keyAskTimeout, func(ctx context.Context) string {
@@ -186,19 +187,19 @@ func (r keyedReceiver) notMoved(namespace, holder string, why reason.Reason) {
 	case reason.Binding:
 		r.loseKey(namespace, why)
 	default:
-		_, _ = r.c.deps.keyring.find(r.c.keyed.key, namespace) // one reason is enough
+		_, _ = r.c.deps.keyring.Find(r.c.keyed.key, namespace) // one reason is enough
 		r.notResumed(namespace, why)
 	}
 }
 
 // takeMovedKey gives the client its key, and returns why not.
-func (c movedClient) takeMovedKey(ask *moveRequest, st *cluster.Stream) (refused reason.Reason) {
+func (c movedClient) takeMovedKey(ask *peerwire.MoveRequest, st *cluster.Stream) (refused reason.Reason) {
 	connect, _, err := socketio.TakeRecovery(ask.Connect, session.IsPID, session.IsOffset)
 	switch {
 	case err != nil, !c.recoverable:
 		return reason.Excluded
-	case !c.deps.keyring.has(c.keyed.key):
-		if _, why := c.deps.keyring.find(c.keyed.key, ask.Namespace); why != "" {
+	case !c.deps.keyring.Has(c.keyed.key):
+		if _, why := c.deps.keyring.Find(c.keyed.key, ask.Namespace); why != "" {
 			return why
 		}
 		return reason.UnknownPID
@@ -221,9 +222,9 @@ func (c movedClient) takeMovedKey(ask *moveRequest, st *cluster.Stream) (refused
 
 // claimMovedKey is what connectKeyed does about the key, for a client that may wait here.
 func (c movedClient) claimMovedKey(namespace string, connect []byte) (refused reason.Reason) {
-	binding := c.deps.binder.session(c.bindingDigest(), connect)
+	binding := c.deps.binder.Session(c.bindingDigest(), connect)
 	for {
-		owner, ok := c.deps.keyring.claim(c.sessionKey(), c.client, namespace, binding)
+		owner, ok := c.deps.keyring.Claim(c.sessionKey(), c.client, namespace, binding)
 		other := clientOf(owner)
 		switch {
 		case !ok:
@@ -244,7 +245,7 @@ func (c movedClient) claimMovedKey(namespace string, connect []byte) (refused re
 // forwardHandshake has another replica answer the handshake of a client of Engine.IO 3, if that has
 // the client's key. Otherwise it returns why not: "" if no other replica has it.
 func (r keyedReplicas) forwardHandshake(w http.ResponseWriter, req *http.Request, key string) (served bool, refused reason.Reason) {
-	if r.replicas == nil || r.keyring.has(key) {
+	if r.replicas == nil || r.keyring.Has(key) {
 		return false, ""
 	}
 	ctx, cancel := context.WithTimeout(req.Context(), askTimeout)
@@ -256,7 +257,7 @@ func (r keyedReplicas) forwardHandshake(w http.ResponseWriter, req *http.Request
 	r.conns.addPassing(1)
 	defer r.conns.addPassing(-1)
 	start := instant.Now()
-	st, err := r.ask(ctx, holder, streamHandshake, func() []byte { return r.encodeRequest(req) })
+	st, err := r.ask(ctx, holder, peerwire.StreamHandshake, func() []byte { return r.encodeRequest(req) })
 	if req.Context().Err() != nil { // the client has gone
 		if st != nil {
 			_ = st.Close()
@@ -283,7 +284,7 @@ func (r keyedReplicas) forwardHandshake(w http.ResponseWriter, req *http.Request
 // on, if the client's sessions are here. It calls end when the client is known.
 func (r keyedReplicas) serveHandshake(st *cluster.Stream, end func()) {
 	defer end()
-	req, err := parseForwarded(st)
+	req, err := peerwire.ParseRequest(st)
 	if err != nil {
 		r.limitedLog.Log(slog.LevelWarn, "", "another replica's handshake cannot be read", "error", err)
 		_ = st.Close()
@@ -296,15 +297,15 @@ func (r keyedReplicas) serveHandshake(st *cluster.Stream, end func()) {
 		return
 	}
 	keyed, upstream := h.keyedV3(q), h.requestV3(req, q.Get("transport") == "websocket")
-	l, refused := h.heldLink(keyed, h.binder.handshake(upstream))
-	st.Append(encodeMove(moveReply{refused}))
+	l, refused := h.heldLink(keyed, h.binder.Handshake(upstream))
+	st.Append(peerwire.Encode(peerwire.MoveReply{Refused: refused}))
 	st.Flush()
 	if refused != "" {
 		_ = st.CloseWrite()
 		return
 	}
-	w := newPeerResponse(st)
-	defer w.finish()
+	w := peerwire.NewResponse(st)
+	defer w.Finish()
 	h.resumeV3(w, req, q, upstream, keyed, l)
 }
 
@@ -312,12 +313,12 @@ func (r keyedReplicas) serveHandshake(st *cluster.Stream, end func()) {
 // with it, or why it does not get them.
 func (h handshakerV3) heldLink(keyed *keyedClient, presented string) (l *link, refused reason.Reason) {
 	switch {
-	case !h.keyring.has(keyed.key):
-		if _, why := h.keyring.find(keyed.key, socketio.Root); why != "" {
+	case !h.keyring.Has(keyed.key):
+		if _, why := h.keyring.Find(keyed.key, socketio.Root); why != "" {
 			return nil, why
 		}
 		return nil, reason.UnknownPID
-	case !h.keyring.accepts(keyed.key, presented):
+	case !h.keyring.Accepts(keyed.key, presented):
 		return nil, reason.Binding
 	case !h.takeKey(keyed):
 		return nil, reason.KeyInUse
@@ -332,9 +333,9 @@ func (h handshakerV3) heldLink(keyed *keyedClient, presented string) (l *link, r
 // key. A request that belongs nowhere is refused: its sid is the server's, which would take it for
 // one of the link.
 func (r keyedReplicas) forwardByKey(w http.ResponseWriter, req *http.Request, q url.Values) {
-	key := r.keyring.digest(r.settings().usableKey(q))
+	key := r.keyring.Digest(r.settings().usableKey(q))
 	until := time.Now().Add(keyPatience)
-	more := func() bool { return !r.keyring.has(key) && (time.Now().Before(until) || r.looking()) }
+	more := func() bool { return !r.keyring.Has(key) && (time.Now().Before(until) || r.looking()) }
 	if holder := r.awaitHolder(req.Context(), key, more); holder != "" {
 		r.forward(w, req, holder)
 		return

@@ -28,7 +28,7 @@ func (l *link) connect(c *client, namespace string, data []byte) bool {
 // reserve notes that a CONNECT for a namespace is sent. It returns false if the client needs another
 // link for it.
 func (l *link) reserve(c *client, namespace string, data []byte) bool {
-	binding := l.deps.binder.session(c.bindingDigest(), data)
+	binding := l.deps.binder.Session(c.bindingDigest(), data)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.translator != nil && l.translator.forV3 {

@@ -11,14 +11,16 @@ import (
 	"github.com/holdfast/holdfast/internal/cluster"
 	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/internal/netpoll"
+	"github.com/holdfast/holdfast/internal/peerwire"
 	"github.com/holdfast/holdfast/internal/reason"
+	"github.com/holdfast/holdfast/internal/relay"
 )
 
 // How a client moves from the edge to the owner of its session, on one stream:
 //
-//	edge   -> owner  moveRequest: the client's handshake, and its CONNECT with pid and offset
-//	owner  -> edge   moveReply: why the owner refuses, or that the client has its session now
-//	edge   -> owner  moveState: the state of the transport
+//	edge   -> owner  peerwire.MoveRequest: the client's handshake, and its CONNECT with pid and offset
+//	owner  -> edge   peerwire.MoveReply: why the owner refuses, or that the client has its session now
+//	edge   -> owner  peerwire.MoveState: the state of the transport
 //	owner  -> edge   one byte, if the client polls: requests with its sid may come
 //
 // From then on the stream carries the bytes of the client's WebSocket. If the client polls, it carries
@@ -27,7 +29,7 @@ import (
 const (
 	// askTimeout limits how long an owner may take to answer, with the time to reach it.
 	askTimeout = 2 * time.Second
-	// stateTimeout limits how long the edge may take to send the moveState.
+	// stateTimeout limits how long the edge may take to send the peerwire.MoveState.
 	stateTimeout = 10 * time.Second
 )
 
@@ -60,10 +62,10 @@ func (r mover) movable() bool {
 	return r.parser == parserSocketIO && !r.c.deps.replicas.hasTaken(r.c) && r.openNamespaces() == 0
 }
 
-func (r mover) moveRequest(namespace string, connect []byte) *moveRequest {
+func (r mover) moveRequest(namespace string, connect []byte) *peerwire.MoveRequest {
 	c := r.c
 	opts := c.sock.Options()
-	ask := &moveRequest{
+	ask := &peerwire.MoveRequest{
 		SID: c.sock.SID(), Head: string(c.request), ByWebSocket: c.byWebSocket,
 		ConnectDelay: c.connectDelay.Load(), Ping: [2]int64{opts.PingInterval.Milliseconds(), opts.PingTimeout.Milliseconds()},
 		MaxPayload: opts.MaxPayload, Upgrades: opts.Upgrades, HandshakeID: opts.HandshakeID, PollHeaders: c.pollHeaders,
@@ -75,9 +77,9 @@ func (r mover) moveRequest(namespace string, connect []byte) *moveRequest {
 	}
 	if r.heldAcks != nil {
 		for _, p := range r.heldAcks.packets {
-			ask.HeldAcks = append(ask.HeldAcks, moveMessage{Data: p.data})
+			ask.HeldAcks = append(ask.HeldAcks, peerwire.Message{Data: p.data})
 			for _, a := range p.attachments {
-				ask.HeldAcks = append(ask.HeldAcks, moveMessage{a, true})
+				ask.HeldAcks = append(ask.HeldAcks, peerwire.Message{Data: a, Binary: true})
 			}
 		}
 	}
@@ -85,7 +87,7 @@ func (r mover) moveRequest(namespace string, connect []byte) *moveRequest {
 }
 
 // runMove asks the owner, and hands the client over or continues here.
-func (r mover) runMove(owner string, ask *moveRequest, rest []byte) {
+func (r mover) runMove(owner string, ask *peerwire.MoveRequest, rest []byte) {
 	c := r.c
 	start := time.Now()
 	st, err := r.askOwner(ask, askTimeout, func(context.Context) string { return owner })
@@ -108,7 +110,7 @@ func (r mover) runMove(owner string, ask *moveRequest, rest []byte) {
 }
 
 // refused notes that the client does not get a session of another replica.
-func (r mover) refused(owner string, ask *moveRequest, why reason.Reason) {
+func (r mover) refused(owner string, ask *peerwire.MoveRequest, why reason.Reason) {
 	why = r.c.deps.replicas.handovers.refusal(owner, why)
 	switch why { //nolint:exhaustive // the others are the owner's answer
 	case reason.OwnerUnreachable:
@@ -137,7 +139,7 @@ func (e *refusedError) Error() string { return "proxy: refused by the owner: " +
 
 // askOwner asks the owner to take the client. find may wait until it knows the owner; without one the error says
 // UnknownPID. The error is errClientGone or a *refusedError.
-func (r mover) askOwner(ask *moveRequest, timeout time.Duration, find func(ctx context.Context) string) (*cluster.Stream, error) {
+func (r mover) askOwner(ask *peerwire.MoveRequest, timeout time.Duration, find func(ctx context.Context) string) (*cluster.Stream, error) {
 	c := r.c
 	ctx, cancel, ok := c.primary.beginAsk(timeout)
 	if !ok {
@@ -146,9 +148,9 @@ func (r mover) askOwner(ask *moveRequest, timeout time.Duration, find func(ctx c
 	defer cancel()
 	st, err := (*cluster.Stream)(nil), error(&refusedError{reason.UnknownPID})
 	if owner := find(ctx); owner != "" {
-		st, err = c.deps.replicas.ask(ctx, owner, streamMove, func() []byte {
+		st, err = c.deps.replicas.ask(ctx, owner, peerwire.StreamMove, func() []byte {
 			c.deps.replicas.date(ask, c.opened, owner)
-			return ask.encode()
+			return ask.Encode()
 		})
 	}
 	if !c.primary.endAsk() {
@@ -172,10 +174,10 @@ func (r *replicas) ask(ctx context.Context, owner string, kind byte, about func(
 		if err != nil {
 			return nil, &refusedError{unreachable(err)}
 		}
-		var reply moveReply
+		var reply peerwire.MoveReply
 		_ = st.SetReadDeadline(deadline)
 		unwatch := context.AfterFunc(ctx, func() { _ = st.Close() })
-		err = readMove(st, &reply)
+		err = peerwire.Read(st, &reply)
 		_ = st.SetReadDeadline(time.Time{})
 		switch {
 		case !unwatch() || err != nil:
@@ -204,32 +206,32 @@ func (r *replicas) ask(ctx context.Context, owner string, kind byte, about func(
 func (r mover) handOver(st *cluster.Stream, owner string, waiting []message) bool {
 	c := r.c
 	rs := c.deps.replicas
-	relays := make(map[netpoll.Stream]*relay, 1)
+	relays := make(map[netpoll.Stream]*relay.Relay, 1)
 	sid, m := c.sock.SID(), &movedAway{owner: owner, stream: st, ready: make(chan struct{})}
 	rs.mu.Lock()
 	rs.moved[sid] = m // requests that find the Socket detached look here
 	rs.mu.Unlock()
 	d, ok := c.sock.Detach(func(client netpoll.Stream) netpoll.Handler {
-		relays[client] = newRelay(rs, client)
-		return relays[client].clientHandler()
+		relays[client] = relay.New(rs, client)
+		return relays[client].ClientHandler()
 	})
 	if !ok {
 		rs.forgetMoved(sid, m)
 		close(m.ready)
 		return false
 	}
-	state := moveState{Transfer: d.Transfer}
+	state := peerwire.MoveState{Transfer: d.Transfer}
 	for _, m := range waiting {
-		state.Messages = append(state.Messages, moveMessage{m.data, m.binary})
+		state.Messages = append(state.Messages, peerwire.Message{Data: m.data, Binary: m.binary})
 	}
-	st.Append(encodeMove(state))
+	st.Append(peerwire.Encode(state))
 	st.Flush()
 	if d.WebSocket {
 		rs.forgetMoved(sid, m)
 		close(m.ready)
-		relays[d.Stream].start(st)
+		relays[d.Stream].Start(st)
 	} else {
-		var probe *relay
+		var probe *relay.Relay
 		if d.Probe != nil {
 			probe = relays[d.Probe.Stream]
 		}
@@ -242,7 +244,7 @@ func (r mover) handOver(st *cluster.Stream, owner string, waiting []message) boo
 }
 
 // watchMoved waits until the owner serves a polling client, and then moves the WebSocket that probes.
-func (r *replicas) watchMoved(sid string, m *movedAway, d *engineio.Probe, probe *relay) {
+func (r *replicas) watchMoved(sid string, m *movedAway, d *engineio.Probe, probe *relay.Relay) {
 	var started [1]byte
 	_ = m.stream.SetReadDeadline(time.Now().Add(stateTimeout))
 	_, err := io.ReadFull(m.stream, started[:])
@@ -258,13 +260,13 @@ func (r *replicas) watchMoved(sid string, m *movedAway, d *engineio.Probe, probe
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 	defer cancel()
-	about, _ := json.Marshal(movedProbe{sid, d.Answered, d.Input})
-	st, openErr := r.node.Open(ctx, m.owner, streamProbe, about)
+	about, _ := json.Marshal(peerwire.Probe{SID: sid, Answered: d.Answered, Input: d.Input})
+	st, openErr := r.node.Open(ctx, m.owner, peerwire.StreamProbe, about)
 	if err != nil || openErr != nil {
-		probe.abort() // the client continues to poll
+		probe.Abort() // the client continues to poll
 		return
 	}
-	probe.start(st)
+	probe.Start(st)
 }
 
 // forgetMoved forgets a polling client that its owner no longer serves.

@@ -13,6 +13,7 @@ import (
 	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/internal/netpoll"
+	"github.com/holdfast/holdfast/internal/peerwire"
 	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/session"
@@ -23,7 +24,7 @@ import (
 func (r *replicas) serveMove(st *cluster.Stream, end func()) {
 	end = sync.OnceFunc(end)
 	defer end()
-	var ask moveRequest
+	var ask peerwire.MoveRequest
 	if err := json.Unmarshal(st.About(), &ask); err != nil {
 		_ = st.Close()
 		return
@@ -42,15 +43,15 @@ func (r *replicas) serveMove(st *cluster.Stream, end func()) {
 		refused = c.resumeMoved(&ask, st)
 	}
 	end()
-	st.Append(encodeMove(moveReply{refused}))
+	st.Append(peerwire.Encode(peerwire.MoveReply{Refused: refused}))
 	st.Flush()
 	if refused != "" {
 		_ = st.CloseWrite()
 		return
 	}
-	var state moveState
+	var state peerwire.MoveState
 	_ = st.SetReadDeadline(time.Now().Add(stateTimeout))
-	if err := readMove(st, &state); err != nil {
+	if err := peerwire.Read(st, &state); err != nil {
 		c.lost(err)
 		return
 	}
@@ -59,7 +60,7 @@ func (r *replicas) serveMove(st *cluster.Stream, end func()) {
 }
 
 // newMovedClient returns a client for a connection that another replica accepted.
-func (r *replicas) newMovedClient(ask *moveRequest) (movedClient, error) {
+func (r *replicas) newMovedClient(ask *peerwire.MoveRequest) (movedClient, error) {
 	req, err := savedRequest(ask.Head).restore(ask.ByWebSocket)
 	if err != nil {
 		return movedClient{}, err
@@ -98,7 +99,7 @@ func (r *replicas) newMovedClient(ask *moveRequest) (movedClient, error) {
 type movedClient struct{ *client }
 
 // resumeMoved gives the client the session that it claims, and returns why not.
-func (c movedClient) resumeMoved(ask *moveRequest, st *cluster.Stream) (refused reason.Reason) {
+func (c movedClient) resumeMoved(ask *peerwire.MoveRequest, st *cluster.Stream) (refused reason.Reason) {
 	claim, refused := c.movedClaim(ask)
 	if refused != "" {
 		return refused
@@ -123,7 +124,7 @@ func (c movedClient) resumeMoved(ask *moveRequest, st *cluster.Stream) (refused 
 }
 
 // movedClaim returns what the client claims, or why it cannot have it.
-func (c movedClient) movedClaim(ask *moveRequest) (claim session.Claim, refused reason.Reason) {
+func (c movedClient) movedClaim(ask *peerwire.MoveRequest) (claim session.Claim, refused reason.Reason) {
 	rest, rec, err := socketio.TakeRecovery(ask.Connect, session.IsPID, session.IsOffset)
 	switch {
 	case err != nil || rec.PID == "":
@@ -135,7 +136,7 @@ func (c movedClient) movedClaim(ask *moveRequest) (claim session.Claim, refused 
 }
 
 // startMoved continues the client's transport.
-func (c movedClient) startMoved(state *moveState, st *cluster.Stream) {
+func (c movedClient) startMoved(state *peerwire.MoveState, st *cluster.Stream) {
 	if len(state.Messages) > 0 {
 		c.sock.Input(func() {
 			for _, m := range state.Messages {
@@ -167,7 +168,7 @@ func (c movedClient) lost(err error) {
 
 // serveProbe serves a WebSocket to which a client that was moved here may upgrade.
 func (r *replicas) serveProbe(st *cluster.Stream) {
-	var p movedProbe
+	var p peerwire.Probe
 	if err := json.Unmarshal(st.About(), &p); err != nil {
 		_ = st.Close()
 		return
@@ -182,7 +183,7 @@ func (r *replicas) serveProbe(st *cluster.Stream) {
 
 // abandon ends the session that a client claimed while this replica could not be asked: the client got a
 // fresh one. Only a claim that would have been granted counts.
-func (r *replicas) abandon(ask *moveRequest) {
+func (r *replicas) abandon(ask *peerwire.MoveRequest) {
 	c, err := r.newMovedClient(ask)
 	if err != nil {
 		return

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"runtime/debug"
 
+	"github.com/holdfast/holdfast/internal/keys"
 	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/session"
 )
@@ -51,13 +52,13 @@ func (r *reporter) reportPanic(v any) {
 // observer is the session.Observer: a reporter that also ends the links of a panic.
 type observer struct {
 	*reporter
-	keyring *keyring
+	keyring *keys.Ring
 	joins   *joins
 }
 
 // Closed implements session.Observer.
 func (o observer) Closed(s *session.Session, why reason.Reason, was session.State, buffered int) {
-	o.keyring.closed(s, why)
+	o.keyring.Closed(s, why)
 	o.joins.forget(s)
 	o.reporter.Closed(s, why, was, buffered)
 }

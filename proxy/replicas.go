@@ -16,7 +16,10 @@ import (
 	"github.com/holdfast/holdfast/internal/admin/status"
 	"github.com/holdfast/holdfast/internal/cluster"
 	"github.com/holdfast/holdfast/internal/instant"
+	"github.com/holdfast/holdfast/internal/keys"
+	"github.com/holdfast/holdfast/internal/peerwire"
 	"github.com/holdfast/holdfast/internal/reason"
+	"github.com/holdfast/holdfast/internal/relay"
 	"github.com/holdfast/holdfast/session"
 )
 
@@ -36,7 +39,7 @@ import (
 type replicas struct {
 	*deps
 	node      *cluster.Node
-	keys      *keyDirectory
+	keys      *keys.Directory
 	epoch     time.Time
 	lost      lostOwners
 	pauses    ownerPauses
@@ -44,8 +47,8 @@ type replicas struct {
 
 	mu      sync.Mutex // guards the fields below; a leaf
 	lastSeq uint64
-	moved   map[string]*movedAway // polling clients that began here and are served elsewhere, by sid
-	relays  map[*relay]struct{}   // WebSockets that are relayed to other replicas
+	moved   map[string]*movedAway     // polling clients that began here and are served elsewhere, by sid
+	relays  map[*relay.Relay]struct{} // WebSockets that are relayed to other replicas
 	// taken are the clients that were moved here, and the stream whose end says so; nil if it carries a WebSocket.
 	taken map[*client]*cluster.Stream
 
@@ -62,15 +65,15 @@ type movedAway struct {
 
 func newReplicas(d *deps, opts cluster.Options) *replicas {
 	r := &replicas{
-		deps: d, epoch: time.Now(), moved: make(map[string]*movedAway), relays: make(map[*relay]struct{}),
+		deps: d, epoch: time.Now(), moved: make(map[string]*movedAway), relays: make(map[*relay.Relay]struct{}),
 		taken: make(map[*client]*cluster.Stream),
 	}
 	r.drained, r.cut = context.WithCancel(context.Background())
 	r.lost = lostOwners{r: r, notes: make(map[string][]*abandonment), clients: make(map[*client]lostOwner), doubtful: make(map[string]*abandonment)}
 	opts.Serve, opts.Noted, opts.Observer, opts.Log, opts.Clock = r.serve, r.noted, (*peerObserver)(r), d.log, r.clock
 	r.node = cluster.New(opts)
-	r.keys = newKeyDirectory(opts.ID, r.clock, d.keyring.claims, keyedReplicas{r}.sendKeys)
-	d.keyring.join(r.keys, clusterSalt(opts.Name))
+	r.keys = keys.NewDirectory(opts.ID, r.clock, d.keyring.Claims, keyedReplicas{r}.sendKeys)
+	d.keyring.Join(r.keys, keys.ClusterSalt(opts.Name))
 	d.registry.SetOwner(opts.ID)
 	return r
 }
@@ -108,7 +111,7 @@ func (r *replicas) seq() uint64 {
 
 // movedSeq numbers a client of another replica. A request that was long on its way seems later than it was, so the
 // time by this replica's clock counts if the other one knows it.
-func (r *replicas) movedSeq(ask *moveRequest) uint64 {
+func (r *replicas) movedSeq(ask *peerwire.MoveRequest) uint64 {
 	at := r.clock() - max(ask.Age, 1)*time.Millisecond.Microseconds()
 	if ask.At > 0 {
 		at = min(at, ask.At)
@@ -118,7 +121,7 @@ func (r *replicas) movedSeq(ask *moveRequest) uint64 {
 
 // date sets when a client's handshake was, for the owner that is asked now. If it is asked again, it may have granted
 // the request, so that must seem a little later.
-func (r *replicas) date(ask *moveRequest, opened instant.Instant, owner string) {
+func (r *replicas) date(ask *peerwire.MoveRequest, opened instant.Instant, owner string) {
 	age := instant.Since(opened)
 	ask.Age = age.Milliseconds()
 	if ask.At > 0 {
@@ -193,7 +196,7 @@ func (r *replicas) begin(st *cluster.Stream) (end func(), ok bool) {
 	case ok:
 		return func() { r.conns.add(&r.conns.openings, -1) }, true
 	case !gone.Load():
-		st.Append(encodeMove(moveReply{reason.Handover}))
+		st.Append(peerwire.Encode(peerwire.MoveReply{Refused: reason.Handover}))
 		st.Flush()
 		_ = st.CloseWrite()
 	}
@@ -204,15 +207,15 @@ func (r *replicas) begin(st *cluster.Stream) (end func(), ok bool) {
 func (r *replicas) serve(st *cluster.Stream) {
 	defer r.recoverPeer(st)
 	switch st.Kind() {
-	case streamMove:
+	case peerwire.StreamMove:
 		if end, ok := r.begin(st); ok {
 			r.serveMove(st, end)
 		}
-	case streamRequest:
+	case peerwire.StreamRequest:
 		r.serveRequest(st)
-	case streamProbe:
+	case peerwire.StreamProbe:
 		r.serveProbe(st)
-	case streamHandshake:
+	case peerwire.StreamHandshake:
 		if end, ok := r.begin(st); ok {
 			keyedReplicas{r}.serveHandshake(st, end)
 		}
@@ -234,12 +237,12 @@ func (r *replicas) recoverPeer(st net.Conn) {
 // noted takes a note of another replica.
 func (r *replicas) noted(from cluster.Sender, kind byte, about []byte) {
 	switch kind { // others are of another version
-	case noteKeys:
+	case peerwire.NoteKeys:
 		keyedReplicas{r}.notedKeys(from, about)
-	case noteHandover:
+	case peerwire.NoteHandover:
 		r.handovers.noted(from.ID, about)
-	case noteAbandoned:
-		var ask moveRequest
+	case peerwire.NoteAbandoned:
+		var ask peerwire.MoveRequest
 		if json.Unmarshal(about, &ask) == nil {
 			go r.abandon(&ask) // ends when the session is closed
 		}
@@ -300,30 +303,30 @@ func (r *replicas) endRelays() {
 	r.moved = make(map[string]*movedAway)
 	r.mu.Unlock()
 	for _, p := range relays {
-		p.end()
+		p.End()
 	}
 	for _, m := range moved {
 		_ = m.stream.Close()
 	}
 }
 
-// RelayStarted implements relayOwner.
-func (r *replicas) RelayStarted(p *relay) {
+// RelayStarted implements relay.Owner.
+func (r *replicas) RelayStarted(p *relay.Relay) {
 	r.conns.addPassing(1)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.relays[p] = struct{}{}
 }
 
-// RelayEnded implements relayOwner.
-func (r *replicas) RelayEnded(p *relay) {
+// RelayEnded implements relay.Owner.
+func (r *replicas) RelayEnded(p *relay.Relay) {
 	r.mu.Lock()
 	delete(r.relays, p)
 	r.mu.Unlock()
 	r.conns.addPassing(-1)
 }
 
-// RelayPanicked implements relayOwner.
+// RelayPanicked implements relay.Owner.
 func (r *replicas) RelayPanicked(v any) { r.reportPanic(v) }
 
 // counts returns how many clients are relayed to and from other replicas.
@@ -346,7 +349,7 @@ func (r *replicas) refreshMetrics() {
 		states[p.State]++
 	}
 	r.metrics.SetPeers(states)
-	r.metrics.PeerKeys.Set(float64(r.keys.count()))
+	r.metrics.PeerKeys.Set(float64(r.keys.Count()))
 }
 
 // listedPeers is how many other replicas a status report lists.
@@ -397,10 +400,10 @@ func (o *peerObserver) LookupFailed() { o.metrics.PeerLookupFailures.Inc() }
 
 // Returned implements cluster.Observer.
 func (o *peerObserver) Returned(id string) {
-	o.keys.connected(id)
+	o.keys.Connected(id)
 	o.handovers.served(id)
 	go o.lost.returned(id) // ends when the notes are queued; the caller holds nothing, but must not wait
 }
 
 // Gone implements cluster.Observer.
-func (o *peerObserver) Gone(id string) { o.keys.forget(id) }
+func (o *peerObserver) Gone(id string) { o.keys.Forget(id) }

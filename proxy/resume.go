@@ -90,7 +90,7 @@ func (r *receiver) resumeAllowed(namespace string) bool {
 func (r *receiver) claim(namespace string, connect []byte, rec socketio.Recovery) session.Claim {
 	return session.Claim{
 		PID: rec.PID, Namespace: namespace, Offset: rec.Offset, ForeignOffset: rec.ForeignOffset,
-		Binding: r.c.deps.binder.session(r.c.bindingDigest(), connect), DisconnectedRecently: r.disconnectedRecently(namespace),
+		Binding: r.c.deps.binder.Session(r.c.bindingDigest(), connect), DisconnectedRecently: r.disconnectedRecently(namespace),
 	}
 }
 

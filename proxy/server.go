@@ -11,6 +11,7 @@ import (
 
 	"github.com/holdfast/holdfast/buffer"
 	"github.com/holdfast/holdfast/internal/admin/status"
+	"github.com/holdfast/holdfast/internal/binding"
 	"github.com/holdfast/holdfast/internal/clientjs"
 	"github.com/holdfast/holdfast/internal/cluster"
 	"github.com/holdfast/holdfast/internal/config"
@@ -40,7 +41,7 @@ type Server struct {
 func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, error) {
 	d := &deps{
 		reporter: &reporter{log: log, limitedLog: limit.NewLogger(log), metrics: m, recorder: status.NewRecorder()},
-		binder:   newBinder(cfg.Recovery.Bind), protocol: newUpstreamProtocol(cfg.Upstream.Protocol),
+		binder:   binding.New(cfg.Recovery.Bind), protocol: newUpstreamProtocol(cfg.Upstream.Protocol),
 		notify: newNotifier(cfg.Notify, cfg.Upstream.Protocol != config.ProtocolV4), joins: newJoins(cfg.Events.Join),
 	}
 	if cfg.Upstream.Handshake == config.Lazy {

@@ -1,4 +1,4 @@
-package proxy
+package binding
 
 import (
 	"bytes"
@@ -17,29 +17,29 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// binder computes session bindings from the values that recovery.bind names. A nil binder returns
+// Binder computes session bindings from the values that recovery.bind names. A nil Binder returns
 // empty bindings, which bind to nothing. An absent value differs from an empty one.
-type binder struct {
+type Binder struct {
 	// key is random for each process, so that a digest reveals nothing about a value that is easy
 	// to guess.
 	key [sha256.Size]byte
 	config.Bind
 }
 
-func newBinder(cfg config.Bind) *binder {
+func New(cfg config.Bind) *Binder {
 	if len(cfg.Headers)+len(cfg.Cookies)+len(cfg.Auth) == 0 {
 		return nil
 	}
-	b := &binder{Bind: cfg}
+	b := &Binder{Bind: cfg}
 	if _, err := rand.Read(b.key[:]); err != nil {
 		panic(err) // crypto/rand never fails on the platforms we run on
 	}
 	return b
 }
 
-// handshake returns a digest of the bound headers and cookies of a client's handshake, as the
+// Handshake returns a digest of the bound headers and cookies of a client's Handshake, as the
 // upstream sees them.
-func (b *binder) handshake(r engineio.Request) string {
+func (b *Binder) Handshake(r engineio.Request) string {
 	if b == nil {
 		return ""
 	}
@@ -57,9 +57,9 @@ func (b *binder) handshake(r engineio.Request) string {
 	return string(d.Sum(nil))
 }
 
-// session returns the binding of a session: a digest of its client's handshake and of the bound
+// Session returns the binding of a Session: a digest of its client's handshake and of the bound
 // auth values in its CONNECT packet.
-func (b *binder) session(handshake string, connect []byte) session.Binding {
+func (b *Binder) Session(handshake string, connect []byte) session.Binding {
 	if b == nil {
 		return ""
 	}
@@ -75,19 +75,19 @@ func (b *binder) session(handshake string, connect []byte) session.Binding {
 	return session.Binding(d.Sum(nil))
 }
 
-// export returns the key of the digests, and what they are made of, for a process that takes the
+// Export returns the key of the digests, and what they are made of, for a process that takes the
 // sessions over. A nil binder has none.
-func (b *binder) export() (key, sum []byte) {
+func (b *Binder) Export() (key, sum []byte) {
 	if b == nil {
 		return nil, nil
 	}
-	return b.key[:], bindSum(b.Bind)
+	return b.key[:], sumOf(b.Bind)
 }
 
-// restore continues with the key of the process before. It returns false if that one's bindings are not
+// Restore continues with the key of the process before. It returns false if that one's bindings are not
 // those of this one, because it had none, or the configuration has changed.
-func (b *binder) restore(key, sum []byte) bool {
-	if b == nil || len(key) != len(b.key) || !bytes.Equal(sum, bindSum(b.Bind)) {
+func (b *Binder) Restore(key, sum []byte) bool {
+	if b == nil || len(key) != len(b.key) || !bytes.Equal(sum, sumOf(b.Bind)) {
 		return false
 	}
 	copy(b.key[:], key)
@@ -107,8 +107,8 @@ func writeValues(d hash.Hash, values ...string) {
 	_, _ = d.Write(append(text, '\n')) // never fails
 }
 
-// bindSum identifies what bindings are made of.
-func bindSum(b config.Bind) []byte {
+// sumOf identifies what bindings are made of.
+func sumOf(b config.Bind) []byte {
 	text, err := json.Marshal(b)
 	if err != nil {
 		panic(err) // lists of strings can always be marshalled

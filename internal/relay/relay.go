@@ -1,4 +1,4 @@
-package proxy
+package relay
 
 import (
 	"errors"
@@ -13,17 +13,17 @@ import (
 )
 
 const (
-	// relayQueueBytes is how much may wait on one side of a relay before the other is not read.
-	relayQueueBytes = 64 << 10
-	// relayLinger limits how long the ends of a relay wait for each other's last bytes.
-	relayLinger = 5 * time.Second
+	// queueBytes is how much may wait on one side of a relay before the other is not read.
+	queueBytes = 64 << 10
+	// linger limits how long the ends of a relay wait for each other's last bytes.
+	linger = 5 * time.Second
 )
 
-// relay passes bytes between a client's WebSocket and the replica that serves the client. It looks
+// Relay passes bytes between a client's WebSocket and the replica that serves the client. It looks
 // at none of them. Flow control is that of the two connections: a side that takes nothing stops the
 // other.
-type relay struct {
-	owner  relayOwner
+type Relay struct {
+	owner  Owner
 	client netpoll.Stream  // immutable
 	stream *cluster.Stream // set by start, before anything is relayed
 	peer   netpoll.Stream  // stream as a netpoll.Stream
@@ -36,44 +36,44 @@ type relay struct {
 	gone    error       // how the client's WebSocket ended before start
 }
 
-// relayOwner knows the relays that have been started.
-type relayOwner interface {
-	RelayStarted(p *relay)
-	RelayEnded(p *relay)
+// Owner knows the relays that have been started.
+type Owner interface {
+	RelayStarted(p *Relay)
+	RelayEnded(p *Relay)
 	// RelayPanicked reports a panic, which ends the relay.
 	RelayPanicked(v any)
 }
 
-// newRelay returns a relay for a client's WebSocket, whose handler is clientHandler from now on.
-func newRelay(owner relayOwner, client netpoll.Stream) *relay {
-	return &relay{owner: owner, client: client}
+// New returns a relay for a client's WebSocket, whose handler is ClientHandler from now on.
+func New(owner Owner, client netpoll.Stream) *Relay {
+	return &Relay{owner: owner, client: client}
 }
 
-// relayConn relays a client's WebSocket, from which initial was read.
-func relayConn(owner relayOwner, conn net.Conn, initial []byte, st *cluster.Stream) {
-	p := &relay{owner: owner}
-	p.client = netpoll.New(conn, relayClient{p})
-	p.start(st)
+// Serve relays a client's WebSocket, from which initial was read.
+func Serve(owner Owner, conn net.Conn, initial []byte, st *cluster.Stream) {
+	p := &Relay{owner: owner}
+	p.client = netpoll.New(conn, clientSide{p})
+	p.Start(st)
 	p.client.Start(initial)
 }
 
-// clientHandler returns the handler of the client's WebSocket.
-func (p *relay) clientHandler() netpoll.Handler { return relayClient{p} }
+// ClientHandler returns the handler of the client's WebSocket.
+func (p *Relay) ClientHandler() netpoll.Handler { return clientSide{p} }
 
-// end ends the relay. What the client sends until it has ended its side is still passed on.
-func (p *relay) end() { p.client.Shutdown(relayLinger) }
+// End ends the relay. What the client sends until it has ended its side is still passed on.
+func (p *Relay) End() { p.client.Shutdown(linger) }
 
-// abort closes the client's WebSocket, of a relay that was not started.
-func (p *relay) abort() { p.client.Close() }
+// Abort closes the client's WebSocket, of a relay that was not started.
+func (p *Relay) Abort() { p.client.Close() }
 
 // batches are buffers for what one batch brings from an owner.
 var batches = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
 
-// start begins to relay. The client's stream must have been paused, or its handler's calls must be
+// Start begins to relay. The client's stream must have been paused, or its handler's calls must be
 // excluded.
-func (p *relay) start(st *cluster.Stream) {
+func (p *Relay) Start(st *cluster.Stream) {
 	p.stream = st
-	p.peer = netpoll.New(st, relayPeer{p})
+	p.peer = netpoll.New(st, peerSide{p})
 	p.owner.RelayStarted(p)
 	p.peer.Start(nil)
 	p.mu.Lock()
@@ -86,14 +86,14 @@ func (p *relay) start(st *cluster.Stream) {
 	gone := p.gone
 	p.mu.Unlock()
 	if gone != nil {
-		relayClient{p}.Closed(gone)
+		clientSide{p}.Closed(gone)
 		return
 	}
 	p.client.Resume()
 }
 
 // before calls fn if the relay has not been started, and reports whether that is so.
-func (p *relay) before(fn func()) bool {
+func (p *Relay) before(fn func()) bool {
 	if p.started.Load() {
 		return false
 	}
@@ -107,22 +107,22 @@ func (p *relay) before(fn func()) bool {
 }
 
 // ended notes the end of one side.
-func (p *relay) ended() {
+func (p *Relay) ended() {
 	if p.ends.Add(1) == 2 {
 		p.owner.RelayEnded(p)
 	}
 }
 
-// relayClient is a relay as the Handler of the client's WebSocket.
-type relayClient struct{ p *relay }
+// clientSide is a relay as the Handler of the client's WebSocket.
+type clientSide struct{ p *Relay }
 
 // Read implements netpoll.Handler.
-func (h relayClient) Read(b []byte) {
+func (h clientSide) Read(b []byte) {
 	p := h.p
 	if p.before(func() { p.early = append(p.early, b...) }) {
 		return
 	}
-	if p.stream.Append(b) > relayQueueBytes {
+	if p.stream.Append(b) > queueBytes {
 		p.client.Pause()
 		if p.peer.Queued() == 0 { // drained meanwhile
 			p.client.Resume()
@@ -131,26 +131,26 @@ func (h relayClient) Read(b []byte) {
 }
 
 // Flush implements netpoll.Handler.
-func (h relayClient) Flush() {
+func (h clientSide) Flush() {
 	if h.p.started.Load() {
 		h.p.stream.Flush()
 	}
 }
 
 // Drained implements netpoll.Handler.
-func (h relayClient) Drained() {
+func (h clientSide) Drained() {
 	if h.p.started.Load() {
 		h.p.peer.Resume()
 	}
 }
 
 // Closed implements netpoll.Handler.
-func (h relayClient) Closed(err error) {
+func (h clientSide) Closed(err error) {
 	if h.p.before(func() { h.p.gone = err }) {
 		return
 	}
 	if errors.Is(err, io.EOF) {
-		h.p.peer.Shutdown(relayLinger)
+		h.p.peer.Shutdown(linger)
 	} else {
 		h.p.peer.Close()
 	}
@@ -158,13 +158,13 @@ func (h relayClient) Closed(err error) {
 }
 
 // Panicked implements netpoll.PanicHandler.
-func (h relayClient) Panicked(v any) { h.p.panicked(v) }
+func (h clientSide) Panicked(v any) { h.p.panicked(v) }
 
-// relayPeer is a relay as the Handler of the owner's stream.
-type relayPeer struct{ p *relay }
+// peerSide is a relay as the Handler of the owner's stream.
+type peerSide struct{ p *Relay }
 
 // Read implements netpoll.Handler.
-func (h relayPeer) Read(b []byte) {
+func (h peerSide) Read(b []byte) {
 	p := h.p
 	if p.batch == nil {
 		p.batch = batches.Get().(*[]byte)
@@ -173,18 +173,18 @@ func (h relayPeer) Read(b []byte) {
 }
 
 // Flush implements netpoll.Handler.
-func (h relayPeer) Flush() {
+func (h peerSide) Flush() {
 	p := h.p
 	if p.batch == nil {
 		return
 	}
 	queued := p.client.Write(*p.batch)
-	if cap(*p.batch) <= relayQueueBytes {
+	if cap(*p.batch) <= queueBytes {
 		*p.batch = (*p.batch)[:0]
 		batches.Put(p.batch)
 	}
 	p.batch = nil
-	if queued > relayQueueBytes {
+	if queued > queueBytes {
 		p.peer.Pause()
 		if p.client.Queued() == 0 { // drained meanwhile
 			p.peer.Resume()
@@ -193,19 +193,19 @@ func (h relayPeer) Flush() {
 }
 
 // Drained implements netpoll.Handler.
-func (h relayPeer) Drained() { h.p.client.Resume() }
+func (h peerSide) Drained() { h.p.client.Resume() }
 
 // Closed implements netpoll.Handler. The client sees the end that the owner wrote, or a broken
 // connection.
-func (h relayPeer) Closed(error) {
-	h.p.client.Shutdown(relayLinger)
+func (h peerSide) Closed(error) {
+	h.p.client.Shutdown(linger)
 	h.p.ended()
 }
 
 // Panicked implements netpoll.PanicHandler.
-func (h relayPeer) Panicked(v any) { h.p.panicked(v) }
+func (h peerSide) Panicked(v any) { h.p.panicked(v) }
 
-func (p *relay) panicked(v any) {
+func (p *Relay) panicked(v any) {
 	p.owner.RelayPanicked(v)
 	p.client.Close()
 	p.peer.Close()

@@ -1,4 +1,4 @@
-package proxy
+package keys
 
 import (
 	"bytes"
@@ -19,13 +19,13 @@ import (
 
 // FuzzKeyNote parses notes about keys, as another replica could send them.
 func FuzzKeyNote(f *testing.F) {
-	note := keyNote{table: tableBegins | tableEnds, claims: []keyClaim{{keyDigest{1}, 5}, {keyDigest{2}, 0}}}
-	f.Add(note.encode())
-	f.Add((&keyNote{}).encode())
+	first := note{table: tableBegins | tableEnds, claims: []Claim{{Digest{1}, 5}, {Digest{2}, 0}}}
+	f.Add(first.encode())
+	f.Add((&note{}).encode())
 	f.Add([]byte("short"))
-	f.Add(append(note.encode(), 1))
+	f.Add(append(first.encode(), 1))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		n, err := parseKeyNote(b)
+		n, err := parseNote(b)
 		if err != nil {
 			return
 		}
@@ -51,7 +51,7 @@ type keyNet struct {
 type keyReplica struct {
 	net   *keyNet
 	id    string
-	ring  keyring
+	ring  Ring
 	mu    sync.Mutex // guards outs
 	outs  map[string]chan []byte
 	ended chan struct{}
@@ -67,11 +67,11 @@ func newKeyNet(t *rapid.T, n int) *keyNet {
 }
 
 // start starts a replica with the keys that another process had.
-func (n *keyNet) start(id string, claims ...keyClaim) {
+func (n *keyNet) start(id string, claims ...Claim) {
 	r := &keyReplica{net: n, id: id, outs: make(map[string]chan []byte), ended: make(chan struct{})}
 	skew := int64(rapid.IntRange(0, 10_000_000).Draw(n.t, "skew"))
 	clock := func() int64 { return skew + time.Since(time.Unix(0, 0)).Microseconds() }
-	r.ring.join(newKeyDirectory(id, clock, r.ring.claims, r.send), clusterSalt("test"))
+	r.ring.Join(NewDirectory(id, clock, r.ring.Claims, r.send), ClusterSalt("test"))
 	n.replicas[id] = r
 	for _, c := range claims {
 		r.ring.mu.Lock()
@@ -116,7 +116,7 @@ func (n *keyNet) connect(a, b string) {
 				to.noted(sender, note)
 			}
 		}()
-		from.ring.directory.connected(to.id)
+		from.ring.directory.Connected(to.id)
 	}
 }
 
@@ -150,12 +150,12 @@ func (r *keyReplica) noted(from cluster.Sender, note []byte) {
 		return
 	default:
 	}
-	claims, ok := r.ring.directory.noted(from, note)
+	claims, ok := r.ring.directory.Noted(from, note)
 	if !ok {
 		r.net.t.Errorf("a note cannot be read: %x", note)
 	}
-	for _, key := range r.ring.beaten(from.ID, r.id, claims) {
-		go r.ring.takeAway(key)
+	for _, key := range r.ring.Beaten(from.ID, r.id, claims) {
+		go r.ring.TakeAway(key)
 	}
 }
 
@@ -163,11 +163,11 @@ func (r *keyReplica) noted(from cluster.Sender, note []byte) {
 // one here.
 func (n *keyNet) arrive(id, key string) {
 	r := n.replicas[id]
-	if r.ring.has(key) {
+	if r.ring.Has(key) {
 		return
 	}
-	holder := r.ring.directory.holder(key)
-	if other := n.replicas[holder]; holder != "" && other != nil && n.up(id, holder) && other.ring.has(key) {
+	holder := r.ring.directory.Holder(key)
+	if other := n.replicas[holder]; holder != "" && other != nil && n.up(id, holder) && other.ring.Has(key) {
 		return // moved there
 	}
 	r.ring.mu.Lock()
@@ -181,7 +181,7 @@ func (n *keyNet) arrive(id, key string) {
 // holders returns the replicas that have a key.
 func (n *keyNet) holders(key string) (ids []string) {
 	for _, id := range n.ids {
-		if n.replicas[id].ring.has(key) {
+		if n.replicas[id].ring.Has(key) {
 			ids = append(ids, id)
 		}
 	}
@@ -209,7 +209,7 @@ func (n *keyNet) settle(keys []string) {
 			if len(holders) == 1 && holders[0] != id {
 				want = holders[0]
 			}
-			if got := n.replicas[id].ring.directory.holder(key); got != want {
+			if got := n.replicas[id].ring.directory.Holder(key); got != want {
 				n.t.Errorf("%s takes %q for the holder of %x, and not %q", id, got, key[:4], want)
 			}
 		}
@@ -260,7 +260,7 @@ func TestKeyDirectoryModel(t *testing.T) {
 					n.arrive(a, k)
 					n.arrive(b, k)
 				},
-				"end": func(t *rapid.T) { n.replicas[replica(t)].ring.takeAway(key(t)) },
+				"end": func(t *rapid.T) { n.replicas[replica(t)].ring.TakeAway(key(t)) },
 				"wait": func(t *rapid.T) {
 					time.Sleep(time.Duration(rapid.IntRange(0, 100).Draw(t, "ms")) * time.Millisecond)
 				},
@@ -287,7 +287,7 @@ func TestKeyDirectoryModel(t *testing.T) {
 // handOver replaces a replica by another process, which has its id and its keys.
 func (n *keyNet) handOver(id string) {
 	old := n.replicas[id]
-	claims := old.ring.claims()
+	claims := old.ring.Claims()
 	for _, other := range n.ids {
 		if other != id {
 			n.disconnect(id, other)
@@ -325,50 +325,50 @@ func TestKeyDirectorySettled(t *testing.T) {
 
 func TestKeyDirectoryKnowsTheLatestClaim(t *testing.T) {
 	sent := make(chan []byte, 10)
-	key := keyDigest{1}
-	d := newKeyDirectory("b", func() int64 { return 100 }, func() []keyClaim { return nil }, func(note []byte, _ []string) { sent <- note })
-	tell := func(from string, conn uint64, table byte, claims ...keyClaim) {
+	key := Digest{1}
+	d := NewDirectory("b", func() int64 { return 100 }, func() []Claim { return nil }, func(note []byte, _ []string) { sent <- note })
+	tell := func(from string, conn uint64, table byte, claims ...Claim) {
 		t.Helper()
-		n := keyNote{table, claims}
-		if _, ok := d.noted(cluster.Sender{ID: from, Conn: conn}, n.encode()); !ok {
+		n := note{table, claims}
+		if _, ok := d.Noted(cluster.Sender{ID: from, Conn: conn}, n.encode()); !ok {
 			t.Fatal("refused")
 		}
 	}
 	want := func(holder string) {
 		t.Helper()
-		if got := d.holder(string(key[:])); got != holder {
+		if got := d.Holder(string(key[:])); got != holder {
 			t.Errorf("the holder is %q, not %q", got, holder)
 		}
 	}
 	want("")
-	tell("a", 1, 0, keyClaim{key, 50}) // its table follows, and has that
+	tell("a", 1, 0, Claim{key, 50}) // its table follows, and has that
 	want("")
-	tell("a", 1, tableBegins, keyClaim{key, 50})
-	if d.whole("a") {
+	tell("a", 1, tableBegins, Claim{key, 50})
+	if d.Whole("a") {
 		t.Error("a has not told all yet")
 	}
 	want("a")
-	tell("c", 2, tableBegins|tableEnds, keyClaim{key, 50}) // at the same time: the greater id
+	tell("c", 2, tableBegins|tableEnds, Claim{key, 50}) // at the same time: the greater id
 	want("c")
-	tell("a", 1, 0, keyClaim{key, 500})
+	tell("a", 1, 0, Claim{key, 500})
 	want("a")
 	if n := d.claim(string(key[:])); n != 501 {
 		t.Errorf("claim %d is not above the one that is known", n)
 	}
-	tell("a", 3, 0, keyClaim{key, 0}) // over another connection, whose table follows
+	tell("a", 3, 0, Claim{key, 0}) // over another connection, whose table follows
 	want("a")
 	tell("a", 3, tableBegins)
 	want("c")
-	tell("a", 1, tableBegins|tableEnds, keyClaim{key, 800}) // over the earlier connection
+	tell("a", 1, tableBegins|tableEnds, Claim{key, 800}) // over the earlier connection
 	want("c")
 	tell("a", 3, tableEnds)
-	if !d.whole("a") || d.count() != 1 {
-		t.Error("a has told all:", d.count())
+	if !d.Whole("a") || d.Count() != 1 {
+		t.Error("a has told all:", d.Count())
 	}
-	d.forget("c")
+	d.Forget("c")
 	want("")
 	<-sent
-	if _, ok := d.noted(cluster.Sender{ID: "a", Conn: 3}, []byte("garbage")); ok {
+	if _, ok := d.Noted(cluster.Sender{ID: "a", Conn: 3}, []byte("garbage")); ok {
 		t.Error("garbage was taken")
 	}
 }
@@ -378,21 +378,21 @@ func BenchmarkKeyTable(b *testing.B) {
 	const keys = 100_000
 	for b.Loop() {
 		var before, after runtime.MemStats
-		d := newKeyDirectory("b", func() int64 { return 1 }, nil, nil)
+		d := NewDirectory("b", func() int64 { return 1 }, nil, nil)
 		runtime.GC()
 		runtime.ReadMemStats(&before)
 		for part := range 100 {
-			var n keyNote
+			var n note
 			if part == 0 {
 				n.table = tableBegins
 			}
 			for i := range keys / 100 {
-				n.claims = append(n.claims, keyClaim{sha256.Sum256([]byte(fmt.Sprint(part, i))), 1})
+				n.claims = append(n.claims, Claim{sha256.Sum256([]byte(fmt.Sprint(part, i))), 1})
 			}
-			d.noted(cluster.Sender{ID: "a"}, n.encode())
+			d.Noted(cluster.Sender{ID: "a"}, n.encode())
 		}
 		runtime.GC()
 		runtime.ReadMemStats(&after)
-		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(d.count()), "B/key")
+		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(d.Count()), "B/key")
 	}
 }

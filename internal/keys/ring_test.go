@@ -1,4 +1,4 @@
-package proxy
+package keys
 
 import (
 	"fmt"
@@ -12,12 +12,12 @@ import (
 // A hundred thousand keys leave a bounded number of reasons, and nothing else.
 func TestManyKeys(t *testing.T) {
 	registry := session.NewRegistry(session.Limits{MaxPackets: 1, MaxBytes: 1, WindowBytes: 1}, 1, buffer.NewBudget(0), noObserver{})
-	ring := new(keyring)
+	ring := new(Ring)
 	for i := range 100_000 {
 		s := registry.New(noUpstream{}, "/", noOwner{}, true).Session()
-		s.SetKey(session.Key{Digest: ring.digest(fmt.Sprintf("key-%016d", i))})
-		ring.add(s)
-		ring.closed(s, reason.Expired)
+		s.SetKey(session.Key{Digest: ring.Digest(fmt.Sprintf("key-%016d", i))})
+		ring.Add(s)
+		ring.Closed(s, reason.Expired)
 		registry.Close(s, reason.Expired)
 	}
 	ring.mu.Lock()

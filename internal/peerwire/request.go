@@ -1,4 +1,4 @@
-package proxy
+package peerwire
 
 import (
 	"bufio"
@@ -22,9 +22,9 @@ import (
 
 var bufferPool = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
-// encodeForwarded returns the head of a request as another replica reads it. client is the address of
+// EncodeRequest returns the head of a request as another replica reads it. client is the address of
 // the client, which may be the zero Addr.
-func encodeForwarded(req *http.Request, client netip.Addr) []byte {
+func EncodeRequest(req *http.Request, client netip.Addr) []byte {
 	b := bufferPool.Get().(*bytes.Buffer)
 	defer bufferPool.Put(b)
 	b.Reset()
@@ -44,15 +44,15 @@ func encodeForwarded(req *http.Request, client netip.Addr) []byte {
 	return bytes.Clone(b.Bytes())
 }
 
-var errForwarded = errors.New("proxy: malformed forwarded request")
+var errRequest = errors.New("peerwire: malformed forwarded request")
 
-// parseForwarded reads what encodeForwarded has written.
-func parseForwarded(st *cluster.Stream) (*http.Request, error) {
+// ParseRequest reads what EncodeRequest has written.
+func ParseRequest(st *cluster.Stream) (*http.Request, error) {
 	line, head, ok := bytes.Cut(st.About(), []byte("\r\n"))
 	address, length, spaced := strings.Cut(string(line), " ")
 	n, err := strconv.ParseInt(length, 10, 64)
 	if !ok || !spaced || err != nil {
-		return nil, errForwarded
+		return nil, errRequest
 	}
 	req, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(head)))
 	if err != nil {
@@ -69,9 +69,9 @@ func parseForwarded(st *cluster.Stream) (*http.Request, error) {
 	return req, nil
 }
 
-// peerResponse is the http.ResponseWriter of a forwarded request. A response that is not hijacked is written in
+// Response is the http.ResponseWriter of a forwarded request. A response that is not hijacked is written in
 // one piece.
-type peerResponse struct {
+type Response struct {
 	st       *cluster.Stream
 	header   http.Header
 	status   int // 0 until WriteHeader
@@ -79,35 +79,35 @@ type peerResponse struct {
 	hijacked bool
 }
 
-// newPeerResponse returns the response to a request that came on st.
-func newPeerResponse(st *cluster.Stream) *peerResponse {
-	return &peerResponse{st: st, header: make(http.Header)}
+// NewResponse returns the response to a request that came on st.
+func NewResponse(st *cluster.Stream) *Response {
+	return &Response{st: st, header: make(http.Header)}
 }
 
 // Header implements http.ResponseWriter.
-func (w *peerResponse) Header() http.Header { return w.header }
+func (w *Response) Header() http.Header { return w.header }
 
 // WriteHeader implements http.ResponseWriter.
-func (w *peerResponse) WriteHeader(status int) {
+func (w *Response) WriteHeader(status int) {
 	if w.status == 0 {
 		w.status = status
 	}
 }
 
 // Write implements http.ResponseWriter.
-func (w *peerResponse) Write(p []byte) (int, error) {
+func (w *Response) Write(p []byte) (int, error) {
 	w.WriteHeader(http.StatusOK)
 	return w.body.Write(p)
 }
 
 // Hijack implements http.Hijacker.
-func (w *peerResponse) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+func (w *Response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	w.hijacked = true
 	return w.st, bufio.NewReadWriter(bufio.NewReaderSize(strings.NewReader(""), 16), bufio.NewWriterSize(w.st, 1<<10)), nil
 }
 
-// finish writes the response. It is deferred around the handler.
-func (w *peerResponse) finish() {
+// Finish writes the response. It is deferred around the handler.
+func (w *Response) Finish() {
 	v := recover()
 	switch {
 	case v != nil, w.status == 0 && !w.hijacked: // http.ErrAbortHandler: the handler has reported the cause

@@ -1,8 +1,8 @@
-package proxy
+package keys
 
 import (
 	"crypto/sha256"
-	bigendian "encoding/binary"
+	"encoding/binary"
 	"errors"
 	"maps"
 	"slices"
@@ -13,7 +13,7 @@ import (
 
 // With several replicas, a client with a key may reach one that does not have its sessions. So each
 // replica tells the others which keys it has: all of them when a connection to another replica
-// begins, and then each change. A keyDirectory is what the others have told. It is never believed
+// begins, and then each change. A Directory is what the others have told. It is never believed
 // blindly: the replica that it names is asked, and may refuse. See
 // docs/adr/0015-keys-over-replicas.md.
 //
@@ -21,20 +21,20 @@ import (
 // every claim of this key that the replica knows of. If two replicas have claimed one key, because
 // neither knew of the other, the claim with the higher number holds, and the other one yields.
 
-// keyDigest stands for a key between replicas: a digest of it that is the same for all of them.
-type keyDigest [sha256.Size]byte
+// Digest stands for a key between replicas: a digest of it that is the same for all of them.
+type Digest [sha256.Size]byte
 
-// keyClaim says that a replica has a key.
-type keyClaim struct {
-	key    keyDigest
+// Claim says that a replica has a key.
+type Claim struct {
+	key    Digest
 	number uint64 // 0 if it has the key no more
 }
 
-// clusterSalt is the keyring's salt in a cluster with this name.
-func clusterSalt(name string) []byte { return []byte("holdfast keyed recovery 1 " + name + "\n") }
+// ClusterSalt is the keyring's salt in a cluster with this name.
+func ClusterSalt(name string) []byte { return []byte("holdfast keyed recovery 1 " + name + "\n") }
 
 const (
-	// notedClaimBytes is the length of one keyClaim in a note.
+	// notedClaimBytes is the length of one Claim in a note.
 	notedClaimBytes = sha256.Size + 8
 	// claimsPerNote bounds a note.
 	claimsPerNote = 1000
@@ -49,75 +49,75 @@ const (
 	tableEnds
 )
 
-// keyNote is a note about keys.
-type keyNote struct {
+// note is a note about keys.
+type note struct {
 	table  byte // tableBegins, tableEnds
-	claims []keyClaim
+	claims []Claim
 }
 
-func (n *keyNote) encode() []byte {
+func (n *note) encode() []byte {
 	b := make([]byte, 0, 1+len(n.claims)*notedClaimBytes)
 	b = append(b, n.table)
 	for _, c := range n.claims {
-		b = bigendian.BigEndian.AppendUint64(append(b, c.key[:]...), c.number)
+		b = binary.BigEndian.AppendUint64(append(b, c.key[:]...), c.number)
 	}
 	return b
 }
 
-var errKeyNote = errors.New("proxy: malformed note about keys")
+var errNote = errors.New("keys: malformed note about keys")
 
-func parseKeyNote(b []byte) (n keyNote, err error) {
+func parseNote(b []byte) (n note, err error) {
 	if len(b) == 0 || (len(b)-1)%notedClaimBytes != 0 {
-		return n, errKeyNote
+		return n, errNote
 	}
 	n.table = b[0]
 	for item := range slices.Chunk(b[1:], notedClaimBytes) {
-		n.claims = append(n.claims, keyClaim{keyDigest(item), bigendian.BigEndian.Uint64(item[sha256.Size:])})
+		n.claims = append(n.claims, Claim{Digest(item), binary.BigEndian.Uint64(item[sha256.Size:])})
 	}
 	return n, nil
 }
 
-// keyDirectory knows which keys other replicas have, and tells them which ones this one has. It is
-// safe for concurrent use. A nil keyDirectory knows none.
-type keyDirectory struct {
+// Directory knows which keys other replicas have, and tells them which ones this one has. It is
+// safe for concurrent use. A nil Directory knows none.
+type Directory struct {
 	self  string // the id of this replica; immutable, like the next ones
 	clock func() int64
-	all   func() []keyClaim
+	all   func() []Claim
 	send  func(note []byte, to []string) // to replicas that are connected; nil stands for all of them
 
 	mu      sync.Mutex // guards the fields below; a leaf
 	peers   map[string]*peerKeys
-	pending []keyClaim // to tell all others
-	tables  []string   // replicas to tell everything
+	pending []Claim  // to tell all others
+	tables  []string // replicas to tell everything
 	sending bool
 }
 
 // peerKeys are the keys that another replica has.
 type peerKeys struct {
-	claims map[keyDigest]uint64
+	claims map[Digest]uint64
 	conn   uint64 // the connection over which it has told them; see cluster.Sender
 	whole  bool   // it has told all of them
 }
 
-// newKeyDirectory returns an empty directory. clock is about the time, all returns the claims of
+// NewDirectory returns an empty directory. clock is about the time, all returns the claims of
 // this replica, and send sends a note.
-func newKeyDirectory(self string, clock func() int64, all func() []keyClaim, send func(note []byte, to []string)) *keyDirectory {
-	return &keyDirectory{self: self, clock: clock, all: all, send: send, peers: make(map[string]*peerKeys)}
+func NewDirectory(self string, clock func() int64, all func() []Claim, send func(note []byte, to []string)) *Directory {
+	return &Directory{self: self, clock: clock, all: all, send: send, peers: make(map[string]*peerKeys)}
 }
 
-// holder returns the other replica that has a key, or "".
-func (d *keyDirectory) holder(key string) string {
+// Holder returns the other replica that has a key, or "".
+func (d *Directory) Holder(key string) string {
 	if d == nil || len(key) != sha256.Size {
 		return ""
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	id, _ := d.holderLocked(keyDigest([]byte(key)))
+	id, _ := d.holderLocked(Digest([]byte(key)))
 	return id
 }
 
 // holderLocked returns the other replica with the highest claim of a key, and the claim's number.
-func (d *keyDirectory) holderLocked(key keyDigest) (id string, number uint64) {
+func (d *Directory) holderLocked(key Digest) (id string, number uint64) {
 	for peer, k := range d.peers {
 		if n := k.claims[key]; n > 0 && outranks(n, peer, number, id) {
 			id, number = peer, n
@@ -132,14 +132,14 @@ func outranks(number uint64, id string, other uint64, otherID string) bool {
 	return number > other || number == other && id > otherID
 }
 
-// claim says that this replica has a key from now on, and returns the number of the claim.
-func (d *keyDirectory) claim(key string) (number uint64) {
+// Claim says that this replica has a key from now on, and returns the number of the claim.
+func (d *Directory) claim(key string) (number uint64) {
 	if d == nil || len(key) != sha256.Size {
 		return 0
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	c := keyClaim{key: keyDigest([]byte(key))}
+	c := Claim{key: Digest([]byte(key))}
 	_, known := d.holderLocked(c.key)
 	c.number = max(uint64(d.clock()), known+1)
 	d.tellLocked(c)
@@ -147,34 +147,34 @@ func (d *keyDirectory) claim(key string) (number uint64) {
 }
 
 // reclaim is claim for a key that another process had.
-func (d *keyDirectory) reclaim(key string) (number uint64) {
+func (d *Directory) reclaim(key string) (number uint64) {
 	if d == nil || len(key) != sha256.Size {
 		return 0
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.tellLocked(keyClaim{keyDigest([]byte(key)), restoredClaim})
+	d.tellLocked(Claim{Digest([]byte(key)), restoredClaim})
 	return restoredClaim
 }
 
-// release says that this replica has a key no more.
-func (d *keyDirectory) release(key string) {
+// Release says that this replica has a key no more.
+func (d *Directory) release(key string) {
 	if d == nil || len(key) != sha256.Size {
 		return
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.tellLocked(keyClaim{key: keyDigest([]byte(key))})
+	d.tellLocked(Claim{key: Digest([]byte(key))})
 }
 
 // tellLocked tells all others soon.
-func (d *keyDirectory) tellLocked(c keyClaim) {
+func (d *Directory) tellLocked(c Claim) {
 	d.pending = append(d.pending, c)
 	d.startLocked()
 }
 
-// connected says that another replica can be reached: it is told everything.
-func (d *keyDirectory) connected(id string) {
+// Connected says that another replica can be reached: it is told everything.
+func (d *Directory) Connected(id string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !slices.Contains(d.tables, id) {
@@ -183,7 +183,7 @@ func (d *keyDirectory) connected(id string) {
 	d.startLocked()
 }
 
-func (d *keyDirectory) startLocked() {
+func (d *Directory) startLocked() {
 	if !d.sending {
 		d.sending = true
 		go d.sendPending() // ends when there is nothing more to tell
@@ -192,7 +192,7 @@ func (d *keyDirectory) startLocked() {
 
 // sendPending sends what others have not been told. What is added meanwhile goes into one more
 // note.
-func (d *keyDirectory) sendPending() {
+func (d *Directory) sendPending() {
 	for {
 		d.mu.Lock()
 		pending, tables := d.pending, d.tables
@@ -204,7 +204,7 @@ func (d *keyDirectory) sendPending() {
 		}
 		d.mu.Unlock()
 		for part := range slices.Chunk(pending, claimsPerNote) {
-			d.send((&keyNote{claims: part}).encode(), nil)
+			d.send((&note{claims: part}).encode(), nil)
 		}
 		if len(tables) > 0 {
 			// What changes from here on is told again, behind the table.
@@ -213,13 +213,13 @@ func (d *keyDirectory) sendPending() {
 	}
 }
 
-func (d *keyDirectory) sendTable(all []keyClaim, to []string) {
+func (d *Directory) sendTable(all []Claim, to []string) {
 	parts := slices.Collect(slices.Chunk(all, claimsPerNote))
 	if len(parts) == 0 {
-		parts = [][]keyClaim{nil}
+		parts = [][]Claim{nil}
 	}
 	for i, part := range parts {
-		n := keyNote{claims: part}
+		n := note{claims: part}
 		if i == 0 {
 			n.table |= tableBegins
 		}
@@ -230,11 +230,11 @@ func (d *keyDirectory) sendTable(all []keyClaim, to []string) {
 	}
 }
 
-// noted takes a note of another replica, and returns its claims. ok is false for a note that cannot
+// Noted takes a note of another replica, and returns its claims. ok is false for a note that cannot
 // be read. What comes ahead of a table is in the table, and what comes over an earlier connection
 // is outdated.
-func (d *keyDirectory) noted(from cluster.Sender, about []byte) (claims []keyClaim, ok bool) {
-	n, err := parseKeyNote(about)
+func (d *Directory) Noted(from cluster.Sender, about []byte) (claims []Claim, ok bool) {
+	n, err := parseNote(about)
 	if err != nil || from.ID == d.self {
 		return nil, false
 	}
@@ -245,7 +245,7 @@ func (d *keyDirectory) noted(from cluster.Sender, about []byte) (claims []keyCla
 	case k != nil && from.Conn < k.conn:
 		return nil, true
 	case n.table&tableBegins != 0:
-		k = &peerKeys{claims: make(map[keyDigest]uint64), conn: from.Conn}
+		k = &peerKeys{claims: make(map[Digest]uint64), conn: from.Conn}
 		d.peers[from.ID] = k
 	case k == nil || from.Conn > k.conn: // a table follows
 		return nil, true
@@ -261,23 +261,23 @@ func (d *keyDirectory) noted(from cluster.Sender, about []byte) (claims []keyCla
 	return n.claims, true
 }
 
-// whole reports whether a replica has told all of its keys.
-func (d *keyDirectory) whole(id string) bool {
+// Whole reports whether a replica has told all of its keys.
+func (d *Directory) Whole(id string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	k := d.peers[id]
 	return k != nil && k.whole
 }
 
-// forget forgets a replica that does not exist any more.
-func (d *keyDirectory) forget(id string) {
+// Forget forgets a replica that does not exist any more.
+func (d *Directory) Forget(id string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.peers, id)
 }
 
-// count returns how many keys other replicas have.
-func (d *keyDirectory) count() (n int) {
+// Count returns how many keys other replicas have.
+func (d *Directory) Count() (n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for k := range maps.Values(d.peers) {

@@ -1,4 +1,4 @@
-package proxy
+package binding
 
 import (
 	"net/http"
@@ -10,13 +10,13 @@ import (
 )
 
 func TestBinder(t *testing.T) {
-	b := newBinder(config.Bind{Headers: []string{"authorization", "Host"}, Cookies: []string{"sid", "user"}, Auth: []string{"token", "user"}})
+	b := New(config.Bind{Headers: []string{"authorization", "Host"}, Cookies: []string{"sid", "user"}, Auth: []string{"token", "user"}})
 	binding := func(host, connect string, header ...string) session.Binding {
 		h := http.Header{}
 		for i := 0; i < len(header); i += 2 {
 			h.Add(header[i], header[i+1])
 		}
-		return b.session(b.handshake(engineio.Request{Host: host, Header: h}), []byte(connect))
+		return b.Session(b.Handshake(engineio.Request{Host: host, Header: h}), []byte(connect))
 	}
 	const auth = `0{"token":"t","user":{"id":1,"name":"x"}}`
 	own := binding("a.test", auth, "Authorization", "Bearer x", "Cookie", `sid=1; user={"id":1,"n":2}; theme=dark`)
@@ -50,10 +50,10 @@ func TestBinder(t *testing.T) {
 			}
 		})
 	}
-	if other := newBinder(b.Bind); other.session(other.handshake(engineio.Request{}), nil) == binding("", "") {
+	if other := New(b.Bind); other.Session(other.Handshake(engineio.Request{}), nil) == binding("", "") {
 		t.Error("two processes make the same digest")
 	}
-	if newBinder(config.Bind{}).session("", []byte(auth)) != "" {
+	if New(config.Bind{}).Session("", []byte(auth)) != "" {
 		t.Error("bound although nothing is configured")
 	}
 }

@@ -1,4 +1,4 @@
-package proxy
+package keys
 
 import (
 	"bytes"
@@ -17,20 +17,20 @@ import (
 // rememberedKeys is for how many sessions that have ended the keyring remembers why.
 const rememberedKeys = 8192
 
-// keyring knows the keys of clients that are connected, or have sessions. It keeps digests: a key
+// Ring knows the keys of clients that are connected, or have sessions. It keeps digests: a key
 // is as good as a password. It is safe for concurrent use. The zero value is empty.
-type keyring struct {
-	directory *keyDirectory // what other replicas have; nil without any; set before the first key
+type Ring struct {
+	directory *Directory // what other replicas have; nil without any; set before the first key
 
 	mu     sync.Mutex // guards the fields below; taken with a client's mu held
 	salt   []byte     // random for each process, or the cluster's; nil until there is a key
 	former []byte     // of the process whose sessions this one has taken over, if it was another one
-	groups map[string]*keyGroup
+	groups map[string]*group
 	ends   *lru.Cache[keyedNamespace, reason.Reason] // nil until a session with a key ends
 }
 
-// keyGroup is what belongs to one key.
-type keyGroup struct {
+// group is what belongs to one key.
+type group struct {
 	owner    session.Owner // the client that has the key, or nil
 	claimed  uint64        // number of the replica's claim of the key; 0 without other replicas
 	binding  string        // bindingDigest of the first owner
@@ -39,8 +39,8 @@ type keyGroup struct {
 
 type keyedNamespace struct{ key, namespace string }
 
-// digest returns what stands for a key in memory.
-func (r *keyring) digest(key string) string {
+// Digest returns what stands for a key in memory.
+func (r *Ring) Digest(key string) string {
 	r.mu.Lock()
 	if r.salt == nil {
 		r.salt = make([]byte, 16)
@@ -51,7 +51,7 @@ func (r *keyring) digest(key string) string {
 	salt, former := r.salt, r.former // never changed once there is a key
 	r.mu.Unlock()
 	if former != nil {
-		if digest := saltedDigest(former, key); r.has(digest) {
+		if digest := saltedDigest(former, key); r.Has(digest) {
 			return digest
 		}
 	}
@@ -63,23 +63,23 @@ func saltedDigest(salt []byte, key string) string {
 	return string(sum[:])
 }
 
-// join makes digests the same for all replicas of a cluster.
-func (r *keyring) join(directory *keyDirectory, salt []byte) {
+// Join makes digests the same for all replicas of a cluster.
+func (r *Ring) Join(directory *Directory, salt []byte) {
 	r.directory = directory
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.salt = salt
 }
 
-// export returns the salt for a process that takes the sessions over.
-func (r *keyring) export() []byte {
+// Export returns the salt for a process that takes the sessions over.
+func (r *Ring) Export() []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.salt
 }
 
-// restore sets the salt, before any key is known.
-func (r *keyring) restore(salt []byte) {
+// Restore sets the salt, before any key is known.
+func (r *Ring) Restore(salt []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
@@ -90,9 +90,9 @@ func (r *keyring) restore(salt []byte) {
 	}
 }
 
-// claim makes c the owner of the key k, unless another client is. It returns that client. ok is false
+// Claim makes c the owner of the key k, unless another client is. It returns that client. ok is false
 // if the sessions of the key are bound to something that c does not present.
-func (r *keyring) claim(k session.Key, c session.Owner, namespace string, binding session.Binding) (owner session.Owner, ok bool) {
+func (r *Ring) Claim(k session.Key, c session.Owner, namespace string, binding session.Binding) (owner session.Owner, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	g := r.groups[k.Digest]
@@ -110,17 +110,17 @@ func (r *keyring) claim(k session.Key, c session.Owner, namespace string, bindin
 }
 
 // newGroupLocked adds a key. claim tells other replicas.
-func (r *keyring) newGroupLocked(k session.Key, claim func(key string) uint64) *keyGroup {
+func (r *Ring) newGroupLocked(k session.Key, claim func(key string) uint64) *group {
 	if r.groups == nil {
-		r.groups = make(map[string]*keyGroup)
+		r.groups = make(map[string]*group)
 	}
-	g := &keyGroup{binding: k.Handshake, sessions: make(map[string]*session.Session), claimed: claim(k.Digest)}
+	g := &group{binding: k.Handshake, sessions: make(map[string]*session.Session), claimed: claim(k.Digest)}
 	r.groups[k.Digest] = g
 	return g
 }
 
-// release says that a client with this key is gone, and has parked its sessions.
-func (r *keyring) release(key string, c session.Owner) {
+// Release says that a client with this key is gone, and has parked its sessions.
+func (r *Ring) Release(key string, c session.Owner) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if g := r.groups[key]; g != nil && g.owner == c {
@@ -130,27 +130,27 @@ func (r *keyring) release(key string, c session.Owner) {
 }
 
 // tidyLocked forgets a key that nothing belongs to.
-func (r *keyring) tidyLocked(key string, g *keyGroup) {
+func (r *Ring) tidyLocked(key string, g *group) {
 	if g.owner == nil && len(g.sessions) == 0 {
 		delete(r.groups, key)
 		r.directory.release(key)
 	}
 }
 
-// has reports whether this replica has a key.
-func (r *keyring) has(key string) bool {
+// Has reports whether this replica has a key.
+func (r *Ring) Has(key string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.groups[key] != nil
 }
 
-// add adds a session that the owner of its key has opened.
-func (r *keyring) add(s *session.Session) { r.addAs(s, r.directory.claim) }
+// Add adds a session that the owner of its key has opened.
+func (r *Ring) Add(s *session.Session) { r.addAs(s, r.directory.claim) }
 
-// addRestored adds a session that another process had.
-func (r *keyring) addRestored(s *session.Session) { r.addAs(s, r.directory.reclaim) }
+// AddRestored adds a session that another process had.
+func (r *Ring) AddRestored(s *session.Session) { r.addAs(s, r.directory.reclaim) }
 
-func (r *keyring) addAs(s *session.Session, claim func(key string) uint64) {
+func (r *Ring) addAs(s *session.Session, claim func(key string) uint64) {
 	k := s.Key()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -161,8 +161,8 @@ func (r *keyring) addAs(s *session.Session, claim func(key string) uint64) {
 	g.sessions[s.Namespace()] = s
 }
 
-// closed says that a session has ended.
-func (r *keyring) closed(s *session.Session, why reason.Reason) {
+// Closed says that a session has ended.
+func (r *Ring) Closed(s *session.Session, why reason.Reason) {
 	if !s.Keyed() {
 		return
 	}
@@ -183,9 +183,9 @@ func (r *keyring) closed(s *session.Session, why reason.Reason) {
 	r.ends.Add(keyedNamespace{key, s.Namespace()}, why)
 }
 
-// find returns the pid of a key's session in a namespace. If there is none any more, it returns
+// Find returns the pid of a key's session in a namespace. If there is none any more, it returns
 // why, once.
-func (r *keyring) find(key, namespace string) (pid string, why reason.Reason) {
+func (r *Ring) Find(key, namespace string) (pid string, why reason.Reason) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if g := r.groups[key]; g != nil && g.sessions[namespace] != nil {
@@ -200,8 +200,8 @@ func (r *keyring) find(key, namespace string) (pid string, why reason.Reason) {
 	return "", why
 }
 
-// owner returns the client that has a key, or nil.
-func (r *keyring) owner(key string) session.Owner {
+// Owner returns the client that has a key, or nil.
+func (r *Ring) Owner(key string) session.Owner {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if g := r.groups[key]; g != nil {
@@ -210,18 +210,18 @@ func (r *keyring) owner(key string) session.Owner {
 	return nil
 }
 
-// accepts reports whether the sessions of a key are bound to what a handshake presents, of which
+// Accepts reports whether the sessions of a key are bound to what a handshake presents, of which
 // presented is the digest.
-func (r *keyring) accepts(key, presented string) bool {
+func (r *Ring) Accepts(key, presented string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	g := r.groups[key]
 	return g != nil && g.binding == presented
 }
 
-// sessionsFor returns the sessions of a key, if they are bound to what a handshake presents, of which
+// SessionsFor returns the sessions of a key, if they are bound to what a handshake presents, of which
 // presented is the digest.
-func (r *keyring) sessionsFor(key, presented string) []*session.Session {
+func (r *Ring) SessionsFor(key, presented string) []*session.Session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	g := r.groups[key]
@@ -231,8 +231,8 @@ func (r *keyring) sessionsFor(key, presented string) []*session.Session {
 	return slices.Collect(maps.Values(g.sessions))
 }
 
-// anySession returns one of the sessions of a key, or nil.
-func (r *keyring) anySession(key string) *session.Session {
+// AnySession returns one of the sessions of a key, or nil.
+func (r *Ring) AnySession(key string) *session.Session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if g := r.groups[key]; g != nil {
@@ -243,9 +243,9 @@ func (r *keyring) anySession(key string) *session.Session {
 	return nil
 }
 
-// beaten returns those of the claims of this replica that do not hold against claims of another
+// Beaten returns those of the claims of this replica that do not hold against claims of another
 // one.
-func (r *keyring) beaten(from, self string, claims []keyClaim) (lost []string) {
+func (r *Ring) Beaten(from, self string, claims []Claim) (lost []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.groups) == 0 {
@@ -260,22 +260,22 @@ func (r *keyring) beaten(from, self string, claims []keyClaim) (lost []string) {
 	return lost
 }
 
-// claims returns all keys that belong to this replica.
-func (r *keyring) claims() []keyClaim {
+// Claims returns all keys that belong to this replica.
+func (r *Ring) Claims() []Claim {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	all := make([]keyClaim, 0, len(r.groups))
+	all := make([]Claim, 0, len(r.groups))
 	for key, g := range r.groups {
 		if g.claimed > 0 {
-			all = append(all, keyClaim{keyDigest([]byte(key)), g.claimed})
+			all = append(all, Claim{Digest([]byte(key)), g.claimed})
 		}
 	}
 	return all
 }
 
-// takeAway removes a key from this replica, and returns its sessions, which are parked. If a client
+// TakeAway removes a key from this replica, and returns its sessions, which are parked. If a client
 // has the key, it returns that client instead: once it is closed, it opens no session any more.
-func (r *keyring) takeAway(key string) (sessions []*session.Session, owner session.Owner) {
+func (r *Ring) TakeAway(key string) (sessions []*session.Session, owner session.Owner) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	g := r.groups[key]

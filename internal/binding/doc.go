@@ -1,0 +1,2 @@
+// Package binding ties sessions to credentials in a client's handshake and CONNECT (recovery.bind).
+package binding
