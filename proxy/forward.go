@@ -58,11 +58,12 @@ func (r *replicas) forward(w http.ResponseWriter, req *http.Request, owner strin
 	defer context.AfterFunc(req.Context(), func() { _ = st.Close() })()
 	defer context.AfterFunc(r.drained, func() { _ = st.Close() })()
 	if bodyErr == nil && !end {
-		_, bodyErr = io.CopyBuffer(st, req.Body, buf[:])
-		_ = st.CloseWrite()
+		if _, bodyErr = io.CopyBuffer(st, req.Body, buf[:]); bodyErr == nil {
+			_ = st.CloseWrite()
+		}
 	}
 	if bodyErr != nil {
-		panic(http.ErrAbortHandler) // the owner sees the body end too early
+		panic(http.ErrAbortHandler) // the stream is reset, so the owner handles nothing of the body
 	}
 	r.forwardAnswer(w, req, st)
 }

@@ -22,6 +22,8 @@ type Transfer struct {
 	Input []byte `json:"input,omitempty"`
 	// Post is the id of the POST under way, which the client may repeat.
 	Post string `json:"post,omitempty"`
+	// Requests identifies the polling requests so far, which may come again.
+	Requests []uint64 `json:"requests,omitempty"`
 }
 
 // Probe is a WebSocket to which a polling client may still upgrade.
@@ -68,7 +70,7 @@ func (s *Socket) Detach(sink func(stream netpoll.Stream) netpoll.Handler) (d Det
 		t.stream.Pause() // the sink may have to wait
 		s.probe = nil
 	}
-	d.Post = s.polling.lastPost.id
+	d.Post, d.Requests = s.polling.lastPost.id, s.polling.recent.ids()
 	s.stopPollTimersLocked()
 	if s.polling.waiting != nil {
 		s.answerWaitingLocked([]byte{byte(Noop)})
@@ -91,6 +93,9 @@ func (s *Socket) StartMoved(m Transfer, conn net.Conn) {
 	s.mu.Lock()
 	s.ping.sent = uint32(max(m.Pongs, 0)) // they confirm nothing here
 	s.polling.lastPost = postID{id: s.requestID(m.Post)}
+	for _, id := range m.Requests[:min(len(m.Requests), maxRequests)] {
+		s.polling.recent.add(id, 0)
+	}
 	var t *wsTransport
 	if conn != nil {
 		t = newWSTransport(s, conn)

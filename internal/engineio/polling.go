@@ -22,6 +22,7 @@ type pollingState struct {
 	answer   answerState // of the last answer
 	posting  bool        // a POST is being handled
 	lastPost postID
+	recent   requestLog
 	polled   chan struct{} // closed by the next poll; nil unless the POST under way waits for it
 
 	noopTimer   *time.Timer // ends waiting polls while a WebSocket probes
@@ -124,11 +125,16 @@ func (s *Socket) admitPollLocked(id string) (a Answer, ok bool) {
 	case ps.waiting != nil && id != "" && id == ps.waiting.id:
 		// A retry on a new connection: nothing reads from the old one any more.
 		s.answerWaitingLocked(s.payload(Noop))
+	case id != "" && id == ps.lastID && ps.lastBody != nil:
+		return s.packetsAnswer(ps.lastBody), false
+	case id != "" && ps.recent.has(pollHash(id), 0): // late: the client has continued
+		return s.packetsAnswer(s.payload(Noop)), false
 	case ps.waiting != nil:
 		s.closeLocked(PollError)
 		return Answer{Status: http.StatusBadRequest, Code: -1}, false
-	case id != "" && id == ps.lastID && ps.lastBody != nil:
-		return s.packetsAnswer(ps.lastBody), false
+	}
+	if id != "" && (ps.waiting == nil || id != ps.waiting.id) {
+		ps.recent.add(pollHash(id), 0)
 	}
 	return Answer{}, true
 }

@@ -152,8 +152,8 @@ func (s *Socket) nextPoll() <-chan struct{} {
 	return s.polling.polled
 }
 
-// repeatedPost reports whether this is the previous POST again: browsers and proxies repeat a
-// request if its connection ends before the answer.
+// repeatedPost reports whether this is the previous POST again, or an earlier one: browsers and
+// proxies repeat a request if its connection ends before the answer.
 func (s *Socket) repeatedPost(id string, data []byte) bool {
 	if id == "" {
 		return false
@@ -162,9 +162,16 @@ func (s *Socket) repeatedPost(id string, data []byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	last := s.polling.lastPost
-	repeated := p == last || last.sum == 0 && id == last.id
+	if p == last || last.sum == 0 && id == last.id {
+		s.polling.lastPost = p
+		return true
+	}
+	if s.polling.recent.has(postHash(id), p.sum) { // late: the client has continued
+		return true
+	}
 	s.polling.lastPost = p
-	return repeated
+	s.polling.recent.add(postHash(id), p.sum)
+	return false
 }
 
 // finishPost answers a POST once reading is not paused.

@@ -48,8 +48,15 @@ func TestRepeatedPost(t *testing.T) {
 		h.wantLog(t, "message 4x")
 		wantPost(t, s, "a", "4y", okAnswer) // another body
 		wantPost(t, s, "b", "4y", okAnswer) // another request
+		h.wantLog(t, "message 4y", "message 4y")
+		// The first ones were on a long way. The client has repeated them, and continued.
+		wantPost(t, s, "a", "4x", okAnswer)
 		wantPost(t, s, "a", "4y", okAnswer)
-		h.wantLog(t, "message 4y", "message 4y", "message 4y")
+		h.wantLog(t)
+		time.Sleep(repeatTime + time.Millisecond)
+		wantPost(t, s, "c", "4z", okAnswer)
+		wantPost(t, s, "a", "4y", okAnswer) // an application with few values for t
+		h.wantLog(t, "message 4z", "message 4y")
 	})
 }
 

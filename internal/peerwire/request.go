@@ -61,7 +61,7 @@ func ParseRequest(st *cluster.Stream) (*http.Request, error) {
 	req.RemoteAddr = address
 	req.Body, req.ContentLength = http.NoBody, n
 	if req.Method == http.MethodPost {
-		req.Body = io.NopCloser(st)
+		req.Body = io.NopCloser(&body{st, n})
 	}
 	if _, err := url.ParseQuery(req.URL.RawQuery); err != nil && req.URL.Query().Get("sid") == "" {
 		return nil, err
@@ -127,4 +127,21 @@ func (w *Response) Finish() {
 	w.st.Append(b.Bytes())
 	_ = w.st.CloseWrite()
 	w.st.Flush() // if it could not be sent with the end
+}
+
+// body is the body of a forwarded request. Like net/http's, it fails if it ends before its announced length: the client was
+// cut, and no part of the body counts.
+type body struct {
+	st   io.Reader
+	left int64 // negative if the length was not announced
+}
+
+// Read implements io.Reader.
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.st.Read(p)
+	announced := b.left >= 0
+	if b.left -= int64(n); announced && (b.left < 0 || b.left > 0 && errors.Is(err, io.EOF)) {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
 }

@@ -9,6 +9,7 @@ import { body, broadcastKind, Incoming, kind, Outgoing } from "./stream.js";
 const require = createRequire(import.meta.url);
 const { clients: list, seed, namespaces } = JSON.parse(process.argv[2]);
 
+const LOGS = process.env.HOLDFAST_E2E_LOGS;
 const TICK = 50; // ms
 const PER_TICK = 0.2; // probability of an event in a namespace
 
@@ -105,13 +106,29 @@ class Client {
       timeout: 8000,
       query: { ...(version < "3" && { client: name }), ...(key && { hf_key: key }) },
     });
+    this.trace = [];
+    if (LOGS) this.#traceAll();
     if (counts) new Function("socket", example("js", "countEvents"))({ io: this.manager });
     this.namespaces = namespaces.map((nsp) => new Namespace(this, nsp, this.manager.socket(nsp, { auth: { client: name } })));
   }
 
+  /** Notes every packet and the end of each engine, for who looks for the cause of a broken promise. */
+  #traceAll() {
+    const note = (...words) => this.trace.push([new Date().toISOString().slice(11), ...words].join(" "));
+    const brief = (p) => `${p.type} ${typeof p.data === "string" ? p.data.slice(0, 60).concat(p.data.length > 110 ? "…" : "", p.data.slice(60).slice(-50)) : (p.data?.length ?? "")}`;
+    this.manager.on("reconnect_attempt", () => note("tries again"));
+    this.manager.on("open", () => {
+      const { engine } = this.manager;
+      note("open", engine.id);
+      engine.on("packet", (p) => note(engine.id?.slice(-4), "<", brief(p)));
+      engine.on("packetCreate", (p) => note(engine.id?.slice(-4), ">", brief(p)));
+      engine.on("close", (why) => note("closed", engine.id, why));
+    });
+  }
+
   toJSON() {
-    const { name, version, transport, key } = this;
-    return { name, version, transport, keyed: Boolean(key), answersKept: version === "4.6.2", namespaces: this.namespaces };
+    const { name, version, transport, key, trace } = this;
+    return { name, version, transport, keyed: Boolean(key), answersKept: version === "4.6.2", namespaces: this.namespaces, trace };
   }
 }
 

@@ -1,6 +1,8 @@
 // One holdfast, or several replicas, with the server behind and the clients in front.
 import { randomBytes } from "node:crypto";
 import { setMaxListeners } from "node:events";
+import { writeFileSync } from "node:fs";
+import path from "node:path";
 import { freePort } from "../lib/ports.js";
 import { Relay } from "../lib/relay.js";
 import { sleep, SLOW, until } from "../lib/wait.js";
@@ -12,6 +14,7 @@ import { Random } from "./random.js";
 
 export const NAMESPACES = ["/", "/chat"];
 const LOGS = process.env.HOLDFAST_E2E_LOGS;
+const RACE = process.env.HOLDFAST_E2E_RACE === "1";
 const EXPIRY = 10_000; // ms that a session is kept
 const HEARTBEAT = { pingInterval: 3000, pingTimeout: 5000 };
 export const VERSIONS = ["4.6.2", "4.8.4"];
@@ -183,8 +186,15 @@ export class Lane {
       const keyed = ledgers.clients.filter((c) => c.keyed);
       const back = keyed.flatMap((c) => c.namespaces.flatMap((n) => n.sessions)).filter((s) => s.connections > 1);
       if (keyed.length > 0 && back.length === 0) result.broken.push("no client with a key was ever recovered");
+      this.#keepTraces(ledgers.clients, result.broken);
     } while (result.pending > 0 && Date.now() < end);
     return result;
+  }
+
+  #keepTraces(clients, broken) {
+    if (!LOGS) return;
+    for (const { name, trace } of clients)
+      if (trace && broken.some((b) => b.startsWith(`${name} `))) writeFileSync(path.join(LOGS, `soak.${name.replace("#", ".client")}.log`), trace.join("\n"));
   }
 
   async #ledgers() {
@@ -252,7 +262,8 @@ export class Lane {
     return {
       goroutines: m.sum("go_goroutines"),
       fds: m.sum("process_open_fds"),
-      rss: m.sum("process_resident_memory_bytes"),
+      // The race detector's own memory for what the program has ever used stays.
+      rss: RACE ? m.sum("go_memstats_sys_bytes") - m.sum("go_memstats_heap_released_bytes") : m.sum("process_resident_memory_bytes"),
     };
   }
 

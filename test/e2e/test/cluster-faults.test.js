@@ -5,6 +5,7 @@ import net from "node:net";
 import tls from "node:tls";
 import { onlyHoldfast } from "../lib/holdfast.js";
 import { App } from "../lib/server.js";
+import { Polling } from "../lib/raw.js";
 import { Relay } from "../lib/relay.js";
 import { allUp, freePorts, relayed, replicas, total } from "../lib/replicas.js";
 import { once, sleep, until, within } from "../lib/wait.js";
@@ -141,6 +142,30 @@ describe("a replica dies or stops", { skip: onlyHoldfast, concurrency: 3 }, () =
       assert.equal(await failures([edge, other], "owner_gone"), 1);
     });
   }
+});
+
+describe("a POST that ends before its announced length", { skip: onlyHoldfast, concurrency: 3 }, () => {
+  for (const size of [3_000, 60_000])
+    it(`${size} bytes, cut in the middle at an edge: the owner handles nothing of it, as at home`, { timeout: 40000 }, async (t) => {
+      const { a, list } = await setUp(t, 2);
+      const [owner, edge] = list;
+      for (const hf of [owner, edge]) {
+        const p = await Polling.open(owner.url);
+        await p.connect();
+        const packet = `42["up",${"1".repeat(90)}]`;
+        const body = Array.from({ length: size / 100 }, () => packet).join("\x1e");
+        const { pathname, search } = new URL(p.at());
+        const socket = net.connect(hf.port, "127.0.0.1");
+        socket.on("error", () => {});
+        await once(socket, "connect");
+        socket.write(`POST ${pathname}${search} HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: ${body.length}\r\n\r\n${body.slice(0, -200)}`);
+        if (hf === edge) await until(async () => (await total([edge], "holdfast_forwarded_requests_total")) > 0, "the request to be forwarded");
+        socket.end();
+        await until(async () => (await total([owner], "holdfast_clients")) === 0, "the client to be closed");
+        assert.deepEqual(a.received, []);
+      }
+      assert.equal(await total([owner], "holdfast_parkings_total", { reason: "poll_error" }), 2);
+    });
 });
 
 describe("the network between replicas", { skip: onlyHoldfast, concurrency: 3 }, () => {
