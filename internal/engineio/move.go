@@ -70,7 +70,9 @@ func (s *Socket) Detach(sink func(stream netpoll.Stream) netpoll.Handler) (d Det
 		t.stream.Pause() // the sink may have to wait
 		s.probe = nil
 	}
-	d.Post, d.Requests = s.polling.lastPost.id, s.polling.recent.ids()
+	if recent := s.polling.recent; recent != nil && !d.WebSocket {
+		d.Post, d.Requests = recent.lastPost.id, recent.ids()
+	}
 	s.stopPollTimersLocked()
 	if s.polling.waiting != nil {
 		s.answerWaitingLocked([]byte{byte(Noop)})
@@ -92,9 +94,11 @@ func (s *Socket) resumePostLocked() {
 func (s *Socket) StartMoved(m Transfer, conn net.Conn) {
 	s.mu.Lock()
 	s.ping.sent = uint32(max(m.Pongs, 0)) // they confirm nothing here
-	s.polling.lastPost = postID{id: s.requestID(m.Post)}
+	if !m.WebSocket {
+		s.polling.log().lastPost = postID{id: s.requestID(m.Post)}
+	}
 	for _, id := range m.Requests[:min(len(m.Requests), maxRequests)] {
-		s.polling.recent.add(id, 0)
+		s.polling.log().add(id, 0)
 	}
 	var t *wsTransport
 	if conn != nil {

@@ -19,11 +19,10 @@ type pollingState struct {
 	mark     uint64 // what the last answer carried; not with Options.ConfirmByPong
 	watch    uint64 // the last Encoder.Watch in it
 
-	answer   answerState // of the last answer
-	posting  bool        // a POST is being handled
-	lastPost postID
-	recent   requestLog
-	polled   chan struct{} // closed by the next poll; nil unless the POST under way waits for it
+	answer  answerState   // of the last answer
+	posting bool          // a POST is being handled
+	recent  *requestLog   // nil before the first request; see log
+	polled  chan struct{} // closed by the next poll; nil unless the POST under way waits for it
 
 	noopTimer   *time.Timer // ends waiting polls while a WebSocket probes
 	lingerTimer *time.Timer // answers the waiting poll; nil while there is nothing to answer with
@@ -127,14 +126,14 @@ func (s *Socket) admitPollLocked(id string) (a Answer, ok bool) {
 		s.answerWaitingLocked(s.payload(Noop))
 	case id != "" && id == ps.lastID && ps.lastBody != nil:
 		return s.packetsAnswer(ps.lastBody), false
-	case id != "" && ps.recent.has(pollHash(id), 0): // late: the client has continued
+	case id != "" && ps.log().has(pollHash(id), 0): // late: the client has continued
 		return s.packetsAnswer(s.payload(Noop)), false
 	case ps.waiting != nil:
 		s.closeLocked(PollError)
 		return Answer{Status: http.StatusBadRequest, Code: -1}, false
 	}
 	if id != "" && (ps.waiting == nil || id != ps.waiting.id) {
-		ps.recent.add(pollHash(id), 0)
+		ps.log().add(pollHash(id), 0)
 	}
 	return Answer{}, true
 }
@@ -288,7 +287,7 @@ func (s *Socket) endPollingLocked() {
 	if s.polling.waiting != nil {
 		s.refuseWaitingLocked(CodeBadRequest)
 	}
-	s.polling.lastBody = nil
+	s.polling.lastBody, s.polling.recent = nil, nil
 }
 
 // onNoopLocked answers a waiting poll while a WebSocket probes: the client sends UPGRADE only after

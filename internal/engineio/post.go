@@ -161,16 +161,17 @@ func (s *Socket) repeatedPost(id string, data []byte) bool {
 	p := postID{id, maphash.Bytes(postSeed, data)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	last := s.polling.lastPost
+	log := s.polling.log()
+	last := log.lastPost
 	if p == last || last.sum == 0 && id == last.id {
-		s.polling.lastPost = p
+		log.lastPost = p
 		return true
 	}
-	if s.polling.recent.has(postHash(id), p.sum) { // late: the client has continued
+	if log.has(postHash(id), p.sum) { // late: the client has continued
 		return true
 	}
-	s.polling.lastPost = p
-	s.polling.recent.add(postHash(id), p.sum)
+	log.lastPost = p
+	log.add(postHash(id), p.sum)
 	return false
 }
 

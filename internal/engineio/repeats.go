@@ -11,7 +11,8 @@ import (
 // still be under way then, for example through a replica that is stopped for a moment. If it counted as a new poll, it would
 // seem to show that the last answer has arrived, and take the next one, which nobody reads. A POST would be handled twice.
 type requestLog struct {
-	entries []loggedRequest // in order of time
+	entries  []loggedRequest // in order of time
+	lastPost postID
 }
 
 type loggedRequest struct {
@@ -26,6 +27,14 @@ const (
 	// maxRequests limits what is remembered.
 	maxRequests = 128
 )
+
+// log returns what is remembered of the requests of a polling client.
+func (ps *pollingState) log() *requestLog {
+	if ps.recent == nil {
+		ps.recent = new(requestLog)
+	}
+	return ps.recent
+}
 
 // add remembers a request.
 func (l *requestLog) add(id, body uint64) {
