@@ -45,23 +45,24 @@ func (r *Registry) AbortDisconnected(s *Session, owner Owner) {
 func (s *Session) DisconnectedBy(o Owner) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.state == Parked && s.disconnect != nil && s.owned == o.Handshake()
+	return s.state == Parked && s.parked.disconnected() && s.owned == o.Handshake()
 }
 
 // ambiguousLocked reports whether the client may or may not have handled events after from, because
 // they were in flight at its DISCONNECT. It ignored those that arrived before its next CONNECT.
 // Those that arrived later it handles with the reply, even if that comes over another connection.
 func (s *Session) ambiguousLocked(from uint64, owner Owner, recently bool) bool {
-	if s.disconnect == nil {
+	d := s.parked.group.disconnect
+	if d == nil {
 		return false
 	}
-	inFlight := !s.disconnect.allArrived.Load()
+	inFlight := !d.allArrived.Load()
 	if s.owned == owner.Handshake() {
 		if !inFlight && !recently {
 			return false
 		}
-	} else if !inFlight || s.disconnect.lastSession.Load() {
+	} else if !inFlight || d.lastSession.Load() {
 		return false
 	}
-	return s.log.hasOffsets(from, s.sentWhenParked)
+	return s.log.hasOffsets(from, s.parked.sent)
 }

@@ -6,7 +6,7 @@ import "slices"
 // that no client can decode, and returns what to try on the client, or nil. beside is the Verdict on
 // packets of its other sessions. s.mu is held, and the session is still parked.
 func examineLocked(s *Session, from uint64, beside Verdict) *Trial {
-	if s.disconnect != nil || s.suspicions == nil && s.log.sent <= from {
+	if s.parked.disconnected() || s.suspicions == nil && s.log.sent <= from {
 		return nil // the client ignored what was in flight, after its DISCONNECT; or nothing was
 	}
 	if s.suspicions == nil {
@@ -29,9 +29,9 @@ func (q *suspicions) examine(from uint64, beside Verdict) *Trial {
 		q.moveBuffered(bufferEmpty)
 	}
 	carried := q.buffered != bufferEmpty
-	ending := s.group.ending
+	ending := s.parked.group.ending
 	q.reads.tooSlow(from, ending)
-	to := min(s.sentWhenParked, s.log.Last())
+	to := min(s.parked.sent, s.log.Last())
 	if to > from && ending != Lost {
 		q.addFailure(from, to, ending)
 	}

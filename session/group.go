@@ -7,6 +7,22 @@ import (
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
+// parkedState is what a session has only while it is parked.
+type parkedState struct {
+	// Immutable.
+	group    *parkedGroup
+	since    time.Time
+	sent     uint64 // the last packet that the client was sent
+	inFlight bool   // the client had not confirmed everything
+
+	ticket uint64       // in parkedLRU; guarded by Registry.mu
+	index  *parkedIndex // nil until the log is compacted; guarded by Session.mu
+}
+
+// disconnected reports whether the session is parked because its client sent a DISCONNECT. The
+// client may have ignored what was in flight then.
+func (p *parkedState) disconnected() bool { return p.group.disconnect != nil }
+
 // parkedGroup is sessions of one client that were parked together and expire together. The
 // registry's lock guards it.
 type parkedGroup struct {
@@ -29,10 +45,13 @@ type finding struct {
 	by      uint64  // the handshake of the client that resumed it since; 0 while it is parked
 }
 
+// has reports whether a session is still parked with the group.
+func (g *parkedGroup) has(s *Session) bool { return s.parked != nil && s.parked.group == g }
+
 // remove removes a session that is not parked any more. If it ended, and had packets in flight that
 // were not judged, it counts as if its client had been sent something Undecodable.
 func (g *parkedGroup) remove(s *Session) {
-	if s.state == Closed && s.inFlight && !g.judged && g.disconnect == nil {
+	if s.state == Closed && s.parked.inFlight && !g.judged && g.disconnect == nil {
 		g.found = append(g.found, finding{s: s, verdict: Undecodable})
 	}
 	g.sessions = slices.DeleteFunc(g.sessions, func(o *Session) bool { return o == s })
@@ -54,7 +73,7 @@ func (g *parkedGroup) resumed(s *Session, owner Owner) {
 // suspects.
 func (g *parkedGroup) siblings(s *Session) (n int) {
 	for _, o := range g.sessions {
-		if o != s && (o.inFlight || slices.ContainsFunc(g.found, func(f finding) bool { return f.s == o })) {
+		if o != s && (o.parked.inFlight || slices.ContainsFunc(g.found, func(f finding) bool { return f.s == o })) {
 			n++
 		}
 	}
@@ -73,7 +92,7 @@ func (g *parkedGroup) beside(s *Session, owner Owner) (v Verdict, expected bool)
 	for _, f := range g.found {
 		switch {
 		case f.s == s:
-		case f.s.group == g, f.by == owner.Handshake():
+		case g.has(f.s), f.by == owner.Handshake():
 			v |= f.verdict
 			expected = true
 		case f.verdict != Fine:
@@ -102,5 +121,5 @@ func verdictsInFlight(s *Session) (v Verdict, suspicious bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	judgeLocked(s, s.log.sent, judgedBytes) // nothing is left, as a rule
-	return s.suspicions.verdictUpTo(s.sentWhenParked), s.suspicions.verdictUpTo(s.log.sent) != Fine
+	return s.suspicions.verdictUpTo(s.parked.sent), s.suspicions.verdictUpTo(s.log.sent) != Fine
 }

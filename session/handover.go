@@ -129,10 +129,10 @@ func (x *Exporter) Session(s *Session) bool {
 		return false
 	}
 	out := handover.Session{
-		PID: s.pid, Namespace: s.namespace, Tag: uint64(s.tag), Group: x.group(s.group), Place: s.ticket,
-		Sent: s.log.sent, SentWhenParked: s.sentWhenParked, Confirmed: s.log.confirmedEvent, Reply: s.reply,
-		Binding: string(s.binding), Owned: s.owned, ParkedFor: x.now.Sub(s.parkedAt),
-		TakeoversLeft: s.takeoversUntil.Sub(instant.Now()), Heard: s.heard, InFlight: s.inFlight,
+		PID: s.pid, Namespace: s.namespace, Tag: uint64(s.tag), Group: x.group(s.parked.group), Place: s.parked.ticket,
+		Sent: s.log.sent, SentWhenParked: s.parked.sent, Confirmed: s.log.confirmedEvent, Reply: s.reply,
+		Binding: string(s.binding), Owned: s.owned, ParkedFor: x.now.Sub(s.parked.since),
+		TakeoversLeft: s.takeovers.until.Sub(instant.Now()), Heard: s.heard, InFlight: s.parked.inFlight,
 		Suspicions: exportSuspicionsLocked(s), Trimmed: s.log.Trimmed(),
 	}
 	if k := s.keyed; k != nil {
@@ -184,8 +184,9 @@ func exportSuspicionsLocked(s *Session) *handover.Suspicions {
 	if s.suspicions != nil {
 		q = *s.suspicions
 	}
-	for _, f := range s.group.found {
-		if f.s != s && f.verdict != Fine && f.s.group != s.group && s.log.hasOffsets(s.log.Trimmed(), s.sentWhenParked) {
+	group := s.parked.group
+	for _, f := range group.found {
+		if f.s != s && f.verdict != Fine && !group.has(f.s) && s.log.hasOffsets(s.log.Trimmed(), s.parked.sent) {
 			q.moveBuffered(bufferFilled) // the other process does not find f
 		}
 	}
@@ -256,15 +257,15 @@ func (m *Importer) Session(up Upstream, in *handover.Session) (*Session, error) 
 	if !IsPID(in.PID) {
 		return nil, fmt.Errorf("session: a snapshot has a malformed pid")
 	}
-	p := m.groups[in.Group] // the snapshot was verified
 	s := &Session{
 		registry: m.r, upstream: up, pid: in.PID, tag: tag(in.Tag), namespace: in.Namespace,
-		log:   sentLog{Log: buffer.NewLog(m.r.budget), sent: in.Sent, confirmedEvent: in.Confirmed},
-		state: Parked, heard: in.Heard, reply: slices.Clone(in.Reply),
-		disconnect: p.disconnect, sentWhenParked: in.SentWhenParked,
-		owned:    in.Owned,
-		parkedAt: m.now.Add(-in.ParkedFor - m.elapsed), takeoversUntil: instant.Now().Add(in.TakeoversLeft - m.elapsed),
-		binding: Binding(in.Binding), group: p, inFlight: in.InFlight,
+		state: Parked, heard: in.Heard, owned: in.Owned, binding: Binding(in.Binding), reply: slices.Clone(in.Reply),
+		log:       sentLog{Log: buffer.NewLog(m.r.budget), sent: in.Sent, confirmedEvent: in.Confirmed},
+		takeovers: takeoverLimit{until: instant.Now().Add(in.TakeoversLeft - m.elapsed)},
+		parked: &parkedState{
+			group: m.groups[in.Group], // the snapshot was verified
+			since: m.now.Add(-in.ParkedFor - m.elapsed), sent: in.SentWhenParked, inFlight: in.InFlight,
+		},
 	}
 	if k := in.Key; k != nil {
 		s.keyed = &keyed{Key{k.Digest, k.Handshake}, k.Epoch, k.TrimmedEvents, k.Uncountable}
@@ -314,7 +315,8 @@ func (m *Importer) Finish() {
 	}
 	for _, in := range m.parked {
 		r.byPID[in.s.pid] = in.s
-		in.s.group.sessions = append(in.s.group.sessions, in.s)
+		g := in.s.parked.group
+		g.sessions = append(g.sessions, in.s)
 		r.parked.add(in.s)
 	}
 	for _, p := range m.groups {

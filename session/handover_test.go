@@ -106,11 +106,13 @@ func (m *machine) HandOver(t *rapid.T) {
 // Exporter and Importer unless it is built anew.
 var decided = map[reflect.Type]string{
 	reflect.TypeFor[Session](): `
-		handed over: pid tag heard log reply disconnect sentWhenParked suspicions owned parkedAt
-			takeoversUntil binding namespace group inFlight keyed
-		the order: ticket
+		handed over: pid tag heard log reply suspicions owned takeovers binding namespace parked keyed
 		always the same when it is handed over: state cursor readPaused
-		built anew: registry upstream mu parkedIndex endedInFlight`,
+		built anew: registry upstream mu endedInFlight`,
+	reflect.TypeFor[parkedState](): `
+		handed over: group since sent inFlight
+		the order: ticket
+		built anew: index`,
 	reflect.TypeFor[sentLog](): `handed over: sent Log confirmedEvent built anew: ackRequested`,
 	reflect.TypeFor[parkedGroup](): `
 		handed over: why ending disconnect expires
@@ -147,14 +149,15 @@ func TestHandOver(t *testing.T) {
 		s.Bind("binding")
 		s.SetReply([]byte("reply"))
 		s.mu.Lock()
-		s.heard, s.log.sent, s.sentWhenParked, s.log.confirmedEvent, s.inFlight = true, 2, 2, 0, true
+		s.heard, s.log.sent, s.parked.sent, s.log.confirmedEvent, s.parked.inFlight = true, 2, 2, 0, true
 		s.suspicions = &suspicions{
 			buffered: bufferFilled,
 			doubt:    &doubt{from: 1, to: 2, failures: 2, ending: ClosedByClient, narrowed: true, alone: 2, proof: 3},
 			reads:    reads{poisons: 1, rules: 6, closes: true, hold: 4 * time.Second, heldAt: 3},
 		}
 		s.keyed = &keyed{Key{"digest", "handshake"}, 2, 3, true}
-		s.takeoversUntil = s.takeoversUntil.Add(0)
+		s.takeovers.until = s.takeovers.until.Add(0)
+		parked := *s.parked
 		s.mu.Unlock()
 		w.append(s, ackRequested(-7, `2-7["q"]`))
 		w.append(s, &buffer.Packet{Kind: buffer.NoOffset, Data: bytes.Repeat([]byte("x"), 5000), Attachments: [][]byte{{1}, nil, bytes.Repeat([]byte("y"), 100)}})
@@ -168,6 +171,9 @@ func TestHandOver(t *testing.T) {
 			t.Fatal("the session is gone")
 		}
 		compareSessions(t, got, s)
+		if p := got.parked; !p.since.Equal(parked.since) || p.sent != parked.sent || p.inFlight != parked.inFlight {
+			t.Errorf("parked is %+v, want %+v", *p, parked)
+		}
 		r := w.Resume(Claim{PID: s.pid, Namespace: "/", Binding: "binding"}, &client{5})
 		if r.Cursor == nil || string(r.Reply) != "reply" || r.Away != 20*time.Second || r.Missed != 4 {
 			t.Errorf("resumed: %+v", r)
@@ -181,10 +187,10 @@ func TestHandOver(t *testing.T) {
 func compareSessions(t *testing.T, got, want *Session) {
 	t.Helper()
 	_, rest, _ := strings.Cut(decided[reflect.TypeFor[Session]()], "handed over: ")
-	handed, _, _ := strings.Cut(rest, "the order:")
+	handed, _, _ := strings.Cut(rest, "always the same")
 	for name := range strings.FieldsSeq(handed) {
 		switch name {
-		case "log", "disconnect", "group", "takeoversUntil", "keyed", "suspicions":
+		case "log", "parked", "takeovers", "keyed", "suspicions":
 			continue // the old ones are gone by now
 		}
 		a, b := reflect.ValueOf(got).Elem().FieldByName(name), reflect.ValueOf(want).Elem().FieldByName(name)

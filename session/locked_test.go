@@ -57,7 +57,7 @@ func (w *lockWatcher) park(packets int) *Session {
 func TestLogsAreDroppedWithoutTheRegistrysLock(t *testing.T) {
 	for name, end := range map[string]func(w *lockWatcher, s *Session){
 		"closed":  func(w *lockWatcher, s *Session) { w.r.Close(s, reason.BufferFull) },
-		"expired": func(w *lockWatcher, s *Session) { w.r.expire(s.group) },
+		"expired": func(w *lockWatcher, s *Session) { w.r.expire(s.parked.group) },
 		"refused": func(w *lockWatcher, s *Session) { w.r.AbortParked(s.pid, "/", reason.BadOffset) },
 		"evicted": func(w *lockWatcher, s *Session) { w.park(0) },
 		"relief":  func(w *lockWatcher, s *Session) { w.r.EvictForMemory() },
@@ -165,7 +165,7 @@ func BenchmarkLongLogs(b *testing.B) {
 	}{
 		{"expire", func(w *lockWatcher, all []*Session) {
 			for _, s := range all {
-				w.r.expire(s.group)
+				w.r.expire(s.parked.group)
 			}
 		}},
 		{"relieve", func(w *lockWatcher, _ []*Session) { w.r.EvictForMemory() }},

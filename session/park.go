@@ -96,8 +96,7 @@ func (r *Registry) parkLocked(c *Cursor, d time.Duration, p *parkedGroup) closed
 	case d <= 0:
 		return r.closeBothLocked(s, reason.Expired)
 	}
-	s.parkedAt, s.group = time.Now(), p
-	s.disconnect, s.sentWhenParked, s.inFlight = p.disconnect, c.sent, c.sent > s.log.Trimmed()
+	s.parked = &parkedState{group: p, since: time.Now(), sent: c.sent, inFlight: c.sent > s.log.Trimmed()}
 	r.moveLocked(s, Parked)
 	s.updateReadPauseLocked()
 	s.upstream.SessionParked(s, p.why, d)
@@ -113,25 +112,19 @@ func (r *Registry) moveLocked(s *Session, to State) {
 	case Live:
 		r.live--
 	case Parked:
-		r.unparkLocked(s)
+		r.parked.remove(s)
+		s.parked.group.remove(s)
+		s.parked = nil
 	case Closed: // terminal
 	}
 	switch to {
 	case Live:
 		r.live++
 	case Parked:
-		s.group.sessions = append(s.group.sessions, s)
+		s.parked.group.sessions = append(s.parked.group.sessions, s)
 		r.parked.add(s)
 	case Closed:
 	}
-}
-
-// unparkLocked removes a session from where parked ones are kept. r.mu and s.mu are held.
-func (r *Registry) unparkLocked(s *Session) {
-	r.parked.remove(s)
-	g := s.group
-	s.group = nil
-	g.remove(s)
 }
 
 func (r *Registry) expire(p *parkedGroup) {
@@ -215,7 +208,7 @@ func (r *Registry) evictSome() (more bool) {
 			return
 		}
 		r.sweepAt, more = r.parked.visit(r.sweepAt, func(s *Session) bool {
-			if s.group.why == reason.Handover && r.inGraceLocked() {
+			if s.parked.group.why == reason.Handover && r.inGraceLocked() {
 				return true
 			}
 			if packets, bytes := s.buffered(); packets > 0 {

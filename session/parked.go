@@ -62,15 +62,14 @@ func (l *parkedLRU) add(s *Session) {
 }
 
 func (l *parkedLRU) addNewest(s *Session) {
-	s.ticket = l.next
+	s.parked.ticket = l.next
 	l.next++
-	l.lru.Add(s.ticket, s)
+	l.lru.Add(s.parked.ticket, s)
 }
 
 // remove removes a session that is no longer parked.
 func (l *parkedLRU) remove(s *Session) {
-	l.lru.Remove(s.ticket)
-	s.ticket = 0
+	l.lru.Remove(s.parked.ticket)
 }
 
 // resize changes how many sessions may be parked. It may evict some.
@@ -142,7 +141,8 @@ func (r *Registry) OldestParked(n int) []ParkedInfo {
 		}
 		return r.parked.visit(from, func(s *Session) bool {
 			sessions = append(sessions, s)
-			infos = append(infos, ParkedInfo{Namespace: s.namespace, Expires: s.group.expires, Reason: s.group.why})
+			g := s.parked.group
+			infos = append(infos, ParkedInfo{Namespace: s.namespace, Since: s.parked.since, Expires: g.expires, Reason: g.why})
 			return len(infos) < n
 		})
 	}
@@ -150,9 +150,7 @@ func (r *Registry) OldestParked(n int) []ParkedInfo {
 		ticket, more = step(ticket)
 	}
 	for i, s := range sessions { // some may have been resumed meanwhile
-		s.mu.Lock()
-		infos[i].Since, infos[i].Packets, infos[i].Bytes = s.parkedAt, s.log.Packets(), s.log.Bytes()
-		s.mu.Unlock()
+		infos[i].Packets, infos[i].Bytes = s.buffered()
 	}
 	return infos
 }

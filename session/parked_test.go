@@ -56,7 +56,7 @@ func newParked(n, size int) (*parkedLRU, []*Session) {
 	l := newParkedLRU(size)
 	all := make([]*Session, n)
 	for i := range all {
-		all[i] = &Session{state: Parked}
+		all[i] = &Session{state: Parked, parked: &parkedState{}}
 		l.add(all[i])
 	}
 	return l, all
@@ -102,7 +102,7 @@ func TestOldestParkedIsEvicted(t *testing.T) {
 		t.Errorf("%d were evicted, want the next two", len(got))
 	}
 	l.resize(2)
-	l.add(&Session{state: Parked})
+	l.add(&Session{state: Parked, parked: &parkedState{}})
 	if got := l.takeEvicted(); len(got) != 0 || l.len() != 2 {
 		t.Errorf("%d were evicted, %d are parked; want room for two", len(got), l.len())
 	}
@@ -112,7 +112,7 @@ func TestOldestParkedIsEvicted(t *testing.T) {
 func TestTicketsAreRenumbered(t *testing.T) {
 	l, all := newParked(2, 10)
 	l.next += 2 * maxSpan
-	s := &Session{state: Parked}
+	s := &Session{state: Parked, parked: &parkedState{}}
 	l.add(s)
 	got, steps := l.visitAll()
 	if !slices.Equal(got, append(all, s)) || steps > 2 {

@@ -4,7 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
@@ -72,7 +71,11 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 	if s.namespace != claim.Namespace {
 		return Resumption{Refused: reason.WrongNamespace}
 	}
-	beside, expected := s.group.beside(s, owner)
+	var beside Verdict
+	expected := false
+	if s.parked != nil {
+		beside, expected = s.parked.group.beside(s, owner)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -80,7 +83,7 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 		return Resumption{Refused: reason.Binding}
 	case s.owned > owner.Handshake(), s.state == Live && s.owned == owner.Handshake():
 		return Resumption{Refused: reason.Stale}
-	case s.state == Live && !s.allowTakeoverLocked(r.limits().TakeoversPerMinute):
+	case s.state == Live && !s.takeovers.allow(r.limits().TakeoversPerMinute):
 		return Resumption{Refused: reason.Limit}
 	case s.state == Live:
 		return Resumption{Takeover: s.cursor.owner}
@@ -118,27 +121,27 @@ func (r *Registry) attachLocked(s *Session, claim *Claim, owner Owner, beside Ve
 	if s.ambiguousLocked(from, owner, claim.DisconnectedRecently) {
 		return Resumption{Refused: reason.ClientDisconnect}
 	}
+	parked := s.parked
 	trial := examineLocked(s, from, beside)
 	if trial == nil && expected {
 		trial = &Trial{}
 	}
 	if trial != nil {
-		trial.Siblings = s.group.siblings(s)
+		trial.Siblings = parked.group.siblings(s)
 	}
 	if s.keyed != nil {
 		s.keyed.epoch++
 		s.log.NeverWritten(from, s.log.sent) // the client has none of those
 	}
-	s.parkedIndex, s.disconnect = nil, nil
 	c := &Cursor{s: s, owner: owner, sent: from, replay: &replay{to: s.log.Last()}}
 	if !r.limits().ReplayAckRequested && !claim.Counted {
 		c.replay.skipTo = s.log.sent
 	}
 	s.cursor, s.owned = c, owner.Handshake()
-	s.group.resumed(s, owner)
+	parked.group.resumed(s, owner)
 	r.moveLocked(s, Live)
 	s.updateReadPauseLocked()
-	away, missed := time.Since(s.parkedAt), s.log.Packets()
+	away, missed := time.Since(parked.since), s.log.Packets()
 	s.upstream.SessionResumed(s, away, missed)
 	return Resumption{Cursor: c, Reply: s.reply, ToRead: s.log.Len(), Missed: missed, Away: away, Trial: trial}
 }
@@ -160,8 +163,8 @@ func (r *Registry) prepare(claim Claim, owner Owner, changing **Session) {
 func (r *Registry) parkedTogether(pid string) (s *Session, parked []*Session) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s = r.byPID[pid]; s != nil && s.group != nil {
-		parked = slices.Clone(s.group.sessions)
+	if s = r.byPID[pid]; s != nil && s.parked != nil {
+		parked = slices.Clone(s.parked.group.sessions)
 	}
 	return s, parked
 }
@@ -196,30 +199,13 @@ func (s *Session) trimForLocked(claim *Claim) (from uint64, refused reason.Reaso
 	} else if claim.ForeignOffset {
 		return 0, reason.BadOffset
 	}
-	if s.disconnect != nil && has < s.log.confirmedEvent {
+	if s.parked.disconnected() && has < s.log.confirmedEvent {
 		return 0, reason.ClientDisconnect // it ignored events that the log no longer has
 	}
 	from = max(s.log.Trimmed(), has)
 	s.trimLocked(from)
-	if s.registry.limits().Retention != nil && s.parkedIndex == nil {
+	if s.registry.limits().Retention != nil && s.parked.index == nil {
 		s.compactLocked()
 	}
 	return from, ""
-}
-
-// allowTakeoverLocked counts a takeover. It returns false if there were too many recently.
-func (s *Session) allowTakeoverLocked(perMinute int) bool {
-	if perMinute <= 0 {
-		return true
-	}
-	now, each := instant.Now(), time.Minute/time.Duration(perMinute)
-	from := s.takeoversUntil
-	if from.Before(now) {
-		from = now
-	}
-	if from.Add(each).Sub(now) > time.Minute {
-		return false
-	}
-	s.takeoversUntil = from.Add(each)
-	return true
 }

@@ -54,7 +54,7 @@ type parkedIndex struct {
 // confirm. That may have been written to a connection that was dead for a minute, and is stale now.
 // Later events are judged as they come.
 func (s *Session) compactLocked() {
-	s.parkedIndex = nil
+	s.parked.index = nil
 	judgeLocked(s, s.log.sent, math.MaxInt) // what the client cannot decode must be known although it is dropped
 	seen := make(map[string]bool)
 	dropped := [KeepLatest + 1]int{}
@@ -70,7 +70,7 @@ func (s *Session) compactLocked() {
 		dropped[retention]++
 		return true
 	})
-	s.parkedIndex = s.newParkedIndex()
+	s.parked.index = s.newParkedIndex()
 	for r, n := range dropped {
 		if n > 0 {
 			s.registry.observer.Dropped(Retention(r), n)
@@ -104,7 +104,7 @@ func (s *Session) appendParkedLocked(p *buffer.Packet) {
 		s.log.AppendShared(p)
 		return
 	}
-	if s.parkedIndex == nil {
+	if s.parked.index == nil {
 		s.compactLocked()
 	}
 	retention, name := s.retentionOf(p.Kind, p.Data)
@@ -126,7 +126,7 @@ func (s *Session) appendParkedLocked(p *buffer.Packet) {
 // Without it a million superseded events would leave a million entries, and the session would
 // exceed MaxBytes although it holds one event.
 func (s *Session) supersedeLocked(name []byte, seq uint64) {
-	index := s.parkedIndex
+	index := s.parked.index
 	previous := index.latest[string(name)]
 	if previous == nil {
 		index.latest[string(name)] = &seq

@@ -281,7 +281,7 @@ func (m *retentionMachine) Resume(t *rapid.T) {
 // Check checks what is in memory.
 func (m *retentionMachine) Check(t *rapid.T) {
 	l := &m.s.log
-	if !m.live && m.s.parkedIndex != nil && l.Packets() < len(m.missing) {
+	if !m.live && m.s.parked.index != nil && l.Packets() < len(m.missing) {
 		t.Errorf("the log has %d packets; the client is to get %d", l.Packets(), len(m.missing))
 	}
 	if m.budget.Packets() != int64(l.Packets()) {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/buffer"
-	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
@@ -109,25 +108,15 @@ type Session struct {
 	readPaused    atomic.Bool // SetReadPaused(true) was called; set with mu held
 	cursor        *Cursor
 	log           sentLog
-	reply         []byte       // the CONNECT reply, with the pid
-	parkedIndex   *parkedIndex // nil until the parked log is compacted
-	// disconnect is not nil while the session is parked because its client sent a DISCONNECT. That
-	// client may have ignored what was in flight, up to sentWhenParked.
-	disconnect     *ClientDisconnect
-	sentWhenParked uint64
-	suspicions     *suspicions // nil for nearly all sessions
-	keyed          *keyed      // nil for all but keyed sessions; the pointer is immutable
-	owned          uint64      // the latest handshake of a client that had the session
-	parkedAt       time.Time
-	takeoversUntil instant.Instant // each takeover moves it on by its share of a minute
-	binding        Binding
+	reply         []byte      // the CONNECT reply, with the pid
+	suspicions    *suspicions // nil for nearly all sessions
+	keyed         *keyed      // nil for all but keyed sessions; the pointer is immutable
+	owned         uint64      // the latest handshake of a client that had the session
+	takeovers     takeoverLimit
+	binding       Binding
 
-	namespace string // immutable
-
-	// Set while parked. Registry.mu guards them.
-	group    *parkedGroup
-	inFlight bool   // its client had not confirmed everything it was sent
-	ticket   uint64 // in parkedLRU; 0 unless parked
+	namespace string       // immutable
+	parked    *parkedState // not nil while Parked; changed with the state
 }
 
 // PID is the session's private id. It is empty if the session cannot be resumed. It is a
