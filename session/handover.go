@@ -271,28 +271,28 @@ func (m *Importer) Session(up Upstream, in *handover.Session) (*Session, error) 
 		s.keyed = &keyed{Key{k.Digest, k.Handshake}, k.Epoch, k.TrimmedEvents, k.Uncountable}
 	}
 	s.suspicions = importSuspicions(s, in.Suspicions)
-	s.restoreLog(in)
+	restoreLog(&s.log, in)
 	m.parked = append(m.parked, placed{s, in.Place})
 	return s, nil
 }
 
 // restoreLog fills an empty log.
-func (s *Session) restoreLog(in *handover.Session) {
-	s.log.Restore(in.Trimmed)
+func restoreLog(log *sentLog, in *handover.Session) {
+	log.Restore(in.Trimmed)
 	for i := range in.Entries {
 		e := &in.Entries[i]
 		kind := buffer.Kind(e.Kind)
 		if kind == buffer.Dropped || kind > buffer.Answer {
-			s.log.AppendDropped(e.DroppedLate)
+			log.AppendDropped(e.DroppedLate)
 			continue
 		}
 		p := buffer.Packet{Data: e.Data.Bytes, AckID: e.AckID, Kind: kind, ShortLived: e.ShortLived}
 		for _, a := range e.Attachments {
 			p.Attachments = append(p.Attachments, a.Bytes)
 		}
-		s.log.AppendShared(&p)
+		log.AppendShared(&p)
 		if kind == buffer.AckRequested {
-			s.log.ackRequested++
+			log.ackRequested++
 		}
 	}
 }

@@ -87,23 +87,42 @@ func countsAsEvent(p *buffer.Entry) bool {
 	return false
 }
 
-// countTrimmedLocked counts the events up to seq, which are about to be trimmed. s.mu is held.
-func (s *Session) countTrimmedLocked(seq uint64) {
-	for i := s.log.Trimmed() + 1; i <= seq; i++ {
-		if countsAsEvent(s.log.At(i)) {
-			s.keyed.trimmedEvents++
+// countTrimmed counts the events up to seq, which are about to be trimmed.
+func (k *keyed) countTrimmed(log *sentLog, seq uint64) {
+	for i := log.Trimmed() + 1; i <= seq; i++ {
+		if countsAsEvent(log.At(i)) {
+			k.trimmedEvents++
 		}
 	}
 }
 
+// seqOfEvent returns the number of the n-th event of the session, or of the last packet that is
+// trimmed if that comes later. It fails if the client has not been sent so many events, or needs
+// some that are trimmed.
+func (k *keyed) seqOfEvent(log *sentLog, n uint64) (seq uint64, refused reason.Reason) {
+	seq = log.Trimmed()
+	if k.uncountable || n < k.trimmedEvents {
+		return 0, reason.BadOffset
+	}
+	for left := n - k.trimmedEvents; left > 0; {
+		if seq++; seq > min(log.sent, log.Last()) {
+			return 0, reason.BadOffset
+		}
+		if countsAsEvent(log.At(seq)) {
+			left--
+		}
+	}
+	return seq, ""
+}
+
 // keyedFromLocked returns the number of the last packet that the client of a keyed session need not
 // have again. s.mu is held.
-func (s *Session) keyedFromLocked(claim *Claim) (from uint64, refused reason.Reason) {
+func keyedFromLocked(s *Session, claim *Claim) (from uint64, refused reason.Reason) {
 	switch {
-	case claim.Counted && claim.HandledBy != "" && !s.hasIDLocked(claim.HandledBy):
-		return s.seqOfEventLocked(0) // it never had the reply of this session
+	case claim.Counted && claim.HandledBy != "" && !hasIDLocked(s, claim.HandledBy):
+		return s.keyed.seqOfEvent(&s.log, 0) // it never had the reply of this session
 	case claim.Counted:
-		return s.seqOfEventLocked(claim.Handled)
+		return s.keyed.seqOfEvent(&s.log, claim.Handled)
 	}
 	if s.log.sent > s.log.Trimmed() { // it is unknown whether it has those
 		s.keyed.uncountable = true
@@ -116,27 +135,7 @@ func (s *Session) keyedFromLocked(claim *Claim) (from uint64, refused reason.Rea
 
 // hasIDLocked reports whether the client's socket has this id: the session's CONNECT reply says it.
 // s.mu is held.
-func (s *Session) hasIDLocked(id string) bool {
+func hasIDLocked(s *Session, id string) bool {
 	reply := bytes.ReplaceAll(s.reply, []byte(`\/`), []byte("/"))
 	return bytes.Contains(reply, []byte(`"`+id+`"`))
-}
-
-// seqOfEventLocked returns the number of the n-th event of the session, or of the last packet that
-// is trimmed if that comes later. It fails if the client has not been sent so many events, or needs
-// some that are trimmed. s.mu is held.
-func (s *Session) seqOfEventLocked(n uint64) (seq uint64, refused reason.Reason) {
-	k := s.keyed
-	seq = s.log.Trimmed()
-	if k.uncountable || n < k.trimmedEvents {
-		return 0, reason.BadOffset
-	}
-	for left := n - k.trimmedEvents; left > 0; {
-		if seq++; seq > min(s.log.sent, s.log.Last()) {
-			return 0, reason.BadOffset
-		}
-		if countsAsEvent(s.log.At(seq)) {
-			left--
-		}
-	}
-	return seq, ""
 }

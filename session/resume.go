@@ -114,11 +114,11 @@ func (r *Registry) Holder(claim Claim, owner Owner) Owner {
 // sent in other sessions, and expected says that one of those is about to be on trial. r.mu and s.mu
 // are held.
 func (r *Registry) attachLocked(s *Session, claim *Claim, owner Owner, beside Verdict, expected bool) Resumption {
-	from, refused := s.trimForLocked(claim)
+	from, refused := trimForLocked(s, claim)
 	if refused != "" {
 		return Resumption{Refused: refused}
 	}
-	if s.ambiguousLocked(from, owner, claim.DisconnectedRecently) {
+	if isAmbiguousLocked(s, from, owner, claim.DisconnectedRecently) {
 		return Resumption{Refused: reason.ClientDisconnect}
 	}
 	parked := s.parked
@@ -151,7 +151,7 @@ func (r *Registry) attachLocked(s *Session, claim *Claim, owner Owner, beside Ve
 // session must be closed after a panic.
 func (r *Registry) prepare(claim Claim, owner Owner, changing **Session) {
 	s, parked := r.parkedTogether(claim.PID)
-	if s == nil || s.namespace != claim.Namespace || !s.prepare(claim, owner, changing) {
+	if s == nil || s.namespace != claim.Namespace || !prepareOne(s, claim, owner, changing) {
 		return
 	}
 	for _, o := range parked {
@@ -169,15 +169,15 @@ func (r *Registry) parkedTogether(pid string) (s *Session, parked []*Session) {
 	return s, parked
 }
 
-// prepare is Registry.prepare for the session alone. It returns false if the claim is not for it.
-func (s *Session) prepare(claim Claim, owner Owner, changing **Session) (ok bool) {
+// prepareOne is Registry.prepare for the session alone. It returns false if the claim is not for it.
+func prepareOne(s *Session, claim Claim, owner Owner, changing **Session) (ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state != Parked || !s.binding.equal(claim.Binding) || s.owned > owner.Handshake() {
 		return false
 	}
 	*changing = s
-	s.trimForLocked(&claim)
+	trimForLocked(s, &claim)
 	*changing = nil
 	return true
 }
@@ -185,10 +185,10 @@ func (s *Session) prepare(claim Claim, owner Owner, changing **Session) (ok bool
 // trimForLocked drops from a parked session's log what a client with this claim does not need. It
 // returns the sequence number of the last packet that the client has, or why it cannot resume. s.mu
 // is held.
-func (s *Session) trimForLocked(claim *Claim) (from uint64, refused reason.Reason) {
+func trimForLocked(s *Session, claim *Claim) (from uint64, refused reason.Reason) {
 	var has uint64 // the last event that the client has handled
 	if s.keyed != nil {
-		if has, refused = s.keyedFromLocked(claim); refused != "" {
+		if has, refused = keyedFromLocked(s, claim); refused != "" {
 			return 0, refused
 		}
 	} else if tag, seq, ok := parseOffset(claim.Offset); ok && tag == s.tag {
@@ -205,7 +205,7 @@ func (s *Session) trimForLocked(claim *Claim) (from uint64, refused reason.Reaso
 	from = max(s.log.Trimmed(), has)
 	s.trimLocked(from)
 	if s.registry.limits().Retention != nil && s.parked.index == nil {
-		s.compactLocked()
+		compactLocked(s)
 	}
 	return from, ""
 }

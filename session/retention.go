@@ -41,10 +41,24 @@ type RetentionFunc func(namespace string, packet []byte) (r Retention, name []by
 // its packets.
 const maxGaps = 64
 
-// parkedIndex is what a parked session knows about its log once that is compacted.
+// parkedIndex is what a parked session knows about its log once that is compacted. The session's
+// lock guards it.
 type parkedIndex struct {
+	s      *Session           // immutable
 	latest map[string]*uint64 // the sequence number of the newest event of each KeepLatest name
 	gaps   int                // numbers of dropped packets that no client knows
+}
+
+// appendParkedLocked adds a packet to a parked session's log, unless it is volatile. s.mu is held.
+func appendParkedLocked(s *Session, p *buffer.Packet) {
+	if s.registry.limits().Retention == nil {
+		s.log.AppendShared(p)
+		return
+	}
+	if s.parked.index == nil {
+		compactLocked(s)
+	}
+	s.parked.index.append(p)
 }
 
 // compactLocked drops events that the client no longer needs, and closes the gaps in numbers that
@@ -53,13 +67,13 @@ type parkedIndex struct {
 // It runs once after the session was parked, and judges also what the client was sent but did not
 // confirm. That may have been written to a connection that was dead for a minute, and is stale now.
 // Later events are judged as they come.
-func (s *Session) compactLocked() {
+func compactLocked(s *Session) {
 	s.parked.index = nil
 	judgeLocked(s, s.log.sent, math.MaxInt) // what the client cannot decode must be known although it is dropped
 	seen := make(map[string]bool)
 	dropped := [KeepLatest + 1]int{}
 	s.log.Compact(s.log.sent, func(p *buffer.Entry) bool { // the newest first
-		retention, name := s.retentionOf(p.Kind(), p.Data())
+		retention, name := retentionOf(s, p.Kind(), p.Data())
 		switch {
 		case retention == Keep:
 			return false
@@ -70,7 +84,7 @@ func (s *Session) compactLocked() {
 		dropped[retention]++
 		return true
 	})
-	s.parked.index = s.newParkedIndex()
+	s.parked.index = newParkedIndex(s)
 	for r, n := range dropped {
 		if n > 0 {
 			s.registry.observer.Dropped(Retention(r), n)
@@ -79,68 +93,63 @@ func (s *Session) compactLocked() {
 }
 
 // newParkedIndex returns the index of a log that has just been compacted.
-func (s *Session) newParkedIndex() *parkedIndex {
-	index := &parkedIndex{latest: make(map[string]*uint64)}
+func newParkedIndex(s *Session) *parkedIndex {
+	x := &parkedIndex{s: s, latest: make(map[string]*uint64)}
 	for seq := s.log.Trimmed() + 1; seq <= s.log.Last(); seq++ {
 		p := s.log.At(seq)
-		if retention, name := s.retentionOf(p.Kind(), p.Data()); retention == KeepLatest {
+		if retention, name := retentionOf(s, p.Kind(), p.Data()); retention == KeepLatest {
 			newest := seq
-			index.latest[string(name)] = &newest
+			x.latest[string(name)] = &newest
 		}
 	}
-	return index
+	return x
 }
 
-func (s *Session) retentionOf(kind buffer.Kind, data []byte) (r Retention, name []byte) {
-	if s.registry.limits().Retention == nil || kind != buffer.WithOffset {
+// retentionOf decides the Retention of a packet of this kind. s.mu is held.
+func retentionOf(s *Session, kind buffer.Kind, data []byte) (r Retention, name []byte) {
+	decide := s.registry.limits().Retention
+	if decide == nil || kind != buffer.WithOffset {
 		return Keep, nil
 	}
-	return s.registry.limits().Retention(s.namespace, data)
+	return decide(s.namespace, data)
 }
 
-// appendParkedLocked adds a packet to a parked session's log, unless it is volatile. s.mu is held.
-func (s *Session) appendParkedLocked(p *buffer.Packet) {
-	if s.registry.limits().Retention == nil {
-		s.log.AppendShared(p)
-		return
-	}
-	if s.parked.index == nil {
-		s.compactLocked()
-	}
-	retention, name := s.retentionOf(p.Kind, p.Data)
+// append adds a packet to the log, unless it is volatile.
+func (x *parkedIndex) append(p *buffer.Packet) {
+	retention, name := retentionOf(x.s, p.Kind, p.Data)
 	if retention == DropVolatile {
-		s.registry.observer.Dropped(DropVolatile, 1)
+		x.s.registry.observer.Dropped(DropVolatile, 1)
 		return
 	}
 	shortLived := *p
 	shortLived.ShortLived = retention == KeepLatest
-	seq := s.log.AppendShared(&shortLived)
+	seq := x.s.log.AppendShared(&shortLived)
 	if retention == KeepLatest {
-		s.supersedeLocked(name, seq)
+		x.supersede(name, seq)
 	}
 }
 
-// supersedeLocked drops the previous event of a name.
+// supersede drops the previous event of a name.
 //
 // Compaction closes the gaps only when they outnumber the packets, so an event costs constant time.
 // Without it a million superseded events would leave a million entries, and the session would
 // exceed MaxBytes although it holds one event.
-func (s *Session) supersedeLocked(name []byte, seq uint64) {
-	index := s.parked.index
-	previous := index.latest[string(name)]
+func (x *parkedIndex) supersede(name []byte, seq uint64) {
+	previous := x.latest[string(name)]
 	if previous == nil {
-		index.latest[string(name)] = &seq
+		x.latest[string(name)] = &seq
 		return
 	}
-	if *previous > s.log.Trimmed() { // else a client had it that was not allowed to resume
-		s.log.dropObsolete(*previous)
-		s.registry.observer.Dropped(KeepLatest, 1)
+	log := &x.s.log
+	if *previous > log.Trimmed() { // otherwise a client had it that was not allowed to resume
+		log.dropObsolete(*previous)
+		x.s.registry.observer.Dropped(KeepLatest, 1)
 	}
-	if *previous > s.log.sent {
-		index.gaps++
+	if *previous > log.sent {
+		x.gaps++
 	}
 	*previous = seq
-	if index.gaps > maxGaps+s.log.Packets() {
-		s.compactLocked()
+	if x.gaps > maxGaps+log.Packets() {
+		compactLocked(x.s) // makes a new index
 	}
 }

@@ -177,7 +177,7 @@ func (s *Session) Append(p *buffer.Packet) (*Cursor, error) {
 		return nil, ErrClosed
 	}
 	if s.state == Parked {
-		s.appendParkedLocked(p)
+		appendParkedLocked(s, p)
 	} else {
 		s.log.Append(p)
 	}
@@ -225,7 +225,7 @@ func (s *Session) updateReadPauseLocked() {
 func (s *Session) trimLocked(seq uint64) {
 	seq = min(seq, s.log.Last())
 	if s.keyed != nil {
-		s.countTrimmedLocked(seq)
+		s.keyed.countTrimmed(&s.log, seq)
 	}
 	s.log.confirm(seq)
 	s.updateReadPauseLocked()
