@@ -224,7 +224,7 @@ func (f *Frozen) Write(w *handover.Writer, p handover.Process, listeners []hando
 // describe fills in what the Server knows about the process.
 func (s *Server) describe(p *handover.Process) {
 	p.Handshakes = s.handshaker.count.Load()
-	p.Ends = s.registry.Ends()
+	p.Ends = s.registry.Ends().Export()
 	p.KeySalt = s.keyring.Export()
 	if s.replicas != nil {
 		p.Owner = []byte(s.replicas.node.ID())
@@ -259,7 +259,7 @@ func exportLink(l *link, out *handover.Link) bool {
 // built, and before the first byte of a link is read. An error is not expected after
 // handover.Verify; what was restored before it stays.
 func (s *Server) Restore(data []byte, elapsed time.Duration, conn func(fd int) int, behind func(bytes int), begin func()) (Restored, error) {
-	r := restorer{srv: s, elapsed: elapsed, conn: conn, sessions: s.registry.NewImporter(elapsed)}
+	r := restorer{srv: s, elapsed: elapsed, conn: conn, sessions: session.NewImporter(s.registry, elapsed)}
 	err := handover.Read(data, handover.Handler{
 		Process: r.process, Blob: r.sessions.Blob, Link: r.link, Session: r.session, Behind: behind,
 		Group: func(g *handover.Group) error {

@@ -29,7 +29,7 @@ type restorer struct {
 func (r *restorer) process(p *handover.Process) error {
 	s := r.srv
 	s.handshaker.count.Store(p.Handshakes)
-	s.registry.RestoreEnds(p.Ends)
+	s.registry.Ends().Import(p.Ends)
 	s.keyring.Restore(p.KeySalt)
 	r.unbound = !s.binder.Restore(p.BindKey, p.BindSum)
 	return nil
@@ -76,7 +76,7 @@ func (r *restorer) session(in *handover.Session) error {
 	l := r.current
 	if l == nil || r.unbound && in.Binding != "" {
 		r.done.Failed++
-		r.srv.registry.RestoreEnds([]handover.End{{PID: in.PID, Reason: r.failure(in)}})
+		r.srv.registry.Ends().Import([]handover.End{{PID: in.PID, Reason: r.failure(in)}})
 		return nil
 	}
 	s, err := r.sessions.Session(l, in)

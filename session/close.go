@@ -36,6 +36,16 @@ func (r *Registry) AbortParked(pid, namespace string, why reason.Reason) {
 	})
 }
 
+// AbortDisconnected ends a session that is parked because this client sent a DISCONNECT, and that
+// the client does not resume.
+func (r *Registry) AbortDisconnected(s *Session, owner Owner) {
+	r.closeChosen(true, func(end func(*Session, reason.Reason)) {
+		if s.DisconnectedBy(owner) {
+			end(s, reason.ClientDisconnect)
+		}
+	})
+}
+
 // detachAny detaches whichever client the session has.
 func (s *Session) detachAny() {
 	s.mu.Lock()
@@ -76,7 +86,7 @@ func (r *Registry) closeBothLocked(s *Session, why reason.Reason) closedSession 
 	}
 	if s.pid != "" {
 		delete(r.byPID, s.pid)
-		r.ends.Add(s.pid, why)
+		r.ends.add(s.pid, why)
 	}
 	if why == reason.ClientDisconnect {
 		s.cursor = nil

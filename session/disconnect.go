@@ -2,9 +2,6 @@ package session
 
 import (
 	"sync/atomic"
-	"time"
-
-	"github.com/holdfast/holdfast/internal/reason"
 )
 
 // This file has what recovery.on_client_disconnect: park needs. A client that sends a DISCONNECT is
@@ -24,22 +21,6 @@ func (d *ClientDisconnect) AllArrived() { d.allArrived.Store(true) }
 // LastSession says that the client has no other session on its connection. It will close the
 // connection, and has buffered nothing.
 func (d *ClientDisconnect) LastSession() { d.lastSession.Store(true) }
-
-// ParkDisconnected parks the session of a client that sent a DISCONNECT for it. Nothing that the
-// client was sent before is confirmed any more, because it may ignore it.
-func (r *Registry) ParkDisconnected(c *Cursor, d time.Duration, disconnect *ClientDisconnect) {
-	r.parkAll([]*Cursor{c}, d, &parkedGroup{why: reason.ClientDisconnect, disconnect: disconnect})
-}
-
-// AbortDisconnected ends a session that is parked because this client sent a DISCONNECT, and that
-// the client does not resume.
-func (r *Registry) AbortDisconnected(s *Session, owner Owner) {
-	r.closeChosen(true, func(end func(*Session, reason.Reason)) {
-		if s.DisconnectedBy(owner) {
-			end(s, reason.ClientDisconnect)
-		}
-	})
-}
 
 // DisconnectedBy reports whether the session is parked because this client sent a DISCONNECT.
 func (s *Session) DisconnectedBy(o Owner) bool {

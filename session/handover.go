@@ -3,7 +3,6 @@ package session
 import (
 	"cmp"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
@@ -15,94 +14,6 @@ import (
 
 // This file hands parked sessions to another process. Before that all clients are closed, so there
 // are no live sessions. Nothing calls the registry between Freeze and Thaw except its own timers.
-
-// HandoverGrace is how long sessions that were parked for a handover count neither against the
-// maximum of parked sessions nor as memory that can be freed: all clients come back at about the
-// same time.
-const HandoverGrace = time.Minute
-
-// frozenRetry is how often an expired session is looked at again while the registry is frozen.
-const frozenRetry = 100 * time.Millisecond
-
-// BeginGrace makes the registry evict no sessions that were parked for a handover, for
-// HandoverGrace.
-func (r *Registry) BeginGrace() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.beginGraceLocked()
-}
-
-func (r *Registry) beginGraceLocked() {
-	r.parked.resize(math.MaxInt)
-	if r.graceTimer != nil {
-		r.graceTimer.Stop()
-	}
-	r.graceTimer = time.AfterFunc(HandoverGrace, r.endGrace) // fires once
-}
-
-// endGrace evicts the sessions that are too many by now.
-func (r *Registry) endGrace() {
-	r.mu.Lock()
-	r.parked.resize(max(r.maxParked, r.parked.len()))
-	r.graceTimer = nil
-	surplus := r.parked.len() > r.maxParked
-	r.mu.Unlock()
-	for surplus {
-		surplus = r.evictSurplus()
-	}
-}
-
-// inGraceLocked reports whether the grace after a handover lasts. r.mu is held.
-func (r *Registry) inGraceLocked() bool { return r.graceTimer != nil }
-
-// Freeze stops expiry until Thaw. When it returns, the links of sessions that expired before know
-// it.
-func (r *Registry) Freeze() {
-	r.mu.Lock()
-	r.frozen = true
-	r.mu.Unlock()
-	r.expiring.Wait()
-}
-
-// Thaw undoes Freeze. Sessions that should have expired meanwhile expire soon.
-func (r *Registry) Thaw() {
-	r.mu.Lock()
-	r.frozen = false
-	r.mu.Unlock()
-}
-
-// beginExpiry reports whether an expiry may begin; expiring.Done must follow then. Otherwise it has
-// to wait for Thaw, and is tried again later.
-func (r *Registry) beginExpiry(p *parkedGroup) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.frozen {
-		p.timer.Reset(frozenRetry)
-		return false
-	}
-	r.expiring.Add(1)
-	return true
-}
-
-// Ends returns why recent sessions ended, the oldest first.
-func (r *Registry) Ends() []handover.End {
-	var ends []handover.End
-	for _, pid := range r.ends.Keys() {
-		if why, ok := r.ends.Peek(pid); ok {
-			ends = append(ends, handover.End{PID: pid, Reason: string(why)})
-		}
-	}
-	return ends
-}
-
-// RestoreEnds adds what Ends returned.
-func (r *Registry) RestoreEnds(ends []handover.End) {
-	for _, e := range ends {
-		if why, ok := reason.Parse(e.Reason); ok {
-			r.ends.Add(e.PID, why)
-		}
-	}
-}
 
 // Exporter writes sessions of a frozen registry to a snapshot.
 type Exporter struct {
@@ -223,7 +134,7 @@ type placed struct {
 }
 
 // NewImporter returns an Importer for a snapshot that was written some time ago.
-func (r *Registry) NewImporter(elapsed time.Duration) *Importer {
+func NewImporter(r *Registry, elapsed time.Duration) *Importer {
 	return &Importer{r: r, now: time.Now(), elapsed: max(elapsed, 0)}
 }
 
@@ -301,7 +212,7 @@ func restoreLog(log *sentLog, in *handover.Session) {
 func (m *Importer) Drop(s *Session) {
 	m.parked = slices.DeleteFunc(m.parked, func(p placed) bool { return p.s == s })
 	s.log.Release()
-	m.r.ends.Add(s.pid, reason.UpstreamLost)
+	m.r.ends.add(s.pid, reason.UpstreamLost)
 }
 
 // Finish adds the sessions to the registry. They can be resumed from then on, and expire.
@@ -309,7 +220,7 @@ func (m *Importer) Finish() {
 	r := m.r
 	slices.SortStableFunc(m.parked, func(a, b placed) int { return cmp.Compare(a.place, b.place) })
 	r.mu.Lock()
-	r.beginGraceLocked()
+	r.parked.beginGrace(r.endGrace)
 	for _, p := range m.groups {
 		p.timer = time.AfterFunc(p.expires.Sub(m.now), func() { r.expire(p) }) // waits for r.mu
 	}

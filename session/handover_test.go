@@ -25,7 +25,7 @@ func (w *world) handOver(elapsed time.Duration, sessions ...*Session) map[string
 	old.Freeze()
 	var data bytes.Buffer
 	writer := handover.NewWriter(&data)
-	writer.Process(&handover.Process{Ends: old.Ends()})
+	writer.Process(&handover.Process{Ends: old.Ends().Export()})
 	writer.Link(&handover.Link{})
 	x := NewExporter(writer)
 	for _, s := range sessions {
@@ -36,10 +36,10 @@ func (w *world) handOver(elapsed time.Duration, sessions ...*Session) map[string
 	if err := writer.End(); err != nil {
 		w.t.Fatalf("End: %v", err)
 	}
-	w.Registry = NewRegistry(*old.limits(), old.maxParked, buffer.NewBudget(old.budget.Limit()), w)
-	m := w.NewImporter(elapsed)
+	w.Registry = NewRegistry(*old.limits(), old.parked.limit, buffer.NewBudget(old.budget.Limit()), w)
+	m := NewImporter(w.Registry, elapsed)
 	err := handover.Read(data.Bytes(), handover.Handler{
-		Process: func(p *handover.Process) error { w.RestoreEnds(p.Ends); return nil },
+		Process: func(p *handover.Process) error { w.Ends().Import(p.Ends); return nil },
 		Blob:    m.Blob,
 		Group:   func(g *handover.Group) error { m.Group(g); return nil },
 		Session: func(in *handover.Session) error {
@@ -68,7 +68,7 @@ func (w *world) handOver(elapsed time.Duration, sessions ...*Session) map[string
 // endGraceNow ends the grace after a handover ahead of time.
 func (r *Registry) endGraceNow() {
 	r.mu.Lock()
-	timer := r.graceTimer
+	timer := r.parked.grace
 	r.mu.Unlock()
 	if timer != nil && timer.Stop() {
 		r.endGrace()
@@ -124,8 +124,7 @@ var decided = map[reflect.Type]string{
 	reflect.TypeFor[keyed]():            `handed over: key epoch trimmedEvents uncountable`,
 	reflect.TypeFor[Registry](): `
 		handed over: ends
-		built anew: budget observer owner current evicting sweepAt sweepBegan sweepNext mu expiring byPID parked maxParked live
-			frozen graceTimer`,
+		built anew: budget observer owner current evictor expiring mu byPID parked live frozen`,
 }
 
 func TestEveryFieldIsDecidedOn(t *testing.T) {

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"math"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -18,6 +19,11 @@ const (
 	sparseSpan = 16
 )
 
+// HandoverGrace is how long sessions that were parked for a handover count neither against the
+// maximum of parked sessions nor as memory that can be freed: all clients come back at about the
+// same time.
+const HandoverGrace = time.Minute
+
 // parkedLRU holds the parked sessions. The one parked longest is evicted when there are too many.
 // The registry's lock guards it.
 //
@@ -26,13 +32,17 @@ const (
 // sessions from the oldest, in steps, at a bounded cost for each step.
 type parkedLRU struct {
 	lru     *simplelru.LRU[uint64, *Session]
-	size    int
-	next    uint64     // ticket; 0 is none
-	evicted []*Session // by add and resize; takeEvicted empties it
+	limit   int         // as configured
+	size    int         // of lru: more than limit after that was lowered, and during the grace
+	next    uint64      // ticket; 0 is none
+	evicted []*Session  // by add and resize; takeEvicted empties it
+	grace   *time.Timer // after a handover; otherwise nil
 }
 
-func newParkedLRU(size int) *parkedLRU {
-	l := &parkedLRU{size: size, next: 1}
+// newParkedLRU returns an empty parkedLRU for limit sessions, and at least one.
+func newParkedLRU(limit int) *parkedLRU {
+	limit = max(limit, 1)
+	l := &parkedLRU{limit: limit, size: limit, next: 1}
 	l.lru = l.newLRU()
 	return l
 }
@@ -72,10 +82,48 @@ func (l *parkedLRU) remove(s *Session) {
 	l.lru.Remove(s.parked.ticket)
 }
 
-// resize changes how many sessions may be parked. It may evict some.
+// resize changes the size of the LRU. It may evict some sessions.
 func (l *parkedLRU) resize(size int) {
 	l.size = size
 	l.lru.Resize(size)
+}
+
+// setLimit changes how many sessions may be parked. It evicts none: see surplus.
+func (l *parkedLRU) setLimit(limit int) {
+	l.limit = max(limit, 1)
+	if l.grace == nil {
+		l.resize(max(l.limit, l.len()))
+	}
+}
+
+// surplus reports whether more sessions are parked than allowed.
+func (l *parkedLRU) surplus() bool { return l.grace == nil && l.len() > l.limit }
+
+// evictSurplus evicts some of the sessions beyond the limit.
+func (l *parkedLRU) evictSurplus() {
+	if l.surplus() {
+		l.resize(max(l.limit, l.len()-lockedSteps))
+	}
+}
+
+// beginGrace suspends the limit for HandoverGrace. After that it calls end, once, in a goroutine.
+func (l *parkedLRU) beginGrace(end func()) {
+	l.resize(math.MaxInt)
+	if l.grace != nil {
+		l.grace.Stop()
+	}
+	l.grace = time.AfterFunc(HandoverGrace, end)
+}
+
+// endGrace restores the limit. It evicts no session: see surplus.
+func (l *parkedLRU) endGrace() {
+	l.grace = nil
+	l.setLimit(l.limit)
+}
+
+// spares reports whether the grace protects a session from eviction.
+func (l *parkedLRU) spares(s *Session) bool {
+	return l.grace != nil && s.parked.group.why == reason.Handover
 }
 
 // takeEvicted returns the sessions that were evicted since the last call. They are still in state
@@ -115,42 +163,4 @@ func (l *parkedLRU) renumber() {
 	for _, s := range sessions {
 		l.addNewest(s)
 	}
-}
-
-// ParkedInfo describes a parked session to an operator. Nothing in it identifies a client.
-type ParkedInfo struct {
-	Namespace string
-	Since     time.Time
-	Expires   time.Time
-	Reason    reason.Reason // as given to Park
-	Packets   int           // that wait for the client
-	Bytes     int           // about how much memory they take
-}
-
-// OldestParked describes the n sessions that have been parked longest, the oldest first. It locks
-// the Registry for a bounded number of steps at a time, however many sessions are parked.
-func (r *Registry) OldestParked(n int) []ParkedInfo {
-	var sessions []*Session
-	var infos []ParkedInfo
-	step := func(from uint64) (next uint64, more bool) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if infos == nil {
-			most := min(n, r.parked.len())
-			sessions, infos = make([]*Session, 0, most), make([]ParkedInfo, 0, most)
-		}
-		return r.parked.visit(from, func(s *Session) bool {
-			sessions = append(sessions, s)
-			g := s.parked.group
-			infos = append(infos, ParkedInfo{Namespace: s.namespace, Since: s.parked.since, Expires: g.expires, Reason: g.why})
-			return len(infos) < n
-		})
-	}
-	for ticket, more := uint64(0), n > 0; more && len(infos) < n; {
-		ticket, more = step(ticket)
-	}
-	for i, s := range sessions { // some may have been resumed meanwhile
-		infos[i].Packets, infos[i].Bytes = s.buffered()
-	}
-	return infos
 }

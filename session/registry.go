@@ -5,16 +5,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
-
 	"github.com/holdfast/holdfast/buffer"
 	"github.com/holdfast/holdfast/internal/reason"
-)
-
-const (
-	// rememberedEnds is for how many closed sessions the registry remembers why they were closed.
-	// It tells clients that return too late.
-	rememberedEnds = 8192
 )
 
 // Observer hears what happens to sessions, for metrics and logs. It is called without a lock,
@@ -41,36 +33,26 @@ type Registry struct {
 
 	current atomic.Pointer[Limits]
 
-	evicting   sync.Mutex // held by EvictForMemory, and taken before mu; guards the fields below
-	sweepAt    uint64     // the ticket that EvictForMemory looks at next; 0 for the oldest
-	sweepBegan time.Time  // at the oldest
-	sweepNext  time.Time  // set after a search of all parked sessions freed nothing
+	evictor evictor
 
 	expiring sync.WaitGroup // expiries under way; Freeze waits for them
 
-	mu        sync.Mutex // guards the fields below and every change of a session's state
-	byPID     map[string]*Session
-	parked    *parkedLRU
-	maxParked int
-	live      int
-	frozen    bool // for a handover: no session expires
-	// During the grace after a handover, sessions that were parked for it are not evicted.
-	graceTimer *time.Timer                       // nil when there is no grace
-	ends       *lru.Cache[string, reason.Reason] // by pid
+	ends *Ends
+
+	mu     sync.Mutex // guards the fields below and every change of a session's state
+	byPID  map[string]*Session
+	parked *parkedLRU
+	live   int
+	frozen bool // for a handover: no session expires, and none is resumed
 }
 
 // NewRegistry returns an empty Registry that parks at most maxParked sessions, and at least one.
 func NewRegistry(limits Limits, maxParked int, budget *buffer.Budget, observer Observer) *Registry {
-	maxParked = max(maxParked, 1)
 	r := &Registry{
-		budget: budget, observer: observer, byPID: make(map[string]*Session),
-		parked: newParkedLRU(maxParked), maxParked: maxParked,
+		budget: budget, observer: observer, ends: newEnds(), byPID: make(map[string]*Session), parked: newParkedLRU(maxParked),
 	}
+	r.evictor.r = r
 	r.current.Store(&limits)
-	var err error
-	if r.ends, err = lru.New[string, reason.Reason](rememberedEnds); err != nil {
-		panic(err)
-	}
 	return r
 }
 
@@ -83,10 +65,7 @@ func (r *Registry) SetLimits(limits Limits, maxParked int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	limits.Retention = r.limits().Retention // parked sessions have dropped events by it
-	r.maxParked = max(maxParked, 1)
-	if !r.inGraceLocked() {
-		r.parked.resize(max(r.maxParked, r.parked.len())) // evicts none; Park does
-	}
+	r.parked.setLimit(maxParked)            // evicts none; Park does
 	r.current.Store(&limits)
 }
 
@@ -118,4 +97,105 @@ func (r *Registry) New(up Upstream, namespace string, owner Owner, resumable boo
 	}
 	r.live++
 	return s.cursor
+}
+
+// moveLocked is the only function that changes a session's state. r.mu and s.mu are held. It calls
+// nothing outside this package, so it leaves no state half-changed.
+func (r *Registry) moveLocked(s *Session, to State) {
+	from := s.state
+	s.state = to // first: parkedLRU tells an eviction by the state
+	switch from {
+	case Live:
+		r.live--
+	case Parked:
+		r.parked.remove(s)
+		s.parked.group.remove(s)
+		s.parked = nil
+	case Closed: // terminal
+	}
+	switch to {
+	case Live:
+		r.live++
+	case Parked:
+		s.parked.group.sessions = append(s.parked.group.sessions, s)
+		r.parked.add(s)
+	case Closed:
+	}
+}
+
+// EvictForMemory evicts parked sessions that hold packets while the logs of all sessions exceed the
+// budget. It never drops what live clients have not confirmed: their links are paused instead.
+func (r *Registry) EvictForMemory() { r.evictor.run() }
+
+// Ends says why recent sessions were closed.
+func (r *Registry) Ends() *Ends { return r.ends }
+
+// Freeze stops expiry until Thaw, for a handover. When it returns, the links of sessions that
+// expired before know it.
+func (r *Registry) Freeze() {
+	r.mu.Lock()
+	r.frozen = true
+	r.mu.Unlock()
+	r.expiring.Wait()
+}
+
+// Thaw undoes Freeze. Sessions that should have expired meanwhile expire soon.
+func (r *Registry) Thaw() {
+	r.mu.Lock()
+	r.frozen = false
+	r.mu.Unlock()
+}
+
+// BeginGrace makes the registry evict no sessions that were parked for a handover, for
+// HandoverGrace.
+func (r *Registry) BeginGrace() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.parked.beginGrace(r.endGrace)
+}
+
+// endGrace evicts the sessions that are too many by now.
+func (r *Registry) endGrace() {
+	r.mu.Lock()
+	r.parked.endGrace()
+	r.mu.Unlock()
+	r.evictSurplus()
+}
+
+// ParkedInfo describes a parked session to an operator. Nothing in it identifies a client.
+type ParkedInfo struct {
+	Namespace string
+	Since     time.Time
+	Expires   time.Time
+	Reason    reason.Reason // as given to Park
+	Packets   int           // that wait for the client
+	Bytes     int           // about how much memory they take
+}
+
+// OldestParked describes the n sessions that have been parked longest, the oldest first. It locks
+// the Registry for a bounded number of steps at a time, however many sessions are parked.
+func (r *Registry) OldestParked(n int) []ParkedInfo {
+	var sessions []*Session
+	var infos []ParkedInfo
+	step := func(from uint64) (next uint64, more bool) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if infos == nil {
+			most := min(n, r.parked.len())
+			sessions, infos = make([]*Session, 0, most), make([]ParkedInfo, 0, most)
+		}
+		return r.parked.visit(from, func(s *Session) bool {
+			sessions = append(sessions, s)
+			g := s.parked.group
+			infos = append(infos, ParkedInfo{Namespace: s.namespace, Since: s.parked.since, Expires: g.expires, Reason: g.why})
+			return len(infos) < n
+		})
+	}
+	for ticket, more := uint64(0), n > 0; more && len(infos) < n; {
+		ticket, more = step(ticket)
+	}
+	for i, s := range sessions { // some may have been resumed meanwhile
+		infos[i].Packets, infos[i].Bytes = s.buffered()
+	}
+	return infos
 }

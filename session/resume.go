@@ -46,52 +46,10 @@ type Claim struct {
 // under "Resuming". A claim without the session's binding learns nothing and changes nothing. While
 // the registry is frozen, all are refused for reason.Handover.
 func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
-	var changing *Session // until it is certain that its new client learns of it
-	defer func() {
-		if changing != nil { // a panic: neither the client nor the link knows
-			r.closeChosen(true, func(end func(*Session, reason.Reason)) {
-				changing.detachAny()
-				end(changing, reason.Internal)
-			})
-		}
-	}()
-	r.prepare(claim, owner, &changing)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.frozen {
-		return Resumption{Refused: reason.Handover}
-	}
-	s := r.byPID[claim.PID]
-	if s == nil {
-		if why, ok := r.ends.Get(claim.PID); ok {
-			return Resumption{Refused: why}
-		}
-		return Resumption{Refused: reason.UnknownPID}
-	}
-	if s.namespace != claim.Namespace {
-		return Resumption{Refused: reason.WrongNamespace}
-	}
-	var beside Verdict
-	expected := false
-	if s.parked != nil {
-		beside, expected = s.parked.group.beside(s, owner)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case !s.binding.equal(claim.Binding):
-		return Resumption{Refused: reason.Binding}
-	case s.owned > owner.Handshake(), s.state == Live && s.owned == owner.Handshake():
-		return Resumption{Refused: reason.Stale}
-	case s.state == Live && !s.takeovers.allow(r.limits().TakeoversPerMinute):
-		return Resumption{Refused: reason.Limit}
-	case s.state == Live:
-		return Resumption{Takeover: s.cursor.owner}
-	}
-	changing = s
-	resumption := r.attachLocked(s, &claim, owner, beside, expected)
-	changing = nil
-	return resumption
+	a := &attempt{r: r, claim: claim, owner: owner}
+	defer a.abortChanging()
+	a.prepare()
+	return a.resume()
 }
 
 // Holder returns the client from which owner would take a session over with this claim, or nil.
@@ -110,15 +68,118 @@ func (r *Registry) Holder(claim Claim, owner Owner) Owner {
 	return s.cursor.owner
 }
 
-// attachLocked gives a parked session to owner. beside is the Verdict on packets that its client was
-// sent in other sessions, and expected says that one of those is about to be on trial. r.mu and s.mu
-// are held.
-func (r *Registry) attachLocked(s *Session, claim *Claim, owner Owner, beside Verdict, expected bool) Resumption {
-	from, refused := trimForLocked(s, claim)
+// attempt is one call of Resume.
+type attempt struct {
+	r     *Registry
+	claim Claim
+	owner Owner
+	// changing is set while a session is changed. If a panic leaves it set, neither the client nor
+	// the link knows what became of the session.
+	changing *Session
+}
+
+// abortChanging aborts the session that was being changed when a panic came.
+func (a *attempt) abortChanging() {
+	if a.changing != nil {
+		a.r.closeChosen(true, func(end func(*Session, reason.Reason)) {
+			a.changing.detachAny()
+			end(a.changing, reason.Internal)
+		})
+	}
+}
+
+// prepare trims the log of the parked session and judges its packets, before resume takes the
+// registry's lock: there may be many. Little is left to do for resume.
+func (a *attempt) prepare() {
+	s, parked := a.parkedTogether()
+	if s == nil || s.namespace != a.claim.Namespace || !a.trim(s) {
+		return
+	}
+	for _, o := range parked {
+		judgeParked(o)
+	}
+}
+
+// parkedTogether returns the session with the claimed pid, or nil, and all that were parked with it.
+func (a *attempt) parkedTogether() (s *Session, parked []*Session) {
+	a.r.mu.Lock()
+	defer a.r.mu.Unlock()
+	if s = a.r.byPID[a.claim.PID]; s != nil && s.parked != nil {
+		parked = slices.Clone(s.parked.group.sessions)
+	}
+	return s, parked
+}
+
+// trim drops what the client does not need. It returns false if the claim is not for the session.
+func (a *attempt) trim(s *Session) (ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != Parked || !s.binding.equal(a.claim.Binding) || s.owned > a.owner.Handshake() {
+		return false
+	}
+	a.changing = s
+	trimForLocked(s, &a.claim)
+	a.changing = nil
+	return true
+}
+
+// resume decides on the claim, and attaches the client if it may resume.
+func (a *attempt) resume() Resumption {
+	r, owner := a.r, a.owner
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s, refused := a.findLocked()
+	if s == nil {
+		return Resumption{Refused: refused}
+	}
+	var beside Verdict // on packets that the client was sent in its other sessions
+	expected := false  // one of those is about to be on trial
+	if s.parked != nil {
+		beside, expected = s.parked.group.beside(s, owner)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case !s.binding.equal(a.claim.Binding):
+		return Resumption{Refused: reason.Binding}
+	case s.owned > owner.Handshake(), s.state == Live && s.owned == owner.Handshake():
+		return Resumption{Refused: reason.Stale}
+	case s.state == Live && !s.takeovers.allow(r.limits().TakeoversPerMinute):
+		return Resumption{Refused: reason.Limit}
+	case s.state == Live:
+		return Resumption{Takeover: s.cursor.owner}
+	}
+	a.changing = s
+	resumption := a.attachLocked(s, beside, expected)
+	a.changing = nil
+	return resumption
+}
+
+// findLocked returns the claimed session, or nil and why there is none. r.mu is held.
+func (a *attempt) findLocked() (s *Session, refused reason.Reason) {
+	if a.r.frozen {
+		return nil, reason.Handover
+	}
+	s = a.r.byPID[a.claim.PID]
+	if s == nil {
+		if why, ok := a.r.ends.why(a.claim.PID); ok {
+			return nil, why
+		}
+		return nil, reason.UnknownPID
+	}
+	if s.namespace != a.claim.Namespace {
+		return nil, reason.WrongNamespace
+	}
+	return s, ""
+}
+
+// attachLocked gives a parked session to its new client. r.mu and s.mu are held.
+func (a *attempt) attachLocked(s *Session, beside Verdict, expected bool) Resumption {
+	from, refused := trimForLocked(s, &a.claim)
 	if refused != "" {
 		return Resumption{Refused: refused}
 	}
-	if isAmbiguousLocked(s, from, owner, claim.DisconnectedRecently) {
+	if isAmbiguousLocked(s, from, a.owner, a.claim.DisconnectedRecently) {
 		return Resumption{Refused: reason.ClientDisconnect}
 	}
 	parked := s.parked
@@ -133,53 +194,17 @@ func (r *Registry) attachLocked(s *Session, claim *Claim, owner Owner, beside Ve
 		s.keyed.epoch++
 		s.log.NeverWritten(from, s.log.sent) // the client has none of those
 	}
-	c := &Cursor{s: s, owner: owner, sent: from, replay: &replay{to: s.log.Last()}}
-	if !r.limits().ReplayAckRequested && !claim.Counted {
+	c := &Cursor{s: s, owner: a.owner, sent: from, replay: &replay{to: s.log.Last()}}
+	if !a.r.limits().ReplayAckRequested && !a.claim.Counted {
 		c.replay.skipTo = s.log.sent
 	}
-	s.cursor, s.owned = c, owner.Handshake()
-	parked.group.resumed(s, owner)
-	r.moveLocked(s, Live)
+	s.cursor, s.owned = c, a.owner.Handshake()
+	parked.group.resumed(s, a.owner)
+	a.r.moveLocked(s, Live)
 	s.updateReadPauseLocked()
 	away, missed := time.Since(parked.since), s.log.Packets()
 	s.upstream.SessionResumed(s, away, missed)
 	return Resumption{Cursor: c, Reply: s.reply, ToRead: s.log.Len(), Missed: missed, Away: away, Trial: trial}
-}
-
-// prepare trims the log of a parked session and judges its packets, before Resume takes the
-// registry's lock: there may be many. Little is left to do for Resume. While changing is set, the
-// session must be closed after a panic.
-func (r *Registry) prepare(claim Claim, owner Owner, changing **Session) {
-	s, parked := r.parkedTogether(claim.PID)
-	if s == nil || s.namespace != claim.Namespace || !prepareOne(s, claim, owner, changing) {
-		return
-	}
-	for _, o := range parked {
-		judgeParked(o)
-	}
-}
-
-// parkedTogether returns the session with a pid, or nil, and all that were parked with it.
-func (r *Registry) parkedTogether(pid string) (s *Session, parked []*Session) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if s = r.byPID[pid]; s != nil && s.parked != nil {
-		parked = slices.Clone(s.parked.group.sessions)
-	}
-	return s, parked
-}
-
-// prepareOne is Registry.prepare for the session alone. It returns false if the claim is not for it.
-func prepareOne(s *Session, claim Claim, owner Owner, changing **Session) (ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.state != Parked || !s.binding.equal(claim.Binding) || s.owned > owner.Handshake() {
-		return false
-	}
-	*changing = s
-	trimForLocked(s, &claim)
-	*changing = nil
-	return true
 }
 
 // trimForLocked drops from a parked session's log what a client with this claim does not need. It
