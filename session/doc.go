@@ -30,6 +30,22 @@
 //   - Park detaches the client and keeps the session for a time, after which it expires.
 //   - Evict closes a parked session to make room: for another parked session, or in memory.
 //
+// # Parts
+//
+// Three types are what other packages use:
+//
+//   - Registry finds sessions by their pids, and performs all changes of state. Its parts are the
+//     parked sessions in the order in which they were parked (parkedLRU), those of one client that
+//     expire together (parkedGroup), one call of Resume (attempt), and the search for sessions to
+//     evict when memory is short (evictor). Ends remembers why sessions were closed.
+//   - Session has one session's log and how much of it clients were sent (sentLog). What few
+//     sessions need is behind pointers: parkedState while parked, and in it parkedIndex when events
+//     may be dropped; suspicions about packets that a client cannot decode; keyed for clients
+//     without support for recovery.
+//   - Cursor is one client's place in a log.
+//
+// Exporter and Importer hand parked sessions to another process.
+//
 // # Who calls what
 //
 // A link calls Session.Append for what the server sends, and Registry.Close when the server ends a
@@ -39,9 +55,12 @@
 //
 // # Locks
 //
-// Registry.mu comes before Session.mu; two sessions are never locked together. Both are needed to
-// change a session's state, so either is enough to read it. Neither is held during I/O, and
-// Registry.mu is never held while a log is walked.
+// evictor.mu comes before Registry.mu, and that before Session.mu. Two sessions are never locked
+// together. Both of the last two are needed to change a session's state, so either is enough to read
+// it. Neither is held during I/O, and Registry.mu is never held while a log is walked.
+//
+// Session.mu guards the session's parts too, and its current Cursor. Registry.mu guards parkedLRU
+// and parkedGroup. Ends has a lock of its own, which is a leaf.
 //
 // With a lock held, the package calls only these outside it: Upstream.SetReadPaused,
 // SessionParked and SessionResumed, Owner.Handshake, Observer.Dropped and Poisoned, Limits.Retention
