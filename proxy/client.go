@@ -2,9 +2,6 @@ package proxy
 
 import (
 	"log/slog"
-	"net/http"
-	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,56 +9,10 @@ import (
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/internal/instant"
+	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/metrics"
 	"github.com/holdfast/holdfast/session"
 )
-
-// clientState is how far a client is:
-//
-//	open     -> draining  its link ended, or holdfast stops: what is queued is still sent
-//	open     -> closed    its connection ended: its sessions are detached
-//	draining -> closed    the same; terminal
-type clientState uint8
-
-const (
-	clientOpen clientState = iota
-	clientDraining
-	clientClosed
-)
-
-// moveLocked is the only place where a client's state changes. It reports whether the transition
-// exists. client.mu and sender.mu are held.
-func (s *clientState) moveLocked(to clientState) bool {
-	if to <= *s {
-		return false
-	}
-	*s = to
-	return true
-}
-
-// clientConn is a client's connection: what the client, its sender and its receiver share.
-type clientConn struct {
-	sock     *engineio.Socket          // immutable
-	deps     *deps                     // immutable
-	sessions snapshot[*session.Cursor] // read without a lock; written with client.mu held
-
-	websocket atomic.Bool
-	state     clientState // read with client.mu or sender.mu held
-
-	// Immutable.
-	byWebSocket bool // its handshake came over WebSocket
-	recoverable bool // it can resume sessions, in namespaces that have recovery
-
-	connectDelay atomic.Int64    // nanoseconds from its handshake to its first CONNECT; 0 before that
-	opened       instant.Instant // about when its handshake was answered; immutable, like the rest
-	disconnects  *disconnects    // nil unless its DISCONNECT parks a session (recovery.on_client_disconnect)
-	seq          uint64          // number of its handshake
-	address      netip.Addr      // behind trusted proxies, the one they report
-	request      savedRequest    // its handshake, to dial another primary link with
-	pollHeaders  http.Header     // added to its polling responses
-	presented    *string         // digest of the recovery.bind values in its handshake; nil without any
-	keyed        *keyedClient    // nil without a key
-}
 
 // client is one Engine.IO connection from outside. It implements engineio.Handler and
 // session.Owner. Fields that every message needs come first, so that they share cache lines, as in
@@ -95,18 +46,6 @@ func newClient(d *deps, seq uint64, req engineio.Request, sid string, opts engin
 	c.sender.init(&c.clientConn, d.settings().Recovery.Buffer.Window.Int(), opts.PingTimeout)
 	c.receiver.init(c, opts.MaxPayload)
 	return c
-}
-
-// confirmsByPong reports whether polls confirm nothing. A client with a key has no offset to tell
-// what it has: what it polled would come twice.
-func (c *clientConn) confirmsByPong() bool { return c.recoverable && c.keyed == nil }
-
-// bindingDigest returns the digest of what the client's handshake presents, or "".
-func (c *clientConn) bindingDigest() string {
-	if c.presented == nil {
-		return ""
-	}
-	return *c.presented
 }
 
 // Handshake implements session.Owner.
@@ -156,28 +95,6 @@ func (c *client) TooLarge() {
 func (c *client) Upgraded() {
 	c.websocket.Store(true)
 	c.sender.upgrade()
-}
-
-// attached returns the client's cursor on its live session of a namespace, or nil.
-func (c *clientConn) attached(namespace string) *session.Cursor {
-	cur := c.sessions.get(namespace)
-	if cur == nil || !cur.Attached() {
-		return nil
-	}
-	return cur
-}
-
-func (c *clientConn) attachedAnywhere() bool {
-	return slices.ContainsFunc(c.sessions.all(), (*session.Cursor).Attached)
-}
-
-// parkFor returns how long the client's sessions are parked at most.
-func (c *clientConn) parkFor(goingAway bool) time.Duration {
-	r := c.deps.settings().Recovery
-	if goingAway {
-		return min(r.GoingAwayDuration, r.MaxDisconnectionDuration)
-	}
-	return r.MaxDisconnectionDuration
 }
 
 // connected attaches the client to a fresh session, whose CONNECT reply has arrived. It returns
@@ -265,3 +182,30 @@ func (c *client) relay(data []byte, binary bool, l *link) {
 }
 
 var _ engineio.Handler = (*client)(nil)
+
+// clientOf returns the client behind an Owner, or nil if there is none.
+func clientOf(o session.Owner) *client {
+	c, _ := o.(*client)
+	return c
+}
+
+// connectReply is a server's CONNECT reply. A pid can be inserted at place.
+type connectReply struct {
+	data  []byte
+	place int
+}
+
+// withPID returns the reply with the session's pid. The session keeps it for clients that resume
+// it.
+func (r connectReply) withPID(s *session.Session) []byte {
+	switch {
+	case s.PID() == "":
+		return r.data
+	case s.Keyed(): // its client finds it by the key
+		s.SetReply(r.data)
+		return r.data
+	}
+	reply := socketio.AddPID(r.data, r.place, s.PID())
+	s.SetReply(reply)
+	return reply
+}

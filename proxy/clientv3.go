@@ -10,8 +10,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/holdfast/holdfast/internal/cluster"
 	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/internal/httpmsg"
+	"github.com/holdfast/holdfast/internal/peerwire"
 	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/internal/upstream"
@@ -27,17 +29,6 @@ import (
 //
 // The server connects "/" without being asked. So holdfast acts as if the client had sent a CONNECT
 // for it.
-
-// isV3 reports whether the client speaks Engine.IO 3.
-func (c *clientConn) isV3() bool { return c.keyed != nil && c.keyed.v3 }
-
-// inDialect returns a packet that belongs to no log as the client reads it.
-func (c *clientConn) inDialect(packet []byte) []byte {
-	if c.isV3() {
-		return socketio.ToV4(packet)
-	}
-	return packet
-}
 
 // handshakerV3 serves the handshakes of clients of Engine.IO 3.
 type handshakerV3 struct{ *handshaker }
@@ -282,4 +273,53 @@ func withoutBase64(query string) string {
 		return query
 	}
 	return strings.Join(slices.DeleteFunc(strings.Split(query, "&"), func(pair string) bool { return httpmsg.HasParameter(pair, "b64") }), "&")
+}
+
+// serveHandshake answers the handshake of a client of Engine.IO 3 that another replica has passed
+// on, if the client's sessions are here. It calls end when the client is known.
+func (r keyedReplicas) serveHandshake(st *cluster.Stream, end func()) {
+	defer end()
+	req, err := peerwire.ParseRequest(st)
+	if err != nil {
+		r.limitedLog.Log(slog.LevelWarn, "", "another replica's handshake cannot be read", "error", err)
+		_ = st.Close()
+		return
+	}
+	q := req.URL.Query()
+	h := handshakerV3{&handshaker{deps: r.deps}}
+	if !h.settings().handlesV3(q) {
+		_ = st.Close() // only a replica with other settings would pass it on
+		return
+	}
+	keyed, upstream := h.keyedV3(q), h.requestV3(req, q.Get("transport") == "websocket")
+	l, refused := h.heldLink(keyed, h.binder.Handshake(upstream))
+	st.Append(peerwire.Encode(peerwire.MoveReply{Refused: refused}))
+	st.Flush()
+	if refused != "" {
+		_ = st.CloseWrite()
+		return
+	}
+	w := peerwire.NewResponse(st)
+	defer w.Finish()
+	h.resumeV3(w, req, q, upstream, keyed, l)
+}
+
+// heldLink returns the link of the sessions that a client of Engine.IO 3 comes back to, and the key
+// with it, or why it does not get them.
+func (h handshakerV3) heldLink(keyed *keyedClient, presented string) (l *link, refused reason.Reason) {
+	switch {
+	case !h.keyring.Has(keyed.key):
+		if _, why := h.keyring.Find(keyed.key, socketio.Root); why != "" {
+			return nil, why
+		}
+		return nil, reason.UnknownPID
+	case !h.keyring.Accepts(keyed.key, presented):
+		return nil, reason.Binding
+	case !h.takeKey(keyed):
+		return nil, reason.KeyInUse
+	}
+	if l = h.linkFor(keyed, presented); l == nil { // it had just begun, and is gone
+		return nil, reason.UnknownPID
+	}
+	return l, ""
 }

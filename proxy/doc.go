@@ -19,15 +19,15 @@
 //   - deps.go has what the Server, clients and links share. settings.go has the configuration in
 //     force, which Reload replaces. conns.go has the clients and links that are open.
 //   - handshake.go repeats a client's handshake to the upstream and opens the client. lazy.go answers
-//     handshakes from a cache instead. protocol.go does so for a server that speaks Engine.IO 3, and
-//     unable.go finds clients that cannot resume. clientv3.go serves clients of Engine.IO 3.
-//   - request.go serves the later requests of a client.
+//     handshakes from a cache instead. protocol.go finds out which version of Engine.IO the server
+//     speaks. clientv3.go serves clients of Engine.IO 3.
+//   - request.go serves the later requests of a client, and answer.go writes what a Socket answers.
 //   - passthrough.go relays what holdfast does not handle.
 //
 // Clients:
 //
-//   - client.go has the client: how it opens, and what it is attached to. clientConn is what its parts
-//     share. clientend.go has how it ends.
+//   - client.go has the client: how it opens, and what it is attached to. clientconn.go has what its
+//     parts share, and clientend.go how it ends.
 //   - receiver.go handles the packets that a client sends. assembler.go collects binary packets, and
 //     heldacks.go keeps acknowledgements that arrive before their CONNECT.
 //   - resume.go handles a CONNECT: the client resumes a session, or connects a fresh one.
@@ -54,11 +54,13 @@
 //
 // Other replicas:
 //
-//   - replicas.go has what the Server knows about them, and the streams that they open.
+//   - replicas.go has what the Server knows about them, and peers.go serves the streams that they open.
+//     ownerpauses.go remembers which do not answer.
 //   - move.go moves a client to the replica with its session, and moved.go takes one over. postpone.go
 //     makes sure that nothing ties the client to this replica before. abandon.go tells owners that could
 //     not be asked.
-//   - forward.go forwards requests with another replica's sid.
+//   - forward.go forwards requests with another replica's sid, and forwardkeyed.go those of a client of
+//     Engine.IO 3 whose key another replica has.
 //   - keymove.go moves a client with a key to the replica that has it.
 //
 // internal/peerwire has what replicas send each other, and internal/relay relays WebSockets.
@@ -66,7 +68,8 @@
 // Clients with a key, and repeated events:
 //
 //   - keyed.go recovers clients that send no pid and offset, by a key in their URL. keyedquery.go reads
-//     the key. internal/keys has the sessions of each.
+//     the key, keyask.go asks its other client for a sign of life, and keyedack.go keeps the
+//     acknowledgement ids of two connections apart. internal/keys has the sessions of each.
 //   - clientv3.go does the same for clients of Engine.IO 3.
 //   - joins.go drops events that a resumed session's client repeats.
 //
@@ -76,7 +79,7 @@
 //   - incomplete.go bounds the memory of messages that have arrived only in part.
 //   - observe.go reports what happens to metrics, log and status page.
 //   - panic.go confines a panic to one connection.
-//   - event.go, namespaces.go and owner.go are small types and conversions.
+//   - event.go and namespaces.go are small types.
 //
 // # References
 //

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"sync"
@@ -182,42 +181,4 @@ func (r *replicas) forwardUpgrade(w http.ResponseWriter, st *cluster.Stream) {
 		initial = append(initial, c.Unread()...)
 	}
 	relay.Serve(r, conn, initial, st)
-}
-
-// serveRequest serves a request that another replica forwards.
-func (r *replicas) serveRequest(st *cluster.Stream) {
-	req, err := peerwire.ParseRequest(st)
-	if err != nil {
-		r.limitedLog.Log(slog.LevelWarn, "", "another replica's request cannot be read", "error", err)
-		_ = st.Close()
-		return
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	q := req.URL.Query()
-	c := r.conns.client(q.Get("sid"))
-	w := peerwire.NewResponse(st)
-	defer w.Finish()
-	if c == nil && handles(req, q) { // it may have been moved on
-		if owner := r.movedTo(ctx, q.Get("sid")); owner != "" {
-			st.OnEnd(func(error) { cancel() })
-			r.forward(w, req.WithContext(ctx), owner)
-			return
-		}
-	}
-	if c == nil || !handles(req, q) {
-		writeAnswer(r.log, w, req, engineio.ErrorAnswer(engineio.CodeUnknownSID))
-		return
-	}
-	st.OnEnd(func(err error) {
-		if !errors.Is(err, netpoll.ErrPeerLost) {
-			cancel()
-			return
-		}
-		go func() { // ends when the sessions are parked; the client cannot be reached
-			defer cancel() // only now: a poll that is canceled would be the client's fault
-			movedClient{c}.lost(err)
-		}()
-	})
-	c.serve(w, req.WithContext(ctx), q)
 }

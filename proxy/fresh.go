@@ -101,12 +101,6 @@ func closedOrderly(why engineio.Reason) bool {
 	return why == engineio.CloseFrame || why == engineio.ClientClose
 }
 
-// replyTime returns how long a reply may be on its way to this client: twice the time from its
-// handshake to its first CONNECT, which is about a round trip, and a little more.
-func (c *clientConn) replyTime() time.Duration {
-	return min(2*time.Duration(c.connectDelay.Load())+minReplyTime, maxReplyTime)
-}
-
 // parkFor returns how long the session of a fresh reply waits for this client, which is gone: 0 if
 // no client can have the pid, and d if there is no reason to end it sooner. orderly says that the
 // client closed its connection itself.

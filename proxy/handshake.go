@@ -12,8 +12,10 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/internal/accept"
+	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/internal/httpmsg"
+	"github.com/holdfast/holdfast/internal/knownclients"
 	"github.com/holdfast/holdfast/internal/upstream"
 )
 
@@ -209,4 +211,66 @@ func (h *handshaker) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		h.limitedLog.Log(slog.LevelWarn, "", "upstream handshake failed", "error", err)
 		httpmsg.RefuseForNow(w, http.StatusBadGateway, "holdfast cannot reach the upstream server")
 	}
+}
+
+// answerForUpstream answers a handshake in place of a server of version 3.
+func (h *handshaker) answerForUpstream(w http.ResponseWriter, r *http.Request, q url.Values, req engineio.Request, order uint64) {
+	a := answer{
+		engineio.Handshake{
+			Upgrades: []string{"websocket"}, PingInterval: defaultPingInterval, PingTimeout: defaultPingTimeout,
+			MaxPayload: int64(config.DefaultMaxPayload),
+		},
+		httpmsg.CORSHeader(r), nil,
+	}
+	c := h.answeredClient(r, q, req, order, &a)
+	c.primary.setLazy()
+	c.closeUnlessConnected(connectTimeout)
+	h.open(w, r, c, a, nil)
+}
+
+// The handshake that clients get from a server of version 4 by default. Servers of version 3 have
+// other defaults, for heartbeats of the other direction.
+const (
+	defaultPingInterval = 25000 // milliseconds
+	defaultPingTimeout  = 20000
+)
+
+// keyedClient returns what a client with a key has, or nil without one.
+func (h *handshaker) keyedClient(q url.Values) *keyedClient {
+	set := h.settings()
+	k := set.Recovery.Keyed
+	if k.Query == "" || set.Recovery.MaxDisconnectionDuration <= 0 || !q.Has(k.Query) {
+		return nil
+	}
+	key := set.usableKey(q)
+	if key == "" {
+		h.limitedLog.Log(slog.LevelWarn, "", "a client's key is too short to be secret: it is served as one without a key",
+			"parameter", k.Query, "characters", len(q.Get(k.Query)), "minimum", minKeyBytes)
+		return nil
+	}
+	h.metrics.KeyedClients.Inc()
+	return &keyedClient{key: h.keyring.Digest(key), counts: parseCounts(q.Get(k.CountQuery))}
+}
+
+// canResume reports whether the client of a handshake gets a pid, offsets, and parked sessions.
+// Clients that are known to be unable to resume do not, unless the configuration says so: they
+// would gain nothing, and an offset is one more argument for their handlers.
+func (h *handshaker) canResume(r *http.Request, q url.Values) bool {
+	set := h.settings()
+	if set.Recovery.MaxDisconnectionDuration <= 0 || !set.clientFilter(q, r.UserAgent()) {
+		return false
+	}
+	if !set.Recovery.Clients.ExcludesKnown() {
+		return true
+	}
+	known := knownclients.Identify(r)
+	if known == nil {
+		return true
+	}
+	h.metrics.ClientsUnable.Inc()
+	if _, logged := h.unableLogged.LoadOrStore(known.Name, true); !logged {
+		h.log.Info("a client is served without recovery: its library cannot resume sessions (logged once for each library)",
+			"library", known.Name)
+	}
+	return false
 }

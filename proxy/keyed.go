@@ -2,19 +2,12 @@ package proxy
 
 import (
 	"log/slog"
-	"math"
-	"math/big"
 	"slices"
-	"sync/atomic"
-	"time"
 
-	"github.com/holdfast/holdfast/buffer"
 	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/internal/keys"
-	"github.com/holdfast/holdfast/internal/peerwire"
 	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/internal/socketio"
-	"github.com/holdfast/holdfast/session"
 )
 
 // Keyed recovery is for clients that do not know of pids and offsets. Such a client has a key in its
@@ -25,34 +18,6 @@ import (
 // The key alone does not tell a second client from one that returns. So before a client takes over
 // the sessions of a connected one, holdfast asks that one for a sign of life. If it gives one, the
 // newcomer is another client, and is served without recovery.
-
-// keyedClient is what a client with a key has in addition.
-type keyedClient struct {
-	key    string                         // a digest of it
-	counts map[string]peerwire.EventCount // events that it has handled, by namespace; nil if it does not count
-	v3     bool                           // it speaks Engine.IO 3; immutable
-	since  *big.Int                       // the time of its handshake, if earlier requests may have its sid; immutable
-	// foreign says that another client has the key, or that the client may not use it.
-	foreign atomic.Bool
-
-	// Guarded by the Socket's input lock.
-	owner    bool // it has the key
-	looked   bool // no other replica has the key
-	tookOver bool // from a client that was connected
-}
-
-// isKeyed reports whether the client's sessions are found by a key.
-func (c *clientConn) isKeyed() bool { return c.keyed != nil && !c.keyed.foreign.Load() }
-
-// sessionKey returns the key of the client's sessions.
-func (c *clientConn) sessionKey() session.Key {
-	return session.Key{Digest: c.keyed.key, Handshake: c.bindingDigest()}
-}
-
-// resumable reports whether a session that the client opens in a namespace can be resumed.
-func (c *clientConn) resumable(namespace string) bool {
-	return c.recoverable && (c.keyed == nil || c.isKeyed()) && c.deps.settings().recoverable(namespace)
-}
 
 // keyedReceiver is the receiver of a client with a key.
 type keyedReceiver struct{ *receiver }
@@ -108,15 +73,6 @@ func (r keyedReceiver) loseKey(namespace string, why reason.Reason) {
 	r.c.deps.notRecovered(r.c, namespace, why)
 }
 
-// keyInUseText is what the log says about key_in_use.
-const keyInUseText = "a key is used by two clients at a time: the later one is served without recovery"
-
-// aliveTimeout is how long a client has to show that it is alive. python-socketio waits one
-// second for the reply to its CONNECT. Tests shorten it.
-var aliveTimeout = 300 * time.Millisecond
-
-const askInterval = 5 * time.Millisecond
-
 // askOther asks the client that has the key for a sign of life, and then handles the CONNECT again.
 // Reading is paused meanwhile.
 func (r keyedReceiver) askOther(other *client, namespace string, connect []byte) {
@@ -149,41 +105,6 @@ func (r keyedReceiver) asked(other *client, alive bool, namespace string) {
 	}
 }
 
-// mayHaveChoked reports whether a client was sent packets that it may be unable to decode, and has
-// not confirmed them. It has probably left its connection then, which still answers: socket.io-client
-// before 4.8 leaves it open.
-func mayHaveChoked(c *client) bool {
-	c.sender.mu.Lock()
-	tried := c.sender.trials != nil
-	c.sender.mu.Unlock()
-	for e := c.sessions.first.Load(); e != nil; e = e.next {
-		tried = tried || e.value.Suspicious(math.MaxUint64)
-	}
-	return tried
-}
-
-// answersWithin reports whether a client shows a sign of life within d. It polls, because clients are
-// rarely asked: a channel for the answer would take memory in every Socket.
-func answersWithin(c *client, d time.Duration) bool {
-	c.sock.Ask()
-	tick := time.NewTicker(askInterval)
-	defer tick.Stop()
-	answered := false
-	for late := time.After(d); ; {
-		select {
-		case <-c.done.Done():
-			return false
-		case <-late:
-			return answered
-		case <-tick.C:
-			if answered {
-				return true
-			}
-			answered = c.sock.Answered() // the end of its connection may come right behind
-		}
-	}
-}
-
 // adoptLink makes the link of the key's sessions the client's primary link, so that all of them stay
 // on one link. It does nothing if there is none.
 func (r keyedReceiver) adoptLink(l *link) {
@@ -200,27 +121,4 @@ func linkOfKey(ring *keys.Ring, key string) *link {
 		return linkOf(s)
 	}
 	return nil
-}
-
-// upstreamEvent returns an event that asks for an acknowledgement as the server gets it from a
-// client with a key: with an id of its own.
-func upstreamEvent(cur *session.Cursor, p *packet) (data []byte, ok bool) {
-	id, ok := cur.UpstreamAckID(p.h.AckID)
-	if !ok || id == p.h.AckID {
-		return p.data, ok
-	}
-	return socketio.AppendWithAckID(nil, p.data, &p.h, id), true
-}
-
-// clientAnswer returns an answer as a client with a key gets it: with its own id.
-func clientAnswer(p *buffer.Entry) []byte {
-	data, id := p.Data(), session.ClientAckID(p.AckID())
-	if id == p.AckID() {
-		return data
-	}
-	h, err := socketio.ParseHeader(data)
-	if err != nil {
-		return data // it parsed before
-	}
-	return socketio.AppendWithAckID(nil, data, &h, id)
 }

@@ -1,10 +1,11 @@
 package proxy
 
 import (
-	"log/slog"
+	"math/big"
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/holdfast/holdfast/internal/httpmsg"
 	"github.com/holdfast/holdfast/internal/peerwire"
@@ -16,23 +17,6 @@ const minKeyBytes = 16
 
 // maxCounted bounds the namespaces that one client counts events of.
 const maxCounted = 100
-
-// keyedClient returns what a client with a key has, or nil without one.
-func (h *handshaker) keyedClient(q url.Values) *keyedClient {
-	set := h.settings()
-	k := set.Recovery.Keyed
-	if k.Query == "" || set.Recovery.MaxDisconnectionDuration <= 0 || !q.Has(k.Query) {
-		return nil
-	}
-	key := set.usableKey(q)
-	if key == "" {
-		h.limitedLog.Log(slog.LevelWarn, "", "a client's key is too short to be secret: it is served as one without a key",
-			"parameter", k.Query, "characters", len(q.Get(k.Query)), "minimum", minKeyBytes)
-		return nil
-	}
-	h.metrics.KeyedClients.Inc()
-	return &keyedClient{key: h.keyring.Digest(key), counts: parseCounts(q.Get(k.CountQuery))}
-}
 
 // usableKey returns the key in a query, or "" if there is none that can be used.
 func (set *settings) usableKey(q url.Values) string {
@@ -96,4 +80,19 @@ func (set *settings) withoutKey(query string) string {
 func (set *settings) handlesV3(q url.Values) bool {
 	version := q.Get("EIO")
 	return (version == "3" || version == "") && !q.Has("j") && set.usableKey(q) != "" && set.recoverable(socketio.Root)
+}
+
+// keyedClient is what a client with a key has in addition.
+type keyedClient struct {
+	key    string                         // a digest of it
+	counts map[string]peerwire.EventCount // events that it has handled, by namespace; nil if it does not count
+	v3     bool                           // it speaks Engine.IO 3; immutable
+	since  *big.Int                       // the time of its handshake, if earlier requests may have its sid; immutable
+	// foreign says that another client has the key, or that the client may not use it.
+	foreign atomic.Bool
+
+	// Guarded by the Socket's input lock.
+	owner    bool // it has the key
+	looked   bool // no other replica has the key
+	tookOver bool // from a client that was connected
 }

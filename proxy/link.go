@@ -335,3 +335,25 @@ func (l *link) relayTo(c *client, data []byte, binary bool) {
 	c.relay(data, binary, l)
 	l.markForWake(c)
 }
+
+// linkOf returns the link that a session belongs to.
+func linkOf(s *session.Session) *link { return s.Upstream().(*link) }
+
+// add puts a session on the link.
+func (l *link) add(s *session.Session) {
+	l.mu.Lock()
+	l.sessions.set(s.Namespace(), s)
+	l.mu.Unlock()
+}
+
+// remove takes a session off the link.
+func (l *link) remove(s *session.Session) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sessions.get(s.Namespace()) == s {
+		l.sessions.remove(s.Namespace())
+	}
+	if s.PID() != "" { // otherwise the client has no offset, and late packets may pass
+		l.spaces.ended(s.Namespace())
+	}
+}

@@ -162,27 +162,6 @@ func (l *link) noteReply(namespace string) (asked connecting, ok bool) {
 	return *waiting, true
 }
 
-// connectReply is a server's CONNECT reply. A pid can be inserted at place.
-type connectReply struct {
-	data  []byte
-	place int
-}
-
-// withPID returns the reply with the session's pid. The session keeps it for clients that resume
-// it.
-func (r connectReply) withPID(s *session.Session) []byte {
-	switch {
-	case s.PID() == "":
-		return r.data
-	case s.Keyed(): // its client finds it by the key
-		s.SetReply(r.data)
-		return r.data
-	}
-	reply := socketio.AddPID(r.data, r.place, s.PID())
-	s.SetReply(reply)
-	return reply
-}
-
 // disconnect tells the server that a namespace's socket is gone.
 func (l *link) disconnect(namespace string) {
 	l.mu.Lock()
@@ -190,25 +169,6 @@ func (l *link) disconnect(namespace string) {
 	l.mu.Unlock()
 	l.conn.Send(socketio.AppendDisconnect(nil, namespace), nil)
 	l.conn.Flush()
-}
-
-// add puts a session on the link.
-func (l *link) add(s *session.Session) {
-	l.mu.Lock()
-	l.sessions.set(s.Namespace(), s)
-	l.mu.Unlock()
-}
-
-// remove takes a session off the link.
-func (l *link) remove(s *session.Session) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.sessions.get(s.Namespace()) == s {
-		l.sessions.remove(s.Namespace())
-	}
-	if s.PID() != "" { // otherwise the client has no offset, and late packets may pass
-		l.spaces.ended(s.Namespace())
-	}
 }
 
 // disconnected takes a session off the link after its client sent a DISCONNECT.

@@ -33,9 +33,6 @@ const (
 	stateTimeout = 10 * time.Second
 )
 
-// mover is the receiver of a client that may move to another replica.
-type mover struct{ *receiver }
-
 // moveTo asks another replica, which owns the session of the CONNECT, to take the client. It returns false if
 // the client cannot be moved. Otherwise the client is paused until the owner has answered. rest is the CONNECT
 // without pid and offset.
@@ -54,12 +51,6 @@ func (r mover) moveTo(owner, namespace string, connect, rest []byte) bool {
 	rest = slices.Clone(rest)
 	r.awaitLink(func() { r.runMove(owner, ask, rest) }) // ends within askTimeout, or soon after the client has gone
 	return true
-}
-
-// movable reports whether the client has nothing here that would be left behind. A client has one Socket,
-// which can be at one replica only.
-func (r mover) movable() bool {
-	return r.parser == parserSocketIO && !r.c.deps.replicas.hasTaken(r.c) && r.openNamespaces() == 0
 }
 
 func (r mover) moveRequest(namespace string, connect []byte) *peerwire.MoveRequest {

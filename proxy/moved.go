@@ -204,3 +204,53 @@ func (r *replicas) abandon(ask *peerwire.MoveRequest) {
 		return
 	}
 }
+
+// takeMovedKey gives the client its key, and returns why not.
+func (c movedClient) takeMovedKey(ask *peerwire.MoveRequest, st *cluster.Stream) (refused reason.Reason) {
+	connect, _, err := socketio.TakeRecovery(ask.Connect, session.IsPID, session.IsOffset)
+	switch {
+	case err != nil, !c.recoverable:
+		return reason.Excluded
+	case !c.deps.keyring.Has(c.keyed.key):
+		if _, why := c.deps.keyring.Find(c.keyed.key, ask.Namespace); why != "" {
+			return why
+		}
+		return reason.UnknownPID
+	}
+	c.deps.conns.addClient(c.client)
+	if refused = c.claimMovedKey(ask.Namespace, connect); refused != "" {
+		c.leave()
+		return refused
+	}
+	c.sock.Input(func() {
+		for _, m := range ask.HeldAcks {
+			c.Message(m.Data, m.Binary)
+		}
+		c.keyed.owner = true
+		keyedReceiver{&c.receiver}.adoptLink(linkOfKey(&c.deps.keyring, c.keyed.key))
+	})
+	c.deps.replicas.took(c.client, st)
+	return ""
+}
+
+// claimMovedKey is what connectKeyed does about the key, for a client that may wait here.
+func (c movedClient) claimMovedKey(namespace string, connect []byte) (refused reason.Reason) {
+	binding := c.deps.binder.Session(c.bindingDigest(), connect)
+	for {
+		owner, ok := c.deps.keyring.Claim(c.sessionKey(), c.client, namespace, binding)
+		other := clientOf(owner)
+		switch {
+		case !ok:
+			return reason.Binding
+		case other == nil:
+			return ""
+		case other.seq > c.seq:
+			return reason.Stale
+		case !mayHaveChoked(other) && answersWithin(other, aliveTimeout):
+			return reason.KeyInUse
+		}
+		awaitSign(other)
+		other.abort(reason.Takeover)
+		c.keyed.tookOver = true
+	}
+}

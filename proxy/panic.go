@@ -3,10 +3,6 @@ package proxy
 import (
 	"net/http"
 	"runtime/debug"
-
-	"github.com/holdfast/holdfast/internal/keys"
-	"github.com/holdfast/holdfast/internal/reason"
-	"github.com/holdfast/holdfast/session"
 )
 
 // A panic while one connection is handled is a bug. It ends that connection and its sessions, but not
@@ -47,26 +43,4 @@ func (r *reporter) recoverRequest() {
 func (r *reporter) reportPanic(v any) {
 	r.metrics.Panics.Inc()
 	r.log.Error("panic confined to one connection: please report it", "panic", v, "stack", string(debug.Stack()))
-}
-
-// observer is the session.Observer: a reporter that also ends the links of a panic.
-type observer struct {
-	*reporter
-	keyring *keys.Ring
-	joins   *joins
-}
-
-// Closed implements session.Observer.
-func (o observer) Closed(s *session.Session, why reason.Reason, was session.State, buffered int) {
-	o.keyring.Closed(s, why)
-	o.joins.forget(s)
-	o.reporter.Closed(s, why, was, buffered)
-}
-
-// Panicked implements session.Observer.
-func (o observer) Panicked(v any, sessions []*session.Session) {
-	o.reportPanic(v)
-	for _, s := range sessions {
-		linkOf(s).Abort()
-	}
 }

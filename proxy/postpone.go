@@ -99,3 +99,12 @@ func (r mover) connectInstead(namespace string, rest []byte, waiting []message) 
 	r.wait(rest, false)
 	r.waitForForeign()
 }
+
+// mover is the receiver of a client that may move to another replica.
+type mover struct{ *receiver }
+
+// movable reports whether the client has nothing here that would be left behind. A client has one Socket,
+// which can be at one replica only.
+func (r mover) movable() bool {
+	return r.parser == parserSocketIO && !r.c.deps.replicas.hasTaken(r.c) && r.openNamespaces() == 0
+}

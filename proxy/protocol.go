@@ -2,8 +2,6 @@ package proxy
 
 import (
 	"context"
-	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -93,28 +91,6 @@ func detectProtocol(ctx context.Context, u *upstream.Upstream, req engineio.Requ
 	}
 	conn.Close()
 	return conn.Protocol(), nil
-}
-
-// The handshake that clients get from a server of version 4 by default. Servers of version 3 have
-// other defaults, for heartbeats of the other direction.
-const (
-	defaultPingInterval = 25000 // milliseconds
-	defaultPingTimeout  = 20000
-)
-
-// answerForUpstream answers a handshake in place of a server of version 3.
-func (h *handshaker) answerForUpstream(w http.ResponseWriter, r *http.Request, q url.Values, req engineio.Request, order uint64) {
-	a := answer{
-		engineio.Handshake{
-			Upgrades: []string{"websocket"}, PingInterval: defaultPingInterval, PingTimeout: defaultPingTimeout,
-			MaxPayload: int64(config.DefaultMaxPayload),
-		},
-		httpmsg.CORSHeader(r), nil,
-	}
-	c := h.answeredClient(r, q, req, order, &a)
-	c.primary.setLazy()
-	c.closeUnlessConnected(connectTimeout)
-	h.open(w, r, c, a, nil)
 }
 
 // translatedRequest returns a client's handshake for a server of version 3. connect is the CONNECT

@@ -2,15 +2,11 @@ package proxy
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"maps"
-	"net"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/holdfast/holdfast/internal/admin/status"
@@ -61,21 +57,6 @@ type movedAway struct {
 	owner  string
 	stream *cluster.Stream
 	ready  chan struct{} // closed when the owner serves the client
-}
-
-func newReplicas(d *deps, opts cluster.Options) *replicas {
-	r := &replicas{
-		deps: d, epoch: time.Now(), moved: make(map[string]*movedAway), relays: make(map[*relay.Relay]struct{}),
-		taken: make(map[*client]*cluster.Stream),
-	}
-	r.drained, r.cut = context.WithCancel(context.Background())
-	r.lost = lostOwners{r: r, notes: make(map[string][]*abandonment), clients: make(map[*client]lostOwner), doubtful: make(map[string]*abandonment)}
-	opts.Serve, opts.Noted, opts.Observer, opts.Log, opts.Clock = r.serve, r.noted, (*peerObserver)(r), d.log, r.clock
-	r.node = cluster.New(opts)
-	r.keys = keys.NewDirectory(opts.ID, r.clock, d.keyring.Claims, keyedReplicas{r}.sendKeys)
-	d.keyring.Join(r.keys, keys.ClusterSalt(opts.Name))
-	d.registry.SetOwner(opts.ID)
-	return r
 }
 
 // errLooking is returned by Ready until this replica has looked for others: a client of another one might not
@@ -174,79 +155,6 @@ func (r *replicas) serverOf(ctx context.Context, sid string) string {
 		return id
 	}
 	return ""
-}
-
-// begin records that a move is in progress, as conns.opening does. While this process hands over to another one it
-// waits: either the handover fails, or st ends. It tells the client to come back before the edge gives up.
-func (r *replicas) begin(st *cluster.Stream) (end func(), ok bool) {
-	ctx, cancel := context.WithTimeout(context.Background(), askTimeout/2)
-	defer cancel()
-	var gone atomic.Bool
-	st.OnEnd(func(error) {
-		gone.Store(true)
-		cancel()
-	})
-	r.conns.await(ctx, func() bool {
-		if ok = !r.phase.is(phaseLeaving); ok {
-			r.conns.openings++
-		}
-		return ok
-	})
-	switch {
-	case ok:
-		return func() { r.conns.add(&r.conns.openings, -1) }, true
-	case !gone.Load():
-		st.Append(peerwire.Encode(peerwire.MoveReply{Refused: reason.Handover}))
-		st.Flush()
-		_ = st.CloseWrite()
-	}
-	return nil, false
-}
-
-// serve serves a stream that another replica has opened.
-func (r *replicas) serve(st *cluster.Stream) {
-	defer r.recoverPeer(st)
-	switch st.Kind() {
-	case peerwire.StreamMove:
-		if end, ok := r.begin(st); ok {
-			r.serveMove(st, end)
-		}
-	case peerwire.StreamRequest:
-		r.serveRequest(st)
-	case peerwire.StreamProbe:
-		r.serveProbe(st)
-	case peerwire.StreamHandshake:
-		if end, ok := r.begin(st); ok {
-			keyedReplicas{r}.serveHandshake(st, end)
-		}
-	default:
-		_ = st.Close() // only another version would open it
-	}
-}
-
-// recoverPeer is deferred where a stream of another replica is served.
-func (r *replicas) recoverPeer(st net.Conn) {
-	if v := recover(); v != nil {
-		_ = st.Close()
-		if v != http.ErrAbortHandler { //nolint:errorlint // as in recoverRequest
-			r.reportPanic(v)
-		}
-	}
-}
-
-// noted takes a note of another replica.
-func (r *replicas) noted(from cluster.Sender, kind byte, about []byte) {
-	switch kind { // others are of another version
-	case peerwire.NoteKeys:
-		keyedReplicas{r}.notedKeys(from, about)
-	case peerwire.NoteHandover:
-		r.handovers.noted(from.ID, about)
-	case peerwire.NoteAbandoned:
-		var ask peerwire.MoveRequest
-		if json.Unmarshal(about, &ask) == nil {
-			go r.abandon(&ask) // ends when the session is closed
-		}
-	}
 }
 
 // took notes that a client was moved here, or that st carries its WebSocket if that is nil.
@@ -383,27 +291,3 @@ func unreachable(err error) reason.Reason {
 		return reason.OwnerUnreachable
 	}
 }
-
-// peerObserver is replicas as a cluster.Observer.
-type peerObserver replicas
-
-// PeerLost implements cluster.Observer.
-func (o *peerObserver) PeerLost(why string) { o.metrics.PeerLost(why) }
-
-// RoundTrip implements cluster.Observer.
-func (o *peerObserver) RoundTrip(took time.Duration) {
-	o.metrics.PeerRoundTrip.Observe(took.Seconds())
-}
-
-// LookupFailed implements cluster.Observer.
-func (o *peerObserver) LookupFailed() { o.metrics.PeerLookupFailures.Inc() }
-
-// Returned implements cluster.Observer.
-func (o *peerObserver) Returned(id string) {
-	o.keys.Connected(id)
-	o.handovers.served(id)
-	go o.lost.returned(id) // ends when the notes are queued; the caller holds nothing, but must not wait
-}
-
-// Gone implements cluster.Observer.
-func (o *peerObserver) Gone(id string) { o.keys.Forget(id) }

@@ -17,7 +17,9 @@ import (
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/internal/httpmsg"
+	"github.com/holdfast/holdfast/internal/keys"
 	"github.com/holdfast/holdfast/internal/limit"
+	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/internal/upstream"
 	"github.com/holdfast/holdfast/metrics"
 	"github.com/holdfast/holdfast/session"
@@ -245,5 +247,27 @@ func (s *Server) closeAll() {
 		case <-l.done.Done():
 		case <-time.After(time.Until(deadline)):
 		}
+	}
+}
+
+// observer is the session.Observer: a reporter that also ends the links of a panic.
+type observer struct {
+	*reporter
+	keyring *keys.Ring
+	joins   *joins
+}
+
+// Closed implements session.Observer.
+func (o observer) Closed(s *session.Session, why reason.Reason, was session.State, buffered int) {
+	o.keyring.Closed(s, why)
+	o.joins.forget(s)
+	o.reporter.Closed(s, why, was, buffered)
+}
+
+// Panicked implements session.Observer.
+func (o observer) Panicked(v any, sessions []*session.Session) {
+	o.reportPanic(v)
+	for _, s := range sessions {
+		linkOf(s).Abort()
 	}
 }
