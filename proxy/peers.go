@@ -19,6 +19,10 @@ import (
 	"github.com/holdfast/holdfast/internal/relay"
 )
 
+// peerServer serves the streams and notes of other replicas. It is also the cluster.Observer.
+type peerServer struct{ *replicas }
+
+// newReplicas makes the Server one of several replicas.
 func newReplicas(d *deps, opts cluster.Options) *replicas {
 	r := &replicas{
 		deps: d, epoch: time.Now(), moved: make(map[string]*movedAway), relays: make(map[*relay.Relay]struct{}),
@@ -26,7 +30,8 @@ func newReplicas(d *deps, opts cluster.Options) *replicas {
 	}
 	r.drained, r.cut = context.WithCancel(context.Background())
 	r.lost = lostOwners{r: r, notes: make(map[string][]*abandonment), clients: make(map[*client]lostOwner), doubtful: make(map[string]*abandonment)}
-	opts.Serve, opts.Noted, opts.Observer, opts.Log, opts.Clock = r.serve, r.noted, (*peerObserver)(r), d.log, r.clock
+	p := peerServer{r}
+	opts.Serve, opts.Noted, opts.Observer, opts.Log, opts.Clock = p.serve, p.noted, p, d.log, r.clock
 	r.node = cluster.New(opts)
 	r.keys = keys.NewDirectory(opts.ID, r.clock, d.keyring.Claims, keyedReplicas{r}.sendKeys)
 	d.keyring.Join(r.keys, keys.ClusterSalt(opts.Name))
@@ -36,7 +41,7 @@ func newReplicas(d *deps, opts cluster.Options) *replicas {
 
 // begin records that a move is in progress, as conns.opening does. While this process hands over to another one it
 // waits: either the handover fails, or st ends. It tells the client to come back before the edge gives up.
-func (r *replicas) begin(st *cluster.Stream) (end func(), ok bool) {
+func (r peerServer) begin(st *cluster.Stream) (end func(), ok bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout/2)
 	defer cancel()
 	var gone atomic.Bool
@@ -62,7 +67,7 @@ func (r *replicas) begin(st *cluster.Stream) (end func(), ok bool) {
 }
 
 // serve serves a stream that another replica has opened.
-func (r *replicas) serve(st *cluster.Stream) {
+func (r peerServer) serve(st *cluster.Stream) {
 	defer r.recoverPeer(st)
 	switch st.Kind() {
 	case peerwire.StreamMove:
@@ -75,7 +80,7 @@ func (r *replicas) serve(st *cluster.Stream) {
 		r.serveProbe(st)
 	case peerwire.StreamHandshake:
 		if end, ok := r.begin(st); ok {
-			keyedReplicas{r}.serveHandshake(st, end)
+			keyedReplicas{r.replicas}.serveHandshake(st, end)
 		}
 	default:
 		_ = st.Close() // only another version would open it
@@ -83,7 +88,7 @@ func (r *replicas) serve(st *cluster.Stream) {
 }
 
 // recoverPeer is deferred where a stream of another replica is served.
-func (r *replicas) recoverPeer(st net.Conn) {
+func (r peerServer) recoverPeer(st net.Conn) {
 	if v := recover(); v != nil {
 		_ = st.Close()
 		if v != http.ErrAbortHandler { //nolint:errorlint // as in recoverRequest
@@ -93,10 +98,10 @@ func (r *replicas) recoverPeer(st net.Conn) {
 }
 
 // noted takes a note of another replica.
-func (r *replicas) noted(from cluster.Sender, kind byte, about []byte) {
+func (r peerServer) noted(from cluster.Sender, kind byte, about []byte) {
 	switch kind { // others are of another version
 	case peerwire.NoteKeys:
-		keyedReplicas{r}.notedKeys(from, about)
+		keyedReplicas{r.replicas}.notedKeys(from, about)
 	case peerwire.NoteHandover:
 		r.handovers.noted(from.ID, about)
 	case peerwire.NoteAbandoned:
@@ -108,7 +113,7 @@ func (r *replicas) noted(from cluster.Sender, kind byte, about []byte) {
 }
 
 // serveRequest serves a request that another replica forwards.
-func (r *replicas) serveRequest(st *cluster.Stream) {
+func (r peerServer) serveRequest(st *cluster.Stream) {
 	req, err := peerwire.ParseRequest(st)
 	if err != nil {
 		r.limitedLog.Log(slog.LevelWarn, "", "another replica's request cannot be read", "error", err)
@@ -145,26 +150,23 @@ func (r *replicas) serveRequest(st *cluster.Stream) {
 	c.serve(w, req.WithContext(ctx), q)
 }
 
-// peerObserver is replicas as a cluster.Observer.
-type peerObserver replicas
-
 // PeerLost implements cluster.Observer.
-func (o *peerObserver) PeerLost(why string) { o.metrics.PeerLost(why) }
+func (r peerServer) PeerLost(why string) { r.metrics.PeerLost(why) }
 
 // RoundTrip implements cluster.Observer.
-func (o *peerObserver) RoundTrip(took time.Duration) {
-	o.metrics.PeerRoundTrip.Observe(took.Seconds())
+func (r peerServer) RoundTrip(took time.Duration) {
+	r.metrics.PeerRoundTrip.Observe(took.Seconds())
 }
 
 // LookupFailed implements cluster.Observer.
-func (o *peerObserver) LookupFailed() { o.metrics.PeerLookupFailures.Inc() }
+func (r peerServer) LookupFailed() { r.metrics.PeerLookupFailures.Inc() }
 
 // Returned implements cluster.Observer.
-func (o *peerObserver) Returned(id string) {
-	o.keys.Connected(id)
-	o.handovers.served(id)
-	go o.lost.returned(id) // ends when the notes are queued; the caller holds nothing, but must not wait
+func (r peerServer) Returned(id string) {
+	r.keys.Connected(id)
+	r.handovers.served(id)
+	go r.lost.returned(id) // ends when the notes are queued; the caller holds nothing, but must not wait
 }
 
 // Gone implements cluster.Observer.
-func (o *peerObserver) Gone(id string) { o.keys.Forget(id) }
+func (r peerServer) Gone(id string) { r.keys.Forget(id) }
