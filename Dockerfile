@@ -34,9 +34,11 @@ LABEL org.opencontainers.image.title="holdfast" \
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /out/holdfast /holdfast
 USER 65532:65532
-# On 127.0.0.1 the metrics would be unreachable from outside the container. Do not publish this port to the public.
+# On 127.0.0.1 the metrics would be unreachable from outside the container. Do not publish this port
+# to the public.
 ENV HOLDFAST_ADMIN_LISTEN=:9090
 EXPOSE 8080 9090
-# The check reads the same variables as the server. With -config FILE in the command, set HOLDFAST_CONFIG instead.
+# The check reads the same variables as the server. With -config FILE in the command, set
+# HOLDFAST_CONFIG instead.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=5s --retries=3 CMD ["/holdfast", "health"]
 ENTRYPOINT ["/holdfast"]

@@ -60,7 +60,8 @@ npm: ## Build the packages for npm into dist/npm: PLATFORMS=host
 
 ##@ Code
 
-# The systems that we build for and do not test on. Vetting a package compiles it, and type-checks its tests.
+# The systems that we build for and do not test on. Vetting a package compiles it, and type-checks
+# its tests.
 CROSS := windows darwin freebsd
 
 .PHONY: cross
@@ -109,7 +110,8 @@ $(CHART_TOOLS): test/charts/go.sum
 
 MORE_CLIENTS := test/e2e/clients/node_modules/.package-lock.json
 
-# Also socket.io-client-java and -cpp, where HOLDFAST_E2E_JAVA_CLASSPATH and HOLDFAST_E2E_CPP_SOURCE name them.
+# Also socket.io-client-java and -cpp, where HOLDFAST_E2E_JAVA_CLASSPATH and HOLDFAST_E2E_CPP_SOURCE
+# name them.
 .PHONY: clients
 clients: $(NODE_MODULES) $(MORE_CLIENTS) ## Test each minor version of socket.io-client, and clients in other languages
 	cd test/e2e && HOLDFAST_E2E_CLIENTS=1 NODE_PATH='$(CURDIR)/test/e2e/clients/node_modules' HOLDFAST_E2E_RACE=$(RACE) node run.js clients
@@ -150,8 +152,8 @@ long: $(NODE_MODULES) ## Run what takes too long for make test, six minutes: par
 	HOLDFAST_LONG=1 go test ./proxy -run 3CutAtEveryByte
 	cd test/e2e && HOLDFAST_E2E_LONG=1 $(if $(SEED),SEED=$(SEED)) HOLDFAST_E2E_RACE=0 node run.js cluster-long
 
-# What a build with the race detector leaves out, the event loop's raw system calls, and what runs only when the event
-# loop is switched off.
+# What a build with the race detector leaves out, the event loop's raw system calls, and what runs
+# only when the event loop is switched off.
 NETWORK := ./internal/netpoll ./internal/engineio ./internal/accept ./internal/upstream ./proxy
 
 .PHONY: network
@@ -159,8 +161,8 @@ network: ## Run the network packages' Go tests without the race detector, then w
 	go test $(NETWORK)
 	TEST_EVENT_LOOP=off go test -count=1 $(NETWORK) # go test does not know that it matters, and has a result cached
 
-# What does not depend on the system: no Unix sockets, raw system calls, or texts of its errors. internal/demo runs server,
-# holdfast and client, and recovers.
+# What does not depend on the system: no Unix sockets, raw system calls, or texts of its errors.
+# internal/demo runs server, holdfast and client, and recovers.
 PORTABLE := . ./buffer ./metrics ./session ./internal/admin/... ./internal/buildinfo ./internal/demo ./internal/jsonscan \
   ./internal/limit ./internal/logging ./internal/reason ./internal/siotest/... ./internal/socketio ./internal/upstream
 
@@ -173,9 +175,9 @@ race: ## Run the Go tests with the race detector, then make network
 	go test -race ./...
 	$(MAKE) network
 
-# SEED repeats a run's faults. LANES chooses pairs of a server and a holdfast: 1 and 2 are socket.io 4, 3 has packets that
-# clients cannot decode, 4 is socket.io 2, 5 is a small one of 3, 6 is three replicas, 7 and 8 have clients with a key. JSON names a file for
-# the full result.
+# SEED repeats a run's faults. LANES chooses pairs of a server and a holdfast: 1 and 2 are socket.io
+# 4, 3 has packets that clients cannot decode, 4 is socket.io 2, 5 is a small one of 3, 6 is three
+# replicas, 7 and 8 have clients with a key. JSON names a file for the full result.
 MINUTES ?= 10
 SEED ?=
 LANES ?= 1,2,3,4,6,7,8

@@ -17,8 +17,8 @@ type Replicas struct {
 	peerLosses   *prometheus.CounterVec // holdfast_peer_losses_total
 }
 
-// Relays counts clients between two replicas by the role of this one: Edge relays the client's bytes, Owner has
-// its session.
+// Relays counts clients between two replicas by the role of this one: Edge relays the client's
+// bytes, Owner has its session.
 type Relays struct{ Edge, Owner prometheus.Gauge }
 
 // PeerStates are the values of the label state.

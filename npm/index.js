@@ -17,7 +17,8 @@ export async function startHoldfast(options) {
   const child = spawn(binary, args, {
     env,
     stdio: ["pipe", "ignore", "pipe"],
-    // A Ctrl-C is for this process, which decides when holdfast stops: by stop(), or by ending, which ends the pipe.
+    // A Ctrl-C is for this process, which decides when holdfast stops: by stop(), or by ending,
+    // which ends the pipe.
     detached: process.platform !== "win32",
     windowsHide: true,
   });

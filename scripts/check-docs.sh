@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks that the files that documents link to exist, the tests that guarantees.md names, and the functions that design.md
-# names.
+# Checks that the files that documents link to exist, the tests that guarantees.md names, and the
+# functions that design.md names.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bad=0

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs missing Debian packages that tests use, if it runs as root on Debian. Tests whose packages are
-# missing are skipped.
+# Installs missing Debian packages that tests use, if it runs as root on Debian. Tests whose
+# packages are missing are skipped.
 set -euo pipefail
 
 packages=(

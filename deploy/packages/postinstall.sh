@@ -1,5 +1,6 @@
 #!/bin/sh
-# deb calls it with "configure" and, for an upgrade, the version before; rpm with how many versions there will be.
+# deb calls it with "configure" and, for an upgrade, the version before; rpm with how many versions
+# there will be.
 set -e
 
 upgrade=

@@ -1,6 +1,6 @@
 #!/bin/sh
-# deb calls it with "remove" or "upgrade"; rpm with how many versions will be left. The user that the service runs as is a
-# dynamic one, which ends with it.
+# deb calls it with "remove" or "upgrade"; rpm with how many versions will be left. The user that
+# the service runs as is a dynamic one, which ends with it.
 set -e
 
 case "$1" in

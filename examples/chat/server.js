@@ -1,5 +1,6 @@
-// A chat as it could have been written in 2022. It knows nothing of recovery: a socket that is gone is gone. All that is
-// of today are the two events "away" and "back", by which holdfast says what becomes of a client.
+// A chat as it could have been written in 2022. It knows nothing of recovery: a socket that is gone
+// is gone. All that is of today are the two events "away" and "back", by which holdfast says what
+// becomes of a client.
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { Server } from "socket.io";

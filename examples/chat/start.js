@@ -1,4 +1,5 @@
-// One command: installs what the chat needs, builds holdfast, and starts both. `node start.js [--lan] [--port 8080]`
+// Installs what the chat needs, builds holdfast, and starts both:
+// `node start.js [--lan] [--port 8080]`
 import { execFileSync, spawn } from "node:child_process";
 import { existsSync, mkdirSync } from "node:fs";
 import { networkInterfaces } from "node:os";

@@ -30,7 +30,8 @@ type exitStatus interface {
 
 // Main runs the command with the process's arguments, environment and standard streams, and returns
 // its exit status: 0 on success, 2 for a usage or configuration error, 1 for any other error.
-// Subcommands with a report have exit statuses of their own. version is the version of the release, or "dev".
+// Subcommands with a report have exit statuses of their own. version is the version of the release,
+// or "dev".
 func Main(version string) int {
 	signal.Ignore(syscall.SIGPIPE) // a closed log pipe must not end the process
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -129,8 +130,8 @@ func (c command) run(ctx context.Context, args, environ []string) error {
 	}
 }
 
-// check prints the settings, and how several servers answer. A server that does not answer is no mistake in
-// the settings.
+// check prints the settings, and how several servers answer. A server that does not answer is no
+// mistake in the settings.
 func (c command) check(ctx context.Context, cfg config.Config, sources config.Sources) error {
 	if _, err := c.stdout.Write(cfg.Redacted().YAML(sources)); err != nil {
 		return err
@@ -158,7 +159,8 @@ func (c command) check(ctx context.Context, cfg config.Config, sources config.So
 	return err
 }
 
-// stopWith calls stop when r ends. A parent that holds the other end of a pipe cannot die without ending it.
+// stopWith calls stop when r ends. A parent that holds the other end of a pipe cannot die without
+// ending it.
 func stopWith(r io.Reader, stop func()) {
 	defer stop()
 	_, _ = io.Copy(io.Discard, r) // an error is an end too

@@ -18,8 +18,8 @@ import (
 // demoListen is where the demo's proxy listens by default.
 const demoListen = "127.0.0.1:8080"
 
-// runDemo runs the demo until ctx is done. It uses listen and log from the configuration if they are
-// set, and the defaults for everything else.
+// runDemo runs the demo until ctx is done. It uses listen and log from the configuration if they
+// are set, and the defaults for everything else.
 func (c command) runDemo(ctx context.Context, cfg config.Config, sources config.Sources) error {
 	level := "warn" // so that the log does not interrupt the story
 	if sources["log.level"] != "" {

@@ -20,8 +20,8 @@ import (
 	"github.com/holdfast/holdfast/proxy"
 )
 
-// handoverer hands the sessions of an instance to another program. Its zero value is for an instance
-// that hands nothing over.
+// handoverer hands the sessions of an instance to another program. Its zero value is for an
+// instance that hands nothing over.
 type handoverer struct {
 	// Immutable.
 	in      *instance
@@ -100,7 +100,8 @@ func (h *handoverer) notify() {
 	}
 }
 
-// run hands over for each signal until ctx is done, and refuses to from then on until end is closed.
+// run hands over for each signal until ctx is done, and refuses to from then on until end is
+// closed.
 func (h *handoverer) run(ctx context.Context, s serving, end <-chan struct{}) {
 	for {
 		select {
@@ -218,13 +219,13 @@ func (h *handoverer) interrupted(ctx context.Context) error {
 const (
 	// restoreTime is how long other replicas give the next program to restore the sessions.
 	restoreTime = 20 * time.Second
-	// startTime is how long they wait for the next start by the service manager. If this is a stop, they
-	// find out earlier: the manager closes the listener.
+	// startTime is how long they wait for the next start by the service manager. If this is a stop,
+	// they find out earlier: the manager closes the listener.
 	startTime = 20 * time.Second
 )
 
-// leave stops newcomers, and closes all clients. Other replicas expect the next process within away.
-// undo serves clients again.
+// leave stops newcomers, and closes all clients. Other replicas expect the next process within
+// away. undo serves clients again.
 func (h *handoverer) leave(s serving, d, away time.Duration, p *handover.Process) (undo func()) {
 	began := courier.Clock()
 	ln, _ := s.ln.(pausable)
@@ -272,8 +273,8 @@ func (h *handoverer) write(file *os.File, frozen *proxy.Frozen, p handover.Proce
 	return fds, nil
 }
 
-// begin lets the handoverer serve an instance. stop waits for a handover that is under way; later ones
-// are rejected. end must follow, when nothing is served any more.
+// begin lets the handoverer serve an instance. stop waits for a handover that is under way; later
+// ones are rejected. end must follow, when nothing is served any more.
 func (h *handoverer) begin(s serving) (stop, end func()) {
 	if h == nil {
 		return func() {}, func() {}
@@ -292,8 +293,8 @@ func (h *handoverer) begin(s serving) (stop, end func()) {
 	}
 }
 
-// keep leaves the sessions to the service manager, for the next process. It returns false if that is
-// not configured, or fails. Nothing is served after it has returned true.
+// keep leaves the sessions to the service manager, for the next process. It returns false if that
+// is not configured, or fails. Nothing is served after it has returned true.
 func (h *handoverer) keep(s serving) bool {
 	if h == nil || h.in.manager == nil || h.in.proxy.Config().Handover.Mode != config.HandoverSystemd {
 		return false

@@ -162,7 +162,8 @@ func (in *instance) serveClients(ctx context.Context, ln net.Listener) error {
 	return nil
 }
 
-// notifyReady tells the service manager that this process serves, and what to keep for the next one.
+// notifyReady tells the service manager that this process serves, and what to keep for the next
+// one.
 func (in *instance) notifyReady() {
 	if in.manager == nil {
 		return

@@ -16,9 +16,9 @@ const (
 	idleBytes = 256 << 10
 )
 
-// releaseIdleMemory collects garbage and returns free memory to the system once the process is idle.
-// Without it a storm's memory stays: an idle process allocates too little to start a collection, and
-// the runtime forces one only every two minutes. It returns when ctx is done.
+// releaseIdleMemory collects garbage and returns free memory to the system once the process is
+// idle. Without it a storm's memory stays: an idle process allocates too little to start a
+// collection, and the runtime forces one only every two minutes. It returns when ctx is done.
 func releaseIdleMemory(ctx context.Context) {
 	watchHeap(ctx, readHeap, debug.FreeOSMemory)
 }

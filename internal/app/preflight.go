@@ -14,7 +14,8 @@ import (
 	"github.com/holdfast/holdfast/internal/handover"
 )
 
-// formats is what `holdfast handover formats` prints: the formats of a snapshot that a program reads.
+// formats is what `holdfast handover formats` prints: the formats of a snapshot that a program
+// reads.
 type formats struct {
 	Oldest int `json:"oldest"`
 	Newest int `json:"newest"`
@@ -51,8 +52,8 @@ func (h *handoverer) verify(ctx context.Context, file *os.File) error {
 // maxChildOutput bounds what is kept of a child's output.
 const maxChildOutput = 64 << 10
 
-// child runs the program on disk, with file, if it is not nil, as its descriptor 3. The error has the
-// program's last line.
+// child runs the program on disk, with file, if it is not nil, as its descriptor 3. The error has
+// the program's last line.
 func (h *handoverer) child(ctx context.Context, file *os.File, args ...string) (stdout []byte, err error) {
 	cmd := exec.CommandContext(ctx, h.program.Path, args...)
 	cmd.Env = h.environ

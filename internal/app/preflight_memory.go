@@ -8,8 +8,8 @@ import (
 	"github.com/holdfast/holdfast/internal/courier"
 )
 
-// childWaitDelay limits how long a child's output may stay open after its end: a descendant may have it. On a busy machine
-// reading it takes a while.
+// childWaitDelay limits how long a child's output may stay open after its end: a descendant may
+// have it. On a busy machine reading it takes a while.
 const childWaitDelay = 2 * time.Second
 
 const (

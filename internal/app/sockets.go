@@ -72,8 +72,8 @@ func (s *sockets) take(kind, addr string) net.Listener {
 	return ln
 }
 
-// closeInherited closes inherited listeners whose address is not wanted any more, because one may be
-// in the way of the new address. It returns false if there is none.
+// closeInherited closes inherited listeners whose address is not wanted any more, because one may
+// be in the way of the new address. It returns false if there is none.
 func (s *sockets) closeInherited(kind string) bool {
 	before := len(s.inherited)
 	s.inherited = slices.DeleteFunc(s.inherited, func(l courier.StoredSocket) bool {

@@ -106,7 +106,8 @@ func TestUnixSocketIsRemovedAtTheEnd(t *testing.T) {
 	}
 }
 
-// A descriptor that a program has closed which could not take over is not used, and not closed again.
+// A descriptor that a program has closed which could not take over is not used, and not closed
+// again.
 func TestClosedSocketIsOpenedAgain(t *testing.T) {
 	var s sockets
 	s.inherited = []courier.StoredSocket{{Name: courier.SocketName(clientSocket, "127.0.0.1:0"), FD: 1 << 19}}

@@ -68,8 +68,8 @@ func (t *takeover) read() error {
 	return courier.CheckSockets(t.links)
 }
 
-// abandon closes everything that was handed over, because it cannot be read. The server sees the links
-// end. The listeners of a store stay.
+// abandon closes everything that was handed over, because it cannot be read. The server sees the
+// links end. The listeners of a store stay.
 func (t *takeover) abandon() {
 	if t.snapshot != nil {
 		_ = t.snapshot.Unmap() // it was only read
@@ -104,8 +104,8 @@ func (t *takeover) config() (config.Config, error) { return config.LoadYAML(t.su
 // canGoBack reports whether the old program can continue.
 func (t *takeover) canGoBack() bool { return t.in != nil && t.in.Old >= 0 }
 
-// back lets the old program continue, after this one failed with err. It returns only if that is not
-// possible, or if ctx is done, because the process is to stop.
+// back lets the old program continue, after this one failed with err. It returns only if that is
+// not possible, or if ctx is done, because the process is to stop.
 func (t *takeover) back(ctx context.Context, err error) error {
 	if err == nil || t == nil || t.committed || !t.canGoBack() || ctx.Err() != nil {
 		return err
@@ -187,7 +187,8 @@ func (o outcome) status(at time.Time, count int64) status.Handover {
 	}
 }
 
-// maxReason bounds a reason, which becomes an environment variable and a field of the status report.
+// maxReason bounds a reason, which becomes an environment variable and a field of the status
+// report.
 const maxReason = 500
 
 // oneLine makes a line of limited length of an error's text.

@@ -53,8 +53,8 @@ type file struct {
 	gzipped     func() []byte // compresses data on the first call
 }
 
-// Open reads a client's files from socket.io-client's dist folder. Errors wrap ErrNoClient, ErrTooOld
-// or errors of package fs.
+// Open reads a client's files from socket.io-client's dist folder. Errors wrap ErrNoClient,
+// ErrTooOld or errors of package fs.
 func Open(dir string) (*Bundle, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -16,7 +16,8 @@ import (
 )
 
 const (
-	// congestedBytes is how much may wait for the network before streams keep their data to themselves.
+	// congestedBytes is how much may wait for the network before streams keep their data to
+	// themselves.
 	congestedBytes = 512 << 10
 	// handshakeTimeout limits everything up to the two hellos.
 	handshakeTimeout = 5 * time.Second
@@ -35,15 +36,15 @@ type connEvents interface {
 	opened(s *Stream)
 	// noted reports a note of the other side. The payload is valid during the call only.
 	noted(kind byte, payload []byte)
-	// answered reports how long a ping took, and what the other side's clock showed meanwhile; 0 if it did
-	// not say.
+	// answered reports how long a ping took, and what the other side's clock showed meanwhile; 0 if
+	// it did not say.
 	answered(took time.Duration, clock int64)
 	// ended is called once. Streams have ended, or are about to.
 	ended(err error)
 }
 
-// conn is one connection between two replicas. The side that dialled opens streams; the other serves
-// them. It implements netpoll.Handler and is safe for concurrent use.
+// conn is one connection between two replicas. The side that dialled opens streams; the other
+// serves them. It implements netpoll.Handler and is safe for concurrent use.
 type conn struct {
 	events connEvents
 	socket *socket
@@ -76,8 +77,8 @@ type conn struct {
 	err       error // why it ended
 }
 
-// connect makes a conn of an open network connection: TLS, then the hellos. It does not read frames before
-// start. It closes nc if it fails.
+// connect makes a conn of an open network connection: TLS, then the hellos. It does not read frames
+// before start. It closes nc if it fails.
 func connect(ctx context.Context, nc net.Conn, keys *Keys, own hello, dialed bool) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
@@ -148,8 +149,8 @@ func (c *conn) start(events connEvents) {
 	stream.Start(nil)
 }
 
-// open begins a stream with its first bytes, and with its end if nothing follows. It returns nil if the conn has
-// ended.
+// open begins a stream with its first bytes, and with its end if nothing follows. It returns nil if
+// the conn has ended.
 func (c *conn) open(kind byte, about, first []byte, end bool) *Stream {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -187,8 +188,8 @@ func (c *conn) send(kind frameType, stream uint32, payload []byte) {
 	c.flushLocked()
 }
 
-// data sends a stream's data as far as the network takes it, and returns how much that was. If it is less
-// than all, the stream's resume is called later. With more, the caller will flush.
+// data sends a stream's data as far as the network takes it, and returns how much that was. If it
+// is less than all, the stream's resume is called later. With more, the caller will flush.
 func (c *conn) data(s *Stream, p []byte, more bool) (n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -284,8 +285,8 @@ func (c *conn) remove(number uint32) {
 	delete(c.streams, number)
 }
 
-// tick is called every tickInterval. It pings if this side dialled, and returns false if the other side has
-// been silent for too long.
+// tick is called every tickInterval. It pings if this side dialled, and returns false if the other
+// side has been silent for too long.
 func (c *conn) tick() (alive bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

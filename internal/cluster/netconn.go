@@ -131,7 +131,8 @@ func (s *Stream) SetWriteDeadline(t time.Time) error {
 	return nil
 }
 
-// setDeadlineLocked wakes those who wait when t has come. Deadlines are rare, so each starts a timer.
+// setDeadlineLocked wakes those who wait when t has come. Deadlines are rare, so each starts a
+// timer.
 func (s *Stream) setDeadlineLocked(t time.Time) {
 	s.broadcastLocked()
 	if t.IsZero() {

@@ -33,7 +33,8 @@ const (
 
 // Observer hears what happens between replicas, for metrics. Its methods must not wait.
 type Observer interface {
-	// PeerLost reports the end of a connection that this replica dialled: "closed", "silent" or "goodbye".
+	// PeerLost reports the end of a connection that this replica dialled: "closed", "silent" or
+	// "goodbye".
 	PeerLost(why string)
 	// RoundTrip reports how long a ping took.
 	RoundTrip(took time.Duration)
@@ -59,8 +60,8 @@ type Options struct {
 	Advertise string
 	Keys      *Keys
 	Book      Book
-	// Fixed says that Book has addresses that never change. If they are all this replica's own, they
-	// are a mistake.
+	// Fixed says that Book has addresses that never change. If they are all this replica's own,
+	// they are a mistake.
 	Fixed bool
 	// Serve serves a stream that another replica has opened, in a goroutine of its own.
 	Serve func(s *Stream)
@@ -68,14 +69,15 @@ type Options struct {
 	Noted    func(from Sender, kind byte, about []byte)
 	Observer Observer
 	Log      *slog.Logger
-	// Clock shows this replica's time in microseconds, for others. It must be monotonic. Nil tells them nothing.
+	// Clock shows this replica's time in microseconds, for others. It must be monotonic. Nil tells
+	// them nothing.
 	Clock func() int64
 	// Dial opens a connection to a peer port. Nil means a TCP connection.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
 }
 
-// Node is this replica's place in the cluster. It keeps a connection to every other replica and serves
-// theirs. It is safe for concurrent use.
+// Node is this replica's place in the cluster. It keeps a connection to every other replica and
+// serves theirs. It is safe for concurrent use.
 type Node struct {
 	opts   Options
 	keys   atomic.Pointer[Keys]
@@ -238,8 +240,9 @@ func (n *Node) Note(id string, kind byte, about []byte) bool {
 	return true
 }
 
-// ClockOf returns what the Clock of a connected replica shows now. It is wrong by half of a round trip at most, even
-// if that replica is stopped, or what it sends is late. ok is false if nothing is known.
+// ClockOf returns what the Clock of a connected replica shows now. It is wrong by half of a round
+// trip at most, even if that replica is stopped, or what it sends is late. ok is false if nothing
+// is known.
 func (n *Node) ClockOf(id string) (now int64, ok bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -291,8 +294,8 @@ func (n *Node) Peers() []PeerStatus {
 	return list
 }
 
-// Settled reports whether every address of the first look-up was tried. Until then a client of another
-// replica might not find its session.
+// Settled reports whether every address of the first look-up was tried. Until then a client of
+// another replica might not find its session.
 func (n *Node) Settled() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -310,7 +313,8 @@ func (n *Node) Settled() bool {
 // Close tells the others that this replica stops, and ends all connections.
 func (n *Node) Close() { n.end((*conn).sendBye) }
 
-// Suspend ends all connections without telling the others, because another process continues under this id.
+// Suspend ends all connections without telling the others, because another process continues under
+// this id.
 func (n *Node) Suspend() { n.end(func(*conn) {}) }
 
 func (n *Node) end(last func(*conn)) {

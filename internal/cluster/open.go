@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// Open opens a stream to the replica with this id. It waits for at most two seconds if the replica is not
-// connected. kind and about are what the replica's Serve gets.
+// Open opens a stream to the replica with this id. It waits for at most two seconds if the replica
+// is not connected. kind and about are what the replica's Serve gets.
 func (n *Node) Open(ctx context.Context, id string, kind byte, about []byte) (*Stream, error) {
 	return n.OpenWith(ctx, id, kind, about, nil, false)
 }
 
-// OpenWith is Open for a stream that begins with first, of MaxFirst bytes at most. They are sent together. With
-// end nothing follows, as after CloseWrite.
+// OpenWith is Open for a stream that begins with first, of MaxFirst bytes at most. They are sent
+// together. With end nothing follows, as after CloseWrite.
 func (n *Node) OpenWith(ctx context.Context, id string, kind byte, about, first []byte, end bool) (*Stream, error) {
 	if n := max(len(about)-MaxAbout, len(first)-MaxFirst); n > 0 {
 		return nil, fmt.Errorf("%w: a request has %d bytes too many", ErrUnreachable, n)
@@ -31,8 +31,8 @@ func (n *Node) Await(ctx context.Context, id string) error {
 	return n.await(ctx, id, func(*peer) bool { return true })
 }
 
-// await waits until try succeeds with a connected replica, for at most two seconds. n.mu is held while try is
-// called.
+// await waits until try succeeds with a connected replica, for at most two seconds. n.mu is held
+// while try is called.
 func (n *Node) await(ctx context.Context, id string, try func(p *peer) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()

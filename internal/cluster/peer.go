@@ -66,8 +66,8 @@ type peer struct {
 	clock        clockSample // of the replica with this id
 }
 
-// clockSample says what a replica's clock shows: ahead more than the time since the Node was made. Half of the
-// round trip is the most that it can be wrong by.
+// clockSample says what a replica's clock shows: ahead more than the time since the Node was made.
+// Half of the round trip is the most that it can be wrong by.
 type clockSample struct {
 	ahead     int64 // in microseconds
 	roundTrip time.Duration
@@ -77,7 +77,8 @@ type clockSample struct {
 // clockAge is how long the best sample is used before a worse one replaces it: clocks drift.
 const clockAge = time.Minute
 
-// moveLocked is the only place where a peer's state changes. It reports whether the transition exists.
+// moveLocked is the only place where a peer's state changes. It reports whether the transition
+// exists.
 func (p *peer) moveLocked(to peerState) bool {
 	if nextPeerStates[p.state]>>to&1 == 0 {
 		return false
@@ -99,7 +100,8 @@ const (
 	firstPause = 50 * time.Millisecond
 	// longestPause is the time between two attempts to reach a replica that does not answer.
 	longestPause = time.Second
-	// selfPause is the time between two looks at an address that turned out to be this replica's own.
+	// selfPause is the time between two looks at an address that turned out to be this replica's
+	// own.
 	selfPause = 30 * time.Second
 )
 

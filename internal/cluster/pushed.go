@@ -6,8 +6,8 @@ import (
 	"github.com/holdfast/holdfast/internal/netpoll"
 )
 
-// Append is Write of a netpoll.Stream, except that the caller must Flush soon. The writes of several
-// streams of one connection then go out together.
+// Append is Write of a netpoll.Stream, except that the caller must Flush soon. The writes of
+// several streams of one connection then go out together.
 func (s *Stream) Append(p []byte) (queued int) { return s.write(p, true) }
 
 // Flush sends what was appended on the stream's connection.

@@ -18,7 +18,8 @@ const (
 	deleteAfter = time.Minute
 )
 
-// Redis is a Book in a hash of Redis or Valkey. Each replica writes its own field, and all read all.
+// Redis is a Book in a hash of Redis or Valkey. Each replica writes its own field, and all read
+// all.
 type Redis struct {
 	client   redis.UniversalClient
 	sentinel string // name of the master that Sentinel is asked for; "" without Sentinel
@@ -32,8 +33,9 @@ type redisEntry struct {
 	Seen int64  `json:"seen"` // in milliseconds, by Redis' clock
 }
 
-// NewRedis returns the Book of the cluster called name. More than one URL, or cluster=true in the first,
-// means Redis Cluster; master_name in the first means Sentinel. The client library logs to log, at level debug.
+// NewRedis returns the Book of the cluster called name. More than one URL, or cluster=true in the
+// first, means Redis Cluster; master_name in the first means Sentinel. The client library logs to
+// log, at level debug.
 func NewRedis(urls []string, name string, log *slog.Logger) (*Redis, error) {
 	redis.SetLogger(redisLog{log})
 	o, err := redisOptions(urls)
@@ -47,7 +49,8 @@ func NewRedis(urls []string, name string, log *slog.Logger) (*Redis, error) {
 	return r, nil
 }
 
-// redisLog is where the client library logs. Otherwise it would write to stderr, in a form of its own.
+// redisLog is where the client library logs. Otherwise it would write to stderr, in a form of its
+// own.
 type redisLog struct{ log *slog.Logger }
 
 // Printf implements the library's interface.
@@ -57,7 +60,8 @@ func (l redisLog) Printf(ctx context.Context, format string, args ...any) {
 	}
 }
 
-// Check asks Redis once, so that a wrong address or password shows at the start. It changes nothing.
+// Check asks Redis once, so that a wrong address or password shows at the start. It changes
+// nothing.
 func (r *Redis) Check(ctx context.Context) error {
 	if _, err := r.time(ctx); err != nil {
 		return err
@@ -81,7 +85,8 @@ func (r *Redis) Watch(ctx context.Context, self Entry, now <-chan struct{}, foun
 	r.Close()
 }
 
-// time returns the time of the Redis that has the entries. The nodes of a Redis Cluster have several clocks.
+// time returns the time of the Redis that has the entries. The nodes of a Redis Cluster have
+// several clocks.
 func (r *Redis) time(ctx context.Context) (time.Time, error) {
 	var node redis.Cmdable = r.client
 	if c, ok := r.client.(*redis.ClusterClient); ok {
@@ -124,8 +129,8 @@ func (r *Redis) lookup(ctx context.Context, self Entry) ([]Entry, error) {
 	return entries, nil
 }
 
-// current returns the replicas that are not stale, and deletes those that must be gone. seen is the time by
-// Redis' clock.
+// current returns the replicas that are not stale, and deletes those that must be gone. seen is the
+// time by Redis' clock.
 func (r *Redis) current(ctx context.Context, fields map[string]string, seen int64) (entries []Entry) {
 	for id, value := range fields {
 		var e redisEntry

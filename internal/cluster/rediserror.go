@@ -11,7 +11,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// redisMistakes are answers that no waiting changes: the URL, or an account, must be corrected. hint may be "".
+// redisMistakes are answers that no waiting changes: the URL, or an account, must be corrected.
+// hint may be "".
 var redisMistakes = []struct{ begins, hint string }{
 	{"WRONGPASS", ""},
 	{"NOAUTH", ""},
@@ -26,7 +27,8 @@ var redisMistakes = []struct{ begins, hint string }{
 	{"ERR unknown command 'sentinel'", "this is not Sentinel, which master_name is for"},
 }
 
-// RefusedError says that Redis answered, and will not serve this client until the configuration changes.
+// RefusedError says that Redis answered, and will not serve this client until the configuration
+// changes.
 type RefusedError struct {
 	Err error // may have a hint
 }
@@ -35,7 +37,8 @@ func (e *RefusedError) Error() string { return e.Err.Error() }
 
 func (e *RefusedError) Unwrap() error { return e.Err }
 
-// explain adds what a user should know to an error of Redis. It returns a *RefusedError for mistakes.
+// explain adds what a user should know to an error of Redis. It returns a *RefusedError for
+// mistakes.
 func (r *Redis) explain(err error) error {
 	var answer redis.Error
 	var certificate *tls.CertificateVerificationError

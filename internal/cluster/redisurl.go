@@ -90,8 +90,8 @@ func clusterOptions(u *url.URL, more []string) (*redis.ClusterOptions, error) {
 	return o, nil
 }
 
-// withNodes returns u with the hosts of more URLs in its query, as the client library wants them. Hosts without
-// a port get this one.
+// withNodes returns u with the hosts of more URLs in its query, as the client library wants them.
+// Hosts without a port get this one.
 func withNodes(u *url.URL, more []string, port string) (string, error) {
 	u.Host = withPort(u, port)
 	q := u.Query()

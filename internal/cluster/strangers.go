@@ -11,11 +11,12 @@ import (
 // maxStrangers limits the connections that have not shown the secret yet.
 const maxStrangers = 64
 
-// strangers are the connections to the peer port that have not shown the secret yet. All are accepted
-// immediately: whoever floods the port must not keep a replica waiting in the kernel's queue. When there are
-// too many, one of the address with the most of them is closed: the oldest that has sent nothing, or else the
-// oldest. A replica sends its part of the handshake as soon as it is connected, so it is at risk only in a
-// flood from its own address, and only if maxStrangers others arrive within a round trip. It dials again then.
+// strangers are the connections to the peer port that have not shown the secret yet. All are
+// accepted immediately: whoever floods the port must not keep a replica waiting in the kernel's
+// queue. When there are too many, one of the address with the most of them is closed: the oldest
+// that has sent nothing, or else the oldest. A replica sends its part of the handshake as soon as
+// it is connected, so it is at risk only in a flood from its own address, and only if maxStrangers
+// others arrive within a round trip. It dials again then.
 type strangers struct {
 	mu   sync.Mutex
 	list []*stranger // oldest first

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// However many strangers hold connections to the peer port, from one address or many, silent or not: a replica
-// that comes is connected immediately.
+// However many strangers hold connections to the peer port, from one address or many, silent or
+// not: a replica that comes is connected immediately.
 func TestStrangersDelayNobody(t *testing.T) {
 	for name, knock := range map[string]func(n *network, i int) net.Conn{
 		"silent, from one address":    func(n *network, _ int) net.Conn { return n.knock("a:1", "192.0.2.1:1") },

@@ -14,8 +14,9 @@ import (
 // ErrReset means that the other side ended a stream immediately.
 var ErrReset = errors.New("cluster: stream reset by the other side")
 
-// Stream is one stream of a connection between two replicas. It begins as a net.Conn, for a goroutine that
-// reads and writes, and netpoll.New makes a netpoll.Stream of it. It is safe for concurrent use.
+// Stream is one stream of a connection between two replicas. It begins as a net.Conn, for a
+// goroutine that reads and writes, and netpoll.New makes a netpoll.Stream of it. It is safe for
+// concurrent use.
 type Stream struct {
 	// Immutable.
 	c      *conn
@@ -72,8 +73,8 @@ func (s *Stream) Kind() byte { return s.kind }
 // About is what the stream was opened with.
 func (s *Stream) About() []byte { return s.about }
 
-// OnEnd calls fn once when the other side, or the connection, ends the stream. It is for streams that are
-// not made a netpoll.Stream. err is netpoll.ErrPeerLost if the connection ended.
+// OnEnd calls fn once when the other side, or the connection, ends the stream. It is for streams
+// that are not made a netpoll.Stream. err is netpoll.ErrPeerLost if the connection ended.
 func (s *Stream) OnEnd(fn func(err error)) {
 	s.mu.Lock()
 	ended := s.inEnd
@@ -159,8 +160,9 @@ func (s *Stream) workLocked() bool {
 	return s.started && !s.reported && (len(s.in) > 0 && !s.paused || s.inEnd != nil && s.mayEndLocked())
 }
 
-// mayEndLocked reports whether the handler may hear of the end. Data comes first only before an orderly end:
-// otherwise a handler that takes none, because its client is stalled, would never hear of it.
+// mayEndLocked reports whether the handler may hear of the end. Data comes first only before an
+// orderly end: otherwise a handler that takes none, because its client is stalled, would never hear
+// of it.
 func (s *Stream) mayEndLocked() bool {
 	return len(s.in) == 0 || !errors.Is(s.inEnd, io.EOF)
 }
@@ -311,8 +313,8 @@ func (s *Stream) finLocked() {
 	}
 }
 
-// endOutputLocked ends this side. If abrupt, what waits is dropped and the other side gets a reset unless it
-// has ended by itself.
+// endOutputLocked ends this side. If abrupt, what waits is dropped and the other side gets a reset
+// unless it has ended by itself.
 func (s *Stream) endOutputLocked(abrupt bool) {
 	switch {
 	case s.outEnd == outputEnded && (!abrupt || s.inEnd != nil):

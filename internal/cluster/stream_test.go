@@ -253,8 +253,8 @@ func TestStreamAsNetConn(t *testing.T) {
 	})
 }
 
-// Whatever the two sides of several streams do, bytes arrive once and in order, and no handler is called
-// concurrently.
+// Whatever the two sides of several streams do, bytes arrive once and in order, and no handler is
+// called concurrently.
 func TestStreamModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		synctest.Test(t, func(t *testing.T) {

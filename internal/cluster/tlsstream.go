@@ -8,8 +8,8 @@ import (
 )
 
 // socket is what a connection's tls.Conn reads from and writes to. During the handshake that is the
-// network. From then on it is a netpoll.Stream, so that the event loop decrypts what it reads, and no
-// write ever blocks.
+// network. From then on it is a netpoll.Stream, so that the event loop decrypts what it reads, and
+// no write ever blocks.
 type socket struct {
 	net.Conn
 	stream netpoll.Stream // nil during the handshake

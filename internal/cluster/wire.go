@@ -37,7 +37,8 @@ const (
 
 const (
 	headerBytes = 8
-	// maxControl limits the payload of every frame except data. The head of a request is the largest.
+	// maxControl limits the payload of every frame except data. The head of a request is the
+	// largest.
 	maxControl = 4 << 20
 	// maxHello limits the payload of a hello.
 	maxHello = 4 << 10

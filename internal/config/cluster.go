@@ -11,20 +11,22 @@ import (
 	"strings"
 )
 
-// Cluster makes this process one of several replicas. A client then recovers at whichever replica it reaches.
+// Cluster makes this process one of several replicas. A client then recovers at whichever replica
+// it reaches.
 type Cluster struct {
-	// Listen is the peer port, where other replicas connect: host:port or :port. Default "", no cluster.
+	// Listen is the peer port, where other replicas connect: host:port or :port. Default "", no
+	// cluster.
 	Listen string `yaml:"listen"`
-	// Peers says where the other replicas are found: redis:// and rediss:// URLs, or host:port of their peer
-	// ports. All addresses of a host name count. Default none. See Redis.
+	// Peers says where the other replicas are found: redis:// and rediss:// URLs, or host:port of
+	// their peer ports. All addresses of a host name count. Default none. See Redis.
 	Peers []string `yaml:"peers"`
 	// Secret is what all replicas know, of at least MinSecret bytes. Default "".
 	Secret string `yaml:"secret"`
-	// SecretFile contains it instead. It may have several lines: the first is presented, all are accepted.
-	// Default "".
+	// SecretFile contains it instead. It may have several lines: the first is presented, all are
+	// accepted. Default "".
 	SecretFile string `yaml:"secret_file"`
-	// Advertise is where other replicas dial this one: host:port. Default "", the address of this machine
-	// that they would see.
+	// Advertise is where other replicas dial this one: host:port. Default "", the address of this
+	// machine that they would see.
 	Advertise string `yaml:"advertise"`
 	// Name tells clusters apart that share one Redis. Default holdfast.
 	Name string `yaml:"name"`
@@ -71,7 +73,8 @@ func (c Cluster) Secrets() ([]string, error) {
 	return secrets, nil
 }
 
-// redactedPeer is redacted for an item of cluster.peers: the URL of Sentinel has a password in its query, too.
+// redactedPeer is redacted for an item of cluster.peers: the URL of Sentinel has a password in its
+// query, too.
 func redactedPeer(text string) string {
 	return passwordInQuery.ReplaceAllString(redacted(text), "${1}xxxxx")
 }
@@ -154,8 +157,8 @@ func checkPeer(text string, redis bool) (allowed string) {
 	return ""
 }
 
-// checkNodes returns "" for URLs of Redis that go together. Otherwise it returns one that does not, and what is
-// allowed.
+// checkNodes returns "" for URLs of Redis that go together. Otherwise it returns one that does not,
+// and what is allowed.
 func checkNodes(urls []string) (found, allowed string) {
 	first, err := url.Parse(urls[0])
 	if err != nil {

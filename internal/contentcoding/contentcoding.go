@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// Choose returns the coding that a request's Accept-Encoding prefers among those that are offered, or
-// "" if it accepts none of them. Among those with the same weight, the first one wins. Names are in
-// lower case.
+// Choose returns the coding that a request's Accept-Encoding prefers among those that are offered,
+// or "" if it accepts none of them. Among those with the same weight, the first one wins. Names are
+// in lower case.
 func Choose(request http.Header, offered ...string) string {
 	accepted := strings.Join(request.Values("Accept-Encoding"), ",")
 	chosen, most := "", 0.0
@@ -21,7 +21,8 @@ func Choose(request http.Header, offered ...string) string {
 	return chosen
 }
 
-// weightOf returns a coding's weight in an Accept-Encoding field: 0 means that it is not acceptable.
+// weightOf returns a coding's weight in an Accept-Encoding field: 0 means that it is not
+// acceptable.
 func weightOf(accepted, coding string) float64 {
 	others := 0.0
 	for item := range strings.SplitSeq(accepted, ",") {

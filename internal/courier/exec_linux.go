@@ -82,8 +82,8 @@ func execKeepingLimit(p Program, environ []string) error {
 	return fmt.Errorf("exec %s: %w", p.Path, err)
 }
 
-// Back replaces this program by the one that handed over to it, and tells it why. It returns only if
-// that fails. The inherited descriptors must not have been changed.
+// Back replaces this program by the one that handed over to it, and tells it why. It returns only
+// if that fails. The inherited descriptors must not have been changed.
 func (in *Inherited) Back(environ []string, why error) error {
 	old := &Inherited{Snapshot: in.Snapshot, Old: -1, Failure: why.Error()}
 	environ = append(slices.Clip(environ), Variable+"="+old.String())
@@ -131,8 +131,8 @@ func CheckSockets(fds []int) error {
 	return nil
 }
 
-// CloseSockets closes all sockets that this process has inherited and does not use. Everything that a
-// Go program opens itself is closed at an exec, and inherited sockets are not.
+// CloseSockets closes all sockets that this process has inherited and does not use. Everything that
+// a Go program opens itself is closed at an exec, and inherited sockets are not.
 func CloseSockets() {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {

@@ -10,14 +10,15 @@ import (
 // stopSignals ask a process to end.
 var stopSignals = [...]syscall.Signal{syscall.SIGTERM, syscall.SIGINT}
 
-// action has room for the kernel's struct sigaction. If all of it is zero, the signal has its default
-// effect.
+// action has room for the kernel's struct sigaction. If all of it is zero, the signal has its
+// default effect.
 type action [8]uint64
 
 // unhandleStops gives the signals to stop their default effect, until handle is called. One that
-// arrived between the last look and the exec would be lost otherwise: this program would have received
-// it, and the next one would never hear of it. So it ends the process without a drain, as it does until
-// the next program's runtime is ready. A mask does not help: the runtime removes it when it starts.
+// arrived between the last look and the exec would be lost otherwise: this program would have
+// received it, and the next one would never hear of it. So it ends the process without a drain, as
+// it does until the next program's runtime is ready. A mask does not help: the runtime removes it
+// when it starts.
 func unhandleStops() (handle func()) {
 	var former [len(stopSignals)]action
 	for i, s := range stopSignals {

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The manager's file descriptor store keeps descriptors while no process runs, and passes them to the
-// next one. Each has a name:
+// The manager's file descriptor store keeps descriptors while no process runs, and passes them to
+// the next one. Each has a name:
 //
 //	holdfast-snapshot       the snapshot
 //	holdfast-links          one end of a socket pair; its queue holds the sockets of links
@@ -51,8 +51,8 @@ func (m *Manager) ForgetHandover() error {
 	return errors.Join(m.Forget(snapshotName), m.Forget(linksName))
 }
 
-// KeepHandover puts a snapshot and the sockets of links into the store. When it returns, the manager
-// has them. After an error it has neither.
+// KeepHandover puts a snapshot and the sockets of links into the store. When it returns, the
+// manager has them. After an error it has neither.
 func (m *Manager) KeepHandover(snapshot int, links []int) error {
 	err := m.keepHandover(snapshot, links)
 	if err != nil {
@@ -137,8 +137,8 @@ type StoredSocket struct {
 	FD   int
 }
 
-// TakeStored returns what the manager has passed, or nil, and environ without the variables that say
-// so. Other names than those above are ignored.
+// TakeStored returns what the manager has passed, or nil, and environ without the variables that
+// say so. Other names than those above are ignored.
 func TakeStored(environ []string) (st *Stored, rest []string) {
 	vars := make(map[string]string)
 	for _, v := range environ {
@@ -174,8 +174,8 @@ func TakeStored(environ []string) (st *Stored, rest []string) {
 	return st, rest
 }
 
-// Links returns the sockets of links in their order. They stay in the queues as well: if this process
-// ends now, the next one gets them again.
+// Links returns the sockets of links in their order. They stay in the queues as well: if this
+// process ends now, the next one gets them again.
 func (st *Stored) Links() (fds []int, err error) {
 	defer func() {
 		if err != nil {
@@ -245,8 +245,8 @@ func peek(end int) (first uint32, fds []int, err error) {
 	return first, fds, nil
 }
 
-// Discard closes the snapshot, and what was used to pass the links. When the manager forgets them as
-// well, the server sees the links end.
+// Discard closes the snapshot, and what was used to pass the links. When the manager forgets them
+// as well, the server sees the links end.
 func (st *Stored) Discard() {
 	if st.Snapshot >= 0 {
 		CloseFD(st.Snapshot)

@@ -38,7 +38,8 @@ type answer struct {
 	body   []byte
 }
 
-// unexpected is an answer to a handshake, or to a later request, that is not what Engine.IO demands.
+// unexpected is an answer to a handshake, or to a later request, that is not what Engine.IO
+// demands.
 type unexpected struct {
 	what string // the request
 	answer

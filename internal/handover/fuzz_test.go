@@ -32,12 +32,12 @@ func seal(data []byte) {
 	}
 }
 
-// memoryFactor bounds the memory for a snapshot by its size: an entry of four bytes becomes an Entry,
-// and slices grow in steps.
+// memoryFactor bounds the memory for a snapshot by its size: an entry of four bytes becomes an
+// Entry, and slices grow in steps.
 const memoryFactor = 200
 
-// Read never panics, and needs no more memory than a multiple of its input. What it accepts, it also
-// accepts after it was written again.
+// Read never panics, and needs no more memory than a multiple of its input. What it accepts, it
+// also accepts after it was written again.
 func FuzzRead(f *testing.F) {
 	f.Add(example().write(f), false)
 	f.Add(example().write(f), true)

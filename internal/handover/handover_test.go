@@ -74,8 +74,8 @@ func read(data []byte) (*content, error) {
 	return c, err
 }
 
-// fill sets the fields of a struct, except for those named in skip, to values that t draws. It fails
-// for a type it does not know, so that each new field is drawn.
+// fill sets the fields of a struct, except for those named in skip, to values that t draws. It
+// fails for a type it does not know, so that each new field is drawn.
 func fill(t *rapid.T, v reflect.Value, skip ...string) {
 	for i := range v.NumField() {
 		name, f := v.Type().Field(i).Name, v.Field(i)

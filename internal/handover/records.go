@@ -237,8 +237,8 @@ type Translation struct {
 	Root  int    // what became of the namespace "/"
 	// Attachments that follow, and belong to a dropped packet, or to the last of Early.
 	Dropping, Holding int
-	// Early holds messages of namespaces whose CONNECT has no reply yet. The first byte of each is 1
-	// if it is binary, and otherwise 0.
+	// Early holds messages of namespaces whose CONNECT has no reply yet. The first byte of each is
+	// 1 if it is binary, and otherwise 0.
 	Early [][]byte
 }
 

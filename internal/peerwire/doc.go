@@ -1,4 +1,5 @@
-// Package peerwire is what replicas send each other on the streams and in the notes of package cluster.
+// Package peerwire is what replicas send each other on the streams and in the notes of package
+// cluster.
 //
 //   - move.go has the messages with which a client moves to the replica that has its session.
 //   - request.go has HTTP requests that are forwarded, and their answers.

@@ -15,20 +15,20 @@ import (
 
 // Kinds of streams and notes between replicas.
 const (
-	// StreamMove asks for a session, and then carries the client's WebSocket. It stays open as long as the
-	// client, even if that polls.
+	// StreamMove asks for a session, and then carries the client's WebSocket. It stays open as long
+	// as the client, even if that polls.
 	StreamMove byte = 'm'
 	// StreamRequest carries one HTTP request and its answer, or a WebSocket.
 	StreamRequest byte = 'r'
 	// StreamProbe carries a WebSocket to which a moved client may upgrade.
 	StreamProbe byte = 'p'
-	// StreamHandshake asks for the sessions of a client of Engine.IO 3. It then carries the answer to its handshake, or
-	// its WebSocket.
+	// StreamHandshake asks for the sessions of a client of Engine.IO 3. It then carries the answer
+	// to its handshake, or its WebSocket.
 	StreamHandshake byte = 'h'
 	// NoteAbandoned says that the client of a move got a fresh session elsewhere.
 	NoteAbandoned byte = 'a'
-	// NoteHandover says that the sender hands over. Its content is for how long others should count on its
-	// return; 0 means that it serves again.
+	// NoteHandover says that the sender hands over. Its content is for how long others should count
+	// on its return; 0 means that it serves again.
 	NoteHandover byte = 'h'
 	// NoteKeys says which keys of clients the replica has.
 	NoteKeys byte = 'k'
@@ -78,8 +78,9 @@ type MoveState struct {
 // EventCount is how many events of a namespace a client has handled.
 type EventCount struct {
 	N uint64 `json:"n"`
-	// ID is the id of the socket that it handled them with, or "" if the client does not say. A client
-	// whose connection was lost before the reply to its CONNECT has counted those of another socket.
+	// ID is the id of the socket that it handled them with, or "" if the client does not say. A
+	// client whose connection was lost before the reply to its CONNECT has counted those of another
+	// socket.
 	ID string `json:"id,omitempty"`
 }
 

@@ -17,8 +17,8 @@ import (
 	"github.com/holdfast/holdfast/internal/httpmsg"
 )
 
-// On a stream a forwarded request looks as on the wire, after a line with the client's address and the
-// length of its body. The answer is an HTTP response. A WebSocket's bytes follow it.
+// On a stream a forwarded request looks as on the wire, after a line with the client's address and
+// the length of its body. The answer is an HTTP response. A WebSocket's bytes follow it.
 
 var bufferPool = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
@@ -69,8 +69,8 @@ func ParseRequest(st *cluster.Stream) (*http.Request, error) {
 	return req, nil
 }
 
-// Response is the http.ResponseWriter of a forwarded request. A response that is not hijacked is written in
-// one piece.
+// Response is the http.ResponseWriter of a forwarded request. A response that is not hijacked is
+// written in one piece.
 type Response struct {
 	st       *cluster.Stream
 	header   http.Header
@@ -129,8 +129,8 @@ func (w *Response) Finish() {
 	w.st.Flush() // if it could not be sent with the end
 }
 
-// body is the body of a forwarded request. Like net/http's, it fails if it ends before its announced length: the client was
-// cut, and no part of the body counts.
+// body is the body of a forwarded request. Like net/http's, it fails if it ends before its
+// announced length: the client was cut, and no part of the body counts.
 type body struct {
 	st   io.Reader
 	left int64 // negative if the length was not announced

@@ -33,8 +33,8 @@ func (e *statusError) Error() string {
 // engineCode returns the code of an Engine.IO refusal, or -1.
 func (e *statusError) engineCode() int { return EngineCode(e.body) }
 
-// EngineCode returns the code in the body of an Engine.IO refusal, such as EngineForbidden, or -1 if
-// it is something else.
+// EngineCode returns the code in the body of an Engine.IO refusal, such as EngineForbidden, or -1
+// if it is something else.
 func EngineCode(body []byte) int {
 	var refusal struct {
 		Code    *int    `json:"code"`
@@ -68,7 +68,8 @@ const (
 	EngineOldVersion       = 5
 )
 
-// explain turns an error from connecting into a problem. The detail of an unknown error is its text.
+// explain turns an error from connecting into a problem. The detail of an unknown error is its
+// text.
 func explain(err error) *problem {
 	var p *problem
 	if errors.As(err, &p) {

@@ -101,12 +101,14 @@ func checkName(data []byte) Decodability {
 	return Decodable
 }
 
-// nestedBeyond reports whether there are more opening brackets than depth, be they in strings or not.
+// nestedBeyond reports whether there are more opening brackets than depth, be they in strings or
+// not.
 func nestedBeyond(data []byte, depth int) bool {
 	return bytes.Count(data, []byte("["))+bytes.Count(data, []byte("{")) > depth
 }
 
-// misplaced reports whether a valid payload has a placeholder for an attachment that does not exist.
+// misplaced reports whether a valid payload has a placeholder for an attachment that does not
+// exist.
 func misplaced(data []byte, attachments int) bool {
 	if !bytes.Contains(data, []byte("_placeholder")) && !bytes.Contains(data, []byte(`\u`)) { // any character may be escaped
 		return false

@@ -57,7 +57,8 @@ func TestEventNameDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// FuzzEventName compares EventName with encoding/json: in valid JSON, the name is the first argument.
+// FuzzEventName compares EventName with encoding/json: in valid JSON, the name is the first
+// argument.
 func FuzzEventName(f *testing.F) {
 	for _, seed := range []string{
 		`["cursor",1]`, `["\u0063ursor"]`, `[ 5 , "a"]`, `[["a"]]`, `[]`, `["a\\",1]`, `["\ud800"]`, `[-0]`,

@@ -176,7 +176,8 @@ func lastNonSpace(p []byte, end int) int {
 	return i
 }
 
-// AppendWithAckID appends a packet with another acknowledgement id. h is its header, which has an id.
+// AppendWithAckID appends a packet with another acknowledgement id. h is its header, which has an
+// id.
 func AppendWithAckID(dst, p []byte, h *Header, id int64) []byte {
 	start := h.Data
 	for start > 0 && isDigit(p[start-1]) {

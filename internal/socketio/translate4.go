@@ -10,8 +10,8 @@ import (
 	"github.com/holdfast/holdfast/internal/jsonscan"
 )
 
-// Socket.IO protocol v4, which socket.io 2.x speaks, has the same events and acknowledgements as v5.
-// The functions in this file translate what differs:
+// Socket.IO protocol v4, which socket.io 2.x speaks, has the same events and acknowledgements as
+// v5. The functions in this file translate what differs:
 //
 //	              v5                                   v4
 //	CONNECT       40{auth}                             none: the server connects "/" by itself
@@ -174,8 +174,8 @@ func jsonText(s string) []byte {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
-// ToV4 returns a packet for a client of protocol v4: CONNECT replies without a payload, and refusals
-// with their reason alone. Others are the same in both.
+// ToV4 returns a packet for a client of protocol v4: CONNECT replies without a payload, and
+// refusals with their reason alone. Others are the same in both.
 func ToV4(p []byte) []byte {
 	h, err := ParseHeader(p)
 	if err != nil {

@@ -16,8 +16,8 @@ import (
 // Interval is how often Watch looks at the files.
 const Interval = 2 * time.Second
 
-// Files is a certificate that is loaded from two PEM files, and reloaded when they change. It is safe
-// for concurrent use, except for Check, which Watch calls.
+// Files is a certificate that is loaded from two PEM files, and reloaded when they change. It is
+// safe for concurrent use, except for Check, which Watch calls.
 type Files struct {
 	// Immutable.
 	certFile, keyFile string

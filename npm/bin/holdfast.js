@@ -1,12 +1,14 @@
 #!/usr/bin/env node
-// Runs the binary in this process's place, as far as Node.js can: same arguments, output, signals and exit status.
+// Runs the binary in this process's place, as far as Node.js can: same arguments, output, signals
+// and exit status.
 import { spawn } from "node:child_process";
 import { constants } from "node:os";
 import { findBinary } from "../lib/binary.js";
 
 const windows = process.platform === "win32";
 const args = process.argv.slice(2);
-// Without a subcommand holdfast serves. It stops when its standard input ends, which also happens if this process is killed.
+// Without a subcommand holdfast serves. It stops when its standard input ends, which also happens
+// if this process is killed.
 const serves = !args.length || args[0].startsWith("-");
 
 let binary;
@@ -21,8 +23,8 @@ delete env.HOLDFAST_BINARY_PATH;
 const child = spawn(binary, serves ? ["-stop-with-stdin", ...args] : args, {
   env,
   stdio: [serves ? "pipe" : "inherit", "inherit", "inherit"],
-  // Out of the terminal's process group: a Ctrl-C reaches this process, which forwards it once. A second signal would
-  // end holdfast without draining. Windows has no such groups.
+  // Out of the terminal's process group: a Ctrl-C reaches this process, which forwards it once. A
+  // second signal would end holdfast without draining. Windows has no such groups.
   detached: serves && !windows,
 });
 child.stdin?.on("error", () => {}); // holdfast ends before this process

@@ -18,8 +18,8 @@ import (
 	"time"
 )
 
-// pollingScenario compares polling clients whose requests reach the replica with their connection with clients
-// whose requests all reach another one.
+// pollingScenario compares polling clients whose requests reach the replica with their connection
+// with clients whose requests all reach another one.
 func (e *env) pollingScenario() *scenario {
 	o := e.opts
 	s := &scenario{
@@ -48,8 +48,8 @@ func (e *env) pollingScenario() *scenario {
 // pollers is how many clients poll.
 const pollers = 16
 
-// polling measures round trips of polling clients. Each has a goroutine and one of net/http's connections for its
-// POSTs, and the same for its polls.
+// polling measures round trips of polling clients. Each has a goroutine and one of net/http's
+// connections for its POSTs, and the same for its polls.
 func polling(t *trial) (values, error) {
 	ctx, stop := context.WithCancelCause(t.ctx)
 	defer stop(nil)
@@ -117,8 +117,8 @@ type poller struct {
 	number  int         // of polls; owned by poll
 }
 
-// open makes a handshake, and connects to the main namespace. Further requests go to the other replica, if there
-// is one.
+// open makes a handshake, and connects to the main namespace. Further requests go to the other
+// replica, if there is one.
 func (p *pollingLoad) open(ctx context.Context, to *proxy) (*poller, error) {
 	c := &poller{load: p, url: pollingURL(to.addr), got: make(chan uint64, 1)}
 	text, err := c.request(ctx, http.MethodGet, "", nil)

@@ -16,8 +16,8 @@ const relayedName = "relayed"
 // benchSecret is known to the replicas of one trial only.
 const benchSecret = "a secret for replicas that live for one trial"
 
-// relayScenarios compare clients that recover at the replica with their session with clients that recover at
-// another one.
+// relayScenarios compare clients that recover at the replica with their session with clients that
+// recover at another one.
 func (e *env) relayScenarios() []*scenario {
 	o := e.opts
 	targets := []target{
@@ -89,7 +89,8 @@ func (e *env) relayScenarios() []*scenario {
 	return all
 }
 
-// startReplicas starts two holdfasts that know each other. Clients begin at the first and return to the second.
+// startReplicas starts two holdfasts that know each other. Clients begin at the first and return to
+// the second.
 func startReplicas(ctx context.Context, e *env, dir string, upstream netip.AddrPort) (*proxy, error) {
 	var peers [2]netip.AddrPort
 	for i := range peers {

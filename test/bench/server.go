@@ -28,8 +28,8 @@ import (
 //	broadcast COUNT BYTES  sends COUNT events with a payload of BYTES to all
 //	stats                  prints what it counted
 //
-// It answers each command with one line, and exits at the end of its input. With -eio3 it speaks Engine.IO
-// 3 and Socket.IO 4, as socket.io 2.x does.
+// It answers each command with one line, and exits at the end of its input. With -eio3 it speaks
+// Engine.IO 3 and Socket.IO 4, as socket.io 2.x does.
 func serverMain(args []string) error {
 	flags := flag.NewFlagSet(serverArg, flag.ContinueOnError)
 	interval := flags.Duration("ping-interval", 25*time.Second, "between two pings")

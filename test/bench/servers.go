@@ -14,8 +14,8 @@ import (
 // severalServers is how many servers the scenarios have that compare several with one.
 const severalServers = 4
 
-// serversScenarios compare one server behind holdfast with several. The several are one process that listens on
-// as many ports, so that all else is equal.
+// serversScenarios compare one server behind holdfast with several. The several are one process
+// that listens on as many ports, so that all else is equal.
 func (e *env) serversScenarios() []*scenario {
 	if !e.has(holdfastName) {
 		return nil

@@ -13,8 +13,8 @@ import (
 // translatedName is the target whose server speaks Engine.IO 3.
 const translatedName = "translated"
 
-// translateScenarios compare a server of Engine.IO 4 with one of Engine.IO 3, for which holdfast translates.
-// The clients are the same.
+// translateScenarios compare a server of Engine.IO 4 with one of Engine.IO 3, for which holdfast
+// translates. The clients are the same.
 func (e *env) translateScenarios() []*scenario {
 	if !e.has(holdfastName) {
 		return nil

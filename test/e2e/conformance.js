@@ -1,12 +1,13 @@
-// Runs the maintainers' protocol test suites against a server behind holdfast and against the server
-// itself, and compares what passes.
+// Runs the maintainers' protocol test suites against a server behind holdfast and against the
+// server itself, and compares what passes.
 //
 //   SUITES=DIR node conformance.js      DIR is a clone of socketio/socket.io (its docs/ has the suites)
 //
-// The suites have a hard-coded address, so they run from a copy with a different one. Their heartbeats are short, so a
-// suite with an unexpected difference runs again: what passes once passes. Known differences are listed with their reason. The
-// exit code is 1 if there is any other, or if a known one has gone.
-// Recovery is off for the Socket.IO suite, which forbids what recovery adds (pid and offset).
+// The suites have a hard-coded address, so they run from a copy with a different one. Their
+// heartbeats are short, so a suite with an unexpected difference runs again: what passes once
+// passes. Known differences are listed with their reason. The exit code is 1 if there is any other,
+// or if a known one has gone. Recovery is off for the Socket.IO suite, which forbids what recovery
+// adds (pid and offset).
 import { spawn } from "node:child_process";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";

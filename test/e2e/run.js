@@ -1,5 +1,6 @@
-// Runs the test files with Node's own runner: `node run.js [names of files, or how they begin] [-- runner options]`.
-// The binary is built once, before.
+// Runs the test files with Node's own runner:
+// `node run.js [names of files, or how they begin] [-- runner options]`.
+// It builds the binary once, first.
 import { spawn } from "node:child_process";
 import { readdir } from "node:fs/promises";
 import { binary, NATIVE } from "./lib/holdfast.js";

@@ -24,7 +24,8 @@ const (
 	HealthUnknown = "unknown" // there was no handshake yet
 )
 
-// Report is holdfast's state at a point in time. /api/status returns it as JSON. Lists are never null.
+// Report is holdfast's state at a point in time. /api/status returns it as JSON. Lists are never
+// null.
 type Report struct {
 	Version        int        `json:"version"`
 	Time           time.Time  `json:"time"`
@@ -118,7 +119,8 @@ type Server struct {
 type Cluster struct {
 	ID    string `json:"id"` // of this replica; empty without a cluster
 	Peers []Peer `json:"peers"`
-	// RelaysEdge are clients whose bytes this replica relays, and RelaysOwner those with a session here.
+	// RelaysEdge are clients whose bytes this replica relays, and RelaysOwner those with a session
+	// here.
 	RelaysEdge  int `json:"relays_edge"`
 	RelaysOwner int `json:"relays_owner"`
 }
@@ -157,8 +159,8 @@ type ReasonCount struct {
 	Meaning string        `json:"meaning"`
 }
 
-// History counts recoveries over time. Both lists have the same length, oldest first. The last element
-// is the current, incomplete step.
+// History counts recoveries over time. Both lists have the same length, oldest first. The last
+// element is the current, incomplete step.
 type History struct {
 	StepSeconds int       `json:"step_seconds"`
 	Start       time.Time `json:"start"` // of the first element
@@ -208,7 +210,8 @@ type Parked struct {
 	Bytes            int           `json:"bytes"`
 }
 
-// maxNamespace and maxEvent are how many bytes of a namespace's and an event's name a Report contains.
+// maxNamespace and maxEvent are how many bytes of a namespace's and an event's name a Report
+// contains.
 const maxNamespace, maxEvent = 100, 100
 
 // ShortNamespace shortens a namespace's name, which a client may have chosen, for a Report.

@@ -158,10 +158,12 @@ func (c *Client) Ended() bool {
 	return c.closed
 }
 
-// ErrNoReturn means that the client does not come back after such an end, or not before its timeout.
+// ErrNoReturn means that the client does not come back after such an end, or not before its
+// timeout.
 var ErrNoReturn = errors.New("imitation: the client does not come back")
 
-// Wait waits for the end of the connection. It fails if a client of this library would not come back.
+// Wait waits for the end of the connection. It fails if a client of this library would not come
+// back.
 func (c *Client) Wait() error {
 	<-c.done
 	c.mu.Lock()

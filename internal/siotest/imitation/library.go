@@ -43,7 +43,8 @@ const (
 type Library struct {
 	Name       string
 	Transports []Transport
-	// Recognized lists the transports over which holdfast knows by the handshake that it cannot resume.
+	// Recognized lists the transports over which holdfast knows by the handshake that it cannot
+	// resume.
 	Recognized []Transport
 	// Returns reports whether the client notices such an end immediately, and reconnects.
 	Returns func(End) bool
@@ -129,8 +130,8 @@ func javaHead(method, transport, query string, r request) string {
 	return head + "Accept-Encoding: gzip\r\nUser-Agent: okhttp/3.13.1\r\n\r\n"
 }
 
-// CPP looks at the code that it has answered a Close frame with, which is 1000 if there was none, and
-// takes that for an end that was wanted.
+// CPP looks at the code that it has answered a Close frame with, which is 1000 if there was none,
+// and takes that for an end that was wanted.
 var CPP = &Library{
 	Name:       "C++",
 	Transports: []Transport{WebSocket},

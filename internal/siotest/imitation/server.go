@@ -12,9 +12,9 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// Server imitates a server on the wire. Its application has the namespaces "/" and "/admin", in each of
-// which it emits "early" when a client connects, and answers "echo". It refuses a handshake with "deny"
-// in its query. It is an http.Handler, and safe for concurrent use.
+// Server imitates a server on the wire. Its application has the namespaces "/" and "/admin", in
+// each of which it emits "early" when a client connects, and answers "echo". It refuses a handshake
+// with "deny" in its query. It is an http.Handler, and safe for concurrent use.
 type Server struct {
 	lib     *ServerLibrary
 	sockets bool // it takes WebSockets

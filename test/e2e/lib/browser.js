@@ -1,4 +1,5 @@
-// A real browser: headless Chromium (Debian's package, or CHROMIUM=path), driven by playwright-core.
+// A real browser: headless Chromium (Debian's package, or CHROMIUM=path), driven by
+// playwright-core.
 import { existsSync } from "node:fs";
 import { chromium } from "playwright-core";
 import { SLOW } from "./wait.js";

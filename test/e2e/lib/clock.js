@@ -1,8 +1,9 @@
-// A holdfast whose wall clock can be set, as by an administrator, NTP or a resumed virtual machine. The monotonic clock, timers
-// and the machine's own clock do not change.
+// A holdfast whose wall clock can be set, as by an administrator, NTP or a resumed virtual machine.
+// The monotonic clock, timers and the machine's own clock do not change.
 //
-// It is built from holdfast's source with a copy of Go's time.Now that adds an offset to the wall time. The copy is made from the
-// Go installation that builds it. (libfaketime does not work with a static binary, and a time namespace has no wall clock.)
+// It is built from holdfast's source with a copy of Go's time.Now that adds an offset to the wall
+// time. The copy is made from the Go installation that builds it. (libfaketime does not work with a
+// static binary, and a time namespace has no wall clock.)
 import { execFile } from "node:child_process";
 import { readFile, writeFile } from "node:fs/promises";
 import path from "node:path";

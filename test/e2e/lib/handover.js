@@ -1,4 +1,5 @@
-// What tests of a handover need: a binary that they may replace, the outcome, and a service manager.
+// What tests of a handover need: a binary that they may replace, the outcome, and a service
+// manager.
 import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";
 import { mkdtemp, rename, rm, writeFile } from "node:fs/promises";
@@ -56,8 +57,8 @@ export async function ownBinary(t) {
   return bin;
 }
 
-// Other processes write the programs. If this one did, a child that it has just forked might have the file open for writing,
-// and nobody could execute it for that moment.
+// Other processes write the programs. If this one did, a child that it has just forked might have
+// the file open for writing, and nobody could execute it for that moment.
 const shell = (script, ...args) => promisify(execFile)("sh", ["-c", script, "sh", ...args]);
 
 /** Replaces the binary by a file, as an upgrade would. */

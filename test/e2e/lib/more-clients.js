@@ -1,5 +1,5 @@
-// Clients that `make clients` tests: one socket.io-client of each minor version, and clients in other languages. What is needed for
-// each is in clients/.
+// Clients that `make clients` tests: one socket.io-client of each minor version, and clients in
+// other languages. What is needed for each is in clients/.
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";

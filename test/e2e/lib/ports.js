@@ -1,5 +1,5 @@
-// Free TCP ports below the range that the kernel uses for outgoing connections, so that nothing else
-// takes one before the test listens on it.
+// Free TCP ports below the range that the kernel uses for outgoing connections, so that nothing
+// else takes one before the test listens on it.
 import net from "node:net";
 
 const LOW = 12000;

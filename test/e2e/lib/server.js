@@ -1,5 +1,6 @@
 // The application behind holdfast: a Socket.IO server of a given version, with an app that records
-// everything that holdfast must not change. It runs in this process, or in a child that can be killed.
+// everything that holdfast must not change. It runs in this process, or in a child that can be
+// killed.
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { fork } from "node:child_process";

@@ -1,6 +1,6 @@
 // A whole path for one test: client -> relay -> holdfast -> [relay] -> server.
-// With HOLDFAST_E2E_TARGET=native there is no holdfast: recovery tests use socket.io 4.8 with its own
-// recovery, all others the legacy server directly.
+// With HOLDFAST_E2E_TARGET=native there is no holdfast: recovery tests use socket.io 4.8 with its
+// own recovery, all others the legacy server directly.
 import { writeFileSync } from "node:fs";
 import path from "node:path";
 import { App } from "./server.js";

@@ -1,4 +1,5 @@
-// A cluster of Socket.IO servers behind @socket.io/sticky, which chooses the worker once for a TCP connection.
+// A cluster of Socket.IO servers behind @socket.io/sticky, which chooses the worker once for a TCP
+// connection.
 import cluster from "node:cluster";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
@@ -11,7 +12,8 @@ if (cluster.isWorker) {
   const http = createServer((req, res) => res.end("page"));
   const io = new Server(http, { allowEIO3: true });
   setupWorker(io);
-  // The primary hears of a sid a little after the client. On a network the client takes longer to use it than here.
+  // The primary hears of a sid a little after the client. On a network the client takes longer to
+  // use it than here.
   http.prependListener("request", (req, res) => {
     const { end } = res;
     if (process.env.NETWORK && !req.url.includes("sid=")) res.end = (...args) => setTimeout(() => end.apply(res, args), 50);

@@ -2,7 +2,8 @@
 
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-// HOLDFAST_E2E_SLOW multiplies every timeout, for slow machines. It is doubled for binaries built with -race.
+// HOLDFAST_E2E_SLOW multiplies every timeout, for slow machines. It is doubled for binaries built
+// with -race.
 export const SLOW = Number(process.env.HOLDFAST_E2E_SLOW || (process.env.HOLDFAST_E2E_RACE === "1" ? 2 : 1));
 
 /**

@@ -4,8 +4,8 @@
 // Type=notify, Restart=always, NotifyAccess=main and FileDescriptorStoreMax=16: it runs a program,
 // keeps the descriptors that the program stores, and passes them to the next run.
 //
-// It runs $PROGRAM with its own arguments. SIGUSR1 restarts the program, like systemctl restart, and
-// SIGTERM stops it. The events go to standard output, one a line.
+// It runs $PROGRAM with its own arguments. SIGUSR1 restarts the program, like systemctl restart,
+// and SIGTERM stops it. The events go to standard output, one a line.
 //
 // $KILL_AT names a notification, or "second READY=1". The first time that it arrives the program is
 // killed, and nothing of what it has sent after that is handled.
@@ -115,8 +115,8 @@ func (m *manager) supervise(signals <-chan os.Signal) (again bool, err error) {
 	}
 }
 
-// command returns the program with the stored descriptors. The shell sets the process id that only it
-// knows.
+// command returns the program with the stored descriptors. The shell sets the process id that only
+// it knows.
 func (m *manager) command() *exec.Cmd {
 	cmd := exec.Command("sh", append([]string{"-c", `LISTEN_PID=$$ exec "$0" "$@"`, os.Getenv("PROGRAM")}, os.Args[1:]...)...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr

@@ -1,5 +1,5 @@
-// Processes that serve calls, as one JSON object per line: {id, name, args} on standard input, and {id, value} or
-// {id, error} on standard output. The simulated clients (sim/, in Go) are one, too.
+// Processes that serve calls, as one JSON object per line: {id, name, args} on standard input, and
+// {id, value} or {id, error} on standard output. The simulated clients (sim/, in Go) are one, too.
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";

@@ -1,5 +1,5 @@
-// Real clients in a process of their own. Each records what it receives in each of its namespaces, and sends a numbered
-// stream. Each has a relay that cuts it from outside.
+// Real clients in a process of their own. Each records what it receives in each of its namespaces,
+// and sends a numbered stream. Each has a relay that cuts it from outside.
 import { createRequire } from "node:module";
 import { serve } from "./child.js";
 import { example } from "../lib/examples.js";
@@ -56,8 +56,9 @@ class Namespace {
     }
     this.session.connectedAt = Date.now();
     this.outgoing.connect(sid);
-    // If the engine is closed just as the reply to CONNECT arrives, the library reports "disconnect" and then "connect".
-    // It loses everything it emits until the next "connect", with any server.
+    // If the engine is closed just as the reply to CONNECT arrives, the library reports
+    // "disconnect" and then "connect". It loses everything it emits until the next "connect", with
+    // any server.
     const { _readyState, readyState } = this.socket.io; // before 3.0
     this.adrift = (_readyState ?? readyState) !== "open";
   }
@@ -79,8 +80,8 @@ class Namespace {
         if (answer === i) this.unanswered.delete(i);
       });
     }
-    // From 4.8 on, clients keep an event for the next connection as soon as a ping is overdue, shortly before they report
-    // "disconnect".
+    // From 4.8 on, clients keep an event for the next connection as soon as a ping is overdue,
+    // shortly before they report "disconnect".
     const kept = this.socket.sendBuffer.at(-1)?.data;
     if (this.outgoing.connected && kept?.[1] === i) kept[2] = this.outgoing.postpone();
   }

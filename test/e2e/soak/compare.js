@@ -72,7 +72,8 @@ function checkSession(result, { s, who, servers, ackEvents }) {
     ["broadcasts", s.broadcasts, firstBroadcast, home.broadcasts[nsp]],
   ]) {
     const came = stream.last ?? first - 1;
-    // Broadcasts after a session's end were not meant for it, and a killed server's ledger is slightly outdated.
+    // Broadcasts after a session's end were not meant for it, and a killed server's ledger is
+    // slightly outdated.
     const until = s.live ? last : name === "broadcasts" ? came : Math.max(last, came);
     const started = stream.first ?? first;
     const early = Math.max(0, started - first);
@@ -127,7 +128,8 @@ function checkEpochs(result, { client, n, who, servers }) {
       result.pending += tail;
       broken(`${end} came last, ${e.last} was sent`);
     }
-    // Answers are kept like events. Clients from 4.7.5 on, and simulated ones, drop their callback when they are cut.
+    // Answers are kept like events. Clients from 4.7.5 on, and simulated ones, drop their callback
+    // when they are cut.
     if (session?.live && (client.answersKept || !e.over)) {
       const owed = n.unanswered.filter((i) => i >= e.first && i <= end);
       if (owed.length > 0) {

@@ -1,5 +1,5 @@
-// Faults of a client's network and of the server. When a fault's promise resolves, it is over and has left nothing in the
-// relay.
+// Faults of a client's network and of the server. When a fault's promise resolves, it is over and
+// has left nothing in the relay.
 import { setTimeout as wait } from "node:timers/promises";
 
 /** Faults of one client: {name, weight, run({relay, random, signal, clients, name})}. */
@@ -22,7 +22,8 @@ export const FAULTS = [
   ].map(([name, directions]) => ({
     name,
     weight: 3,
-    // If it ends early it was only a delay; if late, both sides have given up. Held bytes arrive late either way.
+    // If it ends early it was only a delay; if late, both sides have given up. Held bytes arrive
+    // late either way.
     run: async ({ relay, random, signal }) => {
       relay.blackhole(directions);
       await wait(random.int(200, 12_000), null, { signal });
@@ -79,7 +80,8 @@ export const FAULTS = [
     },
   },
   {
-    // The client abandons a connection whose CONNECT is in flight, and arrives after the next connection's.
+    // The client abandons a connection whose CONNECT is in flight, and arrives after the next
+    // connection's.
     name: "reconnections race",
     weight: 8,
     run: async ({ relay, random, signal }) => {

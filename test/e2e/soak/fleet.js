@@ -7,8 +7,8 @@ import { Relay } from "../lib/relay.js";
 import { sleep, until } from "../lib/wait.js";
 
 const LOGS = process.env.HOLDFAST_E2E_LOGS;
-// A replica learns the address that another one advertises, which would lead past the relays. All advertise the same
-// one, so each takes it for its own.
+// A replica learns the address that another one advertises, which would lead past the relays. All
+// advertise the same one, so each takes it for its own.
 const NOWHERE = "127.0.0.1:1";
 
 export class Fleet {

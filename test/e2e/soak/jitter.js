@@ -1,6 +1,7 @@
-// `node soak/jitter.js [--seconds 60] [--clients 200] [--rate 20] [--seed N] [--json FILE]`: the share of
-// a steady broadcast that arrives at clients on a bad network, which drops each of them for about 2 s repeatedly. It compares a
-// server without recovery, one with Socket.IO's own, and the first one behind holdfast.
+// `node soak/jitter.js [--seconds 60] [--clients 200] [--rate 20] [--seed N] [--json FILE]`: the
+// share of a steady broadcast that arrives at clients on a bad network, which drops each of them
+// for about 2 s repeatedly. It compares a server without recovery, one with Socket.IO's own, and
+// the first one behind holdfast.
 import { setMaxListeners } from "node:events";
 import { writeFile } from "node:fs/promises";
 import { setTimeout as wait } from "node:timers/promises";

@@ -33,7 +33,8 @@ const KNOWN_OF_2 = ["bad_offset", "key_in_use"];
 export function summarise(lane, result, grown, breaches) {
   const processes = [...lane.fleet.past, lane.last]; // of holdfast
   const broken = [...result.broken, ...breaches];
-  // A restarted holdfast does not know its predecessor's sessions. A client asks again if it did not get the reply.
+  // A restarted holdfast does not know its predecessor's sessions. A client asks again if it did
+  // not get the reply.
   const foreign = 2 * NAMESPACES.length * (lane.options.clients + lane.options.simulated);
   for (const [i, m] of processes.entries()) {
     for (const [reason, n] of Object.entries(nonzero([m], "holdfast_recoveries_total", "result", "reason"))) {

@@ -1,4 +1,5 @@
-// `node soak/run.js [--minutes 10] [--seed N] [--clients 18] [--simulated 60] [--lanes 1,2,3,4,6,7,8] [--versions 4.6.2,4.8.4] [--json FILE]`: see README.md, The soak.
+// `node soak/run.js [--minutes 10] [--seed N] [--clients 18] [--simulated 60]
+// [--lanes 1,2,3,4,6,7,8] [--versions 4.6.2,4.8.4] [--json FILE]`: see README.md, The soak.
 import { execFile } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import os from "node:os";

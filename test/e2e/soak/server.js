@@ -1,5 +1,5 @@
-// The application behind holdfast, in its own process. It streams numbered events to every session, and records what it
-// receives.
+// The application behind holdfast, in its own process. It streams numbered events to every session,
+// and records what it receives.
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { once } from "node:events";

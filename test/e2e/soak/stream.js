@@ -1,8 +1,8 @@
 // Numbered streams, and what each end records of them. sim/stream.go has the same rules.
 //
-// From server to client each session (one namespace of one client) has two streams: events of its own ("n"), and
-// the namespace's broadcasts ("b"). From client to server each namespace of a client has one ("u"), which continues
-// across its sessions.
+// From server to client each session (one namespace of one client) has two streams: events of its
+// own ("n"), and the namespace's broadcasts ("b"). From client to server each namespace of a client
+// has one ("u"), which continues across its sessions.
 
 /** The kind of number i in a session's own stream: an "ask" expects an answer, a "binary" has an attachment. */
 export const kind = (i) => (i % 11 === 7 ? "ask" : broadcastKind(i));
@@ -55,8 +55,8 @@ export class Incoming {
     if (!intact(i, content)) this.#note("altered", i);
     if (i <= this.last) return this.#late(i, connection);
     for (let m = this.last + 1; m < i; m++) {
-      // It was sent after its predecessor. If that was before the current connection was opened, it may have been in
-      // flight when the previous connection ended.
+      // It was sent after its predecessor. If that was before the current connection was opened, it
+      // may have been in flight when the previous connection ended.
       const inFlight = connection > 1 && this.lastSent <= connectedAt;
       if ((this.kindOf(m) === "ask" || this.redeliver === "at-most-once") && inFlight) this.ambiguous.add(m);
       else {

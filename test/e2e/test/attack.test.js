@@ -1,5 +1,6 @@
-// What an attacker sends: the right answer, nothing of it to the server that is not one clean request, bounded memory, and
-// everybody else served as before. docs/security.md says what each limit is for.
+// What an attacker sends: the right answer, nothing of it to the server that is not one clean
+// request, bounded memory, and everybody else served as before. docs/security.md says what each
+// limit is for.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -411,7 +412,8 @@ describe("Socket.IO packets", parallel, () => {
     const deep = (n) => "[".repeat(n) + "]".repeat(n);
     const w = await Frames.open(s.direct);
     const start = Date.now();
-    // In the CONNECT, which holdfast reads; the escape keeps it from looking for keys by their bytes.
+    // In the CONNECT, which holdfast reads; the escape keeps it from looking for keys by their
+    // bytes.
     const { sid } = JSON.parse((await w.connect(`{"a":${deep(2000)},"\\u0070id":"hfnone"}`)).slice(2));
     assert.ok(sid);
     w.text(`421["echo",${deep(2000)}]`);

@@ -1,5 +1,5 @@
-// Every minor version of socket.io-client from 2.0 on, and clients in other languages: `make clients`. docs/compatibility.md has the
-// results.
+// Every minor version of socket.io-client from 2.0 on, and clients in other languages: `make
+// clients`. docs/compatibility.md has the results.
 import { after, describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";

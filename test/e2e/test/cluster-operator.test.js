@@ -1,5 +1,5 @@
-// What operators see of several replicas: the status page, -check, the probe and the demo. And that nothing of it is
-// there without `cluster`.
+// What operators see of several replicas: the status page, -check, the probe and the demo. And that
+// nothing of it is there without `cluster`.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";

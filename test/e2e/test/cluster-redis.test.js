@@ -63,7 +63,8 @@ async function setUp(t, peers, n) {
 async function refused(peers, why) {
   const config = `listen: 127.0.0.1:0\nadmin: {listen: ""}\ncluster: {listen: "127.0.0.1:0", peers: ${JSON.stringify(peers)}, secret: "${SECRET}"}\n`;
   let run;
-  // At its start holdfast waits 2 seconds for Redis. On a busy machine that may be too little to hear why.
+  // At its start holdfast waits 2 seconds for Redis. On a busy machine that may be too little to
+  // hear why.
   for (let attempt = 0; attempt < 5 && run?.code !== 2; attempt++) {
     if (run) assert.match(run.all, /Redis cannot be used yet.*(deadline exceeded|timeout)/);
     run = await runHoldfast(["-config", "h.yaml"], { files: { "h.yaml": config }, timeout: 4000 });

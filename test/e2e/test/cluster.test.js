@@ -10,7 +10,8 @@ import { allUp, replicas, total } from "../lib/replicas.js";
 import { sleep, until, within } from "../lib/wait.js";
 
 async function app(t, options = {}) {
-  // Short pings: a client whose upgrade is cut between its two halves notices nothing before its ping timeout.
+  // Short pings: a client whose upgrade is cut between its two halves notices nothing before its
+  // ping timeout.
   const a = await App.start(options.version ?? "4.5.4", { ...options, io: { pingInterval: 500, pingTimeout: 1500, ...options.io } });
   t.after(() => a.stop());
   return a;
@@ -124,8 +125,8 @@ describe("what a client has besides its session", { skip: onlyHoldfast, concurre
       const list = await replicas(t, 2, () => a.port, { config: { recovery: { namespaces: { include: ["*"], exclude: ["/admin"] } } } });
       const way = await Switch.start(list[0].port);
       t.after(() => way.close());
-      // By polling each CONNECT is a request of its own. cluster-long.test.js has the other order: how long the second one is
-      // awaited is a matter of time, and a busy machine may take longer.
+      // By polling each CONNECT is a request of its own. cluster-long.test.js has the other order:
+      // how long the second one is awaited is a matter of time, and a busy machine may take longer.
       const [first, second] = transport === "polling" ? ["/chat", "/admin"] : ["/admin", "/chat"];
       const c = new Client("4.8.4", way.url, { nsp: first, transports: TRANSPORTS[transport] });
       t.after(() => c.close());

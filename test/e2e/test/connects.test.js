@@ -1,4 +1,5 @@
-// Clients that connect and disconnect namespaces over one connection, as pages do whose components come and go.
+// Clients that connect and disconnect namespaces over one connection, as pages do whose components
+// come and go.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { App } from "../lib/server.js";

@@ -1,5 +1,6 @@
-// What deploy/ holds meets the real thing: Prometheus with the rules and the dashboard's queries, systemd with the
-// unit, probes with the health endpoints. fronts.test.js has nginx, HAProxy and Caddy; deploy/deploy_test.go the rest.
+// What deploy/ holds meets the real thing: Prometheus with the rules and the dashboard's queries,
+// systemd with the unit, probes with the health endpoints. fronts.test.js has nginx, HAProxy and
+// Caddy; deploy/deploy_test.go the rest.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";

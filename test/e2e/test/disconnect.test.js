@@ -105,7 +105,8 @@ describe("on_client_disconnect: park", parallel, () => {
     assert.equal(await failed(s), 0);
   });
 
-  // The moment is what matters here: what is on its way when the client disconnects, and when it connects again.
+  // The moment is what matters here: what is on its way when the client disconnects, and when it
+  // connects again.
   combos("nothing is lost or doubled, whatever the moment", { native: false, timeout: 90000 }, async (t, how) => {
     const s = await stack(t, { config });
     const c = s.client(how.version, how.options);
@@ -133,8 +134,9 @@ describe("on_client_disconnect: park", parallel, () => {
     assert.deepEqual(s.app.receivedArgs("up").map(([i]) => i), Array.from({ length: said }, (_, i) => i + 1));
   });
 
-  // Here the connection stays, and with it what is on its way. A client that is back immediately may have ignored some of that
-  // and put some aside: it gets a session of its own then, and is told so.
+  // Here the connection stays, and with it what is on its way. A client that is back immediately
+  // may have ignored some of that and put some aside: it gets a session of its own then, and is
+  // told so.
   const asynchronous = (cb) => setTimeout(cb, 200, { token: "t" });
   for (const [kind, auth] of [["immediately", { token: "t" }], ["after a while", asynchronous]]) {
     combos(`nor on a connection that others keep, auth is there ${kind}`, { native: false, timeout: 90000 }, async (t, how) => {
@@ -154,7 +156,8 @@ describe("on_client_disconnect: park", parallel, () => {
       const c = s.client(how.version, how.options);
       const chat = c.of("/chat", auth);
       const got = new Map();
-      // Those put aside from an earlier session it handles when it has its new one, as without holdfast.
+      // Those put aside from an earlier session it handles when it has its new one, as without
+      // holdfast.
       chat.socket.on("m", (i, id) => id === chat.id && got.set(id, [...(got.get(id) ?? []), i]));
       for (const nsp of c.namespaces) await nsp.connected();
       if (how.transport === "default") await c.upgraded();
@@ -283,8 +286,8 @@ describe("on_client_disconnect: park", parallel, () => {
     assert.equal(await parked(s), 0);
   });
 
-  // Polls and POSTs go over connections of their own. What a client had ignored when its next poll overtook its DISCONNECT
-  // must come again.
+  // Polls and POSTs go over connections of their own. What a client had ignored when its next poll
+  // overtook its DISCONNECT must come again.
   it("a poll that overtakes the DISCONNECT confirms nothing", { skip: onlyHoldfast }, async (t) => {
     const s = await stack(t, { config });
     const p = await Polling.open(s.url);

@@ -1,5 +1,6 @@
-// `holdfast doctor` and `holdfast init` against real servers of all kinds. What the doctor says of a server is compared with
-// what the server was made of, and what init writes is started: a real client is recovered through it.
+// `holdfast doctor` and `holdfast init` against real servers of all kinds. What the doctor says of
+// a server is compared with what the server was made of, and what init writes is started: a real
+// client is recovered through it.
 import { after, before, describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";

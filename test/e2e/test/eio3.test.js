@@ -1,5 +1,5 @@
-// Servers that speak Engine.IO 3 only: socket.io 1.x and 2.x. recovery.test.js and order.test.js run against them, too:
-// HOLDFAST_E2E_SERVER=2.5.1 node run.js recovery order
+// Servers that speak Engine.IO 3 only: socket.io 1.x and 2.x. recovery.test.js and order.test.js
+// run against them, too: HOLDFAST_E2E_SERVER=2.5.1 node run.js recovery order
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";

@@ -1,4 +1,5 @@
-// event_loop: false, the off switch for an incident. `HOLDFAST_E2E_EVENT_LOOP=off node run.js` runs any other file that way.
+// event_loop: false, the off switch for an incident. `HOLDFAST_E2E_EVENT_LOOP=off node run.js` runs
+// any other file that way.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { readdir, readlink } from "node:fs/promises";
@@ -53,7 +54,8 @@ describe("without the event loop", { concurrency: 3, skip: onlyHoldfast }, () =>
     assert.deepEqual(s.app.footprint(), before, "the server must not notice the drops");
   });
 
-  // More than the kernel buffers in either direction, so that reads are partial and writes have to wait.
+  // More than the kernel buffers in either direction, so that reads are partial and writes have to
+  // wait.
   combos("large messages arrive whole", { native: false, versions: ["4.8.4"] }, async (t, how) => {
     const s = await stack(t, { ...off, io: { maxHttpBufferSize: 1e8 } });
     const c = s.client(how.version, how.options);

@@ -1,4 +1,5 @@
-// Faults: of the network on either side, of the server, of the machine, and holdfast's own end. What a client may expect then.
+// Faults: of the network on either side, of the server, of the machine, and holdfast's own end.
+// What a client may expect then.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { openSync, closeSync } from "node:fs";

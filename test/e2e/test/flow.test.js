@@ -1,5 +1,6 @@
-// Flow control from end to end: a slow peer delays its own traffic, for as long as it takes, and no other;
-// and is not considered dead. FLOW_MB and FLOW_KBPS run the first test with other figures, by hand.
+// Flow control from end to end: a slow peer delays its own traffic, for as long as it takes, and no
+// other; and is not considered dead. FLOW_MB and FLOW_KBPS run the first test with other figures,
+// by hand.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import net from "node:net";
@@ -145,7 +146,8 @@ describe("flow control", { concurrency: 8, skip }, () => {
 
   describe("a server that reads nothing", { concurrency: 2, skip }, () => {
     combos("bounds what is held, and its clients are not parked", { versions: ["4.8.4"], transports: ["websocket", "polling"], timeout: 120000 }, async (t, how) => {
-      // Towards its clients holdfast's heartbeat is quick, so that they would be given up several times over.
+      // Towards its clients holdfast's heartbeat is quick, so that they would be given up several
+      // times over.
       const s = await stack(t, { upstreamRelay: true, config: { engineio: { ping_interval: "1s", ping_timeout: "5s" } } });
       const c = s.client(how.version, how.options);
       await c.main.connected();

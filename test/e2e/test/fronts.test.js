@@ -1,4 +1,5 @@
-// nginx, HAProxy and Caddy before two replicas of holdfast, with the configurations in deploy/fronts.
+// nginx, HAProxy and Caddy before two replicas of holdfast, with the configurations in
+// deploy/fronts.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import http from "node:http";
@@ -58,7 +59,8 @@ for (const kind of ["nginx", "haproxy", "caddy"]) {
         if (name === "default") await c.upgraded();
         s.app.stream("/", id, 1, 20);
         await c.main.stream(1, 20);
-        // holdfast notices the end of a poll that waits. The front has passed it on before holdfast answers for its metrics.
+        // holdfast notices the end of a poll that waits. The front has passed it on before holdfast
+        // answers for its metrics.
         if (name === "polling") {
           await until(() => s.relay.pollWaits, "the next poll");
           await s.sums("holdfast_sessions");

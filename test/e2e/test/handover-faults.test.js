@@ -1,5 +1,6 @@
-// A handover that goes wrong: processes that are killed in each step, programs that fail, machines in need, and signals at
-// the wrong moment. Before the point of no return the old process continues, and everybody can see why.
+// A handover that goes wrong: processes that are killed in each step, programs that fail, machines
+// in need, and signals at the wrong moment. Before the point of no return the old process
+// continues, and everybody can see why.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -183,7 +184,8 @@ describe("SIGKILL in the middle of a handover", { concurrency: 3, skip }, () => 
 });
 
 describe("other signals and a handover", { concurrency: 3, skip }, () => {
-  // In the instant of the exec, and until the next program's runtime has begun, the signal has its default effect.
+  // In the instant of the exec, and until the next program's runtime has begun, the signal has its
+  // default effect.
   const ended = (exit, when) => assert.ok(exit.code === 0 || exit.signal === "SIGTERM", `${when}: ${JSON.stringify(exit)}`);
 
   it("SIGTERM at any moment of it: the process ends, and the next one serves", { timeout: 120000 }, async (t) => {

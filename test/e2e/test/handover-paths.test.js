@@ -1,4 +1,5 @@
-// A handover of everything that is not a modern client over WebSocket and plain HTTP: what is kept, and what is counted.
+// A handover of everything that is not a modern client over WebSocket and plain HTTP: what is kept,
+// and what is counted.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { execFile, execFileSync } from "node:child_process";

@@ -35,9 +35,9 @@ describe("a handover", { concurrency: 3, skip }, () => {
     assert.equal(s.hf.exit, undefined);
   });
 
-  // Every client receives numbered events all the time, and sends some. What a client sends counts if its
-  // WebSocket was open: socket.io-client drops the rest without a word. Polling ones send again until there
-  // is an acknowledgement.
+  // Every client receives numbered events all the time, and sends some. What a client sends counts
+  // if its WebSocket was open: socket.io-client drops the rest without a word. Polling ones send
+  // again until there is an acknowledgement.
   it("ten in a row, with 30 clients of all transports and floods both ways", { timeout: 120000 }, async (t) => {
     const answer = (io) => io.on("connection", (socket) => socket.on("up", (n, ack) => ack?.()));
     const s = await stack(t, { config: { log: { level: "info" } }, app: answer });

@@ -1,4 +1,5 @@
-// Clients with a key over several replicas: they recover at whichever they reach, without sticky sessions.
+// Clients with a key over several replicas: they recover at whichever they reach, without sticky
+// sessions.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
@@ -20,7 +21,8 @@ async function app(t, version = "4.5.4", options = {}) {
   return a;
 }
 
-// The pings of clients are short: one that is cut in its upgrade notices nothing before its ping timeout.
+// The pings of clients are short: one that is cut in its upgrade notices nothing before its ping
+// timeout.
 const config = (more = {}) => ({ ...keyed, engineio: { ping_interval: "500ms", ping_timeout: "1500ms" }, ...more });
 
 async function cluster(t, n = 3, options = {}) {
@@ -114,7 +116,8 @@ describe("python-socketio's clients with a key", { skip: onlyHoldfast, concurren
         const adminId = await c.connected(1, "/admin");
         for (const [k, place] of [1, 2, 0].entries()) {
           await confirmed(list);
-          // A client that is cut while it finishes its reconnection gives up. By its answer it has finished.
+          // A client that is cut while it finishes its reconnection gives up. By its answer it has
+          // finished.
           const answers = c.answers.length;
           let next = 0;
           const answered = () => {
@@ -204,7 +207,8 @@ describe("one key at several replicas", { skip: onlyHoldfast, concurrency: 2 }, 
           await sleep(Math.random() * 6);
         }
         await Promise.all(pair.map((c) => c.main.connected()));
-        // If both have claimed the key, one of them is sent away, and comes back as a client without recovery.
+        // If both have claimed the key, one of them is sent away, and comes back as a client
+        // without recovery.
         const all = [...pair, open(t, version, list[(k + 2) % 3].url, "websocket", key)];
         const had = all.map((c) => c.main.numbers.length);
         await until(async () => {

@@ -44,7 +44,8 @@ describe("a server that announces no maxPayload", parallel, () => {
           }),
         );
       }
-      // engine.io 5 breaks the WebSocket without a Close frame, which looks like the end of the server: by polling that is an error.
+      // engine.io 5 breaks the WebSocket without a Close frame, which looks like the end of the
+      // server: by polling that is an error.
       assert.deepEqual(seen, ["transport close", transports[0] === "polling" ? "transport error" : "transport close"]);
     });
   }

@@ -1,4 +1,5 @@
-// upstream.handshake: lazy. A client that resumes costs the server nothing; any other has the server's word after all.
+// upstream.handshake: lazy. A client that resumes costs the server nothing; any other has the
+// server's word after all.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";

@@ -1,4 +1,5 @@
-// Every method with every kind of sid, by polling and by WebSocket: what holdfast answers beside the server's own answer.
+// Every method with every kind of sid, by polling and by WebSocket: what holdfast answers beside
+// the server's own answer.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import http from "node:http";

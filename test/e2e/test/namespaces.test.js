@@ -73,7 +73,8 @@ describe("recovery.namespaces", parallel, () => {
       for (const nsp of [c.main, chat]) nsp.assertRecovered(3);
       assert.deepEqual(drops(s.app, "/"), []);
       assert.deepEqual(drops(s.app, "/chat"), []);
-      // One for each of the client's, and one more where the CONNECTs do not come together: the first needs none.
+      // One for each of the client's, and one more where the CONNECTs do not come together: the
+      // first needs none.
       const made = s.app.engineConnections;
       assert.ok(made >= 4 && made <= 7, `${made} connections to the server`);
       const m = await s.hf.metrics();

@@ -398,7 +398,8 @@ describe("a CONNECT that cannot resume", parallel, () => {
 
   it("an offset beyond what was sent", noFallback, async (t) => {
     const s = await stack(t);
-    // Two sessions: the second one's offsets are further on. And one whose own offset is made larger.
+    // Two sessions: the second one's offsets are further on. And one whose own offset is made
+    // larger.
     const raw = await Raw.open(s.url);
     const { sid, pid } = await raw.connect();
     s.app.emit("/", sid, "n", 1);

@@ -1,5 +1,6 @@
-// The packages for npm, as a new user has them: packed, installed into an empty folder without a registry, and used with
-// socket.io 4.5.4 and a client that is cut. Only this platform's package is built; `make npm` checks all of them.
+// The packages for npm, as a new user has them: packed, installed into an empty folder without a
+// registry, and used with socket.io 4.5.4 and a client that is cut. Only this platform's package is
+// built; `make npm` checks all of them.
 import { after, before, describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";

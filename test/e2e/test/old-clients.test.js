@@ -1,4 +1,5 @@
-// Clients before 4.6, which know nothing of recovery, and clients that are left out by configuration.
+// Clients before 4.6, which know nothing of recovery, and clients that are left out by
+// configuration.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { noBrowser, openBrowser } from "../lib/browser.js";

@@ -1,5 +1,5 @@
-// What `make dist` builds, for this platform: reproducible, with checksums, and a Debian package that installs, serves and
-// goes without a trace.
+// What `make dist` builds, for this platform: reproducible, with checksums, and a Debian package
+// that installs, serves and goes without a trace.
 import { after, before, describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";

@@ -1,5 +1,6 @@
-// Packets that their client cannot decode: each costs no more than itself, and a few reconnections. And packets that it can
-// decode, over connections that end again and again: none of these is left out.
+// Packets that their client cannot decode: each costs no more than itself, and a few reconnections.
+// And packets that it can decode, over connections that end again and again: none of these is left
+// out.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
@@ -200,7 +201,8 @@ describe("a packet that its client cannot decode", parallel, () => {
     assert.equal(await poisoned(s), 1);
   });
 
-  // A client of 4.8 closes its connection only when its POST is answered. Until then it polls, and ignores what it gets.
+  // A client of 4.8 closes its connection only when its POST is answered. Until then it polls, and
+  // ignores what it gets.
   for (const kind of ["attachments", "nan"]) {
     combos(`${kind}: while the client sends without pause`, { native: false, versions: ["4.8.4"] }, async (t, how) => {
       const s = await stack(t);
@@ -297,7 +299,8 @@ describe("a packet that its client can decode is never left out", parallel, () =
     });
   }
 
-  // To holdfast this looks like a client before 4.8 that gives up its connection over the packet, but for what the old connection answers.
+  // To holdfast this looks like a client before 4.8 that gives up its connection over the packet,
+  // but for what the old connection answers.
   combos("the client's network changes each time that the packet is tried", { native: false }, async (t, how) => {
     const s = await stack(t);
     const c = s.client(how.version, tolerant(how));

@@ -1,5 +1,5 @@
-// `holdfast probe` against real servers, through holdfast and what can be wrong between: its words are judged by its
-// codes and its exit status, and by what a real client does in the same place.
+// `holdfast probe` against real servers, through holdfast and what can be wrong between: its words
+// are judged by its codes and its exit status, and by what a real client does in the same place.
 import { describe, it, before } from "node:test";
 import assert from "node:assert/strict";
 import { once } from "node:events";

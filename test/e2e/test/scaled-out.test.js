@@ -1,5 +1,5 @@
-// deploy/compose/scaled-out with the real programs: nginx without stickiness, three replicas of holdfast, Redis, and three
-// Socket.IO servers with the Redis adapter. Only addresses are replaced.
+// deploy/compose/scaled-out with the real programs: nginx without stickiness, three replicas of
+// holdfast, Redis, and three Socket.IO servers with the Redis adapter. Only addresses are replaced.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";

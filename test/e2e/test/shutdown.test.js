@@ -1,4 +1,5 @@
-// SIGTERM: no new clients; those that are connected continue until the server closes them or the time is over.
+// SIGTERM: no new clients; those that are connected continue until the server closes them or the
+// time is over.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { WebSocketServer } from "ws";

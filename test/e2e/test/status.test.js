@@ -1,5 +1,6 @@
-// The status page in a real browser, with real traffic behind it, and its data; every reason the same word everywhere.
-// HOLDFAST_E2E_SCREENSHOT=file: the page's picture, after traffic of a minute and a half (make screenshot).
+// The status page in a real browser, with real traffic behind it, and its data; every reason the
+// same word everywhere. HOLDFAST_E2E_SCREENSHOT=file: the page's picture, after traffic of a minute
+// and a half (make screenshot).
 import { describe, it, before, after } from "node:test";
 import assert from "node:assert/strict";
 import path from "node:path";
@@ -78,7 +79,8 @@ describe("the status page", { skip: skip || noBrowser }, () => {
     assert.match(await page.locator("#chart").getAttribute("aria-label"), /2 recovered, 0 not recovered/);
     assert.ok((await page.locator("#chart rect.good").count()) >= 1);
 
-    // One is disconnected by the server while away, one presents an unknown pid, one misses too much.
+    // One is disconnected by the server while away, one presents an unknown pid, one misses too
+    // much.
     for (const p of [b, d, e]) await p.leave();
     s.app.socket(b.sid).disconnect();
     assert.equal(await b.back(), false);

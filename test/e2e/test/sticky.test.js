@@ -1,4 +1,5 @@
-// Balancers that bind a TCP connection to a worker by its first request, and servers that close idle connections early.
+// Balancers that bind a TCP connection to a worker by its first request, and servers that close
+// idle connections early.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { fork } from "node:child_process";

@@ -1,5 +1,5 @@
-// Several servers behind one holdfast: a list of URLs, or the addresses of a name. Real servers, with Socket.IO's Redis adapter
-// where they broadcast.
+// Several servers behind one holdfast: a list of URLs, or the addresses of a name. Real servers,
+// with Socket.IO's Redis adapter where they broadcast.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { createServer } from "node:net";

@@ -2,8 +2,8 @@
 //
 // Usage: returning URL websocket plain|key
 //
-// Prints one JSON object a line: {"nsp", "connected": sid}, {"nsp", "disconnected": true} and {"nsp", "n", "args": how many} for the
-// event "n".
+// Prints one JSON object a line: {"nsp", "connected": sid}, {"nsp", "disconnected": true} and
+// {"nsp", "n", "args": how many} for the event "n".
 #include <chrono>
 #include <iostream>
 #include <map>
@@ -41,7 +41,8 @@ int main(int, char** argv) {
     client.set_reconnect_delay_max(200);
     client.set_logs_quiet();
     client.set_socket_open_listener([&](const std::string& nsp) {
-        // It calls "/" an empty string here. Its only id is the connection's, which is overwritten by that of each namespace.
+        // It calls "/" an empty string here. Its only id is the connection's, which is overwritten
+        // by that of each namespace.
         say("{\"nsp\":\"" + (nsp.empty() ? "/" : nsp) + "\",\"connected\":\"" + client.get_sessionid() + "\"}");
     });
     client.set_reconnecting_listener([] { say("{\"nsp\":\"/\",\"disconnected\":true}"); });
