@@ -1,0 +1,85 @@
+package session
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/holdfast/holdfast/internal/reason"
+)
+
+func TestParkedSessionExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, roomy, 10)
+		c := w.open("/")
+		w.append(c.s, withOffset("a"))
+		w.Park([]*Cursor{c}, maxAway, "cut")
+		later(maxAway - time.Nanosecond)
+		if got := c.s.State(); got != Parked {
+			t.Fatalf("before the limit: %v, want Parked", got)
+		}
+		later(time.Nanosecond)
+		if got := c.s.State(); got != Closed {
+			t.Fatalf("at the limit: %v, want Closed", got)
+		}
+		if n := w.budget.Bytes(); n != 0 {
+			t.Errorf("%d bytes are held", n)
+		}
+		if r := w.resume(c.s, ""); r.Refused != reason.Expired {
+			t.Errorf("a client that comes too late: %+v", r)
+		}
+		w.finish()
+	})
+}
+
+func TestResumeStopsExpiry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, roomy, 10)
+		c := w.open("/")
+		w.Park([]*Cursor{c}, maxAway, "cut")
+		later(maxAway - time.Nanosecond)
+		r := w.resume(c.s, "")
+		if r.Cursor == nil || r.Away != maxAway-time.Nanosecond {
+			t.Fatalf("just before the limit: %+v", r)
+		}
+		later(maxAway)
+		if got := c.s.State(); got != Live {
+			t.Fatalf("after the previous limit: %v, want Live", got)
+		}
+		w.Park([]*Cursor{r.Cursor}, maxAway, "cut")
+		later(maxAway - time.Nanosecond)
+		if got := c.s.State(); got != Parked {
+			t.Fatalf("parked again, before the limit: %v, want Parked", got)
+		}
+		later(time.Nanosecond)
+		if got := c.s.State(); got != Closed {
+			t.Fatalf("parked again, at the limit: %v, want Closed", got)
+		}
+		w.finish()
+	})
+}
+
+func TestParkedTogetherExpireTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, roomy, 10)
+		other := &link{t: t}
+		a, b, back := w.open("/a"), w.open("/b"), w.open("/back")
+		elsewhere := w.New(other, "/elsewhere", &client{1}, true)
+		w.Park([]*Cursor{a, b, back, elsewhere, b}, maxAway, "cut")
+		later(time.Second)
+		mine := w.open("/mine") // parked later: expires later
+		w.Park([]*Cursor{mine}, maxAway, "cut")
+		w.mustResume(back.s, "")
+		w.noted()
+
+		later(maxAway - time.Second)
+		equal(t, "the link was told", w.link.told(), []string{"expired: /a /b"})
+		equal(t, "the other link was told", other.told(), []string{"expired: /elsewhere"})
+		if back.s.State() != Live || mine.s.State() != Parked {
+			t.Errorf("the one that came back is %v, the one parked later %v", back.s.State(), mine.s.State())
+		}
+		later(time.Second)
+		equal(t, "the link was told", w.link.told(), []string{"expired: /mine"})
+		w.finish()
+	})
+}
