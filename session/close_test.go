@@ -60,7 +60,7 @@ func TestCloseFreesMemory(t *testing.T) {
 			w.Close(c.s, reason.ServerDisconnect)
 		}, 0},
 		{"parked for no time", func(w *world, c *Cursor) { w.Park([]*Cursor{c}, 0, "cut") }, 0},
-		{"abandoned", func(w *world, c *Cursor) {
+		{"aborted while parked", func(w *world, c *Cursor) {
 			w.Park([]*Cursor{c}, maxAway, "cut")
 			w.AbortParked(c.s.PID(), "/", reason.BadOffset)
 		}, 0},
@@ -223,7 +223,7 @@ func TestEvictForMemory(t *testing.T) {
 		w.EvictForMemory()
 		equal(t, "all that hold something", w.link.told(), []string{"evicted: /2 /3"})
 		if c[0].s.State() != Parked || live.s.State() != Live || w.link.readPaused() != 1 {
-			t.Errorf("the one that holds nothing is %v, the live one %v; held %d", c[0].s.State(), live.s.State(), w.link.readPaused())
+			t.Errorf("the one that holds nothing is %v, the live one %v; paused %d", c[0].s.State(), live.s.State(), w.link.readPaused())
 		}
 
 		w.append(c[0].s, big())

@@ -33,11 +33,11 @@ func (c *client) Handshake() uint64 { return c.handshake }
 type link struct {
 	t tester
 
-	mu    sync.Mutex
-	holds int
-	pause int      // how often it was paused
-	ended []string // "reason: namespace namespace", one for each call
-	moves []string // sessions parked and resumed
+	mu      sync.Mutex
+	pausing int      // sessions that pause it
+	pauses  int      // how often it was paused
+	ended   []string // "reason: namespace namespace", one for each call
+	moves   []string // sessions parked and resumed
 }
 
 func (l *link) SessionsClosed(ended []*Session, why reason.Reason) {
@@ -55,13 +55,13 @@ func (l *link) SetReadPaused(readPaused bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if readPaused {
-		if l.holds++; l.holds == 1 {
-			l.pause++
+		if l.pausing++; l.pausing == 1 {
+			l.pauses++
 		}
 		return
 	}
-	if l.holds--; l.holds < 0 {
-		l.t.Error("SessionHeld(false) without SessionHeld(true)")
+	if l.pausing--; l.pausing < 0 {
+		l.t.Error("SetReadPaused(false) without SetReadPaused(true)")
 	}
 }
 
@@ -82,7 +82,7 @@ func (l *link) moved(what string) {
 func (l *link) readPaused() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.holds
+	return l.pausing
 }
 
 // told returns the calls of SessionsClosed since the last call of told.
@@ -214,7 +214,7 @@ func (w *world) finish() {
 		w.t.Errorf("%d sessions live and %d parked after all ended", live, parked)
 	}
 	if n := w.link.readPaused(); n != 0 {
-		w.t.Errorf("the link is held by %d sessions after all ended", n)
+		w.t.Errorf("the link is paused by %d sessions after all ended", n)
 	}
 	if b := w.budget; b.Bytes() != 0 || b.Packets() != 0 {
 		w.t.Errorf("%d bytes and %d packets in memory after all ended", b.Bytes(), b.Packets())

@@ -56,11 +56,11 @@ func (w *lockWatcher) park(packets int) *Session {
 // the observer is told.
 func TestLogsAreDroppedWithoutTheRegistrysLock(t *testing.T) {
 	for name, end := range map[string]func(w *lockWatcher, s *Session){
-		"closed":  func(w *lockWatcher, s *Session) { w.r.Close(s, reason.BufferFull) },
-		"expired": func(w *lockWatcher, s *Session) { w.r.expire(s.parked.group) },
-		"refused": func(w *lockWatcher, s *Session) { w.r.AbortParked(s.pid, "/", reason.BadOffset) },
-		"evicted": func(w *lockWatcher, s *Session) { w.park(0) },
-		"relief":  func(w *lockWatcher, s *Session) { w.r.EvictForMemory() },
+		"closed":             func(w *lockWatcher, s *Session) { w.r.Close(s, reason.BufferFull) },
+		"expired":            func(w *lockWatcher, s *Session) { w.r.expire(s.parked.group) },
+		"refused":            func(w *lockWatcher, s *Session) { w.r.AbortParked(s.pid, "/", reason.BadOffset) },
+		"evicted":            func(w *lockWatcher, s *Session) { w.park(0) },
+		"evicted for memory": func(w *lockWatcher, s *Session) { w.r.EvictForMemory() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newLockWatcher(roomy, 1, buffer.NewBudget(1))
@@ -168,7 +168,7 @@ func BenchmarkLongLogs(b *testing.B) {
 				w.r.expire(s.parked.group)
 			}
 		}},
-		{"relieve", func(w *lockWatcher, _ []*Session) { w.r.EvictForMemory() }},
+		{"evict for memory", func(w *lockWatcher, _ []*Session) { w.r.EvictForMemory() }},
 		{"resume", func(w *lockWatcher, all []*Session) {
 			for _, s := range all {
 				s.log.sent = packets

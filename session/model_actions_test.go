@@ -242,7 +242,7 @@ func (m *machine) Reconnect(t *rapid.T) {
 	if r.Refused != refused || r.Cursor != nil {
 		t.Errorf("offset %q: %+v, want refused as %s", offset, r, refused)
 	}
-	if refused == reason.BadOffset && rapid.IntRange(0, 5).Draw(t, "abandon if 0") == 0 {
+	if refused == reason.BadOffset && rapid.IntRange(0, 5).Draw(t, "abort if 0") == 0 {
 		m.AbortParked(s.s.PID(), s.s.Namespace(), reason.BadOffset)
 		if s.parked() {
 			m.end(s, reason.BadOffset, true)

@@ -278,7 +278,7 @@ func (m *machine) comeBack(t tester, s *model) {
 
 // Check compares the registry with the model.
 func (m *machine) Check(t *rapid.T) {
-	bytes, packets, holds, live := 0, 0, 0, 0
+	bytes, packets, pausing, live := 0, 0, 0, 0
 	for _, s := range m.sessions {
 		if got := s.s.State(); got != s.state {
 			t.Errorf("%s is %v, want %v", s.s.Namespace(), got, s.state)
@@ -290,7 +290,7 @@ func (m *machine) Check(t *rapid.T) {
 		packets += len(readPaused)
 		bytes += size(readPaused)
 		if s.readPaused {
-			holds++
+			pausing++
 		}
 		if s.live() {
 			live++
@@ -300,8 +300,8 @@ func (m *machine) Check(t *rapid.T) {
 	if b := m.budget; b.Bytes() > int64(bytes) || (b.Bytes() == 0) != (bytes == 0) || b.Packets() != int64(packets) {
 		t.Errorf("%d bytes, %d packets in memory; want %d at most, %d", b.Bytes(), b.Packets(), bytes, packets)
 	}
-	if got := m.link.readPaused(); got != holds {
-		t.Errorf("the link is held by %d sessions, want %d", got, holds)
+	if got := m.link.readPaused(); got != pausing {
+		t.Errorf("the link is paused by %d sessions, want %d", got, pausing)
 	}
 	if l, p := m.Counts(); l != live || p != len(m.order) {
 		t.Errorf("%d live, %d parked; want %d, %d", l, p, live, len(m.order))

@@ -9,7 +9,7 @@ import (
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
-func TestHold(t *testing.T) {
+func TestReadPause(t *testing.T) {
 	const window = 10_000
 	limits := Limits{MaxPackets: 1000, MaxBytes: 1 << 20, WindowBytes: window}
 	big := withOffset(strings.Repeat("x", window/4)) // four of them reach the window, two are more than half of it
@@ -18,12 +18,12 @@ func TestHold(t *testing.T) {
 		c := w.open("/")
 		for i := range 4 {
 			if w.link.readPaused() != 0 {
-				t.Fatalf("held after %d packets", i)
+				t.Fatalf("paused after %d packets", i)
 			}
 			w.append(c.Session(), big)
 		}
 		if w.link.readPaused() != 1 {
-			t.Fatal("not held at the window")
+			t.Fatal("not paused at the window")
 		}
 		read(c, 4)
 		return w, c
@@ -82,7 +82,7 @@ func TestHold(t *testing.T) {
 			w.Park([]*Cursor{c}, time.Minute, "cut")
 			w.resume(c.Session(), offsetOf(c.Session(), 99))
 		}, 0},
-		{"abandoned", func(w *world, c *Cursor) {
+		{"aborted while parked", func(w *world, c *Cursor) {
 			w.Park([]*Cursor{c}, time.Minute, "cut")
 			w.AbortParked(c.Session().PID(), "/", reason.BadOffset)
 		}, 0},
@@ -106,7 +106,7 @@ func TestHold(t *testing.T) {
 			w, c := fill(t)
 			tt.do(w, c)
 			if got := w.link.readPaused(); got != tt.want {
-				t.Errorf("held by %d sessions, want %d", got, tt.want)
+				t.Errorf("paused by %d sessions, want %d", got, tt.want)
 			}
 			w.finish()
 		})
@@ -114,7 +114,7 @@ func TestHold(t *testing.T) {
 }
 
 // Resuming with less than a window in the log must not pause the link in between.
-func TestResumeDoesNotFlapHold(t *testing.T) {
+func TestResumeDoesNotFlapReadPause(t *testing.T) {
 	w := newWorld(t, Limits{MaxPackets: 1000, MaxBytes: 1 << 20, WindowBytes: 10_000}, 10)
 	c := w.open("/")
 	for range 4 {
@@ -123,29 +123,29 @@ func TestResumeDoesNotFlapHold(t *testing.T) {
 	read(c, 4)
 	w.Park([]*Cursor{c}, time.Minute, "cut")
 	w.mustResume(c.Session(), offsetOf(c.Session(), 3))
-	if w.link.pause != 1 {
-		t.Errorf("the link was paused %d times, want once, before the cut", w.link.pause)
+	if w.link.pauses != 1 {
+		t.Errorf("the link was paused %d times, want once, before the cut", w.link.pauses)
 	}
 	w.finish()
 }
 
 // The window is smaller while the budget is exceeded.
-func TestHoldWhileBudgetIsExceeded(t *testing.T) {
+func TestReadPauseWhileBudgetIsExceeded(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	w.Registry = NewRegistry(roomy, 10, buffer.NewBudget(scarceWindowBytes/2), w)
 	c := w.open("/")
 	w.append(c.Session(), withOffset(strings.Repeat("x", scarceWindowBytes*3/4)))
 	if w.link.readPaused() != 0 {
-		t.Error("held below what is always allowed")
+		t.Error("paused below what is always allowed")
 	}
 	w.append(c.Session(), withOffset(strings.Repeat("x", scarceWindowBytes*3/8)))
 	if w.link.readPaused() != 1 {
-		t.Error("not held though memory is scarce")
+		t.Error("not paused though memory is scarce")
 	}
 	read(c, 2)
 	c.Confirm(1)
 	if w.link.readPaused() != 0 {
-		t.Error("held though memory is there again")
+		t.Error("paused though memory is there again")
 	}
 	w.finish()
 }

@@ -25,20 +25,20 @@ func TestTransitions(t *testing.T) {
 		do   func(w *world, c *Cursor)
 	}
 	var (
-		park     = action{"park", func(w *world, c *Cursor) { w.Park([]*Cursor{c}, maxAway, "cut") }}
-		noTime   = action{"park for no time", func(w *world, c *Cursor) { w.Park([]*Cursor{c}, 0, "cut") }}
-		resume   = action{"resume", func(w *world, c *Cursor) { w.resume(c.s, "") }}
-		refused  = action{"resume, refused", func(w *world, c *Cursor) { w.resume(c.s, offsetOf(c.s, 9)) }}
-		abandon  = action{"abandon", func(w *world, c *Cursor) { w.AbortParked(c.s.PID(), "/", reason.BadOffset) }}
-		elsewhr  = action{"abandon in another namespace", func(w *world, c *Cursor) { w.AbortParked(c.s.PID(), "/x", reason.BadOffset) }}
-		server   = action{"server disconnects", func(w *world, c *Cursor) { w.Close(c.s, reason.ServerDisconnect) }}
-		client   = action{"client disconnects", func(w *world, c *Cursor) { w.Close(c.s, reason.ClientDisconnect) }}
-		lost     = action{"link dies", func(w *world, c *Cursor) { w.Close(c.s, reason.UpstreamLost) }}
-		full     = action{"over the limit", func(w *world, c *Cursor) { w.Close(c.s, reason.BufferFull) }}
-		almost   = action{"time passes", func(*world, *Cursor) { later(maxAway - 1) }}
-		tooLong  = action{"too much time passes", func(*world, *Cursor) { later(maxAway) }}
-		relieved = action{"relief", func(w *world, _ *Cursor) { w.EvictForMemory() }}
-		nothing  = action{"nothing", func(*world, *Cursor) {}}
+		park      = action{"park", func(w *world, c *Cursor) { w.Park([]*Cursor{c}, maxAway, "cut") }}
+		noTime    = action{"park for no time", func(w *world, c *Cursor) { w.Park([]*Cursor{c}, 0, "cut") }}
+		resume    = action{"resume", func(w *world, c *Cursor) { w.resume(c.s, "") }}
+		refused   = action{"resume, refused", func(w *world, c *Cursor) { w.resume(c.s, offsetOf(c.s, 9)) }}
+		abort     = action{"abort while parked", func(w *world, c *Cursor) { w.AbortParked(c.s.PID(), "/", reason.BadOffset) }}
+		elsewhere = action{"abort in another namespace", func(w *world, c *Cursor) { w.AbortParked(c.s.PID(), "/x", reason.BadOffset) }}
+		server    = action{"server disconnects", func(w *world, c *Cursor) { w.Close(c.s, reason.ServerDisconnect) }}
+		client    = action{"client disconnects", func(w *world, c *Cursor) { w.Close(c.s, reason.ClientDisconnect) }}
+		lost      = action{"link dies", func(w *world, c *Cursor) { w.Close(c.s, reason.UpstreamLost) }}
+		full      = action{"over the limit", func(w *world, c *Cursor) { w.Close(c.s, reason.BufferFull) }}
+		almost    = action{"time passes", func(*world, *Cursor) { later(maxAway - 1) }}
+		tooLong   = action{"too much time passes", func(*world, *Cursor) { later(maxAway) }}
+		forMemory = action{"evict for memory", func(w *world, _ *Cursor) { w.EvictForMemory() }}
+		nothing   = action{"nothing", func(*world, *Cursor) {}}
 	)
 	tests := []struct {
 		from   State
@@ -51,32 +51,32 @@ func TestTransitions(t *testing.T) {
 		{Live, noTime, Closed, reason.Expired, true},
 		{Live, resume, Live, "", false}, // asks for a takeover
 		{Live, refused, Live, "", false},
-		{Live, abandon, Live, "", false},
+		{Live, abort, Live, "", false},
 		{Live, server, Closed, reason.ServerDisconnect, false},
 		{Live, client, Closed, reason.ClientDisconnect, false},
 		{Live, lost, Closed, reason.UpstreamLost, false},
 		{Live, full, Live, "", false},
 		{Live, tooLong, Live, "", false},
-		{Live, relieved, Live, "", false},
+		{Live, forMemory, Live, "", false},
 
 		{Parked, park, Parked, "", false}, // by its previous client, again
 		{Parked, noTime, Parked, "", false},
 		{Parked, resume, Live, "", false},
 		{Parked, refused, Parked, "", false},
-		{Parked, abandon, Closed, reason.BadOffset, true},
-		{Parked, elsewhr, Parked, "", false},
+		{Parked, abort, Closed, reason.BadOffset, true},
+		{Parked, elsewhere, Parked, "", false},
 		{Parked, server, Closed, reason.ServerDisconnect, false},
 		{Parked, client, Closed, reason.ClientDisconnect, false},
 		{Parked, lost, Closed, reason.UpstreamLost, false},
 		{Parked, full, Closed, reason.BufferFull, true},
 		{Parked, almost, Parked, "", false},
 		{Parked, tooLong, Closed, reason.Expired, true},
-		{Parked, relieved, Parked, "", false},
+		{Parked, forMemory, Parked, "", false},
 
 		{Closed, park, Closed, "", false},
 		{Closed, noTime, Closed, "", false},
 		{Closed, resume, Closed, "", false},
-		{Closed, abandon, Closed, "", false},
+		{Closed, abort, Closed, "", false},
 		{Closed, server, Closed, "", false},
 		{Closed, client, Closed, "", false},
 		{Closed, lost, Closed, "", false},

@@ -161,7 +161,7 @@ func TestReplayDone(t *testing.T) {
 	w.finish()
 }
 
-func TestAskingPackets(t *testing.T) {
+func TestAckRequestedPackets(t *testing.T) {
 	// Sent: stamped 1, asking 2, plain 3, asking 4. Not sent: asking 5, stamped 6.
 	packets := []*buffer.Packet{withOffset("1"), ackRequested(1, "2"), noOffset("3"), ackRequested(2, "4"), ackRequested(3, "5"), withOffset("6")}
 	tests := []struct {
@@ -211,7 +211,7 @@ func TestAskingPackets(t *testing.T) {
 }
 
 // It matters whether a packet was sent, but not to which client.
-func TestAskingPacketSentDuringReplay(t *testing.T) {
+func TestAckRequestedSentDuringReplay(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	c := w.open("/")
 	w.append(c.s, withOffset("1"))
@@ -226,7 +226,7 @@ func TestAskingPacketSentDuringReplay(t *testing.T) {
 }
 
 // What a previous client may have received still counts if a later client was sent less.
-func TestAskingPacketAfterCutReplay(t *testing.T) {
+func TestAckRequestedAfterCutReplay(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	c := w.open("/")
 	for _, p := range []*buffer.Packet{withOffset("1"), withOffset("2"), ackRequested(1, "3"), withOffset("4")} {
