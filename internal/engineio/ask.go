@@ -40,7 +40,7 @@ const askPayload = "?"
 // ping: an endpoint answers it by itself, until it closes. Over polling it answers a poll, so that
 // the client polls again. What the client sent before does not count.
 func (s *Socket) Ask() {
-	defer s.recoverPanic()
+	defer recoverPanic(s)
 	s.mu.Lock()
 	defer s.unlock()
 	switch {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/holdfast/holdfast/internal/netpoll"
 )
@@ -120,7 +121,7 @@ func (c *Conn) Transport() string {
 
 // Start begins to read. The Conn calls h from then on.
 func (c *Conn) Start(h ConnHandler) {
-	defer c.recoverPanic()
+	defer recoverPanic(c)
 	c.input.Lock()
 	defer c.input.Unlock()
 	c.mu.Lock()
@@ -142,7 +143,7 @@ func (c *Conn) Start(h ConnHandler) {
 		c.ws.stream.Start(initial)
 		return
 	}
-	c.startPollingLocked()
+	c.poll.startLocked()
 }
 
 // deliverHandshakePackets handles packets that arrived with the handshake; input is held.
@@ -168,13 +169,7 @@ func (c *Conn) Send(text []byte, attachments [][]byte) {
 		return
 	}
 	if c.ws == nil {
-		c.poll.queue(Message, text, c.maxPost())
-		if len(attachments) > 0 && c.protocol == V3 {
-			c.poll.endBody()
-		}
-		for _, a := range attachments {
-			c.poll.queueBinary(a, c.maxPost())
-		}
+		c.poll.queue.addMessage(text, attachments)
 		return
 	}
 	e := c.encoderLocked()
@@ -191,7 +186,7 @@ func (c *Conn) SendBinary(data []byte) {
 	switch {
 	case c.state.ended():
 	case c.ws == nil:
-		c.poll.queueBinary(data, c.maxPost())
+		c.poll.queue.addBinary(data)
 	default:
 		c.encoderLocked().Binary(data)
 	}
@@ -212,8 +207,8 @@ func (c *Conn) Flush() (queued int) {
 		return 0
 	}
 	if c.ws == nil {
-		c.startPostLocked()
-		return c.poll.bytes
+		c.poll.startPostsLocked()
+		return c.poll.queue.bytes
 	}
 	return c.flushLocked()
 }
@@ -302,10 +297,9 @@ func (c *Conn) endLocked(err error, endWebSocket func(*wsLink)) {
 			c.ws.stream.Start(nil) // to read the server's end of the stream
 		}
 	case errors.Is(err, ErrClosed):
-		go c.run((*Conn).postClose) // ends with its requests, or after Dialer.Timeout
+		go c.run(c.poll.postClose) // ends with its requests, or after Dialer.Timeout
 	default:
-		c.poll.cancelPost()
-		c.poll.closeConnections()
+		c.poll.abandon()
 	}
 	c.poll.changedLocked()
 	if c.poll != nil {
@@ -316,7 +310,7 @@ func (c *Conn) endLocked(err error, endWebSocket func(*wsLink)) {
 // reportClosedLocked reports the end to the handler, if there is one already.
 func (c *Conn) reportClosedLocked() {
 	if c.h != nil && c.state.moveLocked(stateReported) {
-		go c.run((*Conn).reportClosed) // the caller may hold locks of the handler; ends when Closed returns
+		go c.run(c.reportClosed) // the caller may hold locks of the handler; ends when Closed returns
 	}
 }
 
@@ -366,4 +360,46 @@ func (c *Conn) flushInput() {
 		c.unflushed = false
 		c.h.Flush()
 	}
+}
+
+func (c *Conn) panicked(v any) {
+	if h := c.handler(); h != nil {
+		h.Panicked(v)
+	}
+}
+
+// handler returns nil before Start.
+func (c *Conn) handler() ConnHandler {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.h
+}
+
+// afterFunc calls fn after d in a goroutine of its own, with mu held.
+func (c *Conn) afterFunc(d time.Duration, fn func(*Conn)) *time.Timer {
+	return time.AfterFunc(d, func() {
+		defer recoverPanic(c)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		fn(c)
+	})
+}
+
+// AfterFunc calls fn after d in a goroutine of its own, without a lock. A panic in fn is one of the
+// handler's.
+func (c *Conn) AfterFunc(d time.Duration, fn func()) *time.Timer {
+	return time.AfterFunc(d, func() { c.run(fn) })
+}
+
+// run is the entry point of the Conn's goroutines.
+func (c *Conn) run(fn func()) {
+	defer recoverPanic(c)
+	fn()
+}
+
+// withoutLock releases mu, which the caller holds, while fn runs.
+func (c *Conn) withoutLock(fn func()) {
+	c.mu.Unlock()
+	defer c.mu.Lock()
+	fn()
 }

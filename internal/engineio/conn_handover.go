@@ -135,7 +135,7 @@ func (d *Dialer) restored(l *handover.Link, elapsed time.Duration) (*Conn, error
 
 // StartRestored starts a Conn that Restore has made.
 func (c *Conn) StartRestored(h ConnHandler) {
-	defer c.recoverPanic()
+	defer recoverPanic(c)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.h = h

@@ -137,8 +137,8 @@ func (c *Conn) sendPongLocked() {
 // sendPacketLocked sends a packet without data.
 func (c *Conn) sendPacketLocked(t PacketType) {
 	if c.ws == nil {
-		c.poll.queue(t, nil, c.maxPost())
-		c.startPostLocked()
+		c.poll.queue.add(t, nil)
+		c.poll.startPostsLocked()
 		return
 	}
 	c.encoderLocked().packet(t, nil, nil, nil)
@@ -183,5 +183,5 @@ func (c *Conn) progressLocked() (queued int, taken int64) {
 	if c.ws != nil {
 		return c.ws.stream.Queued(), c.ws.stream.Delivered()
 	}
-	return c.poll.bytes, c.poll.taken
+	return c.poll.queue.bytes, c.poll.queue.taken
 }

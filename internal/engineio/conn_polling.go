@@ -1,45 +1,47 @@
 package engineio
 
 import (
+	"bytes"
 	"context"
-	"encoding/base64"
 	"fmt"
 	"io"
 	"math"
 	"net/http"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 )
 
-// maxPostPackets is how many packets python-engineio takes in one POST.
-const maxPostPackets = 16
+const (
+	// newSID is how long a server may take to know a session that it has just opened.
+	newSID = 3 * time.Second
+	// newSIDPause is the time between two attempts.
+	newSIDPause = 20 * time.Millisecond
+)
 
-// pollingLink is what a Conn keeps while its transport is polling; guarded by the Conn's mu.
+// pollingLink is the polling half of a Conn. It makes one poll and one POST at a time.
 type pollingLink struct {
 	// Immutable. ctx is for polls and the upgrade, and ends with the Conn. postCtx lives a little
 	// longer: what was sent before Close still goes out.
+	conn       *Conn
 	ctx        context.Context
 	cancel     context.CancelFunc
 	postCtx    context.Context
 	cancelPost context.CancelFunc
 
 	handshakeAt time.Time // when the handshake was answered
-	v3          bool      // bodies have the binary form of version 3
 	decoder     decoder3  // of answers, in version 3; owned by Dial, then by the poll goroutine
 
 	polls, posts keepAlive // connections of this Conn only, from the handshake on
 
-	bodies  [][]byte // POST bodies that wait, each within the server's maxPayload and maxPostPackets
-	last    int      // packets in the last body
-	bytes   int      // of all bodies, and of the one being posted
-	taken   int64    // bytes that were posted
-	polling bool     // the poll goroutine runs
-	posting bool     // the POST goroutine runs
-	upgrade upgradeState
-	changed sync.Cond // polling, posting, upgrade, or the Conn's state or readPaused changed
-
-	requests uint64 // numbers the requests, to defeat caches
+	// Guarded by the Conn's mu.
+	queue    postQueue
+	polling  bool // the poll goroutine runs
+	posting  bool // the POST goroutine runs
+	upgrade  upgradeState
+	changed  sync.Cond // polling, posting, upgrade, or the Conn's state or readPaused changed
+	requests uint64    // numbers the requests, to defeat caches
 }
 
 func newPollingLink(c *Conn) *pollingLink {
@@ -47,140 +49,140 @@ func newPollingLink(c *Conn) *pollingLink {
 	if dial == nil {
 		dial = c.dialer.DialContext
 	}
-	p := &pollingLink{polls: keepAlive{dial: dial, server: &c.dialer.keeps}, posts: keepAlive{dial: dial, server: &c.dialer.keeps}}
-	p.ctx, p.cancel = context.WithCancel(context.Background())
-	p.postCtx, p.cancelPost = context.WithCancel(context.Background())
-	p.changed.L = &c.mu
-	return p
-}
-
-// closeConnections is called when no further request will be made.
-func (p *pollingLink) closeConnections() {
-	p.polls.Close()
-	p.posts.Close()
-}
-
-// changedLocked may be called on nil.
-func (p *pollingLink) changedLocked() {
-	if p != nil {
-		p.changed.Broadcast()
+	l := &pollingLink{
+		conn:  c,
+		polls: keepAlive{dial: dial, server: &c.dialer.keeps},
+		posts: keepAlive{dial: dial, server: &c.dialer.keeps},
 	}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	l.postCtx, l.cancelPost = context.WithCancel(context.Background())
+	l.changed.L = &c.mu
+	return l
 }
 
-// queue adds a packet to the last waiting body, or begins a new one.
-func (p *pollingLink) queue(t PacketType, data []byte, maxBytes int) {
-	if p.v3 {
-		p.add(appendBinaryForm3(nil, textForm3, []byte{byte(t)}, data), maxBytes)
-		return
+// dial makes the handshake.
+func (l *pollingLink) dial(ctx context.Context) error {
+	c := l.conn
+	resp, body, err := l.roundTrip(ctx, &l.polls, http.MethodGet, c.dialed.request.RawQuery, nil, func(r io.Reader) ([]byte, error) {
+		return io.ReadAll(http.MaxBytesReader(nil, io.NopCloser(r), maxHandshakeBytes))
+	})
+	if err != nil {
+		return err
 	}
-	p.add(appendPacket(nil, t, data), maxBytes)
-}
-
-// queueBinary is queue for a binary message.
-func (p *pollingLink) queueBinary(data []byte, maxBytes int) {
-	if p.v3 {
-		p.add(appendBinaryForm3(nil, binaryForm3, []byte{binaryMessage3}, data), maxBytes)
-		return
+	if resp.status != http.StatusOK {
+		return &RejectedError{resp.status, resp.header, body}
 	}
-	p.add(base64.StdEncoding.AppendEncode([]byte{'b'}, data), maxBytes)
-}
-
-// endBody makes the next packet begin a body. netty-socketio 1.7 ignores what follows the text of a
-// binary event in its body, the attachments included.
-func (p *pollingLink) endBody() { p.last = maxPostPackets }
-
-// add adds an encoded packet.
-func (p *pollingLink) add(packet []byte, maxBytes int) {
-	p.bytes += len(packet)
-	if last := len(p.bodies) - 1; last >= 0 && p.last < maxPostPackets && len(p.bodies[last])+1+len(packet) <= maxBytes {
-		if !p.v3 {
-			p.bytes++
-			p.bodies[last] = append(p.bodies[last], separator)
+	c.dialed.response = resp.header
+	l.handshakeAt = time.Now()
+	if c.protocol == V4 && isPayload3(body) {
+		if !c.dialed.request.AnyProtocol {
+			return ErrOtherVersion
 		}
-		p.bodies[last] = append(p.bodies[last], packet...)
-		p.last++
-		return
+		c.protocol = V3
 	}
-	p.bodies = append(p.bodies, packet)
-	p.last = 1
+	var packets []Packet
+	if err := l.decode(body, func(p Packet) bool {
+		packets = append(packets, p)
+		return true
+	}); err != nil {
+		return err
+	}
+	if len(packets) == 0 {
+		return fmt.Errorf("%w: no OPEN packet", ErrMalformed)
+	}
+	c.dialed.handshakePackets = packets[1:]
+	err = c.setHandshake(packets[0])
+	l.queue = postQueue{v3: c.protocol == V3, maxBytes: l.maxPost()}
+	return err
 }
 
-// contentType returns the content type of a POST.
-func (p *pollingLink) contentType() string {
-	if p.v3 {
-		return binaryType3
+// maxPost returns how many bytes a POST may have.
+func (l *pollingLink) maxPost() int {
+	switch c := l.conn; {
+	case c.protocol == V3:
+		return maxPost3
+	case c.handshake.MaxPayload > 0:
+		return int(min(c.handshake.MaxPayload, math.MaxInt))
+	default:
+		return int(min(c.dialer.MaxPayload, math.MaxInt))
 	}
-	return "text/plain;charset=UTF-8"
 }
 
-// decodePayload calls fn for each packet of a polling answer, or of a body to post.
-func (c *Conn) decodePayload(payload []byte, fn func(Packet) bool) error {
-	if c.protocol == V3 {
-		return c.poll.decoder.decode(payload, fn)
+// decode calls fn for each packet of a polling answer, or of a body to post.
+func (l *pollingLink) decode(payload []byte, fn func(Packet) bool) error {
+	if l.conn.protocol == V3 {
+		return l.decoder.decode(payload, fn)
 	}
 	return DecodePayload(payload, fn)
 }
 
-// maxPost3 is the largest POST in version 3, whose servers announce no limit. netty-socketio takes
-// 64 KiB by default.
-const maxPost3 = 60 << 10
-
-// maxPost returns how many bytes a POST may have.
-func (c *Conn) maxPost() int {
-	if c.protocol == V3 {
-		return maxPost3
+func (l *pollingLink) startLocked() {
+	l.startPollsLocked()
+	if slices.Contains(l.conn.handshake.Upgrades, "websocket") {
+		l.upgrade.moveLocked(upgradeProbing)
+		u := &upgrade{conn: l.conn}
+		go l.conn.run(u.run) // ends with the Conn, after the upgrade, or when that fails
 	}
-	if c.handshake.MaxPayload > 0 {
-		return int(min(c.handshake.MaxPayload, math.MaxInt))
-	}
-	return int(min(c.dialer.MaxPayload, math.MaxInt))
+	l.startPostsLocked()
 }
 
-func (c *Conn) startPollingLocked() {
-	c.startPollLoopLocked()
-	if slices.Contains(c.handshake.Upgrades, "websocket") {
-		c.poll.upgrade.moveLocked(upgradeProbing)
-		go c.run((*Conn).upgradeTransport) // ends with the Conn, after the upgrade, or when that fails
+// abandon ends the requests of a Conn whose end needs no CLOSE packet.
+func (l *pollingLink) abandon() {
+	l.cancelPost()
+	l.closeConnections()
+}
+
+// closeConnections is called when no further request will be made.
+func (l *pollingLink) closeConnections() {
+	l.polls.Close()
+	l.posts.Close()
+}
+
+// changedLocked may be called on nil.
+func (l *pollingLink) changedLocked() {
+	if l != nil {
+		l.changed.Broadcast()
 	}
-	c.startPostLocked()
 }
 
-func (c *Conn) startPollLoopLocked() {
-	c.poll.polling = true
-	go c.run((*Conn).pollLoop) // ends with the Conn, or for an upgrade
+func (l *pollingLink) startPollsLocked() {
+	l.polling = true
+	go l.conn.run(l.pollLoop) // ends with the Conn, or for an upgrade
 }
 
-func (c *Conn) pollLoop() {
+func (l *pollingLink) pollLoop() {
 	for {
-		query, ok := c.nextPoll()
+		query, ok := l.nextPoll()
 		if !ok {
 			return
 		}
-		if err := c.pollOnce(query); err != nil {
-			c.end(err)
+		if err := l.poll(query); err != nil {
+			l.conn.end(err)
 		}
 	}
 }
 
 // nextPoll waits until another poll may start, and returns its query. ok is false if polling ends.
-func (c *Conn) nextPoll() (query string, ok bool) {
+func (l *pollingLink) nextPoll() (query string, ok bool) {
+	c := l.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for c.readPaused && !c.state.ended() && !c.poll.upgrade.stopsPolls() {
-		c.poll.changed.Wait()
+	for c.readPaused && !c.state.ended() && !l.upgrade.stopsPolls() {
+		l.changed.Wait()
 	}
-	if c.state.ended() || c.poll.upgrade.stopsPolls() {
-		c.poll.polling = false
-		c.poll.changedLocked()
+	if c.state.ended() || l.upgrade.stopsPolls() {
+		l.polling = false
+		l.changedLocked()
 		return "", false
 	}
-	return c.nextQueryLocked(), true
+	return l.nextQueryLocked(), true
 }
 
-func (c *Conn) pollOnce(query string) error {
+func (l *pollingLink) poll(query string) error {
+	c := l.conn
 	counted := &countedBody{incomplete: c.dialer.Incomplete}
 	defer counted.release()
-	resp, body, err := c.laterRoundTrip(c.poll.ctx, &c.poll.polls, http.MethodGet, query, nil, func(r io.Reader) ([]byte, error) {
+	resp, body, err := l.laterRoundTrip(l.ctx, &l.polls, http.MethodGet, query, nil, func(r io.Reader) ([]byte, error) {
 		counted.r = r
 		return io.ReadAll(counted)
 	})
@@ -195,63 +197,62 @@ func (c *Conn) pollOnce(query string) error {
 	if c.state.ended() {
 		return nil
 	}
-	err = c.decodePayload(body, c.packet)
+	err = l.decode(body, c.packet)
 	c.h.Flush()
 	return err
 }
 
-// startPostLocked starts the POST goroutine if it has something to do. Before Start there is no
+// startPostsLocked starts the POST goroutine if it has something to do. Before Start there is no
 // handler to report a failure to; Start calls this again.
-func (c *Conn) startPostLocked() {
-	if len(c.poll.bodies) > 0 && !c.poll.posting && !c.poll.upgrade.stopsPosts() && c.h != nil {
-		c.poll.posting = true
-		go c.run((*Conn).postLoop) // ends when nothing is left to post, or for an upgrade
+func (l *pollingLink) startPostsLocked() {
+	if len(l.queue.bodies) > 0 && !l.posting && !l.upgrade.stopsPosts() && l.conn.h != nil {
+		l.posting = true
+		go l.conn.run(l.postLoop) // ends when nothing is left to post, or for an upgrade
 	}
 }
 
-func (c *Conn) postLoop() {
+func (l *pollingLink) postLoop() {
 	for {
-		query, body, drained := c.nextPost()
+		query, body, drained := l.nextPost()
 		if body == nil {
 			if drained {
-				c.h.Drained()
+				l.conn.h.Drained()
 			}
 			return
 		}
-		err := c.post(query, body)
-		c.posted(body)
+		err := l.post(query, body)
+		l.posted(body)
 		if err != nil {
-			c.end(err)
+			l.conn.end(err)
 		}
 	}
 }
 
 // nextPost returns the next POST's query and body. The body is nil if no POST may start now;
 // drained then says whether nothing waits.
-func (c *Conn) nextPost() (query string, body []byte, drained bool) {
+func (l *pollingLink) nextPost() (query string, body []byte, drained bool) {
+	c := l.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state.ended() || c.poll.upgrade.stopsPosts() || len(c.poll.bodies) == 0 {
-		c.poll.posting = false
-		c.poll.changedLocked()
-		return "", nil, !c.state.ended() && len(c.poll.bodies) == 0
+	if !c.state.ended() && !l.upgrade.stopsPosts() {
+		body = l.queue.next()
 	}
-	body = c.poll.bodies[0]
-	c.poll.bodies[0] = nil
-	c.poll.bodies = c.poll.bodies[1:]
-	return c.nextQueryLocked(), body, false
+	if body == nil {
+		l.posting = false
+		l.changedLocked()
+		return "", nil, !c.state.ended() && len(l.queue.bodies) == 0
+	}
+	return l.nextQueryLocked(), body, false
 }
 
-// posted notes that a POST was answered, or failed.
-func (c *Conn) posted(body []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.poll.bytes -= len(body)
-	c.poll.taken += int64(len(body))
+func (l *pollingLink) posted(body []byte) {
+	l.conn.mu.Lock()
+	defer l.conn.mu.Unlock()
+	l.queue.posted(body)
 }
 
-func (c *Conn) post(query string, body []byte) error {
-	resp, _, err := c.laterRoundTrip(c.poll.postCtx, &c.poll.posts, http.MethodPost, query, body, readRefusal)
+func (l *pollingLink) post(query string, body []byte) error {
+	resp, _, err := l.laterRoundTrip(l.postCtx, &l.posts, http.MethodPost, query, body, readRefusal)
 	if err != nil {
 		return err
 	}
@@ -262,22 +263,71 @@ func (c *Conn) post(query string, body []byte) error {
 }
 
 // postClose posts what still waits, followed by a CLOSE packet.
-func (c *Conn) postClose() {
-	defer c.poll.closeConnections()
-	defer c.poll.cancelPost()
-	defer time.AfterFunc(c.dialer.Timeout, c.poll.cancelPost).Stop()
+func (l *pollingLink) postClose() {
+	c := l.conn
+	defer l.closeConnections()
+	defer l.cancelPost()
+	defer time.AfterFunc(c.dialer.Timeout, l.cancelPost).Stop()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for c.poll.posting {
-		c.poll.changed.Wait()
+	for l.posting {
+		l.changed.Wait()
 	}
-	c.poll.queue(Close, nil, c.maxPost())
-	for _, body := range c.poll.bodies {
-		query := c.nextQueryLocked()
+	l.queue.add(Close, nil)
+	for body := l.queue.next(); body != nil; body = l.queue.next() {
+		query := l.nextQueryLocked()
 		var err error
-		c.withoutLock(func() { err = c.post(query, body) })
+		c.withoutLock(func() { err = l.post(query, body) })
 		if err != nil {
 			return // the server is gone, or will notice by its own heartbeat
 		}
 	}
+}
+
+// laterRoundTrip makes a polling request with the sid. Shortly after the handshake, a request that
+// is refused because the server does not know the sid is repeated: in a cluster the process that
+// chooses the worker may learn of the sid a little later than this client (@socket.io/sticky). The
+// server has not handled such a request. Once one is accepted, k repeats none.
+func (l *pollingLink) laterRoundTrip(ctx context.Context, k *keepAlive, method, query string, body []byte, read bodyReader) (*response, []byte, error) {
+	for {
+		resp, answer, err := l.roundTrip(ctx, k, method, query, body, read)
+		if err != nil || k.sidKnown || resp.status != http.StatusBadRequest || time.Since(l.handshakeAt) > newSID ||
+			!bytes.HasPrefix(answer, []byte(`{"code":1,`)) {
+			k.sidKnown = true
+			return resp, answer, err
+		}
+		select {
+		case <-time.After(newSIDPause):
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		}
+	}
+}
+
+// roundTrip makes one polling request.
+func (l *pollingLink) roundTrip(ctx context.Context, k *keepAlive, method, query string, body []byte, read bodyReader) (*response, []byte, error) {
+	r := &l.conn.dialed.request
+	b := headBuffers.Get().(*bytes.Buffer)
+	b.Reset()
+	b.WriteString(method + " " + r.Path)
+	if query != "" {
+		b.WriteString("?" + query)
+	}
+	b.WriteString(" HTTP/1.1\r\nHost: " + r.Host + "\r\n")
+	_ = r.Header.Write(b) // writing to a Buffer does not fail
+	if method == http.MethodPost {
+		b.WriteString("Content-Type: " + l.queue.contentType() + "\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n")
+	}
+	b.WriteString("\r\n")
+	b.Write(body)
+	request := bytes.Clone(b.Bytes()) // a poll takes long, and must not keep the buffer
+	headBuffers.Put(b)
+	return k.do(ctx, method, request, read)
+}
+
+// nextQueryLocked returns the query of the next polling request.
+func (l *pollingLink) nextQueryLocked() string {
+	l.requests++
+	c := l.conn
+	return laterQuery(c.dialed.request.RawQuery, "polling", c.handshake.SID, "hf"+strconv.FormatUint(l.requests, 36))
 }

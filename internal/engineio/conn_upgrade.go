@@ -57,140 +57,105 @@ func (u *upgradeState) moveLocked(to upgradeState) bool {
 
 var errUpgradeTimeout = errors.New("engineio: the server did not end its poll in time, or ended the WebSocket")
 
-// upgradeTransport moves the Conn to WebSocket.
-func (c *Conn) upgradeTransport() {
-	p, err := c.probe()
-	if err != nil {
-		c.failUpgrade()
-		c.reportUpgradeFailed(err)
+// upgrade moves a polling Conn to WebSocket. The goroutine that runs it owns it. Its state is that of
+// the pollingLink.
+type upgrade struct {
+	conn    *Conn
+	socket  net.Conn // a WebSocket on which the server has answered the probe
+	initial []byte   // read after the answer
+}
+
+func (u *upgrade) run() {
+	c := u.conn
+	if err := u.probe(); err != nil {
+		c.mu.Lock()
+		c.poll.failUpgradeLocked()
+		c.mu.Unlock()
+		u.reportFailed(err)
 		return
 	}
-	if !c.moveTo(p) {
-		p.conn.Close()
-		c.reportUpgradeFailed(errUpgradeTimeout)
+	if !u.moveTransport() {
+		u.socket.Close()
+		u.reportFailed(errUpgradeTimeout)
 		return
 	}
 	c.h.Drained()
 }
 
-func (c *Conn) failUpgrade() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.failUpgradeLocked()
-}
-
-func (c *Conn) failUpgradeLocked() {
-	c.poll.upgrade.moveLocked(upgradeFailed)
-	c.poll.changedLocked()
-}
-
-// reportUpgradeFailed calls Dialer.UpgradeFailed, unless the Conn has ended.
-func (c *Conn) reportUpgradeFailed(err error) {
-	if f := c.dialer.UpgradeFailed; f != nil && !c.state.ended() {
+// reportFailed calls Dialer.UpgradeFailed, unless the Conn has ended.
+func (u *upgrade) reportFailed(err error) {
+	if f := u.conn.dialer.UpgradeFailed; f != nil && !u.conn.state.ended() {
 		f(err)
 	}
 }
 
-// moveTo makes a WebSocket that answered the probe the transport.
-func (c *Conn) moveTo(p *probedSocket) bool {
+// probe opens a WebSocket to upgrade to, and waits for the answer to a probe.
+func (u *upgrade) probe() error {
+	c := u.conn
+	ctx, cancel := context.WithTimeout(c.poll.ctx, c.dialer.Timeout)
+	defer cancel()
+	r := c.dialed.request
+	r.RawQuery, r.head = laterQuery(r.RawQuery, "websocket", c.handshake.SID, ""), ""
+	d, err := openWebSocket(ctx, c.dialer, r)
+	if err != nil {
+		return err
+	}
+	c.frames = frameReader{}
+	e := newEncoder(clientFrames)
+	e.packet(Ping, []byte("probe"), nil, nil)
+	_, err = d.conn.Write(e.buf) // a few bytes on a new connection do not block
+	e.free()
+	if err == nil {
+		u.initial, err = d.readUntil((*wsLink)(c), func(p Packet) (bool, error) {
+			return p.Type == Pong && string(p.Data) == "probe", nil
+		})
+	}
+	if err = d.finish(err); err != nil {
+		return err
+	}
+	u.socket = d.conn
+	return nil
+}
+
+// moveTransport makes the WebSocket the transport. It returns false if polling continues, or the
+// Conn has ended.
+func (u *upgrade) moveTransport() bool {
+	c, l := u.conn, u.conn.poll
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	defer c.afterFunc(c.dialer.Timeout, (*Conn).failUpgradeLocked).Stop()
-	c.drainLocked(upgradeDrainingPolls, &c.poll.polling)
-	c.drainLocked(upgradeDrainingPosts, &c.poll.posting)
+	defer c.afterFunc(c.dialer.Timeout, func(c *Conn) { c.poll.failUpgradeLocked() }).Stop()
+	l.drainLocked(upgradeDrainingPolls, &l.polling)
+	l.drainLocked(upgradeDrainingPosts, &l.posting)
 	alive := false
-	c.withoutLock(func() { alive = p.alive() })
+	c.withoutLock(func() { alive = u.alive() })
 	if c.state.ended() {
 		return false
 	}
 	if !alive {
-		c.failUpgradeLocked()
+		l.failUpgradeLocked()
 	}
-	if c.poll.upgrade == upgradeFailed {
-		c.resumePollingLocked()
+	if l.upgrade == upgradeFailed {
+		l.resumeLocked()
 		return false
 	}
-	c.adoptWebSocketLocked(p)
+	u.adoptLocked()
 	return true
-}
-
-// drainLocked moves to a draining state, and waits until the goroutine that the state stops has
-// ended. It returns early if the upgrade failed or the Conn ended.
-func (c *Conn) drainLocked(state upgradeState, running *bool) {
-	if !c.poll.upgrade.moveLocked(state) {
-		return
-	}
-	c.poll.changedLocked()
-	for *running && c.poll.upgrade == state && !c.state.ended() {
-		c.poll.changed.Wait()
-	}
-}
-
-func (c *Conn) adoptWebSocketLocked(p *probedSocket) {
-	p.link.stream = netpoll.New(p.conn, p.link)
-	e := newEncoder(clientFrames)
-	e.packet(Upgrade, nil, nil, nil)
-	p.link.stream.Write(e.buf)
-	e.free()
-	c.poll.upgrade.moveLocked(upgradeDone)
-	c.ws = p.link
-	c.flushBodiesLocked()
-	c.poll.closeConnections()
-	if c.readPaused {
-		c.ws.stream.Pause()
-	}
-	c.ws.stream.Start(p.initial)
-}
-
-// resumePollingLocked continues as if no upgrade had been tried.
-func (c *Conn) resumePollingLocked() {
-	if !c.poll.polling {
-		c.startPollLoopLocked()
-	}
-	c.startPostLocked()
-}
-
-// flushBodiesLocked sends the bodies that waited for a POST over the WebSocket.
-func (c *Conn) flushBodiesLocked() {
-	e := newEncoderFor(clientFrames, c.protocol)
-	for _, body := range c.poll.bodies {
-		// This package encoded the bodies, so they decode.
-		_ = c.decodePayload(body, func(p Packet) bool {
-			if p.Binary {
-				e.Binary(p.Data)
-			} else {
-				e.packet(p.Type, p.Data, nil, nil)
-			}
-			return true
-		})
-	}
-	c.poll.bodies, c.poll.bytes = nil, 0
-	if e.packets > 0 {
-		c.ws.stream.Write(e.buf)
-	}
-	e.free()
-}
-
-// probedSocket is a WebSocket on which the server answered a probe.
-type probedSocket struct {
-	conn    net.Conn
-	link    *wsLink // has no stream yet
-	initial []byte  // read after the answer
 }
 
 // alive reports whether the server has not ended the WebSocket since the probe: some servers allow
 // little time for an upgrade.
-func (p *probedSocket) alive() bool {
+func (u *upgrade) alive() bool {
 	var buf [512]byte
-	p.conn.SetReadDeadline(time.Now().Add(time.Millisecond)) // with one in the past, Read would not even try
-	n, err := p.conn.Read(buf[:])
-	p.conn.SetReadDeadline(time.Time{})
-	p.initial = append(p.initial, buf[:n]...)
+	// With a deadline in the past, Read would not even try.
+	u.socket.SetReadDeadline(time.Now().Add(time.Millisecond))
+	n, err := u.socket.Read(buf[:])
+	u.socket.SetReadDeadline(time.Time{})
+	u.initial = append(u.initial, buf[:n]...)
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return false
 	}
 	var r frameReader
-	_, err = r.feed(slices.Clone(p.initial), func(op ws.OpCode, _ []byte) error {
+	_, err = r.feed(slices.Clone(u.initial), func(op ws.OpCode, _ []byte) error {
 		if op == ws.OpClose {
 			return ErrServerClosed
 		}
@@ -199,28 +164,65 @@ func (p *probedSocket) alive() bool {
 	return err == nil
 }
 
-// probe opens a WebSocket to upgrade to, and waits for the answer to a probe.
-func (c *Conn) probe() (*probedSocket, error) {
-	ctx, cancel := context.WithTimeout(c.poll.ctx, c.dialer.Timeout)
-	defer cancel()
-	query := laterQuery(c.dialed.request.RawQuery, "websocket", c.handshake.SID, "")
-	d, err := c.openWebSocket(ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	c.frames = frameReader{}
-	p := &probedSocket{conn: d.conn, link: (*wsLink)(c)}
+func (u *upgrade) adoptLocked() {
+	c, l := u.conn, (*wsLink)(u.conn)
+	l.stream = netpoll.New(u.socket, l)
 	e := newEncoder(clientFrames)
-	e.packet(Ping, []byte("probe"), nil, nil)
-	_, err = d.conn.Write(e.buf) // a few bytes on a new connection do not block
+	e.packet(Upgrade, nil, nil, nil)
+	l.stream.Write(e.buf)
 	e.free()
-	if err == nil {
-		p.initial, err = d.readUntil(p.link, func(p Packet) (bool, error) {
-			return p.Type == Pong && string(p.Data) == "probe", nil
+	c.poll.upgrade.moveLocked(upgradeDone)
+	c.ws = l
+	c.poll.sendOverLocked(l.stream)
+	c.poll.closeConnections()
+	if c.readPaused {
+		l.stream.Pause()
+	}
+	l.stream.Start(u.initial)
+}
+
+// failUpgradeLocked gives up an upgrade that is not done yet.
+func (l *pollingLink) failUpgradeLocked() {
+	l.upgrade.moveLocked(upgradeFailed)
+	l.changedLocked()
+}
+
+// drainLocked moves to a draining state, and waits until the goroutine that the state stops has
+// ended. It returns early if the upgrade failed or the Conn ended.
+func (l *pollingLink) drainLocked(state upgradeState, running *bool) {
+	if !l.upgrade.moveLocked(state) {
+		return
+	}
+	l.changedLocked()
+	for *running && l.upgrade == state && !l.conn.state.ended() {
+		l.changed.Wait()
+	}
+}
+
+// resumeLocked continues as if no upgrade had been tried.
+func (l *pollingLink) resumeLocked() {
+	if !l.polling {
+		l.startPollsLocked()
+	}
+	l.startPostsLocked()
+}
+
+// sendOverLocked sends the packets that waited for a POST over a WebSocket.
+func (l *pollingLink) sendOverLocked(stream netpoll.Stream) {
+	e := newEncoderFor(clientFrames, l.conn.protocol)
+	for _, body := range l.queue.takeAll() {
+		// This package encoded the bodies, so they decode.
+		_ = l.decode(body, func(p Packet) bool {
+			if p.Binary {
+				e.Binary(p.Data)
+			} else {
+				e.packet(p.Type, p.Data, nil, nil)
+			}
+			return true
 		})
 	}
-	if err = d.finish(err); err != nil {
-		return nil, err
+	if e.packets > 0 {
+		stream.Write(e.buf)
 	}
-	return p, nil
+	e.free()
 }

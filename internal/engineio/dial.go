@@ -89,10 +89,9 @@ func (d *Dialer) Dial(ctx context.Context, r Request) (*Conn, error) {
 	}
 	c := newConn(d, r)
 	c.poll = newPollingLink(c)
-	if err := c.dialPolling(ctx); err != nil {
+	if err := c.poll.dial(ctx); err != nil {
 		c.poll.cancel()
-		c.poll.cancelPost()
-		c.poll.closeConnections()
+		c.poll.abandon()
 		return nil, err
 	}
 	if refused {
@@ -133,39 +132,6 @@ func RefusesVersion(err error) bool {
 	return errors.As(err, &rejected) && rejected.Status == http.StatusBadRequest && bytes.Contains(rejected.Body, []byte("version"))
 }
 
-func (c *Conn) dialPolling(ctx context.Context) error {
-	resp, body, err := c.roundTrip(ctx, &c.poll.polls, http.MethodGet, c.dialed.request.RawQuery, nil, func(r io.Reader) ([]byte, error) {
-		return io.ReadAll(http.MaxBytesReader(nil, io.NopCloser(r), maxHandshakeBytes))
-	})
-	if err != nil {
-		return err
-	}
-	if resp.status != http.StatusOK {
-		return &RejectedError{resp.status, resp.header, body}
-	}
-	c.dialed.response = resp.header
-	c.poll.handshakeAt = time.Now()
-	if c.protocol == V4 && isPayload3(body) {
-		if !c.dialed.request.AnyProtocol {
-			return ErrOtherVersion
-		}
-		c.protocol = V3
-	}
-	var packets []Packet
-	c.poll.v3 = c.protocol == V3
-	if err := c.decodePayload(body, func(p Packet) bool {
-		packets = append(packets, p)
-		return true
-	}); err != nil {
-		return err
-	}
-	if len(packets) == 0 {
-		return fmt.Errorf("%w: no OPEN packet", ErrMalformed)
-	}
-	c.dialed.handshakePackets = packets[1:]
-	return c.setHandshake(packets[0])
-}
-
 // rejection returns the error for a response that refuses the handshake.
 func rejection(resp *http.Response) error {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxRejectionBytes))
@@ -188,7 +154,7 @@ func (c *Conn) setHandshake(p Packet) error {
 }
 
 func (c *Conn) dialWebSocket(ctx context.Context) error {
-	d, err := c.openWebSocket(ctx, c.dialed.request.RawQuery)
+	d, err := openWebSocket(ctx, c.dialer, c.dialed.request)
 	if err != nil {
 		return err
 	}

@@ -115,29 +115,25 @@ func acceptKey(key string) string {
 var longAgo = time.Unix(1, 0)
 
 // openWebSocket makes the WebSocket handshake (RFC 6455, 4.1).
-func (c *Conn) openWebSocket(ctx context.Context, query string) (*wsDial, error) {
-	conn, err := c.dialer.DialContext(ctx)
+func openWebSocket(ctx context.Context, dialer *Dialer, r Request) (*wsDial, error) {
+	conn, err := dialer.DialContext(ctx)
 	if err != nil {
 		return nil, err
 	}
 	d := &wsDial{ctx: ctx, conn: conn, br: newReader(io.LimitReader(conn, maxHandshakeBytes))}
 	d.stop = context.AfterFunc(ctx, func() { _ = conn.SetDeadline(longAgo) })
-	if d.header, err = c.webSocketHandshake(conn, d.br, query); err != nil {
+	if d.header, err = webSocketHandshake(conn, d.br, r); err != nil {
 		return nil, d.finish(err)
 	}
 	return d, nil
 }
 
-func (c *Conn) webSocketHandshake(conn net.Conn, br *bufio.Reader, query string) (http.Header, error) {
+func webSocketHandshake(conn net.Conn, br *bufio.Reader, r Request) (http.Header, error) {
 	var nonce [16]byte
 	if _, err := rand.Read(nonce[:]); err != nil {
 		return nil, err
 	}
 	key := base64.StdEncoding.EncodeToString(nonce[:])
-	r := c.dialed.request
-	if query != r.RawQuery {
-		r.RawQuery, r.head = query, ""
-	}
 	head := []byte(r.Head() +
 		"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key + "\r\n\r\n")
 	if _, err := conn.Write(head); err != nil {

@@ -20,7 +20,7 @@ const leaveSlack = 100 * time.Millisecond
 
 // Leave closes the Socket, without waiting, within about d.
 func (s *Socket) Leave(d time.Duration) {
-	defer s.recoverPanic()
+	defer recoverPanic(s)
 	s.mu.Lock()
 	defer s.unlock()
 	if s.state.ended() || s.output == outputLeft {

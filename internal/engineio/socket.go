@@ -117,7 +117,7 @@ func (s *Socket) openWebSocket(t *wsTransport, answer []byte, h Handshake) {
 
 // Wake tells the Socket that the Handler has something to fill.
 func (s *Socket) Wake() {
-	defer s.recoverPanic()
+	defer recoverPanic(s)
 	s.mu.Lock()
 	defer s.unlock()
 	s.flushLocked()
@@ -126,7 +126,7 @@ func (s *Socket) Wake() {
 // Input runs fn like a message from the client: never concurrently with Handler.Message, and
 // followed by Handler.Flush.
 func (s *Socket) Input(fn func()) {
-	defer s.recoverPanic()
+	defer recoverPanic(s)
 	s.input.Lock()
 	defer s.input.Unlock()
 	fn()
@@ -193,7 +193,7 @@ func (s *Socket) ShowTooBig() {
 // Close ends the connection in an orderly way: what the Handler still fills is sent first. It does
 // not wait.
 func (s *Socket) Close() {
-	defer s.recoverPanic()
+	defer recoverPanic(s)
 	s.mu.Lock()
 	defer s.unlock()
 	if !s.state.moveLocked(stateClosing) {
@@ -216,7 +216,7 @@ func (s *Socket) Close() {
 // Abort ends the connection immediately. An open WebSocket still gets a Close frame, unless
 // ShowBroken was called.
 func (s *Socket) Abort() {
-	defer s.recoverPanic()
+	defer recoverPanic(s)
 	s.mu.Lock()
 	defer s.unlock()
 	s.closeLocked(ForcedClose)
@@ -361,3 +361,29 @@ func (s *Socket) closeFor(reason Reason) {
 	defer s.unlock()
 	s.closeLocked(reason)
 }
+
+// afterFunc calls fn after d in a goroutine of its own, with mu held.
+func (s *Socket) afterFunc(d time.Duration, fn func(*Socket)) *time.Timer {
+	return time.AfterFunc(d, func() {
+		defer recoverPanic(s)
+		s.mu.Lock()
+		defer s.unlock()
+		fn(s)
+	})
+}
+
+// AfterFunc calls fn after d in a goroutine of its own, without a lock. A panic in fn is one of the
+// Handler's.
+func (s *Socket) AfterFunc(d time.Duration, fn func()) *time.Timer {
+	return time.AfterFunc(d, func() { s.run(fn) })
+}
+
+// Go calls fn in a goroutine of its own. A panic in fn is one of the Handler's.
+func (s *Socket) Go(fn func()) { go s.run(fn) }
+
+func (s *Socket) run(fn func()) {
+	defer recoverPanic(s)
+	fn()
+}
+
+func (s *Socket) panicked(v any) { s.h.Panicked(v) }
