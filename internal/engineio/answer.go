@@ -3,6 +3,7 @@ package engineio
 import (
 	"net/http"
 	"strconv"
+	"strings"
 )
 
 // answerState says whether the last answer to a poll has arrived:
@@ -93,3 +94,29 @@ const (
 	textType = "text/plain; charset=UTF-8"
 	okType   = "text/html"
 )
+
+// packetsAnswer is an answer with packets.
+func (o *Options) packetsAnswer(body []byte) Answer {
+	contentType := textType
+	if o.pollFormat() == binaryPayload3 {
+		contentType = binaryType3
+	}
+	return Answer{Status: http.StatusOK, Body: body, Type: contentType, Code: -1}
+}
+
+func (o *Options) answerOf(r pollAnswer) Answer {
+	if r.body != nil {
+		return o.packetsAnswer(r.body)
+	}
+	return ErrorAnswer(r.code)
+}
+
+// requestID returns a request's "t" parameter if it distinguishes the request from others, or "".
+// Applications may set a fixed value for all requests, and some clients send only the time, in
+// seconds.
+func (o *Options) requestID(t string) string {
+	if t == o.HandshakeID || strings.Trim(t, "0123456789") == "" {
+		return ""
+	}
+	return t
+}

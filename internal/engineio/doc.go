@@ -5,15 +5,35 @@
 //
 // # Where each section of the protocol is
 //
-//	Handshake         packet.go (the OPEN packet), dial.go, conn.go; proxy answers the request
-//	HTTP long-polling polling.go, post.go (Socket); conn_polling.go, keepalive.go (Conn)
-//	WebSocket         frame.go, encoder.go; websocket.go (Socket); conn_websocket.go (Conn)
-//	Upgrade           upgrade.go (Socket), conn_upgrade.go (Conn)
-//	Heartbeat         heartbeat.go (Socket sends pings), conn_heartbeat.go (Conn answers them)
-//	Packet encoding   packet.go, encoder.go
+//	Handshake          packet.go (the OPEN packet); dial.go, request.go (Conn); proxy answers clients
+//	HTTP long-polling  polling.go, post.go, answer.go (Socket)
+//	                   conn_polling.go, postqueue.go, keepalive.go, keeping.go (Conn)
+//	WebSocket          frame.go, encoder.go; websocket.go (Socket)
+//	                   dial_websocket.go, conn_websocket.go (Conn)
+//	Upgrade            upgrade.go (Socket); conn_upgrade.go (Conn)
+//	Heartbeat          pinger.go, heartbeat.go (Socket sends pings); conn_heartbeat.go (Conn answers)
+//	Packet encoding    packet.go, encoder.go
 //
-// Version 3 differs in payloads and in who pings. packet3.go has its payloads, socket3.go a Socket's
-// heartbeat. conn_heartbeat.go has a Conn's, of both versions.
+// Version 3 differs in payloads and in who pings. packet3.go has its payloads, and socket3.go the
+// differences of a Socket. conn_heartbeat.go has a Conn's heartbeat of both versions.
+//
+// # Parts
+//
+// A Socket and a Conn each consist of an outer type and of parts with a state of their own:
+//
+//	Socket           its life, the packets of both transports, and its heartbeat's timer
+//	  wsTransport    one WebSocket of the client: the transport, or one that probes
+//	  pollTransport  polls and POSTs; it exists only while the client polls
+//	  pinger         which ping is in flight, and what the client has answered
+//	Conn             its life, the packets of both transports, and its heartbeat's timers
+//	  wsLink         the Conn as the handler of its WebSocket's stream
+//	  pollingLink    polls and POSTs; it exists only if the Conn began with polling
+//	  postQueue      the packets that wait for a POST
+//	  upgrade        the goroutine that moves the Conn to WebSocket
+//	  ponger         when pings came, and which pongs were sent early
+//
+// The parts have no lock of their own: the mu of their Socket or Conn guards them. life.go and the
+// files of the parts have their states. No type has methods in more than four files.
 //
 // # Flow control
 //
@@ -36,8 +56,8 @@
 // # Heartbeat
 //
 // The server pings and the client answers. A Socket also uses pongs as confirmation: a pong shows
-// that everything sent before its ping has arrived. pinger describes the states of a ping. A Conn
-// answers pings and closes itself if none comes for pingInterval + pingTimeout.
+// that everything sent before its ping has arrived. A Conn answers pings and closes itself if none
+// comes for pingInterval + pingTimeout.
 //
 // # Goroutines
 //

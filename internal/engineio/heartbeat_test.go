@@ -358,7 +358,7 @@ func TestPingTimeoutWithoutPolls(t *testing.T) {
 func TestPollAfterTheDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
-		s.timer.Stop() // as if it were late
+		s.ping.timer.Stop() // as if it were late
 		time.Sleep(45 * time.Second)
 		startPoll(t, s, "a").want(t, unknownSID)
 		h.wantLog(t, "closed: ping timeout")
@@ -383,7 +383,7 @@ func TestNoTimerOutlivesTheSocket(t *testing.T) {
 		s.Abort()
 		s.Start()
 		h.wantLog(t, "closed: forced close")
-		if s.timer.Stop() {
+		if s.ping.timer.Stop() {
 			t.Error("the heartbeat's timer still runs")
 		}
 		time.Sleep(time.Hour)

@@ -2,6 +2,7 @@ package engineio
 
 import (
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
@@ -14,14 +15,8 @@ const (
 )
 
 // keeping is what is known of a server: does it keep the connections that its answers say it keeps?
-// netty-socketio says so, and closes each. A request that crosses the end of its connection is lost,
-// and with it the Conn. So no connection is used twice before one was watched:
-//
-//	unknown  -> watching  a request was answered
-//	watching -> keeps     the connection stayed open
-//	watching -> closes    it did not
-//	keeps    -> unknown   an idle connection was closed early after all
-//	closes   -> watching  a minute later
+// netty-socketio says so, and closes each. A request that crosses the end of its connection is
+// lost, and with it the Conn. So no connection is used twice before one was watched.
 //
 // A nil keeping keeps. It is safe for concurrent use.
 type keeping struct {
@@ -30,6 +25,13 @@ type keeping struct {
 	until time.Time // when a server that closes is watched again
 }
 
+// keepState says whether a server keeps idle connections:
+//
+//	unknown  -> watching  a request was answered
+//	watching -> keeps     the connection stayed open
+//	watching -> closes    it did not
+//	keeps    -> unknown   an idle connection was closed early after all
+//	closes   -> watching  a minute later
 type keepState uint8
 
 const (
@@ -38,6 +40,27 @@ const (
 	keepKeeps
 	keepCloses
 )
+
+var keepStateNames = [...]string{"unknown", "watching", "keeps", "closes"}
+
+// String implements fmt.Stringer.
+func (k keepState) String() string { return nameOf(keepStateNames[:], k) }
+
+var nextKeepStates = [...][]keepState{
+	keepUnknown:  {keepWatching},
+	keepWatching: {keepKeeps, keepCloses},
+	keepKeeps:    {keepUnknown},
+	keepCloses:   {keepWatching},
+}
+
+// moveLocked is the only place where a keepState changes. It reports whether the transition exists.
+func (k *keepState) moveLocked(to keepState) bool {
+	if !slices.Contains(nextKeepStates[*k], to) {
+		return false
+	}
+	*k = to
+	return true
+}
 
 // take reports whether an idle connection may be used again. If that is unknown, it may take over
 // conn to find out.
@@ -53,7 +76,7 @@ func (k *keeping) take(conn net.Conn) (keep, taken bool) {
 	case k.state == keepWatching, k.state == keepCloses && time.Now().Before(k.until):
 		return false, false
 	}
-	k.state = keepWatching
+	k.state.moveLocked(keepWatching)
 	go k.watch(conn) // ends after keepTrial
 	return false, true
 }
@@ -67,10 +90,11 @@ func (k *keeping) watch(conn net.Conn) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if ok && timeout.Timeout() {
-		k.state = keepKeeps
+		k.state.moveLocked(keepKeeps)
 		return
 	}
-	k.state, k.until = keepCloses, time.Now().Add(keepAgain)
+	k.state.moveLocked(keepCloses)
+	k.until = time.Now().Add(keepAgain)
 }
 
 // closedEarly says that the server closed a connection that was idle for less than maxIdle.
@@ -80,7 +104,5 @@ func (k *keeping) closedEarly() {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.state == keepKeeps {
-		k.state = keepUnknown
-	}
+	k.state.moveLocked(keepUnknown)
 }

@@ -2,7 +2,9 @@ package engineio
 
 import (
 	"net"
+	"time"
 
+	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/internal/netpoll"
 )
 
@@ -53,8 +55,8 @@ func (s *Socket) Detach(sink func(stream netpoll.Stream) netpoll.Handler) (d Det
 	}
 	s.state.moveLocked(stateClosed)
 	s.state.moveLocked(stateReported)
-	if s.timer != nil {
-		s.timer.Stop()
+	if s.ping.timer != nil {
+		s.ping.timer.Stop()
 	}
 	d.Pongs = int(s.ping.sent - s.ping.answered)
 	if t := s.ws; t != nil {
@@ -70,23 +72,22 @@ func (s *Socket) Detach(sink func(stream netpoll.Stream) netpoll.Handler) (d Det
 		t.stream.Pause() // the sink may have to wait
 		s.probe = nil
 	}
-	if recent := s.polling.recent; recent != nil && !d.WebSocket {
-		d.Post, d.Requests = recent.lastPost.id, recent.ids()
+	if p := s.poll; p != nil {
+		if !d.WebSocket {
+			d.Post, d.Requests = p.recent.lastPost.id, p.recent.ids()
+		}
+		p.detachLocked()
 	}
-	s.stopPollTimersLocked()
-	if s.polling.waiting != nil {
-		s.answerWaitingLocked([]byte{byte(Noop)})
-	}
-	s.resumePostLocked()
 	return d, true
 }
 
-// resumePostLocked answers a POST that waits because the input is paused. The WebSocket stays paused.
-func (s *Socket) resumePostLocked() {
-	if s.resumeCh != nil {
-		close(s.resumeCh)
-		s.resumeCh = nil
+// detachLocked answers waiting requests. The WebSocket stays paused.
+func (p *pollTransport) detachLocked() {
+	p.stopTimersLocked()
+	if p.waiting != nil {
+		p.answerWaitingLocked(p.socket.opts.payload(Noop))
 	}
+	p.resumedLocked()
 }
 
 // StartMoved continues a client's transport that was detached elsewhere. conn is what relays the
@@ -94,14 +95,14 @@ func (s *Socket) resumePostLocked() {
 func (s *Socket) StartMoved(m Transfer, conn net.Conn) {
 	s.mu.Lock()
 	s.ping.sent = uint32(max(m.Pongs, 0)) // they confirm nothing here
-	if !m.WebSocket {
-		s.polling.log().lastPost = postID{id: s.requestID(m.Post)}
-	}
-	for _, id := range m.Requests[:min(len(m.Requests), maxRequests)] {
-		s.polling.log().add(id, 0)
-	}
 	var t *wsTransport
-	if conn != nil {
+	if conn == nil {
+		recent := &s.pollingLocked().recent
+		recent.lastPost = postID{id: s.opts.requestID(m.Post)}
+		for _, id := range m.Requests[:min(len(m.Requests), maxRequests)] {
+			recent.add(id, 0)
+		}
+	} else {
 		t = newWSTransport(s, conn)
 		t.role.move(roleTransport)
 		s.ws = t
@@ -129,8 +130,61 @@ func (s *Socket) ServeMovedProbe(conn net.Conn, answered bool, input []byte) {
 	s.mu.Lock()
 	s.beginProbeLocked(t)
 	if answered && s.probe == t {
-		s.polling.noopTimer = s.afterFunc(noopDelay, (*Socket).onNoopLocked)
+		s.pollingLocked().startNoopsLocked()
 	}
 	s.unlock()
 	t.stream.Start(input)
+}
+
+const (
+	// leaveQuiet is how long a Socket waits for a POST that was sent before the client had the
+	// answer to its poll.
+	leaveQuiet = 150 * time.Millisecond
+	// leaveSlack is how much longer than the Socket its stream stays.
+	leaveSlack = 100 * time.Millisecond
+)
+
+// Leave ends a connection that this process will not serve any longer. It does not wait, and takes
+// about d at most. The client sees the end of the stream, as when a server dies, and comes back.
+// Nothing more is filled. What the client sent before it saw the end is still handled: over
+// WebSocket until its own end of the stream, over polling until no POST has come for a while.
+func (s *Socket) Leave(d time.Duration) {
+	defer recoverPanic(s)
+	s.mu.Lock()
+	defer s.unlock()
+	if s.state.ended() || s.output == outputLeft {
+		return
+	}
+	s.closeStyle.moveLocked(closeBroken)
+	s.output.moveLocked(outputLeft)
+	s.resumeLocked()
+	s.afterFunc(d, func(s *Socket) { s.closeLocked(LeaveTimeout) }) // no effect if it is closed by then
+	switch {
+	case s.ws != nil:
+		s.ws.stream.Shutdown(d + leaveSlack)
+	case s.probe == nil:
+		s.pollingLocked().leaveLocked()
+	}
+	// A client that is about to upgrade sends on the WebSocket next: upgradeLocked or
+	// detachProbeLocked continues.
+}
+
+// leaveLocked refuses the waiting poll, and closes the Socket when no POST comes.
+func (p *pollTransport) leaveLocked() {
+	p.stopTimersLocked()
+	p.refuseWaitingLocked(CodeUnknownSID)
+	p.afterFunc(leaveQuiet, (*pollTransport).onLeaveQuietLocked)
+}
+
+func (p *pollTransport) onLeaveQuietLocked() {
+	s := p.socket
+	switch quiet := instant.Since(s.ping.lastInput); {
+	case s.state.ended() || s.ws != nil:
+	case p.posting:
+		p.afterFunc(leaveQuiet, (*pollTransport).onLeaveQuietLocked)
+	case quiet < leaveQuiet:
+		p.afterFunc(leaveQuiet-quiet, (*pollTransport).onLeaveQuietLocked)
+	default:
+		s.closeLocked(ForcedClose)
+	}
 }

@@ -169,7 +169,7 @@ func TestPanicsEndTheirSocketOnly(t *testing.T) {
 func pollWaits(s *Socket) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.polling.waiting != nil
+	return s.poll.waitsLocked()
 }
 
 // awaitEnd reads until the connection ends.

@@ -3,26 +3,41 @@ package engineio
 import (
 	"context"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/holdfast/holdfast/internal/instant"
 )
 
-// pollingState is what a Socket keeps for HTTP long-polling; guarded by the Socket's mu.
-type pollingState struct {
+const (
+	// noopDelay is how long a poll waits during a probe, as in the reference server.
+	noopDelay = 100 * time.Millisecond
+	// pollLinger is how long a poll waits for more once there is something to answer with.
+	pollLinger = 10 * time.Millisecond
+)
+
+// pollTransport is HTTP long-polling as the transport of a Socket: its polls are in this file, and
+// its POSTs in post.go. A Socket has one from its first request until it upgrades. Methods that the
+// Socket calls may be called on nil where they say so.
+type pollTransport struct {
+	socket *Socket // immutable
+
+	// Guarded by the Socket's mu.
+
 	waiting *poll // the poll that waits for packets
 	// The last answer with packets, kept until the next poll shows that it has arrived: a browser
 	// or proxy may repeat a poll whose answer it did not see.
 	lastID   string // the poll's "t" parameter
 	lastBody []byte
-	mark     uint64 // what the last answer carried; not with Options.ConfirmByPong
-	watch    uint64 // the last Encoder.Watch in it
+	mark     uint64      // what the last answer carried; not with Options.ConfirmByPong
+	watch    uint64      // the last Encoder.Watch in it
+	answer   answerState // of the last answer
 
-	answer  answerState   // of the last answer
-	posting bool          // a POST is being handled
-	recent  *requestLog   // nil before the first request; see log
-	polled  chan struct{} // closed by the next poll; nil unless the POST under way waits for it
+	posting   bool  // a POST is being handled
+	owedPongs uint8 // in version 3
+	decoder   decoder3
+	recent    requestLog
+	polled    chan struct{} // closed by the next poll; nil unless the POST under way waits for it
+	resumed   chan struct{} // closed when reading resumes; nil unless the POST under way waits for it
 
 	noopTimer   *time.Timer // ends waiting polls while a WebSocket probes
 	lingerTimer *time.Timer // answers the waiting poll; nil while there is nothing to answer with
@@ -30,87 +45,63 @@ type pollingState struct {
 
 type poll struct {
 	id     string
-	answer chan pollAnswer // 1: a poll is answered once
+	answer chan pollAnswer // 1: every poll is answered once
 }
 
-func (s *Socket) packetsAnswer(body []byte) Answer {
-	contentType := textType
-	if s.pollFormat() == binaryPayload3 {
-		contentType = binaryType3
-	}
-	return Answer{Status: http.StatusOK, Body: body, Type: contentType, Code: -1}
-}
-
-func (s *Socket) answerOf(r pollAnswer) Answer {
-	if r.body != nil {
-		return s.packetsAnswer(r.body)
-	}
-	return ErrorAnswer(r.code)
-}
-
-// OpenAnswer answers a handshake made by polling.
-func (s *Socket) OpenAnswer(h Handshake) Answer {
-	e := newEncoder(s.pollFormat())
-	defer e.free()
-	e.packet(Open, h.Encode(), nil, nil)
-	return s.packetsAnswer(append([]byte(nil), e.buf...))
-}
-
-// Poll waits for packets and returns the answer to a poll. id is the request's "t" parameter: a
-// poll with the same id as the previous one is a retry. If ctx ends first, the client canceled the
-// poll; the Socket closes, as in the reference server, and ok is false because there is no one left
-// to answer.
-func (s *Socket) Poll(ctx context.Context, id string) (a Answer, ok bool) {
-	p, a := s.beginPoll(s.requestID(id))
-	if p == nil {
+// handle waits for packets and returns the answer to a poll; see Socket.Poll.
+func (p *pollTransport) handle(ctx context.Context, id string) (a Answer, ok bool) {
+	w, a := p.begin(p.socket.opts.requestID(id))
+	if w == nil {
 		return a, true
 	}
 	select {
-	case r := <-p.answer:
-		return s.answerOf(r), true
+	case r := <-w.answer:
+		return p.socket.opts.answerOf(r), true
 	case <-ctx.Done():
-		return s.cancelPoll(p)
+		return p.cancel(w)
 	}
 }
 
-// cancelPoll closes the Socket, unless the poll was answered just before it was canceled.
-func (s *Socket) cancelPoll(p *poll) (a Answer, ok bool) {
+// cancel closes the Socket, unless the poll was answered just before it was canceled.
+func (p *pollTransport) cancel(w *poll) (a Answer, ok bool) {
+	s := p.socket
 	s.mu.Lock()
 	defer s.unlock()
-	if s.polling.waiting == p {
-		s.polling.waiting = nil
+	if p.waiting == w {
+		p.waiting = nil
 		s.closeLocked(PollError)
 		return Answer{}, false
 	}
 	select {
-	case r := <-p.answer:
-		return s.answerOf(r), true
+	case r := <-w.answer:
+		return s.opts.answerOf(r), true
 	default:
 		return Answer{}, false
 	}
 }
 
-// beginPoll returns a poll that waits for packets. If the poll is nil, the Answer is final.
-func (s *Socket) beginPoll(id string) (*poll, Answer) {
+// begin returns a poll that waits for packets. If the poll is nil, the Answer is final.
+func (p *pollTransport) begin(id string) (*poll, Answer) {
+	s := p.socket
 	s.mu.Lock()
 	defer s.unlock()
-	if a, ok := s.admitPollLocked(id); !ok {
+	if a, ok := p.admitLocked(id); !ok {
 		return nil, a
 	}
 	s.ping.lastSign = instant.Now()
-	if s.polling.answer != answerArrived {
-		s.polling.lastBody = nil
-		s.answerArrivedLocked()
+	if p.answer != answerArrived {
+		p.lastBody = nil
+		p.answerArrivedLocked()
 	}
-	if a, asking := s.askPollLocked(); asking {
-		return nil, a
+	if s.ask.onPollLocked() {
+		return nil, s.opts.packetsAnswer(s.opts.payload(Noop))
 	}
-	return s.waitingPollLocked(id), Answer{}
+	return p.waitLocked(id), Answer{}
 }
 
-// admitPollLocked reports whether a poll may wait. If not, it returns the answer.
-func (s *Socket) admitPollLocked(id string) (a Answer, ok bool) {
-	ps := &s.polling
+// admitLocked reports whether a poll may wait. If not, it returns the answer.
+func (p *pollTransport) admitLocked(id string) (a Answer, ok bool) {
+	s := p.socket
 	switch {
 	case s.state.ended():
 		return ErrorAnswer(CodeUnknownSID), false
@@ -121,103 +112,110 @@ func (s *Socket) admitPollLocked(id string) (a Answer, ok bool) {
 	case s.overdueLocked():
 		s.closeLocked(PingTimeout)
 		return ErrorAnswer(CodeUnknownSID), false
-	case ps.waiting != nil && id != "" && id == ps.waiting.id:
+	case p.waiting != nil && id != "" && id == p.waiting.id:
 		// A retry on a new connection: nothing reads from the old one any more.
-		s.answerWaitingLocked(s.payload(Noop))
-	case id != "" && id == ps.lastID && ps.lastBody != nil:
-		return s.packetsAnswer(ps.lastBody), false
-	case id != "" && ps.log().has(pollHash(id), 0): // late: the client has continued
-		return s.packetsAnswer(s.payload(Noop)), false
-	case ps.waiting != nil:
+		p.answerWaitingLocked(s.opts.payload(Noop))
+	case id != "" && id == p.lastID && p.lastBody != nil:
+		return s.opts.packetsAnswer(p.lastBody), false
+	case id != "" && p.recent.has(pollHash(id), 0): // late: the client has continued
+		return s.opts.packetsAnswer(s.opts.payload(Noop)), false
+	case p.waiting != nil:
 		s.closeLocked(PollError)
 		return Answer{Status: http.StatusBadRequest, Code: -1}, false
 	}
-	if id != "" && (ps.waiting == nil || id != ps.waiting.id) {
-		ps.log().add(pollHash(id), 0)
+	if id != "" {
+		p.recent.add(pollHash(id), 0)
 	}
 	return Answer{}, true
 }
 
-func (s *Socket) waitingPollLocked(id string) *poll {
-	ps := &s.polling
-	p := &poll{id: id, answer: make(chan pollAnswer, 1)}
-	ps.waiting = p
-	if ps.polled != nil {
-		close(ps.polled)
-		ps.polled = nil
+func (p *pollTransport) waitLocked(id string) *poll {
+	s := p.socket
+	w := &poll{id: id, answer: make(chan pollAnswer, 1)}
+	p.waiting = w
+	if p.polled != nil {
+		close(p.polled)
+		p.polled = nil
 	}
 	wasClosing := s.state.get() == stateClosing
-	s.flushPollLocked()
-	if ps.waiting == p && wasClosing {
+	p.flushLocked()
+	if p.waiting == w && wasClosing {
 		// Everything is delivered, and no poll was waiting when Close was called.
 		if s.closeStyle != closeBroken {
-			s.answerWaitingLocked(s.payload(Noop, Close))
+			p.answerWaitingLocked(s.opts.payload(Noop, Close))
 		}
 		s.closeLocked(s.reason)
 	}
-	if ps.waiting == p && ps.noopTimer != nil {
-		ps.noopTimer.Reset(noopDelay)
+	if p.waiting == w && p.noopTimer != nil {
+		p.noopTimer.Reset(noopDelay)
 	}
-	return p
+	return w
 }
 
-// flushPollLocked makes sure that the waiting poll is answered if there is anything to send.
+// waitsLocked reports whether a poll waits. p may be nil.
+func (p *pollTransport) waitsLocked() bool { return p != nil && p.waiting != nil }
+
+// flushLocked makes sure that the waiting poll is answered if there is anything to send. p may be
+// nil.
 //
 // The answer waits for pollLinger: a server that answers three packets of one POST sends all of
 // them with the next poll, but its answers reach us one by one. This also saves the client round
 // trips.
-func (s *Socket) flushPollLocked() {
-	ps := &s.polling
-	switch {
-	case ps.waiting == nil || s.state.ended() || s.output == outputLeft:
-	case s.state.get() == stateClosing:
-		s.answerPollLocked()
-	case ps.lingerTimer == nil && (s.pingToPollLocked() || s.v3.pongs > 0 || s.h.Pending()):
-		ps.lingerTimer = s.afterFunc(pollLinger, (*Socket).onLingerLocked)
-	}
-}
-
-// pingToPollLocked reports whether a ping waits for the next answer.
-func (s *Socket) pingToPollLocked() bool {
-	return s.ping.state == pingQueued || s.ping.state == pingExtraQueued
-}
-
-func (s *Socket) onLingerLocked() {
-	if s.polling.lingerTimer != nil { // otherwise polling has ended
-		s.polling.lingerTimer = nil
-		s.answerPollLocked()
-	}
-}
-
-// answerPollLocked answers the waiting poll if there is anything to send.
-func (s *Socket) answerPollLocked() {
-	ps := &s.polling
-	if ps.waiting == nil || s.state.ended() {
+func (p *pollTransport) flushLocked() {
+	if !p.waitsLocked() {
 		return
 	}
-	e := newEncoder(s.pollFormat())
+	switch s := p.socket; {
+	case s.state.ended() || s.output == outputLeft:
+	case s.state.get() == stateClosing:
+		p.answerLocked()
+	case p.lingerTimer == nil && (s.ping.waitsForPoll() || p.owedPongs > 0 || s.h.Pending()):
+		p.lingerTimer = p.afterFunc(pollLinger, (*pollTransport).onLingerLocked)
+	}
+}
+
+// afterFunc calls fn after d in a goroutine of its own, with the Socket's mu held.
+func (p *pollTransport) afterFunc(d time.Duration, fn func(*pollTransport)) *time.Timer {
+	return p.socket.afterFunc(d, func(*Socket) { fn(p) })
+}
+
+func (p *pollTransport) onLingerLocked() {
+	if p.lingerTimer != nil { // otherwise polling has ended
+		p.lingerTimer = nil
+		p.answerLocked()
+	}
+}
+
+// answerLocked answers the waiting poll if there is anything to send.
+func (p *pollTransport) answerLocked() {
+	s := p.socket
+	if p.waiting == nil || s.state.ended() {
+		return
+	}
+	e := newEncoder(s.opts.pollFormat())
 	e.pings = s.ping.sent
 	defer e.free()
 	answer := answerUnproven
-	if s.fillAnswerLocked(e) && s.opts.ConfirmByPong {
+	if p.fillLocked(e) && s.opts.ConfirmByPong {
 		answer = answerPinged
 	}
 	if e.packets == 0 {
 		return
 	}
-	ps.lastID = ps.waiting.id
-	ps.lastBody = append([]byte(nil), e.buf...)
+	p.lastID = p.waiting.id
+	p.lastBody = append([]byte(nil), e.buf...)
 	if !s.onlyPongsConfirm() {
-		ps.mark = s.h.Mark()
+		p.mark = s.h.Mark()
 	}
-	ps.watch = max(ps.watch, e.watch)
-	ps.answer.moveLocked(answer)
-	s.answerWaitingLocked(ps.lastBody)
+	p.watch = max(p.watch, e.watch)
+	p.answer.moveLocked(answer)
+	p.answerWaitingLocked(p.lastBody)
 }
 
-// fillAnswerLocked adds messages and pings to an answer. It reports whether a ping that counts is
-// one of them.
-func (s *Socket) fillAnswerLocked(e *Encoder) (pinged bool) {
+// fillLocked adds messages and pings to an answer. It reports whether a ping that counts is one of
+// them.
+func (p *pollTransport) fillLocked(e *Encoder) (pinged bool) {
+	s := p.socket
 	r := s.h.Fill(e, batchBytes)
 	pinged = s.notePingsLocked(e)
 	s.byPong = s.byPong || r.ByPong
@@ -229,11 +227,13 @@ func (s *Socket) fillAnswerLocked(e *Encoder) (pinged bool) {
 	if s.onlyPongsConfirm() && r.ConfirmLater {
 		s.confirmLaterLocked()
 	}
-	s.addPongsLocked(e)
+	for ; p.owedPongs > 0; p.owedPongs-- {
+		e.packet(Pong, nil, nil, nil)
+	}
 	switch {
 	case !open:
 	case s.ping.state == pingQueued:
-		s.sendPingLocked(e, s.ping.sentAt)
+		s.addPingLocked(e, s.ping.sentAt)
 		return true
 	case s.ping.state == pingExtraQueued:
 		s.ping.moveLocked(pingSent)
@@ -242,87 +242,117 @@ func (s *Socket) fillAnswerLocked(e *Encoder) (pinged bool) {
 	return pinged
 }
 
+// oweLocked notes a PING of version 3, which the next answer answers.
+func (p *pollTransport) oweLocked() {
+	if p.owedPongs < 255 {
+		p.owedPongs++
+		p.flushLocked()
+	}
+}
+
+// holdPongLocked reports whether a pong confirms nothing yet, because the answer with its ping has
+// not been shown to have arrived. p may be nil.
+func (p *pollTransport) holdPongLocked() bool {
+	if p == nil || !p.answer.pingUnproven() {
+		return false
+	}
+	p.answer.moveLocked(answerPonged)
+	return true
+}
+
 // answerArrivedLocked notes that the last answer has arrived, and confirms what that proves.
-func (s *Socket) answerArrivedLocked() {
-	s.watched = max(s.watched, s.polling.watch)
-	ponged := s.polling.answer == answerPonged
-	s.polling.answer.moveLocked(answerArrived)
+func (p *pollTransport) answerArrivedLocked() {
+	s := p.socket
+	s.watched = max(s.watched, p.watch)
+	ponged := p.answer == answerPonged
+	p.answer.moveLocked(answerArrived)
 	switch {
 	case !s.onlyPongsConfirm():
-		s.h.Confirm(s.polling.mark)
+		s.h.Confirm(p.mark)
 	case ponged:
 		s.h.Confirm(s.ping.mark)
 	}
 }
 
-func (s *Socket) answerWaitingLocked(body []byte) {
-	s.polling.waiting.answer <- pollAnswer{body: body}
-	s.polling.waiting = nil
+func (p *pollTransport) answerWaitingLocked(body []byte) {
+	p.waiting.answer <- pollAnswer{body: body}
+	p.waiting = nil
 }
 
-// refuseWaitingLocked answers the waiting poll with an error code.
-func (s *Socket) refuseWaitingLocked(code int) {
-	s.polling.waiting.answer <- pollAnswer{code: code}
-	s.polling.waiting = nil
+// refuseWaitingLocked answers the waiting poll, if there is one, with an error code.
+func (p *pollTransport) refuseWaitingLocked(code int) {
+	if p.waiting != nil {
+		p.waiting.answer <- pollAnswer{code: code}
+		p.waiting = nil
+	}
 }
 
-// closePollLocked answers a waiting poll when the Socket closes.
-func (s *Socket) closePollLocked(reason Reason) {
-	s.stopPollTimersLocked()
-	switch {
-	case s.polling.waiting == nil:
+// closeLocked answers a waiting poll when the Socket closes. p may be nil.
+func (p *pollTransport) closeLocked(reason Reason) {
+	if p == nil {
+		return
+	}
+	p.stopTimersLocked()
+	switch s := p.socket; {
+	case p.waiting == nil:
 	case reason == ClientClose:
-		s.answerWaitingLocked(s.payload(Noop))
+		p.answerWaitingLocked(s.opts.payload(Noop))
 	case s.closeStyle == closeBroken:
-		s.refuseWaitingLocked(CodeUnknownSID)
+		p.refuseWaitingLocked(CodeUnknownSID)
 	default:
-		s.answerWaitingLocked(s.payload(Close))
+		p.answerWaitingLocked(s.opts.payload(Close))
 	}
-	s.polling.lastBody = nil
+	p.lastBody = nil
 }
 
-// endPollingLocked ends polling after an upgrade.
-func (s *Socket) endPollingLocked() {
-	s.stopPollTimersLocked()
-	if s.polling.waiting != nil {
-		s.refuseWaitingLocked(CodeBadRequest)
+// upgradedLocked ends polling after an upgrade. It returns how many pongs the client is owed.
+func (p *pollTransport) upgradedLocked() (owedPongs uint8) {
+	p.stopTimersLocked()
+	p.refuseWaitingLocked(CodeBadRequest)
+	p.lastBody = nil
+	owedPongs, p.owedPongs = p.owedPongs, 0
+	s := p.socket
+	s.watched = max(s.watched, p.watch)
+	s.h.Upgraded()
+	if s.onlyPongsConfirm() {
+		p.answerArrivedLocked()
+	} else {
+		s.h.Confirm(s.h.Mark())
 	}
-	s.polling.lastBody, s.polling.recent = nil, nil
+	if !p.posting {
+		s.poll = nil // an idle connection keeps little memory
+	}
+	return owedPongs
 }
 
-// onNoopLocked answers a waiting poll while a WebSocket probes: the client sends UPGRADE only after
-// its poll has ended, and should not have to wait for a message.
-func (s *Socket) onNoopLocked() {
+// startNoopsLocked makes sure that waiting polls end while a WebSocket probes: the client sends
+// UPGRADE only after its poll has ended, and should not have to wait for a message.
+func (p *pollTransport) startNoopsLocked() {
+	p.noopTimer = p.afterFunc(noopDelay, (*pollTransport).onNoopLocked)
+}
+
+func (p *pollTransport) onNoopLocked() {
 	switch {
-	case s.polling.noopTimer == nil || s.polling.waiting == nil || s.state.ended():
-	case s.polling.lingerTimer != nil: // an answer with packets is about to come
-		s.polling.noopTimer.Reset(noopDelay)
+	case p.noopTimer == nil || p.waiting == nil || p.socket.state.ended():
+	case p.lingerTimer != nil: // an answer with packets is about to come
+		p.noopTimer.Reset(noopDelay)
 	default:
-		s.answerWaitingLocked(s.payload(Noop))
+		p.answerWaitingLocked(p.socket.opts.payload(Noop))
 	}
 }
 
-func (s *Socket) stopPollTimersLocked() {
-	s.stopNoopLocked()
-	if s.polling.lingerTimer != nil {
-		s.polling.lingerTimer.Stop()
-		s.polling.lingerTimer = nil
+func (p *pollTransport) stopTimersLocked() {
+	p.stopNoopsLocked()
+	if p.lingerTimer != nil {
+		p.lingerTimer.Stop()
+		p.lingerTimer = nil
 	}
 }
 
-func (s *Socket) stopNoopLocked() {
-	if s.polling.noopTimer != nil {
-		s.polling.noopTimer.Stop()
-		s.polling.noopTimer = nil
+// stopNoopsLocked undoes startNoopsLocked. p may be nil.
+func (p *pollTransport) stopNoopsLocked() {
+	if p != nil && p.noopTimer != nil {
+		p.noopTimer.Stop()
+		p.noopTimer = nil
 	}
-}
-
-// requestID returns a request's "t" parameter if it distinguishes the request from others, or "".
-// Applications may set a fixed value for all requests, and some clients send only the time, in
-// seconds.
-func (s *Socket) requestID(t string) string {
-	if t == s.opts.HandshakeID || strings.Trim(t, "0123456789") == "" {
-		return ""
-	}
-	return t
 }

@@ -23,19 +23,18 @@ type postID struct {
 
 var postSeed = maphash.MakeSeed()
 
-// Post handles the packets in the body of a POST. It returns when they have been handled and
-// reading is not paused. id is the request's "t" parameter. If ok is false, the request's
-// connection should be closed without an answer.
-func (s *Socket) Post(ctx context.Context, id, contentType string, length int64, body io.Reader) (a Answer, ok bool) {
-	if a, ok := s.beginPost(contentType); !ok {
+// handlePost handles a POST; see Socket.Post.
+func (p *pollTransport) handlePost(ctx context.Context, id, contentType string, length int64, body io.Reader) (a Answer, ok bool) {
+	if a, ok := p.beginPost(contentType); !ok {
 		return a, true
 	}
-	id = s.requestID(id)
+	s := p.socket
+	id = s.opts.requestID(id)
 	if length > s.opts.MaxPayload {
 		s.h.TooLarge()
-		s.endPost()
+		p.endPost()
 		if length <= 2*s.opts.MaxPayload {
-			_, _ = io.Copy(io.Discard, body) // a client that is still writing would see a reset instead of the answer
+			_, _ = io.Copy(io.Discard, body) // a client that still writes would see a reset, and no answer
 		}
 		return Answer{Status: http.StatusRequestEntityTooLarge, Code: -1}, true
 	}
@@ -44,20 +43,20 @@ func (s *Socket) Post(ctx context.Context, id, contentType string, length int64,
 	defer counted.release()
 	switch {
 	case errors.Is(err, ErrNoMemory):
-		s.endPost()
+		p.endPost()
 		return Answer{Status: http.StatusServiceUnavailable, Code: -1}, true
 	case err != nil:
-		s.endPost()
+		p.endPost()
 		s.closeFor(PollError)
 		return Answer{}, false
 	case int64(len(data)) > s.opts.MaxPayload:
 		s.h.TooLarge()
-		s.endPost()
+		p.endPost()
 		return Answer{Status: http.StatusRequestEntityTooLarge, Code: -1}, true
 	}
-	s.handlePost(id, data)
+	p.handleBody(id, data)
 	counted.release() // the Handler has it now
-	return s.finishPost(ctx)
+	return p.finishPost(ctx)
 }
 
 // countedBody reads a body and accounts for what has arrived of it.
@@ -87,7 +86,8 @@ func (b *countedBody) release() {
 }
 
 // beginPost reports whether a POST may be handled. If not, it returns the answer.
-func (s *Socket) beginPost(contentType string) (Answer, bool) {
+func (p *pollTransport) beginPost(contentType string) (Answer, bool) {
+	s := p.socket
 	s.mu.Lock()
 	defer s.unlock()
 	switch {
@@ -95,41 +95,56 @@ func (s *Socket) beginPost(contentType string) (Answer, bool) {
 		return ErrorAnswer(CodeUnknownSID), false
 	case s.ws != nil:
 		return ErrorAnswer(CodeBadRequest), false
-	case s.polling.posting, contentType == binaryType3 && s.opts.Protocol == V4:
+	case p.posting, contentType == binaryType3 && s.opts.Protocol == V4:
 		s.closeLocked(ParseError)
 		return Answer{Status: http.StatusBadRequest, Code: -1}, false
 	}
-	s.ping.lastSign = instant.Now()
-	s.ping.lastInput = s.ping.lastSign
-	s.polling.posting = true
+	s.ping.inputLocked(instant.Now())
+	p.posting = true
 	return Answer{}, true
 }
 
-func (s *Socket) endPost() {
-	s.mu.Lock()
-	s.polling.posting = false
-	s.mu.Unlock()
+func (p *pollTransport) endPost() {
+	p.socket.mu.Lock()
+	defer p.socket.mu.Unlock()
+	p.endPostLocked()
 }
 
-func (s *Socket) handlePost(id string, data []byte) {
-	if s.repeatedPost(id, data) {
+func (p *pollTransport) endPostLocked() {
+	p.posting = false
+	if p.socket.ws != nil { // the client upgraded meanwhile
+		p.socket.poll = nil
+	}
+}
+
+func (p *pollTransport) handleBody(id string, data []byte) {
+	if p.repeats(id, data) {
 		return
 	}
+	s := p.socket
 	if s.opts.Protocol == V4 || !isBinaryForm3(data) {
 		data = bytes.ToValidUTF8(data, []byte("\uFFFD")) // as the reference server reads a body
 	}
-	if s.closes(data) {
-		s.awaitPoll()
+	if s.opts.isClose(data) {
+		p.awaitPoll()
 	}
 	s.input.Lock()
 	defer s.input.Unlock()
-	s.endBatch(s.decodePost(data, s.packet))
+	s.endBatch(p.decode(data, s.packet))
+}
+
+// decode calls fn for each packet in the body of a POST.
+func (p *pollTransport) decode(data []byte, fn func(Packet) bool) error {
+	if p.socket.opts.Protocol == V3 {
+		return p.decoder.decode(data, fn)
+	}
+	return DecodePayload(data, fn)
 }
 
 // awaitPoll waits a moment for a poll that the client sent just before its CLOSE packet, on another
 // connection, so that the poll still gets its regular answer.
-func (s *Socket) awaitPoll() {
-	polled := s.nextPoll()
+func (p *pollTransport) awaitPoll() {
+	polled := p.nextPoll()
 	if polled == nil {
 		return
 	}
@@ -142,47 +157,47 @@ func (s *Socket) awaitPoll() {
 }
 
 // nextPoll returns a channel that the next poll closes, or nil if there is nothing to wait for.
-func (s *Socket) nextPoll() <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.polling.waiting != nil || s.state.ended() {
+func (p *pollTransport) nextPoll() <-chan struct{} {
+	p.socket.mu.Lock()
+	defer p.socket.mu.Unlock()
+	if p.waiting != nil || p.socket.state.ended() {
 		return nil
 	}
-	s.polling.polled = make(chan struct{})
-	return s.polling.polled
+	p.polled = make(chan struct{})
+	return p.polled
 }
 
-// repeatedPost reports whether this is the previous POST again, or an earlier one: browsers and
-// proxies repeat a request if its connection ends before the answer.
-func (s *Socket) repeatedPost(id string, data []byte) bool {
+// repeats reports whether this is the previous POST again, or an earlier one: browsers and proxies
+// repeat a request if its connection ends before the answer.
+func (p *pollTransport) repeats(id string, data []byte) bool {
 	if id == "" {
 		return false
 	}
-	p := postID{id, maphash.Bytes(postSeed, data)}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	log := s.polling.log()
-	last := log.lastPost
-	if p == last || last.sum == 0 && id == last.id {
-		log.lastPost = p
+	this := postID{id, maphash.Bytes(postSeed, data)}
+	p.socket.mu.Lock()
+	defer p.socket.mu.Unlock()
+	last := p.recent.lastPost
+	if this == last || last.sum == 0 && id == last.id {
+		p.recent.lastPost = this
 		return true
 	}
-	if log.has(postHash(id), p.sum) { // late: the client has continued
+	if p.recent.has(postHash(id), this.sum) { // late: the client has continued
 		return true
 	}
-	log.lastPost = p
-	log.add(postHash(id), p.sum)
+	p.recent.lastPost = this
+	p.recent.add(postHash(id), this.sum)
 	return false
 }
 
 // finishPost answers a POST once reading is not paused.
-func (s *Socket) finishPost(ctx context.Context) (Answer, bool) {
+func (p *pollTransport) finishPost(ctx context.Context) (Answer, bool) {
+	s := p.socket
 	s.mu.Lock()
 	for s.readPaused && !s.state.ended() {
-		if s.resumeCh == nil {
-			s.resumeCh = make(chan struct{})
+		if p.resumed == nil {
+			p.resumed = make(chan struct{})
 		}
-		resumed := s.resumeCh
+		resumed := p.resumed
 		s.mu.Unlock()
 		select {
 		case <-resumed:
@@ -191,8 +206,16 @@ func (s *Socket) finishPost(ctx context.Context) (Answer, bool) {
 		}
 		s.mu.Lock()
 	}
-	s.polling.posting = false
+	p.endPostLocked()
 	s.ping.lastSign = instant.Now()
 	s.unlock()
 	return Answer{Status: http.StatusOK, Body: []byte("ok"), Type: okType, Code: -1}, true
+}
+
+// resumedLocked continues a POST that waits because reading is paused. p may be nil.
+func (p *pollTransport) resumedLocked() {
+	if p != nil && p.resumed != nil {
+		close(p.resumed)
+		p.resumed = nil
+	}
 }

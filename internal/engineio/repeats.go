@@ -6,10 +6,12 @@ import (
 	"github.com/holdfast/holdfast/internal/instant"
 )
 
-// requestLog remembers the latest polling requests, to recognize one that comes again when later ones were handled. A client in
-// Node.js repeats a request if the kept-alive connection that it used is reset, and so do browsers and proxies. The first one may
-// still be under way then, for example through a replica that is stopped for a moment. If it counted as a new poll, it would
-// seem to show that the last answer has arrived, and take the next one, which nobody reads. A POST would be handled twice.
+// requestLog remembers the latest polling requests, to recognize one that comes again when later
+// ones were handled. A client in Node.js repeats a request if the kept-alive connection that it
+// used is reset. So do browsers and proxies. The first request may still be under way then, for
+// example through a replica that is stopped for a moment. A late poll would seem to show that the
+// last answer has arrived, and would take the next one, which no client reads. A late POST would be
+// handled twice.
 type requestLog struct {
 	entries  []loggedRequest // in order of time
 	lastPost postID
@@ -18,7 +20,7 @@ type requestLog struct {
 type loggedRequest struct {
 	at   instant.Instant
 	id   uint64 // see pollHash and postHash
-	body uint64 // hash of a POST's body; 0 for a poll, and for a request to another Socket, see StartMoved
+	body uint64 // hash of a POST's body; 0 for a poll, and for a request to another Socket
 }
 
 const (
@@ -27,14 +29,6 @@ const (
 	// maxRequests limits what is remembered.
 	maxRequests = 128
 )
-
-// log returns what is remembered of the requests of a polling client.
-func (ps *pollingState) log() *requestLog {
-	if ps.recent == nil {
-		ps.recent = new(requestLog)
-	}
-	return ps.recent
-}
 
 // add remembers a request.
 func (l *requestLog) add(id, body uint64) {

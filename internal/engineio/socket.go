@@ -1,6 +1,8 @@
 package engineio
 
 import (
+	"context"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -18,13 +20,6 @@ const (
 	closeTimeout = 30 * time.Second
 	// lingerTimeout limits the closing handshake of a WebSocket.
 	lingerTimeout = 5 * time.Second
-	// noopDelay is how long a poll waits during a probe, as in the reference server.
-	noopDelay = 100 * time.Millisecond
-	// confirmDelay is how long, and at most twice as long, a client has to confirm by itself what
-	// FillResult.ConfirmLater asked for.
-	confirmDelay = 250 * time.Millisecond
-	// pollLinger is how long a poll waits for more once there is something to answer with.
-	pollLinger = 10 * time.Millisecond
 )
 
 // Socket is the server side of one client's Engine.IO connection. It implements Engine.IO protocol
@@ -46,22 +41,13 @@ type Socket struct {
 	readPaused bool // Pause was called
 	byPong     bool // Fill has returned ByPong
 	ask        askState
-	v3         state3 // in version 3 only
 
 	ws   *wsTransport // nil while the transport is polling
 	ping pinger
 
-	probe    *wsTransport // a WebSocket that may become the transport
-	polling  pollingState
-	resumeCh chan struct{} // closed when reading resumes; nil unless a POST waits for that
-
-	// The heartbeat's timer fires at ping.nextAt or earlier. Pings ahead of the interval do not
-	// move it.
-	timer   *time.Timer
-	timerAt instant.Instant // when the timer fires
-	checkAt instant.Instant // when to call Handler.Unconfirmed; zero if not at all
-
-	watched uint64 // the greatest number of an Encoder.Watch that has arrived
+	poll    *pollTransport // nil before the first request by polling, and after the upgrade
+	probe   *wsTransport   // a WebSocket that may become the transport
+	watched uint64         // the greatest number of an Encoder.Watch that has arrived
 
 	// Immutable.
 	sid  string
@@ -115,6 +101,29 @@ func (s *Socket) openWebSocket(t *wsTransport, answer []byte, h Handshake) {
 	}
 }
 
+// OpenAnswer answers a handshake made by polling.
+func (s *Socket) OpenAnswer(h Handshake) Answer {
+	e := newEncoder(s.opts.pollFormat())
+	defer e.free()
+	e.packet(Open, h.Encode(), nil, nil)
+	return s.opts.packetsAnswer(append([]byte(nil), e.buf...))
+}
+
+// Poll waits for packets and returns the answer to a poll. id is the request's "t" parameter: a
+// poll with the same id as the previous one is a retry. If ctx ends first, the client canceled the
+// poll. The Socket closes then, as in the reference server, and ok is false, because no client
+// waits for an answer.
+func (s *Socket) Poll(ctx context.Context, id string) (a Answer, ok bool) {
+	return s.polling().handle(ctx, id)
+}
+
+// Post handles the packets in the body of a POST. It returns when they have been handled and
+// reading is not paused. id is the request's "t" parameter. If ok is false, the request's
+// connection should be closed without an answer.
+func (s *Socket) Post(ctx context.Context, id, contentType string, length int64, body io.Reader) (a Answer, ok bool) {
+	return s.polling().handlePost(ctx, id, contentType, length, body)
+}
+
 // Wake tells the Socket that the Handler has something to fill.
 func (s *Socket) Wake() {
 	defer recoverPanic(s)
@@ -166,10 +175,7 @@ func (s *Socket) resumeLocked() {
 	if s.ws != nil {
 		s.ws.stream.Resume()
 	}
-	if s.resumeCh != nil {
-		close(s.resumeCh)
-		s.resumeCh = nil
-	}
+	s.poll.resumedLocked()
 }
 
 // ShowBroken makes the end of the connection look like that of a server that died: the stream ends
@@ -201,14 +207,14 @@ func (s *Socket) Close() {
 	}
 	s.reason = ForcedClose
 	s.resumeLocked()
-	s.checkAt = 0
+	s.ping.checkAt = 0
 	wait := lingerTimeout
 	if s.ws == nil {
 		wait = closeTimeout
 	}
 	s.armLocked(wait)
 	s.flushLocked()
-	if s.polling.waiting != nil {
+	if s.poll.waitsLocked() {
 		s.closeLocked(s.reason) // everything is delivered, and the poll can report the end
 	}
 }
@@ -242,7 +248,7 @@ func (s *Socket) flushLocked() {
 		return
 	}
 	if s.ws == nil {
-		s.flushPollLocked()
+		s.poll.flushLocked()
 		return
 	}
 	for s.output == outputWritable && !s.state.ended() {
@@ -260,18 +266,23 @@ func (s *Socket) flushLocked() {
 			return
 		}
 		if confirm {
-			s.sendPingLocked(e, instant.Now())
+			s.addPingLocked(e, instant.Now())
 			s.h.ConfirmPing()
 		}
 		if r.ConfirmLater {
 			s.confirmLaterLocked()
 		}
-		if s.ws.write(e) > 0 {
-			s.output.moveLocked(outputBlocked)
-		}
+		s.sendLocked(e)
 		if !r.More && s.state.get() == stateOpen {
 			return
 		}
+	}
+}
+
+// sendLocked sends what e holds over the WebSocket, and frees e.
+func (s *Socket) sendLocked(e *Encoder) {
+	if s.ws.write(e) > 0 {
+		s.output.moveLocked(outputBlocked)
 	}
 }
 
@@ -282,8 +293,8 @@ func (s *Socket) closeLocked(reason Reason) {
 	}
 	s.reason = reason
 	s.resumeLocked()
-	if s.timer != nil {
-		s.timer.Stop()
+	if s.ping.timer != nil {
+		s.ping.timer.Stop()
 	}
 	if s.probe != nil {
 		s.probe.close(0)
@@ -292,7 +303,7 @@ func (s *Socket) closeLocked(reason Reason) {
 	if s.ws != nil {
 		s.closeWebSocketLocked()
 	}
-	s.closePollLocked(reason)
+	s.poll.closeLocked(reason)
 }
 
 func (s *Socket) closeWebSocketLocked() {
@@ -387,3 +398,18 @@ func (s *Socket) run(fn func()) {
 }
 
 func (s *Socket) panicked(v any) { s.h.Panicked(v) }
+
+// polling returns the Socket's pollTransport. It makes one at the first request. A request that
+// comes after the upgrade gets one too, and is refused.
+func (s *Socket) polling() *pollTransport {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pollingLocked()
+}
+
+func (s *Socket) pollingLocked() *pollTransport {
+	if s.poll == nil {
+		s.poll = &pollTransport{socket: s}
+	}
+	return s.poll
+}

@@ -81,6 +81,12 @@ func TestStates(t *testing.T) {
 			ok := from.move(to)
 			return from, ok
 		}), []string{"probing -> answered", "probing -> transport", "answered -> transport"}},
+		{"keep", transitions(t, keepCloses, func(from, to keepState) (keepState, bool) {
+			ok := from.moveLocked(to)
+			return from, ok
+		}), []string{
+			"unknown -> watching", "watching -> keeps", "watching -> closes", "keeps -> unknown", "closes -> watching",
+		}},
 		{"upgrade", transitions(t, upgradeFailed, func(from, to upgradeState) (upgradeState, bool) {
 			ok := from.moveLocked(to)
 			return from, ok

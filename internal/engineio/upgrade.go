@@ -65,7 +65,7 @@ func (t *wsTransport) probeMessage(op ws.OpCode, payload []byte) error {
 		e.packet(Pong, []byte("probe"), nil, nil)
 		t.write(e)
 		if t.role.move(roleAnswered) {
-			s.polling.noopTimer = s.afterFunc(noopDelay, (*Socket).onNoopLocked)
+			s.pollingLocked().startNoopsLocked()
 		}
 	case op == ws.OpText && len(text) > 0 && text[0] == byte(Upgrade) && !s.state.ended():
 		s.upgradeLocked()
@@ -86,23 +86,13 @@ func (s *Socket) upgradeLocked() {
 	s.ws = t
 	t.role.move(roleTransport)
 	s.output.moveLocked(outputWritable)
-	s.ping.bytesAhead = 0 // a ping sent by polling is behind nothing here
-	if s.ping.state == pingExtraQueued {
-		s.ping.moveLocked(pingSent)
-	}
+	s.ping.transportChangedLocked()
 	if s.readPaused {
 		t.stream.Pause()
 	}
-	s.endPollingLocked()
-	s.watched = max(s.watched, s.polling.watch)
-	s.h.Upgraded()
-	if s.onlyPongsConfirm() {
-		s.answerArrivedLocked()
-	} else {
-		s.h.Confirm(s.h.Mark())
-	}
+	owedPongs := s.pollingLocked().upgradedLocked()
 	if s.opts.Protocol == V3 {
-		s.upgraded3Locked()
+		t.upgraded3Locked(owedPongs)
 	}
 	if s.ping.state == pingQueued { // no poll took it
 		s.pingNowLocked()
@@ -120,8 +110,8 @@ func (s *Socket) detachProbeLocked() {
 	}
 	s.probe.timer.Stop()
 	s.probe = nil
-	s.stopNoopLocked()
+	s.poll.stopNoopsLocked()
 	if s.output == outputLeft && !s.state.ended() {
-		s.leavePollingLocked()
+		s.pollingLocked().leaveLocked()
 	}
 }

@@ -117,8 +117,7 @@ func (t *wsTransport) Read(p []byte) {
 func (t *wsTransport) noteInput() (wanted bool) {
 	s := t.socket
 	s.mu.Lock()
-	s.ping.lastSign = instant.Now()
-	s.ping.lastInput = s.ping.lastSign
+	s.ping.inputLocked(instant.Now())
 	wanted = !t.ended
 	s.mu.Unlock()
 	return wanted
@@ -214,7 +213,7 @@ func (t *wsTransport) control(op ws.OpCode, payload []byte) error {
 		return errStop
 	default:
 		if t.protocol == V3 && len(payload) > 0 && payload[0] == markPing && t.isTransport() {
-			if !t.socket.onMarkPong(payload[1:]) {
+			if !t.onMarkPong(payload[1:]) {
 				return errStop
 			}
 			return nil
