@@ -9,11 +9,16 @@ import (
 	"time"
 )
 
-// lookupInterval is the time between two look-ups, and soonest the least.
 const (
-	lookupInterval = 5 * time.Second
-	soonest        = 500 * time.Millisecond
-	lookupTimeout  = 3 * time.Second
+	// lookupInterval is the time between two look-ups. Two replicas find each other with the next look-up of
+	// either, which must be within five seconds, including the connection.
+	lookupInterval = 4 * time.Second
+	// retryInterval is the time between a look-up that failed and the next one: Redis that was down knows no
+	// replica, until each has entered itself again.
+	retryInterval = time.Second
+	// soonest is the least time between two look-ups.
+	soonest       = 500 * time.Millisecond
+	lookupTimeout = 3 * time.Second
 )
 
 // Entry is a replica in a Book.
@@ -30,15 +35,19 @@ type Book interface {
 	Watch(ctx context.Context, self Entry, now <-chan struct{}, found func([]Entry, error))
 }
 
-// poll calls lookup every lookupInterval, and soon after each value from now, until ctx ends.
-func poll(ctx context.Context, now <-chan struct{}, lookup func(ctx context.Context)) {
-	t := time.NewTicker(lookupInterval)
-	defer t.Stop()
+// poll calls lookup every lookupInterval until ctx ends. It calls it sooner after an error, and soon after each
+// value from now.
+func poll(ctx context.Context, now <-chan struct{}, lookup func(ctx context.Context) error) {
 	for {
 		began := time.Now()
 		limited, cancel := context.WithTimeout(ctx, lookupTimeout)
-		lookup(limited)
+		err := lookup(limited)
 		cancel()
+		wait := lookupInterval - time.Since(began)
+		if err != nil {
+			wait = retryInterval
+		}
+		t := time.NewTimer(wait)
 		select {
 		case <-t.C:
 		case <-now:
@@ -48,6 +57,7 @@ func poll(ctx context.Context, now <-chan struct{}, lookup func(ctx context.Cont
 			}
 		case <-ctx.Done():
 		}
+		t.Stop()
 		if ctx.Err() != nil {
 			return
 		}
@@ -78,7 +88,7 @@ func (b Hosts) Watch(ctx context.Context, _ Entry, now <-chan struct{}, found fu
 		b.Lookup = net.DefaultResolver.LookupHost
 	}
 	last := make(map[string][]Entry)
-	poll(ctx, now, func(ctx context.Context) {
+	poll(ctx, now, func(ctx context.Context) error {
 		var all []Entry
 		var problems []error
 		for _, addr := range b.Addrs {
@@ -90,7 +100,9 @@ func (b Hosts) Watch(ctx context.Context, _ Entry, now <-chan struct{}, found fu
 			last[addr] = entries
 			all = append(all, entries...)
 		}
-		found(all, errors.Join(problems...))
+		err := errors.Join(problems...)
+		found(all, err)
+		return err
 	})
 }
 

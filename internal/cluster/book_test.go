@@ -49,8 +49,13 @@ func TestHosts(t *testing.T) {
 		if !slices.Equal(got, want) || problem != nil {
 			t.Errorf("got %v, %v", got, problem)
 		}
+		time.Sleep(lookupInterval - 1)
+		synctest.Wait()
+		if lookups != 1 {
+			t.Errorf("%d look-ups ahead of time", lookups)
+		}
 		set(answer, errors.New("no such host"))
-		time.Sleep(lookupInterval)
+		time.Sleep(1)
 		synctest.Wait()
 		if !slices.Equal(got, want) || problem == nil {
 			t.Errorf("after a failure: %v, %v", got, problem)
@@ -65,4 +70,45 @@ func TestHosts(t *testing.T) {
 		cancel()
 		<-done
 	})
+}
+
+// A replica that starts while Redis is down, hangs or is emptied is connected within five seconds after Redis is
+// back, whenever the others asked the last time.
+func TestFoundAfterRedisReturns(t *testing.T) {
+	const promise = 5 * time.Second
+	for name, fail := range map[string]func(b *registry) (heal func()){
+		"down": func(b *registry) func() {
+			b.change(true, nil)
+			return func() { b.change(false, nil) }
+		},
+		"hangs": func(b *registry) func() {
+			hangs := make(chan struct{})
+			b.change(false, hangs)
+			return func() {
+				b.change(false, nil)
+				close(hangs)
+			}
+		},
+		"emptied": func(b *registry) func() { return func() { b.change(false, nil) } },
+	} {
+		for phase := time.Duration(0); phase < 10*time.Second; phase += 700 * time.Millisecond {
+			synctest.Test(t, func(t *testing.T) {
+				b := &registry{fields: make(map[string]string)}
+				n := newNetwork()
+				old := n.startWith(t, idA, "a:1", secretA, b)
+				time.Sleep(300 * time.Millisecond)
+				heal := fail(b)
+				time.Sleep(phase)
+				fresh := n.startWith(t, idB, "b:1", secretA, b)
+				time.Sleep(phase / 3)
+				heal()
+				time.Sleep(promise)
+				synctest.Wait()
+				if got := []string{old.state(idB), fresh.state(idA)}; !slices.Equal(got, []string{"up", "up"}) {
+					t.Errorf("%s for %v: the states are %v", name, phase, got)
+				}
+				stop(old, fresh)
+			})
+		}
+	}
 }

@@ -204,12 +204,59 @@ func (b *fixedBook) set(err error, entries ...Entry) {
 }
 
 func (b *fixedBook) Watch(ctx context.Context, _ Entry, now <-chan struct{}, found func([]Entry, error)) {
-	poll(ctx, now, func(context.Context) {
+	poll(ctx, now, func(context.Context) error {
 		b.mu.Lock()
 		entries, err := b.entries, b.err
 		b.mu.Unlock()
 		found(entries, err)
+		return err
 	})
+}
+
+// registry is a Book in which replicas enter themselves, as in Redis.
+type registry struct {
+	mu     sync.Mutex
+	fields map[string]string // address by id
+	down   bool
+	hangs  chan struct{} // if it is not nil, a question waits until it is closed
+}
+
+func (b *registry) Watch(ctx context.Context, self Entry, now <-chan struct{}, found func([]Entry, error)) {
+	poll(ctx, now, func(ctx context.Context) error {
+		entries, err := b.ask(ctx, self)
+		found(entries, err)
+		return err
+	})
+}
+
+func (b *registry) ask(ctx context.Context, self Entry) (entries []Entry, err error) {
+	b.mu.Lock()
+	hangs := b.hangs
+	b.mu.Unlock()
+	if hangs != nil {
+		select {
+		case <-hangs:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.down {
+		return nil, errors.New("refused")
+	}
+	b.fields[self.ID] = self.Addr
+	for id, addr := range b.fields {
+		entries = append(entries, Entry{id, addr})
+	}
+	return entries, nil
+}
+
+// change makes the registry lose all entries, and changes its state.
+func (b *registry) change(down bool, hangs chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fields, b.down, b.hangs = make(map[string]string), down, hangs
 }
 
 // replica is a Node in a network.
@@ -240,12 +287,21 @@ func stop(list ...*replica) {
 
 func (n *network) start(t testing.TB, id, addr, secret string, peers ...string) *replica {
 	t.Helper()
-	r := &replica{told: new(told), book: new(fixedBook), port: n.listen(addr)}
+	book := new(fixedBook)
 	for _, p := range peers {
-		r.book.entries = append(r.book.entries, Entry{Addr: p})
+		book.entries = append(book.entries, Entry{Addr: p})
 	}
+	r := n.startWith(t, id, addr, secret, book)
+	r.book = book
+	return r
+}
+
+// startWith is start with another Book.
+func (n *network) startWith(t testing.TB, id, addr, secret string, book Book) *replica {
+	t.Helper()
+	r := &replica{told: new(told), port: n.listen(addr)}
 	r.Node = New(Options{
-		ID: id, Name: "test", Advertise: addr, Keys: keys(t, secret), Book: r.book, Serve: echo, Noted: func(Sender, byte, []byte) {},
+		ID: id, Name: "test", Advertise: addr, Keys: keys(t, secret), Book: book, Serve: echo, Noted: func(Sender, byte, []byte) {},
 		Observer: r.told, Log: slog.New(slog.DiscardHandler), Dial: n.dial, Clock: n.clock,
 	})
 	r.Start(r.port)

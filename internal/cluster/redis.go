@@ -78,7 +78,11 @@ func (r *Redis) Close() { _ = r.client.Close() } // nothing was written that cou
 
 // Watch implements Book.
 func (r *Redis) Watch(ctx context.Context, self Entry, now <-chan struct{}, found func([]Entry, error)) {
-	poll(ctx, now, func(ctx context.Context) { found(r.lookup(ctx, self)) })
+	poll(ctx, now, func(ctx context.Context) error {
+		entries, err := r.lookup(ctx, self)
+		found(entries, err)
+		return err
+	})
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	_ = r.client.HDel(ctx, r.key, self.ID).Err() // otherwise the entry becomes stale

@@ -49,14 +49,24 @@ async function setUp(t, peers, n) {
     assert.equal(c.main.last.recovered, true);
     assert.deepEqual(await c.main.ask("echo", before), [before]);
   };
-  /** Another replica is found: within the time between two look-ups and a little more, if Redis is there. */
-  const another = async (timeout = 10000) => {
+  /** Starts another replica. */
+  const add = async () => {
     const [port] = await freePorts(1);
-    const hf = await list.start(0, { listen: `127.0.0.1:${port}` });
-    list.push(hf);
-    await allUp([...list], list.length - 1, timeout);
+    list.push(await list.start(0, { listen: `127.0.0.1:${port}` }));
   };
-  return { list, c, roam, another, undisturbed };
+  /** All replicas have found each other. */
+  const found = (timeout = 20000) => allUp([...list], list.length - 1, timeout);
+  /** Redis comes back, and the replica that was added meanwhile is found within five seconds, by the replicas' clock. */
+  const foundSoonAfter = async (back) => {
+    await back();
+    const began = Date.now();
+    await found();
+    const times = list.flatMap((hf) => hf.records.filter((r) => r.msg === "connected to another replica").map((r) => Date.parse(r.time)));
+    const took = Math.max(...times) - began;
+    t.diagnostic(`found ${took} ms after Redis' return`);
+    assert.ok(took > 0 && took <= 5000, `found ${took} ms after Redis' return`);
+  };
+  return { list, c, roam, add, found, foundSoonAfter, undisturbed };
 }
 
 /** holdfast does not start with these peers, and says why, without a password. */
@@ -76,17 +86,17 @@ async function refused(peers, why) {
 }
 
 describe("replicas in Redis", { skip, concurrency: 3 }, () => {
-  it("killed and started again: no client notices, and a new replica is found soon after", { timeout: 60000 }, async (t) => {
+  it("killed and started again: no client notices, and a new replica is found within five seconds", { timeout: 60000 }, async (t) => {
     const redis = await Redis.start(t);
-    const { list, c, roam, another, undisturbed } = await setUp(t, redis, 2);
+    const { list, c, roam, add, foundSoonAfter, undisturbed } = await setUp(t, redis, 2);
     await roam(list[1]);
     await redis.kill();
     await roam(list[0]);
     await until(async () => (await list[0].metrics()).sum("holdfast_peer_lookup_failures_total") > 0, "a look-up that fails");
     await roam(list[1]);
     const drops = c.main.disconnects.length;
-    await redis.run();
-    await another();
+    await add();
+    await foundSoonAfter(() => redis.run());
     await roam(list[2]);
     assert.equal(c.main.disconnects.length, drops + 1);
     await undisturbed();
@@ -94,28 +104,29 @@ describe("replicas in Redis", { skip, concurrency: 3 }, () => {
 
   it("stopped: the same", { timeout: 60000 }, async (t) => {
     const redis = await Redis.start(t);
-    const { list, roam, another, undisturbed } = await setUp(t, redis, 2);
+    const { list, roam, add, foundSoonAfter, undisturbed } = await setUp(t, redis, 2);
     redis.signal("SIGSTOP");
-    await sleep(6000);
+    await until(async () => (await list[0].metrics()).sum("holdfast_peer_lookup_failures_total") > 0, "a look-up that fails", 15000);
     await roam(list[1]);
     await roam(list[0]);
-    redis.signal("SIGCONT");
-    await another();
+    await add();
+    await foundSoonAfter(() => redis.signal("SIGCONT"));
     await roam(list[2]);
     await undisturbed();
   });
 
   it("emptied, and out of memory: known replicas stay", { timeout: 60000 }, async (t) => {
     const redis = await Redis.start(t);
-    const { list, roam, another, undisturbed } = await setUp(t, redis, 2);
+    const { list, roam, add, found, foundSoonAfter, undisturbed } = await setUp(t, redis, 2);
     await redis.command("FLUSHALL");
     await roam(list[1]);
-    await another();
+    await add();
+    await found();
     assert.match(await redis.command("CONFIG", "SET", "maxmemory", "1"), /OK/);
     await until(async () => (await list[0].metrics()).sum("holdfast_peer_lookup_failures_total") > 0, "a look-up that fails");
     await roam(list[2]);
-    assert.match(await redis.command("CONFIG", "SET", "maxmemory", "0"), /OK/);
-    await another();
+    await add();
+    await foundSoonAfter(async () => assert.match(await redis.command("CONFIG", "SET", "maxmemory", "0"), /OK/));
     await roam(list[3]);
     await undisturbed();
   });
@@ -135,7 +146,7 @@ describe("replicas in Redis", { skip, concurrency: 3 }, () => {
   it("behind Sentinel: its master dies, and a new replica is found through the copy that takes its place", { timeout: 120000 }, async (t) => {
     const sentinel = await Sentinel.start(t, { password: "d@ta", sentinelPassword: "s3ntinel" });
     const url = `redis://:s3ntinel@127.0.0.1:${sentinel.port}/0?master_name=main&password=d%40ta`;
-    const { list, roam, another, undisturbed } = await setUp(t, url, 2);
+    const { list, roam, add, found, undisturbed } = await setUp(t, url, 2);
     assert.match(await sentinel.master.command("HLEN", KEY), /:2/);
     await refused([url.replace("main", "mine")], /Redis: Sentinel knows no master with the name \\"mine\\"/);
     await refused([url.replace("s3ntinel", "wr0ng")], /Redis: Sentinel: WRONGPASS/);
@@ -145,7 +156,8 @@ describe("replicas in Redis", { skip, concurrency: 3 }, () => {
     await refused([`${copy}?cluster=true`], /Redis: ERR This instance has cluster support disabled: several URLs, or cluster=true, mean Redis Cluster/);
     await sentinel.master.kill();
     await roam(list[1]);
-    await another(30000);
+    await add();
+    await found(30000);
     await roam(list[2]);
     await undisturbed();
     await until(async () => /:3/.test(await sentinel.copy.command("HLEN", KEY)), "all replicas in the copy");
@@ -157,10 +169,11 @@ describe("replicas in Redis", { skip, concurrency: 3 }, () => {
     const urls = nodes.map((n, i) => `redis://${i ? "" : ":secret@"}127.0.0.1:${n.port}`);
     await refused(urls.slice(1, 2).map((u) => u.replace("://", "://:wrong@")), /Redis: WRONGPASS/);
     await refused([urls[0]], /Redis: MOVED .*this is a node of Redis Cluster: add \?cluster=true to the URL/);
-    const { list, roam, another, undisturbed } = await setUp(t, urls, 2);
+    const { list, roam, add, found, undisturbed } = await setUp(t, urls, 2);
     await nodes[0].kill();
     await roam(list[1]);
-    await another(30000);
+    await add();
+    await found(30000);
     await roam(list[2]);
     await undisturbed();
     assert.match(await nodes[1].command("HLEN", KEY), /:3/);
