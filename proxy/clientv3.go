@@ -153,7 +153,10 @@ func (r keyedReceiver) claimKey() {
 		k.foreign.Store(true)
 		return
 	}
-	k.owner = true
+	r.ownKey()
+	if pid, why := c.deps.keyring.Find(k.key, socketio.Root); pid == "" {
+		r.reportEnd(socketio.Root, why)
+	}
 }
 
 // resumeV3 answers the handshake of a client that has sessions on l, and resumes that of "/".

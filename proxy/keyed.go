@@ -37,7 +37,7 @@ func (r keyedReceiver) connectKeyed(namespace string, rest []byte, start instant
 		case !ok:
 			r.loseKey(namespace, reason.Binding)
 		case other == nil:
-			k.owner = true
+			r.ownKey()
 			r.adoptLink(linkOfKey(ring, k.key))
 		case other.seq > c.seq:
 			c.deps.notRecovered(c, namespace, reason.Stale)
@@ -52,11 +52,11 @@ func (r keyedReceiver) connectKeyed(namespace string, rest []byte, start instant
 		return false
 	}
 	pid, why := ring.Find(k.key, namespace)
-	switch {
-	case why != "":
-		c.deps.notRecovered(c, namespace, why)
+	if pid == "" {
+		r.reportEnd(namespace, why)
 		return false
-	case pid == "" || !r.resumeAllowed(namespace):
+	}
+	if !r.resumeAllowed(namespace) {
 		return false
 	}
 	claim := r.claim(namespace, rest, socketio.Recovery{PID: pid})
@@ -64,6 +64,25 @@ func (r keyedReceiver) connectKeyed(namespace string, rest []byte, start instant
 	claim.Handled, claim.HandledBy, claim.Counted = count.N, count.ID, counted
 	delete(k.counts, namespace) // it is what the client had when it connected
 	return r.resume(claim, start) || r.parser == parserClosed
+}
+
+// ownKey notes that the client has its key.
+func (r keyedReceiver) ownKey() {
+	k := r.c.keyed
+	k.owner = true
+	k.former = r.c.deps.keyring.TakeFormer(k.key)
+}
+
+// reportEnd reports why there is no session in a namespace any more: why, if this replica had it, or what the one
+// says that had the key last.
+func (r keyedReceiver) reportEnd(namespace string, why reason.Reason) {
+	c, former := r.c, r.c.keyed.former
+	switch {
+	case why != "":
+		c.deps.notRecovered(c, namespace, why)
+	case former != "":
+		go keyedReplicas{c.deps.replicas}.reportEnd(c, former, namespace) // ends within askTimeout
+	}
 }
 
 // loseKey makes the client continue without its key: another client has it, or this one may not use

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"log/slog"
 	"slices"
@@ -181,4 +182,35 @@ func (r keyedReceiver) notMoved(namespace, holder string, why reason.Reason) {
 		_, _ = r.c.deps.keyring.Find(r.c.keyed.key, namespace) // one reason is enough
 		r.notResumed(namespace, why)
 	}
+}
+
+// reportEnd asks the replica that had a client's key last why the session in a namespace has ended, and reports that.
+// The client does not wait for it. Without an answer nothing is reported: the client may have had no such session.
+func (r keyedReplicas) reportEnd(c *client, former, namespace string) {
+	defer c.recoverPanic()
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	defer cancel()
+	_, err := r.ask(ctx, former, peerwire.StreamEnded, func() []byte { return append([]byte(c.keyed.key), namespace...) })
+	refused, ok := errors.AsType[*refusedError](err)
+	if !ok {
+		return
+	}
+	switch refused.why { //nolint:exhaustive // the others are why a session ended
+	case reason.UnknownPID, reason.OwnerGone, reason.OwnerUnreachable, reason.OwnerIncompatible:
+	default:
+		r.notRecovered(c, namespace, refused.why)
+	}
+}
+
+// serveEnded says why a session that was found by a key has ended.
+func (r keyedReplicas) serveEnded(st *cluster.Stream) {
+	why := reason.UnknownPID
+	if about := st.About(); len(about) > sha256.Size {
+		if pid, ended := r.keyring.Find(string(about[:sha256.Size]), string(about[sha256.Size:])); pid == "" && ended != "" {
+			why = ended
+		}
+	}
+	st.Append(peerwire.Encode(peerwire.MoveReply{Refused: why}))
+	st.Flush()
+	_ = st.CloseWrite()
 }

@@ -82,6 +82,8 @@ func (r peerServer) serve(st *cluster.Stream) {
 		if end, ok := r.begin(st); ok {
 			keyedReplicas{r.replicas}.serveHandshake(st, end)
 		}
+	case peerwire.StreamEnded:
+		keyedReplicas{r.replicas}.serveEnded(st)
 	default:
 		_ = st.Close() // only another version would open it
 	}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
 	"github.com/holdfast/holdfast/internal/cluster"
 )
 
@@ -87,8 +89,9 @@ type Directory struct {
 
 	mu      sync.Mutex // guards the fields below; a leaf
 	peers   map[string]*peerKeys
-	pending []Claim  // to tell all others
-	tables  []string // replicas to tell everything
+	former  *lru.Cache[Digest, string] // who had a key last, by those that have it no more; nil if there is none
+	pending []Claim                    // to tell all others
+	tables  []string                   // replicas to tell everything
 	sending bool
 }
 
@@ -254,11 +257,39 @@ func (d *Directory) Noted(from cluster.Sender, about []byte) (claims []Claim, ok
 	for _, c := range n.claims {
 		if c.number > 0 {
 			k.claims[c.key] = c.number
-		} else {
+		} else if k.claims[c.key] > 0 {
 			delete(k.claims, c.key)
+			d.remember(c.key, from.ID)
 		}
 	}
 	return n.claims, true
+}
+
+// remember notes that a replica has a key no more. d.mu is held.
+func (d *Directory) remember(key Digest, id string) {
+	if d.former == nil {
+		former, err := lru.New[Digest, string](rememberedKeys)
+		if err != nil {
+			panic(err) // only for a size below 1
+		}
+		d.former = former
+	}
+	d.former.Add(key, id)
+}
+
+// takeFormer returns the replica that had a key last, or "", once. It knows why the key's sessions ended.
+func (d *Directory) takeFormer(key string) (id string) {
+	if d == nil || len(key) != sha256.Size {
+		return ""
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.former == nil {
+		return ""
+	}
+	id, _ = d.former.Get(Digest([]byte(key)))
+	d.former.Remove(Digest([]byte(key)))
+	return id
 }
 
 // Whole reports whether a replica has told all of its keys.

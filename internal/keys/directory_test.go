@@ -373,6 +373,38 @@ func TestKeyDirectoryKnowsTheLatestClaim(t *testing.T) {
 	}
 }
 
+// A replica remembers for a while who had a key last: that one knows why the key's sessions ended.
+func TestKeyDirectoryKnowsWhoHadAKey(t *testing.T) {
+	d := NewDirectory("b", func() int64 { return 100 }, func() []Claim { return nil }, func([]byte, []string) {})
+	tell := func(table byte, claims ...Claim) {
+		n := note{table, claims}
+		d.Noted(cluster.Sender{ID: "a", Conn: 1}, n.encode())
+	}
+	key, other := Digest{1}, Digest{2}
+	tell(tableBegins|tableEnds, Claim{key, 50})
+	want := func(key Digest, former string) {
+		t.Helper()
+		if got := d.takeFormer(string(key[:])); got != former {
+			t.Errorf("%x was last at %q, not %q", key[:1], got, former)
+		}
+	}
+	want(key, "") // it still is
+	tell(0, Claim{key, 0}, Claim{other, 0})
+	want(other, "") // it had none
+	want(key, "a")
+	want(key, "") // once
+	for i := range rememberedKeys + 1 {
+		k := Digest{3, byte(i), byte(i >> 8)}
+		tell(0, Claim{k, 50}, Claim{k, 0})
+	}
+	want(Digest{3}, "")
+	want(Digest{3, 1}, "a")
+	var none *Directory
+	if none.takeFormer(string(key[:])) != "" {
+		t.Error("without other replicas nobody had it")
+	}
+}
+
 // BenchmarkKeyTable measures what the keys of another replica take.
 func BenchmarkKeyTable(b *testing.B) {
 	const keys = 100_000

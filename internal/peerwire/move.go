@@ -25,6 +25,8 @@ const (
 	// StreamHandshake asks for the sessions of a client of Engine.IO 3. It then carries the answer
 	// to its handshake, or its WebSocket.
 	StreamHandshake byte = 'h'
+	// StreamEnded asks why a client's key has no session any more.
+	StreamEnded byte = 'e'
 	// NoteAbandoned says that the client of a move got a fresh session elsewhere.
 	NoteAbandoned byte = 'a'
 	// NoteHandover says that the sender hands over. Its content is for how long others should count

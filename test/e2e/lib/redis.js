@@ -1,4 +1,4 @@
-// A real Redis, from Debian.
+// A real Redis, from Debian. HOLDFAST_E2E_REDIS=valkey-server runs the same tests with Valkey.
 import { spawn, spawnSync } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import net from "node:net";
@@ -8,8 +8,10 @@ import { freePort } from "./ports.js";
 import { accepts } from "./holdfast.js";
 import { until } from "./wait.js";
 
+const SERVER = process.env.HOLDFAST_E2E_REDIS || "redis-server";
+
 /** Why tests with Redis are skipped, or false. */
-export const noRedis = spawnSync("redis-server", ["--version"]).status === 0 ? false : "redis-server is not installed";
+export const noRedis = spawnSync(SERVER, ["--version"]).status === 0 ? false : `${SERVER} is not installed`;
 
 export class Redis {
   /** args: more arguments of redis-server. password: what clients must know. tls: {cert, key}; then it speaks TLS only. */
@@ -39,7 +41,7 @@ export class Redis {
   }
 
   async spawn(args) {
-    this.child = spawn("redis-server", args, { stdio: "ignore" });
+    this.child = spawn(SERVER, args, { stdio: "ignore" });
     await until(() => accepts(this.port), "Redis");
   }
 

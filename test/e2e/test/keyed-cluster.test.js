@@ -325,6 +325,32 @@ describe("a replica that has keys", { skip: onlyHoldfast, concurrency: 3 }, () =
     assert.equal(a.connections.length, 4);
   });
 
+  for (const version of ["4.5.4", "2.5.0"]) {
+    it(`has forgotten a client of ${version}: one that returns elsewhere gets a fresh session, and the reason is counted once`, { timeout: 60000 }, async (t) => {
+      const { a, list } = await cluster(t, 2, { config: { recovery: { ...keyed.recovery, max_disconnection_duration: "100ms" } } });
+      const way = await Switch.start(list[0].port);
+      t.after(() => way.close());
+      const c = open(t, version, way.url);
+      const { id } = await c.main.connected();
+      const failures = (hf, reason) => total([hf], "holdfast_recoveries_total", { result: "failed", ...(reason && { reason }) });
+      // The other replica must know that the key has ended, and not only that the session has.
+      const returns = async (to, k) => {
+        way.moveTo(0);
+        await until(() => a.disconnects.length === k, "the session to expire");
+        await until(async () => (await total(list, "holdfast_peer_keys")) === 0, "the replicas to agree");
+        way.target = to.port;
+        await c.main.connected(k + 1);
+      };
+      await returns(list[1], 1);
+      assert.notEqual(c.main.id, id);
+      await until(async () => (await failures(list[1], "expired")) === 1, "the reason");
+      await returns(list[1], 2);
+      await until(async () => (await failures(list[1], "expired")) === 2, "the reason of a return to the same replica");
+      assert.equal(await failures(list[0]), 0);
+      assert.equal(await failures(list[1]), 2);
+    });
+  }
+
   it("drains: clients that are cut meanwhile recover elsewhere", { timeout: 60000 }, async (t) => {
     const { a, list } = await cluster(t, 3, { config: { shutdown: { drain_timeout: "30s" } } });
     const cs = await atFirst(t, list);
