@@ -42,3 +42,24 @@ func TestOwnerThatHandsOver(t *testing.T) {
 		want("a", reason.OwnerUnreachable, reason.OwnerUnreachable)
 	})
 }
+
+// A process that takes over after the wall clock was set back continues to count where the one before was. Clients that
+// other replicas pass on would seem to be older than those that had the sessions.
+func TestClockContinuesAfterAHandover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &replicas{epoch: time.Now()}
+		h := &handshaker{deps: &deps{replicas: r}}
+		before := uint64(time.Now().Add(time.Hour).UnixMicro())
+		h.continueAfter(before)
+		time.Sleep(time.Millisecond)
+		for name, n := range map[string]uint64{"of a client": h.next(), "of a moved client": r.movedSeq(&moveRequest{}), "of a pong": uint64(r.clock())} {
+			if n <= before || n > before+10_000 {
+				t.Errorf("the number %s is %d, after %d", name, n, before)
+			}
+		}
+		h.continueAfter(7) // the clock is ahead of what the process before had
+		if n := h.next(); n <= before {
+			t.Errorf("the clock went back: %d", n)
+		}
+	})
+}

@@ -41,9 +41,7 @@ func (h *handshaker) continueAfter(n uint64) {
 		h.count.Store(max(h.count.Load(), n))
 		return
 	}
-	h.replicas.mu.Lock()
-	defer h.replicas.mu.Unlock()
-	h.replicas.lastSeq = max(h.replicas.lastSeq, n)
+	h.replicas.advance(n)
 }
 
 // upstreamRequest returns a client's handshake in the form that is sent to the upstream.

@@ -37,6 +37,7 @@ type replicas struct {
 	node      *cluster.Node
 	keys      *keys.Directory
 	epoch     time.Time
+	ahead     int64 // of the time since epoch, in microseconds; set before anything is served
 	lost      lostOwners
 	pauses    ownerPauses
 	handovers handovers
@@ -78,8 +79,19 @@ func (r *replicas) newSID() string {
 	return r.node.ID() + newSID()
 }
 
-// clock is what numbers clients: microseconds, which never go back while the process runs.
-func (r *replicas) clock() int64 { return r.epoch.UnixMicro() + time.Since(r.epoch).Microseconds() }
+// clock is what numbers clients: microseconds, which never go back while the process runs, or hands over to another.
+func (r *replicas) clock() int64 {
+	return r.epoch.UnixMicro() + r.ahead + time.Since(r.epoch).Microseconds()
+}
+
+// advance sets the clock ahead if it shows less than n, the latest number of the process before. The wall clock may have
+// been set back since that one began. It is called before anything is served.
+func (r *replicas) advance(n uint64) {
+	r.ahead += max(0, int64(n)+1-r.clock())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lastSeq = max(r.lastSeq, n)
+}
 
 // seq numbers a client that has just arrived. Among several replicas the numbers are times, so that clients of
 // other replicas find their place.

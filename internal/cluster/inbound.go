@@ -39,7 +39,7 @@ func (n *Node) serve(ln net.Listener) {
 
 // welcome makes the handshake with whoever dialled.
 func (n *Node) welcome(s *stranger, guests *strangers) {
-	c, err := connect(n.ctx, s, n.keys.Load(), n.hello(), false)
+	c, err := connect(n.ctx, s, n.keys.Load(), n.who, false)
 	guests.leave(s)
 	if err != nil {
 		n.log.Log(slog.LevelInfo, "stranger", "a connection to the peer port was refused",

@@ -80,6 +80,7 @@ type Options struct {
 // serves theirs. It is safe for concurrent use.
 type Node struct {
 	opts   Options
+	who    hello
 	keys   atomic.Pointer[Keys]
 	log    *limit.Logger
 	ctx    context.Context // ends with Close
@@ -106,6 +107,7 @@ func New(opts Options) *Node {
 		opts: opts, log: limit.NewLogger(opts.Log), lookup: make(chan struct{}, 1), peers: make(map[string]*peer),
 		made: time.Now(), gone: make(map[string]struct{}), changed: make(chan struct{}), inbound: make(map[*inbound]struct{}),
 	}
+	n.who = hello{ID: opts.ID, Name: opts.Name, Process: NewID(), Advertise: opts.Advertise}
 	n.keys.Store(opts.Keys)
 	if n.opts.Dial == nil {
 		n.opts.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
@@ -180,7 +182,7 @@ func (n *Node) learnLocked(e Entry, now time.Time) {
 	}
 	p.listed, p.listedAt = true, now
 	if e.ID != "" && p.id != e.ID && p.state != peerUp {
-		n.forgetLocked(p.id) // another replica is there now
+		n.forgetLocked(p) // another replica is there now
 		p.id = e.ID
 		if p.state == peerGone {
 			p.moveLocked(peerUnknown)
@@ -195,14 +197,18 @@ func (n *Node) changedLocked() {
 	n.changed = make(chan struct{})
 }
 
-// forgetLocked notes that the replica with this id is gone.
-func (n *Node) forgetLocked(id string) {
+// forgetLocked notes that a replica is not at a peer's address any more. It is gone, unless it has another one.
+func (n *Node) forgetLocked(p *peer) {
+	id := p.id
 	if _, ok := n.gone[id]; id == "" || ok {
 		return
 	}
-	if p := n.findLocked(id); p == nil || p.state != peerUp { // it may have another address
-		n.opts.Observer.Gone(id)
+	for _, other := range n.peers {
+		if other != p && other.id == id && other.state != peerGone {
+			return
+		}
 	}
+	n.opts.Observer.Gone(id)
 	n.gone[id] = struct{}{}
 	n.goneList = append(n.goneList, id)
 	if len(n.goneList) > rememberedGone {

@@ -148,6 +148,34 @@ func TestReplicaThatStopsIsGone(t *testing.T) {
 	})
 }
 
+// A replica that loses one of its two addresses is not gone: callers wait for it as before.
+func TestReplicaWithTwoAddresses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		b := n.start(t, idB, "b:1", secretA)
+		n.ports["b:2"] = b.port
+		a := n.start(t, idA, "a:1", secretA, "b:1", "b:2")
+		time.Sleep(time.Second)
+		wantState(t, a, idB, "up")
+		n.mu.Lock()
+		delete(n.ports, "b:2")
+		n.mu.Unlock()
+		b.port.cut()
+		a.book.set(nil, Entry{Addr: "b:1"})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if peers := a.Peers(); len(peers) != 1 || len(a.told.gone) != 0 {
+			t.Fatalf("the peers are %+v, and %v are gone", peers, a.told.gone)
+		}
+		b.port.cut()
+		synctest.Wait()
+		wantAsk(t, a, idB, nil, time.Second)
+		stop(b)
+		wantAsk(t, a, idB, ErrGone, 0)
+		stop(a)
+	})
+}
+
 // A replica that is in no book and cannot be reached is forgotten.
 func TestForgottenReplica(t *testing.T) {
 	withPair(t, func(t *testing.T, _ *network, a, b *replica) {

@@ -52,6 +52,7 @@ type peer struct {
 	wake chan struct{} // 1: dial now
 
 	id           string // "" until it answered
+	process      string // of the replica with this id
 	state        peerState
 	since        time.Time // when state began
 	conn         *conn     // while up
@@ -63,7 +64,7 @@ type peer struct {
 	attempts     int
 	problem      string // of the last attempt
 	roundTrip    time.Duration
-	clock        clockSample // of the replica with this id
+	clock        clockSample // of the process
 }
 
 // clockSample says what a replica's clock shows: ahead more than the time since the Node was made.
@@ -150,11 +151,7 @@ func (p *peer) dial() (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return connect(ctx, nc, n.keys.Load(), n.hello(), true)
-}
-
-func (n *Node) hello() hello {
-	return hello{ID: n.opts.ID, Name: n.opts.Name, Advertise: n.opts.Advertise}
+	return connect(ctx, nc, n.keys.Load(), n.who, true)
 }
 
 // connected serves a connection until it ends. It returns false if the connection cannot be used.
@@ -177,10 +174,12 @@ func (p *peer) connected(c *conn) bool {
 		return false
 	}
 	if p.id != c.peer.ID {
-		p.clock = clockSample{}
-		n.forgetLocked(p.id)
+		n.forgetLocked(p)
 	}
-	p.id, p.self, p.conn = c.peer.ID, false, c
+	if p.id != c.peer.ID || p.process != c.peer.Process {
+		p.clock = clockSample{}
+	}
+	p.id, p.process, p.self, p.conn = c.peer.ID, c.peer.Process, false, c
 	delete(n.gone, p.id)
 	c.start(&dialled{p, ended}) // before others may open streams
 	c.ping()
@@ -272,7 +271,7 @@ func (p *peer) removed() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.closed || p.state == peerGone && !p.listed {
-		n.forgetLocked(p.id)
+		n.forgetLocked(p)
 		delete(n.peers, p.addr)
 		n.changedLocked()
 		return true

@@ -77,6 +77,29 @@ func TestFloodFromOneAddress(t *testing.T) {
 	}
 }
 
+// The next process of a replica has another clock.
+func TestClockOfTheNextProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		start := func(shows int64) *replica {
+			n.clock = func() int64 { return shows }
+			defer func() { n.clock = nil }()
+			return n.start(t, idB, "b:1", secretA)
+		}
+		b := start(1000)
+		a := n.start(t, idA, "a:1", secretA, "b:1")
+		time.Sleep(time.Second)
+		b.Suspend()
+		b = start(2000)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if got, ok := a.ClockOf(idB); !ok || got < 2000 {
+			t.Errorf("it shows %d, %v", got, ok)
+		}
+		stop(a, b)
+	})
+}
+
 // A replica knows the time of another one's clock, even if what that sends is late.
 func TestClockOfAnotherReplica(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

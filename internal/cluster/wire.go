@@ -82,6 +82,8 @@ func appendHeader(dst []byte, kind frameType, stream uint32, length int) []byte 
 type hello struct {
 	ID   string `json:"id"`
 	Name string `json:"name"`
+	// Process tells a process from the one that had this ID before it: its clock is another one.
+	Process string `json:"process,omitempty"`
 	// Advertise is where others can dial it; "" if it does not know.
 	Advertise string `json:"advertise,omitempty"`
 }
