@@ -296,12 +296,25 @@ func (n *network) start(t testing.TB, id, addr, secret string, peers ...string) 
 	return r
 }
 
+// startVersion is start for a replica that speaks another version of the protocol.
+func (n *network) startVersion(t testing.TB, id, addr, version string) *replica {
+	t.Helper()
+	k := keys(t, secretA)
+	k.protocol = version
+	return n.startKeys(t, id, addr, k, new(fixedBook))
+}
+
 // startWith is start with another Book.
 func (n *network) startWith(t testing.TB, id, addr, secret string, book Book) *replica {
 	t.Helper()
+	return n.startKeys(t, id, addr, keys(t, secret), book)
+}
+
+func (n *network) startKeys(t testing.TB, id, addr string, k *Keys, book Book) *replica {
+	t.Helper()
 	r := &replica{told: new(told), port: n.listen(addr)}
 	r.Node = New(Options{
-		ID: id, Name: "test", Advertise: addr, Keys: keys(t, secret), Book: book, Serve: echo, Noted: func(Sender, byte, []byte) {},
+		ID: id, Name: "test", Advertise: addr, Keys: k, Book: book, Serve: echo, Noted: func(Sender, byte, []byte) {},
 		Observer: r.told, Log: slog.New(slog.DiscardHandler), Dial: n.dial, Clock: n.clock,
 	})
 	r.Start(r.port)

@@ -116,6 +116,25 @@ func TestReplicaThatHandsOver(t *testing.T) {
 	})
 }
 
+// A replica whose next process speaks another version is not waited for, and is found again when it is updated back.
+func TestOtherVersion(t *testing.T) {
+	withPair(t, func(t *testing.T, n *network, a, b *replica) {
+		b.Suspend()
+		synctest.Wait()
+		other := n.startVersion(t, idB, "b:1", "holdfast-peer/0")
+		wantAsk(t, a, idB, ErrIncompatible, openTimeout)
+		wantAsk(t, a, idB, ErrIncompatible, 0)
+		if p := a.Peers()[0]; p.Problem != "it speaks another version of the peer protocol" {
+			t.Errorf("the problem is %q", p.Problem)
+		}
+		other.Suspend()
+		next := n.start(t, idB, "b:1", secretA)
+		time.Sleep(longestPause)
+		wantAsk(t, a, idB, nil, 0)
+		stop(next)
+	})
+}
+
 func TestSilentReplica(t *testing.T) {
 	withPair(t, func(t *testing.T, _ *network, a, b *replica) {
 		s, err := a.Open(context.Background(), idB, 'e', nil)

@@ -241,7 +241,10 @@ func isIncompatible(err error) bool {
 // shownError explains an error of a dial to operators.
 func shownError(err error) string {
 	var alert tls.AlertError
+	var notTLS tls.RecordHeaderError
 	switch {
+	case errors.As(err, &notTLS):
+		return "no replica answers there, but something that does not speak TLS"
 	case isIncompatible(err):
 		return "it speaks another version of the peer protocol"
 	case errors.Is(err, errStranger), errors.As(err, &alert), strings.Contains(err.Error(), "remote error: tls"):

@@ -27,6 +27,7 @@ var errStranger = errors.New("cluster: the other side has another cluster.secret
 // Keys are what a replica proves with that it belongs to the cluster. They are derived from the
 // cluster's secrets and are immutable.
 type Keys struct {
+	protocol string // differs in tests only
 	own      tls.Certificate
 	accepted []ed25519.PublicKey
 }
@@ -36,7 +37,7 @@ func NewKeys(secrets []string) (*Keys, error) {
 	if len(secrets) == 0 {
 		return nil, errors.New("cluster: no secret")
 	}
-	k := new(Keys)
+	k := &Keys{protocol: protocol}
 	for i, s := range secrets {
 		if len(s) < MinSecret {
 			return nil, fmt.Errorf("cluster: secret %d has %d bytes, fewer than %d", i+1, len(s), MinSecret)
@@ -70,7 +71,7 @@ func selfSigned(key ed25519.PrivateKey) (tls.Certificate, error) {
 // cluster's keys. The handshake proves that the other side has the private key.
 func (k *Keys) tlsConfig() *tls.Config {
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: []string{protocol},
+		MinVersion: tls.VersionTLS13, NextProtos: []string{k.protocol},
 		Certificates: []tls.Certificate{k.own}, ClientAuth: tls.RequireAnyClientCert,
 		InsecureSkipVerify:          true, //nolint:gosec // VerifyConnection compares the key itself
 		VerifyConnection:            k.verify,
@@ -80,7 +81,7 @@ func (k *Keys) tlsConfig() *tls.Config {
 }
 
 func (k *Keys) verify(state tls.ConnectionState) error {
-	if state.NegotiatedProtocol != protocol || len(state.PeerCertificates) == 0 {
+	if state.NegotiatedProtocol != k.protocol || len(state.PeerCertificates) == 0 {
 		return errStranger
 	}
 	key, ok := state.PeerCertificates[0].PublicKey.(ed25519.PublicKey)

@@ -113,13 +113,22 @@ describe("what operators see of several replicas", { skip: onlyHoldfast, concurr
     assert.equal(await within(exited, "the demo to end", 15000), 0);
   });
 
-  it("without cluster there is no port, and no replica", { timeout: 60000, skip: process.platform !== "linux" && "reads /proc" }, async (t) => {
+  it("without cluster there is no port, no goroutine and no replica", { timeout: 60000, skip: process.platform !== "linux" && "reads /proc" }, async (t) => {
     const a = await app(t);
-    const hf = await Holdfast.start(a.port);
+    const config = { admin: { profiling: true } };
+    const hf = await Holdfast.start(a.port, config);
     t.after(() => hf.stop());
     const c = new Client("4.8.4", hf.url, { transports: ["websocket"] });
     t.after(() => c.close());
     await c.main.connected();
+    c.ws.terminate();
+    await c.main.connected(2);
+    c.main.assertRecovered(1);
+    const goroutines = async (hf) => (await hf.admin("/debug/pprof/goroutine?debug=2")).text;
+    assert.match(await goroutines(hf), /holdfast\/proxy/);
+    assert.doesNotMatch(await goroutines(hf), /holdfast\/internal\/cluster|go-redis/);
+    const [replica] = await replicas(t, 1, () => a.port, { config });
+    assert.match(await goroutines(replica), /holdfast\/internal\/cluster/);
     const sockets = new Set();
     for (const fd of await readdir(`/proc/${hf.pid}/fd`)) {
       const inode = /^socket:\[(\d+)\]$/.exec(await readlink(`/proc/${hf.pid}/fd/${fd}`).catch(() => ""))?.[1];
