@@ -195,7 +195,7 @@ func (r keyedReplicas) reportEnd(c *client, former, namespace string) {
 	if !ok {
 		return
 	}
-	switch refused.why { //nolint:exhaustive // the others are why a session ended
+	switch refused.why {
 	case reason.UnknownPID, reason.OwnerGone, reason.OwnerUnreachable, reason.OwnerIncompatible:
 	default:
 		r.notRecovered(c, namespace, refused.why)

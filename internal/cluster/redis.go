@@ -142,7 +142,7 @@ func (r *Redis) current(ctx context.Context, fields map[string]string, seen int6
 			_ = r.client.HDel(ctx, r.key, id).Err() // tried again at the next look-up
 			continue
 		}
-		switch age := time.Duration(seen-e.Seen) * time.Millisecond; {
+		switch age := e.age(seen); {
 		case age < staleAfter:
 			entries = append(entries, Entry{ID: id, Addr: e.Addr})
 		case age > deleteAfter:
@@ -150,4 +150,10 @@ func (r *Redis) current(ctx context.Context, fields map[string]string, seen int6
 		}
 	}
 	return entries
+}
+
+// age returns how old an entry is. One from the future is as old: Redis' clock was set back, or another Redis took
+// over, and since then the replica has not entered itself again.
+func (e redisEntry) age(now int64) time.Duration {
+	return (time.Duration(now-e.Seen) * time.Millisecond).Abs()
 }

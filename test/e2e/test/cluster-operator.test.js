@@ -125,7 +125,7 @@ describe("what operators see of several replicas", { skip: onlyHoldfast, concurr
     await c.main.connected(2);
     c.main.assertRecovered(1);
     const goroutines = async (hf) => (await hf.admin("/debug/pprof/goroutine?debug=2")).text;
-    assert.match(await goroutines(hf), /holdfast\/proxy/);
+    assert.match(await goroutines(hf), /holdfast\/internal\/netpoll/);
     assert.doesNotMatch(await goroutines(hf), /holdfast\/internal\/cluster|go-redis/);
     const [replica] = await replicas(t, 1, () => a.port, { config });
     assert.match(await goroutines(replica), /holdfast\/internal\/cluster/);
