@@ -43,6 +43,9 @@ const (
 	maxNoted = 64
 	// maxNote limits a note that is kept. Only an unusually large CONNECT makes a larger one.
 	maxNote = 64 << 10
+	// noteTime is how long notes for an owner are kept after it was declared gone. One that was stopped for long has
+	// its sessions still when it comes back.
+	noteTime = 10 * time.Minute
 	// goneTime is how long a client that has gone may take to show it. While its owner was asked, it was not read.
 	goneTime = time.Second
 )
@@ -138,6 +141,17 @@ func (l *lostOwners) tell(owner string, a *abandonment) bool {
 	ask := *a.ask
 	l.r.date(&ask, a.opened, owner)
 	return l.r.node.Note(owner, peerwire.NoteAbandoned, ask.Encode())
+}
+
+// gone forgets the notes for an owner some time after it is gone, unless it has come back.
+func (l *lostOwners) gone(owner string) {
+	time.AfterFunc(noteTime, func() {
+		if !l.r.node.Knows(owner) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			delete(l.notes, owner)
+		}
+	})
 }
 
 // returned tells an owner that can be reached again what it has missed.

@@ -52,7 +52,7 @@ func TestClockContinuesAfterAHandover(t *testing.T) {
 		before := uint64(time.Now().Add(time.Hour).UnixMicro())
 		h.continueAfter(before)
 		time.Sleep(time.Millisecond)
-		for name, n := range map[string]uint64{"of a client": h.next(), "of a moved client": r.movedSeq(&moveRequest{}), "of a pong": uint64(r.clock())} {
+		for name, n := range map[string]uint64{"of a client": h.next(), "of a moved client": r.movedSeq(&peerwire.MoveRequest{}), "of a pong": uint64(r.clock())} {
 			if n <= before || n > before+10_000 {
 				t.Errorf("the number %s is %d, after %d", name, n, before)
 			}

@@ -103,12 +103,13 @@ func (r mover) runMove(owner string, ask *peerwire.MoveRequest, rest []byte) {
 // refused notes that the client does not get a session of another replica.
 func (r mover) refused(owner string, ask *peerwire.MoveRequest, why reason.Reason) {
 	why = r.c.deps.replicas.handovers.refusal(owner, why)
+	lost := &r.c.deps.replicas.lost
 	switch why { //nolint:exhaustive // the others are the owner's answer
-	case reason.OwnerUnreachable:
-		r.c.deps.replicas.lost.abandon(r.c, owner, ask)
-		fallthrough
-	case reason.OwnerGone, reason.OwnerIncompatible:
-		r.c.deps.replicas.lost.add(r.c, lostOwner{owner, why})
+	case reason.OwnerUnreachable, reason.OwnerGone, reason.OwnerIncompatible:
+		if why == reason.OwnerUnreachable || r.c.deps.replicas.node.MayReturn(owner) {
+			lost.abandon(r.c, owner, ask)
+		}
+		lost.add(r.c, lostOwner{owner, why})
 	}
 	r.c.deps.metrics.RelayResumed(relayResult(why))
 	r.notResumed(ask.Namespace, why)

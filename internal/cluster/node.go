@@ -91,10 +91,10 @@ type Node struct {
 
 	mu       sync.Mutex // guards the fields below
 	peers    map[string]*peer
-	gone     map[string]struct{} // ids of replicas that are gone
-	goneList []string            // oldest first
-	changed  chan struct{}       // closed and replaced with every change of a peer
-	lookups  int                 // answers of the book so far
+	gone     map[string]bool // ids of replicas that are gone, and whether they may come back: nobody has seen their end
+	goneList []string        // oldest first
+	changed  chan struct{}   // closed and replaced with every change of a peer
+	lookups  int             // answers of the book so far
 	inbound  map[*inbound]struct{}
 	welcomed uint64 // connections in inbound so far
 	alone    bool   // it was logged that there is no other replica
@@ -105,7 +105,7 @@ type Node struct {
 func New(opts Options) *Node {
 	n := &Node{
 		opts: opts, log: limit.NewLogger(opts.Log), lookup: make(chan struct{}, 1), peers: make(map[string]*peer),
-		made: time.Now(), gone: make(map[string]struct{}), changed: make(chan struct{}), inbound: make(map[*inbound]struct{}),
+		made: time.Now(), gone: make(map[string]bool), changed: make(chan struct{}), inbound: make(map[*inbound]struct{}),
 	}
 	n.who = hello{ID: opts.ID, Name: opts.Name, Process: NewID(), Advertise: opts.Advertise}
 	n.keys.Store(opts.Keys)
@@ -183,7 +183,7 @@ func (n *Node) learnLocked(e Entry, now time.Time) {
 	p.listed, p.listedAt = true, now
 	if e.ID != "" && p.id != e.ID && p.state != peerUp {
 		n.forgetLocked(p) // another replica is there now
-		p.id = e.ID
+		p.id, p.forgotten = e.ID, false
 		if p.state == peerGone {
 			p.moveLocked(peerUnknown)
 		}
@@ -209,12 +209,20 @@ func (n *Node) forgetLocked(p *peer) {
 		}
 	}
 	n.opts.Observer.Gone(id)
-	n.gone[id] = struct{}{}
+	n.gone[id] = p.forgotten
 	n.goneList = append(n.goneList, id)
 	if len(n.goneList) > rememberedGone {
 		delete(n.gone, n.goneList[0])
 		n.goneList = n.goneList[1:]
 	}
+}
+
+// MayReturn reports whether a replica that is gone may come back, because it was only silent for long.
+func (n *Node) MayReturn(id string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p := n.findLocked(id)
+	return n.gone[id] || p != nil && p.forgotten
 }
 
 // Knows reports whether a replica with this id is, or was recently, part of the cluster.

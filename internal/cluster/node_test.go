@@ -164,6 +164,9 @@ func TestReplicaThatStopsIsGone(t *testing.T) {
 		b.Close()
 		wantState(t, a, idB, "gone")
 		wantAsk(t, a, idB, ErrGone, 0)
+		if a.MayReturn(idB) {
+			t.Error("it has said that it stops")
+		}
 	})
 }
 
@@ -206,6 +209,17 @@ func TestForgottenReplica(t *testing.T) {
 			t.Errorf("still there: %+v", peers)
 		}
 		wantAsk(t, a, idB, ErrGone, 0)
+		if !a.MayReturn(idB) {
+			t.Error("it may have been stopped")
+		}
+		b.port.silence(false)
+		a.book.set(nil, Entry{ID: idB, Addr: "b:1"})
+		time.Sleep(time.Minute)
+		wantState(t, a, idB, "up")
+		wantAsk(t, a, idB, nil, 0)
+		if a.MayReturn(idB) {
+			t.Error("it is here")
+		}
 	})
 }
 

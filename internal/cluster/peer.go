@@ -61,6 +61,7 @@ type peer struct {
 	listedAt     time.Time
 	refused      bool // the last attempt was refused: nothing listens there
 	incompatible bool // it speaks another version
+	forgotten    bool // it is gone because it was silent, and no book lists it
 	attempts     int
 	problem      string // of the last attempt
 	roundTrip    time.Duration
@@ -179,7 +180,7 @@ func (p *peer) connected(c *conn) bool {
 	if p.id != c.peer.ID || p.process != c.peer.Process {
 		p.clock = clockSample{}
 	}
-	p.id, p.process, p.self, p.conn = c.peer.ID, c.peer.Process, false, c
+	p.id, p.process, p.self, p.forgotten, p.conn = c.peer.ID, c.peer.Process, false, false, c
 	delete(n.gone, p.id)
 	c.start(&dialled{p, ended}) // before others may open streams
 	c.ping()
@@ -264,7 +265,7 @@ func (p *peer) isSelf() bool {
 // expireLocked declares a peer gone that no book lists and that cannot be reached.
 func (p *peer) expireLocked(now time.Time) {
 	if !p.listed && p.state != peerUp && now.Sub(p.listedAt) > goneAfter && now.Sub(p.since) > goneAfter {
-		p.moveLocked(peerGone)
+		p.forgotten = p.moveLocked(peerGone) && !p.refused
 	}
 }
 

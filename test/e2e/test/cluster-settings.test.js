@@ -33,7 +33,7 @@ describe("several replicas with other settings", { skip: onlyHoldfast, concurren
 
   it("two clusters in one Redis, with an account that may do no more than is documented", { timeout: 60000, skip: noRedis }, async (t) => {
     const a = await app(t);
-    const redis = await Redis.start(t, { args: "--user hf on >d@ta ~holdfast:* +time +hset +hgetall +hdel +expire".split(" ") });
+    const redis = await Redis.start(t, { args: "--user hf on >d@ta ~holdfast:* +time +hset +hgetall +hdel +expire +select".split(" ") });
     const url = `redis://hf:d%40ta@127.0.0.1:${redis.port}/3`;
     const [one, two] = await Promise.all(["one", "two"].map((name) => replicas(t, 2, () => a.port, { peers: () => [url], cluster: { name } })));
     const ids = async (list) => Promise.all(list.map(async (hf) => JSON.parse((await hf.admin("/api/status")).text).cluster));
