@@ -62,10 +62,15 @@ func (h *handovers) refusal(owner string, why reason.Reason) reason.Reason {
 	if why != reason.OwnerUnreachable {
 		return why
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if time.Now().Before(h.until[owner]) {
+	if h.expects(owner) {
 		return reason.Handover
 	}
 	return why
+}
+
+// expects reports whether another replica hands over.
+func (h *handovers) expects(id string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return time.Now().Before(h.until[id])
 }

@@ -32,6 +32,7 @@ func newReplicas(d *deps, opts cluster.Options) *replicas {
 	r.lost = lostOwners{r: r, notes: make(map[string][]*abandonment), clients: make(map[*client]lostOwner), doubtful: make(map[string]*abandonment)}
 	p := peerServer{r}
 	opts.Serve, opts.Noted, opts.Observer, opts.Log, opts.Clock = p.serve, p.noted, p, d.log, r.clock
+	opts.Expected = r.handovers.expects
 	r.node = cluster.New(opts)
 	r.keys = keys.NewDirectory(opts.ID, r.clock, d.keyring.Claims, keyedReplicas{r}.sendKeys)
 	d.keyring.Join(r.keys, keys.ClusterSalt(opts.Name))
@@ -171,4 +172,7 @@ func (r peerServer) Returned(id string) {
 }
 
 // Gone implements cluster.Observer.
-func (r peerServer) Gone(id string) { r.keys.Forget(id) }
+func (r peerServer) Gone(id string) {
+	r.keys.Forget(id)
+	r.lost.gone(id)
+}

@@ -25,6 +25,8 @@ var (
 const (
 	// openTimeout limits how long Open waits for a replica that is not connected.
 	openTimeout = 2 * time.Second
+	// deadAfter is how long nothing must have listened at a replica's address until callers take it for dead.
+	deadAfter = 500 * time.Millisecond
 	// goneAfter is how long a replica that no book lists may be unreachable before it is gone.
 	goneAfter = 10 * time.Second
 	// rememberedGone is how many replicas that are gone a Node remembers.
@@ -67,6 +69,9 @@ type Options struct {
 	Serve func(s *Stream)
 	// Noted takes a note. It must not wait, or keep about. Notes of one connection come in order.
 	Noted    func(from Sender, kind byte, about []byte)
+	// Expected reports whether a replica has said that another process continues under its id. Until then nothing may
+	// listen at its address. Nil means that none has. It must not wait: the Node's lock is held.
+	Expected func(id string) bool
 	Observer Observer
 	Log      *slog.Logger
 	// Clock shows this replica's time in microseconds, for others. It must be monotonic. Nil tells

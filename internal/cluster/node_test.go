@@ -89,7 +89,7 @@ func TestKilledReplicaIsGone(t *testing.T) {
 		_ = b.port.Close() // like kill -9: nothing listens, and the connections end
 		b.port.cut()
 		synctest.Wait()
-		wantAsk(t, a, idB, ErrGone, openTimeout)
+		wantAsk(t, a, idB, ErrGone, deadAfter+longestPause/2)
 		wantState(t, a, idB, "suspect")
 		time.Sleep(time.Second)
 		wantAsk(t, a, idB, ErrGone, 0) // no caller waits any more
@@ -102,14 +102,17 @@ func TestKilledReplicaIsGone(t *testing.T) {
 	})
 }
 
-// A process that takes the id over is found before those who ask give up.
+// A process that takes the id over, as was said before, is found before those who ask give up. If it takes longer, they
+// learn that they may ask again.
 func TestReplicaThatHandsOver(t *testing.T) {
 	withPair(t, func(t *testing.T, n *network, a, b *replica) {
+		a.opts.Expected = func(id string) bool { return id == idB }
 		_ = b.port.Close()
 		b.port.cut()
 		synctest.Wait()
 		var next *replica
-		time.AfterFunc(time.Second, func() { next = n.start(t, idB, "b:1", secretA) })
+		time.AfterFunc(openTimeout+time.Second, func() { next = n.start(t, idB, "b:1", secretA) })
+		wantAsk(t, a, idB, ErrUnreachable, openTimeout)
 		wantAsk(t, a, idB, nil, openTimeout)
 		wantState(t, a, idB, "up")
 		stop(next)

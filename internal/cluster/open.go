@@ -80,7 +80,7 @@ func (n *Node) hopelessLocked(p *peer, id string, asked int) error {
 		return ErrGone
 	case p != nil && p.incompatible:
 		return ErrIncompatible
-	case p != nil && p.refused && p.state != peerUp && now.Sub(p.since) > openTimeout:
+	case p != nil && n.deadLocked(p) && now.Sub(p.since) > deadAfter:
 		return ErrGone
 	case p != nil:
 		return nil
@@ -101,11 +101,16 @@ func (n *Node) verdict(id string) error {
 	defer n.mu.Unlock()
 	p := n.findLocked(id)
 	switch {
-	case p == nil, p.refused && p.state != peerUp:
+	case p == nil, n.deadLocked(p):
 		return ErrGone
 	case p.incompatible:
 		return ErrIncompatible
 	default:
 		return ErrUnreachable
 	}
+}
+
+// deadLocked reports whether nothing listens at a peer's address, and nothing is expected to.
+func (n *Node) deadLocked(p *peer) bool {
+	return p.refused && p.state != peerUp && (n.opts.Expected == nil || !n.opts.Expected(p.id))
 }
