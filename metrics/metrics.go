@@ -173,7 +173,7 @@ func New(reg prometheus.Registerer) *Metrics {
 	passthrough := f.counters("passthrough_requests_total", "Requests passed through because they are not Engine.IO traffic, by kind.", "kind")
 	heartbeats := f.counters("heartbeat_timeouts_total", "Connections closed because no heartbeat arrived, by the side that was silent.", "side")
 
-	eventsDropped := f.counters("events_dropped_total", "Events dropped, by reason: volatile or superseded while the client was away, forged by a client, or rejoined: a client repeated it after a recovery.", "reason")
+	eventsDropped := f.counters("events_dropped_total", "Events dropped, by reason: volatile or superseded while the client was away, forged by a client, or rejoined (repeated by a client after a recovery).", "reason")
 
 	certificates := f.counters("tls_certificate_reloads_total", "Reloads of the listener's certificate files, by result. After a failed one the old certificate stays in use.", "result")
 
@@ -183,7 +183,7 @@ func New(reg prometheus.Registerer) *Metrics {
 		KeyedClients:  f.counter("keyed_clients_opened_total", "Clients whose handshake had a key (recovery.keyed)."),
 		ClientsUnable: f.counter("clients_unable_to_resume_total", "Clients served without recovery because their library is known to be unable to resume."),
 		Links:         TransportGauges{links.WithLabelValues("polling"), links.WithLabelValues("websocket")},
-		LinkPauses:    f.counter("link_pauses_total", "Times that reading from the upstream was paused because the client was too slow."),
+		LinkPauses:    f.counter("link_pauses_total", "Pauses in reading from the upstream because the client was too slow."),
 
 		Sessions:        StateGauges{sessions.WithLabelValues("live"), sessions.WithLabelValues("parked")},
 		ParkedLimit:     f.gauge("parked_sessions_limit", "Maximum number of parked sessions."),
@@ -200,7 +200,7 @@ func New(reg prometheus.Registerer) *Metrics {
 			Forged:     eventsDropped.WithLabelValues("forged"),
 			Rejoined:   eventsDropped.WithLabelValues("rejoined"),
 		},
-		PoisonPackets:   f.counter("poison_packets_total", "Socket.IO packets left out because their client cannot decode them."),
+		PoisonPackets:   f.counter("poison_packets_total", "Socket.IO packets dropped because their client cannot decode them."),
 		BufferedPackets: f.gauge("buffered_packets", "Socket.IO packets currently kept in memory."),
 		BufferedBytes:   f.gauge("buffered_bytes", "Size of the packets currently kept in memory."),
 		BufferBudget:    f.gauge("buffer_budget_bytes", "Memory budget for the packets of all sessions."),
@@ -230,15 +230,15 @@ func New(reg prometheus.Registerer) *Metrics {
 			.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30),
 		ConfirmPings:      f.counter("confirm_pings_total", "Extra pings sent to clients between heartbeats to learn what has arrived."),
 		HeartbeatTimeouts: Sides{heartbeats.WithLabelValues("client"), heartbeats.WithLabelValues("upstream")},
-		Panics:            f.counter("panics_total", "Panics recovered, each of which closed one connection. Every panic is a bug: see the log."),
+		Panics:            f.counter("panics_total", "Recovered panics. Each closed one connection and is a bug: see the log."),
 
 		ConfigReloaded:   f.gauge("config_last_reload_successful", "Whether the last attempt to load the configuration succeeded: 1 or 0."),
 		ConfigReloadTime: f.gauge("config_last_reload_success_timestamp_seconds", "Unix time of the last successful load of the configuration."),
 
 		HandoverDuration:     f.gauge("handover_duration_seconds", "Duration of the last handover to another process."),
-		HandoverSessions:     f.gauge("handover_sessions", "Sessions that the last handover has kept."),
+		HandoverSessions:     f.gauge("handover_sessions", "Sessions kept by the last handover."),
 		HandoverLostSessions: f.gauge("handover_lost_sessions", "Sessions that ended with the last handover, because they cannot be handed over."),
-		HandoverCut:          f.gauge("handover_cut_connections", "Connections without a session that the last handover has cut: requests and WebSockets that pass through, and raw relays."),
+		HandoverCut:          f.gauge("handover_cut_connections", "Connections without a session that the last handover cut: pass-through requests and WebSockets, and raw relays."),
 
 		CertificateExpiry:  f.gauge("tls_certificate_expiry_timestamp_seconds", "Unix time when the listener's certificate expires; 0 without TLS."),
 		CertificateReloads: Reloads{certificates.WithLabelValues("ok"), certificates.WithLabelValues("failed")},
@@ -248,7 +248,7 @@ func New(reg prometheus.Registerer) *Metrics {
 		sessionsClosed: f.counters("sessions_closed_total", "Sessions closed, by reason.", "reason"),
 		servers:        newServerGauges(f),
 		refused:        f.counters("refused_total", "Connections, handshakes, takeovers and clients refused, by the limit that was reached.", "limit"),
-		handovers:      f.counters("handovers_total", "Attempts to hand the sessions to another process, by result, including those of the processes before this one.", "result"),
+		handovers:      f.counters("handovers_total", "Attempts to hand the sessions to another process, by result, including those of previous processes.", "result"),
 		Replicas:       newReplicas(f),
 	}
 	for _, r := range reason.Recovered() {

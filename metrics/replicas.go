@@ -33,14 +33,14 @@ func newReplicas(f factory) Replicas {
 	relays := f.gauges("relays", "Clients currently relayed between two replicas, by the role of this one: edge (relays) or owner (has the session).", "role")
 	r := Replicas{
 		Relays:           Relays{relays.WithLabelValues("edge"), relays.WithLabelValues("owner")},
-		RelayAskDuration: f.histogram("relay_ask_duration_seconds", "How long it took to ask another replica for a session, until it answered or was given up.", .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5),
+		RelayAskDuration: f.histogram("relay_ask_duration_seconds", "Time from asking another replica for a session until it answered or the attempt was abandoned.", .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5),
 
-		PeerKeys:     f.gauge("peer_keys", "Keys of clients (recovery.keyed) that other replicas have."),
-		KeyConflicts: f.counter("key_conflicts_total", "Keys of clients that another replica has claimed, because it could not reach this one or at the same time: their sessions here were closed."),
+		PeerKeys:     f.gauge("peer_keys", "Client keys (recovery.keyed) that other replicas have."),
+		KeyConflicts: f.counter("key_conflicts_total", "Keys whose sessions here were closed, because another replica claimed the key at the same time or could not reach this one."),
 
 		ForwardedRequests:  f.counter("forwarded_requests_total", "Requests forwarded to another replica because of their sid."),
 		PeerRoundTrip:      f.histogram("peer_round_trip_seconds", "Time from a ping to another replica until its pong.", .0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5),
-		PeerLookupFailures: f.counter("peer_lookup_failures_total", "Times that the other replicas could not be looked up in Redis or DNS."),
+		PeerLookupFailures: f.counter("peer_lookup_failures_total", "Failed lookups of the other replicas in Redis or DNS."),
 
 		peers:        f.gauges("peers", "Other replicas, by the state of the connection to them.", "state"),
 		relayResumes: f.counters("relay_resumes_total", "Clients that presented a pid or a key of another replica, by result.", "result"),

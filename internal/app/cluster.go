@@ -99,7 +99,7 @@ func (in *instance) book(k config.Cluster) (cluster.Book, error) {
 		book.Close()
 		return nil, in.sources.Invalid("cluster.peers", "Redis: "+oneLine(err.Error()), allowed)
 	case err != nil:
-		in.log.Warn("Redis cannot be used yet: replicas find each other when it can", "error", err)
+		in.log.Warn("Redis is not available yet: replicas find each other when it is", "error", err)
 	}
 	return book, nil
 }

@@ -101,7 +101,7 @@ func askStatus(ctx context.Context, target health.Target) (r status.Report, err 
 		return r, err
 	}
 	if err := json.Unmarshal(body, &r); err != nil {
-		return r, fmt.Errorf("%s answers something else than holdfast's status: %w", target, err)
+		return r, fmt.Errorf("%s does not answer with holdfast's status: %w", target, err)
 	}
 	return r, nil
 }

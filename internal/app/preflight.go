@@ -32,7 +32,7 @@ func (h *handoverer) preflight(ctx context.Context, cfg config.Handover) error {
 	}
 	var f formats
 	if err := json.Unmarshal(out, &f); err != nil {
-		return fmt.Errorf("%s cannot take over: it does not say which formats it reads", h.program.Path)
+		return fmt.Errorf("%s cannot take over: it does not report which formats it reads", h.program.Path)
 	}
 	if f.Oldest > handover.Format || f.Newest < handover.LeastReader {
 		return fmt.Errorf("%s reads formats %d to %d, and this process writes %d", h.program.Path, f.Oldest, f.Newest, handover.Format)

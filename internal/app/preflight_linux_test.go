@@ -29,7 +29,7 @@ func TestPreflight(t *testing.T) {
 	for name, tt := range map[string]struct{ script, want string }{
 		"fails":            {"echo why >&2; exit 3", "handover: why (exit status 3)"},
 		"fails silently":   {"exit 3", "exit status 3"},
-		"says nothing":     {"exit 0", "does not say which formats"},
+		"says nothing":     {"exit 0", "does not report which formats"},
 		"is too old":       {fmt.Sprintf(`echo '{"oldest":0,"newest":%d}'`, handover.LeastReader-1), "reads formats"},
 		"is too new":       {fmt.Sprintf(`echo '{"oldest":%d,"newest":99}'`, handover.Format+1), "reads formats"},
 		"refuses settings": {fmt.Sprintf(`case "$1" in handover) echo '%s';; *) echo "$*" >&2; exit 2;; esac`, good), "-config x -check"},

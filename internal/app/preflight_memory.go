@@ -28,7 +28,7 @@ func (h *handoverer) checkMemory() error {
 	live, parked := h.in.proxy.Sessions()
 	need := h.in.proxy.BufferedBytes() + int64(live+parked)*(sessionBytes+linkBytes)
 	if used := courier.ResidentBytes(); used+need > int64(limit) {
-		return fmt.Errorf("the container's memory limit (%v) has no room for about %v more than the %v in use",
+		return fmt.Errorf("the container's memory limit (%v) leaves no room for about %v in addition to the %v in use",
 			limit, config.Size(need), config.Size(used))
 	}
 	return nil

@@ -76,7 +76,7 @@ func helps() []completion.Help {
 	_ = handoverUsage(&handing)
 	return []completion.Help{
 		{Text: own.String()},
-		{Name: "doctor", Summary: "look at a Socket.IO server, and say what recovery will do", Text: looking.String()},
+		{Name: "doctor", Summary: "examine a Socket.IO server, and report what recovery will do", Text: looking.String()},
 		{Name: "init", Summary: "the same, and write a configuration file for it", Text: writing.String()},
 		{Name: "probe", Summary: "check as a client whether recovery works", Text: probing.String()},
 		{Name: "health", Summary: "ask a running holdfast whether it is ready", Text: asking.String()},

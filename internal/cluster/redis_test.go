@@ -92,13 +92,13 @@ func TestRedisErrorsAreExplained(t *testing.T) {
 		{"a node of a cluster", plain, answer("MOVED 1 a:1"), "MOVED 1 a:1: this is a node of Redis Cluster: add ?cluster=true to the URL", true},
 		{"no cluster", plain, answer("ERR This instance has cluster support disabled"), "ERR This instance has cluster support disabled: several URLs, or cluster=true, mean Redis Cluster, which this is not", true},
 		{"Sentinel", plain, answer("ERR unknown command 'time', with args beginning with: "), "ERR unknown command 'time': this may be Sentinel: add ?master_name=... to the URL", true},
-		{"no Sentinel", sentinel, unreachable(answer("ERR unknown command 'sentinel', with args beginning with: 'x'")), "Sentinel: ERR unknown command 'sentinel': this is not Sentinel, which master_name is for", true},
+		{"no Sentinel", sentinel, unreachable(answer("ERR unknown command 'sentinel', with args beginning with: 'x'")), "Sentinel: ERR unknown command 'sentinel': this is not Sentinel: remove master_name from the URL", true},
 		{"a master that Sentinel does not know", sentinel, unreachable(io.EOF, redis.Nil), `Sentinel knows no master with the name "main"`, true},
 		{"Sentinel's password", sentinel, unreachable(answer("NOAUTH Authentication required.")), "Sentinel: NOAUTH Authentication required.", true},
 		{"the master's password", sentinel, answer("NOAUTH Authentication required."), "NOAUTH Authentication required.", true},
-		{"Sentinel is down", sentinel, unreachable(io.EOF), "redis: all sentinels specified in configuration are unreachable: EOF (does it want TLS? rediss:// speaks that)", false},
+		{"Sentinel is down", sentinel, unreachable(io.EOF), "redis: all sentinels specified in configuration are unreachable: EOF (if Redis requires TLS, use rediss://)", false},
 		{"a certificate", secure, &tls.CertificateVerificationError{Err: errors.New("unknown authority")}, "tls: failed to verify certificate: unknown authority", true},
-		{"TLS with one that does not", secure, context.DeadlineExceeded, "context deadline exceeded (does it speak TLS? rediss:// wants that)", false},
+		{"TLS with one that does not", secure, context.DeadlineExceeded, "context deadline exceeded (rediss:// uses TLS: does Redis, too?)", false},
 		{"down", plain, context.DeadlineExceeded, "context deadline exceeded", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

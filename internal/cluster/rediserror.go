@@ -24,7 +24,7 @@ var redisMistakes = []struct{ begins, hint string }{
 	{"ERR This instance has cluster support disabled", "several URLs, or cluster=true, mean Redis Cluster, which this is not"},
 	{"MOVED", "this is a node of Redis Cluster: add ?cluster=true to the URL"},
 	{"ERR unknown command 'time'", "this may be Sentinel: add ?master_name=... to the URL"},
-	{"ERR unknown command 'sentinel'", "this is not Sentinel, which master_name is for"},
+	{"ERR unknown command 'sentinel'", "this is not Sentinel: remove master_name from the URL"},
 }
 
 // RefusedError says that Redis answered, and will not serve this client until the configuration
@@ -55,9 +55,9 @@ func (r *Redis) explain(err error) error {
 		}
 		return explainAnswer("", answer)
 	case r.tls && errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("%w (does it speak TLS? rediss:// wants that)", err)
+		return fmt.Errorf("%w (rediss:// uses TLS: does Redis, too?)", err)
 	case !r.tls && errors.Is(err, io.EOF):
-		return fmt.Errorf("%w (does it want TLS? rediss:// speaks that)", err)
+		return fmt.Errorf("%w (if Redis requires TLS, use rediss://)", err)
 	}
 	return err
 }

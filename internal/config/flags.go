@@ -30,7 +30,7 @@ type flagValue struct{ name, key, value string }
 var settingFlags = []struct{ name, key, arg, usage string }{
 	{"upstream", "upstream.url", "URL", "the Socket.IO server: http://, https:// or unix:///path.sock"},
 	{"listen", "listen", "ADDR", "where clients connect: host:port, :port or unix:///path.sock"},
-	{"admin", "admin.listen", "ADDR", `metrics and health, likewise; "" turns them off`},
+	{"admin", "admin.listen", "ADDR", `status page, metrics and health: an address like -listen; "" turns them off`},
 	{"log-level", "log.level", "LEVEL", "debug, info, warn or error"},
 	{"log-format", "log.format", "FORMAT", "text or json"},
 }
@@ -105,7 +105,7 @@ Usage:
   holdfast -upstream http://127.0.0.1:3000 -listen :8080
   holdfast -config holdfast.yaml
   holdfast -demo
-  holdfast doctor URL    look at a Socket.IO server, and say what recovery will do
+  holdfast doctor URL    examine a Socket.IO server, and report what recovery will do
   holdfast init URL      the same, and write a configuration file for it
   holdfast probe URL     check as a client whether recovery works, and if not, why
   holdfast health        ask a running holdfast whether it is ready

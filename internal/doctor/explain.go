@@ -60,7 +60,7 @@ func (u *unexpected) explain() (f Finding, found bool) {
 	case engine == probe.EngineForbidden, u.status == http.StatusUnauthorized, u.status == http.StatusForbidden,
 		u.status == http.StatusBadRequest && engine < 0 && u.text() != "" && strings.HasPrefix(string(u.body), `"`): // python-engineio
 		f.Code = CodeHandshakeAuth
-		f.Advice = "The server (allowRequest) or a proxy wants to know who it is. Give what your clients send with -header 'Authorization: ...', " +
+		f.Advice = "The server (allowRequest) or a proxy requires credentials. Give what your clients send with -header 'Authorization: ...', " +
 			"-header 'Cookie: ...', -query or -origin. holdfast passes it on, so your clients are not affected."
 		return f, true
 	case u.status == http.StatusBadRequest && strings.Contains(string(u.body), "HTTPS"): // Go's servers, nginx

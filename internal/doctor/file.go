@@ -149,7 +149,7 @@ func (f *configFile) engineIO(r Report) {
 		}
 	}
 	if s.MaxPayload > 0 {
-		f.comment("  ", fmt.Sprintf("So is the most that a client may send at a time: %d bytes.", s.MaxPayload))
+		f.comment("  ", fmt.Sprintf("The server also sets the most that a client may send at a time: %d bytes.", s.MaxPayload))
 		f.line("  # max_payload: 0")
 	} else {
 		f.comment("  ", "The server does not say how much a client may send at a time. Set this to its maxHttpBufferSize.")

@@ -51,7 +51,7 @@ func (l *look) nameSoftware(refusal *unexpected) {
 	case refusal != nil && refusal.engineCode() == probe.EngineOldVersion:
 		s.Software, how = "socket.io 3 or 4", ", by its handshake; it serves no client to pages"
 	default:
-		l.add("server", OK, CodeSoftware, "a Socket.IO server that does not tell which", "")
+		l.add("server", OK, CodeSoftware, "a Socket.IO server of unknown kind", "")
 		return
 	}
 	l.add("server", OK, CodeSoftware, s.Software+how, "")
@@ -148,7 +148,7 @@ func (l *look) reportPayload() {
 		return
 	}
 	l.add("payload", Note, CodePayload, "the server does not say how much a client may send at a time (maxPayload, since socket.io 4.5)",
-		"Set engineio.max_payload to the server's maxHttpBufferSize (1MB unless it was changed). Otherwise holdfast takes more from a client than the server does.")
+		"Set engineio.max_payload to the server's maxHttpBufferSize (1MB unless it was changed). Otherwise holdfast accepts more from a client than the server does.")
 }
 
 func (l *look) reportCookies() {

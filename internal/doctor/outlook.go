@@ -29,12 +29,12 @@ func (r *Report) outlook() {
 		"The server needs no change. It does not see the loss; it sees the disconnect only of clients that do not return.",
 	)
 	if r.failed() {
-		r.Will = append(r.Will, "This holds if clients can connect, which the doctor could not.")
+		r.Will = append(r.Will, "This assumes that clients can connect. The doctor could not.")
 	}
 	r.WillNot = append(r.WillNot, "Clients before 4.6, and most in other languages, reconnect with a new socket, as without holdfast, unless they send a key (recovery.keyed).")
 	switch versions := r.Server.EngineIO; {
 	case old, slices.Contains(versions, 3):
-		r.WillNot = append(r.WillNot, "Clients of Socket.IO 2 pass through as they are, and are not recovered.")
+		r.WillNot = append(r.WillNot, "Clients of Socket.IO 2 pass through unchanged, without recovery.")
 	case slices.Contains(versions, 4) && slices.Contains(r.Server.Transports, polling):
 		r.WillNot = append(r.WillNot, "Clients of Socket.IO 2 stay refused: the server does not take them.")
 	}

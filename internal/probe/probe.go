@@ -300,7 +300,7 @@ func (p *prober) checkPID(pid string) error {
 		return nil // a session with a key has none
 	case p.o.Key != "":
 		return &problem{
-			CodeNoKey, "connected, but the reply has a pid: nobody looks for a key in the parameter " + p.o.Key,
+			CodeNoKey, "connected, but the reply has a pid: holdfast does not look for a key in the parameter " + p.o.Key,
 			"Set recovery.keyed.query: " + p.o.Key + " in holdfast, and let no proxy in between remove the parameter.",
 		}
 	case pid == "":
@@ -330,7 +330,7 @@ func otherReplica(attempt int) error {
 	return &problem{
 		CodeOtherReplica,
 		fmt.Sprintf("another replica answered: only attempt %d found the session, earlier ones got new sessions", attempt),
-		"The load balancer has several replicas of holdfast, which do not share sessions. Balance by a cookie or by the client's address, " +
+		"The load balancer has several replicas of holdfast, which do not know each other's sessions. Set cluster, or balance by a cookie or the client's address, " +
 			"so that a new connection reaches the same replica.",
 	}
 }

@@ -123,7 +123,7 @@ func (e *statusError) explain() *problem {
 		p.remedy = "The load balancer spreads the requests of one connection over several replicas. Make it sticky, by a cookie or by the client's address."
 	case engine == EngineOldVersion:
 		p.code = CodeOldServer
-		p.remedy = "The server supports only Engine.IO 3 (Socket.IO 2). holdfast passes that through, but recovery needs Socket.IO 3 or later."
+		p.remedy = "The server supports only Engine.IO 3 (Socket.IO 2). Set upstream.protocol: 3, so that holdfast translates and recovers. Otherwise its clients pass through without recovery."
 	case engine == EngineForbidden, e.status == http.StatusUnauthorized, e.status == http.StatusForbidden:
 		p.code = CodeHandshakeAuth
 		p.remedy = "The server or a proxy in between requires credentials at the handshake: pass them with -header (Authorization, Cookie) or -query. It may also require an origin: -origin."

@@ -64,7 +64,7 @@ func (s *socket) connect(ctx context.Context, c *conn) (reply, error) {
 		case socketio.Connect:
 			var r reply
 			if err := json.Unmarshal(p[h.Data:], &r); err != nil || r.SID == "" {
-				return r, &problem{CodeOldServer, "the reply to CONNECT has no sid", "The server uses an older protocol (Socket.IO 2); recovery needs Socket.IO 3 or later."}
+				return r, &problem{CodeOldServer, "the reply to CONNECT has no sid", "The server uses an older protocol (Socket.IO 2). Set upstream.protocol: 3, so that holdfast translates."}
 			}
 			return r, nil
 		case socketio.ConnectError:

@@ -86,7 +86,7 @@ describe(`several replicas, for long (SEED=${SEED})`, { skip }, () => {
   });
 
   for (const way of ["killed", "stopped for 15 s", "cut off, both ways", "cut off from one side"]) {
-    it(`a replica is ${way}: nobody else waits longer than two seconds`, { timeout: 120000 }, async (t) => {
+    it(`a replica is ${way}: no other client waits longer than two seconds`, { timeout: 120000 }, async (t) => {
       const a = await app(t);
       const list = await replicasApart(t, 3, () => a.port);
       const [bad, x, y] = list;

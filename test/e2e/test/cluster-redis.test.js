@@ -76,7 +76,7 @@ async function refused(peers, why) {
   // At its start holdfast waits 2 seconds for Redis. On a busy machine that may be too little to
   // hear why.
   for (let attempt = 0; attempt < 5 && run?.code !== 2; attempt++) {
-    if (run) assert.match(run.all, /Redis cannot be used yet.*(deadline exceeded|timeout)/);
+    if (run) assert.match(run.all, /Redis is not available yet.*(deadline exceeded|timeout)/);
     run = await runHoldfast(["-config", "h.yaml"], { files: { "h.yaml": config }, timeout: 4000 });
   }
   assert.equal(run.code, 2, run.all);

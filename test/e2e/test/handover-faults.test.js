@@ -58,7 +58,7 @@ describe("a handover that fails is told by the command, the log, a metric and th
   for (const [what, change, reason, undo] of [
     ["the binary is for another kind of machine", foreign, /exec format error|cannot execute/],
     ["the binary is killed", (s) => replace(s.bin, "kill -9 $$"), /signal: killed/],
-    ["the binary is another program", (s) => replace(s.bin, "echo hello"), /does not say which formats/],
+    ["the binary is another program", (s) => replace(s.bin, "echo hello"), /does not report which formats/],
     ["there are no file descriptors", async (s) => limit(s, `nofile=${await descriptors(s)}:`), /too many open files/, (s) => limit(s, "nofile=1024:")],
   ]) {
     it(`rejected: ${what}`, { skip: undo && noPrlimit }, async (t) => {

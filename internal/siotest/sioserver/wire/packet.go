@@ -199,7 +199,7 @@ func (d *Decoder) Text(src []byte) (p Packet, complete bool, err error) {
 // keeps b.
 func (d *Decoder) Binary(b []byte) (p Packet, complete bool, err error) {
 	if d.missing == 0 {
-		return Packet{}, false, fmt.Errorf("%w: attachment nobody announced", ErrMalformed)
+		return Packet{}, false, fmt.Errorf("%w: attachment without an announcement", ErrMalformed)
 	}
 	d.pending.Attachments = append(d.pending.Attachments, b)
 	d.missing--
