@@ -14,7 +14,10 @@ import (
 // and are told so as soon as possible: otherwise the client would be in the application's rooms twice until the
 // session expires.
 type lostOwners struct {
-	r *replicas
+	// Immutable.
+	tell     func(a *abandonment) bool // tells the owner, if it is connected
+	knows    func(owner string) bool   // reports whether an owner exists
+	lifetime func() time.Duration      // of a parked session
 
 	mu      sync.Mutex                // guards the fields below; a leaf
 	notes   map[string][]*abandonment // for owners, by id
@@ -96,7 +99,7 @@ func (l *lostOwners) doubt(fresh *session.Session, a *abandonment) {
 		l.resumed(fresh.PID()) // before it was in the map
 		return
 	}
-	time.AfterFunc(l.r.settings().Recovery.MaxDisconnectionDuration, func() {
+	time.AfterFunc(l.lifetime(), func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if l.doubtful[fresh.PID()] == a {
@@ -119,7 +122,7 @@ func (l *lostOwners) resumed(pid string) {
 // note tells an owner, or keeps the note for it.
 func (l *lostOwners) note(a *abandonment) {
 	owner := a.owner
-	if l.tell(owner, a) || len(a.ask.Encode()) > maxNote {
+	if l.tell(a) || len(a.ask.Encode()) > maxNote {
 		return
 	}
 	l.mu.Lock()
@@ -135,18 +138,10 @@ func (l *lostOwners) note(a *abandonment) {
 	}
 }
 
-// tell tells an owner, if it is connected. The client may have returned to the owner itself since, with a later
-// handshake, so the note says when the one here was.
-func (l *lostOwners) tell(owner string, a *abandonment) bool {
-	ask := *a.ask
-	l.r.date(&ask, a.opened, owner)
-	return l.r.node.Note(owner, peerwire.NoteAbandoned, ask.Encode())
-}
-
 // gone forgets the notes for an owner some time after it is gone, unless it has come back.
 func (l *lostOwners) gone(owner string) {
 	time.AfterFunc(noteTime, func() {
-		if !l.r.node.Knows(owner) {
+		if !l.knows(owner) {
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			delete(l.notes, owner)
@@ -161,6 +156,6 @@ func (l *lostOwners) returned(owner string) {
 	delete(l.notes, owner)
 	l.mu.Unlock()
 	for _, a := range notes {
-		l.tell(owner, a)
+		l.tell(a)
 	}
 }

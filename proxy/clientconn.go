@@ -9,6 +9,7 @@ import (
 
 	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/internal/instant"
+	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/session"
 )
@@ -118,8 +119,19 @@ func (c *clientConn) inDialect(packet []byte) []byte {
 	return packet
 }
 
+// minReplyTime and maxReplyTime bound how long a reply may have been on its way to the client.
+const (
+	minReplyTime = 100 * time.Millisecond
+	maxReplyTime = time.Second
+)
+
 // replyTime returns how long a reply may be on its way to this client: twice the time from its
 // handshake to its first CONNECT, which is about a round trip, and a little more.
 func (c *clientConn) replyTime() time.Duration {
 	return min(2*time.Duration(c.connectDelay.Load())+minReplyTime, maxReplyTime)
+}
+
+// notRecovered reports that the client does not get the session that it claims.
+func (c *clientConn) notRecovered(namespace string, why reason.Reason) {
+	c.deps.notRecovered(c.seq, c.address, namespace, why)
 }

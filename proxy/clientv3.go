@@ -200,7 +200,7 @@ func (r keyedReceiver) resumeRoot() {
 
 // connectV3 handles a CONNECT of a client of Engine.IO 3. The namespace may have a query, in which
 // socket.io-client repeats that of the URL, key included.
-func (r keyedReceiver) connectV3(p *packet) {
+func connectV3(r *receiver, p *packet) {
 	name, query, _ := bytes.Cut(p.h.Namespace, []byte("?"))
 	p.h.Namespace = name
 	if string(name) == socketio.Root {

@@ -19,10 +19,6 @@ const (
 	confirmSpacing = 50 * time.Millisecond
 	// After maxUnconfirmedBytes it is sent however recent the last one was.
 	maxUnconfirmedBytes = 4 * confirmBytes
-	// The limit on bytes in flight is what arrives within confirmWithin, or within the ping timeout
-	// divided by confirmShare if that is less.
-	confirmWithin = 2 * time.Second
-	confirmShare  = 4
 )
 
 // newMark identifies everything sent so far. engineio.Handler describes it.
@@ -134,10 +130,12 @@ func (s *sender) confirmLocked(w *written, packets uint64) {
 		return
 	}
 	if s.lag == nil {
-		s.lag = &lag{s: s}
-		s.lag.timer = s.conn.sock.AfterFunc(lagTime, s.lag.onTimer) // stopped by endLagLocked, or close
+		l := new(lag)
+		l.timer = s.conn.sock.AfterFunc(lagTime, func() { s.onLagTimer(l) }) // stopped by endLagLocked, or close
+		s.lag = l
 	}
 	s.lag.addLocked(lagged{w.cur, w.last, size, instant.Now(), suspect})
+	s.lag.releaseLocked(s.lagLimit())
 }
 
 // lagsLocked reports whether the confirmation of these packets has to wait. A client with a key does
@@ -161,6 +159,19 @@ func (s *sender) endLagLocked() {
 	s.lag.releaseLocked(0)
 	s.lag.timer.Stop()
 	s.lag = nil
+}
+
+// onLagTimer confirms what has lagged for long enough.
+func (s *sender) onLagTimer(l *lag) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn.state == clientClosed || s.lag != l {
+		return // settleLag decides, or nothing lags any more
+	}
+	l.releaseLocked(s.lagLimit())
+	if !l.nextLocked() {
+		s.lag = nil // most clients do not need it again soon
+	}
 }
 
 // lagLimit returns how many bytes may lag.

@@ -114,7 +114,11 @@ func (r *receiver) parkDisconnected(cur *session.Cursor) bool {
 		return false
 	}
 	left := &clientDisconnect{cur: cur, time: instant.Now()}
-	c.sender.disconnected(left)
+	c.sender.disconnected(cur, func(count, confirmed uint64, all bool) {
+		left.count = count
+		c.disconnects.add(left)
+		c.disconnects.confirmed(confirmed, all)
+	})
 	c.removeSession(s)
 	c.deps.registry.ParkDisconnected(cur, d, &left.ClientDisconnect)
 	r.markForFlush(left.link()) // a notification may be queued there

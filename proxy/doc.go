@@ -87,15 +87,23 @@
 // and from there into package session. All of them use deps.
 //
 // Within a client, references run from the receiver to the client, from both to the sender, and from
-// all to clientConn. The one way back is engineio.Handler: the client passes Message and Flush to its
-// receiver. A link is only a source to the sender, and a client only an aborter to trials. What only
-// one feature does is a method of that feature's type: keyedReceiver, mover, movedClient,
-// handshakerV3, keyedReplicas. No type has methods in more than four files.
+// all to clientConn. A link is only a source to the sender, and a client only an aborter to trials.
+// What only one feature does is a method of that feature's type: keyedReceiver, mover, movedClient,
+// handshakerV3, keyedReplicas, peerServer. No type has methods in more than four files.
 //
-// A link refers back to clients, because what it reads is for them. It tells a client about an opened
-// session (connected), packets (deliver, relay) and its own end (onPrimaryLost, end). It also pauses
-// clients and wakes their Sockets. Package session calls links, clients and the observer only through
-// its own interfaces. conns holds clients and links, to find and count them.
+// A few pairs of files refer to each other, for one of these reasons:
+//
+//   - They are one type, divided by subject: client and clientend; receiver, resume, redial and
+//     disconnect; link, linkconnect, linkend and translate; sender, trial, proof and sign.
+//   - A link refers back to clients, because what it reads is for them. It tells a client about an
+//     opened session (connected), packets (deliver, relay) and its own end (onPrimaryLost, end). It
+//     also pauses clients and wakes their Sockets.
+//   - A client has its parts as fields, and each part ends the client when it must: the receiver and
+//     disconnects. So has deps the replicas, which use deps. conns holds links, to find and count them.
+//   - The receiver calls an optional feature at one place, where a CONNECT or a batch ends up there:
+//     clientv3, keyed, keymove, move and postpone.
+//
+// Package session calls links, clients and the observer only through its own interfaces.
 //
 // # Locks
 //

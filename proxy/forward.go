@@ -91,12 +91,8 @@ func (r *replicas) forwardForeign(w http.ResponseWriter, req *http.Request, q ur
 		return false
 	}
 	owner := r.serverOf(req.Context(), q.Get("sid"))
-	switch {
-	case owner != "":
+	if owner != "" {
 		r.forward(w, req, owner)
-	case r.settings().handlesV3(q):
-		keyedReplicas{r}.forwardByKey(w, req, q)
-		return true
 	}
 	return owner != ""
 }

@@ -25,9 +25,6 @@ const (
 	// doubtfulParking is how long a session stays if its client closed in order when the reply may
 	// have been on its way. A client that recovers from engine.close() may be back by then.
 	doubtfulParking = 750 * time.Millisecond
-	// minReplyTime and maxReplyTime bound how long a reply may have been on its way to the client.
-	minReplyTime = 100 * time.Millisecond
-	maxReplyTime = time.Second
 )
 
 // freshReply is a CONNECT reply with a new pid, until the client is known to have handled it.

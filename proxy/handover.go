@@ -42,7 +42,7 @@ type Left struct {
 func (s *Server) Leave(d, away time.Duration) (left Left) {
 	s.conns.late.Store(0)
 	s.phase.move(phaseLeaving)
-	announceHandover(s.replicas, away)
+	announceHandover(s.replicas.clusterNode(), away)
 	s.registry.BeginGrace()
 	s.awaitFor(d/2, func() bool { return s.conns.openings == 0 })
 	s.awaitFor(d/4, func() bool { return s.conns.redials == 0 })
@@ -76,7 +76,7 @@ func (s *Server) awaitFor(d time.Duration, done func() bool) {
 func (s *Server) Stay() {
 	s.phase.move(phaseServing)
 	s.conns.phaseChanged()
-	announceHandover(s.replicas, 0)
+	announceHandover(s.replicas.clusterNode(), 0)
 }
 
 // rawRelays counts the clients that have no sessions, because they use another parser.

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/holdfast/holdfast/internal/cluster"
 	"github.com/holdfast/holdfast/internal/peerwire"
 	"github.com/holdfast/holdfast/internal/reason"
 )
@@ -12,10 +13,11 @@ import (
 // So it tells the others before. While they know that, a client that they cannot move to it gets no fresh
 // session: it is closed, and asks again when it returns.
 
-// announceHandover tells the other replicas for how long this one may not answer.
-func announceHandover(r *replicas, d time.Duration) {
-	if r != nil {
-		r.node.NoteAll(peerwire.NoteHandover, peerwire.EncodeHandover(d))
+// announceHandover tells the other replicas for how long this one may not answer. A
+// nil node has none.
+func announceHandover(node *cluster.Node, d time.Duration) {
+	if node != nil {
+		node.NoteAll(peerwire.NoteHandover, peerwire.EncodeHandover(d))
 	}
 }
 

@@ -76,7 +76,7 @@ func (h *handshaker) serve(w http.ResponseWriter, r *http.Request, q url.Values,
 		ctx, cancel = context.WithTimeout(ctx, h.settings().Upstream.HandshakeTimeout)
 		defer cancel()
 	}
-	version, err := h.protocol.ask(ctx, h.deps, req)
+	version, err := h.protocol.ask(ctx, h.upstream, h.log, req)
 	if err != nil {
 		h.refuse(w, r, err)
 		return

@@ -57,7 +57,7 @@ func newJoins(patterns []string) *joins {
 // repeated reports whether an event that a client sends repeats one that another client of the same
 // session has sent, and what the server answered then. It remembers the event otherwise. id is the
 // acknowledgement id that the server will see.
-func (j *joins) repeated(c *client, s *session.Session, p *packet, id int64) (repeated bool, answer *packet) {
+func (j *joins) repeated(client uint64, s *session.Session, p *packet, id int64) (repeated bool, answer *packet) {
 	name, ok := socketio.EventName(p.data[p.h.Data:])
 	if !ok || !matchAny(j.patterns, s.Namespace(), name) {
 		return false, nil
@@ -77,11 +77,11 @@ func (j *joins) repeated(c *client, s *session.Session, p *packet, id int64) (re
 	case e == nil:
 		e = &joinEvent{}
 		all.events[sum] = e
-	case e.client != c.seq && (!p.h.HasAck() || e.answer != nil):
-		e.client = c.seq // if it comes again over this connection, the application means it
+	case e.client != client && (!p.h.HasAck() || e.answer != nil):
+		e.client = client // if it comes again over this connection, the application means it
 		return true, e.answer
 	}
-	e.client = c.seq
+	e.client = client
 	if p.h.HasAck() && len(all.asked) < maxJoins {
 		all.asked[id] = e
 	}
@@ -137,24 +137,19 @@ func (j *joins) forget(s *session.Session) {
 	delete(j.sessions, s)
 }
 
-// handle handles an event that the client's session has sent before. It returns false if the event
-// must be passed on.
-func (j *joins) handle(r *receiver, cur *session.Cursor, p *packet) bool {
+// handle reports whether an event that a client sends repeats one that its session has sent before, and
+// must not be passed on. Then it returns what answers the event.
+func (j *joins) handle(client uint64, cur *session.Cursor, p *packet) (repeated bool, answer []message) {
 	id := p.h.AckID
 	if p.h.HasAck() && cur.Session().Keyed() {
 		id, _ = cur.UpstreamAckID(id) // an id that is too large is refused later
 	}
-	repeated, answer := j.repeated(r.c, cur.Session(), p, id)
-	if !repeated {
-		return false
-	}
-	r.c.deps.metrics.EventsDropped.Rejoined.Inc()
-	if p.h.HasAck() {
-		r.c.sender.relay(socketio.AppendWithAckID(nil, answer.data, &answer.h, p.h.AckID), false, noSource{})
-		for _, a := range answer.attachments {
-			r.c.sender.relay(a, true, noSource{})
+	repeated, given := j.repeated(client, cur.Session(), p, id)
+	if repeated && p.h.HasAck() {
+		answer = append(answer, message{socketio.AppendWithAckID(nil, given.data, &given.h, p.h.AckID), false})
+		for _, a := range given.attachments {
+			answer = append(answer, message{a, true})
 		}
-		r.after = max(r.after, afterWake)
 	}
-	return true
+	return repeated, answer
 }

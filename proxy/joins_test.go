@@ -11,13 +11,13 @@ import (
 // What is remembered of one session is bounded, and gone with it.
 func TestJoinsAreBounded(t *testing.T) {
 	j, s := newJoins([]string{"join"}), &session.Session{}
-	first, second := &client{clientConn: clientConn{seq: 1}}, &client{clientConn: clientConn{seq: 2}}
-	say := func(c *client, text string, id int64) (repeated, answered bool) {
+	const first, second = 1, 2
+	say := func(client uint64, text string, id int64) (repeated, answered bool) {
 		p := &packet{data: []byte(text)}
 		if err := p.h.Parse(p.data); err != nil {
 			t.Fatal(text, err)
 		}
-		repeated, answer := j.repeated(c, s, p, id)
+		repeated, answer := j.repeated(client, s, p, id)
 		return repeated, answer != nil
 	}
 	answer := func(id int64, bytes int) {

@@ -40,7 +40,7 @@ func (r keyedReceiver) connectKeyed(namespace string, rest []byte, start instant
 			r.ownKey()
 			r.adoptLink(linkOfKey(ring, k.key))
 		case other.seq > c.seq:
-			c.deps.notRecovered(c, namespace, reason.Stale)
+			c.notRecovered(namespace, reason.Stale)
 			r.abortFor(reason.TransportClose, "a later connection has its key")
 			return true
 		default:
@@ -79,7 +79,7 @@ func (r keyedReceiver) reportEnd(namespace string, why reason.Reason) {
 	c, former := r.c, r.c.keyed.former
 	switch {
 	case why != "":
-		c.deps.notRecovered(c, namespace, why)
+		c.notRecovered(namespace, why)
 	case former != "":
 		go keyedReplicas{c.deps.replicas}.reportEnd(c, former, namespace) // ends within askTimeout
 	}
@@ -89,7 +89,7 @@ func (r keyedReceiver) reportEnd(namespace string, why reason.Reason) {
 // it.
 func (r keyedReceiver) loseKey(namespace string, why reason.Reason) {
 	r.c.keyed.foreign.Store(true)
-	r.c.deps.notRecovered(r.c, namespace, why)
+	r.c.notRecovered(namespace, why)
 }
 
 // askOther asks the client that has the key for a sign of life, and then handles the CONNECT again.
@@ -131,7 +131,7 @@ func (r keyedReceiver) adoptLink(l *link) {
 		return
 	}
 	r.detachUnused()
-	r.c.primary.adopt(l, r.c)
+	r.c.primary.adopt(l, func() bool { return l.adopt(r.c) })
 }
 
 // linkOfKey returns a link that has sessions of a key, or nil.

@@ -22,15 +22,10 @@ import (
 // and names no replica.
 
 const (
-	// keyAskTimeout limits how long the replica that has a key may take to answer. python-socketio
-	// waits one second for the reply to its CONNECT.
-	keyAskTimeout = 700 * time.Millisecond
 	// keyPatience is how long a request of a client of Engine.IO 3 waits until the replica that has
 	// answered its handshake has said so.
 	keyPatience = 500 * time.Millisecond
 	keyInterval = 5 * time.Millisecond
-	// pauseForgotten is how long it is remembered that a replica did not answer.
-	pauseForgotten = 10 * time.Second
 )
 
 // keyedReplicas is replicas as far as it concerns clients with a key.
@@ -76,20 +71,6 @@ func (r keyedReplicas) yield(keys []string) {
 		}
 	}
 }
-
-// keysKnown reports whether all replicas that can be reached have told their keys.
-func (r keyedReplicas) keysKnown() bool {
-	if r.settings().Recovery.Keyed.Query == "" {
-		return true
-	}
-	return r.node.Settled() && !slices.ContainsFunc(r.node.Peers(), func(p cluster.PeerStatus) bool {
-		return p.State == "up" && !r.keys.Whole(p.ID)
-	})
-}
-
-// looking reports whether this replica has just started, and does not know yet which keys the
-// others have.
-func (r keyedReplicas) looking() bool { return time.Since(r.epoch) < lookingTime && !r.keysKnown() }
 
 // holderOf returns the other replica that has a key, or "". It waits while more may be known soon.
 func (r keyedReplicas) holderOf(ctx context.Context, key string) string {
@@ -198,7 +179,7 @@ func (r keyedReplicas) reportEnd(c *client, former, namespace string) {
 	switch refused.why {
 	case reason.UnknownPID, reason.OwnerGone, reason.OwnerUnreachable, reason.OwnerIncompatible:
 	default:
-		r.notRecovered(c, namespace, refused.why)
+		c.notRecovered(namespace, refused.why)
 	}
 }
 

@@ -35,11 +35,8 @@ const (
 	lagOverhead = 64
 )
 
-// lag holds back confirmations, which the sessions learn later.
+// lag holds back confirmations, which the sessions learn later. sender.mu guards it.
 type lag struct {
-	s *sender // immutable
-
-	// Guarded by s.mu.
 	list     []lagged // oldest first
 	bytes    int
 	suspects int // how many of the list are
@@ -76,6 +73,7 @@ func (l *lag) suspectsLocked(cur *session.Cursor, last uint64) bool {
 	return cur.SuspiciousBinary(0, last)
 }
 
+// addLocked holds back a confirmation.
 func (l *lag) addLocked(c lagged) {
 	if c.suspect {
 		l.suspects++
@@ -85,21 +83,15 @@ func (l *lag) addLocked(c lagged) {
 	if len(l.list) == 1 {
 		l.timer.Reset(max(c.left(), time.Millisecond))
 	}
-	l.releaseLocked(l.s.lagLimit())
 }
 
-func (l *lag) onTimer() {
-	l.s.mu.Lock()
-	defer l.s.mu.Unlock()
-	if l.s.conn.state == clientClosed || l.s.lag != l {
-		return // settleLag decides, or nothing lags any more
+// nextLocked sets the timer for what lags the longest. It returns false if nothing lags any more.
+func (l *lag) nextLocked() bool {
+	if len(l.list) == 0 {
+		return false
 	}
-	l.releaseLocked(l.s.lagLimit())
-	if len(l.list) > 0 {
-		l.timer.Reset(max(l.list[0].left(), time.Millisecond))
-		return
-	}
-	l.s.lag = nil // most clients do not need it again soon
+	l.timer.Reset(max(l.list[0].left(), time.Millisecond))
+	return true
 }
 
 // releaseLocked confirms what has stayed long enough, or exceeds limit bytes.

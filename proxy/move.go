@@ -26,12 +26,8 @@ import (
 // From then on the stream carries the bytes of the client's WebSocket. If the client polls, it carries
 // nothing: its end says that the client, or the edge, is gone.
 
-const (
-	// askTimeout limits how long an owner may take to answer, with the time to reach it.
-	askTimeout = 2 * time.Second
-	// stateTimeout limits how long the edge may take to send the peerwire.MoveState.
-	stateTimeout = 10 * time.Second
-)
+// stateTimeout limits how long the edge may take to send the peerwire.MoveState.
+const stateTimeout = 10 * time.Second
 
 // moveTo asks another replica, which owns the session of the CONNECT, to take the client. It returns false if
 // the client cannot be moved. Otherwise the client is paused until the owner has answered. rest is the CONNECT
@@ -44,7 +40,7 @@ func (r mover) moveTo(owner, namespace string, connect, rest []byte) bool {
 	}
 	if !r.movable() {
 		c.deps.metrics.RelayResumed(string(reason.OwnerConflict))
-		c.deps.notRecovered(c, namespace, reason.OwnerConflict)
+		c.notRecovered(namespace, reason.OwnerConflict)
 		return false
 	}
 	ask := r.moveRequest(namespace, connect)

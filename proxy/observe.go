@@ -33,23 +33,23 @@ type reporter struct {
 }
 
 // recovered reports that a client got its session back.
-func (r *reporter) recovered(c *client, namespace string, why reason.Reason, got session.Resumption) {
+func (r *reporter) recovered(client uint64, namespace string, why reason.Reason, got session.Resumption) {
 	r.metrics.Recovered(why)
 	r.metrics.DisconnectionDuration.Observe(got.Away.Seconds())
 	r.recorder.Recovered(status.Recovery{
-		Client: c.seq, Namespace: namespace, Reason: why, Missed: got.Missed, AwaySeconds: got.Away.Seconds(),
+		Client: client, Namespace: namespace, Reason: why, Missed: got.Missed, AwaySeconds: got.Away.Seconds(),
 	})
-	r.log.Info("recovered", "client", c.seq, "namespace", namespace, "reason", string(why),
+	r.log.Info("recovered", "client", client, "namespace", namespace, "reason", string(why),
 		"missed", got.Missed, "away", got.Away.Round(time.Millisecond))
 }
 
 // notRecovered reports that a client presented a pid and did not get its session back.
-func (r *reporter) notRecovered(c *client, namespace string, why reason.Reason) {
+func (r *reporter) notRecovered(client uint64, addr netip.Addr, namespace string, why reason.Reason) {
 	r.metrics.RecoveryFailed(why)
-	r.recorder.Failed(status.Failure{Client: c.seq, Namespace: namespace, Reason: why})
-	attrs := []any{"client", c.seq, "namespace", namespace, "reason", string(why)}
+	r.recorder.Failed(status.Failure{Client: client, Namespace: namespace, Reason: why})
+	attrs := []any{"client", client, "namespace", namespace, "reason", string(why)}
 	if why == reason.Limit { // a client can cause this at any rate
-		r.limitedLog.Log(slog.LevelWarn, "", "not recovered", append(attrs, "address", c.address.String())...)
+		r.limitedLog.Log(slog.LevelWarn, "", "not recovered", append(attrs, "address", addr.String())...)
 		return
 	}
 	r.log.Info("not recovered", attrs...)

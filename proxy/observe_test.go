@@ -46,9 +46,9 @@ func TestEveryEndOfATransportIsAParkingReason(t *testing.T) {
 // A reason is the same word in metrics, the log and the status report.
 func TestReasonsAreTheSameEverywhere(t *testing.T) {
 	r := newRig(t, nil)
-	c := &client{clientConn: clientConn{deps: r.proxy.deps, seq: 7}}
+	c := &clientConn{deps: r.proxy.deps, seq: 7}
 	for _, why := range reason.Failed() {
-		r.proxy.notRecovered(c, "/nsp", why)
+		c.notRecovered("/nsp", why)
 		if got := r.recoveries("failed", string(why)); got != 1 {
 			t.Errorf("%s: counted %v times in the metrics", why, got)
 		}
@@ -61,7 +61,7 @@ func TestReasonsAreTheSameEverywhere(t *testing.T) {
 		}
 	}
 	for _, why := range reason.Recovered() {
-		r.proxy.recovered(c, "/nsp", why, session.Resumption{Missed: 3})
+		r.proxy.recovered(c.seq, "/nsp", why, session.Resumption{Missed: 3})
 		if got := r.recoveries("recovered", string(why)); got != 1 {
 			t.Errorf("%s: counted %v times in the metrics", why, got)
 		}

@@ -6,6 +6,16 @@ import (
 	"time"
 )
 
+const (
+	// askTimeout limits how long an owner may take to answer, with the time to reach it.
+	askTimeout = 2 * time.Second
+	// keyAskTimeout limits how long the replica that has a key may take to answer. python-socketio
+	// waits one second for the reply to its CONNECT.
+	keyAskTimeout = 700 * time.Millisecond
+	// pauseForgotten is how long it is remembered that a replica did not answer.
+	pauseForgotten = 10 * time.Second
+)
+
 // ownerPauses are the replicas that do not answer. For the first two seconds their clients are sent
 // away to ask again, because a CONNECT cannot wait that long. Then they get fresh sessions. The
 // zero value is empty.

@@ -29,7 +29,10 @@ func newReplicas(d *deps, opts cluster.Options) *replicas {
 		taken: make(map[*client]*cluster.Stream),
 	}
 	r.drained, r.cut = context.WithCancel(context.Background())
-	r.lost = lostOwners{r: r, notes: make(map[string][]*abandonment), clients: make(map[*client]lostOwner), doubtful: make(map[string]*abandonment)}
+	r.lost = lostOwners{
+		tell: r.tellAbandoned, knows: func(id string) bool { return r.node.Knows(id) }, lifetime: func() time.Duration { return d.settings().Recovery.MaxDisconnectionDuration },
+		notes: make(map[string][]*abandonment), clients: make(map[*client]lostOwner), doubtful: make(map[string]*abandonment),
+	}
 	p := peerServer{r}
 	opts.Serve, opts.Noted, opts.Observer, opts.Log, opts.Clock = p.serve, p.noted, p, d.log, r.clock
 	opts.Expected = r.handovers.expects

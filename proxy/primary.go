@@ -75,12 +75,13 @@ func (p *primary) set(l *link) bool {
 	return true
 }
 
-// adopt makes l, the link of a session that c has resumed, its primary link, if it has none. To a
-// server that speaks Engine.IO 3, another handshake of the same client would be another user.
-func (p *primary) adopt(l *link, c *client) {
+// adopt makes l, the link of a session that the client has resumed, its primary link, if it has none
+// and the link accepts the client. To a server that speaks Engine.IO 3, another handshake of the same
+// client would be another user.
+func (p *primary) adopt(l *link, accepts func() bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if (p.state == primaryNone || p.state == primaryLazy) && l.adopt(c) {
+	if (p.state == primaryNone || p.state == primaryLazy) && accepts() {
 		p.state.moveLocked(primaryOpen)
 		p.link = l
 	}

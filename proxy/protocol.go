@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -55,7 +56,7 @@ func (p *upstreamProtocol) forget() {
 
 // ask returns the version. If the version is unknown, ask makes this client's handshake to find it
 // out. Other clients wait for the result.
-func (p *upstreamProtocol) ask(ctx context.Context, d *deps, req engineio.Request) (engineio.Protocol, error) {
+func (p *upstreamProtocol) ask(ctx context.Context, to *upstream.Upstream, log *slog.Logger, req engineio.Request) (engineio.Protocol, error) {
 	if v := p.version.Load(); v != nil {
 		return *v, nil
 	}
@@ -68,12 +69,12 @@ func (p *upstreamProtocol) ask(ctx context.Context, d *deps, req engineio.Reques
 	if v := p.version.Load(); v != nil {
 		return *v, nil
 	}
-	v, err := detectProtocol(ctx, d.upstream, req)
+	v, err := detectProtocol(ctx, to, req)
 	if err != nil {
 		return v, err
 	}
 	p.version.Store(&v)
-	d.log.Info("found out which version of Engine.IO the upstream speaks", "version", v.String())
+	log.Info("found out which version of Engine.IO the upstream speaks", "version", v.String())
 	return v, nil
 }
 

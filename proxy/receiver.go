@@ -195,7 +195,7 @@ func (r *receiver) attachment(data []byte) {
 func (r *receiver) dispatch(p *packet) {
 	if p.h.Type == socketio.Connect {
 		if r.c.isV3() {
-			keyedReceiver{r}.connectV3(p)
+			connectV3(r, p)
 		} else {
 			r.connect(p)
 		}
@@ -206,7 +206,7 @@ func (r *receiver) dispatch(p *packet) {
 		return
 	}
 	cur := r.c.sessions.find(p.h.Namespace)
-	if r.c.deps.joins != nil && p.h.IsEvent() && cur != nil && cur.Attached() && r.c.deps.joins.handle(r, cur, p) {
+	if r.c.deps.joins != nil && p.h.IsEvent() && cur != nil && cur.Attached() && r.repeatsJoin(cur, p) {
 		return
 	}
 	if p.h.IsEvent() && cur != nil && r.send(cur, p) {
@@ -217,6 +217,25 @@ func (r *receiver) dispatch(p *packet) {
 		return
 	}
 	r.forward(cur, p)
+}
+
+// repeatsJoin drops an event that the session has sent before (events.join), and answers it. It returns
+// false if the event must be passed on.
+func (r *receiver) repeatsJoin(cur *session.Cursor, p *packet) bool {
+	repeated, answer := r.c.deps.joins.handle(r.c.seq, cur, p)
+	if repeated {
+		r.c.deps.metrics.EventsDropped.Rejoined.Inc()
+		r.answer(answer...)
+	}
+	return repeated
+}
+
+// answer sends the client messages of holdfast's own.
+func (r *receiver) answer(all ...message) {
+	for _, m := range all {
+		r.c.sender.relay(m.data, m.binary, noSource{})
+		r.after = max(r.after, afterWake)
+	}
 }
 
 // dispatchDetached handles a packet of a namespace in which the client has no session.

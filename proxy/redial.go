@@ -276,8 +276,7 @@ func (r *receiver) refusedConnect(connect []byte, err error) bool {
 	if err != nil {
 		return false
 	}
-	r.c.sender.relay(socketio.Refusal(string(h.Namespace), rejected.Body), false, noSource{})
-	r.after = max(r.after, afterWake)
+	r.answer(message{socketio.Refusal(string(h.Namespace), rejected.Body), false})
 	return true
 }
 

@@ -68,7 +68,7 @@ var errLooking = errors.New("proxy: looking for other replicas")
 const lookingTime = 3 * time.Second
 
 func (r *replicas) ready() bool {
-	return r == nil || time.Since(r.epoch) > lookingTime || r.node.Settled() && keyedReplicas{r}.keysKnown()
+	return r == nil || time.Since(r.epoch) > lookingTime || r.node.Settled() && r.keysKnown()
 }
 
 // newSID returns a random Engine.IO session id. Among several replicas it begins with this one's id.
@@ -91,6 +91,14 @@ func (r *replicas) advance(n uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.lastSeq = max(r.lastSeq, n)
+}
+
+// clusterNode returns this replica's node, or nil without a cluster.
+func (r *replicas) clusterNode() *cluster.Node {
+	if r == nil {
+		return nil
+	}
+	return r.node
 }
 
 // seq numbers a client that has just arrived. Among several replicas the numbers are times, so that clients of
@@ -122,6 +130,15 @@ func (r *replicas) date(ask *peerwire.MoveRequest, opened instant.Instant, owner
 	} else if now, ok := r.node.ClockOf(owner); ok {
 		ask.At = now - age.Microseconds()
 	}
+}
+
+// tellAbandoned tells an owner, if it is connected, that a client does not come back to its session. The
+// client may have returned to the owner itself since, with a later handshake, so the note says when the
+// one here was.
+func (r *replicas) tellAbandoned(a *abandonment) bool {
+	ask := *a.ask
+	r.date(&ask, a.opened, a.owner)
+	return r.node.Note(a.owner, peerwire.NoteAbandoned, ask.Encode())
 }
 
 // ownerOf returns the id of the other replica that has the session with this pid, or "".
@@ -303,3 +320,17 @@ func unreachable(err error) reason.Reason {
 		return reason.OwnerUnreachable
 	}
 }
+
+// keysKnown reports whether all replicas that can be reached have told their keys.
+func (r *replicas) keysKnown() bool {
+	if r.settings().Recovery.Keyed.Query == "" {
+		return true
+	}
+	return r.node.Settled() && !slices.ContainsFunc(r.node.Peers(), func(p cluster.PeerStatus) bool {
+		return p.State == "up" && !r.keys.Whole(p.ID)
+	})
+}
+
+// looking reports whether this replica has just started, and does not know yet which keys the
+// others have.
+func (r *replicas) looking() bool { return time.Since(r.epoch) < lookingTime && !r.keysKnown() }

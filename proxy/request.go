@@ -28,17 +28,6 @@ func (c *client) knownBySID(r *http.Request, transport string) *http.Request {
 	return r.WithContext(context.WithValue(r.Context(), ownSIDKey{}, a))
 }
 
-// handles reports whether client.serve handles a request that names a client's sid. Other requests
-// go to the upstream. Most of them are CORS preflights, which the upstream can answer without
-// knowing the sid.
-func handles(r *http.Request, q url.Values) bool {
-	switch q.Get("transport") {
-	case "polling", "websocket":
-		return r.Method == http.MethodGet || r.Method == http.MethodPost && !httpmsg.IsUpgrade(r)
-	}
-	return false
-}
-
 // serve serves a request that names the client's sid. The caller has checked it with handles.
 func (c *client) serve(w http.ResponseWriter, r *http.Request, q url.Values) {
 	defer c.recoverRequest()

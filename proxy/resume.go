@@ -76,10 +76,10 @@ func (r *receiver) resumeAllowed(namespace string) bool {
 	c := r.c
 	switch {
 	case !c.recoverable, !c.deps.settings().recoverable(namespace):
-		c.deps.notRecovered(c, namespace, reason.Excluded)
+		c.notRecovered(namespace, reason.Excluded)
 		return false
 	case c.deps.settings().failedResumeRate.Exhausted(c.address):
-		c.deps.notRecovered(c, namespace, reason.Limit)
+		c.notRecovered(namespace, reason.Limit)
 		return false
 	}
 	return true
@@ -114,7 +114,7 @@ func (r *receiver) notResumed(namespace string, why reason.Reason) {
 		r.abortFor(why, "its session is being handed to another process")
 		return
 	}
-	s.notRecovered(r.c, namespace, why)
+	r.c.notRecovered(namespace, why)
 	switch why { //nolint:exhaustive // the others need nothing more
 	case reason.Stale:
 		r.abortFor(reason.TransportClose, "a later connection has the session")
@@ -149,13 +149,13 @@ func (r *receiver) tryResume(claim session.Claim, start instant.Instant) (refuse
 			}
 			return got.Refused, false
 		}
-		s.recovered(c, namespace, how, got)
+		s.recovered(c.seq, namespace, how, got)
 		if s.replicas != nil {
 			s.replicas.lost.resumed(claim.PID)
 		}
 		r.after = max(r.after, afterWake)
 		if l := linkOf(got.Cursor.Session()); l.translator != nil {
-			c.primary.adopt(l, c)
+			c.primary.adopt(l, func() bool { return l.adopt(c) })
 		}
 		r.markForFlush(linkOf(got.Cursor.Session())) // SessionResumed may have queued a notification
 		for _, p := range r.takeHeldAcks(namespace) {

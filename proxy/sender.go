@@ -10,9 +10,15 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// firstInFlight limits the unconfirmed bytes until the first confirmation shows how fast the client
-// is.
-const firstInFlight = 128 << 10
+const (
+	// firstInFlight limits the unconfirmed bytes until the first confirmation shows how fast the
+	// client is.
+	firstInFlight = 128 << 10
+	// Then the limit is what arrives within confirmWithin, or within the ping timeout divided by
+	// confirmShare if that is less.
+	confirmWithin = 2 * time.Second
+	confirmShare  = 4
+)
 
 // sender is what remains to be sent to a client, in order, and what was sent but not confirmed. What
 // few clients need, and only for a while, is behind pointers.
@@ -149,18 +155,17 @@ func (s *sender) resume(start instant.Instant, end aborter, attach func() (sessi
 }
 
 // disconnected ends the replay and the trial of a session whose client sent a DISCONNECT. It asks
-// the client to confirm what it was sent before.
-func (s *sender) disconnected(d *clientDisconnect) {
+// the client to confirm what it was sent before. note gets how much that is, and how much of it is
+// confirmed. It is called with mu held: a confirmation that comes now must come after it.
+func (s *sender) disconnected(cur *session.Cursor, note func(count, confirmed uint64, all bool)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.takeReplaysLocked(d.cur)
+	s.takeReplaysLocked(cur)
 	if s.trials != nil {
-		s.trials.dropLocked(d.cur)
+		s.trials.dropLocked(cur)
 	}
-	d.count = s.count
 	s.confirmSoon = s.confirmSoon || len(s.written) > 0
-	s.conn.disconnects.add(d)
-	s.conn.disconnects.confirmed(s.confirmed, len(s.written) == 0)
+	note(s.count, s.confirmed, len(s.written) == 0)
 }
 
 func (s *sender) pushLocked(cur *session.Cursor, n int) {

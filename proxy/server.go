@@ -162,6 +162,8 @@ func (s *Server) serveEngineIO(w http.ResponseWriter, r *http.Request, q url.Val
 		case c == nil && s.replicas != nil && r.Method == http.MethodOptions && s.settings().handlesV3(q):
 			httpmsg.AnswerPreflight(w, r)
 		case c == nil && s.replicas != nil && s.replicas.forwardForeign(w, r, q):
+		case c == nil && s.replicas != nil && handles(r, q) && s.settings().handlesV3(q):
+			keyedReplicas{s.replicas}.forwardByKey(w, r, q)
 		case c == nil:
 			s.passthrough.serve(w, r) // the upstream knows it, or refuses it as unknown
 		case r.Method == http.MethodOptions && (c.isV3() || s.protocol.isV3()):

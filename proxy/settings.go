@@ -79,3 +79,14 @@ func (set *settings) isEngineIO(r *http.Request) bool {
 	_, ok := set.belowPaths(r.URL.Path)
 	return ok && (httpmsg.HasParameter(r.URL.RawQuery, "EIO") || httpmsg.HasParameter(r.URL.RawQuery, "transport"))
 }
+
+// handles reports whether client.serve handles a request that names a client's sid. Other requests
+// go to the upstream. Most of them are CORS preflights, which the upstream can answer without
+// knowing the sid.
+func handles(r *http.Request, q url.Values) bool {
+	switch q.Get("transport") {
+	case "polling", "websocket":
+		return r.Method == http.MethodGet || r.Method == http.MethodPost && !httpmsg.IsUpgrade(r)
+	}
+	return false
+}
