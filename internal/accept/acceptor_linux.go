@@ -137,7 +137,8 @@ func (s pendingState) String() string {
 	return [...]string{"reading", "passed", "matched", "gone"}[s]
 }
 
-// pendingConn is a connection whose first request's head is being read. Its methods run in the loop.
+// pendingConn is a connection whose first request's head is being read. Its methods run in the
+// loop.
 type pendingConn struct {
 	a       *acceptor
 	conn    *netpoll.Conn
@@ -198,7 +199,8 @@ func (p *pendingConn) decide(head []byte, end int) {
 	}
 	var ctx context.Context
 	ctx, p.cancel = context.WithTimeout(context.Background(), p.a.l.opts.Limits().HandshakeTimeout)
-	go p.a.serveUpgrade(p.conn, r.WithContext(ctx), handler, p.cancel) // ends within HandshakeTimeout
+	// It ends within HandshakeTimeout.
+	go p.a.serveUpgrade(p.conn, r.WithContext(ctx), handler, p.cancel)
 }
 
 // passToHTTP gives the connection to net/http, with what was read of it.
@@ -213,7 +215,8 @@ func (p *pendingConn) passToHTTP(read []byte) {
 		}
 		return
 	}
-	go p.a.pass(track(conn, sync.OnceFunc(release), bufferedBytes{read, p.headBy})) // ends when net/http accepts it, or with close
+	// It ends when net/http accepts the connection, or with close.
+	go p.a.pass(track(conn, sync.OnceFunc(release), bufferedBytes{read, p.headBy}))
 }
 
 func (a *acceptor) pass(c net.Conn) {

@@ -56,9 +56,9 @@ func parseUpgrade(head []byte, end int) *http.Request {
 	return r
 }
 
-// isSimpleUpgrade reports whether a head is written the way clients write it: visible ASCII, lines
-// that end with CRLF, a name and a value in each line and no continuation lines, exactly one Host
-// and one Upgrade, and nothing about a body.
+// isSimpleUpgrade reports whether a head is written as clients write it. It has visible ASCII only,
+// and lines that end with CRLF. Each line has a name and a value, and none continues another. There
+// is exactly one Host and one Upgrade, and nothing about a body.
 func isSimpleUpgrade(head []byte) bool {
 	line, head, _ := bytes.Cut(head, []byte("\r\n"))
 	if !isVisible(line) {

@@ -43,10 +43,11 @@ type Options struct {
 type Limits struct {
 	MaxConnections           int // 0 is no limit
 	MaxConnectionsPerAddress int // 0 is no limit
-	// Exempt reports whether MaxConnectionsPerAddress does not apply to an address, such as that of a
-	// trusted proxy.
+	// Exempt reports whether MaxConnectionsPerAddress does not apply to an address, such as that of
+	// a trusted proxy.
 	Exempt func(netip.Addr) bool
-	// HeadTimeout bounds the time from accepting a connection to the end of its first request's head.
+	// HeadTimeout bounds the time from accepting a connection to the end of its first request's
+	// head.
 	HeadTimeout time.Duration
 	// HeadBytes bounds the size of that head.
 	HeadBytes int
@@ -88,7 +89,8 @@ func (l *Listener) Accept() (net.Conn, error) {
 			if l.awaitResume() {
 				continue
 			}
-			if !errors.Is(err, net.ErrClosed) { // net/http retries within a second if the error is temporary
+			// net/http retries within a second if the error is temporary.
+			if !errors.Is(err, net.ErrClosed) {
 				l.opts.Failed(err)
 			}
 			return nil, err

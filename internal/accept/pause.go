@@ -13,7 +13,8 @@ func (l *Listener) Pause() {
 		return
 	}
 	if d, ok := l.Listener.(interface{ SetDeadline(t time.Time) error }); ok {
-		_ = d.SetDeadline(time.Now().Add(-time.Hour)) // fails only if it is closed; ends an Accept under way
+		// It ends an Accept under way, and fails only if the listener is closed.
+		_ = d.SetDeadline(time.Now().Add(-time.Hour))
 	}
 }
 

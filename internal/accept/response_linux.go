@@ -27,7 +27,7 @@ func (w *responseWriter) Header() http.Header { return w.header }
 
 // WriteHeader implements http.ResponseWriter.
 func (w *responseWriter) WriteHeader(status int) {
-	if w.status == 0 && status >= http.StatusOK { // clients do not expect informational responses here
+	if w.status == 0 && status >= http.StatusOK { // clients expect no informational ones
 		w.status = status
 	}
 }

@@ -61,7 +61,8 @@ func TestConfirmLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h, p := openPipe(t, testOptions)
 		h.askToConfirmLater()
-		for range 10 { // the client confirms everything within the delay, for example by acknowledgements
+		// The client confirms everything within the delay, for example by acknowledgements.
+		for range 10 {
 			h.emit(s, "a")
 			p.want(t, "4a")
 			time.Sleep(confirmDelay * 3 / 4)

@@ -66,7 +66,7 @@ type Conn struct {
 	// For a WebSocket.
 	stream   netpoll.Stream // does not change once ws is set
 	frames   frameReader    // owned by the stream's reader, and by Dial before
-	reserved int            // bytes in frames that Dialer.Incomplete has accounted for; owned like frames
+	reserved int            // bytes in frames that Dialer.Incomplete counts; owned like frames
 
 	poll *pollingLink // nil if the Conn began as a WebSocket
 	err  error        // why the Conn ended
@@ -310,7 +310,8 @@ func (c *Conn) endLocked(err error, endWebSocket func(*wsLink)) {
 // reportClosedLocked reports the end to the handler, if there is one already.
 func (c *Conn) reportClosedLocked() {
 	if c.h != nil && c.state.moveLocked(stateReported) {
-		go c.run(c.reportClosed) // the caller may hold locks of the handler; ends when Closed returns
+		// The caller may hold locks of the handler. The goroutine ends when Closed returns.
+		go c.run(c.reportClosed)
 	}
 }
 
@@ -344,7 +345,8 @@ func (c *Conn) packet(p Packet) bool {
 
 // deliverText handles one text frame or packet from the server; input is held.
 func (c *Conn) deliverText(payload []byte) error {
-	p, err := c.protocol.decodeText(payload) // may be base64: a server that saw "b64" in the query sends binary like that
+	// It may be base64: a server that saw "b64" in the query sends binary messages like that.
+	p, err := c.protocol.decodeText(payload)
 	if err != nil {
 		return err
 	}

@@ -158,7 +158,7 @@ func TestHeartbeatAfterAHandover(t *testing.T) {
 		}{
 			{0, 0, 45 * time.Second},
 			{20 * time.Second, 5 * time.Second, 20 * time.Second},
-			{44 * time.Second, 10 * time.Second, frozenRetry}, // it may have pinged since: look once more
+			{44 * time.Second, 10 * time.Second, frozenRetry}, // it may have pinged since
 		} {
 			l := &handover.Link{SincePing: tt.since, Handshake: handover.Handshake{PingInterval: 25000, PingTimeout: 20000}}
 			c := restoredPipe(t, l, tt.elapsed)
@@ -177,7 +177,7 @@ func TestHeartbeatAfterAHandover(t *testing.T) {
 }
 
 // connDecided says what becomes of each field in a handover. A new field needs a decision here, and
-// in Export and Restore unless it is built anew.
+// in Export and Restore unless the new Conn does not need it.
 var connDecided = map[reflect.Type]string{
 	reflect.TypeFor[ponger]():      "handed over: lastSign lastPong sentEarly mayBeUnread; built anew: timer clock earlyTimer takenAtCheck frozen",
 	reflect.TypeFor[frameReader](): "handed over: partial message messageOp fragments; built anew: masked outOfSync maxBytes",

@@ -2,11 +2,14 @@ package engineio
 
 import "time"
 
-// ponger is the state of a Conn's heartbeat. It is guarded by the Conn's mu.
+// ponger is the state of a Conn's heartbeat. The Conn's mu guards it.
 type ponger struct {
-	timer    *time.Timer // fires when the server has been silent for too long; nil before Start
-	lastSign time.Time   // when the last ping came, or in version 3 the last pong, or when reading was resumed
-	lastPong time.Time   // the server's next ping is due an interval later; in version 3 the next of ours
+	timer *time.Timer // fires when the server has been silent for too long; nil before Start
+	// lastSign is when the last ping came, in version 3 the last pong, or when reading was resumed.
+	lastSign time.Time
+	// lastPong is when the last pong was sent. An interval later the server's next ping is due. In
+	// version 3 it is when the last ping was sent.
+	lastPong time.Time
 
 	clock *time.Timer // sends a ping in each interval, in version 3; nil in version 4
 
@@ -38,8 +41,8 @@ func (c *Conn) startHeartbeatLocked() {
 	}
 }
 
-// onClockLocked sends a ping, in version 3. It does not wait for the pong of the previous one, which
-// may be unread: python-engineio ends a connection whose ping is 5 seconds late.
+// onClockLocked sends a ping, in version 3. It does not wait for the pong of the previous one,
+// which may be unread: python-engineio ends a connection whose ping is 5 seconds late.
 func (c *Conn) onClockLocked() {
 	if c.state.ended() {
 		return

@@ -284,10 +284,10 @@ func (l *pollingLink) postClose() {
 	}
 }
 
-// laterRoundTrip makes a polling request with the sid. Shortly after the handshake, a request that
-// is refused because the server does not know the sid is repeated: in a cluster the process that
-// chooses the worker may learn of the sid a little later than this client (@socket.io/sticky). The
-// server has not handled such a request. Once one is accepted, k repeats none.
+// laterRoundTrip makes a polling request with the sid. Shortly after the handshake, it repeats a
+// request that the server refuses because it does not know the sid. In a cluster the process that
+// chooses the worker may learn of the sid later than this client (@socket.io/sticky). The server
+// has not handled such a request. Once one is accepted, k repeats none.
 func (l *pollingLink) laterRoundTrip(ctx context.Context, k *keepAlive, method, query string, body []byte, read bodyReader) (*response, []byte, error) {
 	for {
 		resp, answer, err := l.roundTrip(ctx, k, method, query, body, read)

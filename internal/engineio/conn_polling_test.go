@@ -103,7 +103,8 @@ func TestQueuedOfPosts(t *testing.T) {
 // python-engineio refuses POSTs with more packets.
 func TestPostsOfManyPackets(t *testing.T) {
 	s := newServer(t, false)
-	c := dialPolling(t, s, func(h *Handshake) { h.MaxPayload = 0 }) // the Dialer's MaxPayload applies
+	// The Dialer's MaxPayload applies.
+	c := dialPolling(t, s, func(h *Handshake) { h.MaxPayload = 0 })
 	begin(t, c)
 	for range 40 {
 		c.Send(nil, nil)

@@ -57,8 +57,8 @@ func (u *upgradeState) moveLocked(to upgradeState) bool {
 
 var errUpgradeTimeout = errors.New("engineio: the server did not end its poll in time, or ended the WebSocket")
 
-// upgrade moves a polling Conn to WebSocket. The goroutine that runs it owns it. Its state is that of
-// the pollingLink.
+// upgrade moves a polling Conn to WebSocket. The goroutine that runs it owns it. Its state is that
+// of the pollingLink.
 type upgrade struct {
 	conn    *Conn
 	socket  net.Conn // a WebSocket on which the server has answered the probe

@@ -86,7 +86,8 @@ func closeError(payload []byte) error {
 
 // Drained implements netpoll.Handler.
 func (l *wsLink) Drained() {
-	if h := (*Conn)(l).handler(); h != nil { // nil before Start: under TLS the handshake is also written by a goroutine
+	// There is no handler before Start. Under TLS a goroutine writes the handshake, too.
+	if h := (*Conn)(l).handler(); h != nil {
 		h.Drained()
 	}
 }

@@ -288,7 +288,8 @@ func TestConnConcurrentUse(t *testing.T) {
 			})
 		}
 		wg.Go(func() {
-			_, _ = p.conn.Write(slices.Repeat(wire(fromServer(ws.OpText, "4y"), fromServer(ws.OpText, "2")), 100)) // fails if the Conn is closed first
+			frames := slices.Repeat(wire(fromServer(ws.OpText, "4y"), fromServer(ws.OpText, "2")), 100)
+			_, _ = p.conn.Write(frames) // fails if the Conn is closed first
 		})
 		if i%2 == 0 {
 			wg.Go(c.Close)

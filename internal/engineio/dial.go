@@ -44,8 +44,8 @@ type Dialer struct {
 	// Incomplete accounts for the server's messages and polling answers that have arrived in part,
 	// like Handler.Incomplete. It may be nil.
 	Incomplete func(bytes int) bool
-	// Ended is called once for each Conn that Dial returned, when the Conn ends. It must neither wait
-	// nor call the Conn. It may be nil.
+	// Ended is called once for each Conn that Dial returned, when the Conn ends. It must neither
+	// wait nor call the Conn. It may be nil.
 	Ended func()
 	// Owner is for the user of this package; see Conn.Dialer.
 	Owner any
@@ -54,8 +54,8 @@ type Dialer struct {
 	UpgradeFailed func(err error)
 
 	// polls is set when the server has refused a WebSocket but not polling. Later Conns of requests
-	// with PollIfRefused begin with polling: python-engineio 3 runs the application's handlers before
-	// it refuses a WebSocket. They still upgrade if the server offers that.
+	// with PollIfRefused begin with polling: python-engineio 3 runs the application's handlers
+	// before it refuses a WebSocket. They still upgrade if the server offers that.
 	polls atomic.Bool
 	keeps keeping // the server's connections for polling
 }
@@ -121,8 +121,8 @@ func refusesWebSockets(err error) bool {
 	return false
 }
 
-// ErrOtherVersion is wrapped if a server speaks another version of Engine.IO than expected. It wraps
-// ErrMalformed.
+// ErrOtherVersion is wrapped if a server speaks another version of Engine.IO than expected. It
+// wraps ErrMalformed.
 var ErrOtherVersion = fmt.Errorf("%w: the server speaks Engine.IO version 3, as socket.io 2.x does (upstream.protocol)", ErrMalformed)
 
 // RefusesVersion reports whether err is the refusal of a server that speaks version 3 only, such as

@@ -5,13 +5,13 @@
 //
 // # Where each section of the protocol is
 //
-//	Handshake          packet.go (the OPEN packet); dial.go, request.go (Conn); proxy answers clients
+//	Handshake          packet.go (the OPEN packet); dial.go, request.go (Conn)
 //	HTTP long-polling  polling.go, post.go, answer.go (Socket)
 //	                   conn_polling.go, postqueue.go, keepalive.go, keeping.go (Conn)
 //	WebSocket          frame.go, encoder.go; websocket.go (Socket)
 //	                   dial_websocket.go, conn_websocket.go (Conn)
 //	Upgrade            upgrade.go (Socket); conn_upgrade.go (Conn)
-//	Heartbeat          pinger.go, heartbeat.go (Socket sends pings); conn_heartbeat.go (Conn answers)
+//	Heartbeat          pinger.go, heartbeat.go (Socket); conn_heartbeat.go (Conn)
 //	Packet encoding    packet.go, encoder.go
 //
 // Version 3 differs in payloads and in who pings. packet3.go has its payloads, and socket3.go the
@@ -21,11 +21,11 @@
 //
 // A Socket and a Conn each consist of an outer type and of parts with a state of their own:
 //
-//	Socket           its life, the packets of both transports, and its heartbeat's timer
+//	Socket           its life, the packets of both transports, and its heartbeat
 //	  wsTransport    one WebSocket of the client: the transport, or one that probes
 //	  pollTransport  polls and POSTs; it exists only while the client polls
-//	  pinger         which ping is in flight, and what the client has answered
-//	Conn             its life, the packets of both transports, and its heartbeat's timers
+//	  pinger         which ping is in flight, what the client has answered, and when more is due
+//	Conn             its life, the packets of both transports, and its heartbeat
 //	  wsLink         the Conn as the handler of its WebSocket's stream
 //	  pollingLink    polls and POSTs; it exists only if the Conn began with polling
 //	  postQueue      the packets that wait for a POST
@@ -69,9 +69,16 @@
 //
 // # Locks
 //
-// In the order in which they may be held together: the input lock of a Socket or a Conn (never two
-// of these), a Socket's mu, the locks of a Handler, a Conn's mu, the locks of a stream. Handler
-// documents which of its methods are called with mu held. No lock is held across a blocking call.
+// Where several are held together, they are taken in this order:
+//
+//  1. the input lock of a Socket or a Conn, of which no goroutine holds two
+//  2. a Socket's mu
+//  3. the locks of a Handler
+//  4. a Conn's mu
+//  5. the locks of a stream
+//
+// Handler documents which of its methods are called with mu held. No lock is held across a blocking
+// call.
 //
 // # Panics
 //

@@ -386,7 +386,7 @@ func BenchmarkFrameReader(b *testing.B) {
 	}
 }
 
-// After a panic in the middle of a batch it is unknown where the next frame begins: a payload must
+// After a panic in the middle of a batch it is unknown where the next frame begins. A payload must
 // not be parsed as a frame.
 func TestFrameReaderReadsNothingAfterAPanic(t *testing.T) {
 	var r frameReader

@@ -15,8 +15,8 @@ const (
 	ParseError                       // the client violated the protocol
 	ForcedClose                      // this side closed the connection
 	PollError                        // a polling request was canceled, or overlapped another
-	CloseFrame                       // the client sent a WebSocket Close frame with a code other than 1001
-	LeaveTimeout                     // the client did not end its side in the time that Leave gave it
+	CloseFrame                       // the client sent a WebSocket Close frame with another code
+	LeaveTimeout                     // the client did not end its side in the time of Leave
 	PeerLost                         // another replica relayed the connection, and was lost
 )
 
@@ -105,8 +105,8 @@ type Options struct {
 	Upgrades bool
 	// ConfirmByPong makes pongs the only confirmation. A poll, or the change to WebSocket, uses
 	// another connection than the POSTs and may overtake a message that the client sent before. A
-	// client that waits for its POST or its upgrade before it closes still polls, and ignores what it
-	// gets. It answers no pings.
+	// client that waits for its POST or its upgrade before it closes still polls, and ignores what
+	// it gets. It answers no pings.
 	ConfirmByPong bool
 	// Protocol is the version that the client speaks.
 	Protocol Protocol

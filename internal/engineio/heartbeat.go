@@ -144,7 +144,7 @@ func (s *Socket) PingsAnswered() uint32 {
 	return s.ping.answered
 }
 
-// pong handles the answer to a ping. It returns false if the Socket should not be read any more.
+// pong handles the answer to a ping. It returns false if the Socket should be read no further.
 func (s *Socket) pong() bool {
 	s.mu.Lock()
 	defer s.unlock()
@@ -168,8 +168,8 @@ func (s *Socket) pong() bool {
 	return !s.state.ended()
 }
 
-// clientPing answers a PING of a client of version 3. It returns false if the Socket should not be
-// read any more.
+// clientPing answers a PING of a client of version 3. It returns false if the Socket should be read
+// no further.
 func (s *Socket) clientPing() bool {
 	s.mu.Lock()
 	confirms := s.ws != nil && s.ping.ponged && s.ping.inFlight()

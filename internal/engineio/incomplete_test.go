@@ -58,7 +58,8 @@ func TestIncompleteMessagesWithoutMemory(t *testing.T) {
 		_, h, p := openPipe(t, incompleteOptions)
 		h.memory = m
 		p.writeBytes(t, fragment(ws.OpText, false, "4"+strings.Repeat("x", 60<<10)).bytes())
-		_, _ = p.conn.Write(fragment(0, false, strings.Repeat("x", 60<<10)).bytes()) // may be refused before all of it is read
+		// It may be refused before all of it is read.
+		_, _ = p.conn.Write(fragment(0, false, strings.Repeat("x", 60<<10)).bytes())
 		p.want(t, "close:1013", "EOF")
 		p.conn.Close()
 		h.await(t, "closed: parse error")
@@ -113,7 +114,7 @@ func TestServersIncompleteMessages(t *testing.T) {
 					t.Errorf("%d bytes are counted, want %d", used, len(part)+1)
 				}
 				for range tt.parts - 1 {
-					_, _ = p.conn.Write(rawFrame{payload: part}.bytes()) // may be refused before all of it is read
+					_, _ = p.conn.Write(rawFrame{payload: part}.bytes()) // may be refused earlier
 				}
 				if tt.want != nil {
 					p.conn.Close()
@@ -136,7 +137,8 @@ func TestServersIncompleteMessages(t *testing.T) {
 				l := begin(t, dialPolling(t, s, nil))
 				body := "4" + strings.Repeat(part, tt.parts)
 				conn := s.poll(t).hijack(t)
-				_, _ = fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body) // may not be read to its end
+				// It may not be read to its end.
+				_, _ = fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 				if tt.want != nil {
 					l.wantClosed(t, tt.want)
 				} else {

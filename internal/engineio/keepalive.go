@@ -28,9 +28,9 @@ const (
 //
 //   - Some balancers look only at the first request of a connection (@socket.io/sticky). Conns must
 //     not share connections.
-//   - http.Transport repeats a poll if a kept connection breaks before the answer. A proxy in between
-//     may have received the answer, with packets that would be lost. It also notices too late that an
-//     idle connection was closed, which costs a POST.
+//   - http.Transport repeats a poll if a kept connection breaks before the answer. A proxy in
+//     between may have received the answer, with packets that would be lost. It also notices too
+//     late that an idle connection was closed, which costs a POST.
 //
 // A request is repeated only if the server cannot have received all of the first one. Close may be
 // called during a request.

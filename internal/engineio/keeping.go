@@ -14,8 +14,8 @@ const (
 	keepAgain = time.Minute
 )
 
-// keeping is what is known of a server: does it keep the connections that its answers say it keeps?
-// netty-socketio says so, and closes each. A request that crosses the end of its connection is
+// keeping says whether a server keeps the connections that its answers promise to keep.
+// netty-socketio promises it, and closes each. A request that crosses the end of its connection is
 // lost, and with it the Conn. So no connection is used twice before one was watched.
 //
 // A nil keeping keeps. It is safe for concurrent use.

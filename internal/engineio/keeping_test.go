@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// A server that closes the connections that it says it keeps loses no request, also if it closes them
-// when the next request is on its way.
+// If a server closes connections that it promised to keep, no request is lost. This holds even if
+// the next request is on its way.
 func TestServerThatClosesItsConnections(t *testing.T) {
 	s := newHTTPServer(t, func(conn net.Conn, i int, _ string) bool {
 		say(conn, "Connection: keep-alive\r\n")
@@ -37,7 +37,7 @@ func TestServerThatClosesItsConnections(t *testing.T) {
 	}
 }
 
-// A server that keeps its connections is found out, and they are used again.
+// The connections of a server that keeps them are used again once that is known.
 func TestServerThatKeepsItsConnections(t *testing.T) {
 	s := newHTTPServer(t, func(conn net.Conn, _ int, _ string) bool { return say(conn, "") })
 	var server keeping
@@ -61,7 +61,7 @@ func TestServerThatKeepsItsConnections(t *testing.T) {
 	}
 }
 
-// What is known of a server changes with it.
+// The state follows a server that changes its behaviour.
 func TestKeepingChanges(t *testing.T) {
 	k := keeping{state: keepKeeps}
 	k.closedEarly()

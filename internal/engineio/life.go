@@ -8,7 +8,7 @@ import (
 // lifeState is where a Socket or a Conn is in its life:
 //
 //	open    -> closing   Socket.Close; what the Handler still fills is delivered. A Conn skips this.
-//	open    -> closed    Abort, Conn.Close, a timeout, or the peer or the network ended the transport
+//	open    -> closed    Abort, Conn.Close, a timeout, or the transport ended
 //	closing -> closed    everything is delivered, or one of the above happened first
 //	closed  -> reported  the handler's Closed is called, once; terminal
 type lifeState uint8
@@ -55,9 +55,8 @@ func nameOf[T ~uint8](names []string, v T) string {
 // outputState says whether a Socket's WebSocket takes more:
 //
 //	writable    -> blocked     a write left bytes that wait for the kernel
-//	writable    -> extraWaits  an extra ping is all that waits; that the kernel takes it later is no
-//	                           sign of life
-//	blocked, extraWaits -> writable  nothing waits any more, or another WebSocket is the transport
+//	writable    -> extraWaits  only an extra ping waits; it is no sign of life if the kernel takes it
+//	blocked, extraWaits -> writable  nothing waits, or another WebSocket is the transport
 //	all of these -> left       Leave: nothing more is filled; terminal
 type outputState uint8
 
@@ -83,7 +82,7 @@ func (o *outputState) moveLocked(to outputState) bool {
 	return true
 }
 
-// closeStyle says what the client sees of the end. It is set ahead of Close or Abort:
+// closeStyle says what the client sees of the end. It is set before Close or Abort:
 //
 //	orderly -> tooBig  ShowTooBig
 //	orderly, tooBig -> broken  ShowBroken; terminal

@@ -8,7 +8,7 @@ import (
 	"github.com/holdfast/holdfast/internal/netpoll"
 )
 
-// A client's connection can move from one Socket to another, in another process: Detach takes the
+// A client's connection can move from one Socket to another, in another process. Detach takes the
 // transport off the first, and StartMoved continues it on the second. From then on the first
 // process only relays the bytes of the client's WebSockets, and the requests with its sid.
 // Heartbeat, confirmation and flow control therefore stay between the client and the one Socket
@@ -146,8 +146,9 @@ const (
 
 // Leave ends a connection that this process will not serve any longer. It does not wait, and takes
 // about d at most. The client sees the end of the stream, as when a server dies, and comes back.
-// Nothing more is filled. What the client sent before it saw the end is still handled: over
-// WebSocket until its own end of the stream, over polling until no POST has come for a while.
+// Nothing more is filled. What the client sent before it saw the end is still handled. Over
+// WebSocket this lasts until the client ends the stream, over polling until no POST has come for a
+// while.
 func (s *Socket) Leave(d time.Duration) {
 	defer recoverPanic(s)
 	s.mu.Lock()
@@ -158,7 +159,8 @@ func (s *Socket) Leave(d time.Duration) {
 	s.closeStyle.moveLocked(closeBroken)
 	s.output.moveLocked(outputLeft)
 	s.resumeLocked()
-	s.afterFunc(d, func(s *Socket) { s.closeLocked(LeaveTimeout) }) // no effect if it is closed by then
+	// It has no effect if the Socket is closed by then.
+	s.afterFunc(d, func(s *Socket) { s.closeLocked(LeaveTimeout) })
 	switch {
 	case s.ws != nil:
 		s.ws.stream.Shutdown(d + leaveSlack)

@@ -34,8 +34,8 @@ func (p Protocol) String() string {
 //	the OPEN packet   has no maxPayload
 //
 // The text form of a payload is <length>:<packet> for each packet. The length counts UTF-16 code
-// units. The binary form is a byte that tells text (0) from binary (1), the length in bytes as
-// decimal digits of one byte each, 0xff, and the packet.
+// units. The binary form is a byte that tells text (0) from binary (1), the length, 0xff, and the
+// packet. The length counts bytes, and is written as decimal digits of one byte each.
 
 const (
 	// binaryMessage3 is the first byte of a binary message.
@@ -154,8 +154,8 @@ func (d *decoder3) cutText(payload []byte) (p Packet, rest []byte, err error) {
 }
 
 // textEnd3 returns where a packet of n units ends in payload, or -1. A unit is a UTF-16 code unit.
-// Some servers count code points or bytes instead: then the text does not end before another
-// packet, or the end of the payload, unless it is counted as they do.
+// Some servers count code points or bytes instead. Then the text ends before another packet, or at
+// the end of the payload, only if it is counted as they do.
 func textEnd3(payload []byte, n int) int {
 	if n > len(payload) {
 		return -1
@@ -294,9 +294,9 @@ func appendBinaryForm3(dst []byte, form byte, parts ...[]byte) []byte {
 	return dst
 }
 
-// appendTextForm3 appends a text packet, given in up to four parts, to a payload in the text form. It
-// writes what is not ASCII as JSON does, "\\u20ac": that is the same to clients of socket.io 1.x,
-// which decode text twice, and to others.
+// appendTextForm3 appends a text packet, given in up to four parts, to a payload in the text form.
+// It escapes what is not ASCII as in JSON, "\\u20ac". Clients of socket.io 1.x decode text twice,
+// and read the same as others.
 func appendTextForm3(dst []byte, parts ...[]byte) []byte {
 	n := 0
 	for i, p := range parts {

@@ -21,7 +21,8 @@ func decode3(payload string) (packets []string, err error) {
 }
 
 func TestDecodePayload3(t *testing.T) {
-	const euro, grin = `42["hi","€"]`, `42["hi","😀"]` // 14 and 15 bytes, 12 and 13 UTF-16 code units, 12 code points each
+	// They have 14 and 15 bytes, 12 and 13 UTF-16 code units, and 12 code points each.
+	const euro, grin = `42["hi","€"]`, `42["hi","😀"]`
 	for _, tt := range []struct {
 		name, in string
 		want     []string

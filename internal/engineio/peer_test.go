@@ -22,8 +22,9 @@ type wsPeer struct {
 
 // newPeer starts to read.
 func newPeer(conn net.Conn, f format) *wsPeer {
-	p := &wsPeer{conn: conn, format: f, frames: make(chan string, 1<<16)} // more than a test sends, so that reading never blocks
-	go p.readLoop()                                                       // ends with the connection
+	// The channel holds more than a test sends, so that reading never blocks.
+	p := &wsPeer{conn: conn, format: f, frames: make(chan string, 1<<16)}
+	go p.readLoop() // ends with the connection
 	return p
 }
 

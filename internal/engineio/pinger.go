@@ -153,8 +153,8 @@ func (p *pinger) silentLocked(now instant.Instant) time.Duration {
 	return now.Sub(p.lastSignAfter(p.sentAt))
 }
 
-// observeLocked notes how much the client's kernel has taken: a client that takes the bytes ahead of
-// the ping slowly is alive. It reports whether the ping is still behind other bytes.
+// observeLocked notes how much the client's kernel has taken: a client that takes the bytes ahead
+// of the ping slowly is alive. It reports whether the ping is still behind other bytes.
 func (p *pinger) observeLocked(delivered int64, now instant.Instant) (behind bool) {
 	before := p.delivered
 	p.delivered = delivered

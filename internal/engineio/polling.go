@@ -24,7 +24,7 @@ type pollTransport struct {
 	// Guarded by the Socket's mu.
 
 	waiting *poll // the poll that waits for packets
-	// The last answer with packets, kept until the next poll shows that it has arrived: a browser
+	// The last answer with packets, kept until the next poll shows that it has arrived. A browser
 	// or proxy may repeat a poll whose answer it did not see.
 	lastID   string // the poll's "t" parameter
 	lastBody []byte
@@ -37,7 +37,7 @@ type pollTransport struct {
 	decoder   decoder3
 	recent    requestLog
 	polled    chan struct{} // closed by the next poll; nil unless the POST under way waits for it
-	resumed   chan struct{} // closed when reading resumes; nil unless the POST under way waits for it
+	resumed   chan struct{} // likewise, when reading resumes
 
 	noopTimer   *time.Timer // ends waiting polls while a WebSocket probes
 	lingerTimer *time.Timer // answers the waiting poll; nil while there is nothing to answer with
@@ -113,7 +113,7 @@ func (p *pollTransport) admitLocked(id string) (a Answer, ok bool) {
 		s.closeLocked(PingTimeout)
 		return ErrorAnswer(CodeUnknownSID), false
 	case p.waiting != nil && id != "" && id == p.waiting.id:
-		// A retry on a new connection: nothing reads from the old one any more.
+		// A retry on a new connection: nothing reads from the old one.
 		p.answerWaitingLocked(s.opts.payload(Noop))
 	case id != "" && id == p.lastID && p.lastBody != nil:
 		return s.opts.packetsAnswer(p.lastBody), false
@@ -158,9 +158,8 @@ func (p *pollTransport) waitsLocked() bool { return p != nil && p.waiting != nil
 // flushLocked makes sure that the waiting poll is answered if there is anything to send. p may be
 // nil.
 //
-// The answer waits for pollLinger: a server that answers three packets of one POST sends all of
-// them with the next poll, but its answers reach us one by one. This also saves the client round
-// trips.
+// The answer waits for pollLinger. A server that answers three packets of one POST sends all three
+// with the next poll, but they reach us one by one. This also saves the client round trips.
 func (p *pollTransport) flushLocked() {
 	if !p.waitsLocked() {
 		return
@@ -325,7 +324,7 @@ func (p *pollTransport) upgradedLocked() (owedPongs uint8) {
 	return owedPongs
 }
 
-// startNoopsLocked makes sure that waiting polls end while a WebSocket probes: the client sends
+// startNoopsLocked makes sure that waiting polls end while a WebSocket probes. The client sends
 // UPGRADE only after its poll has ended, and should not have to wait for a message.
 func (p *pollTransport) startNoopsLocked() {
 	p.noopTimer = p.afterFunc(noopDelay, (*pollTransport).onNoopLocked)

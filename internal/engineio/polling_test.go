@@ -102,7 +102,8 @@ func TestConfirmByPong(t *testing.T) {
 		h.emit(s, "v")
 		waiting.want(t, "200 4v\x1e2")
 		wantPost(t, s, "q", "3", okAnswer)
-		h.wantLog(t, "confirm ping") // the pong alone may be a late one of another ping: the answer may not have arrived
+		// The answer may not have arrived: the pong may be a late one of another ping.
+		h.wantLog(t, "confirm ping")
 		startPoll(t, s, "e")
 		h.wantLog(t, "confirm 4")
 

@@ -34,7 +34,8 @@ func (p *pollTransport) handlePost(ctx context.Context, id, contentType string, 
 		s.h.TooLarge()
 		p.endPost()
 		if length <= 2*s.opts.MaxPayload {
-			_, _ = io.Copy(io.Discard, body) // a client that still writes would see a reset, and no answer
+			// A client that still writes would see a reset instead of the answer.
+			_, _ = io.Copy(io.Discard, body)
 		}
 		return Answer{Status: http.StatusRequestEntityTooLarge, Code: -1}, true
 	}
@@ -142,7 +143,7 @@ func (p *pollTransport) decode(data []byte, fn func(Packet) bool) error {
 }
 
 // awaitPoll waits a moment for a poll that the client sent just before its CLOSE packet, on another
-// connection, so that the poll still gets its regular answer.
+// connection. The poll then still gets its regular answer.
 func (p *pollTransport) awaitPoll() {
 	polled := p.nextPoll()
 	if polled == nil {
@@ -167,7 +168,7 @@ func (p *pollTransport) nextPoll() <-chan struct{} {
 	return p.polled
 }
 
-// repeats reports whether this is the previous POST again, or an earlier one: browsers and proxies
+// repeats reports whether this is the previous POST again, or an earlier one. Browsers and proxies
 // repeat a request if its connection ends before the answer.
 func (p *pollTransport) repeats(id string, data []byte) bool {
 	if id == "" {

@@ -49,7 +49,7 @@ func TestRepeatedPost(t *testing.T) {
 		wantPost(t, s, "a", "4y", okAnswer) // another body
 		wantPost(t, s, "b", "4y", okAnswer) // another request
 		h.wantLog(t, "message 4y", "message 4y")
-		// The first ones were on a long way. The client has repeated them, and continued.
+		// The first requests were delayed. The client has repeated them, and continued.
 		wantPost(t, s, "a", "4x", okAnswer)
 		wantPost(t, s, "a", "4y", okAnswer)
 		h.wantLog(t)

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// A client repeats a poll whose connection was reset, gets the answer, and continues. The first poll was on a long way, and
-// arrives then: it proves nothing, takes nothing, and ends nothing.
+// A client repeats a poll whose connection was reset, gets the answer, and continues. The first
+// poll was delayed, and arrives now. It proves nothing, takes nothing, and ends nothing.
 func TestLatePoll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)

@@ -136,7 +136,7 @@ func (s *server) handshake(t *testing.T) *exchange { return next(t, "a handshake
 
 func (s *server) poll(t *testing.T) *exchange { return next(t, "a poll", s.polls) }
 
-// endPolls ends all further polls, as a server does after a probe: the client may have sent one
+// endPolls ends all further polls, as a server does after a probe. The client may have sent one
 // before it saw the answer to the probe.
 func (s *server) endPolls(t *testing.T) {
 	done := make(chan struct{})

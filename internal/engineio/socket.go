@@ -33,7 +33,7 @@ type Socket struct {
 	input  sync.Mutex // serializes Handler.Message and Handler.Flush; guards ending
 	mu     sync.Mutex // guards all fields below except ending, up to the immutable ones
 	state  life
-	ending Reason // how the client ended the connection, which takes effect after Flush; 0 if it did not
+	ending Reason // how the client ended the connection, from the next Flush on; 0 if it did not
 
 	reason     Reason
 	output     outputState
@@ -155,7 +155,8 @@ func (s *Socket) Pause() {
 		s.ws.stream.Pause()
 	}
 	if s.ping.inFlight() && s.state.get() == stateOpen {
-		s.awaitPongLocked(instant.Now()) // the wait no longer times out, but an extra ping may be due sooner
+		// The wait no longer times out, but an extra ping may be due sooner.
+		s.awaitPongLocked(instant.Now())
 	}
 }
 
@@ -178,7 +179,7 @@ func (s *Socket) resumeLocked() {
 	s.poll.resumedLocked()
 }
 
-// ShowBroken makes the end of the connection look like that of a server that died: the stream ends
+// ShowBroken makes the end of the connection look as if the server had died. The stream ends
 // without a Close frame, and a poll is answered like one for an unknown sid. Every client
 // reconnects then. After a Close frame without a code, or a CLOSE packet in a poll's answer, some
 // do not. Call it before Close or Abort.

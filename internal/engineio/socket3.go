@@ -10,7 +10,7 @@ import (
 
 // A Socket of version 3 differs from one of version 4 in its heartbeat. The client sends PING and
 // gets PONG. The Socket cannot ask for a confirmation in this way. Over WebSocket it sends RFC 6455
-// pings instead, which every endpoint answers. They are its own heartbeat, too: a client whose PING
+// pings instead, which every endpoint answers. They are its own heartbeat, too. A client whose PING
 // is late stays open while it answers them, because browsers delay the timers of hidden pages. Over
 // polling each poll confirms, and polls and POSTs are the signs of life.
 
@@ -24,8 +24,8 @@ func (p *pinger) addMarkLocked(e *Encoder) {
 }
 
 // onMarkPong handles the answer to such a ping. An earlier one may be answered late, or not at all:
-// endpoints may answer only the last of several. It returns false if the Socket should not be read
-// any more.
+// endpoints may answer only the last of several. It returns false if the Socket should be read no
+// further.
 func (t *wsTransport) onMarkPong(payload []byte) bool {
 	mark, err := strconv.ParseUint(string(payload), 10, 64)
 	if err != nil {

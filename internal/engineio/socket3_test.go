@@ -77,7 +77,7 @@ func TestSocket3PingsByPolling(t *testing.T) {
 		h.wantLog(t, "confirm 0")
 		p.wantWaiting(t)
 
-		// Nothing comes any more.
+		// Nothing more comes.
 		time.Sleep(44 * time.Second)
 		h.wantLog(t)
 		time.Sleep(2 * time.Second)

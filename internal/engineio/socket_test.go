@@ -273,7 +273,7 @@ func openPolling(t *testing.T, opts Options) (*Socket, *fakeHandler) {
 // pollCall is a running poll.
 type pollCall struct {
 	cancel context.CancelFunc
-	result chan string // "status body", or "none" if there is no answer; 1, so that Poll always ends
+	result chan string // "status body", or "none" without an answer; 1, so that Poll always ends
 }
 
 // startWaiting starts a poll that nothing answers yet.

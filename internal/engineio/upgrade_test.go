@@ -359,8 +359,8 @@ func TestEndAfterUpgrade(t *testing.T) {
 	})
 }
 
-// A client may end, or be moved, after its request for a WebSocket has found the Socket: the request
-// goes where the client is.
+// A client may end, or be moved, after its request for a WebSocket has found the Socket: the
+// request goes where the client is.
 func TestProbeOfAnEndedSocket(t *testing.T) {
 	tests := map[string]func(s *Socket){
 		"closed":   func(s *Socket) { s.Abort() },

@@ -191,8 +191,8 @@ func (t *wsTransport) frame(op ws.OpCode, payload []byte) error {
 	return nil
 }
 
-// decode decodes a message. A text may be base64: clients with forceBase64 send binary messages like
-// that.
+// decode decodes a message. A text may be base64: clients with forceBase64 send binary messages
+// like that.
 func (t *wsTransport) decode(op ws.OpCode, payload []byte) (Packet, error) {
 	if op == ws.OpText {
 		return t.protocol.decodeText(payload)

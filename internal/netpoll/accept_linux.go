@@ -28,7 +28,8 @@ var (
 type Acceptor interface {
 	// Accepted receives a connection, and must Start or Close it.
 	Accepted(c *Conn)
-	// AcceptFailed reports why a connection could not be accepted. Accepting resumes a little later.
+	// AcceptFailed reports why a connection could not be accepted. Accepting resumes a little
+	// later.
 	AcceptFailed(err error)
 }
 

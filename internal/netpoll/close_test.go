@@ -98,7 +98,7 @@ func TestShutdownEndsAfterLinger(t *testing.T) {
 				const linger = 50 * time.Millisecond
 				start := time.Now()
 				promptly(t, "Shutdown", func() { s.Shutdown(linger) })
-				s.Pause()             // has no effect any more
+				s.Pause()             // has no effect now
 				s.Shutdown(waitLimit) // nor has this
 				wantClosed(t, r, netpoll.ErrClosed)
 				if took := time.Since(start); took < linger || took > linger+5*time.Second {

@@ -13,8 +13,8 @@ import (
 // handshake is made on it. New then makes a Stream of it without another system call. A connection
 // of package net would first be registered with the runtime's poller, and then taken off it.
 //
-// Writes never block. What arrives is kept in memory until it is read, up to connBufferBytes and
-// one more read.
+// Writes never block. What arrives stays in memory until it is read: up to connBufferBytes, and one
+// more read.
 type Conn struct {
 	// Immutable once started.
 	s      *loopStream
@@ -146,7 +146,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 	case err != nil:
 		return 0, err
 	}
-	return len(p), nil // even if the peer has ended and p is dropped: what it sent before can still be read
+	// Even if the peer has ended and p is dropped, what it sent before can still be read.
+	return len(p), nil
 }
 
 // Close implements net.Conn. It drops bytes that wait to be written.

@@ -95,7 +95,8 @@ type arrivals struct {
 }
 
 func newArrivals() *arrivals {
-	return &arrivals{conns: make(chan *netpoll.Conn, 1000), failed: make(chan error, 1000)} // more than any test opens
+	const enough = 1000 // more than any test opens
+	return &arrivals{conns: make(chan *netpoll.Conn, enough), failed: make(chan error, enough)}
 }
 
 func (a *arrivals) Accepted(c *netpoll.Conn) {
@@ -307,7 +308,7 @@ func TestConnDeadlineIsMovedInTime(t *testing.T) {
 	}
 	for range 100 {
 		_ = ours.SetReadDeadline(time.Now().Add(20 * time.Microsecond))
-		for spin := time.Now(); time.Since(spin) < 20*time.Microsecond; { // until it has about passed
+		for spin := time.Now(); time.Since(spin) < 20*time.Microsecond; { // about until then
 		}
 		_ = ours.SetReadDeadline(time.Now().Add(time.Hour))
 		write(t, peer, []byte("x"))

@@ -33,8 +33,8 @@ func Dial(ctx context.Context, addr net.Addr, timeout time.Duration) (net.Conn, 
 	return c, nil
 }
 
-// errSelfConnect is for a connection to itself: if no process listens on the port, the kernel may
-// choose that very port as the local one, and TCP's simultaneous open then succeeds.
+// errSelfConnect is for a connection to itself. If no process listens on the port, the kernel may
+// choose that very port as the local one. TCP's simultaneous open then succeeds.
 var errSelfConnect = fmt.Errorf("connected to itself: %w", syscall.ECONNREFUSED)
 
 // connect makes a connection that l serves.
@@ -78,7 +78,8 @@ func startConnect(l *loop, family int, sa syscall.Sockaddr, addr net.Addr) (*Con
 // noDelay turns off Nagle's algorithm, as package net does.
 func noDelay(fd, family int) {
 	if family != syscall.AF_UNIX {
-		_ = syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1) // without it writes are only slower
+		// Without it writes are only slower.
+		_ = syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)
 	}
 }
 

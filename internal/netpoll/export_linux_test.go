@@ -34,8 +34,8 @@ func (c *Conn) NoDelay() bool {
 	return err == nil && on != 0
 }
 
-// MoveTo does what another process would do with a frozen Stream: it makes a Stream of a copy of its
-// descriptor. This one is forgotten without a word to the peer.
+// MoveTo does what another process would do with a frozen Stream: it makes a Stream of a copy of
+// its descriptor. This one is forgotten without a word to the peer.
 func MoveTo(s Stream, h Handler) (Stream, error) {
 	l := s.(*loopStream)
 	e, ok := l.Export()

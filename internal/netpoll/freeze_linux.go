@@ -6,9 +6,9 @@ import (
 	"syscall"
 )
 
-// This file moves Streams to another process. Freeze stops a Stream: the loop neither reads from its
-// socket nor writes to it. After a Barrier, Export says what the next process needs, and Adopt makes
-// a Stream of that. Thaw undoes Freeze.
+// This file moves Streams to another process. Freeze stops a Stream: the loop neither reads from
+// its socket nor writes to it. After a Barrier, Export says what the next process needs, and Adopt
+// makes a Stream of that. Thaw undoes Freeze.
 
 // Freezer is a Stream that can be moved to another process.
 type Freezer interface {
@@ -63,7 +63,8 @@ func (s *loopStream) Thaw() {
 	if len(s.queue) == 0 {
 		return
 	}
-	n, err := writeFD(s.fd, s.queue, sendFD) // if some remains, the loop hears when the kernel takes more
+	// If some remains, the loop hears when the kernel takes more.
+	n, err := writeFD(s.fd, s.queue, sendFD)
 	s.taken += int64(n)
 	if err != nil {
 		s.failLocked(err)
@@ -106,7 +107,8 @@ func Adopt(e Exported, h Handler) (Stream, error) {
 	if err := syscall.SetNonblock(e.FD, true); err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	return &loopStream{h: h, loop: l, fd: e.FD, queue: e.Queue}, nil // its registration raises the events
+	// Its registration raises the events.
+	return &loopStream{h: h, loop: l, fd: e.FD, queue: e.Queue}, nil
 }
 
 // adoptConn is Adopt where the event loop is off.

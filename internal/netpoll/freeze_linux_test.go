@@ -64,8 +64,8 @@ func TestFreezeAndThaw(t *testing.T) {
 	})
 }
 
-// What waits when a Stream is frozen and moved arrives, in both directions and in order, however much
-// the kernel holds of it.
+// What waits when a Stream is frozen and moved arrives, in both directions and in order, however
+// much the kernel holds of it.
 func TestMoveUnderTraffic(t *testing.T) {
 	plainNetworks(t, func(t *testing.T, n network) {
 		ours, peer := n.pair(t)

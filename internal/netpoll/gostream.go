@@ -70,7 +70,8 @@ func (s *goStream) handler() Handler { return s.h }
 
 // Start implements Stream.
 func (s *goStream) Start(initial []byte) {
-	go s.readLoop(initial) // ends when the connection ends, Close closes it, or Shutdown's linger time is up
+	// It ends when the connection ends, Close closes it, or Shutdown's linger time is up.
+	go s.readLoop(initial)
 }
 
 // Pause implements Stream.

@@ -3,8 +3,8 @@ package netpoll
 import "slices"
 
 // This file is how a Conn becomes a Stream. New sets the Handler that comes next, and Start hands
-// the Stream over to it, possibly while the loop is just calling the Conn's own Handler. What the
-// Conn received but has not passed on becomes the Stream's initial bytes.
+// the Stream over to it. The loop may be calling the Conn's own Handler just then. What the Conn
+// received but has not passed on becomes the Stream's initial bytes.
 
 // connHandler is the Handler of a Conn's Stream until the Stream is handed over.
 type connHandler struct{ c *Conn }

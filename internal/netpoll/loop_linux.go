@@ -160,7 +160,8 @@ func (l *loop) run() {
 	for {
 		n, err := syscall.EpollWait(l.epfd, events, -1)
 		if err != nil && !errors.Is(err, syscall.EINTR) {
-			panic(os.NewSyscallError("epoll_wait", err)) // a descriptor of ours is gone: no connection can be served
+			// A descriptor of ours is gone: no connection can be served.
+			panic(os.NewSyscallError("epoll_wait", err))
 		}
 		n = max(n, 0)
 		l.find(events[:n], targets)
@@ -256,7 +257,8 @@ func (l *loop) schedule(s *loopStream) {
 
 // wake ends the loop's epoll_wait.
 func (l *loop) wake() {
-	_, _ = syscall.Write(l.wakeFD, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // any number but 0; fails only if it is set already
+	// Any number but 0 will do. The write fails only if it is set already.
+	_, _ = syscall.Write(l.wakeFD, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 }
 
 // find sets the targets of events, nil for a target that has ended. With many connections, each

@@ -145,7 +145,8 @@ func (s *loopStream) finish(err error) {
 	case open, writeClosing, writeClosed, readClosed, failed, closing, frozen:
 		s.loop.freeSlot(s.slot)
 		s.closeLocked()
-		if s.err == nil && len(s.initial) > 0 { // the Handler was changed during the read that found the end
+		// The Handler may have been changed during the read that found the end.
+		if s.err == nil && len(s.initial) > 0 {
 			s.reportEndLocked(err)
 			s.mu.Unlock()
 			return

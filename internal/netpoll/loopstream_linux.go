@@ -82,7 +82,8 @@ func (s *loopStream) Start(initial []byte) {
 		return
 	}
 	s.initial = initial
-	// Bytes that came before the registration raise an event by themselves; the initial ones do not.
+	// Bytes that came before the registration raise an event by themselves; the initial ones do
+	// not.
 	if len(initial) > 0 {
 		s.loop.schedule(s)
 	}

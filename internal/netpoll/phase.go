@@ -16,7 +16,7 @@ import (
 //	these four   -> failed        a write failed; what the peer sent before is still read
 //	these five   -> closing       Close, or Shutdown's linger time is up; nothing more is read
 //	all of these -> closed        the reader or the loop saw the end and closed the descriptor
-//	closed       -> endPending    the event loop still has to report the end to a Handler that came later
+//	closed       -> endPending    the loop still has to report the end to a Handler that came later
 //	endPending   -> closed        it has
 //	open         -> frozen        Freeze: nothing is read or written
 //	frozen       -> open          Thaw
@@ -56,7 +56,7 @@ var nextPhases = [...][]phase{
 }
 
 // moveLocked is the only place where a phase changes. It makes the transition if the drawing has
-// it, and reports whether it does: when both sides act at the same time, the second one finds its
+// it, and reports whether it does. When both sides act at the same time, the second one finds its
 // transition gone. The lock of the Stream must be held.
 func (p *phase) moveLocked(to phase) bool {
 	if !slices.Contains(nextPhases[*p], to) {

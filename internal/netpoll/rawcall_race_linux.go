@@ -4,7 +4,7 @@ package netpoll
 
 import "syscall"
 
-// The race detector instruments package syscall's functions: only through these does it see that a
+// The race detector instruments package syscall's functions. Only through these does it see that a
 // write to a socket happens before the read of the same bytes.
 
 func recvFD(fd int, p []byte) (int, error) { return syscall.Read(fd, p) }

@@ -5,8 +5,8 @@ import "sync/atomic"
 // loopOff is set while the event loop is switched off.
 var loopOff atomic.Bool
 
-// Setup chooses how the process serves connections that are made from then on: with the event loop,
-// which is the default, or with goroutines and package net alone. Call it before the first
+// Setup chooses how the process serves connections that are made from then on. The default is the
+// event loop. Without it, goroutines and package net serve them. Call it before the first
 // connection.
 //
 // It returns an error if the event loop cannot be started, or only in part. Connections are then

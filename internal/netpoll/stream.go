@@ -22,11 +22,12 @@ var ErrClosed = errors.New("netpoll: closed by this side")
 // Handler receives the events of a Stream. Its methods are not called concurrently, except for
 // Drained. They must not wait: the goroutine that calls them may serve other Streams too.
 type Handler interface {
-	// Read receives bytes as they arrive. p is valid during the call only; the Handler may change it.
+	// Read receives bytes as they arrive. p is valid during the call only; the Handler may change
+	// it.
 	Read(p []byte)
 	// Flush follows one or more calls of Read, and precedes Closed. It may also come while the
-	// Stream is paused, or when nothing was read. Forward what was read from Flush, not from Read:
-	// the event loop reads many Streams before it flushes them, so writes are batched and their
+	// Stream is paused, or when nothing was read. Forward what was read from Flush, not from Read.
+	// The event loop reads many Streams before it flushes them, so writes are batched and their
 	// receivers are still awake.
 	Flush()
 	// Drained reports that all queued bytes are written. By the time it runs, others may be queued.
@@ -51,7 +52,8 @@ type Stream interface {
 	// a copy of the rest. It returns how many bytes are now queued. After an error, which
 	// Handler.Closed reports, it drops p.
 	Write(p []byte) (queued int)
-	// Queued returns how many bytes are queued. If there are any, Drained or Closed is still to come.
+	// Queued returns how many bytes are queued. If there are any, Drained or Closed is still to
+	// come.
 	Queued() int
 	// Delivered returns how many bytes have left this host: it grows while the peer takes any. On
 	// systems that do not tell, it counts what the kernel took. Under TLS it is too small by the
@@ -59,7 +61,7 @@ type Stream interface {
 	Delivered() int64
 	// Close ends the connection immediately and drops queued bytes.
 	Close()
-	// Shutdown ends the connection in an orderly way: it writes what is queued, then a FIN, and
+	// Shutdown ends the connection in an orderly way. It writes what is queued, then a FIN, and
 	// closes when the peer has sent its own FIN, or after linger. Reading continues meanwhile, so
 	// that the peer's last packets are not lost, and not answered by a reset.
 	Shutdown(linger time.Duration)

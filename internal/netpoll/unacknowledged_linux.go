@@ -2,8 +2,8 @@ package netpoll
 
 import "golang.org/x/sys/unix"
 
-// unacknowledged returns how many written bytes the kernel still holds: over TCP those that the
-// peer has not acknowledged, on a Unix socket those that the peer has not read.
+// unacknowledged returns how many written bytes the kernel still holds. Over TCP these are the
+// bytes that the peer has not acknowledged, on a Unix socket those that it has not read.
 func unacknowledged(fd int) int {
 	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
 	if err != nil {

@@ -40,8 +40,8 @@ func (s breakerState) String() string {
 }
 
 // breaker is a circuit breaker around dials. After a failed dial it lets one probe through at a
-// time, 100 to 250 ms apart. Callers that arrive meanwhile wait for the probe and share its result:
-// if the probe cannot connect, they fail with its error; once any dial succeeds, all of them
+// time, 100 to 250 ms apart. Callers that arrive meanwhile wait for the probe and share its result.
+// If the probe cannot connect, they fail with its error. Once any dial succeeds, all of them
 // proceed.
 //
 // Three properties follow. Each refused caller arrived before an attempt that failed. No caller
@@ -59,7 +59,7 @@ type breaker struct {
 	total    uint64        // all failed dials
 	err      error         // of the last failed dial
 	next     time.Time     // earliest start of the next probe
-	probes   uint64        // begun so far; tells a probe that outlasted a success from the current one
+	probes   uint64        // begun so far; a probe may outlast a success
 	changed  chan struct{} // closed at every change of state or total
 }
 

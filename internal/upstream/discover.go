@@ -21,7 +21,8 @@ const (
 	maxAddresses = 1000
 )
 
-// lookUpAt returns a function that asks the DNS server at an address, or the system's if that is "".
+// lookUpAt returns a function that asks the DNS server at an address, or the system's if that is
+// "".
 func lookUpAt(server string) func(ctx context.Context, host string) ([]netip.Addr, error) {
 	r := net.DefaultResolver
 	if server != "" {

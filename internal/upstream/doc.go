@@ -1,8 +1,8 @@
 // Package upstream connects to the Socket.IO server behind holdfast, or to several.
 //
 // An Upstream is a pool of Servers. Upstream.Dial is the only way to make an Engine.IO handshake.
-// It picks the server with the fewest links among those that are up (pool: upstream.go, state.go),
-// and up to two others if that one cannot be reached. Each Server admits handshakes in three
+// It picks the server with the fewest links among those that are up (upstream.go, state.go). If
+// that one cannot be reached, it tries up to two others. Each Server admits handshakes in three
 // stages, in this order:
 //
 //  1. throttle: one handshake every 50 ms while the server accepts connections but answers none.

@@ -16,7 +16,7 @@ import (
 //	Up, Down         -> Unhealthy  its health checks fail
 //	Down, Unhealthy  -> Up         it answers again
 //	Unhealthy        -> Down       its health checks succeed, but it does not answer handshakes
-//	any              -> Leaving    it is not in the list any more
+//	any              -> Leaving    it is no longer in the list
 //	Leaving          -> any        it is in the list again
 //	Leaving          -> Gone       its last link has ended
 //
@@ -38,8 +38,8 @@ func (s State) String() string {
 }
 
 const (
-	// maxUnansweredUp is how many handshakes in a row a server may leave unanswered while it is up. A
-	// single one may be the fault of its client.
+	// maxUnansweredUp is how many handshakes in a row a server may leave unanswered while it is up.
+	// A single one may be the fault of its client.
 	maxUnansweredUp = 3
 	// maxFailedChecks is how many health checks in a row may fail while a server is up: one may be
 	// lost.
@@ -52,12 +52,12 @@ type membership struct {
 	since        time.Time // when the state began
 	links        int       // that exist or are being dialled
 	listed       bool      // the configuration or DNS names the server
-	failing      int       // handshakes without an answer in a row; a failed connection counts as all
+	failing      int       // unanswered handshakes in a row; a failed connection counts as all
 	failedChecks int       // in a row
 	lastErr      error     // the reason for either
 	probing      bool      // a goroutine asks whether the server is back
 	watch        context.Context
-	unwatch      context.CancelFunc // ends watch when the server leaves the list; nil while nothing runs
+	unwatch      context.CancelFunc // ends watch when the server leaves the list; may be nil
 }
 
 // nextState returns the state that follows from the other fields.
@@ -111,7 +111,8 @@ func (u *Upstream) noteHandshake(s *Server, err error) {
 	switch {
 	case answered:
 		s.failing = 0
-	case errors.Is(err, context.Canceled), neterr.IsTooManyFiles(err): // the client is gone, or this process is at its limit
+	case errors.Is(err, context.Canceled), neterr.IsTooManyFiles(err):
+		// The client is gone, or this process is at its limit.
 		return
 	default:
 		s.failing, s.lastErr = s.failing+1, err
@@ -152,8 +153,8 @@ func (u *Upstream) noteCheck(s *Server, err error) {
 	u.updateLocked(s)
 }
 
-// SetURLs changes the configured servers, which must be valid. Those that are not among them any
-// more get no new links, and go when their last link has ended.
+// SetURLs changes the configured servers, which must be valid. Servers that are no longer among
+// them get no new links, and go when their last link has ended.
 func (u *Upstream) SetURLs(urls []string) {
 	u.mu.Lock()
 	same := slices.Equal(u.urls, urls)
@@ -199,7 +200,7 @@ func (u *Upstream) replaceList(targets []target) (left []*Server) {
 		if slices.Contains(u.list, s) {
 			continue
 		}
-		if !s.listed { // it starts anew, even if it was about to leave
+		if !s.listed { // failures from before it left do not count
 			s.failing, s.failedChecks = 0, 0
 		}
 		s.listed = true

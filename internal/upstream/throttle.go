@@ -128,7 +128,8 @@ func outcome(err error) (answered, conclusive bool) {
 		return true, true
 	case errors.As(err, &rejected):
 		switch rejected.Status {
-		case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout: // from a balancer, or equivalent
+		// These come from a balancer, or mean the same.
+		case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 			return false, true
 		}
 		return true, true

@@ -38,7 +38,7 @@ type Upstream struct {
 	maxDials         int
 	health           config.UpstreamHealth
 	discovers        bool          // DNS says which servers there are
-	looked           chan struct{} // closed when the servers are known, or the first lookup has failed
+	looked           chan struct{} // closed when the servers are known, or a first lookup failed
 	relook           chan struct{} // has an element if the names have changed
 	background       context.Context
 	stop             context.CancelFunc // ends background
@@ -251,7 +251,7 @@ func (u *Upstream) noServerLocked() error {
 	return fmt.Errorf("upstream: none of %d servers is up", len(u.list))
 }
 
-// release says that a link has ended, or did not come about.
+// release says that a link has ended, or could not be made.
 func (s *Server) release() {
 	s.pool.mu.Lock()
 	defer s.pool.mu.Unlock()
@@ -317,8 +317,8 @@ func (u *Upstream) RoundTripper() http.RoundTripper { return &roundTripper{u, fa
 // see every sid.
 func (u *Upstream) UnsharedRoundTripper() http.RoundTripper { return &roundTripper{u, true} }
 
-// Restore makes a connection of what another process has handed over, some time ago. Its server need
-// not be in the list any more: it then leaves with its last link.
+// Restore makes a connection of what another process has handed over, some time ago. Its server may
+// have left the list. It is then forgotten with its last link.
 func (u *Upstream) Restore(l *handover.Link, elapsed time.Duration) (*engineio.Conn, error) {
 	s := u.adopt(l.Server)
 	c, err := s.dialer.Restore(l, elapsed)

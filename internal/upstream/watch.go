@@ -42,13 +42,15 @@ func (u *Upstream) probeLocked(s *Server) {
 	}
 	s.probing = true
 	watch := s.watch
-	u.work.Go(func() { u.probeUntilUp(watch, s) }) // ends with watch, or when the server is not down any more
+	// It ends with watch, or when the server is no longer down.
+	u.work.Go(func() { u.probeUntilUp(watch, s) })
 }
 
 // probeUntilUp asks a server now and then until it answers.
 func (u *Upstream) probeUntilUp(ctx context.Context, s *Server) {
 	for {
-		pause := probeInterval/2 + rand.N(probeInterval) // so that several holdfasts do not ask at the same moment
+		// Several holdfasts should not ask at the same moment.
+		pause := probeInterval/2 + rand.N(probeInterval)
 		if !sleep(ctx, pause) || !u.stillDown(s) {
 			break
 		}
