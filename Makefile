@@ -32,7 +32,7 @@ build: ## Build the static binary bin/holdfast
 
 .PHONY: clean
 clean: ## Remove everything that was built or installed here
-	rm -rf bin dist test/e2e/.bin test/e2e/node_modules
+	rm -rf bin dist test/e2e/.bin test/e2e/node_modules test/e2e/suites/node_modules
 
 .PHONY: demo
 demo: ## Watch a client lose its connection and recover
@@ -120,10 +120,16 @@ $(MORE_CLIENTS): test/e2e/clients/package-lock.json
 	cd test/e2e/clients && npm ci --ignore-scripts --no-audit --no-fund
 	@touch $@
 
+SUITE_MODULES := test/e2e/suites/node_modules/.package-lock.json
+
 .PHONY: conformance
-conformance: $(NODE_MODULES) ## Run the protocols' own suites: SUITES=dir, a clone of socketio/socket.io
+conformance: $(NODE_MODULES) $(SUITE_MODULES) ## Run the protocols' own suites and the client's: SUITES=dir, a clone of socketio/socket.io
 	@test -n "$(SUITES)" || { echo "make conformance SUITES=dir: dir is a clone of github.com/socketio/socket.io" >&2; exit 2; }
 	cd test/e2e && SUITES="$(abspath $(SUITES))" node conformance.js
+
+$(SUITE_MODULES): test/e2e/suites/package-lock.json
+	cd test/e2e/suites && npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
 
 .PHONY: deps
 deps: $(NODE_MODULES) ## Install what the tests need: npm packages and, as root on Debian, Debian packages

@@ -1,7 +1,9 @@
-// Runs the maintainers' protocol test suites against a server behind holdfast and against the
-// server itself, and compares what passes.
+// Runs the maintainers' protocol test suites, and their tests of socket.io-client, against a server
+// behind holdfast and against the server itself, and compares what passes.
 //
-//   SUITES=DIR node conformance.js      DIR is a clone of socketio/socket.io (its docs/ has the suites)
+//   SUITES=DIR node conformance.js [NAME]
+//
+// DIR is a clone of socketio/socket.io. NAME is a part of a run's name.
 //
 // The suites have a hard-coded address, so they run from a copy with a different one. Their
 // heartbeats are short, so a suite with an unexpected difference runs again: what passes once
@@ -14,6 +16,7 @@ import { createRequire } from "node:module";
 import { cp, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { runClientSuite, serveClientSuite } from "./lib/client-suite.js";
 import { Holdfast } from "./lib/holdfast.js";
 
 const require = createRequire(import.meta.url);
@@ -66,6 +69,14 @@ const socketio = (version) => ({
   },
 });
 
+/** The client's own tests. `recovery`: against a server that recovers by itself, as the maintainers do. */
+const client = (version, recovery) => ({
+  test: (dir, suites, url) => runClientSuite(dir, suites, url),
+  serve: (http, suites) => serveClientSuite(http, suites, version, recovery),
+  paths: ["/socket.io/"],
+  config: {},
+});
+
 const off = { recovery: { max_disconnection_duration: "0" } };
 const runs = [
   { name: "Engine.IO v4, engine.io 6.2.1", ...engine, config: {} },
@@ -84,10 +95,19 @@ const runs = [
     },
     config: { ...off, upstream: { protocol: 3, translate: { auth_to_query: ["token"] } }, engineio: { ping_interval: "300ms", ping_timeout: "200ms" } },
   },
+  { name: "socket.io-client 4.8.4, server 4.8.4 with its own recovery", ...client("4.8.4", true) },
+  {
+    name: "socket.io-client 4.8.4, server 4.5.4",
+    ...client("4.5.4", false),
+    known: {
+      "connection state recovery should have an accessible socket id equal to the server-side socket id (default namespace)":
+        "holdfast recovers what this server does not",
+    },
+  },
 ];
 
-/** Runs a suite against a URL; returns Map(title -> "passed" or the error). */
-async function suite(dir, from, url) {
+/** Runs a protocol's suite against a URL; returns mocha's JSON report. */
+async function protocolSuite(dir, from, url) {
   await rm(dir, { recursive: true, force: true });
   await mkdir(dir, { recursive: true });
   await cp(path.join(from, "node-imports.js"), path.join(dir, "node-imports.js"));
@@ -101,11 +121,16 @@ async function suite(dir, from, url) {
     stdio: ["ignore", "ignore", "inherit"],
   });
   await new Promise((resolve) => child.once("exit", resolve));
-  const { tests } = JSON.parse(await readFile(path.join(dir, "result.json"), "utf8"));
-  return new Map(tests.map((t) => [t.fullTitle, Object.keys(t.err).length ? t.err.message : "passed"]));
+  return JSON.parse(await readFile(path.join(dir, "result.json"), "utf8"));
 }
 
 const ATTEMPTS = 3;
+
+/** Runs a run's suite against a URL; returns Map(title -> "passed" or the error). */
+async function suite(run, dir, suites, url) {
+  const { tests } = await (run.test ? run.test(dir, suites, url) : protocolSuite(dir, path.join(suites, "docs", run.suite), url));
+  return new Map(tests.map((t) => [t.fullTitle, Object.keys(t.err).length ? t.err.message : "passed"]));
+}
 
 /** Adds the results of another run of a suite. */
 function passedOnce(all, results) {
@@ -116,7 +141,7 @@ const unexpected = (run, differences) => differences.filter((title) => !run.know
 
 async function compare(run, suites) {
   const http = createServer((req, res) => res.writeHead(404).end());
-  const stop = run.serve(http);
+  const stop = await run.serve(http, suites);
   await new Promise((resolve) => http.listen(0, "127.0.0.1", resolve));
   const { port } = http.address();
   const http2 = createServer((req, res) => res.writeHead(404).end());
@@ -124,14 +149,13 @@ async function compare(run, suites) {
   if (stop2) await new Promise((resolve) => http2.listen(0, "127.0.0.1", resolve));
   const hf = await Holdfast.start(port, { ...run.config, engineio: { ...run.config.engineio, paths: run.paths } });
   try {
-    const from = path.join(suites, "docs", run.suite);
     const dir = path.join(HERE, ".conformance", String(process.pid));
     const direct = new Map();
     const through = new Map();
     let differences = [];
     for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
-      passedOnce(direct, await suite(path.join(dir, "direct"), from, `http://127.0.0.1:${stop2 ? http2.address().port : port}`));
-      passedOnce(through, await suite(path.join(dir, "through"), from, hf.url));
+      passedOnce(direct, await suite(run, path.join(dir, "direct"), suites, `http://127.0.0.1:${stop2 ? http2.address().port : port}`));
+      passedOnce(through, await suite(run, path.join(dir, "through"), suites, hf.url));
       differences = [...new Set([...direct.keys(), ...through.keys()])].filter((t) => (direct.get(t) === "passed") !== (through.get(t) === "passed"));
       if (!unexpected(run, differences).length) break;
     }
@@ -161,6 +185,7 @@ if (!suites) {
   process.exit(2);
 }
 let differences = 0;
-for (const run of runs) differences += await compare(run, path.resolve(suites));
+const chosen = runs.filter((run) => run.name.includes(process.argv[2] ?? ""));
+for (const run of chosen) differences += await compare(run, path.resolve(suites));
 console.log(differences ? `${differences} unexpected differences` : "no unexpected difference");
 process.exit(differences ? 1 : 0);
