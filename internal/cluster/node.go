@@ -68,7 +68,7 @@ type Options struct {
 	// Serve serves a stream that another replica has opened, in a goroutine of its own.
 	Serve func(s *Stream)
 	// Noted takes a note. It must not wait, or keep about. Notes of one connection come in order.
-	Noted    func(from Sender, kind byte, about []byte)
+	Noted func(from Sender, kind byte, about []byte)
 	// Expected reports whether a replica has said that another process continues under its id. Until then nothing may
 	// listen at its address. Nil means that none has. It must not wait: the Node's lock is held.
 	Expected func(id string) bool
