@@ -27,6 +27,8 @@ const (
 	openTimeout = 2 * time.Second
 	// deadAfter is how long nothing must have listened at a replica's address until callers take it for dead.
 	deadAfter = 500 * time.Millisecond
+	// expectedFor is how long nothing may listen at the address of a replica that hands over.
+	expectedFor = 10 * time.Second
 	// goneAfter is how long a replica that no book lists may be unreachable before it is gone.
 	goneAfter = 10 * time.Second
 	// rememberedGone is how many replicas that are gone a Node remembers.

@@ -115,7 +115,13 @@ func TestReplicaThatHandsOver(t *testing.T) {
 		wantAsk(t, a, idB, ErrUnreachable, openTimeout)
 		wantAsk(t, a, idB, nil, openTimeout)
 		wantState(t, a, idB, "up")
-		stop(next)
+		next.Suspend()
+		_ = next.port.Close() // none follows
+		synctest.Wait()
+		wantAsk(t, a, idB, ErrUnreachable, openTimeout)
+		wantState(t, a, idB, "suspect")
+		time.Sleep(expectedFor)
+		wantAsk(t, a, idB, ErrGone, 0)
 	})
 }
 

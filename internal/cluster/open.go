@@ -80,7 +80,7 @@ func (n *Node) hopelessLocked(p *peer, id string, asked int) error {
 		return ErrGone
 	case p != nil && p.incompatible:
 		return ErrIncompatible
-	case p != nil && n.deadLocked(p) && now.Sub(p.since) > deadAfter:
+	case p != nil && n.deadLocked(p, now) && now.Sub(p.since) > deadAfter:
 		return ErrGone
 	case p != nil:
 		return nil
@@ -101,7 +101,7 @@ func (n *Node) verdict(id string) error {
 	defer n.mu.Unlock()
 	p := n.findLocked(id)
 	switch {
-	case p == nil, n.deadLocked(p):
+	case p == nil, n.deadLocked(p, time.Now()):
 		return ErrGone
 	case p.incompatible:
 		return ErrIncompatible
@@ -111,6 +111,10 @@ func (n *Node) verdict(id string) error {
 }
 
 // deadLocked reports whether nothing listens at a peer's address, and nothing is expected to.
-func (n *Node) deadLocked(p *peer) bool {
-	return p.refused && p.state != peerUp && (n.opts.Expected == nil || !n.opts.Expected(p.id))
+func (n *Node) deadLocked(p *peer, now time.Time) bool {
+	if !p.refused || p.state == peerUp {
+		return false
+	}
+	expected := n.opts.Expected != nil && n.opts.Expected(p.id)
+	return !expected || now.Sub(p.since) > expectedFor
 }
