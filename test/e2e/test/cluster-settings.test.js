@@ -6,7 +6,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { once } from "node:events";
 import os from "node:os";
 import path from "node:path";
-import { Holdfast, onlyHoldfast } from "../lib/holdfast.js";
+import { Holdfast, onlyHoldfast, runHoldfast } from "../lib/holdfast.js";
 import { App } from "../lib/server.js";
 import { Redis, noRedis } from "../lib/redis.js";
 import { allUp, freePorts, relayed, replicas, SECRET, total } from "../lib/replicas.js";
@@ -97,6 +97,19 @@ describe("several replicas with other settings", { skip: onlyHoldfast, concurren
     await allUp([hf, next], 1);
     const c = await relayed(t, hf, next);
     assert.deepEqual(await c.main.ask("echo", 7), [7]);
+  });
+
+  it("a peer port that is taken, or of another machine, ends holdfast at the start, which says so", { timeout: 60000 }, async (t) => {
+    const taken = createServer().listen(0, "127.0.0.1");
+    t.after(() => taken.close());
+    await once(taken, "listening");
+    for (const [listen, why] of [[`127.0.0.1:${taken.address().port}`, /address already in use/], ["192.0.2.1:7400", /cannot assign requested address/]]) {
+      const config = `listen: 127.0.0.1:0\nadmin: {listen: ""}\ncluster: {listen: "${listen}", peers: ["127.0.0.1:7400"], secret: "${SECRET}"}\n`;
+      const { code, all } = await runHoldfast(["-config", "h.yaml"], { files: { "h.yaml": config }, timeout: 10000 });
+      assert.equal(code, 2, all);
+      assert.match(all, /^holdfast: invalid configuration: h\.yaml:3: cluster\.listen: /m);
+      assert.match(all, why);
+    }
   });
 
   it("lazy handshakes, and notifications: the server hears of each return once, and of no connection", { timeout: 60000 }, async (t) => {
