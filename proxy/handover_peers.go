@@ -9,9 +9,9 @@ import (
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
-// A replica does not answer while it hands over to its next process, which may take longer than askTimeout.
-// So it tells the others before. While they know that, a client that they cannot move to it gets no fresh
-// session: it is closed, and asks again when it returns.
+// A replica does not answer while it hands over to its next process, which may take longer than
+// askTimeout. So it tells the others before. While they know that, a client that they cannot move
+// to it gets no fresh session: it is closed, and asks again when it returns.
 
 // announceHandover tells the other replicas for how long this one may not answer. A
 // nil node has none.
@@ -58,8 +58,8 @@ func (h *handovers) served(id string) {
 	delete(h.until, id)
 }
 
-// refusal returns why an owner has refused a client, or could not be asked. An owner that hands over
-// will be there again.
+// refusal returns why an owner has refused a client, or could not be asked. An owner that hands
+// over will be there again.
 func (h *handovers) refusal(owner string, why reason.Reason) reason.Reason {
 	if why != reason.OwnerUnreachable {
 		return why

@@ -43,8 +43,9 @@ func TestOwnerThatHandsOver(t *testing.T) {
 	})
 }
 
-// A process that takes over after the wall clock was set back continues to count where the one before was. Clients that
-// other replicas pass on would seem to be older than those that had the sessions.
+// A process that takes over after the wall clock was set back continues to count where the one
+// before was. Clients that other replicas pass on would seem to be older than those that had the
+// sessions.
 func TestClockContinuesAfterAHandover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &replicas{epoch: time.Now()}

@@ -10,10 +10,10 @@ import (
 	"github.com/holdfast/holdfast/internal/socketio"
 )
 
-// Keyed recovery is for clients that do not know of pids and offsets. Such a client has a key in its
-// URL (recovery.keyed.query) that stays the same over its reconnections. Its sessions are found by
-// the key: keyring has them. Its CONNECT replies and its events are exactly what the server sent.
-// See docs/adr/0011-keyed-recovery.md.
+// Keyed recovery is for clients that do not know of pids and offsets. Such a client has a key in
+// its URL (recovery.keyed.query) that stays the same over its reconnections. Its sessions are found
+// by the key: keyring has them. Its CONNECT replies and its events are exactly what the server
+// sent. See docs/adr/0011-keyed-recovery.md.
 //
 // The key alone does not tell a second client from one that returns. So before a client takes over
 // the sessions of a connected one, holdfast asks that one for a sign of life. If it gives one, the
@@ -73,8 +73,8 @@ func (r keyedReceiver) ownKey() {
 	k.former = r.c.deps.keyring.TakeFormer(k.key)
 }
 
-// reportEnd reports why there is no session in a namespace any more: why, if this replica had it, or what the one
-// says that had the key last.
+// reportEnd reports why there is no session in a namespace any more: why, if this replica had it,
+// or what the one says that had the key last.
 func (r keyedReceiver) reportEnd(namespace string, why reason.Reason) {
 	c, former := r.c, r.c.keyed.former
 	switch {
@@ -124,8 +124,8 @@ func (r keyedReceiver) asked(other *client, alive bool, namespace string) {
 	}
 }
 
-// adoptLink makes the link of the key's sessions the client's primary link, so that all of them stay
-// on one link. It does nothing if there is none.
+// adoptLink makes the link of the key's sessions the client's primary link, so that all of them
+// stay on one link. It does nothing if there is none.
 func (r keyedReceiver) adoptLink(l *link) {
 	if l == nil {
 		return

@@ -8,8 +8,8 @@ import (
 	"github.com/holdfast/holdfast/internal/config"
 )
 
-// A replica that listens on all addresses names the one that the others would see. A Redis on this machine, or a
-// tunnel to one, does not show that the others are here too.
+// A replica that listens on all addresses names the one that the others would see. A Redis on this
+// machine, or a tunnel to one, does not show that the others are here too.
 func TestAdvertisedAddress(t *testing.T) {
 	outside, err := addressTowards(anywhere)
 	if err != nil {

@@ -10,11 +10,11 @@ import (
 )
 
 const (
-	// lookupInterval is the time between two look-ups. Two replicas find each other with the next look-up of
-	// either, which must be within five seconds, including the connection.
+	// lookupInterval is the time between two look-ups. Two replicas find each other with the next
+	// look-up of either, which must be within five seconds, including the connection.
 	lookupInterval = 4 * time.Second
-	// retryInterval is the time between a look-up that failed and the next one: Redis that was down knows no
-	// replica, until each has entered itself again.
+	// retryInterval is the time between a look-up that failed and the next one: Redis that was down
+	// knows no replica, until each has entered itself again.
 	retryInterval = time.Second
 	// soonest is the least time between two look-ups.
 	soonest       = 500 * time.Millisecond
@@ -35,8 +35,8 @@ type Book interface {
 	Watch(ctx context.Context, self Entry, now <-chan struct{}, found func([]Entry, error))
 }
 
-// poll calls lookup every lookupInterval until ctx ends. It calls it sooner after an error, and soon after each
-// value from now.
+// poll calls lookup every lookupInterval until ctx ends. It calls it sooner after an error, and
+// soon after each value from now.
 func poll(ctx context.Context, now <-chan struct{}, lookup func(ctx context.Context) error) {
 	for {
 		began := time.Now()

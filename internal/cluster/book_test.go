@@ -72,8 +72,8 @@ func TestHosts(t *testing.T) {
 	})
 }
 
-// A replica that starts while Redis is down, hangs or is emptied is connected within five seconds after Redis is
-// back, whenever the others asked the last time.
+// A replica that starts while Redis is down, hangs or is emptied is connected within five seconds
+// after Redis is back, whenever the others asked the last time.
 func TestFoundAfterRedisReturns(t *testing.T) {
 	const promise = 5 * time.Second
 	for name, fail := range map[string]func(b *registry) (heal func()){

@@ -25,7 +25,8 @@ var (
 const (
 	// openTimeout limits how long Open waits for a replica that is not connected.
 	openTimeout = 2 * time.Second
-	// deadAfter is how long nothing must have listened at a replica's address until callers take it for dead.
+	// deadAfter is how long nothing must have listened at a replica's address until callers take it
+	// for dead.
 	deadAfter = 500 * time.Millisecond
 	// expectedFor is how long nothing may listen at the address of a replica that hands over.
 	expectedFor = 10 * time.Second
@@ -71,8 +72,9 @@ type Options struct {
 	Serve func(s *Stream)
 	// Noted takes a note. It must not wait, or keep about. Notes of one connection come in order.
 	Noted func(from Sender, kind byte, about []byte)
-	// Expected reports whether a replica has said that another process continues under its id. Until then nothing may
-	// listen at its address. Nil means that none has. It must not wait: the Node's lock is held.
+	// Expected reports whether a replica has said that another process continues under its id.
+	// Until then nothing may listen at its address. Nil means that none has. It must not wait: the
+	// Node's lock is held.
 	Expected func(id string) bool
 	Observer Observer
 	Log      *slog.Logger
@@ -204,7 +206,8 @@ func (n *Node) changedLocked() {
 	n.changed = make(chan struct{})
 }
 
-// forgetLocked notes that a replica is not at a peer's address any more. It is gone, unless it has another one.
+// forgetLocked notes that a replica is not at a peer's address any more. It is gone, unless it has
+// another one.
 func (n *Node) forgetLocked(p *peer) {
 	id := p.id
 	if _, ok := n.gone[id]; id == "" || ok {
@@ -224,7 +227,8 @@ func (n *Node) forgetLocked(p *peer) {
 	}
 }
 
-// MayReturn reports whether a replica that is gone may come back, because it was only silent for long.
+// MayReturn reports whether a replica that is gone may come back, because it was only silent for
+// long.
 func (n *Node) MayReturn(id string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -102,8 +102,8 @@ func TestKilledReplicaIsGone(t *testing.T) {
 	})
 }
 
-// A process that takes the id over, as was said before, is found before those who ask give up. If it takes longer, they
-// learn that they may ask again.
+// A process that takes the id over, as was said before, is found before those who ask give up. If
+// it takes longer, they learn that they may ask again.
 func TestReplicaThatHandsOver(t *testing.T) {
 	withPair(t, func(t *testing.T, n *network, a, b *replica) {
 		a.opts.Expected = func(id string) bool { return id == idB }
@@ -125,7 +125,8 @@ func TestReplicaThatHandsOver(t *testing.T) {
 	})
 }
 
-// A replica whose next process speaks another version is not waited for, and is found again when it is updated back.
+// A replica whose next process speaks another version is not waited for, and is found again when it
+// is updated back.
 func TestOtherVersion(t *testing.T) {
 	withPair(t, func(t *testing.T, n *network, a, b *replica) {
 		b.Suspend()

@@ -152,8 +152,8 @@ func (r *Redis) current(ctx context.Context, fields map[string]string, seen int6
 	return entries
 }
 
-// age returns how old an entry is. One from the future is as old: Redis' clock was set back, or another Redis took
-// over, and since then the replica has not entered itself again.
+// age returns how old an entry is. One from the future is as old: Redis' clock was set back, or
+// another Redis took over, and since then the replica has not entered itself again.
 func (e redisEntry) age(now int64) time.Duration {
 	return (time.Duration(now-e.Seen) * time.Millisecond).Abs()
 }

@@ -63,7 +63,8 @@ func describe(urls []string) string {
 	}
 }
 
-// A replica that has not entered itself for a while does not count, also if Redis' clock has changed meanwhile.
+// A replica that has not entered itself for a while does not count, also if Redis' clock has
+// changed meanwhile.
 func TestAgeOfEntries(t *testing.T) {
 	const now = int64(1e12)
 	for seen, want := range map[int64]bool{now: true, now - 14_000: true, now + 14_000: true, now - 15_000: false, now + 3_600_000: false} {

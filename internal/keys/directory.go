@@ -277,7 +277,8 @@ func (d *Directory) remember(key Digest, id string) {
 	d.former.Add(key, id)
 }
 
-// takeFormer returns the replica that had a key last, or "", once. It knows why the key's sessions ended.
+// takeFormer returns the replica that had a key last, or "", once. It knows why the key's sessions
+// ended.
 func (d *Directory) takeFormer(key string) (id string) {
 	if d == nil || len(key) != sha256.Size {
 		return ""

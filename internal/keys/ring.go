@@ -90,8 +90,8 @@ func (r *Ring) Restore(salt []byte) {
 	}
 }
 
-// Claim makes c the owner of the key k, unless another client is. It returns that client. ok is false
-// if the sessions of the key are bound to something that c does not present.
+// Claim makes c the owner of the key k, unless another client is. It returns that client. ok is
+// false if the sessions of the key are bound to something that c does not present.
 func (r *Ring) Claim(k session.Key, c session.Owner, namespace string, binding session.Binding) (owner session.Owner, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -183,7 +183,8 @@ func (r *Ring) Closed(s *session.Session, why reason.Reason) {
 	r.ends.Add(keyedNamespace{key, s.Namespace()}, why)
 }
 
-// TakeFormer returns the other replica that had a key last, or "", once. It knows why the key's sessions ended.
+// TakeFormer returns the other replica that had a key last, or "", once. It knows why the key's
+// sessions ended.
 func (r *Ring) TakeFormer(key string) (replica string) { return r.directory.takeFormer(key) }
 
 // Find returns the pid of a key's session in a namespace. If there is none any more, it returns
@@ -222,8 +223,8 @@ func (r *Ring) Accepts(key, presented string) bool {
 	return g != nil && g.binding == presented
 }
 
-// SessionsFor returns the sessions of a key, if they are bound to what a handshake presents, of which
-// presented is the digest.
+// SessionsFor returns the sessions of a key, if they are bound to what a handshake presents, of
+// which presented is the digest.
 func (r *Ring) SessionsFor(key, presented string) []*session.Session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
