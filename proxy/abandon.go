@@ -10,9 +10,9 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// lostOwners is what to do about owners that could not be asked. They keep sessions whose clients get fresh ones here,
-// and are told so as soon as possible: otherwise the client would be in the application's rooms twice until the
-// session expires.
+// lostOwners is what to do about owners that could not be asked. They keep sessions whose clients
+// get fresh ones here, and are told so as soon as possible: otherwise the client would be in the
+// application's rooms twice until the session expires.
 type lostOwners struct {
 	// Immutable.
 	tell     func(a *abandonment) bool // tells the owner, if it is connected
@@ -22,7 +22,8 @@ type lostOwners struct {
 	mu      sync.Mutex                // guards the fields below; a leaf
 	notes   map[string][]*abandonment // for owners, by id
 	clients map[*client]lostOwner     // that did not get a session
-	// doubtful are notes about clients that have gone, by the pid of the fresh session that they may not know of.
+	// doubtful are notes about clients that have gone, by the pid of the fresh session that they
+	// may not know of.
 	doubtful map[string]*abandonment
 }
 
@@ -40,16 +41,17 @@ type abandonment struct {
 }
 
 const (
-	// maxNotes limits the notes for an owner and the doubtful ones, and maxNoted the owners. Few replicas stay
-	// away for long.
+	// maxNotes limits the notes for an owner and the doubtful ones, and maxNoted the owners. Few
+	// replicas stay away for long.
 	maxNotes = 4096
 	maxNoted = 64
 	// maxNote limits a note that is kept. Only an unusually large CONNECT makes a larger one.
 	maxNote = 64 << 10
-	// noteTime is how long notes for an owner are kept after it was declared gone. One that was stopped for long has
-	// its sessions still when it comes back.
+	// noteTime is how long notes for an owner are kept after it was declared gone. One that was
+	// stopped for long has its sessions still when it comes back.
 	noteTime = 10 * time.Minute
-	// goneTime is how long a client that has gone may take to show it. While its owner was asked, it was not read.
+	// goneTime is how long a client that has gone may take to show it. While its owner was asked,
+	// it was not read.
 	goneTime = time.Second
 )
 
@@ -75,8 +77,9 @@ func (l *lostOwners) forget(c *client) {
 	delete(l.clients, c)
 }
 
-// abandon has the owner end the session that a client did not get. A client that has gone meanwhile may not know of
-// its fresh session, and still recover the other one. If it comes back to the fresh one, it knows.
+// abandon has the owner end the session that a client did not get. A client that has gone meanwhile
+// may not know of its fresh session, and still recover the other one. If it comes back to the fresh
+// one, it knows.
 func (l *lostOwners) abandon(c *client, owner string, ask *peerwire.MoveRequest) {
 	a := &abandonment{owner, ask, c.opened}
 	time.AfterFunc(goneTime, func() {
