@@ -84,10 +84,10 @@ func (r peerServer) serve(st *cluster.Stream) {
 		r.serveProbe(st)
 	case peerwire.StreamHandshake:
 		if end, ok := r.begin(st); ok {
-			keyedReplicas{r.replicas}.serveHandshake(st, end)
+			keyedReplicas(r).serveHandshake(st, end)
 		}
 	case peerwire.StreamEnded:
-		keyedReplicas{r.replicas}.serveEnded(st)
+		keyedReplicas(r).serveEnded(st)
 	default:
 		_ = st.Close() // only another version would open it
 	}
@@ -107,7 +107,7 @@ func (r peerServer) recoverPeer(st net.Conn) {
 func (r peerServer) noted(from cluster.Sender, kind byte, about []byte) {
 	switch kind { // others are of another version
 	case peerwire.NoteKeys:
-		keyedReplicas{r.replicas}.notedKeys(from, about)
+		keyedReplicas(r).notedKeys(from, about)
 	case peerwire.NoteHandover:
 		r.handovers.noted(from.ID, about)
 	case peerwire.NoteAbandoned:
