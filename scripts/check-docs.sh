@@ -69,6 +69,7 @@ packages=(
   internal/upstream
   proxy
   session
+  test/bench
 )
 for package in "${packages[@]}"; do
   while read -r files type; do

@@ -12,7 +12,7 @@ func broadcast(t *trial, clients, size int) (values, error) {
 	if err := g.connect(t.ctx, g.add(clients), connectAtOnce); err != nil {
 		return nil, err
 	}
-	if err := t.broadcastFor(t.opts.warmup); err != nil {
+	if err := broadcastFor(t, t.opts.warmup); err != nil {
 		return nil, err
 	}
 	before := g.received
@@ -20,7 +20,7 @@ func broadcast(t *trial, clients, size int) (values, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := t.broadcastFor(t.opts.duration); err != nil {
+	if err := broadcastFor(t, t.opts.duration); err != nil {
 		return nil, err
 	}
 	u, err := t.since(begin)
@@ -38,7 +38,7 @@ func broadcast(t *trial, clients, size int) (values, error) {
 }
 
 // broadcastFor broadcasts for a duration, but at least once.
-func (t *trial) broadcastFor(d time.Duration) error {
+func broadcastFor(t *trial, d time.Duration) error {
 	for start := time.Now(); ; {
 		if err := t.broadcast(); err != nil {
 			return err

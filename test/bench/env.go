@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 )
@@ -24,12 +23,13 @@ type env struct {
 	self      string // this program
 	tmp       string // a directory for everything
 	fileLimit int    // open files, of each process
-	notes     []string
+	notes     notes
 }
 
-func (e *env) note(format string, args ...any) {
-	e.notes = append(e.notes, fmt.Sprintf(format, args...))
-}
+// notes say what a run leaves out, and why.
+type notes []string
+
+func (n *notes) add(format string, args ...any) { *n = append(*n, fmt.Sprintf(format, args...)) }
 
 // newEnv prepares everything. The caller must call close.
 func newEnv(ctx context.Context, o *options, out, progress printer) (*env, error) {
@@ -41,14 +41,14 @@ func newEnv(ctx context.Context, o *options, out, progress printer) (*env, error
 	if e.fileLimit, err = raiseFileLimit(); err != nil {
 		return nil, err
 	}
-	o.fit(e.fileLimit, e.note)
-	if err := o.findPrograms(e.note); err != nil {
+	o.fit(e.fileLimit, e.notes.add)
+	if err := o.findPrograms(e.notes.add); err != nil {
 		return nil, err
 	}
 	if e.tmp, err = os.MkdirTemp("", "holdfast-bench"); err != nil {
 		return nil, err
 	}
-	if slices.Contains(o.targets, holdfastName) && o.holdfast == "" {
+	if o.hasTarget(holdfastName) && o.holdfast == "" {
 		if err := e.buildHoldfast(ctx); err != nil {
 			e.close()
 			return nil, err
@@ -154,8 +154,8 @@ var errFailed = errors.New("some runs failed and have no figures")
 
 // runAll runs all scenarios, and prints each result.
 func (e *env) runAll(ctx context.Context) error {
-	r := &report{System: e.system(ctx), Notes: e.notes, Short: e.opts.short}
-	scenarios := e.scenarios()
+	r := &report{System: e.system(ctx), Short: e.opts.short}
+	scenarios := scenarios(e.opts, &e.notes)
 	r.Notes = e.notes
 	r.writeHeader(e.out)
 	failed := false
@@ -189,7 +189,7 @@ func (e *env) runScenario(ctx context.Context, s *scenario) (*scenarioResult, er
 	for round := range rounds {
 		for i, tg := range s.targets {
 			e.progress.printf("%s %d/%d: %s\n", s.name, round+1, rounds, tg.name)
-			v, err := e.runTrial(ctx, s, tg)
+			v, err := runTrial(ctx, e, s, tg)
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"slices"
 	"syscall"
 	"time"
 )
@@ -21,8 +20,7 @@ const (
 )
 
 // handoverScenario restarts holdfast by a handover.
-func (e *env) handoverScenario() *scenario {
-	o := e.opts
+func handoverScenario(o *options) *scenario {
 	s := &scenario{
 		group: "handover", name: "handover", maxRounds: o.slowRounds, run: handover,
 		title: fmt.Sprintf("handover: %d sessions, of which every second one is parked and has missed %d events of %d bytes",
@@ -39,7 +37,7 @@ func (e *env) handoverScenario() *scenario {
 		note: "leave: all clients are closed. pass on: the snapshot is written, read by a child, and read by the new program. " +
 			"total: with the checks before. longest away: from the signal until the last client that was connected is back.",
 	}
-	if slices.Contains(o.targets, holdfastName) {
+	if o.hasTarget(holdfastName) {
 		s.targets = []target{{name: holdfastName, proxy: startReporting, recover: true}}
 		s.baseline = holdfastName
 	}
@@ -75,7 +73,7 @@ func handover(t *trial) (values, error) {
 	if err := t.settled(); err != nil {
 		return nil, err
 	}
-	v, err := t.handOver(live)
+	v, err := handOver(t, live)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +95,7 @@ func handover(t *trial) (values, error) {
 }
 
 // handOver sends the signal, and waits until the connected clients are back.
-func (t *trial) handOver(live []*client) (values, error) {
+func handOver(t *trial, live []*client) (values, error) {
 	g := t.gen
 	begin := time.Now()
 	g.leaving = true

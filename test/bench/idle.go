@@ -16,8 +16,8 @@ const idlePing = time.Second
 const parkWave = 100
 
 // memoryScenarios measure the memory of an idle client.
-func (e *env) memoryScenarios() []*scenario {
-	n := e.opts.idleClients
+func memoryScenarios(o *options) []*scenario {
+	n := o.idleClients
 	metrics := func(ratio bool) []metric {
 		return []metric{
 			{"rss_per_client_kb", "KB/client", 2, ratio},
@@ -25,18 +25,18 @@ func (e *env) memoryScenarios() []*scenario {
 			{"rss_empty_mb", "without clients MB", 1, false},
 		}
 	}
-	withProxy := slices.DeleteFunc(e.proxyTargets(), func(t target) bool { return t.proxy == nil })
+	withProxy := slices.DeleteFunc(proxyTargets(o), func(t target) bool { return t.proxy == nil })
 	recovering := slices.DeleteFunc(slices.Clone(withProxy), func(t target) bool { return !t.recover })
 	return []*scenario{
 		{
 			group: "idle", name: "idle", metrics: metrics(true), targets: withProxy,
-			maxRounds: e.opts.slowRounds, pingInterval: idlePing, run: idle,
-			title: fmt.Sprintf("idle: the proxy's memory with %d clients, %v after they received one event", n, e.opts.settle),
+			maxRounds: o.slowRounds, pingInterval: idlePing, run: idle,
+			title: fmt.Sprintf("idle: the proxy's memory with %d clients, %v after they received one event", n, o.settle),
 		},
 		{
 			group: "idle", name: "parked", metrics: metrics(false), targets: recovering,
-			maxRounds: e.opts.slowRounds, pingInterval: idlePing, run: parked,
-			title: fmt.Sprintf("parked: holdfast's memory with %d disconnected clients that missed nothing, after %v", n, e.opts.settle),
+			maxRounds: o.slowRounds, pingInterval: idlePing, run: parked,
+			title: fmt.Sprintf("parked: holdfast's memory with %d disconnected clients that missed nothing, after %v", n, o.settle),
 			note:  fmt.Sprintf("Clients connected and were cut in waves of %d. Afterwards all of them recovered.", parkWave),
 		},
 	}
@@ -45,7 +45,7 @@ func (e *env) memoryScenarios() []*scenario {
 // idle measures connected clients.
 func idle(t *trial) (values, error) {
 	g := t.gen
-	empty, err := t.empty()
+	empty, err := emptyMemory(t)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func idle(t *trial) (values, error) {
 	if err := t.pause(t.opts.settle); err != nil {
 		return nil, err
 	}
-	v, err := t.memory(empty)
+	v, err := memory(t, empty)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +69,7 @@ func idle(t *trial) (values, error) {
 // parked measures clients that were cut.
 func parked(t *trial) (values, error) {
 	g := t.gen
-	empty, err := t.empty()
+	empty, err := emptyMemory(t)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +84,7 @@ func parked(t *trial) (values, error) {
 	if err := t.pause(t.opts.settle); err != nil {
 		return nil, err
 	}
-	v, err := t.memory(empty)
+	v, err := memory(t, empty)
 	if err != nil {
 		return nil, err
 	}
@@ -97,15 +97,15 @@ func parked(t *trial) (values, error) {
 	return v, t.verify(stats{connected: uint64(len(g.clients))})
 }
 
-// empty returns the memory of an idle proxy after its start.
-func (t *trial) empty() (int64, error) {
+// emptyMemory returns the memory of an idle proxy after its start.
+func emptyMemory(t *trial) (int64, error) {
 	if err := t.settled(); err != nil {
 		return 0, err
 	}
 	return residentBytes(t.proxy.pids)
 }
 
-func (t *trial) memory(empty int64) (values, error) {
+func memory(t *trial, empty int64) (values, error) {
 	rss, err := residentBytes(t.proxy.pids)
 	return values{
 		"rss_per_client_kb": float64(rss-empty) / 1024 / float64(len(t.gen.clients)),

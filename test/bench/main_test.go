@@ -117,12 +117,12 @@ func newTestEnv(t *testing.T) *env {
 func TestStormWithoutRecovery(t *testing.T) {
 	e := newTestEnv(t)
 	s := &scenario{run: storm}
-	v, err := e.runTrial(t.Context(), s, target{name: directName})
+	v, err := runTrial(t.Context(), e, s, target{name: directName})
 	if err != nil || v["recovered"] != 0 || v["storm_s"] <= 0 {
 		t.Errorf("storm on a server without recovery = %v, %v; want 0 recovered", v, err)
 	}
 	// One that claims to have it is found out.
-	v, err = e.runTrial(t.Context(), s, target{name: directName, recover: true})
+	v, err = runTrial(t.Context(), e, s, target{name: directName, recover: true})
 	if !errors.Is(err, errTrial) || v != nil {
 		t.Errorf("storm on a server that should have recovery = %v, %v; want no figures, errTrial", v, err)
 	}
@@ -138,7 +138,7 @@ func TestProxyThatDiesFailsTheTrial(t *testing.T) {
 		tr.proxy.signal(os.Kill)
 		return values{rate: 1}, g.pause(tr.ctx, time.Second)
 	}}
-	v, err := e.runTrial(t.Context(), s, target{name: rawName, proxy: startRawCopy})
+	v, err := runTrial(t.Context(), e, s, target{name: rawName, proxy: startRawCopy})
 	if !errors.Is(err, errTrial) || v != nil {
 		t.Errorf("trial = %v, %v; want no figures, errTrial", v, err)
 	}

@@ -136,6 +136,9 @@ HOLDFAST_ variables reach holdfast, so its settings can be compared:
 	p.printf("\n-short means %s.\n", strings.Join(names, " "))
 }
 
+// hasTarget reports whether a target is selected.
+func (o *options) hasTarget(name string) bool { return slices.Contains(o.targets, name) }
+
 // complete splits lists and checks what was given.
 func (o *options) complete(scenarios, targets, payloads string) error {
 	for word := range strings.SplitSeq(payloads, ",") {

@@ -20,8 +20,7 @@ import (
 
 // pollingScenario compares polling clients whose requests reach the replica with their connection
 // with clients whose requests all reach another one.
-func (e *env) pollingScenario() *scenario {
-	o := e.opts
+func pollingScenario(o *options, skipped *notes) *scenario {
 	s := &scenario{
 		name: "relay-polling", title: fmt.Sprintf("relay: polling, %d clients; figures are per round trip: a POST and a poll", pollers),
 		note: "relayed: all requests but the handshake reach the replica that does not know the sid.",
@@ -34,7 +33,7 @@ func (e *env) pollingScenario() *scenario {
 	n, ok := findSocketIO(o.nodeModules, "4.5.")
 	if !ok || o.node == "" {
 		if slices.Contains(o.scenarios, "relay") || slices.Contains(o.scenarios, s.name) {
-			e.note("relay-polling: no server, because Node.js or socket.io 4.5 is missing in %s", o.nodeModules)
+			skipped.add("relay-polling: no server, because Node.js or socket.io 4.5 is missing in %s", o.nodeModules)
 		}
 		return s
 	}

@@ -29,15 +29,15 @@ func adminClient(dir string) *http.Client {
 
 // profile takes a CPU profile of holdfast, of the time that a measurement takes, into a file of the
 // directory that -profile names. wait returns when it is written.
-func (e *env) profile(ctx context.Context, scenario, dir string) (wait func() error) {
+func profile(ctx context.Context, o *options, scenario, dir string) (wait func() error) {
 	done := make(chan error, 1) // one: the goroutine below ends without a receiver
-	go func() { done <- e.writeProfile(ctx, scenario, dir) }()
+	go func() { done <- writeProfile(ctx, o, scenario, dir) }()
 	return func() error { return <-done }
 }
 
-func (e *env) writeProfile(ctx context.Context, scenario, dir string) error {
+func writeProfile(ctx context.Context, o *options, scenario, dir string) error {
 	client := adminClient(dir)
-	seconds := max(1, int((e.opts.duration+e.opts.warmup)/time.Second))
+	seconds := max(1, int((o.duration+o.warmup)/time.Second))
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://holdfast/debug/pprof/profile?seconds=%d", seconds), nil)
 	if err != nil {
 		return err
@@ -55,5 +55,5 @@ func (e *env) writeProfile(ctx context.Context, scenario, dir string) error {
 		return err
 	}
 	name := fmt.Sprintf("%s-%d.pb.gz", scenario, time.Now().UnixMilli())
-	return os.WriteFile(filepath.Join(e.opts.profile, name), profile, 0o644)
+	return os.WriteFile(filepath.Join(o.profile, name), profile, 0o644)
 }

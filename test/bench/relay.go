@@ -18,13 +18,12 @@ const benchSecret = "a secret for replicas that live for one trial"
 
 // relayScenarios compare clients that recover at the replica with their session with clients that
 // recover at another one.
-func (e *env) relayScenarios() []*scenario {
-	o := e.opts
+func relayScenarios(o *options, skipped *notes) []*scenario {
 	targets := []target{
 		{name: holdfastName, proxy: startHoldfast, recover: true},
 		{name: relayedName, proxy: startReplicas, recover: true},
 	}
-	if !e.has(holdfastName) {
+	if !o.hasTarget(holdfastName) {
 		return nil
 	}
 	echoes := []metric{
@@ -82,7 +81,7 @@ func (e *env) relayScenarios() []*scenario {
 	for _, s := range all {
 		s.targets = targets
 	}
-	all = append(all, e.pollingScenario())
+	all = append(all, pollingScenario(o, skipped))
 	for _, s := range all {
 		s.group, s.baseline = "relay", holdfastName
 	}
@@ -101,7 +100,7 @@ func startReplicas(ctx context.Context, e *env, dir string, upstream netip.AddrP
 		peers[i] = addr
 	}
 	start := func(i int) (*proxy, error) {
-		return e.startProxy(ctx, "holdfast.yaml", dir, upstream, 0, func(path string) *exec.Cmd {
+		return startProxy(ctx, e, "holdfast.yaml", dir, upstream, 0, func(path string) *exec.Cmd {
 			cmd := exec.Command(e.opts.holdfast, "-config", path)
 			cmd.Env = append(holdfastEnviron(), "HOLDFAST_CLUSTER_LISTEN="+peers[i].String(),
 				"HOLDFAST_CLUSTER_PEERS="+peers[1-i].String(), "HOLDFAST_CLUSTER_SECRET="+benchSecret)
@@ -161,7 +160,7 @@ func echoMore(t *trial, inFlight int) (values, error) {
 
 // relayIdle measures the memory of clients that have returned.
 func relayIdle(t *trial) (values, error) {
-	empty, err := t.empty()
+	empty, err := emptyMemory(t)
 	if err != nil {
 		return nil, err
 	}
@@ -169,6 +168,6 @@ func relayIdle(t *trial) (values, error) {
 		if err := t.pause(t.opts.settle); err != nil {
 			return nil, err
 		}
-		return t.memory(empty)
+		return memory(t, empty)
 	})
 }

@@ -37,8 +37,7 @@ type scenario struct {
 }
 
 // scenarios returns the selected scenarios with their targets.
-func (e *env) scenarios() []*scenario {
-	o := e.opts
+func scenarios(o *options, skipped *notes) []*scenario {
 	perRoundTrip := []metric{
 		{proxyCPU, "proxy CPU us", 2, true},
 		{serverCPU, "server CPU us", 2, false},
@@ -72,7 +71,7 @@ func (e *env) scenarios() []*scenario {
 			run:   func(t *trial) (values, error) { return broadcast(t, o.broadcastClients, size) },
 		})
 	}
-	all = append(all, e.memoryScenarios()...)
+	all = append(all, memoryScenarios(o)...)
 	all = append(all, &scenario{
 		group: "connect", name: "connect",
 		title: fmt.Sprintf("connect: %d connections opened, %d at a time: handshake and CONNECT", o.connectClients, o.connectAtOnce),
@@ -86,17 +85,17 @@ func (e *env) scenarios() []*scenario {
 	for _, s := range all {
 		s.baseline = haproxyName
 		if s.targets == nil {
-			s.targets = e.proxyTargets()
+			s.targets = proxyTargets(o)
 		}
 	}
-	all = append(all, e.stormScenario(), e.handoverScenario())
-	all = append(all, e.relayScenarios()...)
-	all = append(all, e.translateScenarios()...)
-	all = append(all, e.serversScenarios()...)
+	all = append(all, stormScenario(o, skipped), handoverScenario(o))
+	all = append(all, relayScenarios(o, skipped)...)
+	all = append(all, translateScenarios(o)...)
+	all = append(all, serversScenarios(o)...)
 	return slices.DeleteFunc(all, func(s *scenario) bool {
 		asked := slices.Contains(o.scenarios, s.group) || slices.Contains(o.scenarios, s.name)
 		if asked && len(s.targets) == 0 {
-			e.note("%s is skipped: none of the targets supports it", s.name)
+			skipped.add("%s is skipped: none of the targets supports it", s.name)
 		}
 		return !asked || len(s.targets) == 0
 	})
@@ -105,13 +104,10 @@ func (e *env) scenarios() []*scenario {
 // groups are the values of -scenarios.
 var groups = []string{"echo", "pipeline", "broadcast", "idle", "connect", "storm", "handover", "relay", "eio3", "servers"}
 
-// has reports whether a target is selected.
-func (e *env) has(target string) bool { return slices.Contains(e.opts.targets, target) }
-
 // proxyTargets returns the selected proxies in front of the synthetic server.
-func (e *env) proxyTargets() []target {
+func proxyTargets(o *options) []target {
 	var targets []target
-	for _, name := range e.opts.targets {
+	for _, name := range o.targets {
 		targets = append(targets, target{name: name, proxy: proxies[name], recover: name == holdfastName})
 	}
 	return targets

@@ -16,11 +16,10 @@ const severalServers = 4
 
 // serversScenarios compare one server behind holdfast with several. The several are one process
 // that listens on as many ports, so that all else is equal.
-func (e *env) serversScenarios() []*scenario {
-	if !e.has(holdfastName) {
+func serversScenarios(o *options) []*scenario {
+	if !o.hasTarget(holdfastName) {
 		return nil
 	}
-	o := e.opts
 	one := target{name: "1 server", proxy: startHoldfast, recover: true}
 	several := behind(severalServers)
 	all := []*scenario{
@@ -57,7 +56,7 @@ func behind(n int) target {
 			for i, port := range ports {
 				urls[i] = "http://127.0.0.1:" + port
 			}
-			return e.startProxy(ctx, "holdfast.yaml", dir, upstream, 0, func(path string) *exec.Cmd {
+			return startProxy(ctx, e, "holdfast.yaml", dir, upstream, 0, func(path string) *exec.Cmd {
 				cmd := exec.Command(e.opts.holdfast, "-config", path)
 				cmd.Env = append(holdfastEnviron(), "HOLDFAST_UPSTREAM_URL="+strings.Join(urls, ","))
 				return cmd

@@ -13,8 +13,7 @@ const stormPayload = 512
 
 // stormScenario runs a storm against holdfast in front of the synthetic and of a
 // real server, and against servers alone.
-func (e *env) stormScenario() *scenario {
-	o := e.opts
+func stormScenario(o *options, skipped *notes) *scenario {
 	s := &scenario{
 		group: "storm", name: "storm", maxRounds: o.slowRounds, run: storm,
 		title: fmt.Sprintf("storm: %d clients are cut together, miss %d events of %d bytes, and return together", o.stormClients, o.stormMissed, stormPayload),
@@ -33,12 +32,12 @@ func (e *env) stormScenario() *scenario {
 	if !slices.Contains(o.scenarios, s.group) {
 		return s
 	}
-	holdfast := slices.Contains(o.targets, holdfastName)
+	holdfast := o.hasTarget(holdfastName)
 	if holdfast {
 		s.targets = append(s.targets, target{name: "holdfast, synthetic server", proxy: startHoldfast, recover: true})
 	}
 	if n, ok := findSocketIO(o.nodeModules, "4.5."); !ok || o.node == "" {
-		e.note("storm: no real legacy server, because Node.js or socket.io 4.5 is missing in %s", o.nodeModules)
+		skipped.add("storm: no real legacy server, because Node.js or socket.io 4.5 is missing in %s", o.nodeModules)
 	} else {
 		if holdfast {
 			s.targets = append(s.targets, target{
@@ -48,7 +47,7 @@ func (e *env) stormScenario() *scenario {
 		s.targets = append(s.targets, target{name: "socket.io " + n.version + " alone: all lost", server: n.start(false)})
 	}
 	if n, ok := findSocketIO(o.nodeModules, "4.8."); !ok || o.node == "" {
-		e.note("storm: no comparison with Socket.IO's own recovery, because Node.js or socket.io 4.8 is missing in %s", o.nodeModules)
+		skipped.add("storm: no comparison with Socket.IO's own recovery, because Node.js or socket.io 4.8 is missing in %s", o.nodeModules)
 	} else {
 		s.baseline = "socket.io " + n.version + ", its own recovery"
 		s.targets = append(s.targets, target{name: s.baseline, server: n.start(true), recover: true})
@@ -68,7 +67,7 @@ func storm(t *trial) (values, error) {
 		return nil, err
 	}
 	v := make(values)
-	if err := t.miss(v, missed); err != nil {
+	if err := miss(t, v, missed); err != nil {
 		return nil, err
 	}
 
@@ -102,7 +101,7 @@ func storm(t *trial) (values, error) {
 		v["proxy_cpu_s"] = u.proxy.Seconds()
 	}
 	v["recovered"] = float64(g.recovered)
-	return v, t.afterStorm()
+	return v, afterStorm(t)
 }
 
 // stormAtOnce is how many clients may connect concurrently in a storm. More than
@@ -111,7 +110,7 @@ func storm(t *trial) (values, error) {
 const stormAtOnce = 4000
 
 // miss cuts all clients, and broadcasts events for them to miss.
-func (t *trial) miss(v values, missed int) error {
+func miss(t *trial, v values, missed int) error {
 	t.gen.cut(t.gen.clients)
 	if err := t.settled(); err != nil {
 		return err
@@ -149,7 +148,7 @@ func (t *trial) miss(v values, missed int) error {
 }
 
 // afterStorm checks the clients and the server after a storm.
-func (t *trial) afterStorm() error {
+func afterStorm(t *trial) error {
 	g := t.gen
 	n := len(g.clients)
 	if t.target.recover && g.recovered != n || !t.target.recover && g.recovered != 0 {

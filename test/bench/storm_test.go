@@ -49,7 +49,7 @@ func TestStormDuringBroadcasts(t *testing.T) {
 		t.Log("NOT THE WHOLE TEST: ", note)
 	}
 	tg := target{name: "holdfast", proxy: startHoldfast, server: legacy.start(false), recover: true}
-	v, err := e.runTrial(t.Context(), &scenario{run: stormDuringBroadcasts}, tg)
+	v, err := runTrial(t.Context(), e, &scenario{run: stormDuringBroadcasts}, tg)
 	if err != nil {
 		t.Fatal(err)
 	}

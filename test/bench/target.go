@@ -120,19 +120,19 @@ func startRawCopy(ctx context.Context, e *env, _ string, upstream netip.AddrPort
 }
 
 func startNginx(ctx context.Context, e *env, dir string, upstream netip.AddrPort) (*proxy, error) {
-	return e.startProxy(ctx, "nginx.conf", dir, upstream, e.opts.nginxWorkers, func(path string) *exec.Cmd {
+	return startProxy(ctx, e, "nginx.conf", dir, upstream, e.opts.nginxWorkers, func(path string) *exec.Cmd {
 		return exec.Command(e.opts.nginx, "-e", "stderr", "-p", dir, "-c", path)
 	})
 }
 
 func startHAProxy(ctx context.Context, e *env, dir string, upstream netip.AddrPort) (*proxy, error) {
-	return e.startProxy(ctx, "haproxy.cfg", dir, upstream, e.opts.haproxyThreads, func(path string) *exec.Cmd {
+	return startProxy(ctx, e, "haproxy.cfg", dir, upstream, e.opts.haproxyThreads, func(path string) *exec.Cmd {
 		return exec.Command(e.opts.haproxy, "-db", "-q", "-f", path)
 	})
 }
 
 func startHoldfast(ctx context.Context, e *env, dir string, upstream netip.AddrPort) (*proxy, error) {
-	return e.startProxy(ctx, "holdfast.yaml", dir, upstream, 0, func(path string) *exec.Cmd {
+	return startProxy(ctx, e, "holdfast.yaml", dir, upstream, 0, func(path string) *exec.Cmd {
 		cmd := exec.Command(e.opts.holdfast, "-config", path)
 		cmd.Env = holdfastEnviron()
 		if e.opts.profile != "" {
@@ -144,7 +144,7 @@ func startHoldfast(ctx context.Context, e *env, dir string, upstream netip.AddrP
 
 // startReporting starts a holdfast with an admin listener.
 func startReporting(ctx context.Context, e *env, dir string, upstream netip.AddrPort) (*proxy, error) {
-	p, err := e.startProxy(ctx, "holdfast.yaml", dir, upstream, 0, func(path string) *exec.Cmd {
+	p, err := startProxy(ctx, e, "holdfast.yaml", dir, upstream, 0, func(path string) *exec.Cmd {
 		cmd := exec.Command(e.opts.holdfast, "-config", path)
 		cmd.Env = append(holdfastEnviron(), "HOLDFAST_ADMIN_LISTEN=unix://"+adminSocket(dir))
 		return cmd
@@ -160,20 +160,20 @@ var errNotReady = errors.New("does not serve")
 
 // startProxy starts a proxy on a free port. If another process takes the port
 // first, it tries again with another one.
-func (e *env) startProxy(ctx context.Context, conf, dir string, upstream netip.AddrPort, workers int,
+func startProxy(ctx context.Context, e *env, conf, dir string, upstream netip.AddrPort, workers int,
 	command func(path string) *exec.Cmd,
 ) (*proxy, error) {
 	var err error
 	for range 3 {
 		var p *proxy
-		if p, err = e.tryProxy(ctx, conf, dir, upstream, workers, command); err == nil || !errors.Is(err, errNotReady) {
+		if p, err = tryProxy(ctx, e, conf, dir, upstream, workers, command); err == nil || !errors.Is(err, errNotReady) {
 			return p, err
 		}
 	}
 	return nil, err
 }
 
-func (e *env) tryProxy(ctx context.Context, conf, dir string, upstream netip.AddrPort, workers int,
+func tryProxy(ctx context.Context, e *env, conf, dir string, upstream netip.AddrPort, workers int,
 	command func(path string) *exec.Cmd,
 ) (*proxy, error) {
 	addr, err := freeAddr()

@@ -15,11 +15,10 @@ const translatedName = "translated"
 
 // translateScenarios compare a server of Engine.IO 4 with one of Engine.IO 3, for which holdfast
 // translates. The clients are the same.
-func (e *env) translateScenarios() []*scenario {
-	if !e.has(holdfastName) {
+func translateScenarios(o *options) []*scenario {
+	if !o.hasTarget(holdfastName) {
 		return nil
 	}
-	o := e.opts
 	cpu, perSecond := metric{proxyCPU, "proxy CPU us", 2, true}, metric{rate, "messages/s", 0, false}
 	all := []*scenario{
 		{
@@ -52,7 +51,7 @@ func startServer3(ctx context.Context, e *env, _ string, interval time.Duration)
 }
 
 func startTranslating(ctx context.Context, e *env, dir string, upstream netip.AddrPort) (*proxy, error) {
-	return e.startProxy(ctx, "holdfast.yaml", dir, upstream, 0, func(path string) *exec.Cmd {
+	return startProxy(ctx, e, "holdfast.yaml", dir, upstream, 0, func(path string) *exec.Cmd {
 		cmd := exec.Command(e.opts.holdfast, "-config", path)
 		cmd.Env = append(holdfastEnviron(), "HOLDFAST_UPSTREAM_PROTOCOL=3")
 		return cmd

@@ -22,7 +22,7 @@ type trial struct {
 
 // runTrial starts a trial's processes, runs it, and stops them. An error means that
 // the trial has no figures.
-func (e *env) runTrial(ctx context.Context, s *scenario, tg target) (v values, err error) {
+func runTrial(ctx context.Context, e *env, s *scenario, tg target) (v values, err error) {
 	dir, err := os.MkdirTemp(e.tmp, "trial")
 	if err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func (e *env) runTrial(ctx context.Context, s *scenario, tg target) (v values, e
 	}
 	defer t.gen.close()
 	if e.opts.profile != "" && tg.name == holdfastName {
-		written := e.profile(ctx, s.name, dir)
+		written := profile(ctx, e.opts, s.name, dir)
 		defer func() { err = errors.Join(err, written()) }() // before the proxy stops
 	}
 	v, err = s.run(t)
