@@ -35,12 +35,13 @@ func eachFile(dir, prefix string, f func(file, name string, mode fs.FileMode, si
 	})
 }
 
-func (r *release) tarGzip(target, dir, prefix string) error {
+// tarGzip writes a .tar.gz of a folder. All files in it have the same time.
+func tarGzip(target, dir, prefix string, at time.Time) error {
 	return writeTo(target, func(w io.Writer) error {
 		compressed := gzip.NewWriter(w)
 		archive := tar.NewWriter(compressed)
 		err := eachFile(dir, prefix, func(file, name string, mode fs.FileMode, size int64) error {
-			header := &tar.Header{Name: name, Mode: int64(mode), Size: size, ModTime: r.date, Uname: "root", Gname: "root"}
+			header := &tar.Header{Name: name, Mode: int64(mode), Size: size, ModTime: at, Uname: "root", Gname: "root"}
 			if err := archive.WriteHeader(header); err != nil {
 				return err
 			}
@@ -50,11 +51,12 @@ func (r *release) tarGzip(target, dir, prefix string) error {
 	})
 }
 
-func (r *release) zip(target, dir, prefix string) error {
+// zipFolder writes a .zip of a folder. All files in it have the same time.
+func zipFolder(target, dir, prefix string, at time.Time) error {
 	return writeTo(target, func(w io.Writer) error {
 		archive := zip.NewWriter(w)
 		err := eachFile(dir, prefix, func(file, name string, mode fs.FileMode, _ int64) error {
-			header := &zip.FileHeader{Name: name, Method: zip.Deflate, Modified: r.date}
+			header := &zip.FileHeader{Name: name, Method: zip.Deflate, Modified: at}
 			header.SetMode(mode)
 			entry, err := archive.CreateHeader(header)
 			if err != nil {

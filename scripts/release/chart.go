@@ -8,9 +8,9 @@ import (
 	"regexp"
 )
 
-// chart packs the Helm chart as `helm package` does, with the version of this release for the chart
+// packChart packs the Helm chart as `helm package` does, with the version of this release for the chart
 // and for the image.
-func (r *release) chart(work string) error {
+func packChart(r *release, work string) error {
 	dir := filepath.Join(work, "chart")
 	if err := os.CopyFS(dir, os.DirFS(filepath.Join(r.root, "deploy", "helm", "holdfast"))); err != nil {
 		return err
@@ -29,5 +29,5 @@ func (r *release) chart(work string) error {
 	if err := errors.Join(os.RemoveAll(filepath.Join(dir, "ci")), writeFile(manifest, text)); err != nil {
 		return err
 	}
-	return r.tarGzip(filepath.Join(r.out, "holdfast-chart-"+r.number()+".tgz"), dir, "holdfast")
+	return tarGzip(filepath.Join(r.out, "holdfast-chart-"+r.number()+".tgz"), dir, "holdfast", r.date)
 }

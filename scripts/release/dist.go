@@ -16,61 +16,71 @@ import (
 const nfpm = "github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2"
 
 // dist builds archives, packages, SBOMs, the Helm chart and their checksums into out.
-func (r *release) dist() error {
+type dist struct {
+	*release
+	work   string // a temporary folder
+	common string // in it, what is the same on all platforms
+}
+
+func buildDist(r *release) error {
 	work, err := os.MkdirTemp("", "holdfast-dist-")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(work) }() // a temporary folder
-	common := filepath.Join(work, "common")
-	if err := r.stageCommon(common); err != nil {
+	d := &dist{r, work, filepath.Join(work, "common")}
+	return d.run()
+}
+
+func (d *dist) run() error {
+	if err := d.stageCommon(); err != nil {
 		return err
 	}
-	for _, p := range r.platforms {
-		if err := r.distPlatform(work, common, p); err != nil {
+	for _, p := range d.platforms {
+		if err := d.buildPlatform(p); err != nil {
 			return fmt.Errorf("%s: %w", p.name(), err)
 		}
 	}
-	if err := copyFile(filepath.Join(r.root, "config.schema.json"), filepath.Join(r.out, "config.schema.json")); err != nil {
+	if err := copyFile(filepath.Join(d.root, "config.schema.json"), filepath.Join(d.out, "config.schema.json")); err != nil {
 		return err
 	}
-	if err := r.chart(work); err != nil {
+	if err := packChart(d.release, d.work); err != nil {
 		return err
 	}
-	return r.checksums()
+	return writeChecksums(d.out)
 }
 
 // stageCommon collects what is the same on all platforms.
-func (r *release) stageCommon(dir string) error {
+func (d *dist) stageCommon() error {
 	for _, name := range []string{"LICENSE", "README.md", "CHANGELOG.md", "config.example.yaml", "config.schema.json"} {
-		if err := copyFile(filepath.Join(r.root, name), filepath.Join(dir, name)); err != nil {
+		if err := copyFile(filepath.Join(d.root, name), filepath.Join(d.common, name)); err != nil {
 			return err
 		}
 	}
 	for shell, name := range map[string]string{"bash": "holdfast.bash", "zsh": "_holdfast", "fish": "holdfast.fish"} {
-		script, err := r.output(nil, "go", "run", ".", "completion", shell)
+		script, err := d.output(nil, "go", "run", ".", "completion", shell)
 		if err != nil {
 			return err
 		}
-		if err := writeFile(filepath.Join(dir, "completions", name), script); err != nil {
+		if err := writeFile(filepath.Join(d.common, "completions", name), script); err != nil {
 			return err
 		}
 	}
-	return r.writeNotices(filepath.Join(dir, "THIRD-PARTY-NOTICES.txt"))
+	return writeNotices(d.release, filepath.Join(d.common, "THIRD-PARTY-NOTICES.txt"))
 }
 
-func (r *release) distPlatform(work, common string, p platform) error {
-	name := fmt.Sprintf("holdfast_%s_%s_%s", r.number(), p.goos, p.goarch)
-	dir := filepath.Join(work, name)
-	if err := os.CopyFS(dir, os.DirFS(common)); err != nil {
+func (d *dist) buildPlatform(p platform) error {
+	name := fmt.Sprintf("holdfast_%s_%s_%s", d.number(), p.goos, p.goarch)
+	dir := filepath.Join(d.work, name)
+	if err := os.CopyFS(dir, os.DirFS(d.common)); err != nil {
 		return err
 	}
-	binary, err := r.build(p, dir)
+	binary, err := d.build(p, dir)
 	if err != nil {
 		return err
 	}
 	if p.goos == "linux" {
-		units := filepath.Join(r.root, "deploy", "systemd")
+		units := filepath.Join(d.root, "deploy", "systemd")
 		for _, unit := range []string{"holdfast.service", "60-holdfast.conf"} {
 			if err := copyFile(filepath.Join(units, unit), filepath.Join(dir, "systemd", unit)); err != nil {
 				return err
@@ -78,22 +88,22 @@ func (r *release) distPlatform(work, common string, p platform) error {
 		}
 	}
 	if p.goos == "windows" {
-		err = r.zip(filepath.Join(r.out, name+".zip"), dir, name)
+		err = zipFolder(filepath.Join(d.out, name+".zip"), dir, name, d.date)
 	} else {
-		err = r.tarGzip(filepath.Join(r.out, name+".tar.gz"), dir, name)
+		err = tarGzip(filepath.Join(d.out, name+".tar.gz"), dir, name, d.date)
 	}
 	if err == nil {
-		err = r.writeSBOM(filepath.Join(r.out, name+".cdx.json"), binary, p)
+		err = writeSBOM(d.release, filepath.Join(d.out, name+".cdx.json"), binary, p)
 	}
 	if err != nil || p.deb == "" {
 		return err
 	}
-	return r.packages(dir, p)
+	return d.packages(dir, p)
 }
 
 // packages makes the deb and the rpm of what is in dir, with the paths of a package instead of
 // those of /usr/local.
-func (r *release) packages(dir string, p platform) error {
+func (d *dist) packages(dir string, p platform) error {
 	unit, err := os.ReadFile(filepath.Join(dir, "systemd", "holdfast.service"))
 	if err != nil {
 		return err
@@ -111,35 +121,35 @@ func (r *release) packages(dir string, p platform) error {
 	if err := errors.Join(
 		writeFile(filepath.Join(dir, "systemd", "holdfast.service"), unit),
 		writeFile(filepath.Join(dir, "holdfast.yaml"), example),
-		os.CopyFS(filepath.Join(dir, "packages"), os.DirFS(filepath.Join(r.root, "deploy", "packages"))),
+		os.CopyFS(filepath.Join(dir, "packages"), os.DirFS(filepath.Join(d.root, "deploy", "packages"))),
 	); err != nil {
 		return err
 	}
 	for packager, arch := range map[string]string{"deb": p.deb, "rpm": p.rpm} {
 		env := []string{
-			"NFPM_ARCH=" + arch, "NFPM_VERSION=" + r.number(), "SOURCE_DATE_EPOCH=" + strconv.FormatInt(r.date.Unix(), 10), "GOFLAGS=",
+			"NFPM_ARCH=" + arch, "NFPM_VERSION=" + d.number(), "SOURCE_DATE_EPOCH=" + strconv.FormatInt(d.date.Unix(), 10), "GOFLAGS=",
 		}
-		target := fmt.Sprintf("holdfast_%s_%s.%s", r.number(), arch, packager)
-		if err := setTimes(dir, r.date); err != nil {
+		target := fmt.Sprintf("holdfast_%s_%s.%s", d.number(), arch, packager)
+		if err := setTimes(dir, d.date); err != nil {
 			return err
 		}
-		if err := r.tool(dir, env, "go", "run", nfpm, "package", "--config", "packages/nfpm.yaml", "--packager", packager,
-			"--target", filepath.Join(r.out, target)); err != nil {
+		if err := runTool(dir, env, "go", "run", nfpm, "package", "--config", "packages/nfpm.yaml", "--packager", packager,
+			"--target", filepath.Join(d.out, target)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// checksums writes SHA256SUMS of all results, as sha256sum -c takes it.
-func (r *release) checksums() error {
-	entries, err := os.ReadDir(r.out) // sorted
+// writeChecksums writes SHA256SUMS of all files in a folder, in the format of sha256sum -c.
+func writeChecksums(dir string) error {
+	entries, err := os.ReadDir(dir) // sorted
 	if err != nil {
 		return err
 	}
 	var b strings.Builder
 	for _, e := range entries {
-		data, err := os.ReadFile(filepath.Join(r.out, e.Name()))
+		data, err := os.ReadFile(filepath.Join(dir, e.Name()))
 		if err != nil {
 			return err
 		}
@@ -147,12 +157,12 @@ func (r *release) checksums() error {
 		fmt.Fprintf(&b, "%s  %s\n", hex.EncodeToString(sum[:]), e.Name())
 		fmt.Println(e.Name())
 	}
-	return writeFile(filepath.Join(r.out, "SHA256SUMS"), []byte(b.String()))
+	return writeFile(filepath.Join(dir, "SHA256SUMS"), []byte(b.String()))
 }
 
 // writeNotices collects the licenses of all modules that any platform's binary contains, and of Go
 // itself.
-func (r *release) writeNotices(file string) error {
+func writeNotices(r *release, file string) error {
 	modules := map[string]string{} // path and version to folder
 	for _, p := range platforms {
 		list, err := r.output([]string{"GOOS=" + p.goos, "GOARCH=" + p.goarch, "CGO_ENABLED=0"},

@@ -68,9 +68,9 @@ func run(args []string) error {
 	}
 	switch args[0] {
 	case "npm":
-		return r.npm()
+		return buildNPM(&r)
 	case "dist":
-		return r.dist()
+		return buildDist(&r)
 	default:
 		return fmt.Errorf("found %q; allowed: dist, npm", args[0])
 	}
@@ -108,8 +108,8 @@ func (r *release) build(p platform, dir string) (string, error) {
 	return out, checkMachine(out, p)
 }
 
-// tool runs a program with its output shown.
-func (r *release) tool(dir string, env []string, name string, args ...string) error {
+// runTool runs a program in a folder. Its errors are shown.
+func runTool(dir string, env []string, name string, args ...string) error {
 	cmd := exec.Command(name, args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), env...)
@@ -120,7 +120,7 @@ func (r *release) tool(dir string, env []string, name string, args ...string) er
 	return nil
 }
 
-// output runs a program in the project's folder, and returns what it writes.
+// output runs a program in the project's folder, and returns what the program writes.
 func (r *release) output(env []string, name string, args ...string) ([]byte, error) {
 	cmd := exec.Command(name, args...)
 	cmd.Dir = r.root

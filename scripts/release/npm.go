@@ -14,25 +14,25 @@ import (
 	"strings"
 )
 
-// npm packs the package holdfast, and one with the binary of each platform, into out.
-func (r *release) npm() error {
+// buildNPM packs the package holdfast, and one with the binary of each platform, into out.
+func buildNPM(r *release) error {
 	stage, err := os.MkdirTemp("", "holdfast-npm-")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(stage) }() // a temporary folder
 	for _, p := range r.platforms {
-		if err := r.packPlatform(filepath.Join(stage, p.name()), p); err != nil {
+		if err := packPlatform(r, filepath.Join(stage, p.name()), p); err != nil {
 			return fmt.Errorf("%s: %w", p.npmPackage(), err)
 		}
 	}
-	if err := r.packMain(filepath.Join(stage, "holdfast")); err != nil {
+	if err := packMain(r, filepath.Join(stage, "holdfast")); err != nil {
 		return fmt.Errorf("npm/: %w", err)
 	}
 	return nil
 }
 
-func (r *release) packPlatform(dir string, p platform) error {
+func packPlatform(r *release, dir string, p platform) error {
 	if err := os.MkdirAll(filepath.Join(dir, "bin"), 0o755); err != nil {
 		return err
 	}
@@ -59,16 +59,16 @@ func (r *release) packPlatform(dir string, p platform) error {
 	); err != nil {
 		return err
 	}
-	file, err := r.pack(dir, p.npmPackage())
+	file, err := pack(r, dir, p.npmPackage())
 	if err != nil {
 		return err
 	}
-	return r.checkPlatform(file, p)
+	return checkPlatform(file, p)
 }
 
 // packMain adds the version, and all platforms as optional dependencies: whichever of them this run
 // builds.
-func (r *release) packMain(dir string) error {
+func packMain(r *release, dir string) error {
 	if err := os.CopyFS(dir, os.DirFS(filepath.Join(r.root, "npm"))); err != nil {
 		return err
 	}
@@ -93,13 +93,13 @@ func (r *release) packMain(dir string) error {
 	); err != nil {
 		return err
 	}
-	_, err = r.pack(dir, "holdfast")
+	_, err = pack(r, dir, "holdfast")
 	return err
 }
 
 // pack runs npm pack, and returns the tarball.
-func (r *release) pack(dir, name string) (string, error) {
-	if err := r.tool(dir, nil, "npm", "pack", "--silent", "--pack-destination", r.out); err != nil {
+func pack(r *release, dir, name string) (string, error) {
+	if err := runTool(dir, nil, "npm", "pack", "--silent", "--pack-destination", r.out); err != nil {
 		return "", err
 	}
 	file := strings.NewReplacer("@", "", "/", "-").Replace(name) + "-" + r.number() + ".tgz"
@@ -109,7 +109,7 @@ func (r *release) pack(dir, name string) (string, error) {
 
 // checkPlatform looks at what was packed: the files, the binary's mode and machine, and for which
 // system it says to be.
-func (r *release) checkPlatform(file string, p platform) error {
+func checkPlatform(file string, p platform) error {
 	binary := "package/bin/" + p.binary()
 	var names []string
 	var manifest struct {

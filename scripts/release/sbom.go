@@ -43,7 +43,7 @@ type property struct {
 }
 
 // writeSBOM lists the modules that a binary contains, as it records them itself.
-func (r *release) writeSBOM(file, binary string, p platform) error {
+func writeSBOM(r *release, file, binary string, p platform) error {
 	info, err := buildinfo.ReadFile(binary)
 	if err != nil {
 		return err
