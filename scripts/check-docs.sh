@@ -68,6 +68,7 @@ packages=(
   internal/netpoll
   internal/upstream
   proxy
+  scripts/release
   session
   test/bench
 )

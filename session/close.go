@@ -5,9 +5,9 @@ import (
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
-// Close ends a session for a reason that its link knows. What its client has not been sent yet can
-// still be read, except after ClientDisconnect: a client handles nothing after that. BufferFull
-// ends a parked session only: if a client resumed it after Append failed, nothing is missing.
+// Close ends a session for a reason that its link knows. The client can still read what it has not
+// been sent, except after ClientDisconnect: a client handles nothing after that. BufferFull ends a
+// parked session only. If a client resumed the session after Append failed, nothing is missing.
 func (r *Registry) Close(s *Session, why reason.Reason) {
 	r.closeChosen(why == reason.BufferFull, func(end func(*Session, reason.Reason)) {
 		if why != reason.BufferFull || s.State() == Parked {
@@ -16,7 +16,7 @@ func (r *Registry) Close(s *Session, why reason.Reason) {
 	})
 }
 
-// Abort ends the session of a client that must get nothing more of it. A cursor that has lost its
+// Abort ends the session of a client, which receives nothing more of it. A cursor that has lost its
 // session has no effect.
 func (r *Registry) Abort(c *Cursor, why reason.Reason) {
 	r.closeChosen(true, func(end func(*Session, reason.Reason)) {
@@ -26,8 +26,8 @@ func (r *Registry) Abort(c *Cursor, why reason.Reason) {
 	})
 }
 
-// AbortParked ends a parked session whose client came back but cannot resume it for this reason. No
-// other client will.
+// AbortParked ends a parked session whose client came back but cannot resume it, for this reason.
+// No other client will resume it.
 func (r *Registry) AbortParked(pid, namespace string, why reason.Reason) {
 	r.closeChosen(true, func(end func(*Session, reason.Reason)) {
 		if s := r.byPID[pid]; s != nil && s.namespace == namespace && s.State() == Parked {
@@ -36,8 +36,8 @@ func (r *Registry) AbortParked(pid, namespace string, why reason.Reason) {
 	})
 }
 
-// AbortDisconnected ends a session that is parked because this client sent a DISCONNECT, and that
-// the client does not resume.
+// AbortDisconnected ends a session that is parked because this client sent a DISCONNECT, if the
+// client does not resume it.
 func (r *Registry) AbortDisconnected(s *Session, owner Owner) {
 	r.closeChosen(true, func(end func(*Session, reason.Reason)) {
 		if s.DisconnectedBy(owner) {
@@ -46,14 +46,15 @@ func (r *Registry) AbortDisconnected(s *Session, owner Owner) {
 	})
 }
 
-// detachAny detaches whichever client the session has.
+// detachAny detaches the session's client, whichever that is.
 func (s *Session) detachAny() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.cursor = nil
 }
 
-// closedSession is a session that has just been closed, and what others are told about that.
+// closedSession is a session that has just been closed, with what the observer and the link are
+// told.
 type closedSession struct {
 	s        *Session
 	why      reason.Reason
@@ -77,8 +78,8 @@ func (r *Registry) closeLocked(s *Session, why reason.Reason) closedSession {
 	return r.closeBothLocked(s, why)
 }
 
-// closeBothLocked is closeLocked with s.mu held too. It calls nothing outside this package: finish
-// does.
+// closeBothLocked is closeLocked with s.mu held too. It calls nothing outside this package; finish
+// does that.
 func (r *Registry) closeBothLocked(s *Session, why reason.Reason) closedSession {
 	e := closedSession{s, why, s.state, s.log.Packets()}
 	if s.state == Closed {
@@ -96,7 +97,7 @@ func (r *Registry) closeBothLocked(s *Session, why reason.Reason) closedSession 
 	return e
 }
 
-// finish tells the observer about closed sessions, and their links if these do not know. Then it
+// finish tells the observer about closed sessions, and their links if tellUpstream is set. Then it
 // releases their packets, which may take a while. No lock is held.
 func (r *Registry) finish(closed []closedSession, tellUpstream bool) {
 	defer each(closed, func(e closedSession) { e.s.release() })
@@ -147,8 +148,9 @@ func each[T any](list []T, fn func(T)) {
 	}
 }
 
-// release drops what no client can ask a closed session for. It empties a log that has no reader
-// without the session's lock: others may wait for that lock while they hold the registry's.
+// release drops the packets of a closed session that no client can read any more. It empties a log
+// without a reader outside the session's lock: others may wait for that lock and hold the
+// registry's.
 func (s *Session) release() {
 	unread := s.takeUnread()
 	unread.Release()
@@ -157,8 +159,8 @@ func (s *Session) release() {
 	s.updateReadPauseLocked() // last: it calls the link
 }
 
-// takeUnread takes the log out of a closed session that has no client. If it has one, takeUnread
-// only drops what that client was sent.
+// takeUnread takes the log out of a closed session that has no client. If there is a client,
+// takeUnread only drops what it was sent.
 func (s *Session) takeUnread() buffer.Log {
 	s.mu.Lock()
 	defer s.mu.Unlock()

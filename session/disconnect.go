@@ -29,9 +29,10 @@ func (s *Session) DisconnectedBy(o Owner) bool {
 	return s.state == Parked && s.parked.disconnected() && s.owned == o.Handshake()
 }
 
-// isAmbiguousLocked reports whether the client may or may not have handled events after from, because
-// they were in flight at its DISCONNECT. It ignored those that arrived before its next CONNECT.
-// Those that arrived later it handles with the reply, even if that comes over another connection.
+// isAmbiguousLocked reports whether the client may or may not have handled events after from,
+// because they were in flight at its DISCONNECT. It ignored those that arrived before its next
+// CONNECT. Those that arrived later it handles with the reply, even if that comes over another
+// connection.
 func isAmbiguousLocked(s *Session, from uint64, owner Owner, recently bool) bool {
 	d := s.parked.group.disconnect
 	if d == nil {

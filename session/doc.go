@@ -56,24 +56,24 @@
 // # Locks
 //
 // evictor.mu comes before Registry.mu, and that before Session.mu. Two sessions are never locked
-// together. Both of the last two are needed to change a session's state, so either is enough to read
-// it. Neither is held during I/O, and Registry.mu is never held while a log is walked.
+// together. Both of the last two are needed to change a session's state, so either is enough to
+// read it. Neither is held during I/O, and Registry.mu is never held while a log is walked.
 //
 // Session.mu guards the session's parts too, and its current Cursor. Registry.mu guards parkedLRU
 // and parkedGroup. Ends has a lock of its own, which is a leaf.
 //
-// With a lock held, the package calls only these outside it: Upstream.SetReadPaused,
-// SessionParked and SessionResumed, Owner.Handshake, Observer.Dropped and Poisoned, Limits.Retention
-// and Judge, the Emitter given to Cursor.Read, and the functions given to Cursor.Forward and Sample.
-// None of them may call back.
+// With a lock held, the package calls only these outside it: Upstream.SetReadPaused, SessionParked
+// and SessionResumed, Owner.Handshake, Observer.Dropped and Poisoned, Limits.Retention and Judge,
+// the Emitter given to Cursor.Read, and the functions given to Cursor.Forward and Sample. None of
+// them may call back.
 //
 // # Panics
 //
 // Any of these calls may panic, and the caller recovers. No lock stays locked. The registry's own
 // fields are changed before it calls out, so they are always consistent. A session that was being
 // parked or resumed is aborted with reason.Internal, because its client and its link may not know
-// of it. Sessions that were being closed are closed: all links are told, and all logs released, even
-// if one of the calls panics. After a panic in Append, Cursor.Read or another method of a session
-// the log itself may be wrong, so the caller must end the session: package proxy ends the link or
-// the client concerned with all its sessions.
+// of it. Sessions that were being closed are closed: all links are told, and all logs released,
+// even if one of the calls panics. After a panic in Append, Cursor.Read or another method of a
+// session the log itself may be wrong, so the caller must end the session: package proxy ends the
+// link or the client concerned with all its sessions.
 package session

@@ -40,8 +40,8 @@ type reads struct {
 	heldAt  uint64 // 1 + the offset with which a client passed a Trial with Hold; 0 if there was none
 }
 
-// tooSlow notes that the client opened another connection after all, although it passed a Trial with
-// Hold: that did not wait long enough.
+// tooSlow notes that the client opened another connection after all, although it passed a Trial
+// with Hold: that did not wait long enough.
 func (r *reads) tooSlow(from uint64, ending Ending) {
 	if r.heldAt == 1+from && ending == Overtaken {
 		r.hold = min(2*max(r.hold, holdTime), maxHoldTime)

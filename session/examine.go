@@ -3,8 +3,8 @@ package session
 import "slices"
 
 // examineLocked looks for poison among the packets after from that were sent before. It drops those
-// that no client can decode, and returns what to try on the client, or nil. beside is the Verdict on
-// packets of its other sessions. s.mu is held, and the session is still parked.
+// that no client can decode, and returns what to try on the client, or nil. beside is the Verdict
+// on packets of its other sessions. s.mu is held, and the session is still parked.
 func examineLocked(s *Session, from uint64, beside Verdict) *Trial {
 	if s.parked.disconnected() || s.suspicions == nil && s.log.sent <= from {
 		return nil // the client ignored what was in flight, after its DISCONNECT; or nothing was
@@ -43,8 +43,8 @@ func (q *suspicions) examine(from uint64, beside Verdict) *Trial {
 }
 
 // dropUndecodable drops the suspects after from that no client can decode, and returns those that
-// can be tried. The client was sent packets up to to over its last connection, and may have buffered
-// those that came before a suspect.
+// can be tried. The client was sent packets up to to over its last connection, and may have
+// buffered those that came before a suspect.
 func (q *suspicions) dropUndecodable(from, to uint64) (doubtful []uint64) {
 	buffered, lastSent := bufferEmpty, from
 	for _, x := range slices.Clone(q.suspects) {
@@ -72,8 +72,8 @@ func (q *suspicions) dropUndecodable(from, to uint64) (doubtful []uint64) {
 	return doubtful
 }
 
-// trial returns what is to be tried on the client, or nil. carried says that the client had buffered
-// events before its last connection, and did not handle them over it.
+// trial returns what is to be tried on the client, or nil. carried says that the client had
+// buffered events before its last connection, and did not handle them over it.
 func (q *suspicions) trial(doubtful []uint64, carried bool) *Trial {
 	d := q.doubt
 	t := &Trial{}

@@ -69,8 +69,8 @@ func (g *parkedGroup) resumed(s *Session, owner Owner) {
 	}
 }
 
-// siblings counts the other sessions that are still parked with s and had packets in flight, or have
-// suspects.
+// siblings counts the other sessions that are still parked with s and had packets in flight, or
+// have suspects.
 func (g *parkedGroup) siblings(s *Session) (n int) {
 	for _, o := range g.sessions {
 		if o != s && (o.parked.inFlight || slices.ContainsFunc(g.found, func(f finding) bool { return f.s == o })) {
@@ -115,8 +115,8 @@ func (g *parkedGroup) judge() {
 	}
 }
 
-// verdictsInFlight combines the verdicts on what was in flight when a session was parked. suspicious
-// says that this, or what was sent over an earlier connection, is not Fine.
+// verdictsInFlight combines the verdicts on what was in flight when a session was parked.
+// suspicious says that this, or what was sent over an earlier connection, is not Fine.
 func verdictsInFlight(s *Session) (v Verdict, suspicious bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

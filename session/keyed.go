@@ -18,7 +18,8 @@ type keyed struct {
 	key Key // immutable
 	// epoch counts the clients that have resumed the session.
 	epoch uint64
-	// trimmedEvents counts the events among the packets that are trimmed, as its client counts them.
+	// trimmedEvents counts the events among the packets that are trimmed, as its client counts
+	// them.
 	trimmedEvents uint64
 	// uncountable says that a client resumed without counting while events were in flight, so that
 	// later counts cannot be used.

@@ -14,8 +14,8 @@ import (
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
-// keyedModel is a keyed session with the application behind it and the client before it. Packets are
-// numbers, so the client sees what it lacks and what it has twice.
+// keyedModel is a keyed session with the application behind it and the client before it. Packets
+// are numbers, so the client sees what it lacks and what it has twice.
 type keyedModel struct {
 	*world
 	s   *Session

@@ -7,8 +7,8 @@ import (
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
-// Park parks the sessions of one client for at most d. It passes over closed sessions, and cursors
-// that have lost their session. It closes sessions that cannot be resumed, and all if d is not
+// Park parks the sessions of one client for at most d. It skips closed sessions, and cursors that
+// have lost their session. It closes sessions that cannot be resumed, and all sessions if d is not
 // positive. The Observer is told why.
 func (r *Registry) Park(cursors []*Cursor, d time.Duration, why reason.Reason) {
 	r.ParkEnded(cursors, d, why, Lost)
@@ -19,8 +19,8 @@ func (r *Registry) ParkEnded(cursors []*Cursor, d time.Duration, why reason.Reas
 	r.parkAll(cursors, d, &parkedGroup{why: why, ending: ending})
 }
 
-// ParkDisconnected parks the session of a client that sent a DISCONNECT for it. Nothing that the
-// client was sent before is confirmed any more, because it may ignore it.
+// ParkDisconnected parks the session of a client that sent a DISCONNECT for it. Nothing that was
+// sent to the client before is confirmed from now on, because the client may ignore it.
 func (r *Registry) ParkDisconnected(c *Cursor, d time.Duration, disconnect *ClientDisconnect) {
 	r.parkAll([]*Cursor{c}, d, &parkedGroup{why: reason.ClientDisconnect, disconnect: disconnect})
 }
@@ -65,8 +65,8 @@ func (r *Registry) park(cursors []*Cursor, d time.Duration, g *parkedGroup) (par
 	return parked, closed, r.parked.surplus()
 }
 
-// abortDetached aborts the sessions that these cursors had, unless another client has them by now.
-// It runs after a panic while they were parked.
+// abortDetached aborts the sessions of these cursors, unless another client has them by now. It
+// runs after a panic in park.
 func (r *Registry) abortDetached(cursors []*Cursor) {
 	r.closeChosen(true, func(end func(*Session, reason.Reason)) {
 		for _, c := range cursors {
@@ -77,8 +77,8 @@ func (r *Registry) abortDetached(cursors []*Cursor) {
 	})
 }
 
-// parkLocked detaches a session's client, and parks the session with those of g or closes it. It
-// returns the session only if it is closed. r.mu is held.
+// parkLocked detaches a session's client. It adds the session to g, or closes it. It returns the
+// session only if it is closed. r.mu is held.
 func (r *Registry) parkLocked(c *Cursor, d time.Duration, g *parkedGroup) closedSession {
 	s := c.s
 	s.mu.Lock()
@@ -92,7 +92,7 @@ func (r *Registry) parkLocked(c *Cursor, d time.Duration, g *parkedGroup) closed
 		if s.endedInFlight {
 			g.found = append(g.found, finding{s: s, verdict: Undecodable})
 		}
-		return closedSession{s: s, was: Closed} // the rest of its log has no reader
+		return closedSession{s: s, was: Closed} // nobody will read the rest of its log
 	case s.pid == "":
 		return r.closeBothLocked(s, reason.NotParked)
 	case d <= 0:
@@ -108,8 +108,8 @@ func (r *Registry) parkLocked(c *Cursor, d time.Duration, g *parkedGroup) closed
 // frozenRetry is how often an expired session is looked at again while the registry is frozen.
 const frozenRetry = 100 * time.Millisecond
 
-// beginExpiry reports whether an expiry may begin; expiring.Done must follow then. Otherwise it has
-// to wait for Thaw, and is tried again later.
+// beginExpiry reports whether an expiry may begin. If so, expiring.Done must follow. Otherwise the
+// registry is frozen, and the timer tries again later.
 func (r *Registry) beginExpiry(g *parkedGroup) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -141,8 +141,8 @@ func (r *Registry) expire(g *parkedGroup) {
 	})
 }
 
-// closeEvictedLocked closes the sessions that parkedLRU has evicted. r.mu is held, and no
-// session's lock.
+// closeEvictedLocked closes the sessions that parkedLRU has evicted. r.mu is held, and no session's
+// lock.
 func (r *Registry) closeEvictedLocked() (closed []closedSession) {
 	for _, s := range r.parked.takeEvicted() {
 		closed = append(closed, r.closeLocked(s, reason.Evicted))

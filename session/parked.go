@@ -13,23 +13,22 @@ const (
 	// lockedSteps bounds how many parked sessions are visited or evicted under one lock of the
 	// registry.
 	lockedSteps = 256
-	// maxSpan is how many tickets may lie between the oldest parked session and the newest, if
-	// that is more than sparseSpan for each session.
+	// maxSpan is how many tickets may lie between the oldest parked session and the newest, if that
+	// is more than sparseSpan for each session.
 	maxSpan    = 1 << 20
 	sparseSpan = 16
 )
 
-// HandoverGrace is how long sessions that were parked for a handover count neither against the
-// maximum of parked sessions nor as memory that can be freed: all clients come back at about the
-// same time.
+// HandoverGrace is how long sessions are protected from eviction after a handover. All clients are
+// away then, and come back at about the same time.
 const HandoverGrace = time.Minute
 
-// parkedLRU holds the parked sessions. The one parked longest is evicted when there are too many.
-// The registry's lock guards it.
+// parkedLRU holds the parked sessions. When there are too many, it evicts the one that has been
+// parked longest. The registry's lock guards it.
 //
 // simplelru has no iterator: its Keys and Values copy everything. Therefore its keys are tickets,
-// which grow with each session that is parked. Looking up one ticket after another visits the
-// sessions from the oldest, in steps, at a bounded cost for each step.
+// numbers that increase with each session that is parked. Looking up one ticket after another
+// visits the sessions from the oldest on, in steps of bounded cost.
 type parkedLRU struct {
 	lru     *simplelru.LRU[uint64, *Session]
 	limit   int         // as configured
@@ -49,8 +48,8 @@ func newParkedLRU(limit int) *parkedLRU {
 
 func (l *parkedLRU) newLRU() *simplelru.LRU[uint64, *Session] {
 	lru, err := simplelru.NewLRU(l.size, func(_ uint64, s *Session) {
-		// A session that leaves by itself has another state by now. It cannot be closed here:
-		// the lock of the session that is being parked is held.
+		// A session that was removed has another state by now. An evicted one cannot be closed
+		// here, because the lock of the session that is being parked is held.
 		if s.state == Parked {
 			l.evicted = append(l.evicted, s)
 		}
@@ -63,7 +62,7 @@ func (l *parkedLRU) newLRU() *simplelru.LRU[uint64, *Session] {
 
 func (l *parkedLRU) len() int { return l.lru.Len() }
 
-// add adds a session that is parked now. It may evict the one parked longest.
+// add adds a session that has just been parked. It may evict the one that was parked first.
 func (l *parkedLRU) add(s *Session) {
 	if span := l.next - l.oldest(); span >= maxSpan && span >= sparseSpan*uint64(l.len()) {
 		l.renumber()
@@ -134,7 +133,7 @@ func (l *parkedLRU) takeEvicted() []*Session {
 	return evicted
 }
 
-// oldest is the ticket of the session parked longest, or the next ticket if none is parked.
+// oldest returns the first ticket in use, or the next ticket if no session is parked.
 func (l *parkedLRU) oldest() uint64 {
 	if ticket, _, ok := l.lru.GetOldest(); ok {
 		return ticket
@@ -142,8 +141,9 @@ func (l *parkedLRU) oldest() uint64 {
 	return l.next
 }
 
-// visit calls fn for sessions from a ticket on, oldest first, until it returns false or lockedSteps
-// tickets were looked up. It returns the ticket to continue with. more is false if none was left.
+// visit calls fn for sessions from a ticket on, oldest first. It stops when fn returns false, or
+// after lockedSteps tickets. It returns the ticket to continue with. more is false if there was no
+// ticket to look up.
 func (l *parkedLRU) visit(from uint64, fn func(s *Session) bool) (next uint64, more bool) {
 	from = max(from, l.oldest())
 	more = from < l.next
@@ -156,7 +156,7 @@ func (l *parkedLRU) visit(from uint64, fn func(s *Session) bool) (next uint64, m
 }
 
 // renumber gives the sessions new tickets without gaps. Otherwise a session that stays parked while
-// millions come and go would make a visit of all sessions long.
+// millions come and go would make each visit of all sessions slow.
 func (l *parkedLRU) renumber() {
 	sessions := l.lru.Values()
 	l.lru = l.newLRU()

@@ -52,8 +52,8 @@ const (
 const (
 	// GoodProof means that it received the whole unit, and closed before it did anything else.
 	GoodProof = 4
-	// FairProof means that it did so, and opened another connection before it closed this one. Or it
-	// left this one open because of this unit, or of an earlier one.
+	// FairProof means that it did so, and opened another connection before it closed this one. Or
+	// it left this one open because of this unit, or of an earlier one.
 	FairProof = 2
 	// WeakProof means that it may have been receiving the unit.
 	WeakProof = 1
@@ -64,14 +64,14 @@ const (
 type Trial struct {
 	// Units are sequence numbers of packets, for Cursor.Sample.
 	Units [][]uint64
-	// Resync says to close the connection after the trial. With the CONNECT reply the client handles
-	// events that it had buffered, and only its next CONNECT tells which.
+	// Resync says to close the connection after the trial. With the CONNECT reply the client
+	// handles events that it had buffered, and only its next CONNECT tells which.
 	Resync bool
 	// Buffered says that the client may have buffered events of this session.
 	Buffered bool
-	// Siblings is how many other sessions of the client are still parked, with packets in flight, or
-	// with suspects. It may have buffered events of theirs too, so it must receive the replies to
-	// their CONNECTs first. And nothing else may be in flight during their trials.
+	// Siblings is how many other sessions of the client are still parked, with packets in flight,
+	// or with suspects. It may have buffered events of theirs too, so it must receive the replies
+	// to their CONNECTs first. And nothing else may be in flight during their trials.
 	Siblings int
 	// Hold is not zero if the client may confirm what it cannot decode, because its connection
 	// survives the error. Send one unit at a time, and wait so long after each to see whether it
@@ -97,8 +97,8 @@ func (t *Trial) has(seq uint64) bool {
 	return slices.ContainsFunc(t.Units, func(unit []uint64) bool { return slices.Contains(unit, seq) })
 }
 
-// Suspicious reports whether a packet up to this number was sent and not confirmed that is not judged
-// Fine, or can not be judged any more because the session has ended.
+// Suspicious reports whether a packet up to this number was sent and not confirmed that is not
+// judged Fine, or can not be judged any more because the session has ended.
 func (c *Cursor) Suspicious(to uint64) bool {
 	s := c.s
 	s.mu.Lock()
@@ -111,9 +111,10 @@ func (c *Cursor) Suspicious(to uint64) bool {
 	return s.suspicions.verdictUpTo(to) != Fine || s.endedInFlight
 }
 
-// SuspiciousBinary reports whether a binary packet after from, up to to, was sent and not confirmed that is
-// not judged Fine, unless the client is known to close its connection over what it cannot decode. What other
-// clients are known to decode counts too: one that takes long to come back has seemed to.
+// SuspiciousBinary reports whether a binary packet after from, up to to, was sent and not confirmed
+// that is not judged Fine, unless the client is known to close its connection over what it cannot
+// decode. What other clients are known to decode counts too: one that takes long to come back has
+// seemed to.
 func (c *Cursor) SuspiciousBinary(from, to uint64) bool {
 	s := c.s
 	s.mu.Lock()
@@ -170,8 +171,8 @@ func (c *Cursor) Passed(t *Trial) {
 	}
 }
 
-// Inconclusive says that the client closed its connection during a Trial, but not because of a unit.
-// Poison would make it close because of the unit each time.
+// Inconclusive says that the client closed its connection during a Trial, but not because of a
+// unit. Poison would make it close because of the unit each time.
 func (c *Cursor) Inconclusive() {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()

@@ -12,8 +12,8 @@ import (
 	"github.com/holdfast/holdfast/buffer"
 )
 
-// TestPoisonModel plays a client that cannot decode some packets, over a network that fails. It puts
-// events aside as socket.io-client does. It must receive everything else once and in order.
+// TestPoisonModel plays a client that cannot decode some packets, over a network that fails. It
+// puts events aside as socket.io-client does. It must receive everything else once and in order.
 func TestPoisonModel(t *testing.T) { rapid.Check(t, checkPoison) }
 
 // FuzzPoisonModel is TestPoisonModel with choices made by the fuzzer.

@@ -9,15 +9,15 @@ import (
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
-// Observer hears what happens to sessions, for metrics and logs. It is called without a lock,
+// Observer is told what happens to sessions, for metrics and logs. It is called without a lock,
 // unless a method says otherwise.
 type Observer interface {
 	Parked(s *Session, why reason.Reason)
 	Closed(s *Session, why reason.Reason, was State, buffered int)
-	// Panicked reports a panic with v while these sessions expired. It must end their links.
+	// Panicked reports a panic with value v while these sessions expired. It must end their links.
 	Panicked(v any, sessions []*Session)
-	// Dropped counts events that were dropped because of their Retention while their client was
-	// away. The session's lock may be held, so it must not call back.
+	// Dropped counts events that were dropped because of their Retention while the client was away.
+	// The session's lock may be held, so it must not call back.
 	Dropped(why Retention, events int)
 	// Poisoned reports a packet that is left out because its client cannot decode it. The session's
 	// lock is held, so it must not call back. The packet is valid only during the call.
@@ -59,8 +59,8 @@ func NewRegistry(limits Limits, maxParked int, budget *buffer.Budget, observer O
 // limits returns the limits in force.
 func (r *Registry) limits() *Limits { return r.current.Load() }
 
-// SetLimits changes the limits, also for open sessions, with the exception of Retention. It closes
-// no session: one beyond a new limit is closed at the next event that checks the limit.
+// SetLimits changes all limits except Retention, also for existing sessions. It closes no session:
+// one beyond a new limit is closed at the next event that checks the limit.
 func (r *Registry) SetLimits(limits Limits, maxParked int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -69,8 +69,8 @@ func (r *Registry) SetLimits(limits Limits, maxParked int) {
 	r.current.Store(&limits)
 }
 
-// SetOwner makes pids name this replica: owner is its id, of eight base64url characters. Call it
-// before the first session is opened.
+// SetOwner makes new pids contain the id of this replica, eight base64url characters. It must be
+// called before the first session is opened.
 func (r *Registry) SetOwner(owner string) { r.owner = owner }
 
 // Counts returns how many sessions are live and parked.
@@ -139,22 +139,21 @@ func (r *Registry) Freeze() {
 	r.expiring.Wait()
 }
 
-// Thaw undoes Freeze. Sessions that should have expired meanwhile expire soon.
+// Thaw undoes Freeze. Sessions that should have expired in the meantime expire soon.
 func (r *Registry) Thaw() {
 	r.mu.Lock()
 	r.frozen = false
 	r.mu.Unlock()
 }
 
-// BeginGrace makes the registry evict no sessions that were parked for a handover, for
-// HandoverGrace.
+// BeginGrace protects sessions that were parked for a handover from eviction, for HandoverGrace.
 func (r *Registry) BeginGrace() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.parked.beginGrace(r.endGrace)
 }
 
-// endGrace evicts the sessions that are too many by now.
+// endGrace evicts the sessions that exceed the limit by now.
 func (r *Registry) endGrace() {
 	r.mu.Lock()
 	r.parked.endGrace()

@@ -100,7 +100,8 @@ func (a *attempt) prepare() {
 	}
 }
 
-// parkedTogether returns the session with the claimed pid, or nil, and all that were parked with it.
+// parkedTogether returns the session with the claimed pid, or nil, and all that were parked with
+// it.
 func (a *attempt) parkedTogether() (s *Session, parked []*Session) {
 	a.r.mu.Lock()
 	defer a.r.mu.Unlock()

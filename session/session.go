@@ -54,14 +54,14 @@ type Owner interface {
 // Upstream is the link that a session belongs to.
 type Upstream interface {
 	// SessionsClosed reports sessions of this link that were closed on this side, for example
-	// because they expired. It must tell the server. No lock of this package is held.
+	// because they expired. It must tell the server. It is called without a lock of this package.
 	SessionsClosed(closed []*Session, why reason.Reason)
-	// SetReadPaused says that one more live session's unconfirmed bytes exceed the window, or one
-	// fewer. The link must not be read while there are any. It may be called with a session's lock
-	// held, and must not call back.
+	// SetReadPaused says that one more live session has reached its window of unconfirmed bytes
+	// (true), or one fewer (false). The link must not be read while any session pauses it. The
+	// session's lock may be held, so SetReadPaused must not call back.
 	SetReadPaused(paused bool)
-	// SessionParked says that a session is parked for at most d. Locks are held, so that calls for
-	// one session come in order. It must not call back.
+	// SessionParked says that a session is parked for at most d. The registry's and the session's
+	// lock are held, so that calls for one session come in order. It must not call back.
 	SessionParked(s *Session, why reason.Reason, d time.Duration)
 	// SessionResumed says that a client has resumed a session. The same locks are held.
 	SessionResumed(s *Session, away time.Duration, missed int)
@@ -72,21 +72,21 @@ type Limits struct {
 	// MaxPackets and MaxBytes apply while the session is parked.
 	MaxPackets int
 	MaxBytes   int
-	// WindowBytes is how much of a live session may be unconfirmed before its link is paused.
+	// WindowBytes is how many bytes of a live session may be unconfirmed before its link is paused.
 	WindowBytes int
 	// TakeoversPerMinute limits the takeovers of one session, with a burst of a minute's worth. 0
 	// is no limit.
 	TakeoversPerMinute int
-	// ReplayAckRequested says whether events that ask for an acknowledgement are sent again if they
-	// may have arrived (at least once), or not (at most once).
+	// ReplayAckRequested controls events that ask for an acknowledgement and may have arrived. If
+	// true, a replay sends them again (at least once); if false, it does not (at most once).
 	ReplayAckRequested bool
-	// KeyedAtMostOnce says whether a client that resumes a keyed session without counting gets
-	// nothing again that was sent before (at most once), or all that is not confirmed (at least
-	// once).
+	// KeyedAtMostOnce applies to clients that resume a keyed session without counting events. If
+	// true, they get nothing that was sent before (at most once). If false, they get everything
+	// that is not confirmed (at least once).
 	KeyedAtMostOnce bool
 	// Retention decides which events are kept while their client is away. Nil keeps all of them.
 	Retention RetentionFunc
-	// Judge decides what clients can decode. Nil means everything.
+	// Judge decides what clients can decode. With nil, they can decode everything.
 	Judge Judge
 }
 
@@ -101,9 +101,9 @@ type Session struct {
 
 	mu    sync.Mutex // guards the fields down to namespace
 	state State      // changed by Registry.moveLocked only
-	heard bool       // a client has sent something for it
-	// endedInFlight says that the session ended while its client had not confirmed everything, and
-	// has not since.
+	heard bool       // a client has sent something in it
+	// endedInFlight says that the session ended while packets were in flight, and that its client
+	// has not confirmed them since.
 	endedInFlight bool
 	readPaused    atomic.Bool // SetReadPaused(true) was called; set with mu held
 	cursor        *Cursor
@@ -146,14 +146,14 @@ func (s *Session) Attached() Owner {
 	return s.cursor.owner
 }
 
-// Heard reports whether a client has sent anything for the session, and therefore has the pid.
+// Heard reports whether a client has sent anything in the session, and therefore has the pid.
 func (s *Session) Heard() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.heard
 }
 
-// SetReply keeps the CONNECT reply for later clients.
+// SetReply stores the CONNECT reply, which is repeated to later clients.
 func (s *Session) SetReply(reply []byte) {
 	s.mu.Lock()
 	s.reply = reply
@@ -168,8 +168,9 @@ func (s *Session) Bind(b Binding) {
 	s.mu.Unlock()
 }
 
-// Append adds a packet that the server sent. It returns the cursor of the client to wake, if there
-// is one. It fails with ErrClosed or ErrFull. After ErrFull the caller must close the session.
+// Append adds a packet that the server sent. It returns the cursor of the client to wake, or nil if
+// no client is attached. It fails with ErrClosed or ErrFull. After ErrFull the caller must close
+// the session.
 func (s *Session) Append(p *buffer.Packet) (*Cursor, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -196,7 +197,7 @@ func (s *Session) Append(p *buffer.Packet) (*Cursor, error) {
 }
 
 // scarceWindowBytes is the window while the budget is exceeded. Packets of live sessions cannot be
-// dropped, so all that helps is to read fewer.
+// dropped, so the only remedy is to read less.
 const scarceWindowBytes = 16 << 10
 
 // updateReadPauseLocked tells the link when a live session's log reaches the window, and when it is
@@ -221,7 +222,7 @@ func (s *Session) updateReadPauseLocked() {
 	}
 }
 
-// trimLocked drops packets up to seq, which are confirmed.
+// trimLocked drops packets up to seq, which the client has received.
 func (s *Session) trimLocked(seq uint64) {
 	seq = min(seq, s.log.Last())
 	if s.keyed != nil {

@@ -6,8 +6,8 @@ import (
 	"github.com/holdfast/holdfast/buffer"
 )
 
-// suspicions are what a session knows about packets that its clients may be unable to decode. Nearly
-// all sessions have none. The session's lock guards them.
+// suspicions are what a session knows about packets that its clients may be unable to decode.
+// Nearly all sessions have none. The session's lock guards them.
 type suspicions struct {
 	s        *Session  // immutable
 	judgedTo uint64    // each packet is judged once
@@ -66,8 +66,8 @@ func (q *suspicions) moveBuffered(to bufferState) {
 // judgedBytes bounds what is judged while a lock is held.
 const judgedBytes = 64 << 10
 
-// judgeParked judges everything that the client of a parked session was sent and did not confirm. It
-// releases the session's lock now and then.
+// judgeParked judges everything that the client of a parked session was sent and did not confirm.
+// It releases the session's lock now and then.
 func judgeParked(s *Session) {
 	for done := false; !done; {
 		func() {
@@ -125,8 +125,8 @@ func (q *suspicions) verdictUpTo(to uint64) (v Verdict) {
 	return v
 }
 
-// verdictNow is the Verdict on a suspect. Rules that the client is known not to have do not count. A
-// packet that is not sent again counts as Undecodable: trying it would cost the client as much as
+// verdictNow is the Verdict on a suspect. Rules that the client is known not to have do not count.
+// A packet that is not sent again counts as Undecodable: trying it would cost the client as much as
 // closing its connection.
 func (q *suspicions) verdictNow(x suspect) Verdict {
 	v := x.verdict &^ q.reads.rules
