@@ -251,7 +251,7 @@ func (c *Conn) Resume() {
 		return
 	}
 	c.readPaused = false
-	c.resumeHeartbeatLocked()
+	c.pongs.lastSign = time.Now()
 	if c.ws != nil {
 		c.ws.stream.Resume()
 	}
@@ -288,7 +288,7 @@ func (c *Conn) endLocked(err error, endWebSocket func(*wsLink)) {
 	if c.dialer.Ended != nil {
 		c.dialer.Ended()
 	}
-	started := c.stopHeartbeatLocked()
+	started := c.pongs.stopLocked()
 	switch {
 	case c.ws != nil:
 		c.flushLocked()

@@ -26,6 +26,42 @@ type ponger struct {
 	frozen bool // the timers do nothing; see Conn.Freeze
 }
 
+// stopLocked stops the timers. It reports whether they were started.
+func (p *ponger) stopLocked() (started bool) {
+	for _, t := range []*time.Timer{p.earlyTimer, p.clock, p.timer} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	return p.timer != nil
+}
+
+// answeredEarlyLocked reports whether a ping that was just read already has its pong.
+func (p *ponger) answeredEarlyLocked() bool {
+	if p.sentEarly == 0 {
+		return false
+	}
+	p.sentEarly--
+	return true
+}
+
+// pingDueLocked reports whether the server must have sent another ping since the last pong.
+func (p *ponger) pingDueLocked(interval time.Duration) bool {
+	return time.Until(p.lastPong.Add(interval)) <= 0
+}
+
+// stuckLocked reports whether the server has taken nothing since the last call, though bytes were
+// queued then and now.
+func (p *ponger) stuckLocked(queued int, taken int64) bool {
+	before := p.takenAtCheck
+	p.takenAtCheck = unknown
+	if queued == 0 {
+		return false
+	}
+	p.takenAtCheck = taken
+	return taken == before
+}
+
 // silence is how long a live server can go without a ping.
 func (c *Conn) silence() time.Duration {
 	return c.handshake.interval() + c.handshake.timeout()
@@ -56,23 +92,6 @@ func (c *Conn) onClockLocked() {
 	c.sendPacketLocked(Ping)
 }
 
-// stopHeartbeatLocked reports whether the heartbeat was started.
-func (c *Conn) stopHeartbeatLocked() (started bool) {
-	if c.pongs.earlyTimer != nil {
-		c.pongs.earlyTimer.Stop()
-	}
-	if c.pongs.clock != nil {
-		c.pongs.clock.Stop()
-	}
-	if c.pongs.timer == nil {
-		return false
-	}
-	c.pongs.timer.Stop()
-	return true
-}
-
-func (c *Conn) resumeHeartbeatLocked() { c.pongs.lastSign = time.Now() }
-
 // armEarlyPongLocked schedules a pong for the ping that must be unread by then.
 func (c *Conn) armEarlyPongLocked() {
 	due := max(0, time.Until(c.pongs.lastPong.Add(c.handshake.interval()+c.pongMargin())))
@@ -92,7 +111,7 @@ func (c *Conn) onEarlyPongLocked() {
 	if c.state.ended() || !p.mayBeUnread || p.frozen {
 		return
 	}
-	if time.Until(p.lastPong.Add(c.handshake.interval())) <= 0 {
+	if p.pingDueLocked(c.handshake.interval()) {
 		p.sentEarly++
 		c.sendPongLocked()
 		p.mayBeUnread = c.readPaused
@@ -118,11 +137,7 @@ func (c *Conn) onPing() {
 	defer c.mu.Unlock()
 	p := &c.pongs
 	p.lastSign = time.Now()
-	if c.protocol == V3 {
-		return
-	}
-	if p.sentEarly > 0 {
-		p.sentEarly--
+	if c.protocol == V3 || p.answeredEarlyLocked() {
 		return
 	}
 	c.sendPongLocked()
@@ -149,36 +164,25 @@ func (c *Conn) sendPacketLocked(t PacketType) {
 }
 
 // onSilenceLocked closes the Conn if the server must be dead. Otherwise it arms the timer again.
+// While reading is paused, pings may be there, unread. The only sign of a dead server is then that
+// it takes nothing of what is queued.
 func (c *Conn) onSilenceLocked() {
 	if c.state.ended() || c.pongs.frozen {
 		return
 	}
 	left := c.silence() - time.Since(c.pongs.lastSign)
-	stuck := c.outputStuckLocked()
-	if c.readPaused { // pings may be there, unread
+	stuck := false
+	if c.readPaused {
 		left = c.silence()
+		stuck = c.pongs.stuckLocked(c.progressLocked())
+	} else {
+		c.pongs.takenAtCheck = unknown
 	}
 	if stuck || left <= 0 {
 		c.endLocked(ErrSilent, (*wsLink).close)
 		return
 	}
 	c.pongs.timer.Reset(left)
-}
-
-// outputStuckLocked reports whether the server has taken nothing since the last call, though bytes
-// were queued. It is the only sign of a dead server while reading is paused, and false otherwise.
-func (c *Conn) outputStuckLocked() bool {
-	before := c.pongs.takenAtCheck
-	c.pongs.takenAtCheck = unknown
-	if !c.readPaused {
-		return false
-	}
-	queued, taken := c.progressLocked()
-	if queued == 0 {
-		return false
-	}
-	c.pongs.takenAtCheck = taken
-	return taken == before
 }
 
 // progressLocked returns how many bytes wait for the server, and how many it has taken so far.
