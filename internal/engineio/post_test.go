@@ -169,6 +169,36 @@ func TestPausedPostWaits(t *testing.T) {
 	})
 }
 
+// What a Socket keeps for polling goes with the upgrade, or with the POST that outlasts it.
+func TestPausedPostOutlastsTheUpgrade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, h := openPolling(t, testOptions)
+		polls := func() bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.poll != nil
+		}
+		h.onMessage = func(string) { s.Pause() }
+		answer := make(chan string, 1) // so that the POST always ends
+		go func() { answer <- post(s, "a", "4x") }()
+		h.wantLog(t, "message 4x")
+		p := startProbed(t, s)
+		p.send(t, "5")
+		h.wantLog(t, "upgraded", "confirm 0")
+		if !polls() {
+			t.Error("the POST under way is forgotten")
+		}
+		s.Resume()
+		if got := <-answer; got != okAnswer {
+			t.Errorf("the POST got %q, want %q", got, okAnswer)
+		}
+		wantPost(t, s, "b", "4y", badRequest)
+		if polls() {
+			t.Error("the polling transport is still there")
+		}
+	})
+}
+
 func TestPausedPostEndsWithTheSession(t *testing.T) {
 	for _, tt := range []struct {
 		name string

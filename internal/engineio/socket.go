@@ -400,11 +400,13 @@ func (s *Socket) run(fn func()) {
 
 func (s *Socket) panicked(v any) { s.h.Panicked(v) }
 
-// polling returns the Socket's pollTransport. It makes one at the first request. A request that
-// comes after the upgrade gets one too, and is refused.
+// polling returns the Socket's pollTransport, and makes one at the first request.
 func (s *Socket) polling() *pollTransport {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.ws != nil { // the request comes after the upgrade, and is refused
+		return &pollTransport{socket: s}
+	}
 	return s.pollingLocked()
 }
 
