@@ -1,6 +1,9 @@
 package proxy
 
 import (
+	"encoding/json"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,16 +18,34 @@ import (
 // application's rooms twice until the session expires.
 type lostOwners struct {
 	// Immutable.
+	r        *replicas
 	tell     func(a *abandonment) bool // tells the owner, if it is connected
 	knows    func(owner string) bool   // reports whether an owner exists
 	lifetime func() time.Duration      // of a parked session
 
-	mu      sync.Mutex                // guards the fields below; a leaf
-	notes   map[string][]*abandonment // for owners, by id
-	clients map[*client]lostOwner     // that did not get a session
-	// doubtful are notes about clients that have gone, by the pid of the fresh session that they
-	// may not know of.
-	doubtful map[string]*abandonment
+	mu      sync.Mutex                 // guards the fields below; a leaf
+	notes   map[string][]*abandonment  // for owners, by id
+	clients map[*client]lostOwner      // that did not get a session
+	pending map[*client][]*abandonment // of clients that may not have the replies to their CONNECTs yet
+	// doubtful are notes about clients that have gone, by the pid of the fresh session that they may not know of. claims
+	// are the same by the pid that they asked for.
+	doubtful, claims map[string]*abandonment
+	elsewhere        map[string]remoteDoubt // doubtful of other replicas, by the pid that the client asked for
+}
+
+func newLostOwners(r *replicas) lostOwners {
+	return lostOwners{
+		r: r, tell: r.tellAbandoned, knows: func(id string) bool { return r.node.Knows(id) },
+		lifetime: func() time.Duration { return r.settings().Recovery.MaxDisconnectionDuration },
+		notes:    make(map[string][]*abandonment), clients: make(map[*client]lostOwner), pending: make(map[*client][]*abandonment),
+		doubtful: make(map[string]*abandonment), claims: make(map[string]*abandonment), elsewhere: make(map[string]remoteDoubt),
+	}
+}
+
+// remoteDoubt says that a client of another replica may not know its fresh session.
+type remoteDoubt struct {
+	from string
+	at   uint64 // when its handshake was, as clients are numbered here
 }
 
 // lostOwner is a replica that did not answer a client, and why. Its id is empty if there is none.
@@ -38,6 +59,10 @@ type abandonment struct {
 	owner  string
 	ask    *peerwire.MoveRequest
 	opened instant.Instant // when its handshake was
+
+	// The fields below are set by clientGone and doubt.
+	fresh *session.Session
+	pid   string // of the session that the client asked for
 }
 
 const (
@@ -50,8 +75,8 @@ const (
 	// noteTime is how long notes for an owner are kept after it was declared gone. One that was
 	// stopped for long has its sessions still when it comes back.
 	noteTime = 10 * time.Minute
-	// goneTime is how long a client that has gone may take to show it. While its owner was asked,
-	// it was not read.
+	// goneTime is the time between two looks whether a client has its fresh session. A client that has gone may take so
+	// long to show it: while its owner was asked, it was not read.
 	goneTime = time.Second
 )
 
@@ -75,50 +100,195 @@ func (l *lostOwners) forget(c *client) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.clients, c)
+	delete(l.pending, c)
 }
 
-// abandon has the owner end the session that a client did not get. A client that has gone meanwhile
-// may not know of its fresh session, and still recover the other one. If it comes back to the fresh
-// one, it knows.
-func (l *lostOwners) abandon(c *client, owner string, ask *peerwire.MoveRequest) {
-	a := &abandonment{owner, ask, c.opened}
-	time.AfterFunc(goneTime, func() {
-		if !c.done.HasFired() {
-			l.note(a)
-		} else if cur := c.sessions.get(ask.Namespace); cur != nil {
-			l.doubt(cur.Session(), a)
-		}
-	})
-}
-
-// doubt keeps a note until the client's fresh session is resumed, or has surely ended.
-func (l *lostOwners) doubt(fresh *session.Session, a *abandonment) {
+// abandon has the owner end the session that a client did not get, as soon as the client is known to have its fresh
+// one. Until then the client may still recover the other one.
+func (l *lostOwners) abandon(c *client, owner string, ask *peerwire.MoveRequest, why reason.Reason) {
+	ask.Why = why
 	l.mu.Lock()
-	if len(l.doubtful) < maxNotes {
-		l.doubtful[fresh.PID()] = a
-	}
+	l.pending[c] = append(l.pending[c], &abandonment{owner: owner, ask: ask, opened: c.opened})
 	l.mu.Unlock()
-	if fresh.State() == session.Live {
-		l.resumed(fresh.PID()) // before it was in the map
+	if c.done.HasFired() {
+		l.forget(c)
 		return
 	}
+	c.sock.AfterFunc(goneTime, func() { l.look(c) })
+}
+
+// look tells owners of the sessions that a client does not need any more, and looks again later if there are others.
+func (l *lostOwners) look(c *client) {
+	l.mu.Lock()
+	pending := slices.Clone(l.pending[c])
+	l.mu.Unlock()
+	for _, a := range pending {
+		if cur := c.sessions.get(a.ask.Namespace); cur != nil && !c.sender.mayLack(cur) && l.take(c, a) {
+			l.note(a)
+		}
+	}
+	l.mu.Lock()
+	more := len(l.pending[c]) > 0
+	l.mu.Unlock()
+	if more {
+		c.sock.AfterFunc(goneTime, func() { l.look(c) })
+	}
+}
+
+// take takes a note from those of a client, unless another goroutine has.
+func (l *lostOwners) take(c *client, a *abandonment) (ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i := slices.Index(l.pending[c], a); i >= 0 {
+		l.pending[c] = slices.Delete(l.pending[c], i, i+1)
+		ok = true
+	}
+	if len(l.pending[c]) == 0 {
+		delete(l.pending, c)
+	}
+	return ok
+}
+
+// clientGone decides what becomes of a client's notes when it has gone, and its sessions are parked.
+func (l *lostOwners) clientGone(c *client, from *detachedClient) {
+	l.mu.Lock()
+	pending := l.pending[c]
+	delete(l.pending, c)
+	l.mu.Unlock()
+	for _, a := range pending {
+		i := slices.IndexFunc(from.cursors, func(cur *session.Cursor) bool { return cur.Session().Namespace() == a.ask.Namespace })
+		switch {
+		case i < 0: // it has no fresh session
+		case !from.fresh.mayLack(c, from.cursors[i]):
+			l.note(a)
+		default:
+			a.fresh = from.cursors[i].Session()
+			l.doubt(a)
+		}
+	}
+}
+
+// doubt keeps a note until the client has shown which of its two sessions it knows, or the fresh one has surely ended.
+// If it asks for the other one again, anywhere, it does not know the fresh one, which would be in the application's
+// rooms for nothing. Other replicas learn of that, too.
+func (l *lostOwners) doubt(a *abandonment) {
+	if a.fresh.State() == session.Closed {
+		return
+	}
+	a.pid = claimedPID(a.ask.Connect)
+	l.mu.Lock()
+	if len(l.doubtful) < maxNotes {
+		l.doubtful[a.fresh.PID()], l.claims[a.pid] = a, a
+	}
+	l.mu.Unlock()
+	if a.fresh.State() == session.Live {
+		l.resumed(a.fresh.PID(), nil) // before it was in the map
+		return
+	}
+	time.AfterFunc(l.lifetime(), func() { l.settle(a) })
+	for _, p := range l.r.node.Peers() {
+		l.share(a, p.ID)
+	}
+}
+
+// share tells another replica of a doubt. One that is not connected learns of it in returned.
+func (l *lostOwners) share(a *abandonment, with string) {
+	d := peerwire.Doubt{PID: a.pid, Age: instant.Since(a.opened).Milliseconds()}
+	if now, ok := l.r.node.ClockOf(with); ok {
+		d.At = now - instant.Since(a.opened).Microseconds()
+	}
+	l.r.node.Note(with, peerwire.NoteDoubt, d.Encode())
+}
+
+// settle removes a doubtful note, and reports whether it was there.
+func (l *lostOwners) settle(a *abandonment) (ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if ok = l.doubtful[a.fresh.PID()] == a; ok {
+		delete(l.doubtful, a.fresh.PID())
+	}
+	if l.claims[a.pid] == a {
+		delete(l.claims, a.pid)
+	}
+	return ok
+}
+
+// resumed notes that a client has come back to its session. c is nil if that is not known.
+func (l *lostOwners) resumed(pid string, c *client) {
+	l.mu.Lock()
+	a := l.doubtful[pid]
+	l.mu.Unlock()
+	if a != nil && l.settle(a) {
+		l.note(a)
+	}
+	if c != nil {
+		l.presented(pid, c)
+	}
+}
+
+// presented notes that a client asks for a session of another replica, or got one of this.
+func (l *lostOwners) presented(pid string, c *client) {
+	l.mu.Lock()
+	a, other := l.claims[pid], l.elsewhere[pid]
+	if other.at >= c.seq {
+		other = remoteDoubt{}
+	}
+	if other.from != "" {
+		delete(l.elsewhere, pid)
+	}
+	l.mu.Unlock()
+	if a != nil && a.opened.Before(c.opened) {
+		l.endUnknown(a)
+	}
+	if other.from != "" {
+		l.r.node.Note(other.from, peerwire.NoteReturned, []byte(pid))
+	}
+}
+
+// endUnknown ends a fresh session whose client does not know it.
+func (l *lostOwners) endUnknown(a *abandonment) {
+	if l.settle(a) {
+		l.r.log.Debug("a session ends: its client has asked for the one before again", "namespace", a.fresh.Namespace())
+		l.r.registry.AbortParked(a.fresh.PID(), a.fresh.Namespace(), reason.ClientDisconnect)
+	}
+}
+
+// notedDoubt takes another replica's doubt.
+func (l *lostOwners) notedDoubt(from string, about []byte) {
+	var d peerwire.Doubt
+	if json.Unmarshal(about, &d) != nil || d.PID == "" {
+		return
+	}
+	at := uint64(l.r.clock() - max(d.Age, 0)*time.Millisecond.Microseconds())
+	if d.At > 0 {
+		at = min(at, uint64(d.At))
+	}
+	if l.r.registry.LastHandshake(d.PID) > at {
+		l.r.node.Note(from, peerwire.NoteReturned, []byte(d.PID))
+		return
+	}
+	doubt := remoteDoubt{from, at}
+	l.mu.Lock()
+	if len(l.elsewhere) < maxNotes {
+		l.elsewhere[d.PID] = doubt
+	}
+	l.mu.Unlock()
 	time.AfterFunc(l.lifetime(), func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if l.doubtful[fresh.PID()] == a {
-			delete(l.doubtful, fresh.PID())
+		if l.elsewhere[d.PID] == doubt {
+			delete(l.elsewhere, d.PID)
 		}
 	})
 }
 
-// resumed notes that a client has come back to its session.
-func (l *lostOwners) resumed(pid string) {
+// notedReturned takes another replica's answer to a doubt.
+func (l *lostOwners) notedReturned(pid string) {
 	l.mu.Lock()
-	a := l.doubtful[pid]
-	delete(l.doubtful, pid)
+	a := l.claims[pid]
 	l.mu.Unlock()
 	if a != nil {
-		l.note(a)
+		l.endUnknown(a)
 	}
 }
 
@@ -157,8 +327,12 @@ func (l *lostOwners) returned(owner string) {
 	l.mu.Lock()
 	notes := l.notes[owner]
 	delete(l.notes, owner)
+	doubtful := slices.Collect(maps.Values(l.doubtful))
 	l.mu.Unlock()
 	for _, a := range notes {
 		l.tell(a)
+	}
+	for _, a := range doubtful {
+		l.share(a, owner)
 	}
 }

@@ -73,6 +73,9 @@ func (c *client) parkAs(why reason.Reason, d time.Duration, ending session.Endin
 		c.sender.settleLag(from.cursors)
 		from.fresh.park(&c.clientConn, from.cursors, d, why, ending)
 		c.deps.registry.ParkEnded(from.cursors, d, why, ending) // no effect on what fresh parked or ended
+		if c.deps.replicas != nil {
+			c.deps.replicas.lost.clientGone(c, &from)
+		}
 		c.deps.notify.flush(from.cursors)
 	})
 }

@@ -17,9 +17,11 @@ import (
 type conns struct {
 	mu      sync.Mutex         // guards the fields below, except late
 	clients map[string]*client // by sid
-	links   map[*link]struct{}
-	sids    map[string]int // of links for clients of Engine.IO 3: how many links have each
-	changed chan struct{}  // closed when something ends that await may wait for; nil if nothing waits
+	// arriving are clients that another replica hands over. Until it has done that it serves them.
+	arriving map[*client]struct{}
+	links    map[*link]struct{}
+	sids     map[string]int // of links for clients of Engine.IO 3: how many links have each
+	changed  chan struct{}  // closed when something ends that await may wait for; nil if nothing waits
 
 	openings   int // WebSocket handshakes that net/http does not know, and so does not wait for
 	redials    int // clients that are not read because of receiver.awaitLink
@@ -57,9 +59,31 @@ func (t *conns) addClient(c *client) {
 	t.clients[c.sock.SID()] = c
 }
 
+// addArriving adds a client that another replica hands over. Requests do not find it until addClient.
+func (t *conns) addArriving(c *client) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.arriving == nil {
+		t.arriving = make(map[*client]struct{})
+	}
+	t.arriving[c] = struct{}{}
+}
+
+// arrived is addClient for an arriving client, unless that has ended meanwhile.
+func (t *conns) arrived(c *client) {
+	t.mu.Lock()
+	_, ok := t.arriving[c]
+	delete(t.arriving, c)
+	t.mu.Unlock()
+	if ok {
+		t.addClient(c)
+	}
+}
+
 func (t *conns) removeClient(c *client) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	delete(t.arriving, c)
 	if t.clients[c.sock.SID()] == c { // a client of Engine.IO 3 may have the same sid as an earlier one
 		delete(t.clients, c.sock.SID())
 	}
@@ -89,7 +113,7 @@ func (t *conns) countSIDLocked(l *link, n int) {
 func (t *conns) allClients() []*client {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return slices.Collect(maps.Values(t.clients))
+	return slices.AppendSeq(slices.Collect(maps.Values(t.clients)), maps.Keys(t.arriving))
 }
 
 func (t *conns) addLink(l *link) {

@@ -93,6 +93,17 @@ func (r *replies) of(cur *session.Cursor) *freshReply {
 	return nil
 }
 
+// mayLack reports whether a client that is gone may not have the reply that opened a session.
+func (r *replies) mayLack(c *client, cur *session.Cursor) bool {
+	f := r.of(cur)
+	return f != nil && !f.arrived(c)
+}
+
+// arrived reports whether the reply has surely reached the client, which may be nil.
+func (f *freshReply) arrived(c *client) bool {
+	return f.cur.Session().Heard() || c != nil && !f.sent.IsZero() && c.sock.Reached() >= max(f.watch, f.upgraded)
+}
+
 // closedOrderly reports whether a client closed its connection by itself, rather than lost it.
 func closedOrderly(why engineio.Reason) bool {
 	return why == engineio.CloseFrame || why == engineio.ClientClose

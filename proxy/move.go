@@ -34,13 +34,13 @@ const stateTimeout = 10 * time.Second
 // without pid and offset.
 func (r mover) moveTo(owner, namespace string, connect, rest []byte) bool {
 	c := r.c
+	c.deps.replicas.lost.presented(claimedPID(connect), c)
 	if lost := c.deps.replicas.lost.of(c); lost.id == owner { // another wait would tell nothing new
 		r.refused(owner, r.moveRequest(namespace, connect), lost.why)
 		return false
 	}
 	if !r.movable() {
-		c.deps.metrics.RelayResumed(string(reason.OwnerConflict))
-		c.notRecovered(namespace, reason.OwnerConflict)
+		r.refused(owner, r.moveRequest(namespace, connect), reason.OwnerConflict)
 		return false
 	}
 	ask := r.moveRequest(namespace, connect)
@@ -101,9 +101,11 @@ func (r mover) refused(owner string, ask *peerwire.MoveRequest, why reason.Reaso
 	why = r.c.deps.replicas.handovers.refusal(owner, why)
 	lost := &r.c.deps.replicas.lost
 	switch why { //nolint:exhaustive // the others are the owner's answer
+	case reason.OwnerConflict:
+		lost.abandon(r.c, owner, ask, why)
 	case reason.OwnerUnreachable, reason.OwnerGone, reason.OwnerIncompatible:
 		if why == reason.OwnerUnreachable || r.c.deps.replicas.node.MayReturn(owner) {
-			lost.abandon(r.c, owner, ask)
+			lost.abandon(r.c, owner, ask, why)
 		}
 		lost.add(r.c, lostOwner{owner, why})
 	}

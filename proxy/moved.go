@@ -104,7 +104,7 @@ func (c movedClient) resumeMoved(ask *peerwire.MoveRequest, st *cluster.Stream) 
 	if refused != "" {
 		return refused
 	}
-	c.deps.conns.addClient(c.client)
+	c.deps.conns.addArriving(c.client)
 	c.sock.Input(func() {
 		for _, m := range ask.HeldAcks {
 			c.Message(m.Data, m.Binary)
@@ -148,9 +148,11 @@ func (c movedClient) startMoved(state *peerwire.MoveState, st *cluster.Stream) {
 		c.websocket.Store(true)
 		c.deps.replicas.took(c.client, nil)
 		c.sock.StartMoved(state.Transfer, st)
+		c.deps.conns.arrived(c.client)
 		return
 	}
 	c.sock.StartMoved(state.Transfer, nil)
+	c.deps.conns.arrived(c.client)
 	st.Append([]byte{1})
 	st.Flush()
 	st.OnEnd(func(err error) { go c.lost(err) }) // ends when the sessions are parked
@@ -188,6 +190,10 @@ func (r *replicas) abandon(ask *peerwire.MoveRequest) {
 	if err != nil {
 		return
 	}
+	why := reason.OwnerUnreachable
+	if ask.Why == reason.OwnerConflict {
+		why = reason.OwnerConflict
+	}
 	claim, refused := c.movedClaim(ask)
 	for refused == "" {
 		got, closed := c.reattach(claim, instant.Now())
@@ -196,7 +202,7 @@ func (r *replicas) abandon(ask *peerwire.MoveRequest) {
 			clientOf(got.Takeover).abort(reason.Takeover)
 			continue
 		case got.Cursor != nil:
-			r.registry.Abort(got.Cursor, reason.OwnerUnreachable)
+			r.registry.Abort(got.Cursor, why)
 		}
 		if !closed {
 			c.detach(func(detachedClient) {})
@@ -217,7 +223,7 @@ func (c movedClient) takeMovedKey(ask *peerwire.MoveRequest, st *cluster.Stream)
 		}
 		return reason.UnknownPID
 	}
-	c.deps.conns.addClient(c.client)
+	c.deps.conns.addArriving(c.client)
 	if refused = c.claimMovedKey(ask.Namespace, connect); refused != "" {
 		c.leave()
 		return refused

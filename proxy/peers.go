@@ -29,10 +29,7 @@ func newReplicas(d *deps, opts cluster.Options) *replicas {
 		taken: make(map[*client]*cluster.Stream),
 	}
 	r.drained, r.cut = context.WithCancel(context.Background())
-	r.lost = lostOwners{
-		tell: r.tellAbandoned, knows: func(id string) bool { return r.node.Knows(id) }, lifetime: func() time.Duration { return d.settings().Recovery.MaxDisconnectionDuration },
-		notes: make(map[string][]*abandonment), clients: make(map[*client]lostOwner), doubtful: make(map[string]*abandonment),
-	}
+	r.lost = newLostOwners(r)
 	p := peerServer{r}
 	opts.Serve, opts.Noted, opts.Observer, opts.Log, opts.Clock = p.serve, p.noted, p, d.log, r.clock
 	opts.Expected = r.handovers.expects
@@ -110,6 +107,10 @@ func (r peerServer) noted(from cluster.Sender, kind byte, about []byte) {
 		keyedReplicas(r).notedKeys(from, about)
 	case peerwire.NoteHandover:
 		r.handovers.noted(from.ID, about)
+	case peerwire.NoteDoubt:
+		r.lost.notedDoubt(from.ID, about)
+	case peerwire.NoteReturned:
+		r.lost.notedReturned(string(about))
 	case peerwire.NoteAbandoned:
 		var ask peerwire.MoveRequest
 		if json.Unmarshal(about, &ask) == nil {

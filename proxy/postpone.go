@@ -48,39 +48,55 @@ func (r mover) waitForForeign() {
 
 // endPostponement handles what had to wait, at the end of a batch.
 func (r mover) endPostponement() {
-	if r.redial.patient && r.firstForeign(r.redial.waiting) < 0 {
-		return
+	first := r.firstClaim(r.redial.waiting, r.mayAnswer)
+	if r.redial.patient && first < 0 {
+		// One of this replica decides, too: if it is recovered the client stays here, and otherwise more may follow.
+		if first = r.firstClaim(r.redial.waiting, func(owner string) bool { return owner == "" }); first < 0 {
+			return
+		}
 	}
 	waiting := r.takeWaiting()
 	r.packets-- // it is counted again
-	if i := r.firstForeign(waiting); i > 0 {
-		foreign := waiting[i]
-		waiting = slices.Insert(slices.Delete(waiting, i, i+1), 0, foreign)
+	if first > 0 {
+		claim := waiting[first]
+		waiting = slices.Insert(slices.Delete(waiting, first, first+1), 0, claim)
 	}
 	r.replay(waiting)
 }
 
-// firstForeign returns the place of the first CONNECT for a session of another replica, or -1.
-func (r mover) firstForeign(waiting []message) int {
-	return slices.IndexFunc(waiting, func(m message) bool { return !m.binary && r.isForeign(m.data) })
+// firstClaim returns the place of the first CONNECT with the pid of a session whose owner is wanted, or -1. The
+// owner is "" if it is this replica.
+func (r mover) firstClaim(waiting []message, wanted func(owner string) bool) int {
+	return slices.IndexFunc(waiting, func(m message) bool {
+		pid := ""
+		if !m.binary {
+			pid = claimedPID(m.data)
+		}
+		return pid != "" && wanted(r.c.deps.replicas.ownerOf(pid))
+	})
 }
 
-// isForeign reports whether a message is a CONNECT for a session of another replica that may answer.
-func (r mover) isForeign(data []byte) bool {
-	h, err := socketio.ParseHeader(data)
-	if err != nil || h.Type != socketio.Connect {
-		return false
-	}
-	_, rec, err := socketio.TakeRecovery(data, session.IsPID, session.IsOffset)
-	if err != nil || rec.PID == "" {
-		return false
-	}
-	owner := r.c.deps.replicas.ownerOf(rec.PID)
+// mayAnswer reports whether the owner of a session is another replica that is worth asking.
+func (r mover) mayAnswer(owner string) bool {
 	return owner != "" && r.c.deps.replicas.lost.of(r.c).id != owner
 }
 
-// connectInstead connects a fresh namespace for a session that the client did not get. If another of its sessions is
-// at another replica, that one goes first: with anything fresh here the client could not move any more.
+// claimedPID returns the pid in a message, if that is a CONNECT with one.
+func claimedPID(data []byte) string {
+	h, err := socketio.ParseHeader(data)
+	if err != nil || h.Type != socketio.Connect {
+		return ""
+	}
+	_, rec, err := socketio.TakeRecovery(data, session.IsPID, session.IsOffset)
+	if err != nil {
+		return ""
+	}
+	return rec.PID
+}
+
+// connectInstead connects a fresh namespace for a session that the client did not get, here or at its owner. If
+// another of its sessions is at another replica, that one goes first: with anything fresh here the client could not
+// move any more.
 func (r mover) connectInstead(namespace string, rest []byte, waiting []message) {
 	if r.parser == parserClosed {
 		return

@@ -50,6 +50,10 @@ func (r *receiver) connect(p *packet) {
 	if r.recoverSession(namespace, p.data, rest, rec, start) || r.parser == parserClosed {
 		return
 	}
+	if r.c.deps.replicas != nil && rec.PID != "" && r.c.recoverable && r.c.keyed == nil {
+		mover{r}.connectInstead(namespace, rest, nil)
+		return
+	}
 	r.takeHeldAcks(namespace) // drop them: they answer events of the session that was not resumed
 	r.forgetDisconnect(namespace)
 	r.connectPrimary(namespace, rest)
@@ -151,7 +155,7 @@ func (r *receiver) tryResume(claim session.Claim, start instant.Instant) (refuse
 		}
 		s.recovered(c.seq, namespace, how, got)
 		if s.replicas != nil {
-			s.replicas.lost.resumed(claim.PID)
+			s.replicas.lost.resumed(claim.PID, c)
 		}
 		r.after = max(r.after, afterWake)
 		if l := linkOf(got.Cursor.Session()); l.translator != nil {

@@ -283,3 +283,15 @@ func (s *sender) watches() uint64 {
 	defer s.mu.Unlock()
 	return s.watch
 }
+
+// mayLack reports whether the client may not have the reply that opened a session.
+func (s *sender) mayLack(cur *session.Cursor) bool {
+	s.mu.Lock()
+	f := s.replies.of(cur)
+	var reply freshReply
+	if f != nil {
+		reply = *f
+	}
+	s.mu.Unlock()
+	return f != nil && !reply.arrived(clientOf(cur.Session().Attached()))
+}

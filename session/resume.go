@@ -52,6 +52,19 @@ func (r *Registry) Resume(claim Claim, owner Owner) Resumption {
 	return a.resume()
 }
 
+// LastHandshake returns the number of the latest client that had the session with this pid, or 0.
+func (r *Registry) LastHandshake(pid string) uint64 {
+	r.mu.Lock()
+	s := r.byPID[pid]
+	r.mu.Unlock()
+	if s == nil {
+		return 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.owned
+}
+
 // Holder returns the client from which owner would take a session over with this claim, or nil.
 func (r *Registry) Holder(claim Claim, owner Owner) Owner {
 	r.mu.Lock()

@@ -121,7 +121,7 @@ func Parked() []Reason {
 func Closed() []Reason {
 	return []Reason{
 		Expired, Evicted, BufferFull, ServerDisconnect, ClientDisconnect, UpstreamLost, Draining, BadOffset, NotParked,
-		Internal, OwnerUnreachable,
+		Internal, OwnerUnreachable, OwnerConflict,
 	}
 }
 
@@ -157,7 +157,7 @@ var meanings = map[Reason]string{
 	OwnerGone:         "The replica that had the session no longer exists: it stopped, or was killed.",
 	OwnerUnreachable:  "Not recovered: the replica that has the session could not be reached within two seconds. Closed: the session's client returned while this replica could not be reached by the others, and got a fresh session.",
 	OwnerIncompatible: "The replica that has the session speaks another version of the peer protocol, as during an update that skips versions.",
-	OwnerConflict:     "Another replica has this session, and the client already has sessions here. A connection can be at one replica only.",
+	OwnerConflict:     "Not recovered: another replica has this session, and the client already has sessions here. A connection can be at one replica only. Closed: that happened to the session's client elsewhere, and it got a fresh session.",
 	PeerLost:          "The replica that relayed the client's connection is gone, or could not be reached for five seconds.",
 }
 

@@ -154,9 +154,13 @@ serve({
     clients.find((c) => c.name === name).manager.engine?.close();
   },
 
-  /** The client disconnects, and returns as a new client: with all its namespaces, or with one of them. */
+  /**
+   * The client disconnects, and returns as a new client: with all its namespaces, or with one of them. Before 3.0 a new socket of
+   * the same connection has the same id, so those return with all.
+   */
   leave(name, all) {
-    const left = clients.find((c) => c.name === name).namespaces.slice(all ? 0 : -1);
+    const client = clients.find((c) => c.name === name);
+    const left = client.namespaces.slice(all || client.version < "3" ? 0 : -1);
     for (const n of left) {
       n.left = true;
       n.socket.disconnect();

@@ -210,12 +210,11 @@ const PEER_FAULTS = [
 ];
 
 /**
- * Injects faults into replicas and the connections between them. Each minute one is killed, and one is stopped for longer than
- * the others wait.
+ * Injects faults into replicas and the connections between them. Each minute one is killed, one is stopped for longer than
+ * the others wait, one drains, and one hands over.
  */
 export async function injectReplicaFaults({ lane, fleet, random, signal }, happened) {
   const pause = (ms) => wait(ms, null, { signal });
-  const pairs = fleet.ways.filter((w) => w.from < w.to).map((w) => [w, fleet.ways.find((o) => o.from === w.to && o.to === w.from)]);
   const hurtPair = async (ways) => {
     for (;;) {
       await pause(random.int(300, 5000));
@@ -227,6 +226,8 @@ export async function injectReplicaFaults({ lane, fleet, random, signal }, happe
   const start = Date.now();
   let kills = 0;
   let freezes = 0;
+  let drains = 0;
+  let handovers = 0;
   const late = () => (Date.now() - start) / 60_000;
   const hurtReplica = async () => {
     for (;;) {
@@ -240,12 +241,59 @@ export async function injectReplicaFaults({ lane, fleet, random, signal }, happe
         freezes++;
         happened("replica stopped for long");
         await fleet.freeze(i, () => pause(random.int(6000, 15_000)));
+      } else if (late() > drains + 0.1) {
+        drains++;
+        happened("replica drained");
+        await lane.killHoldfast(() => pause(random.int(100, 4000)), i, { drain: true });
+      } else if (late() > handovers + 0.35) {
+        handovers++;
+        happened("replica handed over");
+        await fleet.handOver(i);
       } else {
         happened("replica stopped and resumed");
         await fleet.freeze(i, () => pause(random.int(300, 3500)));
       }
     }
   };
-  const all = await Promise.allSettled([hurtReplica(), ...pairs.map(hurtPair)]);
+  const all = await Promise.allSettled([hurtReplica(), ...fleet.pairs.map(hurtPair)]);
+  for (const { reason } of all) if (!signal.aborted) throw reason;
+}
+
+/** Faults of Redis, and replicas that come and go. Another one needs Redis to be found, and clients reach it before. */
+export async function injectRedisFaults({ lane, fleet, random, signal }, happened) {
+  const pause = (ms) => wait(ms, null, { signal });
+  const { redis } = fleet;
+  const away = () => pause(random.int(500, 9000));
+  const faults = [
+    async () => {
+      happened("Redis killed");
+      await redis.kill();
+      await away().finally(() => redis.run());
+    },
+    async () => {
+      happened("Redis stopped and resumed");
+      redis.signal("SIGSTOP");
+      await away().finally(() => redis.signal("SIGCONT"));
+    },
+    async () => {
+      happened("Redis emptied");
+      await redis.command("FLUSHALL");
+    },
+  ];
+  const hurtRedis = async () => {
+    for (let i = random.int(0, 2); ; i++) {
+      await pause(random.int(1000, 8000));
+      await faults[i % faults.length]();
+    }
+  };
+  const visits = async () => {
+    for (;;) {
+      await pause(random.int(3000, 12_000));
+      happened("another replica for a while");
+      await fleet.visit(() => pause(random.int(2000, 15_000)));
+      lane.metrics = undefined;
+    }
+  };
+  const all = await Promise.allSettled([hurtRedis(), visits()]);
   for (const { reason } of all) if (!signal.aborted) throw reason;
 }

@@ -8,7 +8,7 @@ import { Relay } from "../lib/relay.js";
 import { sleep, SLOW, until } from "../lib/wait.js";
 import { Child } from "./child.js";
 import { compare } from "./compare.js";
-import { injectFaults, injectReplicaFaults, injectServerFaults } from "./faults.js";
+import { injectFaults, injectRedisFaults, injectReplicaFaults, injectServerFaults } from "./faults.js";
 import { Fleet } from "./fleet.js";
 import { Random } from "./random.js";
 
@@ -19,14 +19,15 @@ const EXPIRY = 10_000; // ms that a session is kept
 const HEARTBEAT = { pingInterval: 3000, pingTimeout: 5000 };
 export const VERSIONS = ["4.6.2", "4.8.4"];
 // These cannot resume by themselves.
-const KEYED = { 2: ["2.0.4", "2.5.0"], 4: ["4.5.4", "4.0.2", "3.1.3"] }; // by the server's version
+const KEYED = { 2: ["2.0.4", "2.5.0"], 4: ["4.5.4", "4.0.2", "3.1.3"], redis: ["4.5.4", "2.5.0", "3.1.3"] }; // by the server's version
 const TRANSPORTS = ["websocket", "default", "polling"];
 // What may remain after all clients have left: the runtime's own memory.
 const SLACK = { goroutines: 10, fds: 6, rss: 24 << 20 };
 
 export class Lane {
   /**
-   * options: {server: version, replicas: 3 for as many holdfasts that clients are spread over at random, ackEvents, poison: true for packets that
+   * options: {server: version, replicas: 3 for as many holdfasts that clients are spread over at random, redis: true if they find
+   * each other there, ackEvents, poison: true for packets that
    * clients cannot decode, keyed: recovery.keyed.redeliver if all real clients have a key, buffer: recovery.buffer's keys, seed, clients,
    * versions: theirs, simulated, sim: binary}
    */
@@ -44,7 +45,7 @@ export class Lane {
   constructor(options) {
     this.options = options;
     this.replicas = options.replicas ?? 1;
-    const more = [options.poison && "with poison", options.keyed && `with keys, ${options.keyed}`, this.replicas > 1 && `behind ${this.replicas} replicas`];
+    const more = [options.poison && "with poison", options.keyed && `with keys, ${options.keyed}`, this.replicas > 1 && `behind ${this.replicas} replicas`, options.redis && "in Redis"];
     this.name = [`socket.io ${options.server}`, ...more].filter(Boolean).join(" ");
     this.faults = {}; // name -> count
     this.peak = 0; // bytes
@@ -77,7 +78,7 @@ export class Lane {
         transport: TRANSPORTS[(i >> 1) % 3],
       });
     }
-    if (this.replicas === 1) this.#giveKeys(list);
+    if (this.replicas === 1 || this.options.redis) this.#giveKeys(list);
     this.list = list;
     this.clients = Child.script("clients.js", { clients: list, seed, namespaces: NAMESPACES });
     this.sim = new Child("sim", sim, [
@@ -96,7 +97,7 @@ export class Lane {
   #giveKeys(list) {
     const { server, poison, keyed } = this.options;
     if (poison) return;
-    const versions = KEYED[server[0]];
+    const versions = this.options.redis ? KEYED.redis : KEYED[server[0]];
     for (const [i, c] of (keyed ? list : list.slice(-3)).entries()) {
       const redeliver = keyed && (i >> 1) % 2 ? keyed : null;
       Object.assign(c, { version: versions[i % versions.length], key: randomBytes(16).toString("hex"), counts: !redeliver, redeliver });
@@ -104,7 +105,7 @@ export class Lane {
   }
 
   #startHoldfasts() {
-    const { ackEvents, buffer, server, seed, keyed } = this.options;
+    const { ackEvents, buffer, server, seed, keyed, redis } = this.options;
     const translated = server < "3" && {
       upstream: { protocol: 3, translate: { auth_to_query: ["client"] } },
       engineio: { ping_interval: `${HEARTBEAT.pingInterval}ms`, ping_timeout: `${HEARTBEAT.pingTimeout}ms` },
@@ -113,8 +114,9 @@ export class Lane {
       ...translated,
       recovery: { max_disconnection_duration: `${EXPIRY}ms`, ack_events: ackEvents, buffer, keyed: { query: "hf_key", ...(keyed && { redeliver: keyed }) } },
       log: { level: LOGS ? "debug" : "info" },
+      ...(this.replicas > 1 && { shutdown: { drain_timeout: "4s" } }),
     };
-    return Fleet.start({ size: this.replicas, port: this.port, config, random: new Random(seed, `${this.name} places`), name: `${server}.${this.replicas}` });
+    return Fleet.start({ size: this.replicas, redis, port: this.port, config, random: new Random(seed, `${this.name} places`), name: `${server}.${this.replicas}${redis ? ".redis" : ""}` });
   }
 
   async #startServer() {
@@ -137,9 +139,9 @@ export class Lane {
   }
 
   /** Kills holdfast, and starts another in its place after `pause()`. */
-  async killHoldfast(pause, i = 0) {
+  async killHoldfast(pause, i = 0, options = {}) {
     this.metrics = undefined; // the next one has not been scraped yet
-    await this.fleet.replace(i, pause);
+    await this.fleet.replace(i, pause, options);
   }
 
   /** Starts to inject faults. */
@@ -152,6 +154,7 @@ export class Lane {
     );
     this.faulting.push(injectServerFaults({ lane: this, random: new Random(seed, `${this.name} server`), signal }, happened));
     if (this.replicas > 1) this.faulting.push(injectReplicaFaults({ lane: this, fleet: this.fleet, random: new Random(seed, `${this.name} replicas`), signal }, happened));
+    if (this.fleet.redis) this.faulting.push(injectRedisFaults({ lane: this, fleet: this.fleet, random: new Random(seed, `${this.name} Redis`), signal }, happened));
     this.faulting.push(this.sim.call("faults"));
     for (const p of this.faulting) p.catch((err) => (this.failure ??= err)); // for check()
   }

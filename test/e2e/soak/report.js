@@ -39,7 +39,7 @@ export function summarise(lane, result, grown, breaches) {
   for (const [i, m] of processes.entries()) {
     for (const [reason, n] of Object.entries(nonzero([m], "holdfast_recoveries_total", "result", "reason"))) {
       const [outcome, word] = reason.split(" ");
-      const here = [...KNOWN, ...(lane.replicas > 1 ? KNOWN_OF_REPLICAS : []), ...(lane.options.server < "3" ? KNOWN_OF_2 : [])];
+      const here = [...KNOWN, ...(lane.replicas > 1 ? KNOWN_OF_REPLICAS : []), ...(lane.options.server < "3" || lane.options.redis ? KNOWN_OF_2 : [])];
       const known = here.includes(word) || (word === "unknown_pid" && i > 0 && n <= foreign);
       if (outcome === "failed" && !known) broken.push(`${n} sessions not recovered for the reason ${word}`);
     }

@@ -1,5 +1,5 @@
 // `node soak/run.js [--minutes 10] [--seed N] [--clients 18] [--simulated 60]
-// [--lanes 1,2,3,4,6,7,8] [--versions 4.6.2,4.8.4] [--json FILE]`: see README.md, The soak.
+// [--lanes 1,2,3,4,6,7,8,9] [--versions 4.6.2,4.8.4] [--json FILE]`: see README.md, The soak.
 import { execFile } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
@@ -11,7 +11,7 @@ import { sleep } from "../lib/wait.js";
 import { Lane, VERSIONS } from "./lane.js";
 import { summarise, text } from "./report.js";
 
-const usage = "node soak/run.js [--minutes 10] [--seed N] [--clients 18] [--simulated 60] [--lanes 1,2,3,4,6,7,8] [--versions 4.6.2,4.8.4] [--json FILE]";
+const usage = "node soak/run.js [--minutes 10] [--seed N] [--clients 18] [--simulated 60] [--lanes 1,2,3,4,6,7,8,9] [--versions 4.6.2,4.8.4] [--json FILE]";
 
 /** A lane is a holdfast with its own server. */
 const LANES = [
@@ -29,6 +29,8 @@ const LANES = [
   // All real clients have a key, and every other one counts.
   { server: "4.5.4", ackEvents: "at-least-once", buffer: {}, keyed: "at-least-once" },
   { server: "4.5.4", ackEvents: "at-most-once", buffer: {}, keyed: "at-most-once" },
+  // Replicas that find each other in Redis, which is killed, stopped and emptied. Others join, drain, and hand over. Some clients have a key.
+  { server: "4.5.4", ackEvents: "at-most-once", buffer: {}, replicas: 3, redis: true },
 ];
 
 function wrong(what) {
@@ -44,7 +46,7 @@ function options() {
       simulated: { type: "string", default: "60" },
       json: { type: "string" },
       versions: { type: "string", default: VERSIONS.join(",") },
-      lanes: { type: "string", default: "1,2,3,4,6,7,8" },
+      lanes: { type: "string", default: "1,2,3,4,6,7,8,9" },
     },
   });
   const number = (name, min) => {

@@ -28,11 +28,11 @@ const lib = require(`socket.io-${version}`);
 const Server = lib.Server ?? lib; // before 3.0
 const http = createServer();
 http.keepAliveTimeout = 60_000;
-const io = new Server(http, { serveClient: false, ...ioOptions });
+const io = new Server(http, { serveClient: false, allowEIO3: true, ...ioOptions });
 
 for (const nsp of namespaces) {
   io.of(nsp).on("connection", (socket) => {
-    const { client } = socket.handshake.auth ?? socket.handshake.query; // before 3.0
+    const client = socket.handshake.auth?.client ?? socket.handshake.query.client; // of clients before 3.0
     const session = { client, nsp, sent: 0, firstBroadcast: broadcasts[nsp] + 1, answered: 0, ended: null };
     sessions.set(socket.id, session);
     live.set(socket.id, socket);

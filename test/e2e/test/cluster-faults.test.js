@@ -5,7 +5,7 @@ import net from "node:net";
 import tls from "node:tls";
 import { onlyHoldfast } from "../lib/holdfast.js";
 import { App } from "../lib/server.js";
-import { Polling } from "../lib/raw.js";
+import { Polling, Raw } from "../lib/raw.js";
 import { Relay } from "../lib/relay.js";
 import { allUp, freePorts, relayed, replicas, total } from "../lib/replicas.js";
 import { once, sleep, until, within } from "../lib/wait.js";
@@ -184,6 +184,62 @@ describe("the network between replicas", { skip: onlyHoldfast, concurrency: 3 },
     const start = { ports, peers: (i) => [`127.0.0.1:${ways[1 - i].port}`], config: (i) => ({ cluster: { advertise: `127.0.0.1:${ways[i].port}` } }) };
     const list = await replicas(t, 2, () => a.port, start);
     return { a, list, ways };
+  }
+
+  it("a polling client is served by one replica only, also if its owner's consent does not arrive", { timeout: 60000 }, async (t) => {
+    const { a, list, ways } = await apart(t);
+    const [owner, edge] = list;
+    const first = await Polling.open(owner.url);
+    const { pid } = await first.connect();
+    const p = await Polling.open(edge.url);
+    ways[0].blackhole({ up: false }); // what the owner sends to the edge
+    const connecting = p.post(`40${JSON.stringify({ pid })}`);
+    await until(async () => (await total([owner], "holdfast_recoveries_total", { result: "recovered" })) === 1, "the owner's consent");
+    p.base = `${owner.url}/socket.io/`; // a balancer sends the client's polls there
+    const got = await p.pollFor((x) => x.startsWith("40"), { timeout: 20000 });
+    assert.equal((await connecting).body, "ok");
+    for (let k = 1; k <= 3; k++) {
+      a.io.emit("n", k);
+      got.push(...(await p.pollFor((x) => x.startsWith(`42["n",${k},`))));
+    }
+    const packets = got.filter((x) => x.startsWith("4"));
+    assert.equal(packets.length, 4, packets.join("\n"));
+    assert.doesNotMatch(packets[0], new RegExp(pid));
+  });
+
+  for (const where of ["owner", "edge"]) {
+    it(`a client that did not learn of its fresh session, and returns to the ${where} with its old pid: the fresh one ends`, { timeout: 60000 }, async (t) => {
+      const { a, list, ways } = await apart(t);
+      const [owner, edge] = list;
+      const connect = async (url, payload) => {
+        const raw = await Raw.open(url);
+        t.after(() => raw.ws.terminate());
+        raw.ws.send(`40${JSON.stringify(payload)}`);
+        return raw;
+      };
+      const first = await connect(owner.url, {});
+      const { sid, pid } = JSON.parse((await first.next()).slice(2));
+      for (const way of ways) {
+        way.mode = "hole";
+        way.blackhole();
+      }
+      const network = await Relay.start(edge.port);
+      t.after(() => network.stop());
+      await connect(network.url, { pid });
+      network.blackhole({ up: false });
+      await until(() => a.connections.length === 2, "the fresh session", 20000);
+      const fresh = a.connections[1].id;
+      await until(async () => (await total([edge], "holdfast_sessions", { state: "live" })) === 1, "the fresh session in holdfast");
+      await sleep(200); // for the reply to be on its way
+      network.cut();
+      await until(async () => (await total([edge], "holdfast_sessions", { state: "parked" })) === 1, "the fresh session to be parked");
+      for (const way of ways) way.heal();
+      await allUp(list, 1, 20000);
+      const again = await connect(list[where === "owner" ? 0 : 1].url, { pid });
+      assert.equal(JSON.parse((await again.next()).slice(2)).sid, sid);
+      await until(() => a.disconnects.some((d) => d.id === fresh), "the end of the fresh session", 15000);
+      assert.equal(a.disconnects.length, 1);
+    });
   }
 
   for (const which of ["both ways", "one way"]) {

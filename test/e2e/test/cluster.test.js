@@ -6,6 +6,7 @@ import { Client, CLIENTS, TRANSPORTS } from "../lib/client.js";
 import { noOpenSSL, secret } from "../lib/certificates.js";
 import { App } from "../lib/server.js";
 import { RoundRobin, Switch } from "../lib/balancer.js";
+import { Polling, Raw } from "../lib/raw.js";
 import { allUp, replicas, total } from "../lib/replicas.js";
 import { sleep, until, within } from "../lib/wait.js";
 
@@ -154,6 +155,59 @@ describe("what a client has besides its session", { skip: onlyHoldfast, concurre
       for (const role of ["edge", "owner"]) await until(async () => (await total(list, "holdfast_relays", { role })) === 0, `no relay (${role})`);
     });
   }
+});
+
+describe("a client whose sessions are at two replicas", { skip: onlyHoldfast, concurrency: 3 }, () => {
+  /** Sessions of "/" at the edge and of "/chat" at the owner, whose clients are gone. The one of "/" has ended if `over`. */
+  async function setUp(t, over) {
+    const a = await App.start("4.5.4", { namespaces: ["/", "/chat"] });
+    t.after(() => a.stop());
+    const list = await replicas(t, 2, () => a.port);
+    const [owner, edge] = list;
+    const sessions = {};
+    for (const [nsp, hf] of [["/", edge], ["/chat", owner]]) {
+      const raw = await Raw.open(hf.url);
+      sessions[nsp] = await raw.connect({}, nsp);
+      if (over && nsp === "/") {
+        raw.send("41");
+        await until(() => a.disconnects.length === 1, "the end of a session");
+      }
+      raw.close();
+      await until(async () => (await total([hf], "holdfast_sessions", { state: "live" })) === 0, "the end of the connection");
+    }
+    return { a, owner, edge, list, sessions };
+  }
+
+  it("WebSocket: one has ended: the other is recovered", { timeout: 40000 }, async (t) => {
+    const { edge, list, sessions } = await setUp(t, true);
+    const raw = await Raw.open(edge.url);
+    t.after(() => raw.close());
+    raw.send(`40${JSON.stringify({ pid: sessions["/"].pid })}`, `40/chat,${JSON.stringify({ pid: sessions["/chat"].pid })}`);
+    const got = [await raw.next(), await raw.next()];
+    assert.ok(got.some((m) => m.startsWith("40/chat,") && m.includes(sessions["/chat"].sid)), got.join("\n"));
+    assert.ok(got.some((m) => m.startsWith("40{") && !m.includes(sessions["/"].sid)), got.join("\n"));
+    assert.equal(await total(list, "holdfast_recoveries_total", { result: "failed", reason: "owner_conflict" }), 0);
+  });
+
+  it("polling: the same", { timeout: 40000 }, async (t) => {
+    const { edge, list, sessions } = await setUp(t, true);
+    const p = await Polling.open(edge.url);
+    await p.post(`40${JSON.stringify({ pid: sessions["/"].pid })}\x1e40/chat,${JSON.stringify({ pid: sessions["/chat"].pid })}`);
+    const got = await p.pollFor((m) => m.startsWith("40/chat,"));
+    if (!got.some((m) => m.startsWith("40{"))) got.push(...(await p.pollFor((m) => m.startsWith("40{"))));
+    assert.ok(got.some((m) => m.startsWith("40/chat,") && m.includes(sessions["/chat"].sid)), got.join("\n"));
+    assert.equal(await total(list, "holdfast_recoveries_total", { result: "failed", reason: "owner_conflict" }), 0);
+  });
+
+  it("both wait for it: it gets the first, and the other one ends", { timeout: 40000 }, async (t) => {
+    const { a, owner, edge, sessions } = await setUp(t, false);
+    const raw = await Raw.open(edge.url);
+    t.after(() => raw.close());
+    assert.equal((await raw.connect({ pid: sessions["/"].pid })).sid, sessions["/"].sid);
+    assert.notEqual((await raw.connect({ pid: sessions["/chat"].pid }, "/chat")).sid, sessions["/chat"].sid);
+    await until(() => a.disconnects.some((d) => d.id === sessions["/chat"].sid), "the end of the other session", 15000);
+    assert.equal(await total([owner], "holdfast_sessions_closed_total", { reason: "owner_conflict" }), 1);
+  });
 });
 
 describe("what goes with a client to the owner of its session", { skip: onlyHoldfast, concurrency: 2 }, () => {
