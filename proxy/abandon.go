@@ -27,8 +27,8 @@ type lostOwners struct {
 	notes   map[string][]*abandonment  // for owners, by id
 	clients map[*client]lostOwner      // that did not get a session
 	pending map[*client][]*abandonment // of clients that may not have the replies to their CONNECTs yet
-	// doubtful are notes about clients that have gone, by the pid of the fresh session that they may not know of. claims
-	// are the same by the pid that they asked for.
+	// doubtful are notes about clients that have gone, by the pid of the fresh session that they
+	// may not know of. claims are the same by the pid that they asked for.
 	doubtful, claims map[string]*abandonment
 	elsewhere        map[string]remoteDoubt // doubtful of other replicas, by the pid that the client asked for
 }
@@ -75,8 +75,8 @@ const (
 	// noteTime is how long notes for an owner are kept after it was declared gone. One that was
 	// stopped for long has its sessions still when it comes back.
 	noteTime = 10 * time.Minute
-	// goneTime is the time between two looks whether a client has its fresh session. A client that has gone may take so
-	// long to show it: while its owner was asked, it was not read.
+	// goneTime is the time between two looks whether a client has its fresh session. A client that
+	// has gone may take so long to show it: while its owner was asked, it was not read.
 	goneTime = time.Second
 )
 
@@ -103,8 +103,8 @@ func (l *lostOwners) forget(c *client) {
 	delete(l.pending, c)
 }
 
-// abandon has the owner end the session that a client did not get, as soon as the client is known to have its fresh
-// one. Until then the client may still recover the other one.
+// abandon has the owner end the session that a client did not get, as soon as the client is known
+// to have its fresh one. Until then the client may still recover the other one.
 func (l *lostOwners) abandon(c *client, owner string, ask *peerwire.MoveRequest, why reason.Reason) {
 	ask.Why = why
 	l.mu.Lock()
@@ -117,7 +117,8 @@ func (l *lostOwners) abandon(c *client, owner string, ask *peerwire.MoveRequest,
 	c.sock.AfterFunc(goneTime, func() { l.look(c) })
 }
 
-// look tells owners of the sessions that a client does not need any more, and looks again later if there are others.
+// look tells owners of the sessions that a client does not need any more, and looks again later if
+// there are others.
 func (l *lostOwners) look(c *client) {
 	l.mu.Lock()
 	pending := slices.Clone(l.pending[c])
@@ -149,7 +150,8 @@ func (l *lostOwners) take(c *client, a *abandonment) (ok bool) {
 	return ok
 }
 
-// clientGone decides what becomes of a client's notes when it has gone, and its sessions are parked.
+// clientGone decides what becomes of a client's notes when it has gone, and its sessions are
+// parked.
 func (l *lostOwners) clientGone(c *client, from *detachedClient) {
 	l.mu.Lock()
 	pending := l.pending[c]
@@ -168,9 +170,9 @@ func (l *lostOwners) clientGone(c *client, from *detachedClient) {
 	}
 }
 
-// doubt keeps a note until the client has shown which of its two sessions it knows, or the fresh one has surely ended.
-// If it asks for the other one again, anywhere, it does not know the fresh one, which would be in the application's
-// rooms for nothing. Other replicas learn of that, too.
+// doubt keeps a note until the client has shown which of its two sessions it knows, or the fresh
+// one has surely ended. If it asks for the other one again, anywhere, it does not know the fresh
+// one, which would be in the application's rooms for nothing. Other replicas learn of that, too.
 func (l *lostOwners) doubt(a *abandonment) {
 	if a.fresh.State() == session.Closed {
 		return

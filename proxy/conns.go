@@ -59,7 +59,8 @@ func (t *conns) addClient(c *client) {
 	t.clients[c.sock.SID()] = c
 }
 
-// addArriving adds a client that another replica hands over. Requests do not find it until addClient.
+// addArriving adds a client that another replica hands over. Requests do not find it until
+// addClient.
 func (t *conns) addArriving(c *client) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -198,8 +199,8 @@ func (t *conns) await(ctx context.Context, done func() bool) {
 	}
 }
 
-// unlessDone returns a channel that closes when it is time to ask done again, or nil if done returns
-// true.
+// unlessDone returns a channel that closes when it is time to ask done again, or nil if done
+// returns true.
 func (t *conns) unlessDone(done func() bool) <-chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -15,11 +15,12 @@ import (
 // and the server's socket is a ghost. A client that calls engine.close(), and recovers, looks the
 // same. The difference is whether it had the reply when it closed.
 //
-// Encoder.Watch with the reply tells: over WebSocket an endpoint answers it until it closes, and over
-// polling the next poll shows that the reply has arrived. That is not enough if the client is about
-// to upgrade: one that is told to close then finishes its upgrade first, polls meanwhile, and closes
-// right behind its UPGRADE packet. A WebSocket ping behind the upgrade tells which client that was.
-// Without an answer only time tells: a client that closes long after the reply was written had it.
+// Encoder.Watch with the reply tells: over WebSocket an endpoint answers it until it closes, and
+// over polling the next poll shows that the reply has arrived. That is not enough if the client is
+// about to upgrade: one that is told to close then finishes its upgrade first, polls meanwhile, and
+// closes right behind its UPGRADE packet. A WebSocket ping behind the upgrade tells which client
+// that was. Without an answer only time tells: a client that closes long after the reply was
+// written had it.
 
 const (
 	// doubtfulParking is how long a session stays if its client closed in order when the reply may

@@ -23,15 +23,15 @@ import (
 //	edge   -> owner  peerwire.MoveState: the state of the transport
 //	owner  -> edge   one byte, if the client polls: requests with its sid may come
 //
-// From then on the stream carries the bytes of the client's WebSocket. If the client polls, it carries
-// nothing: its end says that the client, or the edge, is gone.
+// From then on the stream carries the bytes of the client's WebSocket. If the client polls, it
+// carries nothing: its end says that the client, or the edge, is gone.
 
 // stateTimeout limits how long the edge may take to send the peerwire.MoveState.
 const stateTimeout = 10 * time.Second
 
-// moveTo asks another replica, which owns the session of the CONNECT, to take the client. It returns false if
-// the client cannot be moved. Otherwise the client is paused until the owner has answered. rest is the CONNECT
-// without pid and offset.
+// moveTo asks another replica, which owns the session of the CONNECT, to take the client. It
+// returns false if the client cannot be moved. Otherwise the client is paused until the owner has
+// answered. rest is the CONNECT without pid and offset.
 func (r mover) moveTo(owner, namespace string, connect, rest []byte) bool {
 	c := r.c
 	c.deps.replicas.lost.presented(claimedPID(connect), c)
@@ -113,7 +113,8 @@ func (r mover) refused(owner string, ask *peerwire.MoveRequest, why reason.Reaso
 	r.notResumed(ask.Namespace, why)
 }
 
-// relayResult shortens the reasons for a metric's label: what the owner itself refuses is counted elsewhere.
+// relayResult shortens the reasons for a metric's label: what the owner itself refuses is counted
+// elsewhere.
 func relayResult(why reason.Reason) string {
 	switch why { //nolint:exhaustive // the others are the owner's
 	case reason.OwnerGone, reason.OwnerUnreachable, reason.OwnerIncompatible, reason.OwnerConflict:
@@ -127,8 +128,8 @@ type refusedError struct{ why reason.Reason }
 
 func (e *refusedError) Error() string { return "proxy: refused by the owner: " + string(e.why) }
 
-// askOwner asks the owner to take the client. find may wait until it knows the owner; without one the error says
-// UnknownPID. The error is errClientGone or a *refusedError.
+// askOwner asks the owner to take the client. find may wait until it knows the owner; without one
+// the error says UnknownPID. The error is errClientGone or a *refusedError.
 func (r mover) askOwner(ask *peerwire.MoveRequest, timeout time.Duration, find func(ctx context.Context) string) (*cluster.Stream, error) {
 	c := r.c
 	ctx, cancel, ok := c.primary.beginAsk(timeout)
@@ -152,8 +153,8 @@ func (r mover) askOwner(ask *peerwire.MoveRequest, timeout time.Duration, find f
 	return st, err
 }
 
-// ask asks the owner once, or again if the connection to it ended meanwhile, as in a restart. about returns what to
-// ask. The error is a *refusedError.
+// ask asks the owner once, or again if the connection to it ended meanwhile, as in a restart. about
+// returns what to ask. The error is a *refusedError.
 func (r *replicas) ask(ctx context.Context, owner string, kind byte, about func() []byte) (*cluster.Stream, error) {
 	deadline, _ := ctx.Deadline()
 	for resets := 0; ; {
@@ -191,8 +192,8 @@ func (r *replicas) ask(ctx context.Context, owner string, kind byte, about func(
 	}
 }
 
-// handOver moves the client to the owner that has accepted it. The Socket's input lock is held. It returns
-// false if the client has gone.
+// handOver moves the client to the owner that has accepted it. The Socket's input lock is held. It
+// returns false if the client has gone.
 func (r mover) handOver(st *cluster.Stream, owner string, waiting []message) bool {
 	c := r.c
 	rs := c.deps.replicas
@@ -233,7 +234,8 @@ func (r mover) handOver(st *cluster.Stream, owner string, waiting []message) boo
 	return true
 }
 
-// watchMoved waits until the owner serves a polling client, and then moves the WebSocket that probes.
+// watchMoved waits until the owner serves a polling client, and then moves the WebSocket that
+// probes.
 func (r *replicas) watchMoved(sid string, m *movedAway, d *engineio.Probe, probe *relay.Relay) {
 	var started [1]byte
 	_ = m.stream.SetReadDeadline(time.Now().Add(stateTimeout))

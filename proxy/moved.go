@@ -19,8 +19,8 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// serveMove takes a client over from another replica, if it gets the session that it claims. It calls end when
-// the client is known.
+// serveMove takes a client over from another replica, if it gets the session that it claims. It
+// calls end when the client is known.
 func (r *replicas) serveMove(st *cluster.Stream, end func()) {
 	end = sync.OnceFunc(end)
 	defer end()
@@ -183,8 +183,8 @@ func (r *replicas) serveProbe(st *cluster.Stream) {
 	c.sock.ServeMovedProbe(st, p.Answered, p.Input)
 }
 
-// abandon ends the session that a client claimed while this replica could not be asked: the client got a
-// fresh one. Only a claim that would have been granted counts.
+// abandon ends the session that a client claimed while this replica could not be asked: the client
+// got a fresh one. Only a claim that would have been granted counts.
 func (r *replicas) abandon(ask *peerwire.MoveRequest) {
 	c, err := r.newMovedClient(ask)
 	if err != nil {

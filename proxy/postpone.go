@@ -7,13 +7,13 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// A client connects all its namespaces together. Those that cannot be recovered may come first, and would tie the
-// client to this replica. So a CONNECT without a pid waits for the end of its batch if the client has nothing here
-// yet: a CONNECT for a session of another replica goes first.
+// A client connects all its namespaces together. Those that cannot be recovered may come first, and
+// would tie the client to this replica. So a CONNECT without a pid waits for the end of its batch
+// if the client has nothing here yet: a CONNECT for a session of another replica goes first.
 //
-// By polling, the first CONNECT comes in a POST of its own, and the others follow when that is answered. A WebSocket may
-// have been read between two of them. So a CONNECT waits longer if it is clear that it cannot resume anything: its
-// namespace is without recovery, or its session is gone.
+// By polling, the first CONNECT comes in a POST of its own, and the others follow when that is
+// answered. A WebSocket may have been read between two of them. So a CONNECT waits longer if it is
+// clear that it cannot resume anything: its namespace is without recovery, or its session is gone.
 
 // postpone reports whether a CONNECT has to wait.
 func (r mover) postpone(namespace string, p *packet) bool {
@@ -50,7 +50,8 @@ func (r mover) waitForForeign() {
 func (r mover) endPostponement() {
 	first := r.firstClaim(r.redial.waiting, r.mayAnswer)
 	if r.redial.patient && first < 0 {
-		// One of this replica decides, too: if it is recovered the client stays here, and otherwise more may follow.
+		// One of this replica decides, too: if it is recovered the client stays here, and otherwise
+		// more may follow.
 		if first = r.firstClaim(r.redial.waiting, func(owner string) bool { return owner == "" }); first < 0 {
 			return
 		}
@@ -64,8 +65,8 @@ func (r mover) endPostponement() {
 	r.replay(waiting)
 }
 
-// firstClaim returns the place of the first CONNECT with the pid of a session whose owner is wanted, or -1. The
-// owner is "" if it is this replica.
+// firstClaim returns the place of the first CONNECT with the pid of a session whose owner is
+// wanted, or -1. The owner is "" if it is this replica.
 func (r mover) firstClaim(waiting []message, wanted func(owner string) bool) int {
 	return slices.IndexFunc(waiting, func(m message) bool {
 		pid := ""
@@ -94,9 +95,9 @@ func claimedPID(data []byte) string {
 	return rec.PID
 }
 
-// connectInstead connects a fresh namespace for a session that the client did not get, here or at its owner. If
-// another of its sessions is at another replica, that one goes first: with anything fresh here the client could not
-// move any more.
+// connectInstead connects a fresh namespace for a session that the client did not get, here or at
+// its owner. If another of its sessions is at another replica, that one goes first: with anything
+// fresh here the client could not move any more.
 func (r mover) connectInstead(namespace string, rest []byte, waiting []message) {
 	if r.parser == parserClosed {
 		return
@@ -119,8 +120,8 @@ func (r mover) connectInstead(namespace string, rest []byte, waiting []message) 
 // mover is the receiver of a client that may move to another replica.
 type mover struct{ *receiver }
 
-// movable reports whether the client has nothing here that would be left behind. A client has one Socket,
-// which can be at one replica only.
+// movable reports whether the client has nothing here that would be left behind. A client has one
+// Socket, which can be at one replica only.
 func (r mover) movable() bool {
 	return r.parser == parserSocketIO && !r.c.deps.replicas.hasTaken(r.c) && r.openNamespaces() == 0
 }

@@ -20,8 +20,8 @@ const (
 	confirmShare  = 4
 )
 
-// sender is what remains to be sent to a client, in order, and what was sent but not confirmed. What
-// few clients need, and only for a while, is behind pointers.
+// sender is what remains to be sent to a client, in order, and what was sent but not confirmed.
+// What few clients need, and only for a while, is behind pointers.
 type sender struct {
 	mu   sync.Mutex  // guards all fields except conn; client.mu comes before it
 	conn *clientConn // immutable
@@ -225,9 +225,9 @@ func (s *sender) upgrade() {
 	}
 }
 
-// close drops what is queued, and resumes the links that are paused. It returns the cursors of queued
-// packets, the replies that the client may not have, and the trials that were under way. Some of the
-// sessions have closed before all was sent, and their logs can be released.
+// close drops what is queued, and resumes the links that are paused. It returns the cursors of
+// queued packets, the replies that the client may not have, and the trials that were under way.
+// Some of the sessions have closed before all was sent, and their logs can be released.
 func (s *sender) close() (cursors []*session.Cursor, fresh replies, ts *trials) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -32,10 +32,11 @@ const (
 	// NoteHandover says that the sender hands over. Its content is for how long others should count
 	// on its return; 0 means that it serves again.
 	NoteHandover byte = 'h'
-	// NoteDoubt says that a client may not know the fresh session that it got in place of another one. Its content is
-	// a Doubt.
+	// NoteDoubt says that a client may not know the fresh session that it got in place of another
+	// one. Its content is a Doubt.
 	NoteDoubt byte = 'd'
-	// NoteReturned says that such a client has asked for the other one again since. Its content is the pid.
+	// NoteReturned says that such a client has asked for the other one again since. Its content is
+	// the pid.
 	NoteReturned byte = 'b'
 	// NoteKeys says which keys of clients the replica has.
 	NoteKeys byte = 'k'
@@ -64,11 +65,13 @@ type MoveRequest struct {
 	Key    []byte                `json:"key,omitempty"`
 	Counts map[string]EventCount `json:"counts,omitempty"`
 
-	// Why is the reason in a NoteAbandoned: OwnerConflict, or OwnerUnreachable, also if there is none.
+	// Why is the reason in a NoteAbandoned: OwnerConflict, or OwnerUnreachable, also if there is
+	// none.
 	Why reason.Reason `json:"why,omitempty"`
 }
 
-// Doubt says that a client which asked for the session with this pid may not know the one that it got instead.
+// Doubt says that a client which asked for the session with this pid may not know the one that it
+// got instead.
 type Doubt struct {
 	PID string `json:"pid"`
 	Age int64  `json:"age"`          // of the client's handshake, in milliseconds
