@@ -34,8 +34,8 @@ type Packet struct {
 	ShortLived bool
 }
 
-// Entry is a packet in a log. It is small: what few packets have is in rare. The entry and its
-// bytes belong to the log, and are valid until the next call of one of the log's methods that
+// Entry is a packet in a log. It is small: fields that few packets need are in rare. The entry and
+// its bytes belong to the log, and are valid until the next call of one of the log's methods that
 // change it.
 type Entry struct {
 	data       []byte
@@ -107,7 +107,7 @@ const (
 	maxChunkBytes = 8 << 10
 	// largeBytes is the size from which bytes go into no chunk, and are shared with other logs.
 	largeBytes = maxChunkBytes/4 + 1
-	// keptEntries is for how many entries an empty log keeps room, even if it used few of them.
+	// keptEntries is how many entries an empty log keeps room for, even if it used few of them.
 	keptEntries = 512
 	// busyEntries is the same for a log that used a quarter of them since it was last empty.
 	busyEntries = 8 * keptEntries
@@ -202,7 +202,8 @@ func (l *Log) copyToChunk(b []byte) []byte {
 // nextChunk replaces a chunk that has no room for size bytes.
 func (l *Log) nextChunk(size int) {
 	if len(l.chunk) > 0 {
-		l.full = append(l.full, fullChunk{l.chunk, l.Last()}) // the last packet may have parts in both
+		// The last packet may have parts in both chunks.
+		l.full = append(l.full, fullChunk{l.chunk, l.Last()})
 	}
 	if next := max(size, 2*cap(l.chunk), minChunkBytes); next < maxChunkBytes {
 		l.chunk = make([]byte, 0, next)

@@ -28,9 +28,9 @@ type blob struct {
 
 var shareSeed = maphash.MakeSeed()
 
-// share returns bytes that equal data, and that stay until release was called as often as share.
-// They count in the Budget once. If the hash collides with another payload's, it returns a copy
-// that is not shared.
+// share returns bytes that equal data. They remain until release has been called as often as share,
+// and count in the Budget once. If the hash collides with that of another payload, share returns a
+// copy that is not shared.
 func (b *Budget) share(data []byte) []byte {
 	h := maphash.Bytes(shareSeed, data)
 	if old := b.shares.hold(h, nil); old != nil {

@@ -4,11 +4,11 @@ import (
 	"sync/atomic"
 )
 
-// This file has what recovery.on_client_disconnect: park needs. A client that sends a DISCONNECT is
-// still connected, and ignores what arrives for the namespace from then on. From its next CONNECT
-// on it buffers events and handles them after the reply.
+// This file implements recovery.on_client_disconnect: park. A client that sends a DISCONNECT stays
+// connected, and ignores what arrives for the namespace from then on. From its next CONNECT on it
+// buffers events, and handles them after the reply.
 
-// ClientDisconnect collects what becomes known about a client after it sent a DISCONNECT.
+// ClientDisconnect is what is known about a client after it sent a DISCONNECT.
 type ClientDisconnect struct {
 	allArrived  atomic.Bool
 	lastSession atomic.Bool

@@ -73,7 +73,9 @@
 // fields are changed before it calls out, so they are always consistent. A session that was being
 // parked or resumed is aborted with reason.Internal, because its client and its link may not know
 // of it. Sessions that were being closed are closed: all links are told, and all logs released,
-// even if one of the calls panics. After a panic in Append, Cursor.Read or another method of a
-// session the log itself may be wrong, so the caller must end the session: package proxy ends the
-// link or the client concerned with all its sessions.
+// even if one of the calls panics.
+//
+// After a panic in Append, Cursor.Read or another method of a session, the log itself may be wrong.
+// The caller must end the session then. Package proxy ends the link or the client concerned, with
+// all its sessions.
 package session

@@ -3,9 +3,10 @@ package session
 import "time"
 
 const (
-	// failuresToSearch is how many connections must have ended with the same packets in flight
-	// before packets that are judged Fine are tried, if other connections overtook them. Networks
-	// do that too. If the client closed its connection, one suffices for up to searchBytes.
+	// failuresToSearch is how many connections must end with the same packets in flight before
+	// packets that are judged Fine are tried. This applies to connections that were overtaken,
+	// because networks do that too. If the client closed its connection, one suffices for up to
+	// searchBytes.
 	failuresToSearch = 2
 	searchBytes      = 64 << 10
 	// A packet is poison after proofToDrop from consecutive trials of it alone. A client's second
@@ -37,7 +38,8 @@ type reads struct {
 	rules   Verdict // that they do not have
 	closes  bool    // they close the connection when they cannot decode a packet
 	hold    time.Duration
-	heldAt  uint64 // 1 + the offset with which a client passed a Trial with Hold; 0 if there was none
+	// heldAt is 1 + the offset with which a client passed a Trial with Hold, or 0 if none did.
+	heldAt uint64
 }
 
 // tooSlow notes that the client opened another connection after all, although it passed a Trial

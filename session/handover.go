@@ -12,8 +12,8 @@ import (
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
-// This file hands parked sessions to another process. Before that all clients are closed, so there
-// are no live sessions. Nothing calls the registry between Freeze and Thaw except its own timers.
+// This file hands parked sessions to another process. All clients are closed before, so no session
+// is live. Between Freeze and Thaw nothing calls the registry except its own timers.
 
 // Exporter writes sessions of a frozen registry to a snapshot.
 type Exporter struct {

@@ -7,10 +7,10 @@ import (
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
-// A keyed session is one whose client has no support for recovery. The client presents a key that
-// stays the same over its reconnections, and the caller finds the session by it. Its pid never
-// leaves the process, and its events have no offsets. So what the client has is known only from its
-// confirmations, or from how many events it says it has handled. See
+// A keyed session belongs to a client without support for recovery. The client presents the same
+// key each time it connects, and the caller finds the session by the key. The session's pid never
+// leaves the process, and its events have no offsets. Two things show what the client has: its
+// confirmations, and the number of events that it says it has handled. See
 // docs/adr/0011-keyed-recovery.md.
 
 // keyed is what a keyed session has in addition.

@@ -97,8 +97,9 @@ func (t *Trial) has(seq uint64) bool {
 	return slices.ContainsFunc(t.Units, func(unit []uint64) bool { return slices.Contains(unit, seq) })
 }
 
-// Suspicious reports whether a packet up to this number was sent and not confirmed that is not
-// judged Fine, or can not be judged any more because the session has ended.
+// Suspicious reports whether a packet up to this number may be poison. Such a packet was sent, is
+// not confirmed, and is not judged Fine. If the session has ended, every unconfirmed packet counts,
+// because it cannot be judged any more.
 func (c *Cursor) Suspicious(to uint64) bool {
 	s := c.s
 	s.mu.Lock()
@@ -111,10 +112,10 @@ func (c *Cursor) Suspicious(to uint64) bool {
 	return s.suspicions.verdictUpTo(to) != Fine || s.endedInFlight
 }
 
-// SuspiciousBinary reports whether a binary packet after from, up to to, was sent and not confirmed
-// that is not judged Fine, unless the client is known to close its connection over what it cannot
-// decode. What other clients are known to decode counts too: one that takes long to come back has
-// seemed to.
+// SuspiciousBinary reports whether a binary packet after from, up to to, may be poison, as
+// Suspicious does. It returns false if the client is known to close its connection over what it
+// cannot decode. What other clients are known to decode counts too: one that is slow to come back
+// has seemed to decode it.
 func (c *Cursor) SuspiciousBinary(from, to uint64) bool {
 	s := c.s
 	s.mu.Lock()

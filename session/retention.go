@@ -6,10 +6,10 @@ import (
 	"github.com/holdfast/holdfast/buffer"
 )
 
-// This file has what events.volatile and events.latest need: while a session is parked, events that
+// This file implements events.volatile and events.latest. While a session is parked, events that
 // its client will no longer need are dropped from the log.
 
-// Retention is what becomes of an event while its client is away. Events that ask for an
+// Retention says what happens to an event while its client is away. Events that ask for an
 // acknowledgement are always kept, because the server waits for it. So are packets other than
 // events.
 type Retention uint8
@@ -64,12 +64,13 @@ func appendParkedLocked(s *Session, p *buffer.Packet) {
 // compactLocked drops events that the client no longer needs, and closes the gaps in numbers that
 // no client was sent. s.mu is held.
 //
-// It runs once after the session was parked, and judges also what the client was sent but did not
+// It runs once after the session was parked. It also looks at what the client was sent but did not
 // confirm. That may have been written to a connection that was dead for a minute, and is stale now.
-// Later events are judged as they come.
+// Later events are looked at as they arrive.
 func compactLocked(s *Session) {
 	s.parked.index = nil
-	judgeLocked(s, s.log.sent, math.MaxInt) // what the client cannot decode must be known although it is dropped
+	// Before the packets are dropped, find those that the client cannot decode.
+	judgeLocked(s, s.log.sent, math.MaxInt)
 	seen := make(map[string]bool)
 	dropped := [KeepLatest + 1]int{}
 	s.log.Compact(s.log.sent, func(p *buffer.Entry) bool { // the newest first
