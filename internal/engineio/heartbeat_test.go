@@ -246,7 +246,7 @@ func TestUnaskedPong(t *testing.T) {
 // A slow client is alive as long as it takes data that precedes the ping.
 func TestPingTimeoutOfASlowReader(t *testing.T) {
 	opts := testOptions
-	opts.PingInterval, opts.PingTimeout = 50*time.Millisecond, 250*time.Millisecond
+	opts.PingInterval, opts.PingTimeout = 50*time.Millisecond, time.Second
 	for _, dead := range []bool{false, true} {
 		name := "slow"
 		if dead {
@@ -274,7 +274,7 @@ func TestPingTimeoutOfASlowReader(t *testing.T) {
 				h.await(t, "closed: ping timeout")
 				return
 			}
-			// 16 MiB at 32 KiB per 5 ms take 2.5 s: ten times the timeout.
+			// 16 MiB at 32 KiB per 8 ms take 4 s: four times the timeout.
 			for got := 0; got < 256; {
 				p.gate <- struct{}{}
 				for more := true; more; {
@@ -292,7 +292,7 @@ func TestPingTimeoutOfASlowReader(t *testing.T) {
 						more = false
 					}
 				}
-				time.Sleep(5 * time.Millisecond) // makes the client slow; not a wait
+				time.Sleep(8 * time.Millisecond) // makes the client slow; not a wait
 			}
 		})
 	}
