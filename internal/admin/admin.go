@@ -10,8 +10,8 @@ import (
 	"github.com/holdfast/holdfast/internal/admin/status"
 )
 
-// maxScrapes bounds the concurrent scrapes; more get a 503. One Prometheus needs
-// one, a pair two.
+// maxScrapes bounds the concurrent scrapes; further ones get a 503. Each Prometheus server needs
+// one.
 const maxScrapes = 4
 
 // New returns a handler for GET and HEAD of these:

@@ -55,7 +55,7 @@ func (in *instance) serveAdmin(ln net.Listener) (stop func()) {
 	return func() { _ = srv.Close() }
 }
 
-// serveHTTP serves ln until srv is closed. If it ends for another reason the log says so: nothing
+// serveHTTP serves ln until srv is closed. It logs any other reason for its end, because nothing
 // else shows it.
 func serveHTTP(srv *http.Server, ln net.Listener, log *slog.Logger) {
 	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {

@@ -18,11 +18,11 @@ import (
 	"github.com/holdfast/holdfast/internal/config"
 )
 
-// redisCheck limits the question at the start whether Redis accepts this client.
+// redisCheck is the timeout for checking at the start whether Redis accepts this client.
 const redisCheck = 2 * time.Second
 
 // joinCluster makes the proxy one of several replicas, if that is configured. Others can reach it
-// after start, and leave must be called when all clients are gone. t is what another process has
+// after start. The caller must call leave when all clients are gone. t is what another process
 // handed over, or nil.
 func (in *instance) joinCluster(t *takeover) (start, leave func(), err error) {
 	k := in.cfg.Cluster
@@ -79,8 +79,8 @@ func clusterKeys(k config.Cluster) (*cluster.Keys, error) {
 	return cluster.NewKeys(secrets)
 }
 
-// book returns where the other replicas are found. Redis that refuses this client is a mistake in
-// the configuration. Redis that is down is not: it may come later.
+// book returns the Book that finds other replicas. If Redis refuses this client, the configuration
+// is wrong. If Redis is down, it is not: Redis may start later.
 func (in *instance) book(k config.Cluster) (cluster.Book, error) {
 	if !k.Redis() {
 		return cluster.Hosts{Addrs: k.Peers}, nil
@@ -129,8 +129,7 @@ func advertised(k config.Cluster, listening net.Addr) (string, error) {
 	return netip.AddrPortFrom(own, at.Port()).String(), nil
 }
 
-// anywhere are addresses that nobody has. The route to them is that of a network with several
-// machines.
+// anywhere are reserved addresses that no machine has. The route to them is the default route.
 var anywhere = []string{"192.0.2.1:9", "[2001:db8::1]:9"}
 
 // peerTargets returns what this machine connects to because of cluster.peers, as host:port.
@@ -147,8 +146,8 @@ func peerTargets(k config.Cluster) []string {
 	return targets
 }
 
-// addressTowards returns the address of this machine that the first of the targets would see which
-// it knows the way to. A name may be unknown while Redis is down.
+// addressTowards returns the address of this machine that a target would see. It uses the first
+// target with a route. A name may be unknown while Redis is down.
 func addressTowards(targets []string) (addr netip.Addr, err error) {
 	for _, target := range targets {
 		var conn net.Conn

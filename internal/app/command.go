@@ -130,7 +130,7 @@ func (c command) run(ctx context.Context, args, environ []string) error {
 	}
 }
 
-// check prints the settings, and how several servers answer. A server that does not answer is no
+// check prints the settings, and how several servers answer. A server that does not answer is not a
 // mistake in the settings.
 func (c command) check(ctx context.Context, cfg config.Config, sources config.Sources) error {
 	if _, err := c.stdout.Write(cfg.Redacted().YAML(sources)); err != nil {
@@ -159,8 +159,8 @@ func (c command) check(ctx context.Context, cfg config.Config, sources config.So
 	return err
 }
 
-// stopWith calls stop when r ends. A parent that holds the other end of a pipe cannot die without
-// ending it.
+// stopWith calls stop when r ends. If r is a pipe, it ends when the parent process at the other end
+// dies.
 func stopWith(r io.Reader, stop func()) {
 	defer stop()
 	_, _ = io.Copy(io.Discard, r) // an error is an end too

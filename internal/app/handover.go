@@ -100,7 +100,7 @@ func (h *handoverer) notify() {
 	}
 }
 
-// run hands over for each signal until ctx is done, and refuses to from then on until end is
+// run hands over for each signal until ctx is done. From then on it rejects handovers until end is
 // closed.
 func (h *handoverer) run(ctx context.Context, s serving, end <-chan struct{}) {
 	for {
@@ -219,13 +219,13 @@ func (h *handoverer) interrupted(ctx context.Context) error {
 const (
 	// restoreTime is how long other replicas give the next program to restore the sessions.
 	restoreTime = 20 * time.Second
-	// startTime is how long they wait for the next start by the service manager. If this is a stop,
-	// they find out earlier: the manager closes the listener.
+	// startTime is how long other replicas wait for the next start by the service manager. If the
+	// service is stopped, they notice earlier: the manager closes the listener.
 	startTime = 20 * time.Second
 )
 
-// leave stops newcomers, and closes all clients. Other replicas expect the next process within
-// away. undo serves clients again.
+// leave stops accepting connections and closes all clients. Other replicas expect the next process
+// within away. undo serves clients again.
 func (h *handoverer) leave(s serving, d, away time.Duration, p *handover.Process) (undo func()) {
 	began := courier.Clock()
 	ln, _ := s.ln.(pausable)
@@ -273,8 +273,8 @@ func (h *handoverer) write(file *os.File, frozen *proxy.Frozen, p handover.Proce
 	return fds, nil
 }
 
-// begin lets the handoverer serve an instance. stop waits for a handover that is under way; later
-// ones are rejected. end must follow, when nothing is served any more.
+// begin lets the handoverer serve an instance. stop waits for a handover in progress, and rejects
+// later ones. The caller must call end when nothing is served any more.
 func (h *handoverer) begin(s serving) (stop, end func()) {
 	if h == nil {
 		return func() {}, func() {}
@@ -306,7 +306,7 @@ func (h *handoverer) keep(s serving) bool {
 	}
 	h.in.sockets.unlinkUnix(false)
 	if h.in.node != nil {
-		h.in.node.Suspend() // a goodbye would end what others wait for
+		h.in.node.Suspend() // a bye frame would end the wait of other replicas
 	}
 	h.in.log.Info("stopped, and the service manager keeps the sessions")
 	return true

@@ -56,8 +56,8 @@ func (s *sockets) listen(kind, addr string) (net.Listener, error) {
 	return ln, err
 }
 
-// take returns an inherited listener, or nil. If its descriptor is none any more, a program that
-// could not take over has closed it, and the number may be in use for something else.
+// take returns an inherited listener, or nil. If its descriptor is no longer a socket, a program
+// that could not take over has closed it. The number may then belong to something else.
 func (s *sockets) take(kind, addr string) net.Listener {
 	name := courier.SocketName(kind, addr)
 	i := slices.IndexFunc(s.inherited, func(l courier.StoredSocket) bool { return l.Name == name })
@@ -72,8 +72,8 @@ func (s *sockets) take(kind, addr string) net.Listener {
 	return ln
 }
 
-// closeInherited closes inherited listeners whose address is not wanted any more, because one may
-// be in the way of the new address. It returns false if there is none.
+// closeInherited closes inherited listeners whose address is no longer configured, because one may
+// conflict with the new address. It returns false if there is none.
 func (s *sockets) closeInherited(kind string) bool {
 	before := len(s.inherited)
 	s.inherited = slices.DeleteFunc(s.inherited, func(l courier.StoredSocket) bool {

@@ -106,7 +106,7 @@ func TestUnixSocketIsRemovedAtTheEnd(t *testing.T) {
 	}
 }
 
-// A descriptor that a program has closed which could not take over is not used, and not closed
+// A descriptor that was closed by a program that could not take over is not used, and not closed
 // again.
 func TestClosedSocketIsOpenedAgain(t *testing.T) {
 	var s sockets

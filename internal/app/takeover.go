@@ -14,9 +14,9 @@ import (
 	"github.com/holdfast/holdfast/proxy"
 )
 
-// takeover is what this process got from the one before it: by an exec, or from the service
-// manager's store. It is nil if there was none. Until commit it changes nothing, so that the old
-// program can still continue, or the store keeps what it has.
+// takeover is what this process got from its predecessor, by an exec or from the service manager's
+// store. It is nil if there was no predecessor. It changes nothing before commit, so that the old
+// program can still continue, or the store keeps its contents.
 type takeover struct {
 	in        *courier.Inherited // nil if it comes from the store
 	stored    *courier.Stored    // nil if it comes from an exec
@@ -105,7 +105,7 @@ func (t *takeover) config() (config.Config, error) { return config.LoadYAML(t.su
 func (t *takeover) canGoBack() bool { return t.in != nil && t.in.Old >= 0 }
 
 // back lets the old program continue, after this one failed with err. It returns only if that is
-// not possible, or if ctx is done, because the process is to stop.
+// not possible, or if ctx is done because the process stops.
 func (t *takeover) back(ctx context.Context, err error) error {
 	if err == nil || t == nil || t.committed || !t.canGoBack() || ctx.Err() != nil {
 		return err
@@ -157,8 +157,8 @@ func (t *takeover) commit(p *proxy.Server, log *slog.Logger) (o outcome) {
 	return o
 }
 
-// markUsed makes a next process that gets the same snapshot from the store refuse it. Otherwise it
-// would continue with links that this process has read from.
+// markUsed makes a later process refuse this snapshot if it gets it from the store. Otherwise that
+// process would continue with links that this process has read from.
 func (t *takeover) markUsed() {
 	if t.stored != nil {
 		_ = handover.MarkUsed(t.snapshot) // it is in memory

@@ -16,8 +16,7 @@ import (
 )
 
 const (
-	// congestedBytes is how much may wait for the network before streams keep their data to
-	// themselves.
+	// congestedBytes is how much may wait for the network before streams hold back their data.
 	congestedBytes = 512 << 10
 	// handshakeTimeout limits everything up to the two hellos.
 	handshakeTimeout = 5 * time.Second
@@ -36,8 +35,8 @@ type connEvents interface {
 	opened(s *Stream)
 	// noted reports a note of the other side. The payload is valid during the call only.
 	noted(kind byte, payload []byte)
-	// answered reports how long a ping took, and what the other side's clock showed meanwhile; 0 if
-	// it did not say.
+	// answered reports how long a ping took, and the time on the other side's clock, or 0 if it did
+	// not send that.
 	answered(took time.Duration, clock int64)
 	// ended is called once. Streams have ended, or are about to.
 	ended(err error)
@@ -188,8 +187,8 @@ func (c *conn) send(kind frameType, stream uint32, payload []byte) {
 	c.flushLocked()
 }
 
-// data sends a stream's data as far as the network takes it, and returns how much that was. If it
-// is less than all, the stream's resume is called later. With more, the caller will flush.
+// data sends as much of a stream's data as the network takes, and returns the number of bytes. If
+// some remains, it later calls the stream's resume. With more, the caller will flush.
 func (c *conn) data(s *Stream, p []byte, more bool) (n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -342,7 +341,7 @@ func (c *conn) ponged(p []byte) error {
 // sendBye tells the other side that this one stops.
 func (c *conn) sendBye() { c.send(frameBye, 0, nil) }
 
-// peerStops reports whether the other side has said that it stops.
+// peerStops reports whether the other side has announced that it stops.
 func (c *conn) peerStops() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -27,9 +27,9 @@
 //
 // A Stream begins as a net.Conn, for a goroutine that reads and writes. netpoll.New then makes a
 // netpoll.Stream of it, which has no goroutine: its handler is called by the connection's reader.
-// Each direction has a window of 256 KiB, so a stream that is not read holds nothing else up. While
-// much waits for the network, streams keep their data, so that their writers notice, and take turns
-// later.
+// Each direction has a window of 256 KiB, so a stream that is not read does not block others. While
+// much data waits for the network, streams hold back theirs, so that their writers notice. Later
+// they take turns.
 //
 // # Locks
 //

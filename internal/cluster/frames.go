@@ -124,7 +124,7 @@ func (c *conn) handle(p []byte) error {
 	return nil
 }
 
-// accept begins a stream that the other side opens.
+// accept accepts a stream that the other side opens.
 func (c *conn) accept(p []byte) error {
 	if c.dialed || len(p) == 0 {
 		return fmt.Errorf("%w: open", errProtocol)

@@ -37,7 +37,7 @@ func (n *Node) serve(ln net.Listener) {
 	}
 }
 
-// welcome makes the handshake with whoever dialled.
+// welcome makes the handshake with the side that dialled.
 func (n *Node) welcome(s *stranger, guests *strangers) {
 	c, err := connect(n.ctx, s, n.keys.Load(), n.who, false)
 	guests.leave(s)
@@ -46,7 +46,7 @@ func (n *Node) welcome(s *stranger, guests *strangers) {
 			"address", s.RemoteAddr().String(), "problem", shownError(err))
 		return
 	}
-	c.socket.Conn = s.Conn // it is none any more
+	c.socket.Conn = s.Conn // it is authenticated now
 	if c.peer.ID == n.opts.ID || c.peer.Name != n.opts.Name {
 		c.socket.Close() // the dialling side says why
 		return

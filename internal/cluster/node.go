@@ -14,7 +14,7 @@ import (
 
 // Why a stream to an owner could not be opened.
 var (
-	// ErrGone means that the replica with this id does not exist any more.
+	// ErrGone means that the replica with this id no longer exists.
 	ErrGone = errors.New("cluster: the replica is gone")
 	// ErrUnreachable means that the replica cannot be reached at the moment, and may still exist.
 	ErrUnreachable = errors.New("cluster: the replica cannot be reached")
@@ -43,11 +43,11 @@ type Observer interface {
 	PeerLost(why string)
 	// RoundTrip reports how long a ping took.
 	RoundTrip(took time.Duration)
-	// LookupFailed reports that the Book could not be asked.
+	// LookupFailed reports a failed lookup in the Book.
 	LookupFailed()
 	// Returned reports that a replica can be reached again, or for the first time.
 	Returned(id string)
-	// Gone reports that a replica does not exist any more. The Node's lock is held.
+	// Gone reports that a replica no longer exists. The Node's lock is held.
 	Gone(id string)
 }
 
@@ -61,16 +61,17 @@ type Sender struct {
 type Options struct {
 	ID   string // of this replica; see NewID
 	Name string // of the cluster
-	// Advertise is where others dial this replica. Empty if it does not know.
+	// Advertise is the address at which others dial this replica. It is empty if unknown.
 	Advertise string
 	Keys      *Keys
 	Book      Book
-	// Fixed says that Book has addresses that never change. If they are all this replica's own,
-	// they are a mistake.
+	// Fixed says that the addresses in Book never change. If all of them are this replica's own,
+	// the configuration is wrong.
 	Fixed bool
 	// Serve serves a stream that another replica has opened, in a goroutine of its own.
 	Serve func(s *Stream)
-	// Noted takes a note. It must not wait, or keep about. Notes of one connection come in order.
+	// Noted receives a note. It must not wait, and must not keep about. Notes of one connection
+	// come in order.
 	Noted func(from Sender, kind byte, about []byte)
 	// Expected reports whether a replica has said that another process continues under its id.
 	// Until then nothing may listen at its address. Nil means that none has. It must not wait: the
@@ -236,7 +237,7 @@ func (n *Node) MayReturn(id string) bool {
 	return n.gone[id] || p != nil && p.forgotten
 }
 
-// Knows reports whether a replica with this id is, or was recently, part of the cluster.
+// Knows reports whether a replica with this id is or recently was part of the cluster.
 func (n *Node) Knows(id string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -265,9 +266,9 @@ func (n *Node) Note(id string, kind byte, about []byte) bool {
 	return true
 }
 
-// ClockOf returns what the Clock of a connected replica shows now. It is wrong by half of a round
-// trip at most, even if that replica is stopped, or what it sends is late. ok is false if nothing
-// is known.
+// ClockOf returns the current time on a connected replica's Clock. The error is half of a round
+// trip at most, even if that replica is stopped or its messages are late. ok is false if the time
+// is unknown.
 func (n *Node) ClockOf(id string) (now int64, ok bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -304,7 +304,7 @@ func TestOversizedRequestFailsAlone(t *testing.T) {
 	})
 }
 
-// A replica that finds nobody but itself says so: once, and again after it had company.
+// A replica that finds only itself logs that once, and again after it was connected to others.
 func TestAloneIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork()

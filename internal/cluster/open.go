@@ -70,8 +70,8 @@ func (n *Node) refresh() {
 	}
 }
 
-// hopelessLocked returns why it is useless to wait for a replica, or nil. p is its peer, or nil.
-// asked is what n.lookups was when the caller asked the book about it.
+// hopelessLocked returns why waiting for a replica is useless, or nil. p is its peer, or nil. asked
+// is the value of n.lookups when the caller asked the book for it.
 func (n *Node) hopelessLocked(p *peer, id string, asked int) error {
 	now := time.Now()
 	_, gone := n.gone[id]
@@ -87,7 +87,7 @@ func (n *Node) hopelessLocked(p *peer, id string, asked int) error {
 	case asked == n.lookups:
 		return nil // the book has not answered yet
 	}
-	for _, other := range n.peers { // one whose id is not known yet may be it
+	for _, other := range n.peers { // a peer without an id may be this replica
 		if other.id == "" && !other.self && now.Sub(other.since) < openTimeout {
 			return nil
 		}

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// peerState is what is known of another replica:
+// peerState is the state of the connection to another replica:
 //
 //	unknown -> dialling  its address was learned
 //	dialling -> up       it answered
@@ -68,8 +68,8 @@ type peer struct {
 	clock        clockSample // of the process
 }
 
-// clockSample says what a replica's clock shows: ahead more than the time since the Node was made.
-// Half of the round trip is the most that it can be wrong by.
+// clockSample compares a replica's clock with the time since the Node was made: the clock is ahead
+// by ahead. The error is half of the round trip at most.
 type clockSample struct {
 	ahead     int64 // in microseconds
 	roundTrip time.Duration
@@ -102,7 +102,7 @@ const (
 	firstPause = 50 * time.Millisecond
 	// longestPause is the time between two attempts to reach a replica that does not answer.
 	longestPause = time.Second
-	// selfPause is the time between two looks at an address that turned out to be this replica's
+	// selfPause is the time between two checks of an address that turned out to be this replica's
 	// own.
 	selfPause = 30 * time.Second
 )

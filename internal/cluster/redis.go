@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// staleAfter is how old an entry may be to count, in Redis' own time.
+	// staleAfter is the age from which an entry no longer counts, by Redis' clock.
 	staleAfter = 15 * time.Second
 	// deleteAfter is how old an entry must be for others to delete it.
 	deleteAfter = time.Minute
@@ -49,8 +49,8 @@ func NewRedis(urls []string, name string, log *slog.Logger) (*Redis, error) {
 	return r, nil
 }
 
-// redisLog is where the client library logs. Otherwise it would write to stderr, in a form of its
-// own.
+// redisLog is the log of the client library, which would otherwise write to stderr in its own
+// format.
 type redisLog struct{ log *slog.Logger }
 
 // Printf implements the library's interface.
@@ -69,7 +69,7 @@ func (r *Redis) Check(ctx context.Context) error {
 	if err := r.client.HGetAll(ctx, r.key).Err(); err != nil {
 		return r.explain(err)
 	}
-	// No replica has this id. A Redis that cannot be written to answers with an error.
+	// No replica has this id. If Redis is not writable, it answers with an error.
 	return r.explain(r.client.HDel(ctx, r.key, "none").Err())
 }
 

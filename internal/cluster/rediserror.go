@@ -11,7 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// redisMistakes are answers that no waiting changes: the URL, or an account, must be corrected.
+// redisMistakes are answers that waiting does not change: the URL or an account must be corrected.
 // hint may be "".
 var redisMistakes = []struct{ begins, hint string }{
 	{"WRONGPASS", ""},

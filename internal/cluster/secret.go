@@ -24,8 +24,8 @@ const protocol = "holdfast-peer/1"
 // errStranger means that the other side does not know the secret.
 var errStranger = errors.New("cluster: the other side has another cluster.secret")
 
-// Keys are what a replica proves with that it belongs to the cluster. They are derived from the
-// cluster's secrets and are immutable.
+// Keys prove that a replica belongs to the cluster. They are derived from the cluster's secrets and
+// are immutable.
 type Keys struct {
 	protocol string // differs in tests only
 	own      tls.Certificate

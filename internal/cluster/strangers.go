@@ -11,18 +11,18 @@ import (
 // maxStrangers limits the connections that have not shown the secret yet.
 const maxStrangers = 64
 
-// strangers are the connections to the peer port that have not shown the secret yet. All are
-// accepted immediately: whoever floods the port must not keep a replica waiting in the kernel's
-// queue. When there are too many, one of the address with the most of them is closed: the oldest
-// that has sent nothing, or else the oldest. A replica sends its part of the handshake as soon as
-// it is connected, so it is at risk only in a flood from its own address, and only if maxStrangers
-// others arrive within a round trip. It dials again then.
+// strangers are the unauthenticated connections to the peer port. All are accepted immediately, so
+// that a flood does not keep a replica waiting in the kernel's queue. When there are too many, one
+// is closed from the address that has the most: the oldest that has sent nothing, or else the
+// oldest. A replica sends its part of the handshake as soon as it is connected. So it is at risk
+// only in a flood from its own address, if maxStrangers others arrive within a round trip. Then it
+// dials again.
 type strangers struct {
 	mu   sync.Mutex
 	list []*stranger // oldest first
 }
 
-// stranger is a connection until it has shown the secret.
+// stranger is a connection that has not proved the secret yet.
 type stranger struct {
 	net.Conn
 	address string
@@ -38,7 +38,7 @@ func (s *stranger) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// admit takes a connection. Another one may have to go.
+// admit adds a connection, and may close another one.
 func (g *strangers) admit(nc net.Conn) *stranger {
 	s := &stranger{Conn: nc, address: nc.RemoteAddr().String()}
 	if at, err := netip.ParseAddrPort(s.address); err == nil {
@@ -64,7 +64,7 @@ func (g *strangers) leave(s *stranger) {
 	}
 }
 
-// worstLocked returns the place of the connection that has to go.
+// worstLocked returns the index of the connection to close.
 func (g *strangers) worstLocked() int {
 	counts := make(map[string]int)
 	most := 0

@@ -50,7 +50,7 @@ type Stream struct {
 	writeBy time.Time
 }
 
-// outputEnd says how far this side's end of a stream is:
+// outputEnd is the state of this side's end of a stream:
 //
 //	open    -> ending  Shutdown, with data waiting
 //	open    -> ended   Shutdown with none, Close, or the other side or the connection ended
@@ -155,14 +155,14 @@ func (s *Stream) flushInput() {
 	}
 }
 
-// workLocked reports whether run has anything to do.
+// workLocked reports whether run has work.
 func (s *Stream) workLocked() bool {
 	return s.started && !s.reported && (len(s.in) > 0 && !s.paused || s.inEnd != nil && s.mayEndLocked())
 }
 
-// mayEndLocked reports whether the handler may hear of the end. Data comes first only before an
-// orderly end: otherwise a handler that takes none, because its client is stalled, would never hear
-// of it.
+// mayEndLocked reports whether the handler may be told of the end. Only an orderly end waits for
+// earlier data. Otherwise a handler that takes no data, because its client is stalled, would never
+// learn of the end.
 func (s *Stream) mayEndLocked() bool {
 	return len(s.in) == 0 || !errors.Is(s.inEnd, io.EOF)
 }

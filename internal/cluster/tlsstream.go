@@ -7,9 +7,9 @@ import (
 	"github.com/holdfast/holdfast/internal/netpoll"
 )
 
-// socket is what a connection's tls.Conn reads from and writes to. During the handshake that is the
-// network. From then on it is a netpoll.Stream, so that the event loop decrypts what it reads, and
-// no write ever blocks.
+// socket is the net.Conn below a connection's tls.Conn. During the handshake it is the network
+// connection. Afterwards it is a netpoll.Stream, so that the event loop decrypts what it reads and
+// no write blocks.
 type socket struct {
 	net.Conn
 	stream netpoll.Stream // nil during the handshake
@@ -20,8 +20,8 @@ type socket struct {
 	out []byte     // encrypted, and not yet passed to the stream
 }
 
-// errNoInput means that everything was read that has arrived. crypto/tls reads on after an error
-// that is temporary.
+// errNoInput means that all bytes that have arrived were read. crypto/tls continues to read after a
+// temporary error.
 var errNoInput net.Error = noInputError{}
 
 type noInputError struct{}

@@ -46,13 +46,14 @@ const (
 	windowBytes = 256 << 10
 )
 
-// MaxFirst is how many bytes OpenWith takes. They are sent even while much waits for the network.
+// MaxFirst is the maximum number of first bytes for OpenWith. They are sent even while much waits
+// for the network.
 const MaxFirst = 16 << 10
 
 // MaxAbout is the largest about of Open and Note.
 const MaxAbout = maxControl - 1
 
-// errProtocol is wrapped by errors about a peer that does not keep to the rules.
+// errProtocol is wrapped by errors about a peer that violates the protocol.
 var errProtocol = errors.New("cluster: malformed frame")
 
 // header is a frame's header.

@@ -16,7 +16,7 @@ type Help struct {
 	Text    string
 }
 
-// flag is one flag as its help text describes it.
+// flag is one flag, parsed from its help text.
 type flag struct {
 	name   string // without dashes
 	arg    string // what it takes, such as FILE; "" for none
@@ -60,7 +60,7 @@ Usage:
   holdfast completion fish >~/.config/fish/completions/holdfast.fish            # fish
 `}
 
-// Command writes the completions for the shell that args, those after "completion", name. helps are
+// Command writes the completions for the shell that args names; args follow "completion". helps are
 // the help texts of holdfast itself and of its other subcommands. Errors that wrap
 // config.ErrInvalid are the user's to fix.
 func Command(args []string, helps []Help, stdout io.Writer) error {

@@ -20,10 +20,10 @@ type Cluster struct {
 	// Peers says where the other replicas are found: redis:// and rediss:// URLs, or host:port of
 	// their peer ports. All addresses of a host name count. Default none. See Redis.
 	Peers []string `yaml:"peers"`
-	// Secret is what all replicas know, of at least MinSecret bytes. Default "".
+	// Secret is the secret that all replicas share, of at least MinSecret bytes. Default "".
 	Secret string `yaml:"secret"`
-	// SecretFile contains it instead. It may have several lines: the first is presented, all are
-	// accepted. Default "".
+	// SecretFile is a file with the secret. It may have several lines: the first is presented, and
+	// all are accepted. Default "".
 	SecretFile string `yaml:"secret_file"`
 	// Advertise is where other replicas dial this one: host:port. Default "", the address of this
 	// machine that they would see.

@@ -96,9 +96,9 @@ type Config struct {
 	// TrustedProxies are IP addresses and CIDR prefixes of peers whose
 	// X-Forwarded- headers are trusted. Default none. See TrustedPrefixes.
 	TrustedProxies []string `yaml:"trusted_proxies" reload:"live"`
-	// EventLoop has an event loop serve connections without TLS, on Linux, with
-	// epoll and raw system calls. With false, goroutines and the standard
-	// library serve all connections. Default true.
+	// EventLoop lets an event loop with epoll and raw system calls serve connections without TLS,
+	// on Linux. With false, goroutines and the standard library serve all connections. Default
+	// true.
 	EventLoop bool     `yaml:"event_loop"`
 	Shutdown  Shutdown `yaml:"shutdown"`
 	Handover  Handover `yaml:"handover"`
@@ -127,9 +127,9 @@ type Upstream struct {
 	MaxConcurrentDials int `yaml:"max_concurrent_dials"`
 	// Handshake says when a client's handshake is repeated upstream. Default Eager.
 	Handshake Handshake `yaml:"handshake"`
-	// DropCookies are names of cookies that handshakes do not pass on to the
-	// upstream. Default io: a server that takes the Engine.IO session's id from it
-	// would confuse a client's new connection with its parked session.
+	// DropCookies are names of cookies that are removed from handshakes with the upstream. Default
+	// io: a server that takes the Engine.IO session's id from it would confuse a returning client
+	// with its parked session.
 	DropCookies []string `yaml:"drop_cookies" reload:"live"`
 	// Protocol is the version of Engine.IO that the servers speak. Clients of
 	// version 4 need a translation in front of one of version 3. Default
@@ -148,9 +148,8 @@ type Translate struct {
 	AuthToQuery []string `yaml:"auth_to_query"`
 }
 
-// UpstreamHealth asks each server at intervals whether it takes new connections.
-// After two failures a server gets none until an answer is good again. Those that
-// exist stay.
+// UpstreamHealth configures periodic health checks of each server. After two failures a server gets
+// no new connections until a check succeeds. Existing connections stay.
 type UpstreamHealth struct {
 	// Path is requested with GET; a good answer has status 200 to 399. Default "":
 	// no requests.
@@ -190,9 +189,8 @@ type EngineIO struct {
 	// PingTimeout is how long a client may take to answer one. 0, the default,
 	// uses the upstream's.
 	PingTimeout time.Duration `yaml:"ping_timeout" reload:"live"`
-	// MaxPayload bounds one message or polling body from a client, in bytes.
-	// 0, the default, uses the upstream's, or what a quarter of the memory
-	// budget holds.
+	// MaxPayload bounds one message or polling body from a client, in bytes. 0, the default, uses
+	// the upstream's limit. Without one, the limit is a quarter of the memory budget.
 	MaxPayload Size `yaml:"max_payload" reload:"live"`
 	// UpgradeTimeout bounds the upgrade from polling to WebSocket. Default 10s.
 	UpgradeTimeout time.Duration `yaml:"upgrade_timeout" reload:"live"`
@@ -372,7 +370,7 @@ const (
 	HandoverSystemd HandoverMode = "systemd" // the same, and on SIGTERM by systemd's store
 )
 
-// Handover is how this process hands its sessions to the next one. It needs Linux.
+// Handover configures how this process hands its sessions to the next one. It needs Linux.
 type Handover struct {
 	// Mode says when that is done. Default HandoverExec.
 	Mode HandoverMode `yaml:"mode" reload:"live"`
@@ -382,8 +380,8 @@ type Handover struct {
 	// Timeout bounds what happens before the next process has the sessions.
 	// Default 10s.
 	Timeout time.Duration `yaml:"timeout" reload:"live"`
-	// Verify has the next program read everything in a process of its own before
-	// it takes over. Default true.
+	// Verify lets the next program read the snapshot in a separate process before it takes over.
+	// Default true.
 	Verify bool `yaml:"verify" reload:"live"`
 }
 

@@ -1,10 +1,9 @@
 // Package config turns a YAML file, environment variables and command-line
 // flags into one Config.
 //
-// Later sources win: defaults, then the file, then HOLDFAST_ variables, then
-// flags. Every setting is one field of Config; its key in the file, the name
-// of its environment variable and its place in the printed configuration are
-// all derived from that field by reflection, so none can be forgotten.
+// Later sources win: defaults, then the file, then HOLDFAST_ variables, then flags. Every setting
+// is one field of Config. Reflection derives its key in the file, the name of its environment
+// variable and its place in the printed configuration from that field, so none can be forgotten.
 //
 // Load never guesses. It collects unknown keys, duplicates, malformed values and
 // values out of range, and reports them together: each with its key, where it

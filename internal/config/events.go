@@ -45,8 +45,8 @@ func parseEventPattern(text string) (p EventPattern, problem string) {
 	return p, ""
 }
 
-// printableName reports whether s can be the name of an event or a namespace,
-// and is not an obvious mistake such as one with spaces around it.
+// printableName reports whether s can be the name of an event or a namespace. It rejects obvious
+// mistakes, such as a name with spaces around it.
 func printableName(s string) bool {
 	return s != "" && utf8.ValidString(s) && strings.TrimSpace(s) == s &&
 		!strings.ContainsFunc(s, func(r rune) bool { return r == utf8.RuneError || unicode.IsControl(r) })

@@ -127,8 +127,7 @@ func TestUnreadableFile(t *testing.T) {
 	}
 }
 
-// A single URL may be a text. In a file it is one URL whatever it contains; elsewhere commas
-// separate several.
+// A single URL may be a text. In a file it is always one URL; elsewhere commas separate several.
 func TestURLs(t *testing.T) {
 	for _, tt := range []struct {
 		name, file string

@@ -23,10 +23,9 @@ func newLoader() *loader {
 	return &loader{config: Default(), sources: Sources{}, bad: map[string]bool{}}
 }
 
-// Load builds the configuration from the defaults, the file named by the
-// command line or by HOLDFAST_CONFIG, the variables in environ ("NAME=value",
-// as os.Environ returns them) and the command line, and validates it. It may be
-// called again to reload.
+// Load builds and validates the configuration. It applies, in this order, the defaults, the file
+// that the command line or HOLDFAST_CONFIG names, the variables in environ ("NAME=value", as
+// os.Environ returns them), and the command line. It may be called again to reload.
 //
 // Load also reads the certificate files, to report their problems early, and
 // compares the window with the memory budget. The error is an *Error.

@@ -5,10 +5,9 @@ import (
 	"strings"
 )
 
-// Reload merges fresh, a newly loaded configuration, into c, the running one.
-// merged takes the settings that can change while holdfast runs from fresh, and
-// the others from c. live lists the changed keys that merged includes, restart
-// those that need a restart.
+// Reload merges fresh, a newly loaded configuration, into c, the running one. merged has the
+// settings of fresh that can change while holdfast runs, and those of c for all others. live lists
+// the changed keys that merged includes, and restart those that need a restart.
 //
 // If the merged settings conflict, Reload returns c and an *Error.
 func (c Config) Reload(fresh Config) (merged Config, live, restart []string, err error) {

@@ -171,7 +171,7 @@ func TestBudget(t *testing.T) {
 	}
 }
 
-// The machine that runs the test has some answer, whatever it is.
+// The result depends on the machine that runs the test.
 func TestBudgetHere(t *testing.T) {
 	if got, reason := Default().Recovery.Buffer.Budget(); got < MiB || reason == "" {
 		t.Errorf("got %v, %q", got, reason)

@@ -49,19 +49,19 @@ var textPatterns = map[string]string{
 	"recovery.clients.query": `^[A-Za-z0-9_.~-]*$`,
 }
 
-// bounds is what Validate demands of a single setting, recorded rather than checked.
+// bounds records what Validate requires of a single setting.
 type bounds struct {
 	choices  map[string][]string // allowed texts
 	positive map[string]bool     // durations above 0, numbers from 1
 	nonEmpty map[string]bool     // lists
 }
 
-// recordBounds asks Validate's own rules what they demand.
+// recordBounds records what Validate's rules require.
 func recordBounds() *bounds {
 	b := &bounds{choices: map[string][]string{}, positive: map[string]bool{}, nonEmpty: map[string]bool{}}
 	c := Default()
 	c.validateInto(&validator{bounds: b})
-	// An empty list is a mistake where Validate says so of this list alone.
+	// An empty list is a mistake only where Validate rejects it independently of other settings.
 	for _, s := range settings(&c) {
 		if s.value.Kind() != reflect.Slice || s.value.Len() == 0 {
 			continue
@@ -75,7 +75,7 @@ func recordBounds() *bounds {
 }
 
 // Schema returns a JSON Schema of the YAML file. example is the text of config.example.yaml: its
-// comments become the descriptions. What depends on several settings at a time only -check can say.
+// comments become the descriptions. Rules that involve several settings are left to -check.
 func Schema(example []byte) ([]byte, error) {
 	var document yaml.Node
 	if err := yaml.Unmarshal(example, &document); err != nil {

@@ -1,5 +1,5 @@
 // Package courier carries a handover from one process to the next: the snapshot, the sockets, and
-// the outcome. It knows neither sessions nor the proxy.
+// the outcome. It does not know sessions or the proxy.
 //
 // The snapshot is in a memfd, a file that exists in memory only. There are two ways to pass it on:
 //

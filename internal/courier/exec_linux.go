@@ -70,8 +70,8 @@ func Exec(p Program, environ []string, in *Inherited, keep []int, last func() er
 	return err
 }
 
-// execKeepingLimit execs. The runtime lowers the soft limit of descriptors to what it was at the
-// start before it execs, and does not restore it when that fails.
+// execKeepingLimit execs. Before an exec, the runtime lowers the soft limit of descriptors to its
+// value at the start. If the exec fails, the runtime does not restore the limit.
 func execKeepingLimit(p Program, environ []string) error {
 	var limit unix.Rlimit
 	known := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil
@@ -179,7 +179,7 @@ func Descriptor(ln net.Listener) (int, error) {
 // CloseFD closes an inherited descriptor.
 func CloseFD(fd int) { _ = unix.Close(fd) }
 
-// SetCloseOnExec makes an inherited descriptor end with this program.
+// SetCloseOnExec closes an inherited descriptor when this program is replaced.
 func SetCloseOnExec(fd int) { _ = setCloseOnExec(fd, true) }
 
 // ResidentBytes returns how much memory this process takes, or 0.

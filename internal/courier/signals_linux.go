@@ -14,9 +14,9 @@ var stopSignals = [...]syscall.Signal{syscall.SIGTERM, syscall.SIGINT}
 // default effect.
 type action [8]uint64
 
-// unhandleStops gives the signals to stop their default effect, until handle is called. One that
-// arrived between the last look and the exec would be lost otherwise: this program would have
-// received it, and the next one would never hear of it. So it ends the process without a drain, as
+// unhandleStops gives the stop signals their default effect until handle is called. Otherwise a
+// signal between the last check and the exec would be lost: this program would have received it,
+// and the next one would never learn of it. So such a signal ends the process without a drain, as
 // it does until the next program's runtime is ready. A mask does not help: the runtime removes it
 // when it starts.
 func unhandleStops() (handle func()) {

@@ -31,7 +31,7 @@ const (
 	firstStored = 3
 	// maxRights is how many descriptors one message of a socket may carry (SCM_MAX_FD).
 	maxRights = 253
-	// queueBytes is how much a pair's queue should hold. The kernel allows less to most processes;
+	// queueBytes is the wanted size of a pair's queue. The kernel allows most processes less, so
 	// more pairs are used then.
 	queueBytes = 8 << 20
 	// maxPairs bounds the pairs: the store has 16 places in the unit that is shipped.
@@ -138,7 +138,7 @@ type StoredSocket struct {
 }
 
 // TakeStored returns what the manager has passed, or nil, and environ without the variables that
-// say so. Other names than those above are ignored.
+// announce it. It ignores names other than those above.
 func TakeStored(environ []string) (st *Stored, rest []string) {
 	vars := make(map[string]string)
 	for _, v := range environ {

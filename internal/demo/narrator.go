@@ -53,7 +53,7 @@ func (n *narrator) printf(format string, args ...any) {
 	_, _ = fmt.Fprintf(n.out, format, args...)
 }
 
-// say tells what who does, with the time since the start.
+// say writes a line about who does what, with the time since the start.
 func (n *narrator) say(who, format string, args ...any) {
 	if n == nil {
 		return

@@ -38,8 +38,8 @@ func disconnectPacket(namespace string) string {
 	return strings.TrimSuffix(inNamespace(socketio.Disconnect, namespace, nil), ",")
 }
 
-// connect sends a CONNECT, and waits for the reply and for events that follow it. A Finding is why
-// there is none.
+// connect sends a CONNECT, and waits for the reply and for events that follow it. Without a reply
+// it returns a Finding that says why.
 func connect(ctx context.Context, s session, o Options) (reply, *Finding) {
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// RoundTrip makes a request over a connection of its own, as a balancer may see it. http.Transport
-// would take what a mail server or a database says first for an error of its own, and log it; here
-// it is an answer that is not HTTP.
+// RoundTrip makes a request over a separate connection, as a balancer may see it. If a mail server
+// or a database speaks first, http.Transport would report and log an internal error. Here that is
+// an answer that is not HTTP.
 func (e *examiner) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
 	conn, err := e.dial(ctx, "tcp", hostPort(req.URL))

@@ -82,8 +82,8 @@ func (l *look) examine(ctx context.Context) {
 	l.reportLostSessions()
 }
 
-// goesOnAfter reports a failed polling handshake, and whether to ask further: only if the server
-// takes no polling.
+// goesOnAfter reports a failed polling handshake, and whether to continue: only if the server
+// offers no polling.
 func (l *look) goesOnAfter(err error) bool {
 	u, ok := errors.AsType[*unexpected](err)
 	if !ok {
@@ -132,7 +132,7 @@ func (l *look) tryWebSocket(ctx context.Context, version int) error {
 	return nil
 }
 
-// versions finds out which versions of Engine.IO the server takes, and returns how it refuses
+// versions finds out which versions of Engine.IO the server accepts, and returns how it refuses
 // version 3.
 func (l *look) versions(ctx context.Context, version int) *unexpected {
 	l.r.Server.EngineIO = append(l.r.Server.EngineIO, version)

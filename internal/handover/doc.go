@@ -21,8 +21,8 @@
 // # Versions
 //
 // A change that adds fields or records raises Format. A change that older readers would
-// misunderstand raises LeastReader as well. testdata has a snapshot of each format that was
-// released, and the tests read all of them.
+// misunderstand raises LeastReader as well. testdata has a snapshot of each released format, and
+// the tests read all of them.
 //
 // # Memory
 //

@@ -32,8 +32,8 @@ type Handler struct {
 	Link  func(l *Link) error
 	// Session receives a session of the latest link.
 	Session func(s *Session) error
-	// Behind says that the snapshot's first bytes are not needed any more. It does not follow every
-	// record.
+	// Behind reports that the snapshot's first bytes are no longer needed. It is not called after
+	// every record.
 	Behind func(bytes int)
 }
 

@@ -234,7 +234,7 @@ type Link struct {
 type Translation struct {
 	Query string // what the handshake said about the client's auth
 	ForV3 bool   // its clients speak Engine.IO 3
-	Root  int    // what became of the namespace "/"
+	Root  int    // state of the namespace "/"
 	// Attachments that follow, and belong to a dropped packet, or to the last of Early.
 	Dropping, Holding int
 	// Early holds messages of namespaces whose CONNECT has no reply yet. The first byte of each is

@@ -1,4 +1,4 @@
-// Package instant has points in time that take 8 bytes. A time.Time takes 24, which counts where
+// Package instant has points in time that take 8 bytes. A time.Time takes 24, which matters because
 // every idle connection keeps several.
 package instant
 

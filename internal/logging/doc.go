@@ -1,5 +1,4 @@
-// Package logging makes the process's logger, which never blocks the proxy for
-// long.
+// Package logging creates the process's logger, which never blocks the proxy for long.
 //
 // Writing a log line to a file or pipe can fail, for example on a full disk. It
 // can also block if the reader has stopped, and then every connection that logs

@@ -1,6 +1,6 @@
-// Package probe is `holdfast probe URL`: it acts as a client of a deployed holdfast, through every
-// proxy in between, cuts its own connection and verifies that it gets the same session back. If it
-// does not, it says what is wrong and what to do.
+// Package probe implements `holdfast probe URL`. It acts as a client of a deployed holdfast,
+// through every proxy in between. It cuts its own connection and verifies that it gets the same
+// session back. If not, it reports the cause and the remedy.
 //
 // It behaves like socket.io-client in a browser: the same requests in the same order, with cookies.
 // It sends only CONNECT and DISCONNECT, so the application sees sockets come and go, but no event.

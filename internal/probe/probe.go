@@ -201,7 +201,7 @@ func (p *prober) connectIn(ctx context.Context, s *socket, c *conn) (reply, erro
 	return r, err
 }
 
-// recover connects the namespace on c, cuts c, reconnects, and reports whether it got the same
+// recover connects the namespace on c, cuts c and reconnects. It reports whether it got the same
 // session. way is the transport, or "upgrade" to upgrade c first.
 func (p *prober) recover(ctx context.Context, c *conn, way string) (string, error) {
 	start := time.Now()
@@ -270,7 +270,7 @@ func (p *prober) recover(ctx context.Context, c *conn, way string) (string, erro
 	}
 }
 
-// refusedAgain explains why a client that was let in before cannot come back.
+// refusedAgain explains why a client that was admitted before cannot come back.
 func refusedAgain(err error) error {
 	status, ok := errors.AsType[*statusError](err)
 	if !ok {

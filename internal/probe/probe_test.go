@@ -190,7 +190,7 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// forward is a reverse proxy that mends nothing.
+// forward is a reverse proxy that corrects nothing.
 func forward(t *testing.T, target string) *httputil.ReverseProxy {
 	t.Helper()
 	u, err := url.Parse(target)
