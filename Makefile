@@ -20,6 +20,7 @@ all: lint test build ## Lint, test and build
 
 .PHONY: help
 help: ## Show this list
+	@echo 'Usage: make TARGET [VARIABLE=value]'; echo
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@ / { printf "%s%s\n", n++ ? "\n" : "", substr($$0, 5) } \
 	  /^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -154,12 +155,12 @@ fuzz: ## Run every fuzz target for FUZZTIME=30s
 	FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
 
 .PHONY: long
-long: $(NODE_MODULES) ## Run what takes too long for make test, six minutes: partitions, races and storms of replicas: SEED=1
+long: $(NODE_MODULES) ## Run the tests that take too long for make test, six minutes: partitions, races and storms of replicas: SEED=1
 	HOLDFAST_LONG=1 go test ./proxy -run 3CutAtEveryByte
 	cd test/e2e && HOLDFAST_E2E_LONG=1 $(if $(SEED),SEED=$(SEED)) HOLDFAST_E2E_RACE=0 node run.js cluster-long
 
-# What a build with the race detector leaves out, the event loop's raw system calls, and what runs
-# only when the event loop is switched off.
+# The raw system calls of the event loop, which a build with the race detector leaves out, and the
+# code that runs only when the event loop is switched off.
 NETWORK := ./internal/netpoll ./internal/engineio ./internal/accept ./internal/upstream ./proxy
 
 .PHONY: network

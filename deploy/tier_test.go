@@ -171,7 +171,8 @@ func TestKubernetesTierSelectors(t *testing.T) {
 	if maps.Equal(labels["holdfast"], labels["chat-servers"]) {
 		t.Error("holdfast and the servers have the same labels")
 	}
-	pods := map[string]string{"chat": "holdfast", "holdfast-peers": "holdfast"} // the others have the name of their pods
+	// The others have the name of their pods.
+	pods := map[string]string{"chat": "holdfast", "holdfast-peers": "holdfast"}
 	for _, file := range []string{"services.yaml", "networkpolicies.yaml", "poddisruptionbudgets.yaml", "podmonitor.yaml"} {
 		for name, o := range objects(t, "kubernetes-tier/"+file) {
 			match := map[string]string(o.Spec.Selector)

@@ -217,7 +217,8 @@ func rows(t *testing.T) map[string]string {
 		var labels []string
 		for _, name := range slices.Sorted(maps.Keys(values)) {
 			label := "`" + name + "`"
-			if name != "reason" && name != "server" && f.GetName() != "holdfast_build_info" { // reasons have a table of their own
+			// Reasons have a table of their own.
+			if name != "reason" && name != "server" && f.GetName() != "holdfast_build_info" {
 				label += ": " + strings.Join(slices.Sorted(maps.Keys(values[name])), ", ")
 			}
 			labels = append(labels, label)

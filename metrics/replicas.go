@@ -2,7 +2,7 @@ package metrics
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// Replicas is what is exported about other replicas. All of it is 0 without a cluster.
+// Replicas are the metrics about other replicas. All are 0 without a cluster.
 type Replicas struct {
 	Relays             Relays               // holdfast_relays
 	RelayAskDuration   prometheus.Histogram // holdfast_relay_ask_duration_seconds

@@ -1,6 +1,5 @@
-// A chat as it could have been written in 2022. It knows nothing of recovery: a socket that is gone
-// is gone. All that is of today are the two events "away" and "back", by which holdfast says what
-// becomes of a client.
+// A chat as it could have been written in 2022. It knows nothing of recovery. Only the events
+// "away" and "back" are new: with them holdfast reports whether a client is connected.
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { Server } from "socket.io";
@@ -8,7 +7,7 @@ import { Server } from "socket.io";
 const ROOMS = ["lobby", "kitchen", "garden"];
 const page = new URL("public/index.html", import.meta.url);
 
-/** Starts the chat on a free port of this machine. With `botEvery`, in ms, somebody talks in each room. */
+/** Starts the chat on a free port of this machine. With `botEvery`, in ms, a bot talks in each room. */
 export async function startChat({ botEvery = 3000 } = {}) {
   const http = createServer(async (req, res) => {
     if (req.url !== "/") return res.writeHead(404).end("no such page\n");

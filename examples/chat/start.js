@@ -12,7 +12,7 @@ const { values: options } = parseArgs({
   options: {
     lan: { type: "boolean", default: false }, // also for phones in the same network
     port: { type: "string", default: "8080" },
-    bot: { type: "string", default: "3" }, // how often somebody talks, in seconds; 0 for never
+    bot: { type: "string", default: "3" }, // how often the bot talks, in seconds; 0 for never
   },
 });
 

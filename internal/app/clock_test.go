@@ -22,7 +22,8 @@ func TestNothingReliesOnTheWallClock(t *testing.T) {
 		"internal/admin/status/recorder.go":   ".UTC()",          // for display
 	}
 	root := filepath.Join("..", "..")
-	skipped := []string{"test", "examples", "siotest", "demo", "probe", "doctor", "scripts", "jsonscan", "docs", "deploy"} // they serve no client
+	// They serve no client.
+	skipped := []string{"test", "examples", "siotest", "demo", "probe", "doctor", "scripts", "jsonscan", "docs", "deploy"}
 	rel := func(path string) string { r, _ := filepath.Rel(root, path); return filepath.ToSlash(r) }
 	seen := 0
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {

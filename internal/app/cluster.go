@@ -121,7 +121,8 @@ func advertised(k config.Cluster, listening net.Addr) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("no address of this machine is known: %w", err)
 	}
-	if k.Redis() && own.IsLoopback() { // Redis is here, or a tunnel to it, and the other replicas may be elsewhere
+	// Redis is here, or a tunnel to it, and the other replicas may be elsewhere.
+	if k.Redis() && own.IsLoopback() {
 		if outside, err := addressTowards(anywhere); err == nil {
 			own = outside
 		}

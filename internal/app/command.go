@@ -106,7 +106,8 @@ func (c command) run(ctx context.Context, args, environ []string) error {
 		if err != nil && c.takeover.canGoBack() {
 			return err
 		} else if err != nil { // serve clients at least
-			_, _ = fmt.Fprintln(c.stderr, "holdfast: handover: the sessions are lost:", err) // there is no log yet
+			// There is no log yet.
+			_, _ = fmt.Fprintln(c.stderr, "holdfast: handover: the sessions are lost:", err)
 			c.takeover.abandon()
 			c.takeover = nil
 		}

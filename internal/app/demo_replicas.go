@@ -47,7 +47,8 @@ func (d *demoReplicas) start(ctx context.Context, _, upstreamURL string) (addr s
 		}
 		joins = append(joins, join)
 	}
-	for _, join := range joins { // now that all peer ports are open: otherwise they log that they cannot connect
+	// Now that all peer ports are open: otherwise they log that they cannot connect.
+	for _, join := range joins {
 		join()
 	}
 	done.Go(func() { d.balance(ctx) }) // ends with ctx

@@ -150,7 +150,8 @@ func (h *handoverer) attempt(ctx context.Context, s serving, began time.Duration
 	stops := make(chan os.Signal, 1)
 	signal.Notify(stops, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(stops)
-	defer context.AfterFunc(ctx, func() { signal.Stop(stops) })() // a second signal ends the process
+	// A second signal ends the process.
+	defer context.AfterFunc(ctx, func() { signal.Stop(stops) })()
 	ctx, cancel := context.WithTimeout(ctx, cfg.Timeout)
 	defer cancel()
 	if err := h.preflight(ctx, cfg); err != nil {

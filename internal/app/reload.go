@@ -71,7 +71,8 @@ func (r *reloader) reload() error {
 		}
 		r.node.SetKeys(keys)
 	}
-	r.level.Set(min(level, r.level.Level())) // so that raising the level does not hide the next line
+	// So that raising the level does not hide the next line.
+	r.level.Set(min(level, r.level.Level()))
 	r.log.Info("configuration reloaded", "changed", live)
 	r.level.Set(level)
 	if len(restart) > 0 {

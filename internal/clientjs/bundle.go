@@ -150,6 +150,7 @@ func (b *Bundle) Serve(w http.ResponseWriter, r *http.Request, name string) bool
 		h.Set("Content-Encoding", "gzip")
 	}
 	h.Set("ETag", `"`+etag+`"`)
-	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(data)) // handles If-None-Match, ranges and HEAD
+	// Handles If-None-Match, ranges and HEAD.
+	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(data))
 	return true
 }

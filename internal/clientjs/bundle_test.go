@@ -122,7 +122,8 @@ func TestETag(t *testing.T) {
 		want            int
 	}{
 		{plain, "", 304},
-		{"W/" + plain, "", 304}, // If-None-Match compares weakly: a proxy in between may have weakened it
+		// If-None-Match compares weakly: a proxy in between may have weakened it.
+		{"W/" + plain, "", 304},
 		{`"a", ` + plain, "", 304},
 		{"*", "", 304},
 		{zipped, "gzip", 304},

@@ -239,7 +239,8 @@ func (c *conn) Drained() {
 	waiting := c.waiting
 	c.waiting = nil
 	c.mu.Unlock()
-	for _, s := range waiting { // one that does not get all of its data through waits again, behind the others
+	// One that does not get all of its data through waits again, behind the others.
+	for _, s := range waiting {
 		s.resumeOutput()
 	}
 }

@@ -62,7 +62,8 @@ func (n *Node) welcome(s *stranger, guests *strangers) {
 	n.welcomed++
 	in.number = n.welcomed
 	n.inbound[in] = struct{}{}
-	if c.peer.Advertise != "" && n.findLocked(c.peer.ID) == nil { // it may know more than the book here
+	// It may know more than the book here.
+	if c.peer.Advertise != "" && n.findLocked(c.peer.ID) == nil {
 		n.learnLocked(Entry{ID: c.peer.ID, Addr: c.peer.Advertise}, time.Now())
 	}
 	c.start(in) // with mu held, so that tick finds only what has started

@@ -101,7 +101,7 @@ type Node struct {
 
 	mu       sync.Mutex // guards the fields below
 	peers    map[string]*peer
-	gone     map[string]bool // ids of replicas that are gone, and whether they may come back: nobody has seen their end
+	gone     map[string]bool // ids of replicas that are gone; true: may come back
 	goneList []string        // oldest first
 	changed  chan struct{}   // closed and replaced with every change of a peer
 	lookups  int             // answers of the book so far

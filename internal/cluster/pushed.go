@@ -31,7 +31,8 @@ func (p *pushed) Start(initial []byte) {
 	s.mu.Lock()
 	s.started = true
 	if len(initial) > 0 {
-		s.consumed -= len(initial) // the net.Conn's reader has counted them, or they never came this way
+		// The net.Conn's reader has counted them, or they never came this way.
+		s.consumed -= len(initial)
 		s.in = append(append([]byte(nil), initial...), s.in...)
 	}
 	more := s.workLocked()

@@ -226,7 +226,8 @@ func (c Config) YAML(sources Sources) []byte {
 	encoder.SetIndent(2)
 	err := errors.Join(encoder.Encode(root), encoder.Close())
 	if err != nil {
-		panic("config: " + err.Error()) // impossible: a Buffer does not fail, and the nodes are valid
+		// Impossible: a Buffer does not fail, and the nodes are valid.
+		panic("config: " + err.Error())
 	}
 	return b.Bytes()
 }

@@ -26,7 +26,7 @@ func Results() []string { return []string{OK, Failed, Restored, Rejected} }
 type Inherited struct {
 	Snapshot int    // descriptor of the snapshot
 	Old      int    // descriptor of the old program's executable; -1 if there is no way back
-	Failure  string // why the program that was tried could not take over; empty unless this is the old one
+	Failure  string // why the new program could not take over; empty unless this is the old one
 }
 
 // Inherit returns what the environment says was handed over, or nil. It returns environ without

@@ -48,7 +48,8 @@ func (s *Snapshot) Free(bytes int) {
 	page := int64(os.Getpagesize())
 	to := int64(bytes) / page * page
 	if to > s.freed {
-		_ = unix.Fallocate(s.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, s.freed, to-s.freed) // only saves memory
+		// Only saves memory.
+		_ = unix.Fallocate(s.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, s.freed, to-s.freed)
 		s.freed = to
 	}
 }

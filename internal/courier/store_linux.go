@@ -94,7 +94,8 @@ func queue(fds []int, bytes int) (ends []int, err error) {
 			return ends, os.NewSyscallError("socketpair", err)
 		}
 		ends = append(ends, pair[1])
-		_ = unix.SetsockoptInt(pair[0], unix.SOL_SOCKET, unix.SO_SNDBUF, bytes) // as far as it is allowed
+		// As far as it is allowed.
+		_ = unix.SetsockoptInt(pair[0], unix.SOL_SOCKET, unix.SO_SNDBUF, bytes)
 		sent, err := fill(pair[0], fds[next:], next)
 		_ = unix.Close(pair[0])
 		if err != nil {

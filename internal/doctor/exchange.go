@@ -330,6 +330,7 @@ func (s *webSocketSession) next(ctx context.Context) (engineio.Packet, error) {
 func (s *webSocketSession) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	_ = s.write(ctx, ws.NewCloseFrame(ws.NewCloseFrameBody(ws.StatusNormalClosure, ""))) // the end of the stream says the same
+	// The end of the stream says the same.
+	_ = s.write(ctx, ws.NewCloseFrame(ws.NewCloseFrameBody(ws.StatusNormalClosure, "")))
 	s.conn.Close()
 }

@@ -69,7 +69,7 @@ const (
 	CodeNoRecovery    Code = "no_recovery"    // the server has no recovery of its own
 	CodeOneConnection Code = "one_connection" // it refuses a second one of the same client
 	CodeHeartbeats    Code = "heartbeats"     // intervals; a note if they are long
-	CodePayload       Code = "payload"        // the largest message; a note if the server does not tell
+	CodePayload       Code = "payload"        // the largest message; a note if it is unknown
 	CodeCookies       Code = "cookies"        // the handshake sets some
 	CodeCORS          Code = "cors"           // who may connect from other origins
 	CodeOldBundle     Code = "old_bundle"     // the client that it serves cannot resume
@@ -98,7 +98,7 @@ type Finding struct {
 // Server is what the doctor has seen of the server. Zero values mean that it has not seen it.
 type Server struct {
 	Software       string   `json:"software,omitempty"`      // such as "socket.io 4.5.4"
-	ClientBundle   string   `json:"client_bundle,omitempty"` // version of the client that it serves to pages
+	ClientBundle   string   `json:"client_bundle,omitempty"` // of the client that it serves to pages
 	EngineIO       []int    `json:"engineio"`                // versions that it accepts
 	Transports     []string `json:"transports"`              // those that work
 	Upgrade        bool     `json:"upgrade"`                 // from polling to WebSocket is offered
@@ -106,7 +106,7 @@ type Server struct {
 	PingTimeoutMS  int64    `json:"ping_timeout_ms,omitempty"`
 	MaxPayload     int64    `json:"max_payload,omitempty"`  // bytes
 	OwnRecovery    bool     `json:"own_recovery"`           // connectionStateRecovery
-	OneConnection  bool     `json:"one_connection"`         // refuses a second handshake of the same client
+	OneConnection  bool     `json:"one_connection"`         // refuses a client's second handshake
 	Cookies        []string `json:"cookies,omitempty"`      // names
 	AllowOrigin    string   `json:"allow_origin,omitempty"` // Access-Control-Allow-Origin
 }

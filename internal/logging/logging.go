@@ -46,7 +46,8 @@ func New(w io.Writer, level slog.Leveler, format string) (*slog.Logger, error) {
 	}
 	lost := func(lines uint64) []byte {
 		var line bytes.Buffer
-		slog.New(newHandler(&line)).Error("log lines lost", "lines", lines) // Error: shown at every level
+		// Error: shown at every level.
+		slog.New(newHandler(&line)).Error("log lines lost", "lines", lines)
 		return line.Bytes()
 	}
 	return slog.New(newHandler(newWriter(w, lost))), nil

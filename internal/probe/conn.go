@@ -61,10 +61,12 @@ type conn struct {
 
 func (p *prober) newConn() *conn {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	c := &conn{p: p, key: p.key, ctx: ctx, cancel: cancel, in: make(chan []byte, 64), pollEnded: make(chan struct{})} // 64: room for some events
+	// 64: room for some events.
+	c := &conn{p: p, key: p.key, ctx: ctx, cancel: cancel, in: make(chan []byte, 64), pollEnded: make(chan struct{})}
 	c.client = &http.Client{
 		Jar: p.jar,
-		Transport: &http.Transport{ // HTTP/1.1 and no proxy from the environment, like socket.io-client in Node.js
+		// HTTP/1.1 and no proxy from the environment, like socket.io-client in Node.js.
+		Transport: &http.Transport{
 			DialContext: c.dial, TLSClientConfig: p.tls, TLSHandshakeTimeout: p.o.Timeout,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

@@ -278,7 +278,8 @@ func refusedAgain(err error) error {
 	}
 	problem := status.explain()
 	problem.detail = "reconnecting: " + problem.detail
-	if problem.code == CodeHandshakeAuth || status.status == http.StatusBadRequest { // engine.io has no 403 for a WebSocket
+	// engine.io has no 403 for a WebSocket.
+	if problem.code == CodeHandshakeAuth || status.status == http.StatusBadRequest {
 		problem.code = CodeHandshakeAuth
 		problem.detail += ", though the first handshake was accepted"
 		problem.remedy = "The server may allow one connection per user (allowRequest), and still counts the client's own parked session. " +

@@ -52,18 +52,18 @@ const (
 
 // What keeps a connected client from being recovered, and other findings.
 const (
-	CodeNoPID            Code = "no_pid"            // not through holdfast, or holdfast excludes this client
-	CodeNoKey            Code = "no_key"            // with -key, but holdfast looks for no key there
+	CodeNoPID            Code = "no_pid"            // not through holdfast, or excluded by it
+	CodeNoKey            Code = "no_key"            // with -key, but holdfast finds no key there
 	CodeOwnRecovery      Code = "own_recovery"      // the pid is the server's own
 	CodeOtherReplica     Code = "other_replica"     // recovered only after more attempts
 	CodeNotRecovered     Code = "not_recovered"     // never recovered
-	CodeSessionUnknown   Code = "session_unknown"   // requests of one connection reach several servers
+	CodeSessionUnknown   Code = "session_unknown"   // one connection reaches several servers
 	CodeWebSocketBlocked Code = "websocket_blocked" // polling works, WebSocket does not
 	CodeUpgradeFailed    Code = "upgrade_failed"    // both work, the upgrade does not
 	CodeNotOffered       Code = "not_offered"       // the server does not offer this transport
-	CodeNotAsked         Code = "not_asked"         // excluded by -transport, or because an earlier check failed
+	CodeNotAsked         Code = "not_asked"         // excluded by -transport, or pointless now
 	CodeCORS             Code = "cors"              // the origin may not read the responses
-	CodeCookies          Code = "cookies"           // a cookie may decide which replica a client reaches
+	CodeCookies          Code = "cookies"           // a cookie may choose the replica
 	CodeRecovered        Code = "recovered"
 	CodeAllowed          Code = "allowed" // the origin may read the responses
 )

@@ -82,7 +82,8 @@ func readRefusal(what string, status int, r io.Reader) *statusError {
 	}
 	defer resp.Body.Close()
 	e.header = resp.Header
-	e.body, _ = io.ReadAll(io.LimitReader(resp.Body, maxResponse)) // a partial body is better than none
+	// A partial body is better than none.
+	e.body, _ = io.ReadAll(io.LimitReader(resp.Body, maxResponse))
 	return e
 }
 

@@ -7,8 +7,9 @@ import (
 	"unicode/utf8"
 )
 
-// Decodability says which clients can decode a packet: those that have none of the rules that it
-// breaks. Each bit is a rule of some version of socket.io-parser, or of some configuration.
+// Decodability says which clients can decode a packet. Each bit is a rule that the packet breaks,
+// of some version of socket.io-parser or of some configuration. Clients without these rules can
+// decode the packet.
 type Decodability uint8
 
 // What clients may refuse. Decodable packets are fine as far as is known here; a client may have
@@ -16,11 +17,11 @@ type Decodability uint8
 const (
 	Decodable             Decodability = 0
 	TooManyAttachments    Decodability = 1 << iota // more than jsMaxAttachments
-	FarTooManyAttachments                          // several times as many, which is too many for clients that raise the limit as well
-	MisplacedAttachment                            // a placeholder without its attachment, or attachments without a placeholder's number
+	FarTooManyAttachments                          // too many also for clients that raise the limit
+	MisplacedAttachment                            // placeholders and attachments do not match
 	BadEventName                                   // a reserved name, or no name
 	OddText                                        // that is decoded somehow, or too deep
-	Undecodable           Decodability = 1 << 7    // breaks the protocol: no client that recovers connections can decode it
+	Undecodable           Decodability = 1 << 7    // breaks the protocol: no client can decode it
 )
 
 const (
@@ -39,9 +40,8 @@ const (
 // reservedEvents are names that socket.io-parser refuses from 4.2.4 on.
 var reservedEvents = []string{"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"}
 
-// CheckDecodable judges a packet by the rules of socket.io-parser 4.2, which is what the clients
-// that recover connections have. It decodes the whole payload: it is not for packets that are
-// delivered as they come.
+// CheckDecodable checks a packet against the rules of socket.io-parser 4.2, which all clients that
+// recover connections use. It decodes the whole payload, so it is not for the live path.
 func CheckDecodable(p []byte) Decodability {
 	h, err := ParseHeader(p)
 	if err != nil {
@@ -72,7 +72,7 @@ func CheckDecodable(p []byte) Decodability {
 	return d
 }
 
-// checkAttachments judges a binary packet. The payload is valid JSON.
+// checkAttachments checks a binary packet. The payload is valid JSON.
 func checkAttachments(h *Header, data []byte) (d Decodability) {
 	if h.Attachments > jsMaxAttachments {
 		d |= TooManyAttachments
@@ -89,7 +89,7 @@ func checkAttachments(h *Header, data []byte) (d Decodability) {
 	return d
 }
 
-// checkName judges an event by its name. The payload is valid JSON.
+// checkName checks the name of an event. The payload is valid JSON.
 func checkName(data []byte) Decodability {
 	name, ok := EventName(data)
 	switch {
@@ -101,8 +101,8 @@ func checkName(data []byte) Decodability {
 	return Decodable
 }
 
-// nestedBeyond reports whether there are more opening brackets than depth, be they in strings or
-// not.
+// nestedBeyond reports whether there are more opening brackets than depth, including those in
+// strings.
 func nestedBeyond(data []byte, depth int) bool {
 	return bytes.Count(data, []byte("["))+bytes.Count(data, []byte("{")) > depth
 }
@@ -110,7 +110,8 @@ func nestedBeyond(data []byte, depth int) bool {
 // misplaced reports whether a valid payload has a placeholder for an attachment that does not
 // exist.
 func misplaced(data []byte, attachments int) bool {
-	if !bytes.Contains(data, []byte("_placeholder")) && !bytes.Contains(data, []byte(`\u`)) { // any character may be escaped
+	// Any character may be escaped.
+	if !bytes.Contains(data, []byte("_placeholder")) && !bytes.Contains(data, []byte(`\u`)) {
 		return false
 	}
 	d := json.NewDecoder(bytes.NewReader(data))

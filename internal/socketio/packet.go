@@ -152,9 +152,9 @@ func scanInt(p []byte, i int) (n int64, end int, ok bool) {
 	return n, i, true
 }
 
-// SplitArray splits an event packet before the bracket that closes its arguments, so
-// that head + `,"x"` + tail is the same event with one more argument. ok is false
-// unless the packet ends with a non-empty array. head and tail alias p.
+// SplitArray splits an event packet before the bracket that closes its arguments. head + `,"x"` +
+// tail is then the same event with one more argument. ok is false unless the packet ends with a
+// non-empty array. head and tail alias p.
 func SplitArray(p []byte) (head, tail []byte, ok bool) {
 	i := lastNonSpace(p, len(p))
 	if i < 0 || p[i] != ']' {

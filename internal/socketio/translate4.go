@@ -22,7 +22,7 @@ import (
 //	later errors  42/admin,["error",D]                 44/admin,D
 //	DISCONNECT    41/admin,                            the same, from some servers with a payload
 
-// refusedMessage is the message of a refusal that has none.
+// refusedMessage is the message of a refusal without one.
 const refusedMessage = "Connection refused"
 
 // ConnectReply4 returns the reply of protocol v5 to a CONNECT, for a namespace of an Engine.IO
@@ -196,7 +196,8 @@ func ToV4(p []byte) []byte {
 func reasonV4(payload []byte) []byte {
 	reason := payload
 	found := false
-	_, _ = jsonscan.Scan(payload, func(m jsonscan.Member) { // an error means that the payload is the reason
+	// An error means that the payload is the reason.
+	_, _ = jsonscan.Scan(payload, func(m jsonscan.Member) {
 		switch string(m.Key) {
 		case "data":
 			reason, found = payload[m.Value:m.End], true

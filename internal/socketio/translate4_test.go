@@ -89,8 +89,8 @@ func TestWithoutQuery(t *testing.T) {
 	}
 }
 
-// Whatever a client puts into its CONNECT, its namespace and the values of its auth reach the
-// server as one CONNECT of protocol v4, from which a server reads the same values.
+// A client's namespace and the values of its auth reach the server as one CONNECT of protocol v4,
+// from which a server reads the same values. This holds for any CONNECT.
 func FuzzConnectRequest4(f *testing.F) {
 	for _, s := range []string{`0/admin,{"token":"a&b, c/é"}`, `0/a,{"token":1}`, `0/a,{"token":{"x":1}}`, `0/a,`, `0/a,{"tok\u0065n":"x","token":"y"}`, `2["token"]`} {
 		f.Add([]byte(s))

@@ -31,7 +31,8 @@ export function resolveOptions(options, env = process.env) {
 
   const own = { ...env };
   delete own.HOLDFAST_BINARY_PATH;
-  if (config === undefined) own.HOLDFAST_SHUTDOWN_DRAIN_TIMEOUT ??= "1s"; // development and tests stop often
+  // Development and tests stop often.
+  if (config === undefined) own.HOLDFAST_SHUTDOWN_DRAIN_TIMEOUT ??= "1s";
   for (const [name, value] of variables(settings)) own[name] = value;
   return { args, env: own, level: LEVELS.indexOf(logLevel), log, timeout };
 }

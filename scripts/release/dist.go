@@ -189,7 +189,8 @@ func writeNotices(r *release, file string) error {
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		texts, err := filepath.Glob(filepath.Join(modules[name], "[LN][IO][CT][EI]*")) // LICENSE, LICENCE, NOTICE
+		// LICENSE, LICENCE, NOTICE.
+		texts, err := filepath.Glob(filepath.Join(modules[name], "[LN][IO][CT][EI]*"))
 		if err != nil {
 			return err
 		}

@@ -107,8 +107,8 @@ func pack(r *release, dir, name string) (string, error) {
 	return filepath.Join(r.out, file), nil
 }
 
-// checkPlatform looks at what was packed: the files, the binary's mode and machine, and for which
-// system it says to be.
+// checkPlatform checks the packed files, the binary's mode and machine, and the system that the
+// package names.
 func checkPlatform(file string, p platform) error {
 	binary := "package/bin/" + p.binary()
 	var names []string

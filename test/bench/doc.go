@@ -10,10 +10,9 @@
 //
 // # How a run goes
 //
-// A scenario (echo, broadcast, ...) is run against a target (a proxy and the
-// server behind it) as a trial: it starts both, connects the clients and measures.
-// Every event carries a number and is checked. A lost, duplicated or altered
-// event, a connection that ends, or a wrong count in the server fails the trial,
-// and a failed trial has no figures. Trials are repeated in rounds over all
+// A scenario (echo, broadcast, ...) is run against a target (a proxy and the server behind it) as a
+// trial: it starts both, connects the clients and measures. Every event carries a number and is
+// checked. A trial fails if an event is lost, duplicated or altered, a connection ends, or the
+// server's count is wrong. A failed trial has no figures. Trials are repeated in rounds over all
 // targets, so that other load on the machine affects all of them alike.
 package main

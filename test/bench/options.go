@@ -231,8 +231,7 @@ func findProgram(name string) string {
 	return ""
 }
 
-// fit lowers numbers of clients to what the limit of open files allows, and
-// says so.
+// fit lowers numbers of clients to what the limit of open files allows, and reports it.
 func (o *options) fit(fileLimit int, note func(format string, args ...any)) {
 	const own = 300 // listeners, logs, what the runtime has open; and connect's first clients
 	for _, c := range []struct {

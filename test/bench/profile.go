@@ -27,8 +27,8 @@ func adminClient(dir string) *http.Client {
 	}}
 }
 
-// profile takes a CPU profile of holdfast, of the time that a measurement takes, into a file of the
-// directory that -profile names. wait returns when it is written.
+// profile takes a CPU profile of holdfast during a measurement, and writes it into the directory
+// that -profile names. wait returns when the file is written.
 func profile(ctx context.Context, o *options, scenario, dir string) (wait func() error) {
 	done := make(chan error, 1) // one: the goroutine below ends without a receiver
 	go func() { done <- writeProfile(ctx, o, scenario, dir) }()

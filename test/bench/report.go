@@ -37,7 +37,7 @@ type scenarioResult struct {
 	Targets  []targetResult `json:"targets"`
 }
 
-// targetResult holds the figures of a target. A failed one has none.
+// targetResult holds the figures of a target. A failed target has no figures.
 type targetResult struct {
 	Name   string   `json:"name"`
 	Failed string   `json:"failed,omitempty"` // the error of the first failed trial

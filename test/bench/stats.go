@@ -48,9 +48,8 @@ func column(trials []values, metric string) []float64 {
 	return v
 }
 
-// ratio returns the median over all rounds of a's figure divided by b's in the same
-// round, so that load during a whole round cancels out. It returns false if no
-// round has both.
+// ratio returns the median over all rounds of a's figure divided by b's in the same round. Load
+// during a whole round then cancels out. It returns false if no round has both.
 func ratio(a, b []values, metric string) (float64, bool) {
 	var v []float64
 	for i := range min(len(a), len(b)) {

@@ -202,7 +202,8 @@ async function update() {
     const response = await fetch("api/status", { cache: "no-store", signal: AbortSignal.timeout(5000) });
     if (!response.ok) throw new Error(`status ${response.status}`);
     const report = await response.json();
-    if (report.version !== 1) return location.reload(); // the page belongs to another version of holdfast
+    // The page belongs to another version of holdfast.
+    if (report.version !== 1) return location.reload();
     show(report);
     lastSeen = new Date();
   } catch (err) {

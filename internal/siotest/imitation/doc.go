@@ -1,10 +1,10 @@
 // Package imitation imitates Socket.IO clients and servers that cannot run in the tests, byte for
-// byte as far as a proxy sees them. It is written after their sources: it shows that holdfast suits
-// what these say, and not that the clients and servers themselves work. Java's and C++'s requests
-// are also captured from the clients: `make clients` runs them.
+// byte as far as a proxy sees them. It is written from their sources: it shows that holdfast works
+// with what these specify, and not that the clients and servers themselves work. The requests of
+// Java and C++ are also captured from the clients: `make clients` runs them.
 //
-// Of a client it is the handshakes, the requests of polling, the upgrade, the CONNECT, the answers
-// to pings, and what the client makes of the end of its connection:
+// An imitated client has the same handshakes, polling requests, upgrade, CONNECT and answers to
+// pings, and reacts in the same way to the end of its connection:
 //
 //   - Java: socket.io-client-java 2.1, engine.io-client-java 2.1, OkHttp 3.13
 //   - C++: socket.io-client-cpp 3.1 (sio_client_impl.cpp, sio_packet.cpp), websocketpp 0.8.2
@@ -16,8 +16,8 @@
 //   - Dart: socket.io-client-dart 3.1 (socket.dart, manager.dart), dart-lang/sdk
 //     (websocket_impl.dart)
 //
-// Of a server, all of which speak Engine.IO 3 only, it is both transports and the upgrade, the form
-// of payloads and replies, when its handlers run, and what it mishandles:
+// All imitated servers speak only Engine.IO 3. They have the same transports, upgrade, payloads,
+// replies and order of handlers, and mishandle the same input:
 //
 //   - netty-socketio 1.7.23 (PacketEncoder, PacketDecoder, EncoderHandler, InPacketHandler,
 //     PollingTransport)

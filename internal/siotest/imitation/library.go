@@ -130,8 +130,8 @@ func javaHead(method, transport, query string, r request) string {
 	return head + "Accept-Encoding: gzip\r\nUser-Agent: okhttp/3.13.1\r\n\r\n"
 }
 
-// CPP looks at the code that it has answered a Close frame with, which is 1000 if there was none,
-// and takes that for an end that was wanted.
+// CPP looks at the code with which it answered a Close frame. That is 1000 if the frame had no
+// code, and CPP then takes the end for a regular one.
 var CPP = &Library{
 	Name:       "C++",
 	Transports: []Transport{WebSocket},

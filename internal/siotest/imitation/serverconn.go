@@ -44,7 +44,7 @@ func (c *serverConn) endLocked() {
 	delete(c.s.conns, c.sid)
 	c.s.ended = append(c.s.ended, c.sid)
 	if closer, ok := c.conn.(io.Closer); ok {
-		_ = closer.Close() // whatever it returns
+		_ = closer.Close() // its error does not matter
 	}
 	c.changed.Broadcast()
 }

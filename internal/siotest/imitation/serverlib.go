@@ -15,9 +15,9 @@ type ServerLibrary struct {
 
 	sid          func() string
 	connectReply func(namespace string) string // without Engine.IO's 4
-	refusal      func(namespace string) string // of a CONNECT; "" if the library connects every namespace
-	early        func(namespace string) bool   // its connection handlers run before it replies to a CONNECT
-	keepsQuery   bool                          // it takes the query in a CONNECT for a part of the name
+	refusal      func(namespace string) string // of a CONNECT; "" if there is no refusal
+	early        func(namespace string) bool   // handlers run before the CONNECT reply
+	keepsQuery   bool                          // a CONNECT's query is part of the name
 	endsAll      bool                          // the end of "/" is the end of all namespaces
 	closeText    string                        // what disconnect(true) sends first
 
@@ -28,9 +28,10 @@ type ServerLibrary struct {
 	maxPolled      int  // packets in one answer
 	maxPostBytes   int  // it drops the connection beyond
 	maxPostPackets int  // it answers 400 beyond
-	// losesPosted says that it ignores what follows the text of a binary event in a POST.
+	// losesPosted says that it ignores everything after the text of a binary event in a POST.
 	losesPosted bool
-	// closesHTTP says that it closes the connection behind each answer, which says "keep-alive".
+	// closesHTTP says that it closes the connection after each answer, although that says
+	// "keep-alive".
 	closesHTTP bool
 	postAnswer string
 	unknownSID answer

@@ -23,8 +23,7 @@ import (
 )
 
 var (
-	// ErrDisconnected is wrapped when the connection ended before what was
-	// asked for could happen.
+	// ErrDisconnected is wrapped when the connection ended before the operation was complete.
 	ErrDisconnected = errors.New("sioclient: disconnected")
 	// ErrHandshake is wrapped when the server does not answer as Engine.IO v4.
 	ErrHandshake = errors.New("sioclient: bad handshake")

@@ -36,7 +36,7 @@ type Socket struct {
 	mu           sync.Mutex // guards the fields below
 	active       bool       // connects with the client
 	link         *link      // on which the socket is, or asked to be, connected
-	reply        chan error // 1: what became of the CONNECT; nil: none is outstanding
+	reply        chan error // 1: the result of the CONNECT; nil: none is outstanding
 	connected    bool
 	recovered    bool
 	id           string
@@ -153,8 +153,8 @@ func (s *Socket) EmitVolatile(event string, args ...any) bool {
 	return connected
 }
 
-// EmitVolatileAck is EmitVolatile for an event that asks for an acknowledgement. answered is called
-// with the server's answer, by the connection's reader, and not at all if the connection ends
+// EmitVolatileAck is EmitVolatile for an event that asks for an acknowledgement. The connection's
+// reader calls answered with the server's answer. It does not call it if the connection ends
 // before.
 func (s *Socket) EmitVolatileAck(answered func(args []json.RawMessage), event string, args ...any) bool {
 	s.mu.Lock()

@@ -195,15 +195,15 @@ type message struct {
 	binary bool
 }
 
-// receive handles packets that came together. As in socket.io, all are judged
-// before the effect of the first: a CONNECT helps only later payloads.
+// receive handles packets that came together. As in socket.io, all are checked before the first
+// takes effect: a CONNECT counts only for later payloads.
 func (c *conn) receive(messages []message, polling bool) {
 	c.inMu.Lock()
 	defer c.inMu.Unlock()
 	var todo []wire.Packet
 	for _, m := range messages {
 		if !c.touch(!m.binary && len(m.data) > 0 && m.data[0] == '3') {
-			return // the session is over, and what it had to do
+			return // the session is over, and its work is done
 		}
 		var p wire.Packet
 		var complete bool

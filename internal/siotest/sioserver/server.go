@@ -44,8 +44,8 @@ func New(opts Options) *Server {
 	return s
 }
 
-// Of returns a namespace, and creates it if need be. Clients can connect only
-// to namespaces that exist.
+// Of returns a namespace, and creates it if necessary. Clients can connect only to namespaces that
+// exist.
 func (s *Server) Of(name string) *Namespace {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -180,8 +180,8 @@ func refuse(w http.ResponseWriter, err *requestError) {
 	_, _ = w.Write(body)
 }
 
-// verify makes the checks of engine.io in their order. c is the session that
-// the request names, nil if it names none, or none that is known.
+// verify makes the checks of engine.io in their order. c is the session that the request names. It
+// is nil if the request names none or the session is unknown.
 func (s *Server) verify(r *http.Request, query url.Values, c *conn, upgrade bool) *requestError {
 	transport := query.Get("transport")
 	switch {

@@ -39,7 +39,8 @@ export async function openBrowser(t) {
     context.on("weberror", (event) => browser.complaints.push(String(event.error())));
     context.on("console", (message) => {
       const { url } = message.location();
-      if (message.type() !== "error" || url.endsWith("/favicon.ico")) return; // Chromium requests it by itself
+      // Chromium requests it by itself.
+      if (message.type() !== "error" || url.endsWith("/favicon.ico")) return;
       browser.complaints.push(`${message.text()} (${url})`);
     });
     return context;

@@ -58,7 +58,7 @@ export async function ownBinary(t) {
 }
 
 // Other processes write the programs. If this one did, a child that it has just forked might have
-// the file open for writing, and nobody could execute it for that moment.
+// the file open for writing. The file could not be executed meanwhile.
 const shell = (script, ...args) => promisify(execFile)("sh", ["-c", script, "sh", ...args]);
 
 /** Replaces the binary by a file, as an upgrade would. */
@@ -99,7 +99,7 @@ export async function serves(s, connects) {
   assert.equal(s.hf.exit, undefined);
 }
 
-/** Replaces its configuration at once: a program that just starts must not read half a file. */
+/** Replaces its configuration atomically: a program that just starts must not read half a file. */
 export async function configure(s, config) {
   const file = path.join(s.hf.dir, "config.yaml");
   await writeFile(`${file}.new`, typeof config === "string" ? config : toYAML(config));

@@ -26,7 +26,8 @@ export const OTHERS = {
     name: "zishang520's client for Go",
     transports: ["polling", "websocket", "upgrade"],
     recovers: true,
-    stuck: "websocket", // over which it does not try again after a connection was refused, also without holdfast
+    // Over which it does not try again after a connection was refused, also without holdfast.
+    stuck: "websocket",
     async build(dir) {
       const bin = path.join(dir, "client");
       await run("go", ["build", "-o", bin, "."], { cwd: path.join(CLIENTS, "go") });

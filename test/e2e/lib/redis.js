@@ -18,7 +18,8 @@ export class Redis {
   static async start(t, { args = [], password, tls } = {}) {
     const r = new Redis();
     r.port = await freePort();
-    const dir = await mkdtemp(path.join(os.tmpdir(), "holdfast-e2e-redis-")); // replication writes a file there
+    // Replication writes a file there.
+    const dir = await mkdtemp(path.join(os.tmpdir(), "holdfast-e2e-redis-"));
     r.args = password ? ["--requirepass", password, "--masterauth", password, ...args] : [...args];
     if (tls) r.args.push("--port", "0", "--tls-port", `${r.port}`, "--tls-cert-file", tls.cert, "--tls-key-file", tls.key, "--tls-auth-clients", "no");
     r.args.push("--dir", dir);

@@ -4,7 +4,8 @@ import net from "node:net";
 import { EventEmitter } from "node:events";
 import { sleep } from "./wait.js";
 
-const HIGH_WATER = 256 * 1024; // default for the bytes queued in one direction before its source is paused
+// Default for the bytes queued in one direction before its source is paused.
+const HIGH_WATER = 256 * 1024;
 
 /** Parses WebSocket frames in a byte stream that starts with an HTTP head. */
 class FrameReader {

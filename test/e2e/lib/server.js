@@ -130,7 +130,8 @@ export class App {
       });
       socket.on("visit", (ack) => {
         socket.data.visits++;
-        const rooms = socket.rooms instanceof Set ? [...socket.rooms] : Object.keys(socket.rooms); // before 3.0
+        // Before 3.0.
+        const rooms = socket.rooms instanceof Set ? [...socket.rooms] : Object.keys(socket.rooms);
         ack(socket.data.visits, rooms.sort());
       });
       socket.on("join", (room, ack) => {

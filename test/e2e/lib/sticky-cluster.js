@@ -25,7 +25,8 @@ if (cluster.isWorker) {
   setupMaster(http, { loadBalancingMethod: "round-robin" });
   const workers = Array.from({ length: 3 }, () => cluster.fork());
   await Promise.all(workers.map((w) => new Promise((resolve) => w.once("online", resolve))));
-  await new Promise((resolve) => setTimeout(resolve, 1000)); // they say "online" before they have loaded anything
+  // They say "online" before they have loaded anything.
+  await new Promise((resolve) => setTimeout(resolve, 1000));
   http.listen(0, "127.0.0.1", () => process.send({ port: http.address().port }));
   process.on("disconnect", () => process.exit());
 }

@@ -97,7 +97,8 @@ else:
         await sio.connect(counting(sio) if snippet else url, transports=[transport] if transport != "upgrade" else None, namespaces=namespaces, wait_timeout=10)
         threading.Thread(target=commands, args=[run], daemon=True).start()
         await sio.wait()
-        while sio.connected:  # wait ends although the client is back, if that took less than a second
+        # Wait ends although the client is back, if that took less than a second.
+        while sio.connected:
             await sio.wait()
 
     asyncio.run(main())

@@ -68,7 +68,8 @@ export class Lane {
     const list = [];
     for (let i = 0; i <= clients; i++) {
       const relay = await Relay.start(0);
-      Object.defineProperty(relay, "target", { get: () => this.fleet.target() }); // for each connection
+      // For each connection.
+      Object.defineProperty(relay, "target", { get: () => this.fleet.target() });
       this.relays.push(relay);
       if (i === clients) break; // the last one spreads the simulated clients
       list.push({

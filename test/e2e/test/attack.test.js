@@ -1,5 +1,5 @@
 // What an attacker sends: the right answer, nothing of it to the server that is not one clean
-// request, bounded memory, and everybody else served as before. docs/security.md says what each
+// request, bounded memory, and everyone else served as before. docs/security.md says what each
 // limit is for.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
@@ -101,7 +101,8 @@ describe("WebSocket frames", parallel, () => {
     for (const b of message) w.write(frame(PING, "p"), frame(b === message[0] ? TEXT : 0, Buffer.from([b]), { fin: false }));
     w.write(frame(0, ""));
     await w.find((m) => m === '431["grüße 🙂"]');
-    w.write(frame(TEXT, '422["echo","long"]', { lengthBytes: 8 })); // as servers' own libraries take it
+    // As servers' own libraries take it.
+    w.write(frame(TEXT, '422["echo","long"]', { lengthBytes: 8 }));
     await w.find((m) => m === '432["long"]');
     w.close();
   });
@@ -504,7 +505,8 @@ describe("limits", parallel, () => {
       const s = await stack(t, { config: { limits: { [key]: 4 } } });
       const held = [];
       while (held.length < 4) {
-        const w = await Frames.open(s.direct); // the look whether holdfast listens may not be over yet
+        // The look whether holdfast listens may not be over yet.
+        const w = await Frames.open(s.direct);
         if (!w.ended) held.push(w);
       }
       const before = await refusedBy(s, limit);
@@ -527,7 +529,8 @@ describe("limits", parallel, () => {
       }
       throw new Error(`never refused: ${address(0)} ${query}`);
     };
-    const [allowed, refused] = await exhaust((i) => `6.6.6.${i}, 198.51.100.1`); // what stands before the address is the client's own
+    // What stands before the address is the client's own.
+    const [allowed, refused] = await exhaust((i) => `6.6.6.${i}, 198.51.100.1`);
     assert.ok(allowed >= 10, `${allowed} were allowed`);
     assert.equal(refused.headers["retry-after"], "1");
     assert.equal((await get("198.51.100.2")).status, 200);

@@ -249,7 +249,8 @@ describe("the network between replicas", { skip: onlyHoldfast, concurrency: 3 },
       const leaves = await relayed(t, list[0], list[1], { timeout: 20000 });
       leaves.way.target = list[0].port; // it returns to the owner
       const old = stays.main.id;
-      const cut = which === "both ways" ? ways : [ways[0]]; // replica 1 dials replica 0 through ways[0]
+      // Replica 1 dials replica 0 through ways[0].
+      const cut = which === "both ways" ? ways : [ways[0]];
       for (const way of cut) {
         way.mode = "hole";
         way.blackhole();
@@ -340,7 +341,8 @@ describe("strangers on the peer port", { skip: onlyHoldfast, concurrency: 3 }, (
     assert.equal(c.main.disconnects.length, 1);
     assert.equal(await total(list, "holdfast_peers", { state: "up" }), 2);
     const [free] = await freePorts(1);
-    const third = await list.start(0, { listen: `127.0.0.1:${free}` }); // it knows the others, and they learn its address from it
+    // It knows the others, and they learn its address from it.
+    const third = await list.start(0, { listen: `127.0.0.1:${free}` });
     await allUp([third, list[0]], 2);
     const m = await list[0].metrics();
     assert.ok(m.sum("process_open_fds") < 300, `${m.sum("process_open_fds")} open files`);

@@ -96,7 +96,8 @@ describe("a balancer that deals out single requests in turn, without stickiness"
           // A client whose probe is cut does not try to upgrade again.
           await until(() => clients.every(noticed), "all to notice the cut");
         } else {
-          for (; !clients.some(noticed); await sleep(50)) way.cut(); // a cut between two polls is not noticed
+          // A cut between two polls is not noticed.
+          for (; !clients.some(noticed); await sleep(50)) way.cut();
         }
         await sleep(50);
         await until(() => spaces.every((s) => s.socket.connected), () => `all to be connected in round ${k}`);

@@ -296,7 +296,8 @@ describe("on_client_disconnect: park", parallel, () => {
     const [first] = await p.pollFor((packet) => packet.startsWith("42"));
     const { offset } = /"(?<offset>hf[^"]+)"\]$/.exec(first).groups;
     s.app.emit("/", sid, "second");
-    await p.pollFor((packet) => packet.includes("second")); // the client has just disconnected, and ignores it
+    // The client has just disconnected, and ignores it.
+    await p.pollFor((packet) => packet.includes("second"));
     const poll = p.poll();
     await until(() => s.relay.list((conn) => /^GET/.test(conn.request) && conn.down.passed === 0).length > 0, "the poll");
     await p.post("41");
@@ -392,7 +393,8 @@ describe("a client that disconnects while its CONNECT is under way", parallel, (
       await chat.stream(1, 3);
       await s.lose(c);
       s.app.stream("/chat", id, 4, 6);
-      c.manager.once("open", () => queueMicrotask(() => chat.socket.disconnect())); // its CONNECT has just been sent
+      // Its CONNECT has just been sent.
+      c.manager.once("open", () => queueMicrotask(() => chat.socket.disconnect()));
       s.relay.up();
       await c.main.connected(2);
       await c.main.ask("echo", 1);
@@ -429,7 +431,8 @@ describe("disconnect() before the reply to CONNECT", { skip: onlyHoldfast }, () 
 for (const transports of [["polling"], ["websocket"]]) {
   it(`a cut right behind the reply to CONNECT recovers, over ${transports}`, { skip: onlyHoldfast }, async (t) => {
     const s = await stack(t);
-    const c = s.client("4.8.4", { transports, reconnectionDelay: 1000, randomizationFactor: 0 }); // longer than a doubtful session stays
+    // Longer than a doubtful session stays.
+    const c = s.client("4.8.4", { transports, reconnectionDelay: 1000, randomizationFactor: 0 });
     c.socket.once("connect", () => s.hit(c));
     await c.main.connected(2, 8000);
     c.main.assertRecovered(1);

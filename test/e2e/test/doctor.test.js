@@ -124,7 +124,8 @@ describe("doctor", { skip: onlyHoldfast, concurrency: 4 }, () => {
       t.after(() => io.close());
       const r = await examine(`http://127.0.0.1:${http.address().port}`);
       assert.deepEqual([r.code, r.notes, r.server.engineio], [0, ["note old_server", "note old_bundle"], [3]], JSON.stringify(r));
-      assert.match(r.server.software, new RegExp(`^socket.io ${version.slice(0, 3)}`)); // the client's, which may differ in the last number
+      // The client's, which may differ in the last number.
+      assert.match(r.server.software, new RegExp(`^socket.io ${version.slice(0, 3)}`));
     });
   }
 

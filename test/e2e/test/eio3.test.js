@@ -485,7 +485,7 @@ describe("clients of socket.io 1.x and 2.x with a key", parallel, () => {
     assert.equal(seen, last);
   });
 
-  each(["websocket", "polling"], "take base64, long texts of any characters, and a thousand events at once", async (t, transport) => {
+  each(["websocket", "polling"], "take base64, long texts of any characters, and a thousand events at the same time", async (t, transport) => {
     const { s, c, id } = await old(t, "2.5.1", "2.5.0", transport, { client: { forceBase64: true } });
     await talk(s, c, id);
     const text = "ü€😀\u2028".repeat(50000);

@@ -49,7 +49,8 @@ describe("events while a client is away", parallel, () => {
 
     for (let round = 1; round <= 2; round++) {
       if (how.transport === "default") await c.upgraded();
-      await c.main.ask("echo", round); // behind the upgrade: holdfast has it too, and will see the cut
+      // Behind the upgrade: holdfast has it too, and will see the cut.
+      await c.main.ask("echo", round);
       await lose();
       c.main.events.length = admin.events.length = 0;
       const before = await read();

@@ -145,7 +145,8 @@ describe("faults", { concurrency: 8, skip }, () => {
     const open = { websocket: (url) => Raw.open(url), polling: (url) => Polling.open(url) };
     const claim = {
       websocket: (conn, pid) => conn.send(`40${JSON.stringify({ pid })}`),
-      polling: (conn, pid) => conn.post(`40${JSON.stringify({ pid })}`).catch(() => {}), // its end may come first
+      // Its end may come first.
+      polling: (conn, pid) => conn.post(`40${JSON.stringify({ pid })}`).catch(() => {}),
     };
     const gone = {
       websocket: (conn) => conn.end(6000),

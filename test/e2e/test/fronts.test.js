@@ -121,7 +121,7 @@ for (const kind of ["nginx", "haproxy", "caddy"]) {
       old.signal("SIGTERM");
       await until(async () => (await old.admin("/readyz")).status === 503, "the replica to drain");
       if (kind !== "caddy") {
-        // A newcomer with the old one's cookie gets the other, and its cookie.
+        // A new client with the old replica's cookie gets the other replica, and its cookie.
         const fresh = await Polling.open(s.front.url, { headers: { cookie } });
         const moved = cookieOf(fresh.handshakeResponse.headers);
         assert.ok(moved && moved !== cookie, `cookie ${moved}`);

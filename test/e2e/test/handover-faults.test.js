@@ -51,7 +51,8 @@ async function missEvents(s, bytes) {
 describe("a handover that fails is told by the command, the log, a metric and the status page", { concurrency: 3, skip }, () => {
   /** A copy of the binary for another kind of machine. */
   const foreign = async (s) =>
-    execFileSync("sh", ["-c", `cp "$1" "$2.new" && printf '\\026\\000' | dd of="$2.new" bs=1 seek=18 conv=notrunc 2>/dev/null && mv "$2.new" "$2"`, "sh", await binary(), s.bin]); // e_machine: IBM S/390
+    // e_machine: IBM S/390.
+    execFileSync("sh", ["-c", `cp "$1" "$2.new" && printf '\\026\\000' | dd of="$2.new" bs=1 seek=18 conv=notrunc 2>/dev/null && mv "$2.new" "$2"`, "sh", await binary(), s.bin]);
   const descriptors = async (s) => (await readdir(`/proc/${s.hf.pid}/fd`)).length;
   const limit = (s, what) => execFileSync("prlimit", ["--pid", `${s.hf.pid}`, `--${what}`]);
 
@@ -64,7 +65,8 @@ describe("a handover that fails is told by the command, the log, a metric and th
     it(`rejected: ${what}`, { skip: undo && noPrlimit }, async (t) => {
       const s = await begin(t);
       await change(s);
-      if (undo) assert.equal((await handOver(s, "rejected")).result, "rejected"); // the command needs a connection
+      // The command needs a connection.
+      if (undo) assert.equal((await handOver(s, "rejected")).result, "rejected");
       await undo?.(s);
       if (undo) assert.match((await status(s)).handover.reason, reason);
       else await fails(s, "rejected", reason);
@@ -132,7 +134,7 @@ exec "$REAL" "$@"`);
 });
 
 describe("SIGKILL in the middle of a handover", { concurrency: 3, skip }, () => {
-  // Each script stops where the process is to be killed, and says that it is there.
+  // Each script stops at the point where the test kills the process, and reports that it is there.
   const stop = (at) => `case "$*" in ${at}) touch "$0.here"; exec sleep 60;; esac; exec "$REAL" "$@"`;
   for (const [when, script] of [
     ["while the new program says what it reads", stop("*formats")],

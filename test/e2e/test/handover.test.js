@@ -163,7 +163,8 @@ describe("a handover", { concurrency: 3, skip }, () => {
   it("acknowledgements that are out at the time arrive, in both directions", async (t) => {
     let later;
     const s = await stack(t, { app: (io) => io.on("connection", (socket) => socket.on("slow", (ack) => (later = ack))) });
-    const c = s.client("4.6.2", { transports: ["websocket"] }); // later ones forget their questions when they disconnect
+    // Later ones forget their questions when they disconnect.
+    const c = s.client("4.6.2", { transports: ["websocket"] });
     const { id } = await c.main.connected();
     let answer;
     c.main.socket.on("question", (ack) => (answer = ack));
@@ -446,7 +447,8 @@ async function relayed(t, list, transport) {
     const before = c.main.connects.length;
     at = 1 - at;
     const cuts = c.main.disconnects.length;
-    for (; c.main.disconnects.length === cuts; await sleep(50)) way.moveTo(list[at].port); // not again after it has noticed
+    // Not again after it has noticed.
+    for (; c.main.disconnects.length === cuts; await sleep(50)) way.moveTo(list[at].port);
     await c.main.connected(before + 1);
   } while (!c.main.last.recovered);
   const { id } = c.main.last;

@@ -108,7 +108,8 @@ describe("python-socketio's clients with a key", { skip: onlyHoldfast, concurren
   for (const [kind, transport] of ["threads", "asyncio"].flatMap((kind) => ["polling", "websocket", "upgrade"].map((x) => [kind, x]))) {
     describe(`on ${kind}, by ${transport}`, { skip: missingClient(kind) }, () => {
       it("roam over three replicas: same ids, every event", { timeout: 60000 }, async (t) => {
-        const { a, list } = await cluster(t, 3, { config: { engineio: { ping_interval: "25s", ping_timeout: "60s" } } }); // a busy machine must not end its connection
+        // A busy machine must not end its connection.
+        const { a, list } = await cluster(t, 3, { config: { engineio: { ping_interval: "25s", ping_timeout: "60s" } } });
         const way = await Switch.start(list[0].port);
         t.after(() => way.close());
         const c = new PythonClient(t, kind, `${way.url}/?hf_key=${newKey()}`, transport, "/", "/admin");

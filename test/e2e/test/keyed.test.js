@@ -241,7 +241,8 @@ describe("clients with a key that count", parallel, () => {
       }
       clearInterval(timer);
       await until(() => c.numbersOf().length >= n, () => `all events\n${c.errors ?? ""}`);
-      assert.deepEqual(c.numbersOf().sort((a, b) => a - b), Array.from({ length: n }, (_, i) => i + 1)); // it runs each handler in a thread or task
+      // It runs each handler in a thread or task.
+      assert.deepEqual(c.numbersOf().sort((a, b) => a - b), Array.from({ length: n }, (_, i) => i + 1));
       assert.deepEqual(new Set(c.ids), new Set([id]));
     });
   }
@@ -335,7 +336,8 @@ for (const kind of ["threads", "asyncio"]) {
         assert.equal(await c.connected(2), id);
         assert.equal(await c.connected(2, "/admin"), adminId);
         await until(() => c.numbersOf().length === 9 + 1 && c.numbersOf("/admin").length === 1, () => `what it missed\n${c.output}${c.errors ?? ""}`);
-        assert.deepEqual(c.numbersOf().sort((a, b) => a - b), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]); // it runs each handler in a thread or task
+        // It runs each handler in a thread or task.
+        assert.deepEqual(c.numbersOf().sort((a, b) => a - b), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
 
         c.send("ask", "/", "hold", "new"); // it has id 1 again
         await until(() => held.length === 2, "its next question");

@@ -23,7 +23,8 @@ const SIDS = {
     await poll.post("1");
     return poll.sid;
   },
-  foreign: async (url, server) => (await connected(server)).sid, // the server's, of a client that did not come through holdfast
+  // The server's, of a client that did not come through holdfast.
+  foreign: async (url, server) => (await connected(server)).sid,
 };
 const FORMS = ["polling", "websocket", "abc", "polling, upgrade", "websocket, upgrade"];
 const ORIGIN = "http://example.test";

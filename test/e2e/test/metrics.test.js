@@ -150,7 +150,8 @@ describe("metrics", { concurrency: 2, skip }, () => {
     for (const c of list) await c.main.stream(1, sent);
     const typical = samples.sort((a, b) => a - b)[samples.length >> 1];
     const roundTrip = (rate * size * 2 * oneWay) / 1000;
-    const most = 4 * (roundTrip + 16 * 1024); // of the half megabyte that each got, within one ping interval
+    // Of the half megabyte that each got, within one ping interval.
+    const most = 4 * (roundTrip + 16 * 1024);
     assert.ok(samples.length > 5 && typical < most, `${Math.round(typical)} bytes are kept for each client, at most ${most} were expected`);
     const m = await s.hf.metrics();
     assert.ok(m.sum("holdfast_confirm_pings_total") > 0);

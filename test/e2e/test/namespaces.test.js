@@ -145,7 +145,8 @@ describe("recovery.namespaces", parallel, () => {
 
   it("a client with strict handlers", { skip: onlyHoldfast || missing("asgi") }, async (t) => {
     const { recovery } = namespaces(["*"], ["/strict"]);
-    const config = { recovery: { ...recovery, clients: { mode: "all" } } }; // or it would be recognized by its handshake
+    // Or it would be recognized by its handshake.
+    const config = { recovery: { ...recovery, clients: { mode: "all" } } };
     const s = await stack(t, { config, app: (io, app) => app.serve("/strict") });
     const client = fileURLToPath(new URL("../python/client.py", import.meta.url));
     const process = spawn(PYTHON, ["-u", client, s.url, "/strict"]);

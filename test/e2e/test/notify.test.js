@@ -94,7 +94,8 @@ describe("presence", parallel, () => {
           ws.close();
         }
       }
-      const ours = ([name, info]) => name === "client_parked" && info?.expires_in === 120; // these clients do go away
+      // These clients do go away.
+      const ours = ([name, info]) => name === "client_parked" && info?.expires_in === 120;
       assert.deepEqual(s.app.received.map((r) => r.args).filter((args) => !ours(args)), []);
       assert.ok((await forged(s)) >= spellings.length);
     });

@@ -229,7 +229,8 @@ describe("the npm packages", { skip: onlyHoldfast, concurrency: 4 }, () => {
         if (err instanceof HoldfastError && err.code === "EADDRINUSE") console.error(err.message);
       });`;
     await writeFile(path.join(dir, "package.json"), JSON.stringify({ type: "module" }));
-    const before = { module: "esnext", moduleResolution: "node10" }; // socket.io before 4.4 has types for nothing newer
+    // socket.io before 4.4 has types for nothing newer.
+    const before = { module: "esnext", moduleResolution: "node10" };
     for (const [version, module] of [
       ["4.0.2", before],
       ["4.5.4", { module: "node16" }],

@@ -1,5 +1,5 @@
-// A client gets what the server sends in the server's order, whatever it is and however it travels,
-// and the server what a client sends.
+// A client gets every packet in the server's order, of every type and over every transport, and the
+// server what a client sends.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { combos } from "../lib/combos.js";

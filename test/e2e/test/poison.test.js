@@ -1,6 +1,5 @@
-// Packets that their client cannot decode: each costs no more than itself, and a few reconnections.
-// And packets that it can decode, over connections that end again and again: none of these is left
-// out.
+// Packets that their client cannot decode: each costs only itself and a few reconnections. And
+// packets that it can decode, over connections that end again and again: none of these is left out.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
@@ -100,7 +99,8 @@ describe("a packet that its client cannot decode", parallel, () => {
     await c.main.stream(1, 60, { timeout: 20000 });
     c.main.assertRecovered();
     assert.equal(await poisoned(s), 2);
-    assert.ok(c.main.disconnects.length <= MOST + 1, `${c.main.disconnects}`); // the second one takes one trial
+    // The second one takes one trial.
+    assert.ok(c.main.disconnects.length <= MOST + 1, `${c.main.disconnects}`);
   });
 
   combos("in one of two namespaces: the other loses nothing", { native: false }, async (t, how) => {
@@ -206,7 +206,8 @@ describe("a packet that its client cannot decode", parallel, () => {
   for (const kind of ["attachments", "nan"]) {
     combos(`${kind}: while the client sends without pause`, { native: false, versions: ["4.8.4"] }, async (t, how) => {
       const s = await stack(t);
-      const c = s.client(how.version, { ...how.options, reconnectionDelay: 300, reconnectionDelayMax: 300 }); // its close comes first
+      // Its close comes first.
+      const c = s.client(how.version, { ...how.options, reconnectionDelay: 300, reconnectionDelayMax: 300 });
       const { id } = await c.main.connected();
       if (how.transport === "default") await c.upgraded();
       s.relay.delay(20);
@@ -234,7 +235,8 @@ describe("a packet that its client cannot decode", parallel, () => {
     const { id } = await c.main.connected();
     s.app.stream("/", id, 1, 3);
     KINDS.attachments.send(toSocket(s.app.socket(id)));
-    const ticker = s.app.ticker("/", id, { every: 200, from: 4 }); // it ignores these, and answers pings
+    // It ignores these, and answers pings.
+    const ticker = s.app.ticker("/", id, { every: 200, from: 4 });
     await until(async () => (await poisoned(s)) === 1, "the packet to be left out", 60000);
     await c.main.stream(1, ticker.stop(), { timeout: 30000 });
     c.main.assertRecovered();
@@ -299,8 +301,8 @@ describe("a packet that its client can decode is never left out", parallel, () =
     });
   }
 
-  // To holdfast this looks like a client before 4.8 that gives up its connection over the packet,
-  // but for what the old connection answers.
+  // To holdfast this looks like a client before 4.8 that abandons its connection over the packet,
+  // except for what the old connection answers.
   combos("the client's network changes each time that the packet is tried", { native: false }, async (t, how) => {
     const s = await stack(t);
     const c = s.client(how.version, tolerant(how));

@@ -1,5 +1,5 @@
 // python-socketio's client behind holdfast. After Engine.IO's CLOSE packet in the answer to a poll
-// it gives up for good, so holdfast must not send it one where the client is to come back.
+// it gives up for good. So holdfast must not send one to a client that should come back.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { Holdfast, onlyHoldfast } from "../lib/holdfast.js";

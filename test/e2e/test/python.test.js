@@ -108,7 +108,8 @@ for (const kind of ["wsgi", "asgi"]) {
       const s = await stack(t, { upstreamPort: app.port });
       s.cleanups.unshift(() => app.stop());
       const c = s.client("4.8.4", { transports: ["polling"], auth: { deny: true } });
-      await c.main.connected(3, 10000); // it takes the packet for a parse error, as without holdfast
+      // It takes the packet for a parse error, as without holdfast.
+      await c.main.connected(3, 10000);
       assert.deepEqual(c.main.connects.map((x) => x.recovered), c.main.connects.map(() => false));
     });
 

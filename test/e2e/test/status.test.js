@@ -89,7 +89,8 @@ describe("the status page", { skip: skip || noBrowser }, () => {
     assert.equal(await d.back(), false);
     assert.equal((await report(s)).recoveries.failed, known + 1);
     s.app.stream("/chat", e.sid, 1, 501);
-    await until(async () => (await report(s)).sessions.parked === 1, "the log to be full"); // d's previous session stays
+    // d's previous session stays.
+    await until(async () => (await report(s)).sessions.parked === 1, "the log to be full");
     assert.equal(await e.back(), false);
     await showing("the failures", async () => (await cells("failures")).length === 3);
     const failures = (await cells("failures")).join("\n");

@@ -76,7 +76,7 @@ describe("the listener's certificate", { skip }, () => {
     assert.equal((await shown(hf.port)).serialNumber, renewed.serialNumber);
     assert.ok(hf.records.some((r) => r.level === "ERROR" && /not reloaded/.test(r.msg) && /tls\.crt/.test(r.error)), hf.log);
     await files.put(60);
-    await until(async () => (await metric("reloads_total", { result: "ok" })) === 2, "the mended one");
+    await until(async () => (await metric("reloads_total", { result: "ok" })) === 2, "the corrected one");
     await open();
     assert.equal(await metric("reloads_total", { result: "failed" }), 1, "a broken file is reported once");
   });

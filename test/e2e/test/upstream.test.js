@@ -93,7 +93,7 @@ describe("the handshake is repeated upstream", parallel, () => {
   it("a subprotocol that the client asks for", { skip }, async (t) => {
     const s = await stack(t);
     const raw = await Raw.open(s.direct, { protocols: ["one", "two"] }).catch((err) => err);
-    // engine.io 6.2 picks the first; whatever it answers, the client gets.
+    // engine.io 6.2 picks the first. The client gets its answer.
     const direct = await Raw.open(s.app.url, { protocols: ["one", "two"] }).catch((err) => err);
     assert.equal(raw.ws?.protocol, direct.ws?.protocol);
     raw.close?.();

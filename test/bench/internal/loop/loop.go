@@ -27,9 +27,9 @@ const maxRestBytes = 2 << 20
 type Handler interface {
 	// Opened is called once for a dialled connection.
 	Opened(c *Conn)
-	// Data takes what has come, and returns how many bytes it has used up.
-	// The rest comes again, with what follows. Data may be changed but not
-	// kept. An error closes the connection, as if it had come from the network.
+	// Data receives what was read, and returns how many bytes it consumed. The rest comes again,
+	// with what follows. Data may be changed but not kept. An error closes the connection, as if it
+	// had come from the network.
 	Data(c *Conn, data []byte) (used int, err error)
 	// Closed is called once for a connection that ended by itself: not after
 	// Close or Cut.

@@ -16,7 +16,8 @@ func as(i int) any {
 }
 
 func TestIncoming(t *testing.T) {
-	const cut, reconnected = 7, 750 // numbers above cut come over the second connection; number i was sent at 100i
+	// Numbers above cut come over the second connection; number i was sent at 100i.
+	const cut, reconnected = 7, 750
 	type counts struct{ lost, doubled, reordered, altered, ambiguous, askedAgain int }
 	tests := []struct {
 		name    string
