@@ -139,6 +139,10 @@ func (c *Conn) StartRestored(h ConnHandler) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.h = h
+	if c.state.ended() {
+		c.reportClosedLocked() // there was no handler before
+		return
+	}
 	lastSign, p := c.pongs.lastSign, &c.pongs
 	c.startHeartbeatLocked()
 	p.lastSign = lastSign

@@ -100,6 +100,20 @@ func TestConnHandoverAtEachByte(t *testing.T) {
 	}
 }
 
+// A restored Conn whose last session ends before it is started tells its handler that it has ended.
+func TestRestoredConnClosedBeforeItStarts(t *testing.T) {
+	if os.Getenv("TEST_EVENT_LOOP") == "off" {
+		t.Skip("nothing can be handed over")
+	}
+	s := newServer(t, false)
+	c, _ := dialSocket(t, s)
+	l := begin(t, c)
+	next := handOverConn(t, s.dialer, c, 0)
+	next.Close()
+	beginRestored(t, next, l)
+	l.wantClosed(t, ErrClosed)
+}
+
 // After Thaw a Conn continues, and what was sent meanwhile goes out.
 func TestConnThaw(t *testing.T) {
 	if os.Getenv("TEST_EVENT_LOOP") == "off" {
