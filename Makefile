@@ -66,8 +66,9 @@ npm: ## Build the packages for npm into dist/npm: PLATFORMS=host
 CROSS := windows darwin freebsd
 
 .PHONY: cross
-cross: ## Check that all packages and their tests compile for other systems
+cross: ## Check that all packages and their tests compile for other systems, and for 32 bits
 	@for os in $(CROSS); do echo "GOOS=$$os go vet ./..."; GOOS=$$os CGO_ENABLED=0 go vet ./... || exit 1; done
+	@echo "GOARCH=386 go vet ./..."; GOARCH=386 CGO_ENABLED=0 go vet ./... # sizes must fit an int of 32 bits
 
 .PHONY: fmt
 fmt: $(LINT) ## Format the code
