@@ -10,22 +10,24 @@ type sentLog struct {
 	confirmedEvent uint64 // the last WithOffset packet that was confirmed
 }
 
-// confirm drops packets up to seq, which the log must have. The client has received them.
-func (l *sentLog) confirm(seq uint64) {
-	if l.ackRequested > 0 {
-		for i := l.Trimmed() + 1; i <= seq; i++ {
-			if l.At(i).Kind() == buffer.AckRequested {
-				l.ackRequested--
-			}
+// countAckRequested updates ackRequested before packets up to seq are trimmed.
+func (l *sentLog) countAckRequested(seq uint64) {
+	for i := l.Trimmed() + 1; i <= seq; i++ {
+		if l.At(i).Kind() == buffer.AckRequested {
+			l.ackRequested--
 		}
 	}
+}
+
+// noteConfirmed updates confirmedEvent before packets up to seq are trimmed. It is inlined: it runs
+// for every confirmation.
+func (l *sentLog) noteConfirmed(seq uint64) {
 	for i := seq; i > l.Trimmed(); i-- {
 		if l.At(i).Kind() == buffer.WithOffset {
 			l.confirmedEvent = i
-			break
+			return
 		}
 	}
-	l.Trim(seq)
 }
 
 // hasOffsets reports whether a packet after from, up to to, has an offset.

@@ -228,7 +228,11 @@ func (s *Session) trimLocked(seq uint64) {
 	if s.keyed != nil {
 		s.keyed.countTrimmed(&s.log, seq)
 	}
-	s.log.confirm(seq)
+	if s.log.ackRequested > 0 {
+		s.log.countAckRequested(seq)
+	}
+	s.log.noteConfirmed(seq)
+	s.log.Trim(seq)
 	s.updateReadPauseLocked()
 }
 
