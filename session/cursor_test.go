@@ -106,9 +106,7 @@ func TestConfirm(t *testing.T) {
 			for _, n := range tt.confirms {
 				c.Confirm(n)
 			}
-			if got := w.budget.Packets(); got != int64(tt.want) {
-				t.Errorf("%d packets are held, want %d", got, tt.want)
-			}
+			wantPackets(w, tt.want)
 			equal(t, "then read", read(c, 10).data, []string{"3"})
 			w.finish()
 		})
@@ -143,9 +141,7 @@ func TestAcknowledged(t *testing.T) {
 			for _, id := range tt.ids {
 				c.Acknowledged(id)
 			}
-			if got := w.budget.Packets(); got != int64(tt.want) {
-				t.Errorf("%d packets are held, want %d", got, tt.want)
-			}
+			wantPackets(w, tt.want)
 			equal(t, "then read", read(c, 10).data, []string{"5"})
 			w.finish()
 		})
@@ -248,9 +244,7 @@ func TestStaleCursor(t *testing.T) {
 	if old.Attached() || !now.Attached() || s.State() != Live || s.Attached() != now.Owner() {
 		t.Errorf("the previous client's late end: session %v, attached to %v", s.State(), s.Attached())
 	}
-	if n := w.budget.Packets(); n != 3 {
-		t.Errorf("%d packets are held, want 3", n)
-	}
+	wantPackets(w, 3)
 	equal(t, "the present client reads", read(now, 10).data, []string{"3"})
 	w.finish()
 }

@@ -159,6 +159,13 @@ func (w *world) open(namespace string) *Cursor {
 	return c
 }
 
+// openKeyed is open for a keyed session.
+func (w *world) openKeyed() *Cursor {
+	c := w.open("/")
+	c.s.SetKey(Key{Digest: "key"})
+	return c
+}
+
 // parked returns a parked session with packets "1", "2" and so on.
 func (w *world) parked(packets int) *Session {
 	c := w.open("/")
@@ -274,5 +281,20 @@ func equal(t tester, what string, got, want []string) {
 	t.Helper()
 	if !slices.Equal(got, want) {
 		t.Errorf("%s: %q, want %q", what, got, want)
+	}
+}
+
+func wantState(t *testing.T, when string, s *Session, want State) {
+	t.Helper()
+	if got := s.State(); got != want {
+		t.Fatalf("%s: %v, want %v", when, got, want)
+	}
+}
+
+// wantPackets checks how many packets the logs of all sessions hold.
+func wantPackets(w *world, want int) {
+	w.t.Helper()
+	if got := w.budget.Packets(); got != int64(want) {
+		w.t.Errorf("%d packets are held, want %d", got, want)
 	}
 }

@@ -180,8 +180,7 @@ func TestCountThatCannotBeRight(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t, roomy, 10)
 			defer w.finish()
-			c := w.open("/")
-			c.s.SetKey(Key{Digest: "key"})
+			c := w.openKeyed()
 			for i := range 5 {
 				w.append(c.s, withOffset(fmt.Sprint(i+1)))
 			}
@@ -203,8 +202,7 @@ func TestCountThatCannotBeRight(t *testing.T) {
 func TestCountAfterAReturnWithoutOne(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	defer w.finish()
-	c := w.open("/")
-	c.s.SetKey(Key{Digest: "key"})
+	c := w.openKeyed()
 	w.append(c.s, withOffset("1"))
 	read(c, 1)
 	w.Park([]*Cursor{c}, time.Minute, "cut")
@@ -220,8 +218,7 @@ func TestCountAfterAReturnWithoutOne(t *testing.T) {
 func TestAnswersForFormerClients(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	defer w.finish()
-	c := w.open("/")
-	c.s.SetKey(Key{Digest: "key"})
+	c := w.openKeyed()
 	answer := func(to int64) *buffer.Packet {
 		return &buffer.Packet{Kind: buffer.Answer, AckID: to, Data: []byte(fmt.Sprint("3", to, "[]"))}
 	}
@@ -249,8 +246,7 @@ func TestAnswersForFormerClients(t *testing.T) {
 func TestKeyedEventsHaveNoOffset(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	defer w.finish()
-	c := w.open("/")
-	c.s.SetKey(Key{Digest: "key"})
+	c := w.openKeyed()
 	w.append(c.s, withOffset("1"))
 	equal(t, "offsets", read(c, 1).offsets, []string{""})
 	if c.s.Key().Digest != "key" || w.open("/a").s.Keyed() {

@@ -15,13 +15,9 @@ func TestParkedSessionExpires(t *testing.T) {
 		w.append(c.s, withOffset("a"))
 		w.Park([]*Cursor{c}, maxAway, "cut")
 		later(maxAway - time.Nanosecond)
-		if got := c.s.State(); got != Parked {
-			t.Fatalf("before the limit: %v, want Parked", got)
-		}
+		wantState(t, "before the limit", c.s, Parked)
 		later(time.Nanosecond)
-		if got := c.s.State(); got != Closed {
-			t.Fatalf("at the limit: %v, want Closed", got)
-		}
+		wantState(t, "at the limit", c.s, Closed)
 		if n := w.budget.Bytes(); n != 0 {
 			t.Errorf("%d bytes are held", n)
 		}
@@ -43,18 +39,12 @@ func TestResumeStopsExpiry(t *testing.T) {
 			t.Fatalf("just before the limit: %+v", r)
 		}
 		later(maxAway)
-		if got := c.s.State(); got != Live {
-			t.Fatalf("after the previous limit: %v, want Live", got)
-		}
+		wantState(t, "after the previous limit", c.s, Live)
 		w.Park([]*Cursor{r.Cursor}, maxAway, "cut")
 		later(maxAway - time.Nanosecond)
-		if got := c.s.State(); got != Parked {
-			t.Fatalf("parked again, before the limit: %v, want Parked", got)
-		}
+		wantState(t, "parked again, before the limit", c.s, Parked)
 		later(time.Nanosecond)
-		if got := c.s.State(); got != Closed {
-			t.Fatalf("parked again, at the limit: %v, want Closed", got)
-		}
+		wantState(t, "parked again, at the limit", c.s, Closed)
 		w.finish()
 	})
 }
