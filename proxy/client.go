@@ -71,6 +71,9 @@ func (c *client) Mark() uint64 { return c.sender.newMark() }
 // ConfirmPing implements engineio.Handler.
 func (c *client) ConfirmPing() { c.deps.metrics.ConfirmPings.Inc() }
 
+// Alive implements engineio.Handler.
+func (c *client) Alive() { c.deps.asked.answered(c) }
+
 // Confirm implements engineio.Handler.
 func (c *client) Confirm(mark uint64) { c.sender.confirm(mark) }
 

@@ -118,7 +118,7 @@ func (h handshakerV3) takeKey(k *keyedClient) bool {
 	other := clientOf(h.keyring.Owner(k.key))
 	switch {
 	case other == nil:
-	case !mayHaveChoked(other) && answersWithin(other, aliveTimeout):
+	case !mayHaveChoked(other) && answers(other):
 		return false
 	default:
 		other.abort(reason.Takeover)

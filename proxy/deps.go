@@ -29,6 +29,7 @@ type deps struct {
 	conns      conns
 	incomplete incomplete
 	keyring    keys.Ring
+	asked      askedClients
 }
 
 // settings returns the settings in force.

@@ -120,7 +120,7 @@
 //  8. the locks of package session: first the Registry's, then a Session's
 //  9. conns.mu
 //  10. the lock of a relay, and the locks of package cluster
-//  11. link.pauseMu, joins.mu, replicas.mu, and the locks of engineio.Conn and below
+//  11. link.pauseMu, joins.mu, askedClients.mu, replicas.mu, and the locks of engineio.Conn and below
 //
 // No lock is held across a blocking call. docs/design.md says what each lock guards.
 package proxy

@@ -96,8 +96,8 @@ func (r keyedReceiver) loseKey(namespace string, why reason.Reason) {
 // Reading is paused meanwhile.
 func (r keyedReceiver) askOther(other *client, namespace string, connect []byte) {
 	connect = slices.Clone(connect)
-	r.awaitLink(func() { // ends with answersWithin, or awaitSign
-		alive := !mayHaveChoked(other) && answersWithin(other, aliveTimeout)
+	r.awaitLink(func() { // ends with answers, or awaitSign
+		alive := !mayHaveChoked(other) && answers(other)
 		if !alive {
 			awaitSign(other)
 		}

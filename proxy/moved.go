@@ -252,7 +252,7 @@ func (c movedClient) claimMovedKey(namespace string, connect []byte) (refused re
 			return ""
 		case other.seq > c.seq:
 			return reason.Stale
-		case !mayHaveChoked(other) && answersWithin(other, aliveTimeout):
+		case !mayHaveChoked(other) && answers(other):
 			return reason.KeyInUse
 		}
 		awaitSign(other)

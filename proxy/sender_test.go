@@ -45,6 +45,7 @@ func (r *senderRig) Pending() bool            { return r.sender.wanted() }
 func (r *senderRig) Mark() uint64             { return r.sender.newMark() }
 func (r *senderRig) Confirm(mark uint64)      { r.sender.confirm(mark) }
 func (r *senderRig) ConfirmPing()             {}
+func (r *senderRig) Alive()                   {}
 func (r *senderRig) Unconfirmed() (_, _ bool) { return r.sender.unconfirmed() }
 func (r *senderRig) Closed(engineio.Reason)   {}
 

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/httpmsg"
@@ -21,12 +22,13 @@ type settings struct {
 	recoverable      func(namespace string) bool
 	handshakeRate    *limit.AddressRate
 	failedResumeRate *limit.AddressRate
+	aliveTimeout     time.Duration // the constant, except in tests
 }
 
 // newSettings returns the settings for a valid configuration. Rates whose limit is the same as in
 // old keep their counts. old may be nil.
 func newSettings(cfg config.Config, old *settings) (*settings, error) {
-	set := &settings{Config: cfg, trusted: cfg.TrustedPrefixes(), recoverable: cfg.Recovery.Namespaces.Filter()}
+	set := &settings{Config: cfg, trusted: cfg.TrustedPrefixes(), recoverable: cfg.Recovery.Namespaces.Filter(), aliveTimeout: aliveTimeout}
 	var err error
 	if set.clientFilter, err = cfg.Recovery.Clients.Filter(); err != nil {
 		return nil, err

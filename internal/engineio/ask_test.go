@@ -14,22 +14,22 @@ func TestAskOverWebSocket(t *testing.T) {
 		p.want(t, "ping:?")
 		p.sendFrame(t, ws.OpText, []byte("4what was on its way"))
 		synctest.Wait()
-		if s.Answered() {
+		if h.alive.Load() != 0 {
 			t.Error("a message that was on its way is an answer")
 		}
 		p.sendFrame(t, ws.OpPong, []byte("17"))
 		synctest.Wait()
-		if s.Answered() || s.Reached() != 17 {
+		if h.alive.Load() != 0 || s.Reached() != 17 {
 			t.Error("the answer to a Watch is an answer")
 		}
 		p.sendFrame(t, ws.OpPong, []byte("?"))
 		synctest.Wait()
-		if !s.Answered() {
+		if h.alive.Load() != 1 {
 			t.Error("the pong is no answer")
 		}
 		s.Ask()
 		p.want(t, "ping:?")
-		if s.Answered() {
+		if h.alive.Load() != 1 {
 			t.Error("the answer to the previous ask is one to the next")
 		}
 		s.Abort()
@@ -46,11 +46,11 @@ func TestAskOverPolling(t *testing.T) {
 		s.Ask()
 		p.want(t, "200 6")
 		wantPost(t, s, "x", "4what was on its way", "200 ok")
-		if s.Answered() {
+		if h.alive.Load() != 0 {
 			t.Error("a POST is an answer")
 		}
 		p = startWaiting(t, s, "b")
-		if !s.Answered() {
+		if h.alive.Load() != 1 {
 			t.Error("the next poll is no answer")
 		}
 		h.emit(s, "x")
@@ -58,11 +58,11 @@ func TestAskOverPolling(t *testing.T) {
 
 		s.Ask() // between two polls: one that was on its way is no answer
 		startPoll(t, s, "c").want(t, "200 6")
-		if s.Answered() {
+		if h.alive.Load() != 1 {
 			t.Error("a poll that was on its way is an answer")
 		}
 		startWaiting(t, s, "d")
-		if !s.Answered() {
+		if h.alive.Load() != 2 {
 			t.Error("the poll after it is no answer")
 		}
 		s.Abort()

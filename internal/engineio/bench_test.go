@@ -19,6 +19,7 @@ func (h *askingHandler) Message([]byte, bool) { h.answered <- struct{}{} }
 func (h *askingHandler) Flush()               {}
 func (h *askingHandler) Confirm(uint64)       {}
 func (h *askingHandler) ConfirmPing()         {}
+func (h *askingHandler) Alive()               {}
 func (h *askingHandler) Mark() uint64         { return 0 }
 
 func (h *askingHandler) Unconfirmed() (pending, overdue bool) { return false, false }

@@ -66,6 +66,8 @@ type Handler interface {
 	Mark() uint64
 	// ConfirmPing reports that a ping is sent because Fill asked for it.
 	ConfirmPing()
+	// Alive reports that the client has answered Ask.
+	Alive()
 	// Unconfirmed is called every confirmDelay after Fill set ConfirmLater. pending means that
 	// something of that kind is still unconfirmed; overdue means that it already was at the
 	// previous call.

@@ -278,7 +278,8 @@ func (s *Socket) checkPolling3Locked(now instant.Instant) {
 
 // Ask asks the client for a sign of life, ahead of the heartbeat. Over WebSocket it sends a
 // WebSocket ping: an endpoint answers it by itself, until it closes. Over polling it answers a
-// poll, so that the client polls again. What the client sent before does not count.
+// poll, so that the client polls again. What the client sent before does not
+// count. Handler.Alive reports the answer.
 func (s *Socket) Ask() {
 	defer recoverPanic(s)
 	s.mu.Lock()
@@ -296,11 +297,4 @@ func (s *Socket) Ask() {
 	default:
 		s.ask.moveLocked(askWaits)
 	}
-}
-
-// Answered reports whether the client has answered Ask.
-func (s *Socket) Answered() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.ask == askAnswered
 }

@@ -207,10 +207,5 @@ func (a *askState) moveLocked(to askState) bool {
 	return true
 }
 
-// onPollLocked notes that a poll came. It reports whether Ask waits for one: then it is answered.
-func (a *askState) onPollLocked() (asks bool) {
-	return !a.moveLocked(askAnswered) && *a == askWaits && a.moveLocked(askAsked)
-}
-
 // askPayload is the payload of the WebSocket ping that asks. Those of an Encoder.Watch are numbers.
 const askPayload = "?"

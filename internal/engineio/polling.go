@@ -93,7 +93,10 @@ func (p *pollTransport) begin(id string) (*poll, Answer) {
 		p.lastBody = nil
 		p.answerArrivedLocked()
 	}
-	if s.ask.onPollLocked() {
+	switch {
+	case s.ask.moveLocked(askAnswered):
+		s.h.Alive()
+	case s.ask == askWaits && s.ask.moveLocked(askAsked):
 		return nil, s.opts.packetsAnswer(s.opts.payload(Noop))
 	}
 	return p.waitLocked(id), Answer{}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +20,7 @@ const testTimeout = 20 * time.Second
 // fakeHandler holds messages to send, and records the Socket's calls.
 type fakeHandler struct {
 	onMessage func(data string) // called without the lock
+	alive     atomic.Int32      // calls of Alive
 
 	mu        sync.Mutex
 	out       []Packet // for Fill
@@ -97,6 +99,8 @@ func (h *fakeHandler) Mark() uint64 {
 }
 
 func (h *fakeHandler) ConfirmPing() { h.note("confirm ping") }
+
+func (h *fakeHandler) Alive() { h.alive.Add(1) }
 
 func (h *fakeHandler) Unconfirmed() (pending, overdue bool) {
 	h.mu.Lock()

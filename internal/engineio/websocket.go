@@ -230,7 +230,9 @@ func (t *wsTransport) onPong(payload []byte) {
 	defer t.socket.mu.Unlock()
 	switch {
 	case string(payload) == askPayload:
-		t.socket.ask.moveLocked(askAnswered)
+		if t.socket.ask.moveLocked(askAnswered) {
+			t.socket.h.Alive()
+		}
 	case err == nil: // otherwise the pong is unsolicited
 		t.socket.watched = max(t.socket.watched, n)
 	}

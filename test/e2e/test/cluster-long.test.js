@@ -12,7 +12,7 @@ import { allUp, relayed, replicas, replicasApart, total } from "../lib/replicas.
 import { sleep, SLOW, until } from "../lib/wait.js";
 
 const WebSocket = createRequire(import.meta.url)("ws");
-const skip = onlyHoldfast || (process.env.HOLDFAST_E2E_LONG === "1" ? false : "only with HOLDFAST_E2E_LONG=1");
+const skip = onlyHoldfast || (process.env.HOLDFAST_LONG === "1" ? false : "only with HOLDFAST_LONG=1");
 const SEED = Number(process.env.SEED || Math.floor(Math.random() * 1e6));
 
 async function app(t, io = {}) {
