@@ -13,8 +13,8 @@ import (
 	"github.com/holdfast/holdfast/internal/engineio"
 )
 
-// serveAnswer serves a polling answer of the given size on a connection and returns the client's end. done
-// is closed when the handler returns.
+// serveAnswer serves a polling answer of the given size on a connection and returns the client's
+// end. done is closed when the handler returns.
 func serveAnswer(t *testing.T, size int) (client net.Conn, done chan struct{}) {
 	t.Helper()
 	ours, theirs := net.Pipe()

@@ -34,8 +34,8 @@ func (p *packet) clone() (packet, error) {
 // a peer may announce any number of empty ones.
 const attachmentOverhead = 32
 
-// assembler collects the attachments of a binary packet. The input lock of its connection guards it,
-// except release.
+// assembler collects the attachments of a binary packet. The input lock of its connection guards
+// it, except release.
 type assembler struct {
 	partial *partial     // nil between packets
 	counted atomic.Int64 // bytes that incomplete counts
@@ -58,8 +58,8 @@ func (a *assembler) begin(p *packet) {
 // busy reports whether a packet waits for attachments.
 func (a *assembler) busy() bool { return a.partial != nil }
 
-// add adds a copy of the next attachment. whole is the packet if it is complete. ok is false if there
-// is no memory for the attachment.
+// add adds a copy of the next attachment. whole is the packet if it is complete. ok is false if
+// there is no memory for the attachment.
 func (a *assembler) add(data []byte) (whole *packet, ok bool) {
 	p := a.partial
 	last := len(p.attachments)+1 == p.need
@@ -118,6 +118,6 @@ func (a *assembler) drop() {
 	a.release()
 }
 
-// release releases what is counted for the packet. It may be called from any goroutine, when nothing
-// is added any more.
+// release releases what is counted for the packet. It may be called from any goroutine, when
+// nothing is added any more.
 func (a *assembler) release() { a.total.take(int(-a.counted.Swap(0))) }

@@ -18,8 +18,8 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// peer3 is a client of Engine.IO 3, byte by byte: its connection may end after a number of bytes from
-// holdfast. It speaks over a WebSocket, or polls over one TCP connection.
+// peer3 is a client of Engine.IO 3, byte by byte: its connection may end after a number of bytes
+// from holdfast. It speaks over a WebSocket, or polls over one TCP connection.
 type peer3 struct {
 	t     *testing.T
 	query string // of each request
@@ -50,8 +50,8 @@ func nextYeast() string {
 	return string(digits)
 }
 
-// dial3 opens a connection over a WebSocket, or begins to poll. It ends after limit bytes, HTTP's heads of
-// WebSocket handshakes excluded, or with the test if limit is negative.
+// dial3 opens a connection over a WebSocket, or begins to poll. It ends after limit bytes, HTTP's
+// heads of WebSocket handshakes excluded, or with the test if limit is negative.
 func dial3(t *testing.T, url, query string, polls bool, limit int64) *peer3 {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
@@ -90,7 +90,8 @@ func dial3(t *testing.T, url, query string, polls bool, limit int64) *peer3 {
 	return p
 }
 
-// request makes a polling request, and returns the answer's body. It is empty if the connection was cut.
+// request makes a polling request, and returns the answer's body. It is empty if the connection was
+// cut.
 func (p *peer3) request(method string, body []byte) []byte {
 	p.t.Helper()
 	sid := ""

@@ -35,7 +35,7 @@ func (c *client) Closed(why engineio.Reason) {
 	if c.deps.phase.is(phaseLeaving) && why != engineio.GoingAway { // the end of a connection that Leave has cut
 		parkedFor, ending = reason.Handover, session.Lost
 		if why == engineio.LeaveTimeout {
-			c.deps.conns.late.Add(1)
+			c.deps.conns.overdue.Add(1)
 		}
 	}
 	c.parkAs(parkedFor, c.parkFor(why == engineio.GoingAway), ending)

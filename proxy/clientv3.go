@@ -127,8 +127,8 @@ func (h handshakerV3) takeKey(k *keyedClient) bool {
 	return true
 }
 
-// linkFor returns the link of the sessions that a client may resume, or nil. presented is the digest
-// of what its handshake presents.
+// linkFor returns the link of the sessions that a client may resume, or nil. presented is the
+// digest of what its handshake presents.
 func (h handshakerV3) linkFor(k *keyedClient, presented string) *link {
 	if k.foreign.Load() {
 		return nil

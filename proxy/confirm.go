@@ -138,9 +138,9 @@ func (s *sender) confirmLocked(w *written, packets uint64) {
 	s.lag.releaseLocked(s.lagLimit())
 }
 
-// lagsLocked reports whether the confirmation of these packets has to wait. A client with a key does
-// not say what it has handled, and would get it again. So only packets wait that it may be unable to
-// decode: it may have left its connection open, which confirms them all the same.
+// lagsLocked reports whether the confirmation of these packets has to wait. A client with a key
+// does not say what it has handled, and would get it again. So only packets wait that it may be
+// unable to decode: it may have left its connection open, which confirms them all the same.
 func (s *sender) lagsLocked(w *written) bool {
 	switch {
 	case s.conn.disconnects != nil, !s.conn.recoverable:

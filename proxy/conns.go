@@ -15,7 +15,7 @@ import (
 // conns are the clients and links that are open, and what else a shutdown waits for. It is safe for
 // concurrent use.
 type conns struct {
-	mu      sync.Mutex         // guards the fields below, except late
+	mu      sync.Mutex         // guards the fields below, except overdue
 	clients map[string]*client // by sid
 	// arriving are clients that another replica hands over. Until it has done that it serves them.
 	arriving map[*client]struct{}
@@ -28,7 +28,7 @@ type conns struct {
 	passing    int // requests that pass through, downloads of the bundle, and relays to other replicas
 	webSockets int // that pass through
 
-	late atomic.Int64 // clients that did not end their side in the time that Leave gave them
+	overdue atomic.Int64 // clients that did not end their side in the time that Leave gave them
 }
 
 // sidLen is the length of what newSID returns.

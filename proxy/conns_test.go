@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// await returns when what it waits for has ended, or when its time is over, and not because of other
-// changes.
+// await returns when what it waits for has ended, or when its time is over, and not because of
+// other changes.
 func TestAwaitConns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var conns conns

@@ -131,8 +131,8 @@ func cutClients3(t *testing.T, redeliver config.AckEvents, polls bool, bytes int
 	}
 }
 
-// A client that recovers by itself has each event once, wherever its connection is cut, before a server of
-// Engine.IO 3, too.
+// A client that recovers by itself has each event once, wherever its connection is cut, before a
+// server of Engine.IO 3, too.
 func TestModernClientCutAtEveryByteBeforeServer3(t *testing.T) {
 	r, s := newRigOf(t, imitation.Netty, nil)
 	var c offsetPeer
@@ -166,8 +166,8 @@ func TestModernClientCutAtEveryByteBeforeServer3(t *testing.T) {
 	}
 }
 
-// offsetPeer is a client that recovers by itself, over several connections, each of which may end after a
-// number of bytes.
+// offsetPeer is a client that recovers by itself, over several connections, each of which may end
+// after a number of bytes.
 type offsetPeer struct {
 	keyedPeer
 	pid, offset string

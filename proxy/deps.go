@@ -35,7 +35,7 @@ type deps struct {
 // settings returns the settings in force.
 func (d *deps) settings() *settings { return d.current.Load() }
 
-// phase is whether the Server takes newcomers. It is safe for concurrent use:
+// phase is whether the Server takes new clients. It is safe for concurrent use:
 //
 //	serving -> leaving            a handover to another process begins
 //	leaving -> serving            it has failed
@@ -64,5 +64,5 @@ func (p *phase) move(to uint32) bool {
 // is reports whether the phase is v.
 func (p *phase) is(v uint32) bool { return p.v.Load() == v }
 
-// stopping reports whether newcomers should go to another process.
+// stopping reports whether new clients should go to another process.
 func (p *phase) stopping() bool { return !p.is(phaseServing) }

@@ -9,22 +9,22 @@ import (
 )
 
 // A client leaves a namespace with a DISCONNECT packet, which socket.disconnect() sends. With
-// recovery.on_client_disconnect: park, holdfast parks the session and does not tell the server. Most
-// clients then close their connection and come back over a new one. A client with other namespaces
-// open comes back over the same one.
+// recovery.on_client_disconnect: park, holdfast parks the session and does not tell the server.
+// Most clients then close their connection and come back over a new one. A client with other
+// namespaces open comes back over the same one.
 //
-// Coming back over the same connection needs care. After disconnect() the client ignores packets for
-// the namespace. After connect() it buffers events and handles them with the reply to CONNECT. If it
-// connects again soon, holdfast cannot know whether it ignored or buffered the events in flight. Such
-// a client gets a fresh session.
+// Coming back over the same connection needs care. After disconnect() the client ignores packets
+// for the namespace. After connect() it buffers events and handles them with the reply to CONNECT.
+// If it connects again soon, holdfast cannot know whether it ignored or buffered the events in
+// flight. Such a client gets a fresh session.
 
 // recentDisconnect is how long a client must stay away after disconnect() if events were in flight.
 // That it confirmed them before its CONNECT is not enough: connect() may have run earlier, if the
 // application's auth function is slow.
 const recentDisconnect = time.Second
 
-// clientDisconnect is a session that the client disconnected from. It lasts until the client connects
-// to the namespace again.
+// clientDisconnect is a session that the client disconnected from. It lasts until the client
+// connects to the namespace again.
 type clientDisconnect struct {
 	session.ClientDisconnect
 	cur   *session.Cursor

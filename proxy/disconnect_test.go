@@ -6,8 +6,8 @@ import (
 	"testing/synctest"
 )
 
-// TestClientDisconnects runs FuzzProxy's model with choices that favour one case: pages that stall, leave a
-// namespace and come back to it. Packets in flight at that moment are the hard part.
+// TestClientDisconnects runs FuzzProxy's model with choices that favour one case: pages that stall,
+// leave a namespace and come back to it. Packets in flight at that moment are the hard part.
 func TestClientDisconnects(t *testing.T) {
 	for seed := range uint64(100) {
 		synctest.Test(t, func(t *testing.T) {

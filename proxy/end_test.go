@@ -34,7 +34,8 @@ func TestClientGetsAllThatWasSentBeforeItsLinkEnded(t *testing.T) {
 }
 
 func TestBurstOfSmallPacketsDoesNotWaitForTheHeartbeat(t *testing.T) {
-	// A small packet costs far more in the log than its bytes, so few bytes in flight pause the link.
+	// A small packet costs far more in the log than its bytes, so few bytes in flight pause the
+	// link.
 	r, s := newScriptedRig(t, func(c *config.Config) {
 		c.Recovery.Buffer.Window = config.MinWindow
 	})

@@ -75,7 +75,8 @@ func (s *sender) waitsLocked() bool {
 	return s.head < len(s.pending) && !s.fullLocked()
 }
 
-// fullLocked reports whether no more may be in flight. While the transport closes there is no limit.
+// fullLocked reports whether no more may be in flight. While the transport closes there is no
+// limit.
 func (s *sender) fullLocked() bool { return s.bytes >= s.limit && s.conn.state != clientDraining }
 
 // writeMessageLocked writes a message that belongs to no session.

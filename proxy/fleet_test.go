@@ -12,12 +12,13 @@ import (
 	"github.com/holdfast/holdfast/internal/cluster"
 )
 
-// TestReplicas lets pages roam over three replicas at random, while the connections between replicas break, hang
-// in one direction or both, and replicas are killed. The application and the pages are those of FuzzProxy, with
-// the same rules: a page gets the events of a session once and in order, over one connection at a time.
+// TestReplicas lets pages roam over three replicas at random, while the connections between
+// replicas break, hang in one direction or both, and replicas are killed. The application and the
+// pages are those of FuzzProxy, with the same rules: a page gets the events of a session once and
+// in order, over one connection at a time.
 //
-// A session may only be lost with its replica, or while replicas do not reach each other. In the end nothing is
-// left: no session, no client, no relay, no memory, and no goroutine.
+// A session may only be lost with its replica, or while replicas do not reach each other. In the
+// end nothing is left: no session, no client, no relay, no memory, and no goroutine.
 func TestReplicas(t *testing.T) { rapid.Check(t, checkReplicas) }
 
 func checkReplicas(t *rapid.T) {
@@ -37,8 +38,8 @@ func checkReplicas(t *rapid.T) {
 
 const (
 	replicas3 = 3
-	// healing is how long replicas may take to reach each other again, and to tell what was missed: a handshake
-	// that hangs, two pauses, and a look-up.
+	// healing is how long replicas may take to reach each other again, and to tell what was missed:
+	// a handshake that hangs, two pauses, and a look-up.
 	healing = 15 * time.Second
 	// silence is more than a connection between replicas may be silent.
 	silence = 7 * time.Second
@@ -142,9 +143,9 @@ func (f *fleet) step() {
 	}
 }
 
-// roam makes a page connect to any replica: up to twice in a few milliseconds, so that requests to the owner race, and
-// otherwise no more often than clients do. To leave again and again without an answer looks like a packet that the
-// client cannot decode.
+// roam makes a page connect to any replica: up to twice in a few milliseconds, so that requests to
+// the owner race, and otherwise no more often than clients do. To leave again and again without an
+// answer looks like a packet that the client cannot decode.
 func (f *fleet) roam(p *page) {
 	if time.Since(f.came[p]) < time.Second {
 		time.Sleep(time.Second)
@@ -237,8 +238,8 @@ func (f *fleet) kill(place int) {
 	f.start(place)
 }
 
-// ghost makes a page send something over a connection that it has left, after its session was resumed over a
-// newer one. The application must not get it.
+// ghost makes a page send something over a connection that it has left, after its session was
+// resumed over a newer one. The application must not get it.
 func (f *fleet) ghost(s *space) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

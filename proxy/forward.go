@@ -19,8 +19,8 @@ import (
 	"github.com/holdfast/holdfast/internal/relay"
 )
 
-// Requests whose sid names another replica are served there, so that a balancer may send each request of a
-// client to any replica.
+// Requests whose sid names another replica are served there, so that a balancer may send each
+// request of a client to any replica.
 
 var (
 	streamPool = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 4<<10) }}
@@ -32,8 +32,8 @@ func (r *replicas) encodeRequest(req *http.Request) []byte {
 	return peerwire.EncodeRequest(req, r.settings().trusted.ClientAddress(req))
 }
 
-// forward passes a request to the replica that serves its client, and the answer back. If that replica cannot be
-// reached, the client learns that its sid is unknown, so that it reconnects.
+// forward passes a request to the replica that serves its client, and the answer back. If that
+// replica cannot be reached, the client learns that its sid is unknown, so that it reconnects.
 func (r *replicas) forward(w http.ResponseWriter, req *http.Request, owner string) {
 	r.metrics.ForwardedRequests.Inc()
 	r.conns.addPassing(1)
@@ -67,8 +67,8 @@ func (r *replicas) forward(w http.ResponseWriter, req *http.Request, owner strin
 	r.forwardAnswer(w, req, st)
 }
 
-// beginBody reads what of a request's body fits buf. Most bodies do, and then end is true. An upgraded connection
-// has no end.
+// beginBody reads what of a request's body fits buf. Most bodies do, and then end is true. An
+// upgraded connection has no end.
 func beginBody(req *http.Request, buf []byte) (first []byte, end bool, err error) {
 	if httpmsg.IsUpgrade(req) || req.Method != http.MethodPost {
 		return nil, !httpmsg.IsUpgrade(req), nil
@@ -85,7 +85,8 @@ func beginBody(req *http.Request, buf []byte) (first []byte, end bool, err error
 	return buf[:n], end, err
 }
 
-// forwardForeign forwards a request whose sid names another replica. It returns false if the sid does not.
+// forwardForeign forwards a request whose sid names another replica. It returns false if the sid
+// does not.
 func (r *replicas) forwardForeign(w http.ResponseWriter, req *http.Request, q url.Values) bool {
 	if !handles(req, q) {
 		return false
@@ -97,8 +98,8 @@ func (r *replicas) forwardForeign(w http.ResponseWriter, req *http.Request, q ur
 	return owner != ""
 }
 
-// movedMeanwhile forwards a request whose client was moved to another replica after the request had found it. a
-// is what its Socket answered.
+// movedMeanwhile forwards a request whose client was moved to another replica after the request had
+// found it. a is what its Socket answered.
 func (r *replicas) movedMeanwhile(w http.ResponseWriter, req *http.Request, c *client, a engineio.Answer) bool {
 	if r == nil || a.Code != engineio.CodeUnknownSID {
 		return false
@@ -110,8 +111,8 @@ func (r *replicas) movedMeanwhile(w http.ResponseWriter, req *http.Request, c *c
 	return owner != ""
 }
 
-// movedBeforeProbe forwards a WebSocket whose client was moved to another replica, or has ended, after the
-// request had found it. The owner answers the handshake.
+// movedBeforeProbe forwards a WebSocket whose client was moved to another replica, or has ended,
+// after the request had found it. The owner answers the handshake.
 func (r *replicas) movedBeforeProbe(req *http.Request, c *client, h *httpmsg.Hijacked) {
 	// The connection is hijacked, so the request's context does not end with the client.
 	ctx, cancel := context.WithTimeout(req.Context(), askTimeout)

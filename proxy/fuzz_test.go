@@ -34,13 +34,13 @@ const noticed = 45 * time.Second
 // garbagePage is the name of a page whose connections send garbage on both ends.
 const garbagePage = "garbage"
 
-// FuzzProxy lets pages and an application talk through a whole Server at random. They send events of all
-// kinds both ways. Connections are cut anywhere, even inside a frame, and new ones open while the old one
-// is still open. Pages stall and disconnect, links die, and time passes. Other connections send garbage on
-// both ends.
+// FuzzProxy lets pages and an application talk through a whole Server at random. They send events
+// of all kinds both ways. Connections are cut anywhere, even inside a frame, and new ones open
+// while the old one is still open. Pages stall and disconnect, links die, and time passes. Other
+// connections send garbage on both ends.
 //
-// A naive model checks the outcome. A page gets the events of a session once and in order. The application
-// sees neither drops nor partial packets. Sessions live exactly as long as they should.
+// A naive model checks the outcome. A page gets the events of a session once and in order. The
+// application sees neither drops nor partial packets. Sessions live exactly as long as they should.
 func FuzzProxy(f *testing.F) {
 	for seed := range uint64(8) {
 		choices := make([]byte, 600)
@@ -55,8 +55,8 @@ func FuzzProxy(f *testing.F) {
 	f.Fuzz(runModel)
 }
 
-// TestModelAtRandom is FuzzProxy with choices at random. The first seeds have found errors: packets left
-// out that a page could decode, and events that came twice or not at all.
+// TestModelAtRandom is FuzzProxy with choices at random. The first seeds have found errors: packets
+// left out that a page could decode, and events that came twice or not at all.
 func TestModelAtRandom(t *testing.T) {
 	seeds := []uint64{69, 1805, 1843, 5083, 5922, 6929, 14065, 17790, 18283}
 	for seed := range uint64(40) {
@@ -99,7 +99,8 @@ type modelT interface {
 	Failed() bool
 }
 
-// model is a Server between pages and an application, or several, and the expected state of both ends.
+// model is a Server between pages and an application, or several, and the expected state of both
+// ends.
 type model struct {
 	*modelReplica // the only one; nil in a fleet
 
@@ -107,9 +108,11 @@ type model struct {
 	choices          []byte          // for nextChoice
 	choose           func(n int) int // makes a choice, less than n
 	parkOnDisconnect bool            // recovery.on_client_disconnect is park
-	// excuses reports whether a session may be lost now, because replicas do not reach each other. Nil excuses nothing.
+	// excuses reports whether a session may be lost now, because replicas do not reach each other.
+	// Nil excuses nothing.
 	excuses func() bool
-	// slack is how much later than the owner of its session a page may learn that its connection is gone.
+	// slack is how much later than the owner of its session a page may learn that its connection is
+	// gone.
 	slack time.Duration
 
 	mu      sync.Mutex // guards the fields below and those of pages and sockets
@@ -130,8 +133,8 @@ type model struct {
 type modelReplica struct {
 	proxy   *Server
 	metrics *metrics.Metrics
-	front   *http.Server
-	conns   chan net.Conn // accepted by front
+	server  *http.Server
+	conns   chan net.Conn // accepted by server
 }
 
 func newModel(t modelT, parkOnDisconnect bool) *model {
@@ -167,8 +170,8 @@ func (m *model) startReplica(join func(*modelReplica)) *modelReplica {
 	if join != nil {
 		join(r)
 	}
-	r.front = &http.Server{Handler: r.proxy}
-	go r.front.Serve(modelListener(r.conns)) //nolint:errcheck // returns when it is closed
+	r.server = &http.Server{Handler: r.proxy}
+	go r.server.Serve(modelListener(r.conns)) //nolint:errcheck // returns when it is closed
 	return r
 }
 
@@ -352,8 +355,8 @@ func (m *model) again(s *space) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if s.page.conn != nil && s.left && s.asked == "" {
-		// Two CONNECTs: before the first reply the page calls disconnect(), which sends nothing, and
-		// connect().
+		// Two CONNECTs: before the first reply the page calls disconnect(), which sends nothing,
+		// and connect().
 		if twice := m.choose(4); !m.parkOnDisconnect && twice > 1 {
 			first, second := s.connectPacket(""), s.connectPacket("")
 			if twice == 3 {
@@ -430,7 +433,7 @@ var nasty = []string{
 
 // sendGarbage opens a connection and sends garbage from both ends.
 func (m *model) sendGarbage() {
-	w := m.dialFront(m.modelReplica, garbagePage, func(*wire, string, bool) {}, func(*wire) {}, func(*wire) {})
+	w := m.dialProxy(m.modelReplica, garbagePage, func(*wire, string, bool) {}, func(*wire) {}, func(*wire) {})
 	m.mu.Lock()
 	l := m.links[len(m.links)-1]
 	m.mu.Unlock()
@@ -491,7 +494,8 @@ func (m *model) drain() {
 	synctest.Wait()
 }
 
-// bringBack brings all pages back, and checks that they got everything. at chooses where they connect.
+// bringBack brings all pages back, and checks that they got everything. at chooses where they
+// connect.
 func (m *model) bringBack(at func() *modelReplica) {
 	for _, p := range m.pages {
 		p.stall(false)
@@ -533,5 +537,5 @@ func (m *model) stop(r *modelReplica) {
 	if live, parked := r.proxy.registry.Counts(); live+parked != 0 || r.proxy.budget.Bytes() != 0 {
 		m.t.Errorf("%d live, %d parked sessions, %d bytes are left", live, parked, r.proxy.budget.Bytes())
 	}
-	_ = r.front.Close() // the run is over
+	_ = r.server.Close() // the run is over
 }

@@ -13,10 +13,10 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// A handover moves the links and the parked sessions to another process. Clients are not moved: they
-// are closed, and come back by themselves. The steps are
+// A handover moves the links and the parked sessions to another process. Clients are not moved:
+// they are closed, and come back by themselves. The steps are
 //
-//	serving -> leaving   Leave: no newcomers; all clients are closed, and their sessions parked
+//	serving -> leaving   Leave: no new clients; all clients are closed, and their sessions parked
 //	leaving -> frozen    Freeze: the links are neither read nor written, and nothing expires
 //	frozen  -> leaving   Thaw
 //	leaving -> serving   Stay
@@ -35,12 +35,12 @@ type Left struct {
 	Passing int // requests and WebSockets that still pass through, and raw relays
 }
 
-// Leave refuses newcomers and closes all clients. First it waits, for less than d, for handshakes,
+// Leave refuses new clients and closes all clients. First it waits, for less than d, for handshakes,
 // and for clients whose messages wait for a primary link. For d after that it handles what clients
 // send before they notice that they are closed. When it returns there is no client, until Stay.
 // Other replicas count on the return of this one for away.
 func (s *Server) Leave(d, away time.Duration) (left Left) {
-	s.conns.late.Store(0)
+	s.conns.overdue.Store(0)
 	s.phase.move(phaseLeaving)
 	announceHandover(s.replicas.clusterNode(), away)
 	s.registry.BeginGrace()
@@ -57,7 +57,7 @@ func (s *Server) Leave(d, away time.Duration) (left Left) {
 		left.Clients += len(clients)
 		left.Cut += leaveAll(clients, deadline)
 	}
-	left.Cut += int(s.conns.late.Load())
+	left.Cut += int(s.conns.overdue.Load())
 	s.awaitFor(time.Until(deadline), func() bool { return s.conns.passing == 0 })
 	s.conns.mu.Lock()
 	left.Passing = s.conns.passing + s.conns.webSockets + raw
@@ -232,8 +232,8 @@ func (s *Server) describe(p *handover.Process) {
 	p.BindKey, p.BindSum = s.binder.Export()
 }
 
-// exportLink describes a frozen link. It returns false if the link has ended, or has nothing to hand
-// over.
+// exportLink describes a frozen link. It returns false if the link has ended, or has nothing to
+// hand over.
 func exportLink(l *link, out *handover.Link) bool {
 	if !l.conn.Export(out) {
 		return false

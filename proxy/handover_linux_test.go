@@ -85,8 +85,8 @@ func needsLoop(t *testing.T) {
 	}
 }
 
-// A link and its session work in the next process as before: what was missed, what is half received,
-// CONNECTs without a reply, and the namespaces that have ended.
+// A link and its session work in the next process as before: what was missed, what is half
+// received, CONNECTs without a reply, and the namespaces that have ended.
 func TestHandover(t *testing.T) {
 	needsLoop(t)
 	old, s := newScriptedRig(t, func(c *config.Config) { c.Recovery.Bind.Auth = []string{"token"} })

@@ -33,9 +33,9 @@ func (h *handshaker) next() uint64 {
 	return h.replicas.seq()
 }
 
-// continueAfter makes the numbers of new clients larger than n, which the process before gave. Among
-// replicas they are times. Without this, all clients would seem to be older than those that had the
-// sessions if the cluster is left out of the configuration, or the clock goes back.
+// continueAfter makes the numbers of new clients larger than n, which the process before gave.
+// Among replicas they are times. Without this, all clients would seem to be older than those that
+// had the sessions if the cluster is left out of the configuration, or the clock goes back.
 func (h *handshaker) continueAfter(n uint64) {
 	if h.replicas == nil {
 		h.count.Store(max(h.count.Load(), n))
@@ -55,16 +55,16 @@ func (h *handshaker) upstreamRequest(r *http.Request, websocket bool) engineio.R
 	return req
 }
 
-// serve serves a new client's handshake. The client gets the upstream's answer, so the upstream decides
-// who is admitted. With a lazy upstream.handshake it gets the cached answer to the last handshake of this
-// kind.
+// serve serves a new client's handshake. The client gets the upstream's answer, so the upstream
+// decides who is admitted. With a lazy upstream.handshake it gets the cached answer to the last
+// handshake of this kind.
 func (h *handshaker) serve(w http.ResponseWriter, r *http.Request, q url.Values, websocket bool) {
 	defer h.conns.opening()() // accept.Listener counts only those that it serves
-	order := h.next()
+	seq := h.next()
 	req := h.upstreamRequest(r, websocket)
 	if a, ok := h.cache.get(req); ok {
 		h.metrics.LazyHandshakes.Inc()
-		c := h.answeredClient(r, q, req, order, &a)
+		c := h.answeredClient(r, q, req, seq, &a)
 		c.primary.setLazy()
 		c.closeUnlessConnected(connectTimeout)
 		h.open(w, r, c, a, nil)
@@ -82,7 +82,7 @@ func (h *handshaker) serve(w http.ResponseWriter, r *http.Request, q url.Values,
 		return
 	}
 	if version == engineio.V3 {
-		h.answerForUpstream(w, r, q, req, order)
+		h.answerForUpstream(w, r, q, req, seq)
 		return
 	}
 	conn, err := h.upstream.Dial(ctx, req)
@@ -98,19 +98,19 @@ func (h *handshaker) serve(w http.ResponseWriter, r *http.Request, q url.Values,
 	}()
 	a := answer{conn.Handshake(), httpmsg.Without(conn.ResponseHeader(), httpmsg.NotRelayed), upstream.ServerOf(conn)}
 	h.cache.put(req, a)
-	c := h.answeredClient(r, q, req, order, &a)
+	c := h.answeredClient(r, q, req, seq, &a)
 	primary, _ := c.newPrimary(conn, "") // a new client is not closed
 	opened = h.open(w, r, c, a, primary)
 }
 
-// answeredClient returns a client whose handshake is answered with a. It replaces the upstream's handshake
-// in a with the client's own.
-func (h *handshaker) answeredClient(r *http.Request, q url.Values, req engineio.Request, order uint64, a *answer) *client {
+// answeredClient returns a client whose handshake is answered with a. It replaces the upstream's
+// handshake in a with the client's own.
+func (h *handshaker) answeredClient(r *http.Request, q url.Values, req engineio.Request, seq uint64, a *answer) *client {
 	var opts engineio.Options
 	a.handshake, opts = h.ownHandshake(a.handshake, req.WebSocket)
 	opts.HandshakeID = q.Get("t")
 	keyed := h.keyedClient(q)
-	c := newClient(h.deps, order, req, a.handshake.SID, opts, keyed != nil || h.canResume(r, q), keyed)
+	c := newClient(h.deps, seq, req, a.handshake.SID, opts, keyed != nil || h.canResume(r, q), keyed)
 	c.address = h.settings().trusted.ClientAddress(r)
 	if !req.WebSocket {
 		c.pollHeaders = httpmsg.PollHeadersOf(a.header)
@@ -118,8 +118,8 @@ func (h *handshaker) answeredClient(r *http.Request, q url.Values, req engineio.
 	return c
 }
 
-// open answers a handshake and starts the client and its primary link. A nil primary is dialled when it is
-// needed. open returns false if the client could not be opened.
+// open answers a handshake and starts the client and its primary link. A nil primary is dialled
+// when it is needed. open returns false if the client could not be opened.
 func (h *handshaker) open(w http.ResponseWriter, r *http.Request, c *client, a answer, primary *link) bool {
 	defer c.recoverRequest()
 	start := func() {
@@ -152,8 +152,8 @@ func (h *handshaker) opened(c *client) {
 	h.metrics.ClientsOpened.Inc()
 }
 
-// ownHandshake returns a handshake with a new sid, and with the configured values in place of the upstream's. A
-// client's sid must outlive its links, so it cannot be the upstream's.
+// ownHandshake returns a handshake with a new sid, and with the configured values in place of the
+// upstream's. A client's sid must outlive its links, so it cannot be the upstream's.
 func (h *handshaker) ownHandshake(own engineio.Handshake, websocket bool) (engineio.Handshake, engineio.Options) {
 	e := h.settings().EngineIO
 	own.SID = h.replicas.newSID()
@@ -184,8 +184,8 @@ func (h *handshaker) ownHandshake(own engineio.Handshake, websocket bool) (engin
 	return own, opts
 }
 
-// refuse answers a handshake whose dial failed: with the upstream's refusal, or with an error of holdfast's
-// own.
+// refuse answers a handshake whose dial failed: with the upstream's refusal, or with an error of
+// holdfast's own.
 func (h *handshaker) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	var rejected *engineio.RejectedError
 	switch {
@@ -212,7 +212,7 @@ func (h *handshaker) refuse(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 // answerForUpstream answers a handshake in place of a server of version 3.
-func (h *handshaker) answerForUpstream(w http.ResponseWriter, r *http.Request, q url.Values, req engineio.Request, order uint64) {
+func (h *handshaker) answerForUpstream(w http.ResponseWriter, r *http.Request, q url.Values, req engineio.Request, seq uint64) {
 	a := answer{
 		engineio.Handshake{
 			Upgrades: []string{"websocket"}, PingInterval: defaultPingInterval, PingTimeout: defaultPingTimeout,
@@ -220,7 +220,7 @@ func (h *handshaker) answerForUpstream(w http.ResponseWriter, r *http.Request, q
 		},
 		httpmsg.CORSHeader(r), nil,
 	}
-	c := h.answeredClient(r, q, req, order, &a)
+	c := h.answeredClient(r, q, req, seq, &a)
 	c.primary.setLazy()
 	c.closeUnlessConnected(connectTimeout)
 	h.open(w, r, c, a, nil)

@@ -16,8 +16,8 @@ const (
 )
 
 // incomplete counts the bytes of what has arrived only in part: messages, POST bodies, and binary
-// packets without all their attachments. It also counts what waits for a connection to the upstream.
-// Each is bounded, but every connection may have one.
+// packets without all their attachments. It also counts what waits for a connection to the
+// upstream. Each is bounded, but every connection may have one.
 type incomplete struct {
 	limit int64 // 0 means no limit
 	bytes atomic.Int64

@@ -137,8 +137,8 @@ func (j *joins) forget(s *session.Session) {
 	delete(j.sessions, s)
 }
 
-// handle reports whether an event that a client sends repeats one that its session has sent before, and
-// must not be passed on. Then it returns what answers the event.
+// handle reports whether an event that a client sends repeats one that its session has sent before,
+// and must not be passed on. Then it returns what answers the event.
 func (j *joins) handle(client uint64, cur *session.Cursor, p *packet) (repeated bool, answer []message) {
 	id := p.h.AckID
 	if p.h.HasAck() && cur.Session().Keyed() {

@@ -18,8 +18,8 @@ const (
 	endDelay = 5 * time.Millisecond
 )
 
-// askedClients are the clients that are asked for a sign of life. Few are at a time, so a channel in
-// each client would take memory for nothing. It is safe for concurrent use.
+// askedClients are the clients that are asked for a sign of life. Few are at a time, so a channel
+// in each client would take memory for nothing. It is safe for concurrent use.
 type askedClients struct {
 	mu      sync.Mutex // guards waiting; a leaf
 	waiting map[*client][]chan struct{}
@@ -57,8 +57,8 @@ func (a *askedClients) forget(c *client, ch chan struct{}) {
 }
 
 // mayHaveChoked reports whether a client was sent packets that it may be unable to decode, and has
-// not confirmed them. It has probably left its connection then, which still answers: socket.io-client
-// before 4.8 leaves it open.
+// not confirmed them. It has probably left its connection then, which still answers:
+// socket.io-client before 4.8 leaves it open.
 func mayHaveChoked(c *client) bool {
 	c.sender.mu.Lock()
 	tried := c.sender.trials != nil

@@ -17,7 +17,7 @@ import (
 //
 // The key alone does not tell a second client from one that returns. So before a client takes over
 // the sessions of a connected one, holdfast asks that one for a sign of life. If it gives one, the
-// newcomer is another client, and is served without recovery.
+// new one is another client, and is served without recovery.
 
 // keyedReceiver is the receiver of a client with a key.
 type keyedReceiver struct{ *receiver }

@@ -34,8 +34,8 @@ type keyedPeer struct {
 	silent  bool // it answers no pings
 }
 
-// dialKeyed opens a WebSocket that ends after limit bytes behind the HTTP answer, or with the test if
-// limit is negative.
+// dialKeyed opens a WebSocket that ends after limit bytes behind the HTTP answer, or with the test
+// if limit is negative.
 func dialKeyed(t *testing.T, url, query string, limit int64) *keyedPeer {
 	t.Helper()
 	p := openKeyed(t, url, query, limit)
@@ -119,9 +119,9 @@ func (p *keyedPeer) frame(f ws.Frame) {
 	}
 }
 
-// TestKeyedClientCutAtEveryByte ends the connections of a client with a key after 0, 1, 2, ... bytes.
-// Then it has all events, in order. With at least once, only those come twice that it had not
-// confirmed; with at most once, none does.
+// TestKeyedClientCutAtEveryByte ends the connections of a client with a key after 0, 1, 2, ...
+// bytes. Then it has all events, in order. With at least once, only those come twice that it had
+// not confirmed; with at most once, none does.
 func TestKeyedClientCutAtEveryByte(t *testing.T) {
 	const bytes = 300 // OPEN, the reply, some events and pings
 	for _, redeliver := range []config.AckEvents{config.AtLeastOnce, config.AtMostOnce} {
@@ -281,8 +281,8 @@ func TestKeyedClientCutBeforeTheReply(t *testing.T) {
 	}
 }
 
-// A client counts the events of one socket. If its connection was cut before it had the reply of another,
-// its count is of the former one, and would skip events of this one.
+// A client counts the events of one socket. If its connection was cut before it had the reply of
+// another, its count is of the former one, and would skip events of this one.
 func TestCountOfAnotherSocket(t *testing.T) {
 	r := newRig(t, withKey)
 	const query = "hf_key=0123456789abcdef"

@@ -59,7 +59,8 @@ func parseCount(item, id string) (namespace string, c peerwire.EventCount, ok bo
 	return item[:i], peerwire.EventCount{N: n, ID: id}, err == nil
 }
 
-// withoutKey returns a query without the parameters of keyed recovery. The rest stays byte for byte.
+// withoutKey returns a query without the parameters of keyed recovery. The rest stays byte for
+// byte.
 func (set *settings) withoutKey(query string) string {
 	k := set.Recovery.Keyed
 	if k.Query == "" || k.Forward || !httpmsg.HasParameter(query, k.Query) && !httpmsg.HasParameter(query, k.CountQuery) {
@@ -75,8 +76,8 @@ func (set *settings) withoutKey(query string) string {
 	return strings.Join(kept, "&")
 }
 
-// handlesV3 reports whether a handshake of Engine.IO 3 is not passed through: it has a key, and does
-// not use JSONP. Clients that say no version speak version 3.
+// handlesV3 reports whether a handshake of Engine.IO 3 is not passed through: it has a key, and
+// does not use JSONP. Clients that say no version speak version 3.
 func (set *settings) handlesV3(q url.Values) bool {
 	version := q.Get("EIO")
 	return (version == "3" || version == "") && !q.Has("j") && set.usableKey(q) != "" && set.recoverable(socketio.Root)
@@ -93,7 +94,7 @@ type keyedClient struct {
 
 	// Guarded by the Socket's input lock.
 	owner    bool   // it has the key
-	looked   bool   // no other replica has the key
+	lookedUp bool   // no other replica has the key
 	former   string // the replica that had the key last, if it has ended
 	tookOver bool   // from a client that was connected
 }

@@ -100,7 +100,7 @@ func (r keyedReceiver) moveKeyed(namespace string, connect []byte) bool {
 	c, k, m := r.c, r.c.keyed, mover(r)
 	rs := keyedReplicas{c.deps.replicas}
 	switch {
-	case rs.replicas == nil, k.owner, k.looked, k.foreign.Load(), c.deps.keyring.Has(k.key), !m.movable():
+	case rs.replicas == nil, k.owner, k.lookedUp, k.foreign.Load(), c.deps.keyring.Has(k.key), !m.movable():
 		return false
 	case rs.keys.Holder(k.key) == "" && !rs.looking():
 		return false
@@ -151,7 +151,7 @@ func (r keyedReceiver) notMoved(namespace, holder string, why reason.Reason) {
 	if holder != "" {
 		r.c.deps.metrics.RelayResumed(relayResult(why))
 	}
-	r.c.keyed.looked = true
+	r.c.keyed.lookedUp = true
 	switch why {
 	case reason.UnknownPID: // the replica has it no more, or none had it
 	case reason.KeyInUse:

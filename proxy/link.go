@@ -79,8 +79,8 @@ type arrivals struct {
 	n   int
 }
 
-// newLink returns a link. query is what the handshake said about the client's auth, to a server that
-// speaks Engine.IO 3.
+// newLink returns a link. query is what the handshake said about the client's auth, to a server
+// that speaks Engine.IO 3.
 func newLink(d *deps, conn *engineio.Conn, c *client, query string) *link {
 	l := &link{
 		deps: d, conn: conn, client: c,

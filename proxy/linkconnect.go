@@ -25,8 +25,8 @@ func (l *link) connect(c *client, namespace string, data []byte) bool {
 	return true
 }
 
-// reserve notes that a CONNECT for a namespace is sent. It returns false if the client needs another
-// link for it.
+// reserve notes that a CONNECT for a namespace is sent. It returns false if the client needs
+// another link for it.
 func (l *link) reserve(c *client, namespace string, data []byte) bool {
 	binding := l.deps.binder.Session(c.bindingDigest(), data)
 	l.mu.Lock()
@@ -102,11 +102,11 @@ func (l *link) isLatePacket(p *packet) bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.spaces.late(p.h.Namespace)
+	return l.spaces.isLate(p.h.Namespace)
 }
 
-// answered removes and returns the CONNECT that a reply answers, or returns nil. The namespace moves
-// to the given state.
+// answered removes and returns the CONNECT that a reply answers, or returns nil. The namespace
+// moves to the given state.
 func (l *link) answered(namespace string, to spaceState) *connecting {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -42,8 +42,8 @@ func (l *link) detachLocked(c *client) {
 	}
 }
 
-// clientGone is detach for a client that is closed. The link stops waiting for CONNECT replies after
-// lateReply.
+// clientGone is detach for a client that is closed. The link stops waiting for CONNECT replies
+// after lateReply.
 func (l *link) clientGone(c *client) {
 	l.mu.Lock()
 	l.detachLocked(c)

@@ -135,8 +135,8 @@ func (s *linkSpaces) connectable(namespace string) bool {
 	return (at == nil || at.state != spaceConnecting && at.state != spaceDisconnected) && len(s.byName)-s.asked < maxEndedNamespaces
 }
 
-// late reports whether packets of a namespace that is not open are late ones.
-func (s *linkSpaces) late(namespace []byte) bool {
+// isLate reports whether packets of a namespace that is not open are late ones.
+func (s *linkSpaces) isLate(namespace []byte) bool {
 	at := s.byName[string(namespace)]
 	return at != nil && at.dropLate
 }

@@ -48,8 +48,8 @@ func (m *model) must(ok bool, format string, args ...any) {
 	}
 }
 
-// parseEvent parses an event's arguments: ["n", number, ...] or ["c", number, ...]. name is empty for
-// anything else.
+// parseEvent parses an event's arguments: ["n", number, ...] or ["c", number, ...]. name is empty
+// for anything else.
 func parseEvent(packet string) (name string, number int, args []json.RawMessage) {
 	at := strings.IndexByte(packet, '[')
 	if at < 0 || json.Unmarshal([]byte(packet[at:]), &args) != nil || len(args) < 2 {
@@ -169,9 +169,10 @@ func (m *model) linkEnded(l *upstreamLink) {
 	}
 }
 
-// mayMiss reports whether a page may miss an event: one that it cannot decode, or that asks for an acknowledgement and may
-// have been written to a connection that ended. A fleet cuts so often that a cut hits the same packet again and again,
-// as if the page could not decode it. Such packets are left out, and counted.
+// mayMiss reports whether a page may miss an event: one that it cannot decode, or that asks for an
+// acknowledgement and may have been written to a connection that ended. A fleet cuts so often that
+// a cut hits the same packet again and again, as if the page could not decode it. Such packets are
+// left out, and counted.
 func (m *model) mayMiss(e emitted) bool {
 	if e.poison || e.asks && (e.attached || e.faults != m.faults) {
 		return true

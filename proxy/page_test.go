@@ -71,8 +71,8 @@ func (p *page) fromServer(w *wire, message string, binary bool) {
 	}
 }
 
-// late checks what arrives over a connection that the page has left: nothing that the server sent after the page
-// had its session over a newer one.
+// late checks what arrives over a connection that the page has left: nothing that the server sent
+// after the page had its session over a newer one.
 func (p *page) late(w *wire, message string, binary bool) {
 	if binary {
 		return
@@ -325,7 +325,7 @@ func (p *page) come(to *modelReplica) {
 
 func (p *page) open(to *modelReplica) {
 	p.last = to
-	w := p.m.dialFront(to, p.name, func(w *wire, message string, binary bool) { p.fromServer(w, message, binary) }, p.handleRead, p.lost)
+	w := p.m.dialProxy(to, p.name, func(w *wire, message string, binary bool) { p.fromServer(w, message, binary) }, p.handleRead, p.lost)
 	p.m.mu.Lock()
 	p.conn = w
 	p.dials++

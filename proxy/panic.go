@@ -5,8 +5,8 @@ import (
 	"runtime/debug"
 )
 
-// A panic while one connection is handled is a bug. It ends that connection and its sessions, but not
-// the process. These recover:
+// A panic while one connection is handled is a bug. It ends that connection and its sessions, but
+// not the process. These recover:
 //
 //   - package engineio, around everything that it calls of a client or a link: reads, timers and
 //     goroutines. It then calls Panicked
@@ -15,8 +15,8 @@ import (
 //   - the four methods of a client that a link calls, because the panic must not end the link
 //   - client.detach and the ends of links, so that each session ends even if another one panics
 //
-// Package session recovers when sessions expire. Locks are released by defer wherever code under them
-// could panic.
+// Package session recovers when sessions expire. Locks are released by defer wherever code under
+// them could panic.
 
 // safely runs fn and reports its panic. It ends nothing, because its callers already do.
 func (r *reporter) safely(fn func()) {

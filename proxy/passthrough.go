@@ -57,8 +57,8 @@ func (p *passthrough) rewrite(r *httputil.ProxyRequest) {
 		r.Out.Header.Del("Connection")
 		r.Out.Header.Del("Upgrade")
 	}
-	// ReverseProxy removed some forwarding headers. Restore them: SetForwarded decides which ones to
-	// trust.
+	// ReverseProxy removed some forwarding headers. Restore them: SetForwarded decides which ones
+	// to trust.
 	for name, v := range r.In.Header {
 		if httpmsg.IsForwarding(name) {
 			r.Out.Header[name] = v

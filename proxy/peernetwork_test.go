@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// peerNetwork connects the peer ports of replicas by pipes. A hole holds the bytes of one direction back, as a
-// network does that repeats them later.
+// peerNetwork connects the peer ports of replicas by pipes. A hole holds the bytes of one direction
+// back, as a network does that repeats them later.
 type peerNetwork struct {
 	mu      sync.Mutex
 	ports   map[int]*peerListener // by place
@@ -67,9 +67,9 @@ func (n *peerNetwork) dialler(from int) func(ctx context.Context, addr string) (
 			to++
 		}
 		for _, way := range [][2]int{{from, to}, {to, from}} {
-			if gate := n.gate(way); gate != nil {
+			if barrier := n.barrier(way); barrier != nil {
 				select {
-				case <-gate:
+				case <-barrier:
 				case <-ctx.Done():
 					return nil, ctx.Err()
 				}
@@ -101,8 +101,9 @@ func (n *peerNetwork) dialler(from int) func(ctx context.Context, addr string) (
 	}
 }
 
-// gate returns a channel that is closed when the hole from one place to another is healed, or nil if there is none.
-func (n *peerNetwork) gate(way [2]int) chan struct{} {
+// barrier returns a channel that is closed when the hole from one place to another is healed, or nil
+// if there is none.
+func (n *peerNetwork) barrier(way [2]int) chan struct{} {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.blocked[way]
@@ -113,9 +114,9 @@ func (n *peerNetwork) pump(p *peerPipe, way [2]int, from, to net.Conn) {
 	buf := make([]byte, 32<<10)
 	for {
 		count, err := from.Read(buf)
-		if gate := n.gate(way); gate != nil { // it holds back the end, too
+		if barrier := n.barrier(way); barrier != nil { // it holds back the end, too
 			select {
-			case <-gate:
+			case <-barrier:
 			case <-p.done:
 			}
 		}
@@ -175,11 +176,11 @@ func (n *peerNetwork) hole(from, to int, on bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	way := [2]int{from, to}
-	switch gate := n.blocked[way]; {
-	case on && gate == nil:
+	switch barrier := n.blocked[way]; {
+	case on && barrier == nil:
 		n.blocked[way] = make(chan struct{})
-	case !on && gate != nil:
-		close(gate)
+	case !on && barrier != nil:
+		close(barrier)
 		delete(n.blocked, way)
 	}
 }

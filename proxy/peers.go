@@ -40,8 +40,9 @@ func newReplicas(d *deps, opts cluster.Options) *replicas {
 	return r
 }
 
-// begin records that a move is in progress, as conns.opening does. While this process hands over to another one it
-// waits: either the handover fails, or st ends. It tells the client to come back before the edge gives up.
+// begin records that a move is in progress, as conns.opening does. While this process hands over to
+// another one it waits: either the handover fails, or st ends. It tells the client to come back
+// before the edge gives up.
 func (r peerServer) begin(st *cluster.Stream) (end func(), ok bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout/2)
 	defer cancel()

@@ -25,7 +25,7 @@ func (r mover) postpone(namespace string, p *packet) bool {
 		return false
 	}
 	r.namespaces = append(r.namespaces, namespace)
-	r.redial = &redial{postponed: true}
+	r.redial = &redial{until: endOfBatch}
 	r.wait(p.data, false)
 	if r.c.recoverable && !r.c.deps.settings().recoverable(namespace) {
 		r.waitForForeign()
@@ -36,11 +36,11 @@ func (r mover) postpone(namespace string, p *packet) bool {
 // waitForForeign makes what is postponed wait until the client's next packets may have arrived.
 func (r mover) waitForForeign() {
 	c, waits := r.c, r.redial
-	waits.patient = true
+	waits.until = laterPackets
 	c.sock.AfterFunc(c.replyTime(), func() {
 		c.sock.Input(func() {
 			if r.redial == waits && !c.done.HasFired() {
-				waits.patient = false // Flush follows
+				waits.until = endOfBatch // Flush follows
 			}
 		})
 	})
@@ -49,7 +49,7 @@ func (r mover) waitForForeign() {
 // endPostponement handles what had to wait, at the end of a batch.
 func (r mover) endPostponement() {
 	first := r.firstClaim(r.redial.waiting, r.mayAnswer)
-	if r.redial.patient && first < 0 {
+	if r.redial.until == laterPackets && first < 0 {
 		// One of this replica decides, too: if it is recovered the client stays here, and otherwise
 		// more may follow.
 		if first = r.firstClaim(r.redial.waiting, func(owner string) bool { return owner == "" }); first < 0 {
@@ -109,7 +109,7 @@ func (r mover) connectInstead(namespace string, rest []byte, waiting []message) 
 		r.replay(waiting)
 		return
 	}
-	r.redial = &redial{postponed: true}
+	r.redial = &redial{until: endOfBatch}
 	for _, m := range waiting {
 		r.keep(m)
 	}

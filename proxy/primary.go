@@ -41,8 +41,8 @@ func (s *primaryState) moveLocked(to primaryState) bool {
 }
 
 // primary is a client's primary link: the link of its own handshake. Fresh namespaces are connected
-// there. If the client resumes instead, it detaches from an unused primary link, and dials another if
-// it needs one later.
+// there. If the client resumes instead, it detaches from an unused primary link, and dials another
+// if it needs one later.
 type primary struct {
 	mu       sync.Mutex // guards the fields below
 	state    primaryState
@@ -75,9 +75,9 @@ func (p *primary) set(l *link) bool {
 	return true
 }
 
-// adopt makes l, the link of a session that the client has resumed, its primary link, if it has none
-// and the link accepts the client. To a server that speaks Engine.IO 3, another handshake of the same
-// client would be another user.
+// adopt makes l, the link of a session that the client has resumed, its primary link, if it has
+// none and the link accepts the client. To a server that speaks Engine.IO 3, another handshake of
+// the same client would be another user.
 func (p *primary) adopt(l *link, accepts func() bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -123,8 +123,8 @@ func (p *primary) takeUnused() *link {
 	return l
 }
 
-// beginDial begins to dial another primary link. Closing the client ends the context. ok is false if
-// the client is closed.
+// beginDial begins to dial another primary link. Closing the client ends the context. ok is false
+// if the client is closed.
 func (p *primary) beginDial(timeout time.Duration) (ctx context.Context, cancel context.CancelFunc, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -156,8 +156,8 @@ func (p *primary) endAsk() (ok bool) {
 	return p.state != primaryClosed
 }
 
-// endDial ends what beginDial began. It takes the old primary link off the client and returns it. ok
-// is false if the client is closed.
+// endDial ends what beginDial began. It takes the old primary link off the client and returns it.
+// ok is false if the client is closed.
 func (p *primary) endDial() (old *link, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -15,9 +15,9 @@ import (
 )
 
 // A server of socket.io 1 or 2 speaks Engine.IO 3 and Socket.IO 4. For clients of later versions
-// holdfast translates (translate.go). To such a server every handshake is a connection to "/", which
-// its application sees. So holdfast answers the handshakes of these clients itself, and makes one
-// with the server only for a CONNECT that resumes nothing: never for a client that returns.
+// holdfast translates (translate.go). To such a server every handshake is a connection to "/",
+// which its application sees. So holdfast answers the handshakes of these clients itself, and makes
+// one with the server only for a CONNECT that resumes nothing: never for a client that returns.
 
 // upstreamProtocol is the version of Engine.IO that the upstream speaks. It is safe for concurrent
 // use.
@@ -46,8 +46,8 @@ func (p *upstreamProtocol) isV3() bool {
 	return v != nil && *v == engineio.V3
 }
 
-// forget makes the next handshake ask again, if the version is not configured: another server may be
-// behind the address now.
+// forget makes the next handshake ask again, if the version is not configured: another server may
+// be behind the address now.
 func (p *upstreamProtocol) forget() {
 	if p.configured == config.ProtocolAuto {
 		p.version.Store(nil)
@@ -78,8 +78,8 @@ func (p *upstreamProtocol) ask(ctx context.Context, to *upstream.Upstream, log *
 	return v, nil
 }
 
-// detectProtocol makes a handshake over polling, and closes the session that it opens. Over WebSocket
-// the versions look alike.
+// detectProtocol makes a handshake over polling, and closes the session that it opens. Over
+// WebSocket the versions look alike.
 func detectProtocol(ctx context.Context, u *upstream.Upstream, req engineio.Request) (engineio.Protocol, error) {
 	req = req.ForPolling()
 	req.AnyProtocol = true

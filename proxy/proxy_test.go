@@ -118,18 +118,18 @@ func newRig(t *testing.T, change func(*config.Config)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	front := &http.Server{Handler: r.proxy, ReadHeaderTimeout: time.Minute, DisableGeneralOptionsHandler: true}
+	server := &http.Server{Handler: r.proxy, ReadHeaderTimeout: time.Minute, DisableGeneralOptionsHandler: true}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		_ = front.Serve(r.proxy.Listener(ln, false)) // returns after Close
+		_ = server.Serve(r.proxy.Listener(ln, false)) // returns after Close
 	}()
 	r.url = "http://" + ln.Addr().String()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		r.proxy.Shutdown(ctx)
-		_ = front.Close() // stops it whatever it returns
+		_ = server.Close() // stops it whatever it returns
 		<-served
 		r.server.Close()
 		up.Close()

@@ -130,7 +130,7 @@ func (r *receiver) decideParser(data []byte, binary bool) {
 
 // flush sends what a batch of messages produced.
 func (r *receiver) flush() {
-	if r.redial != nil && r.redial.postponed {
+	if r.redial != nil && r.redial.until != anotherLink {
 		mover{r}.endPostponement()
 	}
 	if r.packets > 0 {
@@ -219,8 +219,8 @@ func (r *receiver) dispatch(p *packet) {
 	r.forward(cur, p)
 }
 
-// repeatsJoin drops an event that the session has sent before (events.join), and answers it. It returns
-// false if the event must be passed on.
+// repeatsJoin drops an event that the session has sent before (events.join), and answers it. It
+// returns false if the event must be passed on.
 func (r *receiver) repeatsJoin(cur *session.Cursor, p *packet) bool {
 	repeated, answer := r.c.deps.joins.handle(r.c.seq, cur, p)
 	if repeated {

@@ -18,12 +18,25 @@ const maxWaiting = 16384
 
 var errClientGone = errors.New("proxy: the client has gone")
 
+// waitingFor is what the client's messages wait for:
+//
+//	anotherLink                 a primary link is dialled, or another replica or client is asked
+//	endOfBatch                  nothing is dialled: see mover.postpone
+//	endOfBatch -> laterPackets  they wait longer: see mover.waitForForeign
+//	laterPackets -> endOfBatch  these may have arrived
+type waitingFor uint8
+
+const (
+	anotherLink waitingFor = iota
+	laterPackets
+	endOfBatch
+)
+
 // redial is what waits while another primary link is dialled.
 type redial struct {
-	waiting   []message
-	bytes     int  // of them
-	postponed bool // nothing is dialled: the messages wait for the end of their batch, see postpone
-	patient   bool // they wait longer, see waitForForeign
+	waiting []message
+	bytes   int // of them
+	until   waitingFor
 }
 
 // message is one Engine.IO message from the client.
@@ -55,8 +68,8 @@ func (r *receiver) keep(m message) {
 	}
 }
 
-// countWaiting counts how many bytes wait, if they are many, in the memory that all clients share. It
-// returns false if there is none left. The assembler has the count: it has no packet meanwhile.
+// countWaiting counts how many bytes wait, if they are many, in the memory that all clients share.
+// It returns false if there is none left. The assembler has the count: it has no packet meanwhile.
 func (r *receiver) countWaiting(bytes int) (ok bool) {
 	if bytes <= freeIncompleteBytes {
 		return true
@@ -180,8 +193,8 @@ func (r *receiver) redialFailed() {
 	r.abortFor(reason.TransportClose, "no new connection to the upstream")
 }
 
-// dialPrimary dials another primary link for a CONNECT, which may be nil. It starts the link, unless
-// that has a translator.
+// dialPrimary dials another primary link for a CONNECT, which may be nil. It starts the link,
+// unless that has a translator.
 func (c *client) dialPrimary(connect []byte) (*link, error) {
 	req, err := c.request.restore(c.byWebSocket)
 	if err != nil {
@@ -223,8 +236,8 @@ func (c *client) dialPrimary(connect []byte) (*link, error) {
 	return l, nil
 }
 
-// newPrimary returns a link that is the client's primary link. The caller must start it. ok is false
-// if the client is closed. query is newLink's.
+// newPrimary returns a link that is the client's primary link. The caller must start it. ok is
+// false if the client is closed. query is newLink's.
 func (c *client) newPrimary(conn *engineio.Conn, query string) (l *link, ok bool) {
 	l = newLink(c.deps, conn, c, query)
 	return l, c.primary.set(l)
@@ -265,8 +278,9 @@ func (r *receiver) sendPrimary(data []byte, binary bool) {
 	}
 }
 
-// refusedConnect tells the client that the server refused the handshake that its CONNECT needed. The
-// client's own handshake was answered long before. It returns false if that is not what err means.
+// refusedConnect tells the client that the server refused the handshake that its CONNECT needed.
+// The client's own handshake was answered long before. It returns false if that is not what err
+// means.
 func (r *receiver) refusedConnect(connect []byte, err error) bool {
 	var rejected *engineio.RejectedError
 	if !errors.As(err, &rejected) || rejected.Status != http.StatusUnauthorized && rejected.Status != http.StatusForbidden {

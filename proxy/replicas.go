@@ -19,16 +19,17 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// A session can be served only by the replica that has its link: its owner, whose id its pid names. A client
-// that reaches another replica, the edge, is moved to the owner: the owner's Socket continues its connection,
-// and the edge relays bytes. docs/design.md has the whole under "Several replicas".
+// A session can be served only by the replica that has its link: its owner, whose id its pid names.
+// A client that reaches another replica, the edge, is moved to the owner: the owner's Socket
+// continues its connection, and the edge relays bytes. docs/design.md has the whole under "Several
+// replicas".
 //
 //   - replicas.go has what the Server knows about other replicas.
 //   - move.go asks an owner for a session, and hands the client over (edge).
 //   - moved.go takes a client over (owner).
 //   - relay.go relays the bytes of a moved client's WebSocket (edge).
-//   - keydirectory.go has what replicas know of each other's keys. keymove.go finds the replica that has the key of a
-//     client, on both sides.
+//   - keydirectory.go has what replicas know of each other's keys. keymove.go finds the replica
+//     that has the key of a client, on both sides.
 //   - forward.go forwards requests whose sid names another replica, on both sides.
 
 // replicas is what the Server knows about other replicas. A nil *replicas knows none.
@@ -46,7 +47,8 @@ type replicas struct {
 	lastSeq uint64
 	moved   map[string]*movedAway     // polling clients that began here and are served elsewhere, by sid
 	relays  map[*relay.Relay]struct{} // WebSockets that are relayed to other replicas
-	// taken are the clients that were moved here, and the stream whose end says so; nil if it carries a WebSocket.
+	// taken are the clients that were moved here, and the stream whose end says so; nil if it
+	// carries a WebSocket.
 	taken map[*client]*cluster.Stream
 
 	drained context.Context // ends when everything that is relayed or forwarded is cut
@@ -60,8 +62,8 @@ type movedAway struct {
 	ready  chan struct{} // closed when the owner serves the client
 }
 
-// errLooking is returned by Ready until this replica has looked for others: a client of another one might not
-// find its session before.
+// errLooking is returned by Ready until this replica has looked for others: a client of another one
+// might not find its session before.
 var errLooking = errors.New("proxy: looking for other replicas")
 
 // lookingTime limits how long a replica is not ready because of that.
@@ -71,7 +73,8 @@ func (r *replicas) ready() bool {
 	return r == nil || time.Since(r.epoch) > lookingTime || r.node.Settled() && r.keysKnown()
 }
 
-// newSID returns a random Engine.IO session id. Among several replicas it begins with this one's id.
+// newSID returns a random Engine.IO session id. Among several replicas it begins with this one's
+// id.
 func (r *replicas) newSID() string {
 	if r == nil {
 		return newSID()
@@ -79,13 +82,15 @@ func (r *replicas) newSID() string {
 	return r.node.ID() + newSID()
 }
 
-// clock is what numbers clients: microseconds, which never go back while the process runs, or hands over to another.
+// clock is what numbers clients: microseconds, which never go back while the process runs, or hands
+// over to another.
 func (r *replicas) clock() int64 {
 	return r.epoch.UnixMicro() + r.ahead + time.Since(r.epoch).Microseconds()
 }
 
-// advance sets the clock ahead if it shows less than n, the latest number of the process before. The wall clock may have
-// been set back since that one began. It is called before anything is served.
+// advance sets the clock ahead if it shows less than n, the latest number of the process before.
+// The wall clock may have been set back since that one began. It is called before anything is
+// served.
 func (r *replicas) advance(n uint64) {
 	r.ahead += max(0, int64(n)+1-r.clock())
 	r.mu.Lock()
@@ -101,8 +106,8 @@ func (r *replicas) clusterNode() *cluster.Node {
 	return r.node
 }
 
-// seq numbers a client that has just arrived. Among several replicas the numbers are times, so that clients of
-// other replicas find their place.
+// seq numbers a client that has just arrived. Among several replicas the numbers are times, so that
+// clients of other replicas find their place.
 func (r *replicas) seq() uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -110,8 +115,8 @@ func (r *replicas) seq() uint64 {
 	return r.lastSeq
 }
 
-// movedSeq numbers a client of another replica. A request that was long on its way seems later than it was, so the
-// time by this replica's clock counts if the other one knows it.
+// movedSeq numbers a client of another replica. A request that was long on its way seems later than
+// it was, so the time by this replica's clock counts if the other one knows it.
 func (r *replicas) movedSeq(ask *peerwire.MoveRequest) uint64 {
 	at := r.clock() - max(ask.Age, 1)*time.Millisecond.Microseconds()
 	if ask.At > 0 {
@@ -120,8 +125,8 @@ func (r *replicas) movedSeq(ask *peerwire.MoveRequest) uint64 {
 	return uint64(at)
 }
 
-// date sets when a client's handshake was, for the owner that is asked now. If it is asked again, it may have granted
-// the request, so that must seem a little later.
+// date sets when a client's handshake was, for the owner that is asked now. If it is asked again,
+// it may have granted the request, so that must seem a little later.
 func (r *replicas) date(ask *peerwire.MoveRequest, opened instant.Instant, owner string) {
 	age := instant.Since(opened)
 	ask.Age = age.Milliseconds()
@@ -132,9 +137,9 @@ func (r *replicas) date(ask *peerwire.MoveRequest, opened instant.Instant, owner
 	}
 }
 
-// tellAbandoned tells an owner, if it is connected, that a client does not come back to its session. The
-// client may have returned to the owner itself since, with a later handshake, so the note says when the
-// one here was.
+// tellAbandoned tells an owner, if it is connected, that a client does not come back to its
+// session. The client may have returned to the owner itself since, with a later handshake, so the
+// note says when the one here was.
 func (r *replicas) tellAbandoned(a *abandonment) bool {
 	ask := *a.ask
 	r.date(&ask, a.opened, a.owner)
@@ -152,8 +157,8 @@ func (r *replicas) ownerOf(pid string) string {
 	return ""
 }
 
-// movedTo returns the other replica that serves a polling client which began here, or "". It may wait until
-// a client that is just being moved is served.
+// movedTo returns the other replica that serves a polling client which began here, or "". It may
+// wait until a client that is just being moved is served.
 func (r *replicas) movedTo(ctx context.Context, sid string) string {
 	r.mu.Lock()
 	m := r.moved[sid]
@@ -169,7 +174,8 @@ func (r *replicas) movedTo(ctx context.Context, sid string) string {
 	}
 }
 
-// serverOf returns the other replica that serves the client with this sid, or knows which one does, or "".
+// serverOf returns the other replica that serves the client with this sid, or knows which one does,
+// or "".
 func (r *replicas) serverOf(ctx context.Context, sid string) string {
 	if r == nil {
 		return ""
@@ -219,7 +225,8 @@ func (r *replicas) left(c *client) {
 	}
 }
 
-// closeAll ends everything that is relayed to other replicas. The clients reconnect elsewhere and recover.
+// closeAll ends everything that is relayed to other replicas. The clients reconnect elsewhere and
+// recover.
 func (r *replicas) closeAll() {
 	if r == nil {
 		return
@@ -228,8 +235,8 @@ func (r *replicas) closeAll() {
 	r.endRelays()
 }
 
-// endRelays ends what is relayed to other replicas. What a client sends until it has ended its side is still
-// passed on.
+// endRelays ends what is relayed to other replicas. What a client sends until it has ended its side
+// is still passed on.
 func (r *replicas) endRelays() {
 	if r == nil {
 		return

@@ -103,8 +103,8 @@ func (silentObserver) Dropped(session.Retention, int)                           
 func (silentObserver) Poisoned(*session.Session, *buffer.Entry)                   {}
 func (silentObserver) Panicked(v any, _ []*session.Session)                       { panic(v) }
 
-// Packets of several sessions, replies, and messages that belong to none leave in the order in which
-// they came.
+// Packets of several sessions, replies, and messages that belong to none leave in the order in
+// which they came.
 func TestSenderKeepsTheOrder(t *testing.T) {
 	r := newSenderRig(t)
 	a, b := r.open("/a"), r.open("/b")

@@ -7,13 +7,13 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// A client before 4.8 that cannot decode a packet leaves its connection open, and opens another one.
-// A client whose network has changed opens another one too. The difference is whether the first
-// connection still answers: an engine that was given up for good does not. So before a client takes
-// a session over from a connection on which a trial lingers, that one is pinged.
+// A client before 4.8 that cannot decode a packet leaves its connection open, and opens another
+// one. A client whose network has changed opens another one too. The difference is whether the
+// first connection still answers: an engine that was given up for good does not. So before a client
+// takes a session over from a connection on which a trial lingers, that one is pinged.
 
-// minSignTime and maxSignTime bound how long a connection has to answer: twice as long as it took to
-// answer for the unit of the trial, and a little more.
+// minSignTime and maxSignTime bound how long a connection has to answer: twice as long as it took
+// to answer for the unit of the trial, and a little more.
 const (
 	minSignTime = 300 * time.Millisecond
 	maxSignTime = 5 * time.Second

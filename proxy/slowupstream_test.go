@@ -28,8 +28,8 @@ func slowUpstream(t *testing.T) (url string, s *script, asked chan context.Conte
 	return up.URL, s, asked, answer
 }
 
-// redialingRig returns a rig with a client whose primary link has ended, and the handshake for another one, which
-// is not answered.
+// redialingRig returns a rig with a client whose primary link has ended, and the handshake for
+// another one, which is not answered.
 func redialingRig(t *testing.T, change func(*config.Config)) (r *rig, c *peer, upstream context.Context) {
 	t.Helper()
 	url, s, asked, answer := slowUpstream(t)

@@ -58,11 +58,11 @@ func TestNamespacesOfALink(t *testing.T) {
 		t.Error("an open namespace is remembered")
 	}
 	s.ended("/a")
-	if !s.connectable("/a") || !s.late([]byte("/a")) {
+	if !s.connectable("/a") || !s.isLate([]byte("/a")) {
 		t.Error("/a has ended, but cannot be connected, or may get late packets")
 	}
 	connect("/a")
-	if !s.late([]byte("/a")) {
+	if !s.isLate([]byte("/a")) {
 		t.Error("while /a is connecting again, late packets may pass")
 	}
 	s.ended("/a") // just as the reply comes

@@ -215,8 +215,8 @@ func (t *translator) onError(namespace string, data []byte) {
 	}
 }
 
-// refused handles the refusal of a CONNECT. It returns false if none awaits its reply. A server that
-// refuses "/" leaves the CONNECTs for other namespaces unanswered, so they are refused, too.
+// refused handles the refusal of a CONNECT. It returns false if none awaits its reply. A server
+// that refuses "/" leaves the CONNECTs for other namespaces unanswered, so they are refused, too.
 func (t *translator) refused(namespace string, reason []byte) bool {
 	t.mu.Lock()
 	asked := t.spaces.waiting(namespace) != nil

@@ -99,7 +99,8 @@ func TestTranslatorOfTheReferenceServer(t *testing.T) {
 }
 
 // netty-socketio, python-socketio 4 and go-socket.io send what their connection handlers emit ahead
-// of the CONNECT; the first two reply without a comma, and go-socket.io with an array and line feeds.
+// of the CONNECT; the first two reply without a comma, and go-socket.io with an array and line
+// feeds.
 func TestTranslatorOfEarlyEvents(t *testing.T) {
 	for _, reply := range []string{"40/admin", "40/admin,", "40/admin,[]\n", "40/admin\n"} {
 		r, s := newRig3(t, "S1")
@@ -171,7 +172,8 @@ func TestTranslatorRefusalOfANamespace(t *testing.T) {
 	c.wantPackets(`40/admin,{"sid":"/admin#S1","pid":"PID"}`)
 }
 
-// In python-socketio 4 the end of "/" is the end of all namespaces. Its sids say which server it is.
+// In python-socketio 4 the end of "/" is the end of all namespaces. Its sids say which server it
+// is.
 func TestTranslatorOfPythonsDisconnect(t *testing.T) {
 	for sid, all := range map[string]bool{"0123456789abcdef0123456789abcdef": true, "kV3mQ9vTzL0aBcDeAAAB": false} {
 		r, s := newRig3(t, sid)

@@ -222,8 +222,8 @@ func (ts *trials) connectedLocked() {
 	}
 }
 
-// nextUnitLocked continues with the next unit. After the last it ends the trial, or the connection if
-// the client's offset must be known first.
+// nextUnitLocked continues with the next unit. After the last it ends the trial, or the connection
+// if the client's offset must be known first.
 func (ts *trials) nextUnitLocked(t *trial) {
 	switch {
 	case t.unit < len(t.Units):
@@ -236,7 +236,8 @@ func (ts *trials) nextUnitLocked(t *trial) {
 	}
 }
 
-// enterLocked is the only place where a trial's phase changes. Unless d is 0, the phase ends after d.
+// enterLocked is the only place where a trial's phase changes. Unless d is 0, the phase ends after
+// d.
 func (ts *trials) enterLocked(t *trial, p trialPhase, d time.Duration) {
 	t.stopTimer()
 	t.phase = p

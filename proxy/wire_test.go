@@ -26,8 +26,8 @@ type wire struct {
 	ignoresPings atomic.Bool  // it no longer answers pings, because its page left it
 	left         atomic.Int64 // bytes to read before the connection is cut; 0 is no limit
 
-	mu   sync.Mutex
-	gate chan struct{} // blocks reading until it is closed; nil never blocks
+	mu      sync.Mutex
+	barrier chan struct{} // blocks reading until it is closed; nil never blocks
 }
 
 type frame struct {
@@ -115,22 +115,22 @@ func (w *wire) stall(on bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
-	case on && w.gate == nil:
-		w.gate = make(chan struct{})
-	case !on && w.gate != nil:
-		close(w.gate)
-		w.gate = nil
+	case on && w.barrier == nil:
+		w.barrier = make(chan struct{})
+	case !on && w.barrier != nil:
+		close(w.barrier)
+		w.barrier = nil
 	}
 }
 
 func (w *wire) stalled() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.gate != nil
+	return w.barrier != nil
 }
 
-// readLoop calls fn with each Engine.IO message until the connection ends, and read after the last one
-// that was read together.
+// readLoop calls fn with each Engine.IO message until the connection ends, and read after the last
+// one that was read together.
 func (w *wire) readLoop(r io.Reader, fn func(message string, binary bool), read func()) {
 	defer w.close()
 	br := bufio.NewReader(r)
@@ -172,11 +172,11 @@ type limited struct{ w *wire }
 func (l *limited) Read(p []byte) (int, error) {
 	w := l.w
 	w.mu.Lock()
-	gate := w.gate
+	barrier := w.barrier
 	w.mu.Unlock()
-	if gate != nil {
+	if barrier != nil {
 		select {
-		case <-gate:
+		case <-barrier:
 		case <-w.done:
 		}
 	}
@@ -208,11 +208,11 @@ func (l modelListener) Close() error {
 
 func (modelListener) Addr() net.Addr { return &net.TCPAddr{} }
 
-// dialFront opens a WebSocket to a Server, as a client.
-func (m *model) dialFront(to *modelReplica, name string, fn func(w *wire, message string, binary bool), read, lost func(*wire)) *wire {
+// dialProxy opens a WebSocket to a Server, as a client.
+func (m *model) dialProxy(to *modelReplica, name string, fn func(w *wire, message string, binary bool), read, lost func(*wire)) *wire {
 	ours, theirs := net.Pipe()
 	to.conns <- theirs
-	br, _, err := ws.Dialer{}.Upgrade(ours, &url.URL{Scheme: "ws", Host: "front", Path: "/socket.io/", RawQuery: "EIO=4&transport=websocket&page=" + name})
+	br, _, err := ws.Dialer{}.Upgrade(ours, &url.URL{Scheme: "ws", Host: "proxy", Path: "/socket.io/", RawQuery: "EIO=4&transport=websocket&page=" + name})
 	if err != nil {
 		m.t.Fatal(err)
 	}

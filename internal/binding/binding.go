@@ -84,8 +84,8 @@ func (b *Binder) Export() (key, sum []byte) {
 	return b.key[:], sumOf(b.Bind)
 }
 
-// Restore continues with the key of the process before. It returns false if that one's bindings are not
-// those of this one, because it had none, or the configuration has changed.
+// Restore continues with the key of the process before. It returns false if that one's bindings are
+// not those of this one, because it had none, or the configuration has changed.
 func (b *Binder) Restore(key, sum []byte) bool {
 	if b == nil || len(key) != len(b.key) || !bytes.Equal(sum, sumOf(b.Bind)) {
 		return false

@@ -64,9 +64,9 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// BodyFailed reports whether the body of a request that WatchBody has returned could not be read from
-// the client. ReverseProxy's ErrorHandler asks, because the error alone does not say whether the
-// client or the upstream failed.
+// BodyFailed reports whether the body of a request that WatchBody has returned could not be read
+// from the client. ReverseProxy's ErrorHandler asks, because the error alone does not say whether
+// the client or the upstream failed.
 func BodyFailed(r *http.Request) bool {
 	b, ok := r.Context().Value(bodyKey{}).(*body)
 	return ok && b.failed.Load()

@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// Each 8 KiB received extend the deadline by a second. Large bodies get more time; a trickle does not.
+// Each 8 KiB received extend the deadline by a second. Large bodies get more time; a trickle does
+// not.
 func TestBodyTimeout(t *testing.T) {
 	const timeout = 10 * time.Second
 	tests := []struct {

@@ -2,8 +2,8 @@ package httpmsg
 
 import "net/http"
 
-// CORSHeader returns the headers that engine.io 3 puts on polling answers. It allows every origin to
-// read them. The server still decides about the origin: it sees it when holdfast connects.
+// CORSHeader returns the headers that engine.io 3 puts on polling answers. It allows every origin
+// to read them. The server still decides about the origin: it sees it when holdfast connects.
 func CORSHeader(r *http.Request) http.Header {
 	h := http.Header{}
 	if origin := r.Header.Get("Origin"); origin != "" && !IsUpgrade(r) {

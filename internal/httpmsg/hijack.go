@@ -31,8 +31,8 @@ func (h *Hijacked) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return conn, rw, nil
 }
 
-// Upgrade accepts a WebSocket handshake with the upstream's headers and its choice of subprotocol. It
-// answers an invalid handshake itself and returns an error.
+// Upgrade accepts a WebSocket handshake with the upstream's headers and its choice of subprotocol.
+// It answers an invalid handshake itself and returns an error.
 func Upgrade(w http.ResponseWriter, r *http.Request, header http.Header) (*Hijacked, error) {
 	h := &Hijacked{ResponseWriter: w}
 	protocol := header.Get("Sec-WebSocket-Protocol")

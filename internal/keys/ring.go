@@ -22,11 +22,11 @@ const rememberedKeys = 8192
 type Ring struct {
 	directory *Directory // what other replicas have; nil without any; set before the first key
 
-	mu     sync.Mutex // guards the fields below; taken with a client's mu held
-	salt   []byte     // random for each process, or the cluster's; nil until there is a key
-	former []byte     // of the process whose sessions this one has taken over, if it was another one
-	groups map[string]*group
-	ends   *lru.Cache[keyedNamespace, reason.Reason] // nil until a session with a key ends
+	mu           sync.Mutex // guards the fields below; taken with a client's mu held
+	salt         []byte     // random for each process, or the cluster's; nil until there is a key
+	previousSalt []byte     // of the process whose sessions this one has taken over, if it was another one
+	groups       map[string]*group
+	ends         *lru.Cache[keyedNamespace, reason.Reason] // nil until a session with a key ends
 }
 
 // group is what belongs to one key.
@@ -48,10 +48,10 @@ func (r *Ring) Digest(key string) string {
 			panic(err) // crypto/rand never fails on the platforms we run on
 		}
 	}
-	salt, former := r.salt, r.former // never changed once there is a key
+	salt, previous := r.salt, r.previousSalt // never changed once there is a key
 	r.mu.Unlock()
-	if former != nil {
-		if digest := saltedDigest(former, key); r.Has(digest) {
+	if previous != nil {
+		if digest := saltedDigest(previous, key); r.Has(digest) {
 			return digest
 		}
 	}
@@ -86,7 +86,7 @@ func (r *Ring) Restore(salt []byte) {
 	case r.directory == nil:
 		r.salt = slices.Clone(salt)
 	case salt != nil && !bytes.Equal(salt, r.salt):
-		r.former = slices.Clone(salt)
+		r.previousSalt = slices.Clone(salt)
 	}
 }
 
@@ -125,12 +125,12 @@ func (r *Ring) Release(key string, c session.Owner) {
 	defer r.mu.Unlock()
 	if g := r.groups[key]; g != nil && g.owner == c {
 		g.owner = nil
-		r.tidyLocked(key, g)
+		r.dropIfEmptyLocked(key, g)
 	}
 }
 
-// tidyLocked forgets a key that nothing belongs to.
-func (r *Ring) tidyLocked(key string, g *group) {
+// dropIfEmptyLocked forgets a key that nothing belongs to.
+func (r *Ring) dropIfEmptyLocked(key string, g *group) {
 	if g.owner == nil && len(g.sessions) == 0 {
 		delete(r.groups, key)
 		r.directory.release(key)
@@ -171,7 +171,7 @@ func (r *Ring) Closed(s *session.Session, why reason.Reason) {
 	defer r.mu.Unlock()
 	if g := r.groups[key]; g != nil && g.sessions[s.Namespace()] == s {
 		delete(g.sessions, s.Namespace())
-		r.tidyLocked(key, g)
+		r.dropIfEmptyLocked(key, g)
 	}
 	if r.ends == nil {
 		ends, err := lru.New[keyedNamespace, reason.Reason](rememberedKeys)

@@ -1,2 +1,3 @@
-// Package relay passes the bytes of a client's WebSocket to the replica that serves the client, and back.
+// Package relay passes the bytes of a client's WebSocket to the replica that serves the client, and
+// back.
 package relay
