@@ -5,11 +5,12 @@ import (
 	"errors"
 	"flag"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/holdfast/holdfast/internal/siotest/pagetest"
 )
 
 // ended is a context that is done.
@@ -62,18 +63,9 @@ func TestParseArgs(t *testing.T) {
 	}
 }
 
-func page(t *testing.T) string {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join("..", "..", "docs", "doctor.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
-}
-
 // docs/doctor.md has one row for every code, and Codes every constant.
 func TestCodesOnPage(t *testing.T) {
-	_, section, _ := strings.Cut(page(t), "\n## Codes\n")
+	_, section, _ := strings.Cut(pagetest.Read(t, "doctor.md"), "\n## Codes\n")
 	var documented, constants []Code
 	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z0-9_]+)` \\|").FindAllStringSubmatch(section, -1) {
 		documented = append(documented, Code(m[1]))
@@ -100,16 +92,5 @@ func TestFlagsOnPage(t *testing.T) {
 	if err := errors.Join(DoctorUsage(&help), InitUsage(&help)); err != nil {
 		t.Fatal(err)
 	}
-	text := page(t)
-	for _, file := range []string{"options.go", "../probe/client.go"} {
-		source, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, m := range regexp.MustCompile(`flags\.\w+(?:Var)?\((?:&[\w.]+, )?"(\w+)"`).FindAllStringSubmatch(string(source), -1) {
-			if !strings.Contains(text, "`-"+m[1]) || !strings.Contains(help.String(), "  -"+m[1]) {
-				t.Errorf("-%s is not on the page, or not in the help", m[1])
-			}
-		}
-	}
+	pagetest.Flags(t, pagetest.Read(t, "doctor.md"), help.String(), "options.go", "../probe/client.go")
 }

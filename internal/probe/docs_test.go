@@ -2,27 +2,18 @@ package probe
 
 import (
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/holdfast/holdfast/internal/reason"
+	"github.com/holdfast/holdfast/internal/siotest/pagetest"
 )
-
-func page(t *testing.T, name string) string {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join("..", "..", "docs", name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
-}
 
 // docs/probe.md has exactly one row for every code.
 func TestCodesOnProbePage(t *testing.T) {
-	_, section, _ := strings.Cut(page(t, "probe.md"), "\n## Codes\n")
+	_, section, _ := strings.Cut(pagetest.Read(t, "probe.md"), "\n## Codes\n")
 	var documented []Code
 	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\|").FindAllStringSubmatch(section, -1) {
 		documented = append(documented, Code(m[1]))
@@ -53,7 +44,7 @@ func TestCodesAreComplete(t *testing.T) {
 // docs/troubleshooting.md says what to do about every failure's code, and every reason for a failed
 // recovery.
 func TestTroubleshootingPage(t *testing.T) {
-	text := page(t, "troubleshooting.md")
+	text := pagetest.Read(t, "troubleshooting.md")
 	harmless := []Code{CodeRecovered, CodeAllowed, CodeNotAsked, CodeNotOffered}
 	for _, c := range Codes() {
 		if !slices.Contains(harmless, c) && !strings.Contains(text, "`"+string(c)+"`") {
@@ -75,16 +66,5 @@ func TestFlagsOnProbePage(t *testing.T) {
 	if err := Usage(&help); err != nil {
 		t.Fatal(err)
 	}
-	text := page(t, "probe.md")
-	for _, file := range []string{"options.go", "client.go"} {
-		source, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, m := range regexp.MustCompile(`flags\.\w+(?:Var)?\((?:&[\w.]+, )?"(\w+)"`).FindAllStringSubmatch(string(source), -1) {
-			if !strings.Contains(text, "`-"+m[1]) || !strings.Contains(help.String(), "  -"+m[1]) {
-				t.Errorf("-%s is not on the page, or not in the help", m[1])
-			}
-		}
-	}
+	pagetest.Flags(t, pagetest.Read(t, "probe.md"), help.String(), "options.go", "client.go")
 }

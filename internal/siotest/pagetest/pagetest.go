@@ -1,0 +1,39 @@
+// Package pagetest checks pages in docs/ against the code, in tests.
+package pagetest
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// Read returns a page in docs/, for a test in a package two folders below the root.
+func Read(t testing.TB, name string) string {
+	t.Helper()
+	return read(t, filepath.Join("..", "..", "docs", name))
+}
+
+func read(t testing.TB, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+var definition = regexp.MustCompile(`flags\.\w+(?:Var)?\((?:&[\w.]+, )?"(\w+)"`)
+
+// Flags checks that every flag which the source files define is on the page, and in the help text.
+func Flags(t testing.TB, page, help string, files ...string) {
+	t.Helper()
+	for _, file := range files {
+		for _, m := range definition.FindAllStringSubmatch(read(t, file), -1) {
+			if !strings.Contains(page, "`-"+m[1]) || !strings.Contains(help, "  -"+m[1]) {
+				t.Errorf("-%s is not on the page, or not in the help", m[1])
+			}
+		}
+	}
+}
