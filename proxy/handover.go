@@ -35,10 +35,10 @@ type Left struct {
 	Passing int // requests and WebSockets that still pass through, and raw relays
 }
 
-// Leave refuses new clients and closes all clients. First it waits, for less than d, for handshakes,
-// and for clients whose messages wait for a primary link. For d after that it handles what clients
-// send before they notice that they are closed. When it returns there is no client, until Stay.
-// Other replicas count on the return of this one for away.
+// Leave refuses new clients and closes all clients. First it waits, for less than d, for
+// handshakes, and for clients whose messages wait for a primary link. For d after that it handles
+// what clients send before they notice that they are closed. When it returns there is no client,
+// until Stay. Other replicas count on the return of this one for away.
 func (s *Server) Leave(d, away time.Duration) (left Left) {
 	s.conns.overdue.Store(0)
 	s.phase.move(phaseLeaving)

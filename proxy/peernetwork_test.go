@@ -101,8 +101,8 @@ func (n *peerNetwork) dialler(from int) func(ctx context.Context, addr string) (
 	}
 }
 
-// barrier returns a channel that is closed when the hole from one place to another is healed, or nil
-// if there is none.
+// barrier returns a channel that is closed when the hole from one place to another is healed, or
+// nil if there is none.
 func (n *peerNetwork) barrier(way [2]int) chan struct{} {
 	n.mu.Lock()
 	defer n.mu.Unlock()
