@@ -53,6 +53,10 @@ func (t *conns) client(sid string) *client {
 func (t *conns) addClient(c *client) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.addClientLocked(c)
+}
+
+func (t *conns) addClientLocked(c *client) {
 	if t.clients == nil {
 		t.clients = make(map[string]*client)
 	}
@@ -73,11 +77,10 @@ func (t *conns) addArriving(c *client) {
 // arrived is addClient for an arriving client, unless that has ended meanwhile.
 func (t *conns) arrived(c *client) {
 	t.mu.Lock()
-	_, ok := t.arriving[c]
-	delete(t.arriving, c)
-	t.mu.Unlock()
-	if ok {
-		t.addClient(c)
+	defer t.mu.Unlock()
+	if _, ok := t.arriving[c]; ok {
+		delete(t.arriving, c)
+		t.addClientLocked(c)
 	}
 }
 
