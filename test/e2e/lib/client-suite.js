@@ -59,7 +59,12 @@ export async function runClientSuite(dir, clone, url) {
   // "reconnect timeout" tests the client's timers, without a server. If the machine is slow it
   // fails, and leaves its fake timers to all tests behind it.
   const args = ["--fgrep", "reconnect timeout", "--invert", "--exit", "--timeout", "4000", "--reporter", "json", "--reporter-option", "output=result.json", "test/index.js"];
-  const child = spawn(process.execPath, [path.join(E2E, "node_modules/mocha/bin/mocha.js"), ...args], { cwd: dir, stdio: ["ignore", "ignore", "inherit"] });
+  const child = spawn(process.execPath, [path.join(E2E, "node_modules/mocha/bin/mocha.js"), ...args], { cwd: dir, stdio: ["ignore", "ignore", "inherit"], detached: true });
   await new Promise((resolve) => child.once("exit", resolve));
+  try {
+    process.kill(-child.pid, "SIGKILL"); // a test starts a program that does not end by itself
+  } catch (err) {
+    if (err.code !== "ESRCH") throw err;
+  }
   return JSON.parse(await readFile(path.join(dir, "result.json"), "utf8"));
 }
