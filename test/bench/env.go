@@ -48,7 +48,7 @@ func newEnv(ctx context.Context, o *options, out, progress printer) (*env, error
 	if e.tmp, err = os.MkdirTemp("", "holdfast-bench"); err != nil {
 		return nil, err
 	}
-	if o.hasTarget(holdfastName) && o.holdfast == "" {
+	if o.hasHoldfast() && o.holdfast == "" {
 		if err := e.buildHoldfast(ctx); err != nil {
 			e.close()
 			return nil, err

@@ -37,7 +37,7 @@ func handoverScenario(o *options) *scenario {
 		note: "leave: all clients are closed. pass on: the snapshot is written, read by a child, and read by the new program. " +
 			"total: with the checks before. longest away: from the signal until the last client that was connected is back.",
 	}
-	if o.hasTarget(holdfastName) {
+	if o.hasHoldfast() {
 		s.targets = []target{{name: holdfastName, proxy: startReporting, recover: true}}
 		s.baseline = holdfastName
 	}

@@ -136,8 +136,8 @@ HOLDFAST_ variables reach holdfast, so its settings can be compared:
 	p.printf("\n-short means %s.\n", strings.Join(names, " "))
 }
 
-// hasTarget reports whether a target is selected.
-func (o *options) hasTarget(name string) bool { return slices.Contains(o.targets, name) }
+// hasHoldfast reports whether holdfast is among the targets.
+func (o *options) hasHoldfast() bool { return slices.Contains(o.targets, holdfastName) }
 
 // complete splits lists and checks what was given.
 func (o *options) complete(scenarios, targets, payloads string) error {

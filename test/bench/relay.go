@@ -23,7 +23,7 @@ func relayScenarios(o *options, skipped *notes) []*scenario {
 		{name: holdfastName, proxy: startHoldfast, recover: true},
 		{name: relayedName, proxy: startReplicas, recover: true},
 	}
-	if !o.hasTarget(holdfastName) {
+	if !o.hasHoldfast() {
 		return nil
 	}
 	echoes := []metric{

@@ -17,7 +17,7 @@ const severalServers = 4
 // serversScenarios compare one server behind holdfast with several. The several are one process
 // that listens on as many ports, so that all else is equal.
 func serversScenarios(o *options) []*scenario {
-	if !o.hasTarget(holdfastName) {
+	if !o.hasHoldfast() {
 		return nil
 	}
 	one := target{name: "1 server", proxy: startHoldfast, recover: true}

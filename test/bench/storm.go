@@ -32,7 +32,7 @@ func stormScenario(o *options, skipped *notes) *scenario {
 	if !slices.Contains(o.scenarios, s.group) {
 		return s
 	}
-	holdfast := o.hasTarget(holdfastName)
+	holdfast := o.hasHoldfast()
 	if holdfast {
 		s.targets = append(s.targets, target{name: "holdfast, synthetic server", proxy: startHoldfast, recover: true})
 	}

@@ -16,7 +16,7 @@ const translatedName = "translated"
 // translateScenarios compare a server of Engine.IO 4 with one of Engine.IO 3, for which holdfast
 // translates. The clients are the same.
 func translateScenarios(o *options) []*scenario {
-	if !o.hasTarget(holdfastName) {
+	if !o.hasHoldfast() {
 		return nil
 	}
 	cpu, perSecond := metric{proxyCPU, "proxy CPU us", 2, true}, metric{rate, "messages/s", 0, false}
