@@ -53,7 +53,11 @@ func endingOf(why engineio.Reason) session.Ending {
 // called it first.
 func (c *client) park(why reason.Reason) {
 	ending := session.Lost
-	if why == reason.Takeover {
+	switch {
+	case why != reason.Takeover:
+	case c.sender.gaveSign():
+		ending = session.LeftOpen
+	default:
 		ending = session.Overtaken
 	}
 	c.parkAs(why, c.parkFor(false), ending)

@@ -30,9 +30,7 @@ func (s *sender) newMark() uint64 {
 	s.markTime = instant.Now()
 	s.sinceMark = 0
 	s.confirmSoon = false
-	if s.trials != nil {
-		s.trials.pingedLocked()
-	}
+	s.pingedLocked()
 	return s.mark
 }
 
@@ -45,7 +43,7 @@ func (s *sender) wantsConfirmLocked() bool {
 		return true
 	case s.sinceMark >= confirmBytes && instant.Since(s.markTime) >= confirmSpacing:
 		return true
-	case s.trials != nil && s.trials.awaitsLocked():
+	case s.trials != nil && s.trials.awaitsLocked(), s.wantsSignLocked():
 		return true
 	}
 	// A client with a key gets again what it has not confirmed.
@@ -90,10 +88,10 @@ func (s *sender) confirm(mark uint64) {
 	s.confirmed = max(s.confirmed, mark)
 	s.replies.confirmed(mark)
 	s.conn.disconnects.confirmed(s.confirmed, len(s.written) == 0)
+	if mark == s.mark {
+		s.pongedLocked()
+	}
 	if s.trials != nil {
-		if mark == s.mark {
-			s.trials.pongedLocked()
-		}
 		s.trials.confirmedLocked()
 	}
 	if mark == s.mark && arrived > 0 {
@@ -123,7 +121,7 @@ func (s *sender) adaptLocked(arrived int, took time.Duration) {
 func (s *sender) confirmLocked(w *written, packets uint64) {
 	size := w.bytes + int(packets)*lagOverhead
 	lags := s.lagsLocked(w)
-	suspect := lags && s.conn.keyed == nil && s.lag.suspectsLocked(w.cur, w.last)
+	suspect := lags && (s.conn.keyed != nil || s.lag.suspectsLocked(w.cur, w.last))
 	if !lags || size > s.lagLimit() && !suspect {
 		s.endLagLocked()
 		w.cur.Confirm(w.last)
@@ -196,7 +194,7 @@ func (s *sender) settleLag(cursors []*session.Cursor) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	suspicious := func(cur *session.Cursor) bool { return cur.Suspicious(math.MaxUint64) }
-	if s.lag != nil && s.lag.suspects == 0 && !slices.ContainsFunc(cursors, suspicious) {
+	if s.lag != nil && s.lag.suspects == 0 && !s.gaveSignLocked() && !slices.ContainsFunc(cursors, suspicious) {
 		s.lag.releaseLocked(0)
 	}
 }

@@ -21,7 +21,7 @@ func (s *sender) fill(e *engineio.Encoder, maxBytes int) engineio.FillResult {
 	}
 	if s.trials != nil && !s.trials.fillLocked() {
 		s.enc = nil
-		return engineio.FillResult{More: s.trials.sendsLocked(), Confirm: s.wantsConfirmLocked(), ByPong: true}
+		return engineio.FillResult{More: s.trials.state == sending, Confirm: s.wantsConfirmLocked(), ByPong: true}
 	}
 	s.writeLocked()
 	s.enc = nil
@@ -70,7 +70,7 @@ func (s *sender) wanted() bool {
 // waitsLocked reports whether something can be sent now.
 func (s *sender) waitsLocked() bool {
 	if s.trials != nil && !s.trials.settlingLocked() {
-		return s.trials.sendsLocked()
+		return s.trials.state == sending
 	}
 	return s.head < len(s.pending) && !s.fullLocked()
 }

@@ -61,7 +61,7 @@ func (a *askedClients) forget(c *client, ch chan struct{}) {
 // socket.io-client before 4.8 leaves it open.
 func mayHaveChoked(c *client) bool {
 	c.sender.mu.Lock()
-	tried := c.sender.trials != nil
+	tried := c.sender.onTrialLocked()
 	c.sender.mu.Unlock()
 	for e := c.sessions.first.Load(); e != nil; e = e.next {
 		tried = tried || e.value.Suspicious(math.MaxUint64)

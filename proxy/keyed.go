@@ -99,7 +99,7 @@ func (r keyedReceiver) askOther(other *client, namespace string, connect []byte)
 	r.awaitLink(func() { // ends with answers, or awaitSign
 		alive := !mayHaveChoked(other) && answers(other)
 		if !alive {
-			awaitSign(other)
+			awaitSign(other, r.c)
 		}
 		r.c.sock.Input(func() {
 			waiting := r.takeWaiting()

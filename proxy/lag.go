@@ -10,9 +10,9 @@ import (
 
 // A client whose decoder fails ignores what follows. It answers no more pings, and closes its
 // connection when its POST or its upgrade is done. But socket.io-client before 4.8 leaves its
-// connection open. It answers pings and polls until it has opened another one. So a pong may
-// confirm what the client has not handled. What is confirmed therefore stays in its session's log
-// for a while. A client that opens another connection says by its offset what it has handled.
+// connection open. It answers pings and polls until it has opened another one. So a pong may confirm
+// what the client has not handled. What is confirmed therefore stays in its session's log for a
+// while. A client that opens another connection says by its offset what it has handled.
 
 const (
 	// lagTime is how long confirmed packets stay in the log. A client that leaves its connection
@@ -25,10 +25,10 @@ const (
 	pollingLagBytes   = 64 << 10
 	webSocketLagBytes = 16 << 10
 	scarceLagBytes    = 7 << 10
-	// A client that was sent binary packets which it may be unable to decode gets more: it may be
-	// slow to come back, or have no network meanwhile. socket.io-client waits five seconds between
-	// its attempts, and 20 for each, unless it is configured. suspectBytes is at most a quarter of
-	// the window.
+	// A client that was sent packets which it may be unable to decode gets more: it may be slow to
+	// come back, or have no network meanwhile. socket.io-client waits five seconds between its
+	// attempts, and 20 for each, unless it is configured. suspectBytes is at most a quarter of the
+	// window.
 	suspectTime  = 30 * time.Second
 	suspectBytes = 256 << 10
 	// lagOverhead is the approximate memory of a packet in addition to its bytes.
@@ -59,18 +59,17 @@ func (c *lagged) left() time.Duration {
 	return lagTime - instant.Since(c.time)
 }
 
-// suspectsLocked reports whether packets of a session that were confirmed just now, up to last, may
-// have been more than the client can decode. It looks at binary packets only: others cost more to
-// judge. l may be nil.
+// suspectsLocked reports whether packets of a session that were confirmed just now, up to last, may have
+// been more than the client can decode. l may be nil.
 func (l *lag) suspectsLocked(cur *session.Cursor, last uint64) bool {
 	if l != nil {
 		for _, c := range slices.Backward(l.list) {
 			if c.cur == cur {
-				return cur.SuspiciousBinary(c.last, last)
+				return cur.SuspiciousAmong(c.last, last)
 			}
 		}
 	}
-	return cur.SuspiciousBinary(0, last)
+	return cur.SuspiciousAmong(0, last)
 }
 
 // addLocked holds back a confirmation.

@@ -255,7 +255,7 @@ func (c movedClient) claimMovedKey(namespace string, connect []byte) (refused re
 		case !mayHaveChoked(other) && answers(other):
 			return reason.KeyInUse
 		}
-		awaitSign(other)
+		awaitSign(other, c.client)
 		other.abort(reason.Takeover)
 		c.keyed.tookOver = true
 	}

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"github.com/holdfast/holdfast/buffer"
-	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/session"
 )
@@ -21,35 +20,41 @@ var decodedPacket = []byte("2" + trialNamespace + `,["decoded"]`)
 
 // probe is one or more messages of a unit between two pings.
 type probe struct {
+	unit           int    // its place in trials.units
 	seq            uint64 // of the packet
 	watch          uint64 // number of the Watch before the last byte of a large message; or 0
 	before, behind uint32 // numbers of the pings
 }
 
 // writeUnitLocked sends the next unit's packets as those of trialNamespace.
-func (ts *trials) writeUnitLocked(t *trial) {
-	w := probeWriter{s: ts.s, t: t}
-	before := len(t.probes)
-	for _, seq := range t.Units[t.unit] {
-		t.cur.Sample([]uint64{seq}, func(p *buffer.Entry) { w.packet(seq, p) })
+func (ts *trials) writeUnitLocked() {
+	u := ts.units[ts.next]
+	w := probeWriter{ts: ts, s: ts.s, unit: ts.next}
+	before := len(ts.probes)
+	for _, seq := range u.packets {
+		u.cur.Sample([]uint64{seq}, func(p *buffer.Entry) { w.packet(seq, p) })
 	}
-	t.unit++
+	ts.next++
+	written := len(ts.probes) > before
+	if written {
+		ts.tried.noteUnit(!ts.s.wrote, u.Hold > 0)
+	}
 	switch {
-	case t.unit < len(t.Units) && (t.Hold == 0 || len(t.probes) == before):
-		// The next one follows.
-	case len(t.probes) == 0: // nothing is left of the units
-		ts.nextUnitLocked(t)
+	case ts.next < len(ts.units) && (u.Hold == 0 || !written): // the next one follows
+	case len(ts.probes) == ts.flown: // nothing is left of the units
+		ts.continueLocked()
 	default:
 		ts.s.count++
-		t.upTo, t.wrote = ts.s.count, instant.Now()
-		ts.enterLocked(t, inFlight, 0)
+		ts.upTo, ts.flown = ts.s.count, len(ts.probes)
+		ts.enterLocked(inFlight, 0)
 	}
 }
 
 // probeWriter writes packets with pings in between. sender.mu is held.
 type probeWriter struct {
+	ts   *trials
 	s    *sender
-	t    *trial
+	unit int
 	last uint32 // number of the last ping; 0 before the first
 	open bool   // messages were written since
 }
@@ -96,63 +101,69 @@ func (w *probeWriter) ping(seq, watch uint64) {
 		return
 	}
 	behind := w.s.enc.Ping()
-	w.t.probes = append(w.t.probes, probe{seq, watch, w.last, behind})
+	w.ts.probes = append(w.ts.probes, probe{w.unit, seq, watch, w.last, behind})
 	w.last, w.open = behind, false
 }
 
-// judge tells the session on trial whether a unit ended the client's connection. The client is
-// closed. Nil trials are none.
+// judge tells the sessions on trial how the client's connection ended. The client is closed. Nil
+// trials are none.
 func (ts *trials) judge(ending session.Ending) {
-	t := ts.last()
-	if t == nil || ending == session.Lost {
+	if ts == nil || ending == session.Lost {
 		return
 	}
-	choke, proof := t.proof(ts.s.conn, ending)
-	switch {
-	case proof > 0:
-		t.cur.Failed(choke, proof, ending)
-	case ending == session.ClosedByClient:
-		t.cur.Inconclusive()
-	}
-}
-
-// last returns the trial that was under way when the client was closed, or nil.
-func (ts *trials) last() *trial {
-	if ts == nil {
-		return nil
-	}
+	sock := ts.s.conn.sock
+	answered, reached := sock.PingsAnswered(), sock.Reached()
 	ts.s.mu.Lock()
 	defer ts.s.mu.Unlock()
-	if ts.s.trials != ts {
-		return nil
+	if ts.state == over {
+		return
 	}
-	return ts.currentLocked()
+	t, failed, proof := ts.proofLocked(ending, answered, reached)
+	if proof > 0 {
+		t.cur.Failed(failed, proof, ending)
+		return
+	}
+	if ending == session.ClosedByClient {
+		for _, t := range ts.list {
+			t.cur.Inconclusive()
+		}
+	}
 }
 
-// proof returns the packets because of which the client ended its connection, and how well that is
-// proven. It returns 0 if it is not. A client that leaves its connection open answered all pings,
-// came back over another one, and answers even then.
-func (t *trial) proof(c *clientConn, ending session.Ending) (choke []uint64, proof int) {
-	if t.phase == lingering {
-		if ending != session.Overtaken || t.sign == nil || !t.sign.given.HasFired() || !t.alone {
-			return nil, 0
-		}
-		if t.unit > 1 {
-			return t.Units[t.unit-1], session.FairProof // it may have been slow to come back because of an earlier one
-		}
-		return t.Units[0], session.GoodProof
+// proofLocked returns the packets because of which the client ended its connection, whose they are,
+// and how well that is proven. It returns 0 if it is not. answered and reached are numbers of pings.
+func (ts *trials) proofLocked(ending session.Ending, answered uint32, reached uint64) (t *trial, failed []uint64, proof int) {
+	if ending == session.LeftOpen && ts.state == lingering {
+		u := ts.latestLocked()
+		return u.trial, u.packets, ts.proofOfSignLocked()
 	}
-	answered := c.sock.PingsAnswered()
-	for _, p := range t.probes {
+	for _, p := range ts.probes {
+		if answered < p.before || answered >= p.behind {
+			continue
+		}
 		switch {
-		case answered < p.before || answered >= p.behind:
-		case c.sock.Reached() < p.watch: // the rest was on its way
-			return []uint64{p.seq}, session.WeakProof
-		case ending == session.Overtaken:
-			return []uint64{p.seq}, session.FairProof
+		case reached < p.watch: // the rest was on its way
+			proof = session.WeakProof
+		case ending == session.ClosedByClient:
+			proof = session.GoodProof
 		default:
-			return []uint64{p.seq}, session.GoodProof
+			proof = session.FairProof
 		}
+		return ts.units[p.unit].trial, []uint64{p.seq}, proof
 	}
-	return nil, 0
+	return nil, nil, 0
+}
+
+// proofOfSignLocked returns what the sign of a client proves that has left its connection open. Only
+// what was sent over that connection can be the reason, and a client may be slow to come back. So
+// the proof is complete if the unit is all that was sent. Two clients that use one key look like
+// one that comes back, so that it takes more with a key.
+func (ts *trials) proofOfSignLocked() int {
+	switch {
+	case !ts.tried.first || ts.tried.units > 1:
+		return session.FairProof
+	case ts.s.conn.keyed != nil:
+		return session.GoodProof
+	}
+	return session.SureProof
 }

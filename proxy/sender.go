@@ -43,7 +43,7 @@ type sender struct {
 	idleMark    bool // nothing was sent between the last two marks
 	watchNext   bool // the next Fill begins with an Encoder.Watch
 	byPong      bool // there was a trial: only pongs confirm
-	wrote       bool // the client was sent packets of a session
+	wrote       bool // the client was sent anything but replies and units of trials
 
 	// Used by Emit while Fill runs.
 	enc      *engineio.Encoder
@@ -60,7 +60,7 @@ type sender struct {
 	replies replies // that the client may not have
 	replays *replay // of resumed sessions, until all is written
 	lag     *lag    // nil unless something was confirmed a moment ago
-	trials  *trials // nil unless there are any
+	trials  *trials // nil if there were none
 }
 
 // item is n packets of a session, or one message that belongs to no session.
@@ -107,6 +107,7 @@ func (s *sender) relay(data []byte, binary bool, from source) {
 			data = s.conn.inDialect(data)
 		}
 		s.pushRawLocked(slices.Clone(data), binary, from)
+		s.wrote = true // the client may be unable to decode this, too
 	}
 }
 
@@ -136,11 +137,10 @@ func (s *sender) resume(start instant.Instant, end aborter, attach func() (sessi
 	}
 	s.pushRawLocked(s.conn.inDialect(r.Reply), false, from)
 	if r.Trial != nil {
-		if s.trials == nil {
-			s.trials = &trials{s: s, end: end}
-			s.trials.takeQueuedLocked()
+		if !s.onTrialLocked() {
+			s.startTrialsLocked(end)
 		}
-		s.trials.startLocked(r.Cursor, r.Trial)
+		s.trials.addLocked(r.Cursor, r.Trial)
 	}
 	if s.trials != nil {
 		s.trials.connectedLocked()
@@ -161,15 +161,36 @@ func (s *sender) disconnected(cur *session.Cursor, note func(count, confirmed ui
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.takeReplaysLocked(cur)
-	if s.trials != nil {
+	if s.onTrialLocked() {
 		s.trials.dropLocked(cur)
 	}
 	s.confirmSoon = s.confirmSoon || len(s.written) > 0
 	note(s.count, s.confirmed, len(s.written) == 0)
 }
 
-func (s *sender) pushLocked(cur *session.Cursor, n int) {
+// onTrialLocked reports whether trials are under way.
+func (s *sender) onTrialLocked() bool { return s.trials != nil && s.trials.state != over }
+
+// startTrialsLocked begins trials. Packets of sessions that wait in the queue wait for them.
+func (s *sender) startTrialsLocked(end aborter) {
+	ts := &trials{s: s, end: end}
 	if s.trials != nil {
+		ts.tried = s.trials.tried
+	}
+	s.trials, s.byPong = ts, true
+	pending := s.pending[s.head:]
+	s.pending, s.head = nil, 0
+	for _, it := range pending {
+		if it.cur != nil {
+			ts.held = append(ts.held, it)
+		} else {
+			s.pending = append(s.pending, it)
+		}
+	}
+}
+
+func (s *sender) pushLocked(cur *session.Cursor, n int) {
+	if s.onTrialLocked() {
 		s.trials.holdBackLocked(cur, n)
 		return
 	}
@@ -232,7 +253,7 @@ func (s *sender) close() (cursors []*session.Cursor, fresh replies, ts *trials) 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.trials != nil {
-		s.trials.stopLocked()
+		s.trials.stopTimer()
 	}
 	if s.lag != nil {
 		s.lag.timer.Stop()

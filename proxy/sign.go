@@ -4,83 +4,131 @@ import (
 	"slices"
 	"time"
 
+	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/session"
 )
 
-// A client before 4.8 that cannot decode a packet leaves its connection open, and opens another
-// one. A client whose network has changed opens another one too. The difference is whether the
-// first connection still answers: an engine that was given up for good does not. So before a client
-// takes a session over from a connection on which a trial lingers, that one is pinged.
+// A client that cannot decode a packet gives up its connection and opens another one. Both kinds of
+// clients look like one whose network has changed when the new connection asks for the session:
+//
+//   - One of 4.8 closes the first connection. On a busy machine that shows a little later.
+//   - One before 4.8 leaves the first connection open. Its engine still answers there. An engine that
+//     was given up for any other reason was closed, and does not.
+//
+// So before a client takes a session over from a connection over which units of a trial were sent,
+// holdfast pings that one, and waits until it answers or closes.
 
-// minSignTime and maxSignTime bound how long a connection has to answer: twice as long as it took
-// to answer for the unit of the trial, and a little more.
 const (
-	minSignTime = 300 * time.Millisecond
+	// minSignTime and maxSignTime bound how long the first connection has to answer: twice as long
+	// as it took to answer for the unit, and a little more.
+	minSignTime = time.Second
 	maxSignTime = 5 * time.Second
+	// signAfter is for how long after a trial that a client has passed it is asked. If it gives a
+	// sign, it was slower than the trial allowed.
+	signAfter = time.Minute
 )
 
-// sign is the answer of a connection that another one takes over. sender.mu guards it.
+// tried is what is known about units that were sent over a connection.
+type tried struct {
+	units int             // how many; 0 if there were none
+	first bool            // the first of them came before any packet of a session
+	held  bool            // the latest one had a Hold
+	at    instant.Instant // when the latest one was written
+	took  time.Duration   // until it was handled; the one before, while it is in flight
+	sign  *sign           // nil until another connection is about to take over
+}
+
+// noteUnit notes that a unit was written. alone says that no packet of a session was.
+func (t *tried) noteUnit(alone, held bool) {
+	if t.units == 0 {
+		t.first = alone
+	}
+	t.units++
+	t.at, t.held = instant.Now(), held
+}
+
+// sign is the answer of a connection that another one takes over.
 type sign struct {
 	asked bool  // the ping was written
 	given event // fires when it was answered
 }
 
-// lingers reports whether a trial lingers on the client's connection, and a sign was not asked for
-// yet.
-func (s *sender) lingers() bool {
+// asksForSign reports whether the client is to be asked for a sign before another connection takes
+// over.
+func (s *sender) asksForSign() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.lingeringLocked() != nil
+	return s.asksForSignLocked()
 }
 
-// lingeringLocked returns the trial that lingers, unless a sign was asked for already.
-func (s *sender) lingeringLocked() *trial {
-	if s.trials == nil {
-		return nil
+func (s *sender) asksForSignLocked() bool {
+	if s.trials == nil || s.conn.state != clientOpen {
+		return false
 	}
-	if t := s.trials.currentLocked(); t != nil && t.phase == lingering && t.sign == nil {
-		return t
+	switch t := &s.trials.tried; {
+	case t.units == 0 || t.sign != nil:
+		return false
+	case s.trials.state == over:
+		return t.held && instant.Since(t.at) < signAfter
 	}
-	return nil
+	return s.trials.state == inFlight || s.trials.state == lingering
 }
 
-// askForSign makes the next fill ping the client if a trial lingers on its connection. It returns
-// what to wait for, and how long; or nil if there is nothing to ask, or it was asked before.
+// askForSign makes the next fill ping the client if a sign is to be asked for. It returns what to
+// wait for, and how long; or nil if there is nothing to ask.
 func (s *sender) askForSign() (given *event, timeout time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := s.lingeringLocked()
-	if t == nil {
+	if !s.asksForSignLocked() {
 		return nil, 0
 	}
-	t.stopTimer() // until then it lingers
+	t := &s.trials.tried
 	t.sign = new(sign)
+	if s.trials.state == lingering {
+		s.trials.lingerLocked() // until then
+	}
 	return &t.sign.given, min(max(2*t.took, minSignTime), maxSignTime)
 }
 
-// wantsSignLocked reports whether a ping is needed.
-func (ts *trials) wantsSignLocked() bool {
-	t := ts.currentLocked()
-	return t != nil && t.sign != nil && !t.sign.asked
+// wantsSignLocked reports whether a ping is needed. While a unit is in flight, its own pings are.
+func (s *sender) wantsSignLocked() bool {
+	ts := s.trials
+	return ts != nil && ts.tried.sign != nil && !ts.tried.sign.asked && ts.state != inFlight
 }
 
 // pingedLocked notes that a ping is written.
-func (ts *trials) pingedLocked() {
-	if ts.wantsSignLocked() {
-		ts.currentLocked().sign.asked = true
+func (s *sender) pingedLocked() {
+	if s.wantsSignLocked() {
+		s.trials.tried.sign.asked = true
 	}
 }
 
 // pongedLocked notes that the latest ping was answered.
-func (ts *trials) pongedLocked() {
-	if t := ts.currentLocked(); t != nil && t.sign != nil && t.sign.asked && !t.sign.given.HasFired() {
-		t.sign.given.Fire()
+func (s *sender) pongedLocked() {
+	if s.trials != nil && s.trials.tried.sign != nil && s.trials.tried.sign.asked && !s.gaveSignLocked() {
+		s.trials.tried.sign.given.Fire()
 	}
 }
 
-// awaitSign waits until a client on which a trial lingers has given a sign of life, or too much
-// time has passed. It returns immediately if there is nothing to wait for.
-func awaitSign(c *client) {
+// gaveSign reports whether the client has left this connection open, and opened another one.
+func (s *sender) gaveSign() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gaveSignLocked()
+}
+
+func (s *sender) gaveSignLocked() bool {
+	return s.trials != nil && s.trials.tried.sign != nil && s.trials.tried.sign.given.HasFired()
+}
+
+// awaitSign waits until a client over whose connection units were sent has given a sign, has
+// closed, or has taken too long. It returns immediately if there is nothing to wait for. by is the
+// client that takes over. With a key it may be another client, and surely is if it has another
+// address.
+func awaitSign(c, by *client) {
+	if by.keyed != nil && by.address != c.address {
+		return
+	}
 	given, timeout := c.sender.askForSign()
 	if given == nil {
 		return
@@ -95,17 +143,16 @@ func awaitSign(c *client) {
 	}
 }
 
-// postponeForSign handles the CONNECT again when the client that has the claimed session has given
-// a sign of life, or too much time has passed. It returns false if there is nothing to wait for.
-// Reading is paused meanwhile.
+// postponeForSign handles the CONNECT again after awaitSign for the client that has the claimed
+// session. It returns false if there is nothing to wait for. Reading is paused meanwhile.
 func postponeForSign(r *receiver, claim session.Claim, connect []byte) bool {
 	other := clientOf(r.c.deps.registry.Holder(claim, r.c))
-	if other == nil || !other.sender.lingers() {
+	if other == nil || !other.sender.asksForSign() {
 		return false
 	}
 	connect = slices.Clone(connect)
 	r.awaitLink(func() { // ends with awaitSign
-		awaitSign(other)
+		awaitSign(other, r.c)
 		r.c.sock.Input(func() {
 			waiting := r.takeWaiting()
 			if r.c.done.HasFired() { // the session is for the next one

@@ -18,25 +18,40 @@ const (
 	siblingTime = 2 * time.Second
 )
 
-// trialPhase is how far a trial is:
+// trialState is how far the trials of a connection are:
 //
-//	settling   -> confirming         everything else that waited for the client was written
-//	confirming -> settling           replies to further CONNECTs must be handled too
-//	confirming -> awaiting           the client has handled all of it
-//	awaiting   -> settling           it has connected another namespace
-//	awaiting   -> sending            it has connected all of them, or its time is up
-//	sending    -> inFlight           the units were written, or with Hold one of them
-//	inFlight   -> lingering          the client has handled it
-//	lingering  -> sending            it did not come back over another connection
-//	sending, inFlight, lingering -> closing  all units passed, but its next CONNECT must tell its offset
-//	any        -> over               all units passed; terminal, like closing
+//	            .----------.
+//	            v          |
+//	        settling -> confirming <-.
+//	            ^          |         |
+//	            |          v         |
+//	            '------ awaiting ----'
+//	                       |
+//	                       v
+//	 .----------------> sending -> settling, closing or over
+//	 |                     |
+//	 |                     v
+//	 '---- lingering <- inFlight -> sending
 //
-// A client that handles nothing any more does not answer the heartbeat either, so its connection
-// ends.
-type trialPhase uint8
+//	settling   -> confirming  everything else that waited for the client was written
+//	confirming -> settling    more of that came meanwhile, such as replies to further CONNECTs
+//	confirming -> awaiting    the client has handled it
+//	awaiting   -> settling    the client has connected another namespace
+//	awaiting   -> sending     it has connected all of them, or its time is up
+//	sending    -> inFlight    the next units were written
+//	inFlight   -> sending     the client has handled them
+//	inFlight   -> lingering   the same, after a unit with Hold
+//	lingering  -> sending     the client did not come back over another connection in time
+//	sending    -> settling    no unit is left, but another session was resumed meanwhile
+//	sending    -> closing     no unit is left, but only the next CONNECT tells the client's offset
+//	sending    -> over        no unit is left
+//
+// closing and over are terminal. A client that handles nothing any more does not answer the
+// heartbeat either, so its connection ends.
+type trialState uint8
 
 const (
-	settling trialPhase = iota
+	settling trialState = iota
 	confirming
 	awaiting
 	sending
@@ -46,7 +61,7 @@ const (
 	over
 )
 
-// trials find out whether a client can decode the suspects of sessions that it has just resumed.
+// trials find out whether a client can decode the suspects of the sessions that it has just resumed.
 // Until then no session's packets are sent: the client may have buffered events of all namespaces
 // when it closed its connection. It handles them with the replies to its CONNECTs, and tells of it
 // with the next ones.
@@ -55,8 +70,20 @@ type trials struct {
 	end aborter // immutable
 
 	// Guarded by s.mu.
-	list []*trial
-	held []item // packets to send afterwards
+	state    trialState
+	list     []*trial    // one for each session
+	held     []item      // packets to send afterwards
+	sessions int         // how many the client has when all siblings are back
+	waited   bool        // long enough for them
+	upTo     uint64      // the sender.count that must be confirmed
+	timer    *time.Timer // nil, or ends the state
+	entered  int         // states so far, for timers that are late
+
+	units  []trialUnit // of all sessions
+	next   int         // the first of units that was not written
+	probes []probe     // of those that were
+	flown  int         // how many probes were written when the state was inFlight last
+	tried  tried       // over this connection, also by trials that have ended
 }
 
 // aborter is a client, as trials see it.
@@ -64,29 +91,17 @@ type aborter interface {
 	abort(why reason.Reason)
 }
 
-// trial is the trial of one session. Those of a client take place one after the other. s.mu guards
-// it.
+// trial is the trial of one session.
 type trial struct {
 	*session.Trial
-	sessions int // how many the client has when all siblings are back
-	cur      *session.Cursor
-	phase    trialPhase
-	missing  bool   // not all siblings came back
-	unit     int    // the first of Units that was not written
-	upTo     uint64 // the sender.count that must be confirmed
-	alone    bool   // the client had been sent no session's packets before
-	probes   []probe
-	wrote    instant.Instant // when the last unit was
-	took     time.Duration   // until it was handled
-	sign     *sign           // nil until another connection is about to take over
-	timer    *time.Timer     // nil, or ends the phase
+	cur    *session.Cursor
+	queued bool // its units are among trials.units
 }
 
-func (t *trial) stopTimer() {
-	if t.timer != nil {
-		t.timer.Stop()
-		t.timer = nil
-	}
+// trialUnit is packets of one session that are sent together.
+type trialUnit struct {
+	*trial
+	packets []uint64
 }
 
 // judge is the session.Judge.
@@ -101,27 +116,13 @@ func judge(packet []byte) session.Verdict {
 	}
 }
 
-// startLocked begins a trial, after those of other sessions.
-func (ts *trials) startLocked(cur *session.Cursor, t *session.Trial) {
-	ts.s.byPong = true
+// addLocked adds the trial of a session. If others are under way, it follows them.
+func (ts *trials) addLocked(cur *session.Cursor, t *session.Trial) {
 	if !ts.s.conn.sock.NumbersPings() {
-		t.Units = nil // it cannot show that it has decoded them
+		t.Units = nil // the client cannot show that it has decoded them
 	}
-	ts.list = append(ts.list, &trial{Trial: t, cur: cur, sessions: len(ts.s.conn.sessions.all()) + t.Siblings, alone: !ts.s.wrote})
-}
-
-// takeQueuedLocked takes the packets of sessions out of the sender's queue.
-func (ts *trials) takeQueuedLocked() {
-	s := ts.s
-	pending := s.pending[s.head:]
-	s.pending, s.head = nil, 0
-	for _, it := range pending {
-		if it.cur != nil {
-			ts.held = append(ts.held, it)
-		} else {
-			s.pending = append(s.pending, it)
-		}
-	}
+	ts.list = append(ts.list, &trial{Trial: t, cur: cur})
+	ts.sessions = max(ts.sessions, len(ts.s.conn.sessions.all())+t.Siblings)
 }
 
 // holdBackLocked keeps packets until the trials have ended.
@@ -133,43 +134,23 @@ func (ts *trials) holdBackLocked(cur *session.Cursor, n int) {
 	ts.held = append(ts.held, item{cur: cur, n: n})
 }
 
-// currentLocked returns the trial that is under way, or nil.
-func (ts *trials) currentLocked() *trial {
-	for _, t := range ts.list {
-		if t.phase != over {
-			return t
-		}
-	}
-	return nil
-}
-
 // settlingLocked reports whether the client is sent everything else first.
 func (ts *trials) settlingLocked() bool {
-	t := ts.currentLocked()
-	return t == nil || t.phase == settling || t.phase == awaiting
-}
-
-// sendsLocked reports whether the next fill writes a unit.
-func (ts *trials) sendsLocked() bool {
-	t := ts.currentLocked()
-	return t != nil && t.phase == sending
+	return ts.state == settling || ts.state == awaiting || ts.state == over
 }
 
 // awaitsLocked reports whether a ping is needed. Units have pings of their own.
-func (ts *trials) awaitsLocked() bool {
-	t := ts.currentLocked()
-	return t != nil && t.phase == confirming && ts.s.mark < t.upTo || ts.wantsSignLocked()
-}
+func (ts *trials) awaitsLocked() bool { return ts.state == confirming && ts.s.mark < ts.upTo }
 
 // fillLocked writes units if it is time for it. It reports whether the rest may be written.
 func (ts *trials) fillLocked() bool {
 	if ts.s.conn.state == clientDraining {
 		ts.discardBufferedLocked()
-		ts.endAllLocked()
+		ts.endLocked()
 		return true
 	}
-	for ts.sendsLocked() && ts.s.enc.Len() < ts.s.maxBytes {
-		ts.writeUnitLocked(ts.currentLocked())
+	for ts.state == sending && ts.s.enc.Len() < ts.s.maxBytes {
+		ts.writeUnitLocked()
 	}
 	return ts.settlingLocked()
 }
@@ -177,106 +158,144 @@ func (ts *trials) fillLocked() bool {
 // writtenLocked continues when everything else that waited for the client was written: it must be
 // handled.
 func (ts *trials) writtenLocked() {
-	s := ts.s
-	t := ts.currentLocked()
-	if t == nil || t.phase != settling || s.head < len(s.pending) {
-		return
+	if ts.state == settling && ts.s.head == len(ts.s.pending) {
+		ts.upTo = ts.s.count
+		ts.enterLocked(confirming, 0)
+		ts.confirmedLocked()
 	}
-	t.upTo = s.count
-	ts.enterLocked(t, confirming, 0)
-	ts.confirmedLocked()
 }
 
-// confirmedLocked continues if what a trial waits for has been handled.
+// confirmedLocked continues if what the trials wait for has been handled.
 func (ts *trials) confirmedLocked() {
 	s := ts.s
-	t := ts.currentLocked()
 	switch {
-	case t == nil || s.confirmed < t.upTo:
-	case t.phase == confirming && s.head < len(s.pending):
-		ts.enterLocked(t, settling, 0)
-	case t.phase == confirming:
+	case s.confirmed < ts.upTo:
+	case ts.state == confirming && s.head < len(s.pending):
+		ts.enterLocked(settling, 0)
+	case ts.state == confirming:
 		for _, cur := range s.conn.sessions.all() {
 			cur.ReplyHandled()
 		}
-		ts.enterLocked(t, awaiting, siblingTime)
+		ts.enterLocked(awaiting, siblingTime)
 		ts.connectedLocked()
-	case t.phase == inFlight && t.Hold > 0:
-		t.took = instant.Since(t.wrote)
-		ts.enterLocked(t, lingering, t.Hold)
-	case t.phase == inFlight:
-		ts.nextUnitLocked(t)
+	case ts.state == inFlight:
+		ts.tried.took = instant.Since(ts.tried.at)
+		ts.lingerLocked()
+	}
+}
+
+// latestLocked returns the last unit that was written.
+func (ts *trials) latestLocked() *trialUnit { return &ts.units[ts.probes[len(ts.probes)-1].unit] }
+
+// lingerLocked waits to see whether the client comes back over another connection.
+func (ts *trials) lingerLocked() {
+	hold := ts.latestLocked().Hold
+	switch {
+	case hold == 0:
+		ts.continueLocked()
+	case ts.tried.sign != nil: // it is back
+		ts.enterLocked(lingering, max(hold, 2*maxSignTime))
+	default:
+		ts.enterLocked(lingering, hold)
 	}
 }
 
 // connectedLocked continues unless the client still has other sessions to resume.
 func (ts *trials) connectedLocked() {
-	s := ts.s
-	t := ts.currentLocked()
 	switch {
-	case t == nil || t.phase != awaiting:
-	case s.head < len(s.pending):
-		ts.enterLocked(t, settling, 0)
-	case t.missing || len(s.conn.sessions.all()) >= t.sessions:
-		ts.nextUnitLocked(t)
+	case ts.state != awaiting:
+	case ts.s.head < len(ts.s.pending):
+		ts.enterLocked(settling, 0)
+	case ts.waited || !ts.missingLocked():
+		ts.queueUnitsLocked()
+		ts.continueLocked()
 	}
 }
 
-// nextUnitLocked continues with the next unit. After the last it ends the trial, or the connection
+// missingLocked reports whether the client has not resumed all sessions that may matter.
+func (ts *trials) missingLocked() bool { return len(ts.s.conn.sessions.all()) < ts.sessions }
+
+// queueUnitsLocked queues the units of new trials. Those of packets that have failed before come
+// first: only the first unit on a connection can be proven to be why a client left it open.
+func (ts *trials) queueUnitsLocked() {
+	from := len(ts.units)
+	for _, t := range ts.list {
+		if t.queued {
+			continue
+		}
+		t.queued = true
+		for _, packets := range t.Units {
+			ts.units = append(ts.units, trialUnit{t, packets})
+		}
+	}
+	slices.SortStableFunc(ts.units[from:], func(a, b trialUnit) int {
+		switch {
+		case a.Narrowed == b.Narrowed:
+			return 0
+		case a.Narrowed:
+			return -1
+		}
+		return 1
+	})
+}
+
+// continueLocked continues with the next unit. After the last it ends the trials, or the connection
 // if the client's offset must be known first.
-func (ts *trials) nextUnitLocked(t *trial) {
+func (ts *trials) continueLocked() {
+	resync := func(t *trial) bool { return t.Resync || t.Buffered && len(t.Units) == 0 && ts.missingLocked() }
+	added := func(t *trial) bool { return !t.queued }
 	switch {
-	case t.unit < len(t.Units):
-		ts.enterLocked(t, sending, 0)
-	case t.Resync, t.missing && t.Buffered && len(t.Units) == 0:
-		ts.enterLocked(t, closing, 0)
+	case ts.next < len(ts.units):
+		ts.enterLocked(sending, 0)
+	case slices.ContainsFunc(ts.list, added):
+		ts.enterLocked(settling, 0)
+		ts.writtenLocked()
+	case slices.ContainsFunc(ts.list, resync):
+		ts.enterLocked(closing, 0)
 		ts.s.conn.sock.AfterFunc(0, func() { ts.end.abort(reason.TransportClose) })
 	default:
-		ts.endLocked(t)
+		for _, t := range ts.list {
+			t.cur.Passed(t.Trial)
+		}
+		ts.endLocked()
 	}
 }
 
-// enterLocked is the only place where a trial's phase changes. Unless d is 0, the phase ends after
-// d.
-func (ts *trials) enterLocked(t *trial, p trialPhase, d time.Duration) {
-	t.stopTimer()
-	t.phase = p
-	if d > 0 {
-		t.timer = ts.s.conn.sock.AfterFunc(d, func() { ts.onTimer(t, p) }) // stopped by the next phase, or sender.close
+// enterLocked is the only place where the state changes. Unless d is 0, the new one ends after d.
+func (ts *trials) enterLocked(to trialState, d time.Duration) {
+	ts.stopTimer()
+	ts.state = to
+	ts.entered++
+	if entered := ts.entered; d > 0 {
+		ts.timer = ts.s.conn.sock.AfterFunc(d, func() { ts.onTimer(entered) }) // stopped by the next state, or sender.close
 	}
 }
 
-// onTimer ends a phase whose time is up.
-func (ts *trials) onTimer(t *trial, p trialPhase) {
-	ts.timeout(t, p)
+func (ts *trials) stopTimer() {
+	if ts.timer != nil {
+		ts.timer.Stop()
+		ts.timer = nil
+	}
+}
+
+// onTimer ends a state whose time is up.
+func (ts *trials) onTimer(entered int) {
+	ts.timeout(entered)
 	ts.s.conn.sock.Wake()
 }
 
-func (ts *trials) timeout(t *trial, p trialPhase) {
+func (ts *trials) timeout(entered int) {
 	s := ts.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.conn.state == clientClosed || t.phase != p:
-	case p == awaiting:
-		t.missing = true
+	case s.conn.state == clientClosed || ts.entered != entered:
+	case ts.state == awaiting:
+		ts.waited = true
 		ts.connectedLocked()
-	case p == lingering:
-		ts.nextUnitLocked(t)
+	case ts.state == lingering:
+		ts.continueLocked()
 	}
-}
-
-// endLocked ends a trial. After the last, all sessions continue.
-func (ts *trials) endLocked(t *trial) {
-	ts.enterLocked(t, over, 0)
-	if ts.currentLocked() != nil {
-		ts.writtenLocked()
-		return
-	}
-	for _, t := range ts.list {
-		t.cur.Passed(t.Trial)
-	}
-	ts.endAllLocked()
 }
 
 // discardBufferedLocked discards the packets of sessions whose client may have buffered events. The
@@ -297,28 +316,28 @@ type discarded struct{}
 // Emit implements session.Emitter.
 func (discarded) Emit(*buffer.Entry, session.Offset, bool) bool { return true }
 
-// endAllLocked ends all trials, and continues with the sessions.
-func (ts *trials) endAllLocked() {
-	ts.stopLocked()
-	ts.s.trials = nil
-	for _, it := range ts.held {
+// endLocked ends the trials, and continues with the sessions.
+func (ts *trials) endLocked() {
+	ts.enterLocked(over, 0)
+	held := ts.held
+	ts.list, ts.held, ts.units, ts.probes = nil, nil, nil, nil
+	for _, it := range held {
 		ts.s.pushLocked(it.cur, it.n)
 	}
 }
 
 // dropLocked ends the trial of a session that the client leaves.
 func (ts *trials) dropLocked(cur *session.Cursor) {
-	for i, t := range ts.list {
-		if t.cur == cur {
-			ts.list = slices.Delete(ts.list, i, i+1)
-			ts.endLocked(t)
-			return
+	ts.list = slices.DeleteFunc(ts.list, func(t *trial) bool { return t.cur == cur })
+	written := ts.units[:ts.next:ts.next]
+	for _, u := range ts.units[ts.next:] {
+		if u.cur != cur {
+			written = append(written, u)
 		}
 	}
-}
-
-func (ts *trials) stopLocked() {
-	for _, t := range ts.list {
-		t.stopTimer()
+	if ts.units = written; len(ts.list) == 0 {
+		ts.endLocked()
+	} else if ts.state == sending {
+		ts.continueLocked()
 	}
 }

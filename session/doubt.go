@@ -13,10 +13,12 @@ const (
 	// poison packet needs half of that. At least one of the proofs must be a GoodProof.
 	proofToDrop = 2 * GoodProof
 	// holdTime is how long a client that leaves its connection open takes to open another one. The
-	// default is a second, give or take a half. It doubles, up to maxHoldTime, with a client that
-	// turned out to be slower.
+	// default is a second, give or take a half. With a client that turned out to be slower it is
+	// slowness times as long as that took, up to maxHoldTime: what one attempt took says little more
+	// about the next one.
 	holdTime    = 2 * time.Second
 	maxHoldTime = 30 * time.Second
+	slowness    = 3
 )
 
 // doubt is the state of a search for poison. It begins when a connection ends with packets in
@@ -38,18 +40,25 @@ type reads struct {
 	rules   Verdict // that they do not have
 	closes  bool    // they close the connection when they cannot decode a packet
 	hold    time.Duration
-	// heldAt is 1 + the offset with which a client passed a Trial with Hold, or 0 if none did.
+	// heldAt is the first packet of the Trial with Hold that the latest client passed, or 0 if it
+	// passed none.
 	heldAt uint64
+	since  time.Time // when that packet had been sent; zero if another process did that
 }
 
-// tooSlow notes that the client opened another connection after all, although it passed a Trial
-// with Hold: that did not wait long enough.
-func (r *reads) tooSlow(from uint64, ending Ending) {
-	if r.heldAt == 1+from && ending == Overtaken {
-		r.hold = min(2*max(r.hold, holdTime), maxHoldTime)
+// tooSlow notes that the client had left its connection open after all, although it passed a Trial
+// with Hold: that did not wait long enough. from is the last packet that it has handled, and now is
+// when it was back.
+func (r *reads) tooSlow(from uint64, ending Ending, now time.Time) {
+	if from < r.heldAt && ending == LeftOpen {
+		r.hold = 2 * max(r.hold, holdTime)
+		if !r.since.IsZero() {
+			r.hold = max(r.hold, slowness*min(now.Sub(r.since), maxHoldTime))
+		}
+		r.hold = min(r.hold, maxHoldTime)
 		r.rules = 0
 	}
-	r.heldAt = 0
+	r.heldAt, r.since = 0, time.Time{}
 }
 
 // addFailure counts a connection that ended with the packets after from, up to to, in flight.
@@ -107,12 +116,13 @@ func (q *suspicions) prove(seq uint64, proof int) {
 }
 
 // passed notes that the client has decoded all units of a Trial.
-func (q *suspicions) passed(t *Trial, sent uint64) {
+func (q *suspicions) passed(t *Trial) {
 	if !t.Resync {
 		q.moveBuffered(bufferEmpty)
 	}
 	if t.Hold > 0 && len(t.Units) > 0 {
-		q.reads.heldAt = 1 + sent
+		q.reads.heldAt = t.first()
+		q.reads.since = time.Now().Add(-t.Hold * time.Duration(len(t.Units)))
 	}
 	if t.search {
 		q.doubt = nil // it was something else

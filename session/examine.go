@@ -30,7 +30,7 @@ func (q *suspicions) examine(from uint64, beside Verdict) *Trial {
 	}
 	carried := q.buffered != bufferEmpty
 	ending := s.parked.group.ending
-	q.reads.tooSlow(from, ending)
+	q.reads.tooSlow(from, ending, s.parked.since)
 	to := min(s.parked.sent, s.log.Last())
 	if to > from && ending != Lost {
 		q.addFailure(from, to, ending)
@@ -83,7 +83,7 @@ func (q *suspicions) trial(doubtful []uint64, carried bool) *Trial {
 	if d != nil && d.narrowed {
 		within := slices.DeleteFunc(slices.Clone(doubtful), func(seq uint64) bool { return seq <= d.from || seq > d.to })
 		if len(within) > 0 {
-			doubtful = within
+			doubtful, t.Narrowed = within, true
 		}
 	}
 	t.split(doubtful)
@@ -105,7 +105,7 @@ func (q *suspicions) trial(doubtful []uint64, carried bool) *Trial {
 // search returns the numbers of packets that are judged Fine and to be tried nevertheless.
 func (q *suspicions) search() (suspects []uint64) {
 	d, log := q.doubt, &q.s.log
-	if d == nil || d.failures == 0 || d.ending != ClosedByClient && d.failures < failuresToSearch {
+	if d == nil || d.failures == 0 || !d.ending.byClient() && d.failures < failuresToSearch {
 		return nil
 	}
 	bytes := 0

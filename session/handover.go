@@ -152,7 +152,7 @@ func (m *Importer) Group(g *handover.Group) {
 		why = reason.TransportClose
 	}
 	p := &parkedGroup{
-		why: why, ending: Ending(min(g.Ending, uint8(Overtaken))),
+		why: why, ending: Ending(min(g.Ending, uint8(LeftOpen))),
 		expires: m.now.Add(g.Left - m.elapsed),
 	}
 	if g.Disconnected {
@@ -256,7 +256,7 @@ func importSuspicions(s *Session, in *handover.Suspicions) *suspicions {
 	}
 	if d := in.Doubt; d != nil {
 		q.doubt = &doubt{
-			from: d.From, to: d.To, failures: d.Failures, ending: Ending(min(d.Ending, uint8(Overtaken))), narrowed: d.Narrowed,
+			from: d.From, to: d.To, failures: d.Failures, ending: Ending(min(d.Ending, uint8(LeftOpen))), narrowed: d.Narrowed,
 			alone: d.Alone, proof: d.Proof,
 		}
 	}

@@ -27,7 +27,11 @@ const (
 	Lost           Ending = iota // by the network, a timeout, or this side
 	ClosedByClient               // the client closed it
 	Overtaken                    // the client opened another connection, and this one seemed open
+	LeftOpen                     // the same, and its engine still answered here: it was left because of a packet
 )
+
+// byClient reports whether the client ended the connection, so that a packet may be the reason.
+func (e Ending) byClient() bool { return e == ClosedByClient || e == LeftOpen }
 
 // Verdict says which rules of clients a packet breaks, as far as its text shows. Each bit is a rule
 // that some clients have.
@@ -50,10 +54,13 @@ const (
 
 // Strengths of the proof that a client ended its connection because of a unit.
 const (
+	// SureProof means that it can be no other packet: a client left its connection open after this
+	// unit, and had received nothing else.
+	SureProof = proofToDrop
 	// GoodProof means that it received the whole unit, and closed before it did anything else.
 	GoodProof = 4
-	// FairProof means that it did so, and opened another connection before it closed this one. Or
-	// it left this one open because of this unit, or of an earlier one.
+	// FairProof means that it did so, and opened another connection before it closed this one. Or it
+	// left this one open because of this unit, or of something earlier.
 	FairProof = 2
 	// WeakProof means that it may have been receiving the unit.
 	WeakProof = 1
@@ -77,6 +84,9 @@ type Trial struct {
 	// survives the error. Send one unit at a time, and wait so long after each to see whether it
 	// opens another connection.
 	Hold time.Duration
+	// Narrowed says that a client failed with these units before. They should come first: without
+	// anything in front of them the proof is better.
+	Narrowed bool
 
 	search bool // the units are judged Fine
 }
@@ -90,6 +100,15 @@ func (t *Trial) split(suspects []uint64) {
 	if len(suspects) > 0 {
 		t.Units = slices.Collect(slices.Chunk(suspects, (len(suspects)+units-1)/units))
 	}
+}
+
+// first returns the number of the first packet in Units.
+func (t *Trial) first() uint64 {
+	first := t.Units[0][0]
+	for _, unit := range t.Units {
+		first = min(first, unit[0])
+	}
+	return first
 }
 
 // has reports whether a packet is among the trial's units.
@@ -112,21 +131,21 @@ func (c *Cursor) Suspicious(to uint64) bool {
 	return s.suspicions.verdictUpTo(to) != Fine || s.endedInFlight
 }
 
-// SuspiciousBinary reports whether a binary packet after from, up to to, may be poison, as
-// Suspicious does. It returns false if the client is known to close its connection over what it
-// cannot decode. What other clients are known to decode counts too: one that is slow to come back
-// has seemed to decode it.
-func (c *Cursor) SuspiciousBinary(from, to uint64) bool {
+// SuspiciousAmong reports whether a packet after from, up to to, was sent and not confirmed that is
+// Doubtful and not judged Fine, unless the client is known to close its connection over what it
+// cannot decode. What other clients are known to decode counts too: one that takes long to come back
+// has seemed to.
+func (c *Cursor) SuspiciousAmong(from, to uint64) bool {
 	s := c.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	judge := s.registry.limits().Judge
-	if s.cursor != c || judge == nil || s.suspicions != nil && s.suspicions.reads.closes {
+	limits := s.registry.limits()
+	if s.cursor != c || limits.Judge == nil || s.suspicions != nil && s.suspicions.reads.closes {
 		return false
 	}
 	for i := max(from, s.log.Trimmed()) + 1; i <= min(to, c.sent, s.log.Last()); i++ {
 		p := s.log.At(i)
-		if p.Attachments() != nil && p.Kind() != buffer.Dropped && judge(p.Data()) != Fine {
+		if p.Kind() != buffer.Dropped && (limits.Doubtful == nil || limits.Doubtful(p.Data())) && limits.Judge(p.Data()) != Fine {
 			return true
 		}
 	}
@@ -168,7 +187,7 @@ func (c *Cursor) Passed(t *Trial) {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	if q := c.s.suspicions; c.s.cursor == c && q != nil {
-		q.passed(t, c.sent)
+		q.passed(t)
 	}
 }
 
