@@ -289,13 +289,10 @@ func (c *tab) onTrial() bool {
 }
 
 func (c *tab) trials(late int, calm bool) {
-	resync := false
-	for _, sp := range c.spaces {
+	resync, tried := false, 0
+	for _, sp := range c.inOrder() {
 		t := sp.trial
-		if t == nil {
-			continue
-		}
-		if !c.try(sp, t, calm) {
+		if !c.try(sp, t, &tried, calm) {
 			return
 		}
 		missing := late >= 0 && c.spaces[late] != sp && t.Siblings > 0
@@ -318,9 +315,25 @@ func (c *tab) trials(late int, calm bool) {
 	}
 }
 
-// try sends a trial's units. It returns false if the connection ended.
-func (c *tab) try(sp *tabSpace, t *Trial, calm bool) bool {
+// inOrder returns the namespaces on trial. Those that failed before come first.
+func (c *tab) inOrder() []*tabSpace {
+	var first, second []*tabSpace
+	for _, sp := range c.spaces {
+		switch {
+		case sp.trial == nil:
+		case sp.trial.Narrowed:
+			first = append(first, sp)
+		default:
+			second = append(second, sp)
+		}
+	}
+	return append(first, second...)
+}
+
+// try sends a trial's units. It returns false if the connection ended. tried counts the units.
+func (c *tab) try(sp *tabSpace, t *Trial, tried *int, calm bool) bool {
 	for _, unit := range t.Units {
+		*tried++
 		var choke []uint64
 		for _, seq := range unit {
 			sp.cur.Sample([]uint64{seq}, func(p *buffer.Entry) {
@@ -342,8 +355,12 @@ func (c *tab) try(sp *tabSpace, t *Trial, calm bool) bool {
 			return false
 		}
 		if t.Hold > 0 { // otherwise it is not known that it failed
-			sp.cur.Failed(unit, GoodProof, Overtaken)
-			c.end(Overtaken)
+			proof := FairProof
+			if *tried == 1 {
+				proof = SureProof
+			}
+			sp.cur.Failed(unit, proof, LeftOpen)
+			c.end(LeftOpen)
 			return false
 		}
 	}

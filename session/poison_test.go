@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/holdfast/holdfast/buffer"
@@ -84,7 +85,7 @@ func (d *decoder) comeBack() bool {
 		d.cur.ReplyHandled()
 		for _, unit := range t.Units {
 			if !d.try(unit) {
-				d.cur.Failed(unit, GoodProof, d.closes())
+				d.cur.Failed(unit, d.proof(unit, t), d.closes())
 				d.end(d.closes())
 				return false
 			}
@@ -113,9 +114,20 @@ func (d *decoder) try(unit []uint64) (ok bool) {
 
 func (d *decoder) closes() Ending {
 	if d.keeps {
-		return Overtaken
+		return LeftOpen
 	}
 	return ClosedByClient
+}
+
+// proof is how well package proxy proves that a unit was the reason.
+func (d *decoder) proof(unit []uint64, t *Trial) int {
+	switch {
+	case !d.keeps:
+		return GoodProof
+	case slices.Equal(unit, t.Units[0]):
+		return SureProof
+	}
+	return FairProof
 }
 
 func newDecoder(w *world, cannot string, packets ...string) *decoder {
@@ -156,7 +168,8 @@ func TestPoison(t *testing.T) {
 		left    []string
 	}{
 		{"doubtful", numbered(5, map[int]string{3: "doubtful"}), "doubtful", false, 3, []string{"3 doubtful"}},
-		{"doubtful, and the client keeps its connection", numbered(5, map[int]string{3: "doubtful"}), "doubtful", true, 3, []string{"3 doubtful"}},
+		{"doubtful, and the client keeps its connection", numbered(5, map[int]string{3: "doubtful"}), "doubtful", true, 2, []string{"3 doubtful"}},
+		{"two, and the client keeps its connection", numbered(9, map[int]string{3: "doubtful", 7: "doubtful"}), "doubtful", true, 3, []string{"3 doubtful", "7 doubtful"}},
 		{"the first of all", numbered(3, map[int]string{1: "doubtful"}), "doubtful", false, 3, []string{"1 doubtful"}},
 		{"the only one", []string{"doubtful"}, "doubtful", false, 3, []string{"doubtful"}},
 		{"broken", numbered(5, map[int]string{3: "broken"}), "broken", false, 2, []string{"3 broken"}},
@@ -183,6 +196,42 @@ func TestPoison(t *testing.T) {
 			w.append(d.s, withOffset("later"))
 			if !d.read() || d.got[len(d.got)-1] != "later" {
 				t.Errorf("what comes later does not arrive: %q", d.got)
+			}
+			w.finish()
+		})
+	}
+}
+
+// A client before 4.8 that comes back later than its trial allowed has three times as long in the next
+// one, so that it needs no more than three connections. One whose network changes has not been slow.
+func TestSlowClientHasMoreTime(t *testing.T) {
+	for ending, want := range map[Ending]time.Duration{LeftOpen: 15 * time.Second, Overtaken: holdTime, Lost: holdTime} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, judging(), 10)
+			cur := w.open("/")
+			s := cur.s
+			for _, p := range []string{"1", "2 doubtful", "3"} {
+				w.append(s, withOffset(p))
+			}
+			read(cur, 10)
+			w.ParkEnded([]*Cursor{cur}, time.Minute, "test", Overtaken)
+			r := w.Resume(Claim{PID: s.PID(), Namespace: "/"}, &client{2})
+			if r.Trial == nil || r.Trial.Hold != holdTime {
+				t.Fatalf("first trial: %+v", r.Trial)
+			}
+			r.Cursor.ReplyHandled() // it handles "1", which it had buffered
+			time.Sleep(holdTime)
+			r.Cursor.Passed(r.Trial)
+			read(r.Cursor, 10)
+			time.Sleep(3 * time.Second)
+			w.ParkEnded([]*Cursor{r.Cursor}, time.Minute, "test", ending)
+			offset := string(Offset{s.tag, 1}.AppendTo(nil))
+			r = w.Resume(Claim{PID: s.PID(), Namespace: "/", Offset: offset}, &client{3})
+			switch {
+			case ending == LeftOpen && (r.Trial == nil || r.Trial.Hold != want):
+				t.Errorf("second trial after %v: %+v, want one that waits for %v", ending, r.Trial, want)
+			case ending != LeftOpen && r.Trial != nil && r.Trial.Hold > want:
+				t.Errorf("second trial after %v: %+v, want none that waits longer", ending, r.Trial)
 			}
 			w.finish()
 		})
