@@ -10,9 +10,9 @@ import (
 
 // A client whose decoder fails ignores what follows. It answers no more pings, and closes its
 // connection when its POST or its upgrade is done. But socket.io-client before 4.8 leaves its
-// connection open. It answers pings and polls until it has opened another one. So a pong may confirm
-// what the client has not handled. What is confirmed therefore stays in its session's log for a
-// while. A client that opens another connection says by its offset what it has handled.
+// connection open. It answers pings and polls until it has opened another one. So a pong may
+// confirm what the client has not handled. What is confirmed therefore stays in its session's log
+// for a while. A client that opens another connection says by its offset what it has handled.
 
 const (
 	// lagTime is how long confirmed packets stay in the log. A client that leaves its connection
@@ -59,8 +59,8 @@ func (c *lagged) left() time.Duration {
 	return lagTime - instant.Since(c.time)
 }
 
-// suspectsLocked reports whether packets of a session that were confirmed just now, up to last, may have
-// been more than the client can decode. l may be nil.
+// suspectsLocked reports whether packets of a session that were confirmed just now, up to last, may
+// have been more than the client can decode. l may be nil.
 func (l *lag) suspectsLocked(cur *session.Cursor, last uint64) bool {
 	if l != nil {
 		for _, c := range slices.Backward(l.list) {

@@ -131,7 +131,8 @@ func (ts *trials) judge(ending session.Ending) {
 }
 
 // proofLocked returns the packets because of which the client ended its connection, whose they are,
-// and how well that is proven. It returns 0 if it is not. answered and reached are numbers of pings.
+// and how well that is proven. It returns 0 if it is not. answered and reached are numbers of
+// pings.
 func (ts *trials) proofLocked(ending session.Ending, answered uint32, reached uint64) (t *trial, failed []uint64, proof int) {
 	if ending == session.LeftOpen && ts.state == lingering {
 		u := ts.latestLocked()
@@ -154,9 +155,9 @@ func (ts *trials) proofLocked(ending session.Ending, answered uint32, reached ui
 	return nil, nil, 0
 }
 
-// proofOfSignLocked returns what the sign of a client proves that has left its connection open. Only
-// what was sent over that connection can be the reason, and a client may be slow to come back. So
-// the proof is complete if the unit is all that was sent. Two clients that use one key look like
+// proofOfSignLocked returns what the sign of a client proves that has left its connection open.
+// Only what was sent over that connection can be the reason, and a client may be slow to come back.
+// So the proof is complete if the unit is all that was sent. Two clients that use one key look like
 // one that comes back, so that it takes more with a key.
 func (ts *trials) proofOfSignLocked() int {
 	switch {

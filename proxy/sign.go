@@ -12,8 +12,8 @@ import (
 // clients look like one whose network has changed when the new connection asks for the session:
 //
 //   - One of 4.8 closes the first connection. On a busy machine that shows a little later.
-//   - One before 4.8 leaves the first connection open. Its engine still answers there. An engine that
-//     was given up for any other reason was closed, and does not.
+//   - One before 4.8 leaves the first connection open. Its engine still answers there. An engine
+//     that was given up for any other reason was closed, and does not.
 //
 // So before a client takes a session over from a connection over which units of a trial were sent,
 // holdfast pings that one, and waits until it answers or closes.

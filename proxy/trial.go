@@ -61,10 +61,10 @@ const (
 	over
 )
 
-// trials find out whether a client can decode the suspects of the sessions that it has just resumed.
-// Until then no session's packets are sent: the client may have buffered events of all namespaces
-// when it closed its connection. It handles them with the replies to its CONNECTs, and tells of it
-// with the next ones.
+// trials find out whether a client can decode the suspects of the sessions that it has just
+// resumed. Until then no session's packets are sent: the client may have buffered events of all
+// namespaces when it closed its connection. It handles them with the replies to its CONNECTs, and
+// tells of it with the next ones.
 type trials struct {
 	s   *sender // immutable
 	end aborter // immutable

@@ -14,8 +14,8 @@ const (
 	proofToDrop = 2 * GoodProof
 	// holdTime is how long a client that leaves its connection open takes to open another one. The
 	// default is a second, give or take a half. With a client that turned out to be slower it is
-	// slowness times as long as that took, up to maxHoldTime: what one attempt took says little more
-	// about the next one.
+	// slowness times as long as that took, up to maxHoldTime: what one attempt took says little
+	// more about the next one.
 	holdTime    = 2 * time.Second
 	maxHoldTime = 30 * time.Second
 	slowness    = 3

@@ -59,8 +59,8 @@ const (
 	SureProof = proofToDrop
 	// GoodProof means that it received the whole unit, and closed before it did anything else.
 	GoodProof = 4
-	// FairProof means that it did so, and opened another connection before it closed this one. Or it
-	// left this one open because of this unit, or of something earlier.
+	// FairProof means that it did so, and opened another connection before it closed this one. Or
+	// it left this one open because of this unit, or of something earlier.
 	FairProof = 2
 	// WeakProof means that it may have been receiving the unit.
 	WeakProof = 1
@@ -133,8 +133,8 @@ func (c *Cursor) Suspicious(to uint64) bool {
 
 // SuspiciousAmong reports whether a packet after from, up to to, was sent and not confirmed that is
 // Doubtful and not judged Fine, unless the client is known to close its connection over what it
-// cannot decode. What other clients are known to decode counts too: one that takes long to come back
-// has seemed to.
+// cannot decode. What other clients are known to decode counts too: one that takes long to come
+// back has seemed to.
 func (c *Cursor) SuspiciousAmong(from, to uint64) bool {
 	s := c.s
 	s.mu.Lock()

@@ -75,8 +75,8 @@ func CheckDecodable(p []byte) Decodability {
 // Doubtful reports whether CheckDecodable must be asked about a packet: otherwise it finds it
 // Decodable. It costs little more than to look at an event's name, so that it is for packets that
 // are delivered as they come. It misses JSON that is malformed otherwise than by NaN and Infinity,
-// which serializers write that do not check numbers. It also misses what is no text, and nesting that
-// is too deep.
+// which serializers write that do not check numbers. It also misses what is no text, and nesting
+// that is too deep.
 func Doubtful(p []byte) bool {
 	var h Header
 	if h.Parse(p) != nil || h.IsBinary() {
