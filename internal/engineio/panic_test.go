@@ -85,8 +85,6 @@ func newPanickingHandler(opts Options, panicIn string) (*Socket, *panickingHandl
 }
 
 func TestPanicsEndTheirSocketOnly(t *testing.T) {
-	opts := testOptions
-	opts.PingInterval = 50 * time.Millisecond
 	webSocket := func(t *testing.T, s *Socket) *wsPeer {
 		ours, theirs := loopback(t)
 		s.StartWebSocket(ours, nil, nil, testHandshake)
@@ -147,6 +145,10 @@ func TestPanicsEndTheirSocketOnly(t *testing.T) {
 	} {
 		t.Run(tt.method+" from "+tt.from, func(t *testing.T) {
 			healthy, h, hp := openLoopback(t, testOptions)
+			opts := testOptions
+			if tt.method == "Mark" || tt.method == "Confirm" { // they need a ping
+				opts.PingInterval = 50 * time.Millisecond
+			}
 			s, f := newPanickingHandler(opts, tt.method)
 			t.Cleanup(s.Abort)
 			p := tt.open(t, s)

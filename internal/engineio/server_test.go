@@ -29,8 +29,10 @@ type server struct {
 type exchange struct {
 	*http.Request
 	body string
-	w    http.ResponseWriter
 	done chan struct{}
+
+	mu sync.Mutex          // guards w
+	w  http.ResponseWriter // nil when serve has returned
 }
 
 // newServer starts a server on a loopback port, with TLS if secure is set.
@@ -118,6 +120,9 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 	case <-x.done:
 	case <-r.Context().Done():
 	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.w = nil
 }
 
 // next returns the next request of a kind.
@@ -168,9 +173,13 @@ func (s *server) wantPost(t *testing.T, body string) {
 }
 
 func (x *exchange) answer(status int, body string) {
-	x.w.WriteHeader(status)
-	_, _ = io.WriteString(x.w, body) // fails if the client has gone
-	close(x.done)
+	defer close(x.done)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.w != nil { // otherwise the client has gone
+		x.w.WriteHeader(status)
+		_, _ = io.WriteString(x.w, body) // fails if the client has gone
+	}
 }
 
 // drop ends the request's connection without an answer.
@@ -181,6 +190,11 @@ func (x *exchange) drop(t *testing.T) {
 
 func (x *exchange) hijack(t *testing.T) net.Conn {
 	t.Helper()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.w == nil {
+		t.Fatal("the client has gone")
+	}
 	conn, _, err := x.w.(http.Hijacker).Hijack()
 	if err != nil {
 		t.Fatal(err)
