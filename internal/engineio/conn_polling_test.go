@@ -219,8 +219,8 @@ func TestClosePollingIdle(t *testing.T) {
 func TestClosePollingIsBounded(t *testing.T) {
 	for _, posting := range []bool{false, true} {
 		s := newServer(t, false)
-		s.dialer.Timeout = 50 * time.Millisecond
 		c := dialPolling(t, s, nil)
+		s.dialer.Timeout = 50 * time.Millisecond // of what follows
 		l := newConnLog()
 		c.Start(l)
 		var x *exchange

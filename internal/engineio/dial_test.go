@@ -313,7 +313,7 @@ func TestDialTimeout(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newServer(t, false)
-			s.dialer.Timeout = 50 * time.Millisecond
+			s.dialer.Timeout = 500 * time.Millisecond
 			d := dial(s, clientRequest(tt.websocket))
 			tt.begin(t, s.handshake(t))
 			if _, err := d.wait(t); !errors.Is(err, context.DeadlineExceeded) {
