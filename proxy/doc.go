@@ -68,8 +68,9 @@
 // Clients with a key, and repeated events:
 //
 //   - keyed.go recovers clients that send no pid and offset, by a key in their URL. keyedquery.go
-//     reads the key, keyask.go asks its other client for a sign of life, and keyedack.go keeps the
-//     acknowledgement ids of two connections apart. internal/keys has the sessions of each.
+//     reads the key, keyask.go and asked.go ask its other client for a sign of life, and
+//     keyedack.go keeps the acknowledgement ids of two connections apart. internal/keys has the
+//     sessions of each.
 //   - clientv3.go does the same for clients of Engine.IO 3.
 //   - joins.go drops events that a resumed session's client repeats.
 //
@@ -99,9 +100,10 @@
 //   - A link refers back to clients, because what it reads is for them. It tells a client about an
 //     opened session (connected), packets (deliver, relay) and its own end (onPrimaryLost, end). It
 //     also pauses clients and wakes their Sockets.
-//   - A client has its parts as fields, and each part ends the client when it must: the receiver
-//     and disconnects. So has deps the replicas, which use deps. conns holds links, to find and
-//     count them.
+//   - A client has its parts as fields, and each part ends the client or finds another one when it
+//     must: the receiver, the sender and disconnects. So has deps the replicas, which use deps, and
+//     replicas have lostOwners (abandon), which look at a client that has gone. conns holds links, to
+//     find and count them.
 //   - The receiver calls an optional feature at one place, where a CONNECT or a batch ends up
 //     there: clientv3, keyed, keymove, move and postpone.
 //

@@ -82,19 +82,6 @@ func (r mover) mayAnswer(owner string) bool {
 	return owner != "" && r.c.deps.replicas.lost.of(r.c).id != owner
 }
 
-// claimedPID returns the pid in a message, if that is a CONNECT with one.
-func claimedPID(data []byte) string {
-	h, err := socketio.ParseHeader(data)
-	if err != nil || h.Type != socketio.Connect {
-		return ""
-	}
-	_, rec, err := socketio.TakeRecovery(data, session.IsPID, session.IsOffset)
-	if err != nil {
-		return ""
-	}
-	return rec.PID
-}
-
 // connectInstead connects a fresh namespace for a session that the client did not get, here or at
 // its owner. If another of its sessions is at another replica, that one goes first: with anything
 // fresh here the client could not move any more.

@@ -10,6 +10,7 @@ import (
 	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/metrics"
+	"github.com/holdfast/holdfast/session"
 )
 
 // maxWaiting bounds the messages that wait for a new primary link. Reading is paused meanwhile, but
@@ -298,3 +299,16 @@ func (r *receiver) refusedConnect(connect []byte, err error) bool {
 type noSource struct{}
 
 func (noSource) SetReadPaused(bool) {}
+
+// claimedPID returns the pid in a message, if that is a CONNECT with one.
+func claimedPID(data []byte) string {
+	h, err := socketio.ParseHeader(data)
+	if err != nil || h.Type != socketio.Connect {
+		return ""
+	}
+	_, rec, err := socketio.TakeRecovery(data, session.IsPID, session.IsOffset)
+	if err != nil {
+		return ""
+	}
+	return rec.PID
+}
