@@ -25,10 +25,10 @@ const (
 	pollingLagBytes   = 64 << 10
 	webSocketLagBytes = 16 << 10
 	scarceLagBytes    = 7 << 10
-	// A client that was sent packets which it may be unable to decode gets more: it may be slow to
-	// come back, or have no network meanwhile. socket.io-client waits five seconds between its
-	// attempts, and 20 for each, unless it is configured. suspectBytes is at most a quarter of the
-	// window.
+	// A client that was sent binary packets which it may be unable to decode gets more: it may be
+	// slow to come back, or have no network meanwhile. socket.io-client waits five seconds between
+	// its attempts, and 20 for each, unless it is configured. suspectBytes is at most a quarter of
+	// the window.
 	suspectTime  = 30 * time.Second
 	suspectBytes = 256 << 10
 	// lagOverhead is the approximate memory of a packet in addition to its bytes.
@@ -60,16 +60,17 @@ func (c *lagged) left() time.Duration {
 }
 
 // suspectsLocked reports whether packets of a session that were confirmed just now, up to last, may
-// have been more than the client can decode. l may be nil.
+// have been more than the client can decode. It looks at binary packets only: it is
+// too costly to judge every text on the live path. l may be nil.
 func (l *lag) suspectsLocked(cur *session.Cursor, last uint64) bool {
 	if l != nil {
 		for _, c := range slices.Backward(l.list) {
 			if c.cur == cur {
-				return cur.SuspiciousAmong(c.last, last)
+				return cur.SuspiciousBinary(c.last, last)
 			}
 		}
 	}
-	return cur.SuspiciousAmong(0, last)
+	return cur.SuspiciousBinary(0, last)
 }
 
 // addLocked holds back a confirmation.

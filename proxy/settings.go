@@ -9,7 +9,6 @@ import (
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/httpmsg"
 	"github.com/holdfast/holdfast/internal/limit"
-	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/session"
 )
 
@@ -73,7 +72,6 @@ func (set *settings) sessionLimits() session.Limits {
 		ReplayAckRequested: set.Recovery.AckEvents == config.AtLeastOnce,
 		KeyedAtMostOnce:    set.Recovery.Keyed.Redeliver == config.AtMostOnce,
 		Judge:              judge,
-		Doubtful:           socketio.Doubtful,
 	}
 }
 

@@ -131,11 +131,11 @@ func (c *Cursor) Suspicious(to uint64) bool {
 	return s.suspicions.verdictUpTo(to) != Fine || s.endedInFlight
 }
 
-// SuspiciousAmong reports whether a packet after from, up to to, was sent and not confirmed that is
-// Doubtful and not judged Fine, unless the client is known to close its connection over what it
+// SuspiciousBinary reports whether a binary packet after from, up to to, may be poison, as
+// Suspicious does. It returns false if the client is known to close its connection over what it
 // cannot decode. What other clients are known to decode counts too: one that takes long to come
-// back has seemed to.
-func (c *Cursor) SuspiciousAmong(from, to uint64) bool {
+// back has seemed to decode it.
+func (c *Cursor) SuspiciousBinary(from, to uint64) bool {
 	s := c.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -145,7 +145,7 @@ func (c *Cursor) SuspiciousAmong(from, to uint64) bool {
 	}
 	for i := max(from, s.log.Trimmed()) + 1; i <= min(to, c.sent, s.log.Last()); i++ {
 		p := s.log.At(i)
-		if p.Kind() != buffer.Dropped && (limits.Doubtful == nil || limits.Doubtful(p.Data())) && limits.Judge(p.Data()) != Fine {
+		if p.Attachments() != nil && p.Kind() != buffer.Dropped && limits.Judge(p.Data()) != Fine {
 			return true
 		}
 	}

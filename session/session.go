@@ -88,9 +88,6 @@ type Limits struct {
 	Retention RetentionFunc
 	// Judge decides what clients can decode. With nil, they can decode everything.
 	Judge Judge
-	// Doubtful reports whether Judge must be asked about a packet that has arrived. It is fast. What
-	// it misses costs only clients that leave their connection open. Nil means that it must.
-	Doubtful func(packet []byte) bool
 }
 
 // Session is one namespace of one upstream connection. It is safe for concurrent use. The fields

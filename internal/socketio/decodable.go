@@ -72,37 +72,6 @@ func CheckDecodable(p []byte) Decodability {
 	return d
 }
 
-// Doubtful reports whether CheckDecodable must be asked about a packet: otherwise it finds it
-// Decodable. It costs little more than to look at an event's name, so that it is for packets that
-// are delivered as they come. It misses JSON that is malformed otherwise than by NaN and Infinity,
-// which serializers write that do not check numbers. It also misses what is no text, and nesting
-// that is too deep.
-func Doubtful(p []byte) bool {
-	var h Header
-	if h.Parse(p) != nil || h.IsBinary() {
-		return true
-	}
-	if h.IsEvent() && oddName(p[h.Data:]) {
-		return true
-	}
-	return bytes.Contains(p, []byte("NaN")) || bytes.Contains(p, []byte("Infinity"))
-}
-
-// oddName reports whether an event's name may be one that clients refuse. data is its payload.
-func oddName(data []byte) bool {
-	if len(data) < 2 {
-		return true
-	}
-	switch c := data[1]; {
-	case c == '-', isDigit(c):
-		return false
-	case c != '"':
-		return true
-	}
-	name, _, closed := bytes.Cut(data[2:], []byte{'"'})
-	return !closed || bytes.IndexByte(name, '\\') >= 0 || slices.Contains(reservedEvents, string(name))
-}
-
 // checkAttachments checks a binary packet. The payload is valid JSON.
 func checkAttachments(h *Header, data []byte) (d Decodability) {
 	if h.Attachments > jsMaxAttachments {
