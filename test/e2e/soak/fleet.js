@@ -1,6 +1,6 @@
 // The holdfasts of a lane: one, several replicas with a relay on each way from one to another, or several that find each other
 // in Redis, with a relay in front of each.
-import { writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { Holdfast, Metrics } from "../lib/holdfast.js";
 import { Redis } from "../lib/redis.js";
@@ -191,6 +191,8 @@ export class Fleet {
   }
 
   #keepLog(hf) {
-    if (LOGS) writeFileSync(path.join(LOGS, `soak.${this.options.name}.${hf.pid}.log`), hf.log);
+    if (!LOGS) return;
+    mkdirSync(LOGS, { recursive: true });
+    writeFileSync(path.join(LOGS, `soak.${this.options.name}.${hf.pid}.log`), hf.log);
   }
 }

@@ -31,6 +31,7 @@ export class Incoming {
     this.last = first === null ? null : first - 1; // the highest number received
     this.lastSent = 0; // when the server sent it
     this.lastConnection = 0; // the session's connection it arrived on
+    this.firstConnection = 0; // the one that the first number arrived on
     this.delivered = 0; // without duplicates
     this.missing = new Set();
     this.ambiguous = new Set(); // asks that did not arrive, and were in flight when a connection ended
@@ -65,6 +66,7 @@ export class Incoming {
       }
     }
     this.last = i;
+    this.firstConnection ||= connection;
     this.lastSent = sentAt;
     this.lastConnection = connection;
     this.delivered++;
@@ -101,8 +103,8 @@ export class Incoming {
   }
 
   toJSON() {
-    const { first, last, delivered, askedAgain, again, doubled, reordered, altered, notes, redeliver } = this;
-    return { first, last, delivered, askedAgain, again, doubled, reordered, altered, notes, redeliver, lost: this.missing.size, ambiguous: this.ambiguous.size };
+    const { first, firstConnection, last, delivered, askedAgain, again, doubled, reordered, altered, notes, redeliver } = this;
+    return { first, firstConnection, last, delivered, askedAgain, again, doubled, reordered, altered, notes, redeliver, lost: this.missing.size, ambiguous: this.ambiguous.size };
   }
 }
 
