@@ -32,9 +32,10 @@ type client struct {
 
 func newClient(d *deps, seq uint64, req engineio.Request, sid string, opts engineio.Options, recoverable bool, keyed *keyedClient) *client {
 	c := &client{clientConn: clientConn{
-		deps: d, seq: seq, request: saveRequest(req), byWebSocket: req.WebSocket, recoverable: recoverable,
+		deps: d, seq: seq, request: saveRequest(req), recoverable: recoverable,
 		opened: instant.Now(), keyed: keyed,
 	}}
+	c.transport.begin(req.WebSocket)
 	if digest := d.binder.Handshake(req); digest != "" {
 		c.presented = &digest
 	}
@@ -96,7 +97,7 @@ func (c *client) TooLarge() {
 
 // Upgraded implements engineio.Handler.
 func (c *client) Upgraded() {
-	c.websocket.Store(true)
+	c.transport.upgrade()
 	c.sender.upgrade()
 }
 

@@ -37,18 +37,46 @@ func (s *clientState) moveLocked(to clientState) bool {
 	return true
 }
 
+// clientTransport is how a client's packets travel. It is read without a lock:
+//
+//	polling -> upgraded   terminal
+//	webSocket             its handshake came over WebSocket; terminal
+type clientTransport struct {
+	is atomic.Uint32
+}
+
+const (
+	polling uint32 = iota
+	upgraded
+	webSocket
+)
+
+// begin sets the transport of a client's handshake. Nothing else reads it yet.
+func (t *clientTransport) begin(websocket bool) {
+	if websocket {
+		t.is.Store(webSocket)
+	}
+}
+
+// upgrade notes that a client uses WebSocket from now on.
+func (t *clientTransport) upgrade() { t.is.CompareAndSwap(polling, upgraded) }
+
+// isWebSocket reports whether packets travel over WebSocket now.
+func (t *clientTransport) isWebSocket() bool { return t.is.Load() != polling }
+
+// begunByWebSocket reports whether the handshake came over WebSocket.
+func (t *clientTransport) begunByWebSocket() bool { return t.is.Load() == webSocket }
+
 // clientConn is a client's connection: what the client, its sender and its receiver share.
 type clientConn struct {
 	sock     *engineio.Socket          // immutable
 	deps     *deps                     // immutable
 	sessions snapshot[*session.Cursor] // read without a lock; written with client.mu held
 
-	websocket atomic.Bool
+	transport clientTransport
 	state     clientState // read with client.mu or sender.mu held
 
-	// Immutable.
-	byWebSocket bool // its handshake came over WebSocket
-	recoverable bool // it can resume sessions, in namespaces that have recovery
+	recoverable bool // it can resume sessions, in namespaces that have recovery; immutable
 
 	connectDelay atomic.Int64    // nanoseconds from its handshake to its first CONNECT; 0 before that
 	opened       instant.Instant // about when its handshake was answered; immutable, like the rest

@@ -181,7 +181,7 @@ func (s *sender) lagLimit() int {
 	switch {
 	case s.lag != nil && s.lag.suspects > 0:
 		most = suspectBytes
-	case s.conn.websocket.Load():
+	case s.conn.transport.isWebSocket():
 		most = webSocketLagBytes
 	}
 	return min(most, s.window/4)

@@ -226,7 +226,7 @@ func (t *conns) transports() (clients, links status.Transports) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, c := range t.clients {
-		count(&clients, c.websocket.Load())
+		count(&clients, c.transport.isWebSocket())
 	}
 	for l := range t.links {
 		count(&links, l.conn.Transport() == "websocket")

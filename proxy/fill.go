@@ -94,7 +94,7 @@ func (s *sender) writeMessageLocked(it *item) {
 	s.count++ // so that a trial sees when it has arrived
 	if it.fresh {
 		s.count++ // so that a ping ahead of the reply does not confirm it
-		s.replies.written(s.count, s.watch, !s.conn.websocket.Load())
+		s.replies.written(s.count, s.watch, !s.conn.transport.isWebSocket())
 	}
 }
 

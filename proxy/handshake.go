@@ -127,7 +127,7 @@ func (h *handshaker) open(w http.ResponseWriter, r *http.Request, c *client, a a
 			primary.start()
 		}
 	}
-	if !c.byWebSocket {
+	if !c.transport.begunByWebSocket() {
 		h.opened(c)
 		c.sock.Start()
 		start()
@@ -140,7 +140,6 @@ func (h *handshaker) open(w http.ResponseWriter, r *http.Request, c *client, a a
 		h.log.Debug("websocket handshake failed", "client", c.seq, "error", err)
 		return false
 	}
-	c.websocket.Store(true)
 	h.opened(c)
 	c.sock.StartWebSocket(client.Conn, client.Initial, client.Answer.Bytes(), a.handshake)
 	start()

@@ -53,7 +53,7 @@ func (r mover) moveRequest(namespace string, connect []byte) *peerwire.MoveReque
 	c := r.c
 	opts := c.sock.Options()
 	ask := &peerwire.MoveRequest{
-		SID: c.sock.SID(), Head: string(c.request), ByWebSocket: c.byWebSocket,
+		SID: c.sock.SID(), Head: string(c.request), ByWebSocket: c.transport.begunByWebSocket(),
 		ConnectDelay: c.connectDelay.Load(), Ping: [2]int64{opts.PingInterval.Milliseconds(), opts.PingTimeout.Milliseconds()},
 		MaxPayload: opts.MaxPayload, Upgrades: opts.Upgrades, HandshakeID: opts.HandshakeID, PollHeaders: c.pollHeaders,
 		Watch:     c.sender.watches() + 1, // one may just be on its way

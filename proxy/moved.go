@@ -145,7 +145,7 @@ func (c movedClient) startMoved(state *peerwire.MoveState, st *cluster.Stream) {
 		})
 	}
 	if state.WebSocket {
-		c.websocket.Store(true)
+		c.transport.upgrade()
 		c.deps.replicas.took(c.client, nil)
 		c.sock.StartMoved(state.Transfer, st)
 		c.deps.conns.arrived(c.client)

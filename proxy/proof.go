@@ -79,7 +79,7 @@ func (w *probeWriter) message(seq uint64, data []byte, binary bool) {
 	if w.last == 0 {
 		w.last = w.s.enc.Ping()
 	}
-	if len(data) > largeBytes && w.s.conn.websocket.Load() {
+	if len(data) > largeBytes && w.s.conn.transport.isWebSocket() {
 		w.ping(seq, 0)
 		w.s.watch++
 		w.s.enc.Watched(data, binary, w.s.watch)

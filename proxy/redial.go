@@ -197,7 +197,7 @@ func (r *receiver) redialFailed() {
 // dialPrimary dials another primary link for a CONNECT, which may be nil. It starts the link,
 // unless that has a translator.
 func (c *client) dialPrimary(connect []byte) (*link, error) {
-	req, err := c.request.restore(c.byWebSocket)
+	req, err := c.request.restore(c.transport.begunByWebSocket())
 	if err != nil {
 		return nil, err
 	}

@@ -14,7 +14,7 @@ import (
 func (c *client) knownBySID(r *http.Request, transport string) *http.Request {
 	a := engineio.ErrorAnswer(engineio.CodeBadRequest) // for a transport that the client does not use
 	current := "polling"
-	if c.websocket.Load() {
+	if c.transport.isWebSocket() {
 		current = "websocket"
 	}
 	switch {
