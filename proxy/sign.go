@@ -53,7 +53,7 @@ type sign struct {
 	given event // fires when it was answered
 }
 
-// asksForSign reports whether the client is to be asked for a sign before another connection takes
+// asksForSign reports whether to ask the client for a sign before another connection takes
 // over.
 func (s *sender) asksForSign() bool {
 	s.mu.Lock()
@@ -74,7 +74,7 @@ func (s *sender) asksForSignLocked() bool {
 	return s.trials.state == inFlight || s.trials.state == lingering
 }
 
-// askForSign makes the next fill ping the client if a sign is to be asked for. It returns what to
+// askForSign makes the next fill ping the client if asksForSign holds. It returns what to
 // wait for, and how long; or nil if there is nothing to ask.
 func (s *sender) askForSign() (given *event, timeout time.Duration) {
 	s.mu.Lock()

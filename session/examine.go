@@ -72,7 +72,7 @@ func (q *suspicions) dropUndecodable(from, to uint64) (doubtful []uint64) {
 	return doubtful
 }
 
-// trial returns what is to be tried on the client, or nil. carried says that the client had
+// trial returns what to try on the client, or nil. carried says that the client had
 // buffered events before its last connection, and did not handle them over it.
 func (q *suspicions) trial(doubtful []uint64, carried bool) *Trial {
 	d := q.doubt

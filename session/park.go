@@ -92,7 +92,7 @@ func (r *Registry) parkLocked(c *Cursor, d time.Duration, g *parkedGroup) closed
 		if s.endedInFlight {
 			g.found = append(g.found, finding{s: s, verdict: Undecodable})
 		}
-		return closedSession{s: s, was: Closed} // nobody will read the rest of its log
+		return closedSession{s: s, was: Closed} // no client will read the rest of its log
 	case s.pid == "":
 		return r.closeBothLocked(s, reason.NotParked)
 	case d <= 0:

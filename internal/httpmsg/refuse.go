@@ -5,7 +5,7 @@ import (
 	"net/http"
 )
 
-// WriteError answers a request with an error of holdfast's own, in the form that engine.io uses.
+// WriteError answers a request with an error that holdfast itself raises, in engine.io's format.
 func WriteError(w http.ResponseWriter, status int, message string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")

@@ -401,7 +401,7 @@ func TestKeyDirectoryKnowsWhoHadAKey(t *testing.T) {
 	want(Digest{3, 1}, "a")
 	var none *Directory
 	if none.takeFormer(string(key[:])) != "" {
-		t.Error("without other replicas nobody had it")
+		t.Error("a nil Directory named a former holder")
 	}
 }
 
