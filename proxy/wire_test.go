@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/url"
@@ -236,6 +237,12 @@ func (m *model) dialUpstream(_ context.Context, from *modelReplica) (net.Conn, e
 	return theirs, nil
 }
 
+// dialEnded reports whether err is that of a handshake whose dial ended: a redial does so when its
+// client leaves.
+func dialEnded(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.ErrClosedPipe)
+}
+
 func (m *model) serveUpstream(conn net.Conn, from *modelReplica) {
 	l := &upstreamLink{from: from, spaces: make(map[string]*socket), dropped: make(map[string]bool)}
 	u := ws.Upgrader{OnRequest: func(uri []byte) error {
@@ -243,7 +250,9 @@ func (m *model) serveUpstream(conn net.Conn, from *modelReplica) {
 		return nil
 	}}
 	if _, err := u.Upgrade(conn); err != nil {
-		m.t.Error(err)
+		if !dialEnded(err) {
+			m.t.Error(err)
+		}
 		return
 	}
 	l.wire = m.newWire(conn, false)
