@@ -70,18 +70,18 @@ func (r keyedReceiver) connectKeyed(namespace string, rest []byte, start instant
 func (r keyedReceiver) ownKey() {
 	k := r.c.keyed
 	k.owner = true
-	k.former = r.c.deps.keyring.TakeFormer(k.key)
+	k.lastHolder = r.c.deps.keyring.TakeLastHolder(k.key)
 }
 
 // reportEnd reports why there is no session in a namespace any more: why, if this replica had it,
 // or what the one says that had the key last.
 func (r keyedReceiver) reportEnd(namespace string, why reason.Reason) {
-	c, former := r.c, r.c.keyed.former
+	c, holder := r.c, r.c.keyed.lastHolder
 	switch {
 	case why != "":
 		c.notRecovered(namespace, why)
-	case former != "":
-		go keyedReplicas{c.deps.replicas}.reportEnd(c, former, namespace) // ends within askTimeout
+	case holder != "":
+		go keyedReplicas{c.deps.replicas}.reportEnd(c, holder, namespace) // ends within askTimeout
 	}
 }
 

@@ -91,7 +91,7 @@ func TestKeyBesidePID(t *testing.T) {
 	victim.Close()
 }
 
-// A client that changes its key is another client. The former session waits for the former key.
+// A client that changes its key is another client. The old session waits for the old key.
 func TestChangedKey(t *testing.T) {
 	r := newRig(t, withKey)
 	first := connectedKeyed(r, "hf_key=first-key-0123456789")

@@ -282,7 +282,7 @@ func TestKeyedClientCutBeforeTheReply(t *testing.T) {
 }
 
 // A client counts the events of one socket. If its connection was cut before it had the reply of
-// another, its count is of the former one, and would skip events of this one.
+// another, its count belongs to the previous one, and would skip events of this one.
 func TestCountOfAnotherSocket(t *testing.T) {
 	r := newRig(t, withKey)
 	const query = "hf_key=0123456789abcdef"

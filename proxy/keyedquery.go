@@ -93,8 +93,8 @@ type keyedClient struct {
 	foreign atomic.Bool
 
 	// Guarded by the Socket's input lock.
-	owner    bool   // it has the key
-	lookedUp bool   // no other replica has the key
-	former   string // the replica that had the key last, if it has ended
-	tookOver bool   // from a client that was connected
+	owner      bool   // it has the key
+	lookedUp   bool   // no other replica has the key
+	lastHolder string // the replica that had the key last, if it has ended
+	tookOver   bool   // from a client that was connected
 }

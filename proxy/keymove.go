@@ -168,11 +168,11 @@ func (r keyedReceiver) notMoved(namespace, holder string, why reason.Reason) {
 // reportEnd asks the replica that had a client's key last why the session in a namespace has ended,
 // and reports that. The client does not wait for it. Without an answer nothing is reported: the
 // client may have had no such session.
-func (r keyedReplicas) reportEnd(c *client, former, namespace string) {
+func (r keyedReplicas) reportEnd(c *client, holder, namespace string) {
 	defer c.recoverPanic()
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 	defer cancel()
-	_, err := r.ask(ctx, former, peerwire.StreamEnded, func() []byte { return append([]byte(c.keyed.key), namespace...) })
+	_, err := r.ask(ctx, holder, peerwire.StreamEnded, func() []byte { return append([]byte(c.keyed.key), namespace...) })
 	refused, ok := errors.AsType[*refusedError](err)
 	if !ok {
 		return

@@ -215,7 +215,7 @@ func TestCountAfterAReturnWithoutOne(t *testing.T) {
 	}
 }
 
-func TestAnswersForFormerClients(t *testing.T) {
+func TestAnswersForPreviousClients(t *testing.T) {
 	w := newWorld(t, roomy, 10)
 	defer w.finish()
 	c := w.openKeyed()

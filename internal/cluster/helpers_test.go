@@ -110,7 +110,7 @@ func (p *port) Close() error {
 
 func (p *port) Addr() net.Addr { return peerAddr("pipe") }
 
-// knock opens a connection to a port from an address, like a stranger.
+// knock opens a connection to a port from an address, like a peer without the secret.
 func (n *network) knock(addr, from string) net.Conn {
 	near, far := net.Pipe()
 	n.port(addr).conns <- addressed{far, peerAddr(from)}

@@ -19,7 +19,7 @@ type inbound struct {
 
 // serve accepts connections of other replicas until the Node is closed.
 func (n *Node) serve(ln net.Listener) {
-	var guests strangers
+	var pending unverifiedConns
 	for {
 		nc, err := ln.Accept()
 		if err != nil {
@@ -30,19 +30,19 @@ func (n *Node) serve(ln net.Listener) {
 			time.Sleep(acceptPause)
 			continue
 		}
-		s := guests.admit(nc)
+		s := pending.admit(nc)
 		n.task(func() { // ends with the handshake
-			n.welcome(s, &guests)
+			n.handshake(s, &pending)
 		})
 	}
 }
 
-// welcome makes the handshake with the side that dialled.
-func (n *Node) welcome(s *stranger, guests *strangers) {
+// handshake makes the handshake with the side that dialled.
+func (n *Node) handshake(s *unverifiedConn, pending *unverifiedConns) {
 	c, err := connect(n.ctx, s, n.keys.Load(), n.who, false)
-	guests.leave(s)
+	pending.leave(s)
 	if err != nil {
-		n.log.Log(slog.LevelInfo, "stranger", "a connection to the peer port was refused",
+		n.log.Log(slog.LevelInfo, "unverified", "a connection to the peer port was refused",
 			"address", s.RemoteAddr().String(), "problem", shownError(err))
 		return
 	}
@@ -59,8 +59,8 @@ func (n *Node) welcome(s *stranger, guests *strangers) {
 		c.socket.Close()
 		return
 	}
-	n.welcomed++
-	in.number = n.welcomed
+	n.accepted++
+	in.number = n.accepted
 	n.inbound[in] = struct{}{}
 	// It may know more than the book here.
 	if c.peer.Advertise != "" && n.findLocked(c.peer.ID) == nil {

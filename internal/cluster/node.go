@@ -106,7 +106,7 @@ type Node struct {
 	changed  chan struct{}   // closed and replaced with every change of a peer
 	lookups  int             // answers of the book so far
 	inbound  map[*inbound]struct{}
-	welcomed uint64 // connections in inbound so far
+	accepted uint64 // connections in inbound so far
 	alone    bool   // it was logged that there is no other replica
 	closed   bool
 }

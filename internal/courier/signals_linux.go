@@ -20,13 +20,13 @@ type action [8]uint64
 // it does until the next program's runtime is ready. A mask does not help: the runtime removes it
 // when it starts.
 func unhandleStops() (handle func()) {
-	var former [len(stopSignals)]action
+	var saved [len(stopSignals)]action
 	for i, s := range stopSignals {
-		sigaction(s, new(action), &former[i])
+		sigaction(s, new(action), &saved[i])
 	}
 	return func() {
 		for i, s := range stopSignals {
-			sigaction(s, &former[i], new(action))
+			sigaction(s, &saved[i], new(action))
 		}
 	}
 }

@@ -87,12 +87,12 @@ type Directory struct {
 	all   func() []Claim
 	send  func(note []byte, to []string) // to replicas that are connected; nil stands for all of them
 
-	mu      sync.Mutex // guards the fields below; a leaf
-	peers   map[string]*peerKeys
-	former  *lru.Cache[Digest, string] // who had a key last, by those that have it no more; nil if there is none
-	pending []Claim                    // to tell all others
-	tables  []string                   // replicas to tell everything
-	sending bool
+	mu          sync.Mutex // guards the fields below; a leaf
+	peers       map[string]*peerKeys
+	lastHolders *lru.Cache[Digest, string] // who had a key last, by those that have it no more; nil if there is none
+	pending     []Claim                    // to tell all others
+	tables      []string                   // replicas to tell everything
+	sending     bool
 }
 
 // peerKeys are the keys that another replica has.
@@ -267,29 +267,29 @@ func (d *Directory) Noted(from cluster.Sender, about []byte) (claims []Claim, ok
 
 // remember notes that a replica has a key no more. d.mu is held.
 func (d *Directory) remember(key Digest, id string) {
-	if d.former == nil {
-		former, err := lru.New[Digest, string](rememberedKeys)
+	if d.lastHolders == nil {
+		cache, err := lru.New[Digest, string](rememberedKeys)
 		if err != nil {
 			panic(err) // only for a size below 1
 		}
-		d.former = former
+		d.lastHolders = cache
 	}
-	d.former.Add(key, id)
+	d.lastHolders.Add(key, id)
 }
 
-// takeFormer returns the replica that had a key last, or "", once. It knows why the key's sessions
+// takeLastHolder returns the replica that had a key last, or "", once. It knows why the key's sessions
 // ended.
-func (d *Directory) takeFormer(key string) (id string) {
+func (d *Directory) takeLastHolder(key string) (id string) {
 	if d == nil || len(key) != sha256.Size {
 		return ""
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.former == nil {
+	if d.lastHolders == nil {
 		return ""
 	}
-	id, _ = d.former.Get(Digest([]byte(key)))
-	d.former.Remove(Digest([]byte(key)))
+	id, _ = d.lastHolders.Get(Digest([]byte(key)))
+	d.lastHolders.Remove(Digest([]byte(key)))
 	return id
 }
 

@@ -382,10 +382,10 @@ func TestKeyDirectoryKnowsWhoHadAKey(t *testing.T) {
 	}
 	key, other := Digest{1}, Digest{2}
 	tell(tableBegins|tableEnds, Claim{key, 50})
-	want := func(key Digest, former string) {
+	want := func(key Digest, holder string) {
 		t.Helper()
-		if got := d.takeFormer(string(key[:])); got != former {
-			t.Errorf("%x was last at %q, not %q", key[:1], got, former)
+		if got := d.takeLastHolder(string(key[:])); got != holder {
+			t.Errorf("%x was last at %q, not %q", key[:1], got, holder)
 		}
 	}
 	want(key, "") // it still is
@@ -400,8 +400,8 @@ func TestKeyDirectoryKnowsWhoHadAKey(t *testing.T) {
 	want(Digest{3}, "")
 	want(Digest{3, 1}, "a")
 	var none *Directory
-	if none.takeFormer(string(key[:])) != "" {
-		t.Error("a nil Directory named a former holder")
+	if none.takeLastHolder(string(key[:])) != "" {
+		t.Error("a nil Directory named a last holder")
 	}
 }
 

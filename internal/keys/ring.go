@@ -183,9 +183,9 @@ func (r *Ring) Closed(s *session.Session, why reason.Reason) {
 	r.ends.Add(keyedNamespace{key, s.Namespace()}, why)
 }
 
-// TakeFormer returns the other replica that had a key last, or "", once. It knows why the key's
+// TakeLastHolder returns the other replica that had a key last, or "", once. It knows why the key's
 // sessions ended.
-func (r *Ring) TakeFormer(key string) (replica string) { return r.directory.takeFormer(key) }
+func (r *Ring) TakeLastHolder(key string) (replica string) { return r.directory.takeLastHolder(key) }
 
 // Find returns the pid of a key's session in a namespace. If there is none any more, it returns
 // why, once.

@@ -70,10 +70,10 @@ describe("recovery.bind", { ...parallel, skip }, () => {
       const pid = c.socket._pid;
       s.app.stream("/", id, 1, 3);
       await c.main.stream(1, 3);
-      const stranger = own();
-      const auth = { ...(options.auth ?? stranger.auth), pid, offset: c.socket._lastOffset };
+      const other = own();
+      const auth = { ...(options.auth ?? other.auth), pid, offset: c.socket._lastOffset };
       const steal = async () => {
-        const thief = new Client("4.8.4", s.direct, { transports: ["websocket"], ...stranger, ...options, auth });
+        const thief = new Client("4.8.4", s.direct, { transports: ["websocket"], ...other, ...options, auth });
         t.after(() => thief.close());
         const got = await thief.main.connected();
         assert.notEqual(got.id, id);

@@ -1,4 +1,4 @@
-// Replicas that die, stop, drain or lose each other, and strangers on the peer port.
+// Replicas that die, stop, drain or lose each other, and unverified connections to the peer port.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import net from "node:net";
@@ -306,7 +306,7 @@ describe("a slow client behind an edge", { skip: onlyHoldfast }, () => {
   });
 });
 
-describe("strangers on the peer port", { skip: onlyHoldfast, concurrency: 3 }, () => {
+describe("unverified connections to the peer port", { skip: onlyHoldfast, concurrency: 3 }, () => {
   it("wrong secret: the replicas do not connect, and both say why", { timeout: 30000 }, async (t) => {
     const a = await App.start("4.5.4");
     t.after(() => a.stop());
@@ -332,7 +332,7 @@ describe("strangers on the peer port", { skip: onlyHoldfast, concurrency: 3 }, (
     assert.ok(!answers.some((a) => /HTTP/.test(a.toString("latin1"))));
     const withoutKey = tls.connect({ port, host: "127.0.0.1", rejectUnauthorized: false, ALPNProtocols: ["holdfast-peer/1"] });
     withoutKey.on("error", () => {});
-    withoutKey.on("data", () => assert.fail("a stranger got data"));
+    withoutKey.on("data", () => assert.fail("it got data"));
     await once(withoutKey, "close");
     const silent = Array.from({ length: 1000 }, () => net.connect(port, "127.0.0.1").on("error", () => {}));
     t.after(() => silent.forEach((s) => s.destroy()));

@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// However many strangers hold connections to the peer port, from one address or many, silent or
-// not: a replica that comes is connected immediately.
-func TestStrangersDelayNobody(t *testing.T) {
+// However many unverified peers hold connections to the peer port, from one address or many, silent or
+// not: a new replica is connected immediately.
+func TestUnverifiedConnectionsDelayNoReplica(t *testing.T) {
 	for name, knock := range map[string]func(n *network, i int) net.Conn{
 		"silent, from one address":    func(n *network, _ int) net.Conn { return n.knock("a:1", "192.0.2.1:1") },
 		"silent, from many addresses": func(n *network, i int) net.Conn { return n.knock("a:1", fmt.Sprintf("192.0.2.%d:1", i%250)) },
@@ -50,8 +50,8 @@ func TestStrangersDelayNobody(t *testing.T) {
 						open++
 					}
 				}
-				if open > maxStrangers {
-					t.Errorf("%d strangers have a connection, want at most %d", open, maxStrangers)
+				if open > maxUnverified {
+					t.Errorf("%d unverified connections are open, want at most %d", open, maxUnverified)
 				}
 				for _, c := range held {
 					_ = c.Close()
@@ -64,7 +64,7 @@ func TestStrangersDelayNobody(t *testing.T) {
 
 // A flood from one address does not close the connections of others.
 func TestFloodFromOneAddress(t *testing.T) {
-	var g strangers
+	var g unverifiedConns
 	near, far := net.Pipe()
 	defer near.Close()
 	other := g.admit(addressed{far, peerAddr("192.0.2.2:1")})
@@ -72,7 +72,7 @@ func TestFloodFromOneAddress(t *testing.T) {
 		c, _ := net.Pipe()
 		g.admit(addressed{c, peerAddr("192.0.2.1:1")})
 	}
-	if len(g.list) != maxStrangers || g.list[0] != other {
+	if len(g.list) != maxUnverified || g.list[0] != other {
 		t.Errorf("%d are left, the first is %v", len(g.list), g.list[0].RemoteAddr())
 	}
 }

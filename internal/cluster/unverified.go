@@ -8,29 +8,29 @@ import (
 	"sync/atomic"
 )
 
-// maxStrangers limits the connections that have not shown the secret yet.
-const maxStrangers = 64
+// maxUnverified limits the connections that have not shown the secret yet.
+const maxUnverified = 64
 
-// strangers are the unauthenticated connections to the peer port. All are accepted immediately, so
-// that a flood does not keep a replica waiting in the kernel's queue. When there are too many, one
-// is closed from the address that has the most: the oldest that has sent nothing, or else the
-// oldest. A replica sends its part of the handshake as soon as it is connected. So it is at risk
-// only in a flood from its own address, if maxStrangers others arrive within a round trip. Then it
-// dials again.
-type strangers struct {
+// unverifiedConns are the unauthenticated connections to the peer port. All are accepted
+// immediately, so a flood does not keep a replica waiting in the kernel's queue. When there are too
+// many, one connection of the address that has the most is closed: the oldest that has sent nothing,
+// or else the oldest. A replica sends its part of the handshake as soon as it is connected. So it is
+// at risk only in a flood from its own address, if maxUnverified others arrive within a round trip.
+// Then it dials again.
+type unverifiedConns struct {
 	mu   sync.Mutex
-	list []*stranger // oldest first
+	list []*unverifiedConn // oldest first
 }
 
-// stranger is a connection that has not proved the secret yet.
-type stranger struct {
+// unverifiedConn is a connection that has not proved the secret yet.
+type unverifiedConn struct {
 	net.Conn
 	address string
 	heard   atomic.Bool // it has sent something
 }
 
 // Read implements net.Conn.
-func (s *stranger) Read(p []byte) (int, error) {
+func (s *unverifiedConn) Read(p []byte) (int, error) {
 	n, err := s.Conn.Read(p)
 	if n > 0 {
 		s.heard.Store(true)
@@ -39,14 +39,14 @@ func (s *stranger) Read(p []byte) (int, error) {
 }
 
 // admit adds a connection, and may close another one.
-func (g *strangers) admit(nc net.Conn) *stranger {
-	s := &stranger{Conn: nc, address: nc.RemoteAddr().String()}
+func (g *unverifiedConns) admit(nc net.Conn) *unverifiedConn {
+	s := &unverifiedConn{Conn: nc, address: nc.RemoteAddr().String()}
 	if at, err := netip.ParseAddrPort(s.address); err == nil {
 		s.address = at.Addr().String()
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(g.list) >= maxStrangers {
+	if len(g.list) >= maxUnverified {
 		i := g.worstLocked()
 		g.list[i].Close() // its handshake fails
 		g.list = slices.Delete(g.list, i, i+1)
@@ -56,7 +56,7 @@ func (g *strangers) admit(nc net.Conn) *stranger {
 }
 
 // leave forgets a connection whose handshake is over.
-func (g *strangers) leave(s *stranger) {
+func (g *unverifiedConns) leave(s *unverifiedConn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if i := slices.Index(g.list, s); i >= 0 {
@@ -65,7 +65,7 @@ func (g *strangers) leave(s *stranger) {
 }
 
 // worstLocked returns the index of the connection to close.
-func (g *strangers) worstLocked() int {
+func (g *unverifiedConns) worstLocked() int {
 	counts := make(map[string]int)
 	most := 0
 	for _, s := range g.list {
