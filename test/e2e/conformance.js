@@ -6,10 +6,10 @@
 // DIR is a clone of socketio/socket.io. NAME is a part of a run's name.
 //
 // The suites have a hard-coded address, so they run from a copy with a different one. Their
-// heartbeats are short, so a suite with an unexpected difference runs again: what passes once
-// passes. Known differences are listed with their reason. The exit code is 1 if there is any other,
-// or if a known one has gone. Recovery is off for the Socket.IO suite, which forbids what recovery
-// adds (pid and offset).
+// heartbeats are short, so a suite with an unexpected difference runs again. A test that passes
+// once counts as passed. Known differences are listed with their reason. The exit code is 1 if
+// there is any other, or if a known one no longer occurs. Recovery is off for the Socket.IO suite,
+// which forbids what recovery adds (pid and offset).
 import { spawn } from "node:child_process";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";

@@ -1,5 +1,5 @@
-// Balancers in front of several replicas: one that sends connections where the test says, and one
-// that deals out single requests in turn, without any stickiness.
+// Balancers in front of several replicas: one sends connections where the test says, and one
+// distributes single requests round-robin, without any stickiness.
 import http from "node:http";
 import net from "node:net";
 import { once } from "node:events";

@@ -15,7 +15,7 @@ const ADDRESS = "http://localhost:3210";
 const compilerOptions = { module: ts.ModuleKind.CommonJS, target: ts.ScriptTarget.ES2022, esModuleInterop: true };
 const compile = (text) => ts.transpileModule(text, { compilerOptions }).outputText;
 
-/** Replaces a text that has to be there. */
+/** Replaces a text, which must occur. */
 function replace(text, from, to) {
   if (!text.includes(from)) throw new Error(`the suite no longer contains ${from}: adapt client-suite.js`);
   return text.replaceAll(from, to);
@@ -56,8 +56,8 @@ export async function runClientSuite(dir, clone, url) {
     await writeFile(to, compile(text.replaceAll(ADDRESS, url)));
   }
   if (!addresses) throw new Error("the suite's address has changed: adapt client-suite.js");
-  // "reconnect timeout" tests the client's timers, without a server. If the machine is slow it
-  // fails, and leaves its fake timers to all tests behind it.
+  // "reconnect timeout" tests the client's timers, without a server. On a slow machine it fails,
+  // and all later tests inherit its fake timers.
   const args = ["--fgrep", "reconnect timeout", "--invert", "--exit", "--timeout", "4000", "--reporter", "json", "--reporter-option", "output=result.json", "test/index.js"];
   const child = spawn(process.execPath, [path.join(E2E, "node_modules/mocha/bin/mocha.js"), ...args], { cwd: dir, stdio: ["ignore", "ignore", "inherit"], detached: true });
   await new Promise((resolve) => child.once("exit", resolve));

@@ -18,7 +18,7 @@ export class Client {
   constructor(version, url, { nsp = "/", retries, ackTimeout, ...options } = {}) {
     const lib = require(`socket.io-client-${version}`);
     this.version = version;
-    this.ofSockets = { retries, ackTimeout }; // the Manager passes on none of its own
+    this.ofSockets = { retries, ackTimeout }; // options of sockets, which a Manager does not pass on
     this.manager = new lib.Manager(url, {
       forceNew: true,
       reconnectionDelay: 20,

@@ -11,7 +11,7 @@ const E2E = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
 
 let built;
 
-/** Builds the server. Returns why it cannot be built, or false. Its modules may not be there, offline. */
+/** Builds the server. Returns why it cannot be built, or false. Without network access its modules may be missing. */
 async function problem() {
   built ??= (async () => {
     const bin = path.join(E2E, ".bin/goserver");

@@ -87,7 +87,7 @@ export async function begin(t, options = {}) {
   return s;
 }
 
-/** The client is served, and its session is the one it began with. */
+/** Checks that the client is served, with the session that it began with. */
 export async function serves(s, connects) {
   await s.c.main.connected(connects);
   if (connects > 1) s.c.main.assertRecovered(connects - 1);
@@ -99,7 +99,7 @@ export async function serves(s, connects) {
   assert.equal(s.hf.exit, undefined);
 }
 
-/** Replaces its configuration atomically: a program that just starts must not read half a file. */
+/** Replaces its configuration atomically: a program that is just starting must not read half a file. */
 export async function configure(s, config) {
   const file = path.join(s.hf.dir, "config.yaml");
   await writeFile(`${file}.new`, typeof config === "string" ? config : toYAML(config));

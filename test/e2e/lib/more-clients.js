@@ -26,7 +26,8 @@ export const OTHERS = {
     name: "zishang520's client for Go",
     transports: ["polling", "websocket", "upgrade"],
     recovers: true,
-    // Over which it does not try again after a connection was refused, also without holdfast.
+    // The transport over which it gives up once a connection was refused, with and without
+    // holdfast.
     stuck: "websocket",
     async build(dir) {
       const bin = path.join(dir, "client");

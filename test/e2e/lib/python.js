@@ -7,7 +7,7 @@ import { freePort } from "./ports.js";
 import { request } from "./raw.js";
 import { until } from "./wait.js";
 
-export const PYTHON = "/usr/bin/python3"; // Debian's: where its python3-... packages are
+export const PYTHON = "/usr/bin/python3"; // Debian's own, which finds its python3-... packages
 const APP = fileURLToPath(new URL("../python/app.py", import.meta.url));
 
 const RETURNING = fileURLToPath(new URL("../python/returning.py", import.meta.url));
@@ -19,7 +19,7 @@ export function missing(kind) {
   return lacking(packages[kind]);
 }
 
-/** What lacks of Python's modules, whose packages are named alike, or false. */
+/** Which packages are missing, or false. Debian's are named after Python's modules. */
 function lacking(modules) {
   try {
     execFileSync(PYTHON, ["-c", modules.map((m) => `import ${m}`).join("\n")], { stdio: "pipe" });

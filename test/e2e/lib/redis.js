@@ -36,7 +36,7 @@ export class Redis {
     return `redis://127.0.0.1:${this.port}/0`;
   }
 
-  /** Starts it, again after kill. */
+  /** Starts it, or restarts it after kill. */
   async run() {
     await this.spawn(["--port", String(this.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", ...this.args]);
   }

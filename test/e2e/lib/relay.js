@@ -14,7 +14,7 @@ class FrameReader {
     this.inFrames = false;
     this.offset = 0; // absolute position of buffer[0]
     this.read = 0; // absolute position of the next new byte
-    this.recent = []; // frames of the last chunk, of which a hook may put back a part
+    this.recent = []; // frames of the last chunk, part of which a hook may put back
   }
 
   // Returns the frames that end in this chunk: {opcode, payload, start, end}, positions absolute.
@@ -394,7 +394,7 @@ export class Relay extends EventEmitter {
     return [...this.connections].filter(where);
   }
 
-  /** Ends connections on both sides, without a word of the protocol. */
+  /** Ends connections on both sides, without any message of the protocol. */
   cut(where) {
     const list = this.list(where);
     for (const conn of list) conn.kill("cut");

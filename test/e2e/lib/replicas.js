@@ -84,8 +84,8 @@ export async function relayed(t, from, to, { transport = "websocket", ...options
 }
 
 /**
- * Starts n replicas with a relay on each way from one to another: all.ways has {from, to, relay}. All advertise the same address,
- * which each takes for its own, so that none learns a way past the relays.
+ * Starts n replicas with a relay on each way from one to another: all.ways has {from, to, relay}. All advertise the
+ * same address. Each takes it for its own, so none learns an address that bypasses the relays.
  */
 export async function replicasApart(t, n, upstream, options = {}) {
   const ports = await freePorts(n);

@@ -70,7 +70,7 @@ export class App {
     this.sockets = new Map(); // nsp + id -> socket
   }
 
-  /** Connects it to the servers that use the same Redis: what one broadcasts, the clients of all get. */
+  /** Connects it to the servers that use the same Redis, so that a broadcast of one reaches the clients of all. */
   async adapt(port) {
     const { createAdapter } = require("@socket.io/redis-adapter");
     const { Redis } = require("ioredis");

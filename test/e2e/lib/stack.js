@@ -17,7 +17,7 @@ const SERVER = process.env.HOLDFAST_E2E_SERVER;
  *
  * options: {server: version or false (bring `upstreamPort`), io, http, app, recovery: for the server,
  *   config: holdfast's, upstreamRelay: true for a relay before the server,
- *   native: "recovery" (default) or "legacy": what stands there in native mode}
+ *   native: "recovery" (default) or "legacy": what takes holdfast's place in native mode}
  */
 export async function stack(t, options = {}) {
   if (SERVER && !options.upstreamPort && !NATIVE) {

@@ -12,8 +12,8 @@ if (cluster.isWorker) {
   const http = createServer((req, res) => res.end("page"));
   const io = new Server(http, { allowEIO3: true });
   setupWorker(io);
-  // The primary hears of a sid a little after the client. On a network the client takes longer to
-  // use it than here.
+  // The primary process learns of a sid a little after the client. On a network the client takes
+  // longer to use it than here.
   http.prependListener("request", (req, res) => {
     const { end } = res;
     if (process.env.NETWORK && !req.url.includes("sid=")) res.end = (...args) => setTimeout(() => end.apply(res, args), 50);

@@ -113,7 +113,7 @@ class Client {
     this.namespaces = namespaces.map((nsp) => new Namespace(this, nsp, this.manager.socket(nsp, { auth: { client: name } })));
   }
 
-  /** Notes every packet and the end of each engine, for who looks for the cause of a broken promise. */
+  /** Records every packet and the end of each engine, to help find the cause of a broken guarantee. */
   #traceAll() {
     const note = (...words) => this.trace.push([new Date().toISOString().slice(11), ...words].join(" "));
     const brief = (p) => `${p.type} ${typeof p.data === "string" ? p.data.slice(0, 60).concat(p.data.length > 110 ? "…" : "", p.data.slice(60).slice(-50)) : (p.data?.length ?? "")}`;

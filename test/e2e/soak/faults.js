@@ -259,7 +259,7 @@ export async function injectReplicaFaults({ lane, fleet, random, signal }, happe
   for (const { reason } of all) if (!signal.aborted) throw reason;
 }
 
-/** Faults of Redis, and replicas that come and go. Another one needs Redis to be found, and clients reach it before. */
+/** Faults of Redis, and replicas that come and go. A new one needs Redis to be found by the others, but clients may reach it before that. */
 export async function injectRedisFaults({ lane, fleet, random, signal }, happened) {
   const pause = (ms) => wait(ms, null, { signal });
   const { redis } = fleet;

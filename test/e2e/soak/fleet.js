@@ -9,7 +9,7 @@ import { Relay } from "../lib/relay.js";
 import { sleep, until } from "../lib/wait.js";
 
 const LOGS = process.env.HOLDFAST_E2E_LOGS;
-// A replica learns the address that another one advertises, which would lead past the relays. All
+// A replica learns the address that another one advertises, which would bypass the relays. All
 // advertise the same one, so each takes it for its own.
 const NOWHERE = "127.0.0.1:1";
 // Programs with the race detector otherwise wait a second before they exit.
@@ -37,7 +37,7 @@ export class Fleet {
     this.list = [];
     this.away = new Set(); // places whose holdfast was killed, or is stopped
     this.ways = []; // of {from, to, relay}; with Redis of {to, relay}
-    this.ends = []; // what remains to be done at the end
+    this.ends = []; // what to do at the end
     this.past = []; // metrics of holdfasts, taken just before they were killed
   }
 
@@ -140,7 +140,7 @@ export class Fleet {
     }
   }
 
-  /** Hands over to another process, which is the same program. It may refuse. */
+  /** Hands over to another process, which runs the same program. It may refuse. */
   async handOver(i) {
     const hf = this.list[i];
     const m = await this.#metricsOf(hf);
@@ -175,7 +175,7 @@ export class Fleet {
       relay.heal();
     }
     await this.#allUp("replicas to reach each other", 30_000);
-    if (this.size > 1) await sleep(3000); // what could not be told before is told now
+    if (this.size > 1) await sleep(3000); // time to send the notes that could not be sent before
   }
 
   /** They must exit with status 0 and without errors in their logs. */

@@ -20,12 +20,13 @@ const sum = (processes, name) => processes.reduce((n, m) => n + m.sum(name), 0);
 /** Legitimate reasons for not recovering a client that presents a pid, on any network. */
 const KNOWN = ["expired", "evicted", "buffer_full", "upstream_lost", "client_disconnect", "server_disconnect", "stale", "limit"];
 
-/** More of them where replicas are killed, stopped and cut off. */
+/** More reasons, for lanes whose replicas are killed, stopped and cut off. */
 const KNOWN_OF_REPLICAS = ["owner_gone", "owner_unreachable", "owner_conflict"];
 
 /**
- * The same for clients of 2.x with a key. What their WebSocket layer confirms their engine may ignore while it closes: then
- * their count is too low. And the handshake of a connection that they have given up may arrive behind that of the next one.
+ * The same for clients of 2.x with a key. While their engine closes, it may ignore what their WebSocket layer confirms.
+ * Their count is then too low. And the handshake of a connection that they gave up may arrive after that of the next
+ * one.
  */
 const KNOWN_OF_2 = ["bad_offset", "key_in_use"];
 

@@ -22,9 +22,11 @@ const LANES = [
   { server: "4.5.4", ackEvents: "at-most-once", buffer: {}, poison: true },
   // A server that speaks Engine.IO 3, and for which holdfast translates.
   { server: "2.5.1", ackEvents: "at-most-once", buffer: {} },
-  // A small one of lane 3, beside others on a small machine. docs/guarantees.md says what clients before 4.8 may lose then.
+  // A smaller lane 3, to run beside others on a small machine. docs/guarantees.md says what clients
+  // before 4.8 may lose then.
   { server: "4.5.4", ackEvents: "at-most-once", buffer: {}, poison: true, versions: ["4.8.4"], clients: 6, simulated: 4 },
-  // Clients that reach another replica with each connection, while replicas are killed, stopped, and cut off from each other.
+  // Clients reach another replica with each connection, while replicas are killed, stopped, and cut
+  // off from each other.
   { server: "4.5.4", ackEvents: "at-most-once", buffer: {}, replicas: 3 },
   // All real clients have a key, and every other one counts.
   { server: "4.5.4", ackEvents: "at-least-once", buffer: {}, keyed: "at-least-once" },

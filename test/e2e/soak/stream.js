@@ -45,7 +45,7 @@ export class Incoming {
   }
 
   /**
-   * Number i has come. `sentAt` is the server's time; `connection` counts the session's connections from 1, and
+   * Number i has arrived. `sentAt` is the server's time; `connection` counts the session's connections from 1, and
    * `connectedAt` is when this one was made.
    */
   take(i, sentAt, content, connection, connectedAt) {

@@ -1,6 +1,6 @@
-// What an attacker sends: the right answer, nothing of it to the server that is not one clean
-// request, bounded memory, and everyone else served as before. docs/security.md says what each
-// limit is for.
+// What attackers send. Each attack gets the right answer, uses bounded memory, and does not affect
+// other clients. The server receives clean requests only. docs/security.md says what each limit is
+// for.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -18,7 +18,7 @@ const MB = 1e6;
 /** Resident memory of the process, in bytes. */
 const rss = (hf) => 1024 * Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${hf.pid}/status`, "utf8"))[1]);
 
-// The race detector keeps several bytes about each byte.
+// The race detector keeps several bytes for each byte.
 const ROOM = process.env.HOLDFAST_E2E_RACE === "1" ? 6 : 1;
 
 /** Checks that an attack leaves memory as it was, within `room` bytes; `attack` runs once before, to warm up. */
@@ -93,7 +93,7 @@ describe("WebSocket frames", parallel, () => {
     await fine(s);
   });
 
-  it("that are unusual, and in order", async (t) => {
+  it("that are unusual but valid", async (t) => {
     const s = await stack(t);
     const w = await Frames.open(s.direct);
     await w.connect();
@@ -101,7 +101,7 @@ describe("WebSocket frames", parallel, () => {
     for (const b of message) w.write(frame(PING, "p"), frame(b === message[0] ? TEXT : 0, Buffer.from([b]), { fin: false }));
     w.write(frame(0, ""));
     await w.find((m) => m === '431["grüße 🙂"]');
-    // As servers' own libraries take it.
+    // Servers' own libraries accept that.
     w.write(frame(TEXT, '422["echo","long"]', { lengthBytes: 8 }));
     await w.find((m) => m === '432["long"]');
     w.close();
@@ -145,7 +145,7 @@ describe("WebSocket frames", parallel, () => {
   });
 });
 
-/** An application that writes down what reaches it, byte by byte. */
+/** An application that records what reaches it, byte by byte. */
 async function recorder(t) {
   const r = { requests: [], bytes: "", upgrades: [] };
   const server = createServer((req, res) => {
@@ -300,7 +300,7 @@ describe("slow requests", parallel, () => {
   };
   const config = { limits: { read_header_timeout: "400ms", body_timeout: "400ms", idle_timeout: "400ms" } };
 
-  it("end with their time: headers, bodies, idle connections, on both listeners", async (t) => {
+  it("time out: headers, bodies, idle connections, on both listeners", async (t) => {
     const s = await stack(t, { config });
     const body = "Host: a\r\nContent-Type: text/plain\r\nContent-Length: 1000\r\n\r\n4";
     const p = await Polling.open(s.direct);
@@ -321,7 +321,7 @@ describe("slow requests", parallel, () => {
 });
 
 describe("Socket.IO packets", parallel, () => {
-  /** Connects, sends messages (strings, or Buffers for attachments), and tells what comes of it: end, life, or silence. */
+  /** Connects, sends messages (strings, or Buffers for attachments), and returns the outcome: end, life, or silence. */
   const outcome = async (url, messages) => {
     const w = await Frames.open(url);
     await w.connect();
@@ -334,7 +334,7 @@ describe("Socket.IO packets", parallel, () => {
   };
   const placeholders = (n) => Array.from({ length: n }, (_, i) => `{"_placeholder":true,"num":${i}}`).join(",");
 
-  it("that are none end the connection where the server would end it", async (t) => {
+  it("that are malformed end the connection where the server would end it", async (t) => {
     const s = await stack(t);
     const cases = [
       ["no type", "4"],
@@ -408,19 +408,19 @@ describe("Socket.IO packets", parallel, () => {
     await until(() => s.app.receivedArgs("echo").some((args) => args.length === 10), "another client's large packet");
   });
 
-  it("of deep JSON take no longer than flat ones, and reach the server as they are", async (t) => {
+  it("of deep JSON take no longer than flat ones, and reach the server unchanged", async (t) => {
     const s = await stack(t);
     const deep = (n) => "[".repeat(n) + "]".repeat(n);
     const w = await Frames.open(s.direct);
     const start = Date.now();
-    // In the CONNECT, which holdfast reads; the escape keeps it from looking for keys by their
+    // holdfast reads the CONNECT. The escape prevents it from searching for the keys as plain
     // bytes.
     const { sid } = JSON.parse((await w.connect(`{"a":${deep(2000)},"\\u0070id":"hfnone"}`)).slice(2));
     assert.ok(sid);
     w.text(`421["echo",${deep(2000)}]`);
     await w.find((m) => m === `431[${deep(2000)}]`);
     w.close();
-    // Deeper than any parser goes: whoever gives up first, everybody else is served.
+    // Deeper than any parser goes. Whichever side gives up first, all other clients are served.
     for (const payload of [`40{"a":${deep(400_000)},"pid":"x"}`, `40{"pid":${"[".repeat(900_000)}`, `40{${'"a":1,'.repeat(130_000)}"offset":"x"}`]) {
       const x = await Frames.open(s.direct);
       x.text(payload);
@@ -500,12 +500,12 @@ describe("polling", parallel, () => {
 });
 
 describe("limits", parallel, () => {
-  it("of connections, in all and for each address", async (t) => {
+  it("of connections, in total and for each address", async (t) => {
     for (const [key, limit] of [["max_connections", "connections"], ["max_connections_per_address", "connections_per_address"]]) {
       const s = await stack(t, { config: { limits: { [key]: 4 } } });
       const held = [];
       while (held.length < 4) {
-        // The look whether holdfast listens may not be over yet.
+        // The check whether holdfast listens may still be in progress.
         const w = await Frames.open(s.direct);
         if (!w.ended) held.push(w);
       }
@@ -518,7 +518,7 @@ describe("limits", parallel, () => {
     }
   });
 
-  it("of handshakes: 429 for the address, the others are let in; behind a trusted proxy each client has its own", async (t) => {
+  it("of handshakes: 429 for the address, others are admitted; behind a trusted proxy each client has its own", async (t) => {
     const s = await stack(t, { config: { limits: { handshakes_per_second_per_address: 1 }, trusted_proxies: ["127.0.0.0/8"] } });
     const get = (address, query = "?EIO=4&transport=polling") => request(`${s.direct}/socket.io/${query}`, { headers: { "x-forwarded-for": address } });
     /** Handshakes until one is refused; `address` may differ from one to the next. */
@@ -529,7 +529,7 @@ describe("limits", parallel, () => {
       }
       throw new Error(`never refused: ${address(0)} ${query}`);
     };
-    // What stands before the address is the client's own.
+    // The client itself wrote what precedes the address.
     const [allowed, refused] = await exhaust((i) => `6.6.6.${i}, 198.51.100.1`);
     assert.ok(allowed >= 10, `${allowed} were allowed`);
     assert.equal(refused.headers["retry-after"], "1");
@@ -544,7 +544,7 @@ describe("limits", parallel, () => {
     assert.ok((await refusedBy(s, "handshakes_per_address")) >= 5);
   });
 
-  it("of handshakes: also of further ones that a client's disconnects and connects cost", async (t) => {
+  it("of handshakes: also of those that a client's disconnects and connects cause", async (t) => {
     const s = await stack(t, { config: { limits: { handshakes_per_second_per_address: 1 } } });
     const w = await Frames.open(s.direct);
     await w.connect();
@@ -577,7 +577,7 @@ describe("limits", parallel, () => {
     const [unknown, limited] = await reasons();
     assert.ok(unknown >= 10 && unknown + limited === guesses, `${guesses} guesses, ${unknown} looked up, ${limited} not`);
     fewLines(s, "not recovered", { reason: "limit", level: "WARN", address: "127.0.0.1" });
-    const again = await Raw.open(s.direct); // the session is still its client's
+    const again = await Raw.open(s.direct); // the client still has its session
     real.send('421["echo","mine"]');
     await real.find((m) => m.startsWith('431["mine"'));
     assert.notEqual((await again.connect()).sid, sid);

@@ -1,4 +1,5 @@
-// recovery.bind: who presents a pid without what its session is bound to gets a session of its own.
+// recovery.bind: a client that presents a pid without what its session is bound to gets a fresh
+// session.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { Client } from "../lib/client.js";
@@ -25,7 +26,7 @@ describe("recovery.bind", { ...parallel, skip }, () => {
     const { id } = await c.main.connected();
     s.app.stream("/", id, 1, 5);
     await c.main.stream(1, 5);
-    // What is not bound may change, and the order of an object's keys.
+    // What is not bound may change, and so may the order of an object's keys.
     c.socket.auth = { attempt: 2, who: { roles: ["a", "b"], id: 7 }, token: "t-1" };
     await s.lose(c);
     s.app.stream("/", id, 6, 20);

@@ -1,4 +1,4 @@
-// client_bundle.dir: pages that load the client from their server get one that can recover.
+// client_bundle.dir: pages that load the client from their server get a version that can recover.
 import { after, before, describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
@@ -16,7 +16,7 @@ const dist = (version) => path.join(path.dirname(require.resolve(`socket.io-clie
 const config = (version) => ({ client_bundle: { dir: dist(version) } });
 const skip = onlyHoldfast;
 
-// A page as there are many, which knows nothing of recovery.
+// A typical page, which knows nothing of recovery.
 const page = `<!doctype html><title>news</title><ul id="news"></ul>
 <script src="/socket.io/socket.io.js"></script>
 <script>
@@ -69,7 +69,7 @@ describe("the client from the server", { skip: skip || noBrowser }, () => {
 });
 
 describe("the files of client_bundle.dir", { skip, concurrency: 4 }, () => {
-  it("stand in place of the server's, with types, ETags and source maps", async (t) => {
+  it("replace the server's, with types, ETags and source maps", async (t) => {
     const s = await stack(t, { config: { ...config("4.8.4"), engineio: { paths: ["/socket.io/", "/other/"] } } });
     for (const at of ["/socket.io/", "/other/"]) {
       for (const name of ["socket.io.js", "socket.io.min.js", "socket.io.esm.min.js", "socket.io.msgpack.min.js"]) {
@@ -97,7 +97,7 @@ describe("the files of client_bundle.dir", { skip, concurrency: 4 }, () => {
     assert.equal(m.sum("holdfast_passthrough_requests_total"), 0);
   });
 
-  it("leave to the server what is none of them", async (t) => {
+  it("leave all other files to the server", async (t) => {
     const urls = [];
     const s = await stack(t, { config: config("4.8.4"), http: (req, res) => res.writeHead(418).end(void urls.push(req.url)) });
     const got = [];
@@ -121,7 +121,7 @@ describe("the files of client_bundle.dir", { skip, concurrency: 4 }, () => {
     assert.ok(urls.length > 0 && urls.every((u) => got.includes(u)), `${urls}`);
   });
 
-  it("that are missing, or too old, are an error at the start", async () => {
+  it("that are missing or too old cause an error at the start", async () => {
     for (const [dir, why] of [
       ["absent", /no such file or directory/],
       [".", /contains no socket\.io\.js/],

@@ -26,7 +26,7 @@ async function startChat(t) {
     assert.equal(code, 0, output);
     assert.doesNotMatch(output, /panic:|DATA RACE/);
   });
-  // The first time it installs its packages.
+  // On its first start it installs its packages.
   await until(
     async () => {
       if (child.exitCode !== null) throw new Error(`the chat ended: ${output}`);
@@ -96,7 +96,7 @@ describe("the example chat", { skip: onlyHoldfast || noBrowser }, () => {
     assert.equal((await log(ann, "fresh")).length, 1, "the first connection only");
     await people(ann, "you");
 
-    // Still in her room, and what comes from now on was not missed.
+    // She is still in her room, and messages from now on do not count as missed.
     await say(ann, "I am back");
     await ann.getByText("Guest 1: I am back").waitFor();
     assert.equal((await log(ann, "missed")).length, 3);

@@ -106,7 +106,7 @@ for (const other of Object.values(OTHERS)) {
           s.app.stream("/", id, 3 * i - 2, 3 * i - 2);
           await until(() => c.numbersOf().length === 3 * i - 2, () => `its event\n${c.output}${c.errors ?? ""}`);
           await confirmed(s);
-          // The second one: the client's side ends, holdfast's stays open.
+          // In every second round only the client's side ends, and holdfast's stays open.
           s.relay[i % 2 ? "down" : "abandon"]();
           await c.disconnected(i);
           s.app.stream("/", id, 3 * i - 1, 3 * i);

@@ -62,7 +62,7 @@ describe("a jump of the clock", { skip, concurrency: 3 }, () => {
   }
 
   for (const [way, by] of [["forward", 1], ["back", -1]]) {
-    it(`${way} leaves parked sessions their time, and no more`, { timeout: 60000 }, async (t) => {
+    it(`${way} does not change how long sessions stay parked`, { timeout: 60000 }, async (t) => {
       const s = await start(t, { config: { recovery: { max_disconnection_duration: "3s" } } });
       const c = s.client("4.8.4", { ...plain, reconnection: false });
       await c.main.connected();
@@ -96,7 +96,7 @@ describe("a jump of the clock", { skip, concurrency: 3 }, () => {
       assert.equal(c.main.last.recovered, false);
     });
 
-    it(`${way} in the middle of a poll, a POST, a header and an upgrade: all end well`, { timeout: 60000 }, async (t) => {
+    it(`${way} in the middle of a poll, a POST, a header and an upgrade: all succeed`, { timeout: 60000 }, async (t) => {
       const s = await start(t);
       const client = await Polling.open(s.direct);
       const { sid } = await client.connect();

@@ -146,7 +146,7 @@ describe("a replica dies or stops", { skip: onlyHoldfast, concurrency: 3 }, () =
 
 describe("a POST that ends before its announced length", { skip: onlyHoldfast, concurrency: 3 }, () => {
   for (const size of [3_000, 60_000])
-    it(`${size} bytes, cut in the middle at an edge: the owner handles nothing of it, as at home`, { timeout: 40000 }, async (t) => {
+    it(`${size} bytes, cut in the middle at an edge: the owner handles none of it, as without a relay`, { timeout: 40000 }, async (t) => {
       const { a, list } = await setUp(t, 2);
       const [owner, edge] = list;
       for (const hf of [owner, edge]) {
@@ -230,7 +230,7 @@ describe("the network between replicas", { skip: onlyHoldfast, concurrency: 3 },
       await until(() => a.connections.length === 2, "the fresh session", 20000);
       const fresh = a.connections[1].id;
       await until(async () => (await total([edge], "holdfast_sessions", { state: "live" })) === 1, "the fresh session in holdfast");
-      await sleep(200); // for the reply to be on its way
+      await sleep(200); // until the reply is in flight
       network.cut();
       await until(async () => (await total([edge], "holdfast_sessions", { state: "parked" })) === 1, "the fresh session to be parked");
       for (const way of ways) way.heal();

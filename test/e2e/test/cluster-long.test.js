@@ -95,7 +95,7 @@ describe(`several replicas, for long (SEED=${SEED})`, { skip }, () => {
         others.push(await relayed(t, x, null, { transport }), await relayed(t, x, y, { transport }), await relayed(t, y, x, { transport }));
       }
       const hit = [await relayed(t, bad, null), await relayed(t, bad, x)];
-      // A holdfast without replicas shows what the machine makes its clients wait meanwhile.
+      // A holdfast without replicas shows how long the machine itself makes clients wait.
       const alone = await Holdfast.start(a.port);
       t.after(() => alone.stop());
       const besides = [await relayed(t, alone, null), await relayed(t, alone, null, { transport: "polling" })];
@@ -136,7 +136,7 @@ describe(`several replicas, for long (SEED=${SEED})`, { skip }, () => {
         ...besides.map((c) => asking("alone", c)),
       ]);
       t.diagnostic(`${asked} answers, the slowest after ${Math.round(slowest.others)} ms, and ${Math.round(slowest.alone)} ms without replicas`);
-      // What a busy machine adds, it adds to both.
+      // A busy machine delays both alike.
       assert.ok(slowest.others < 2000 + slowest.alone, `the slowest answer took ${slowest.others} ms, and ${slowest.alone} ms without replicas`);
       for (const c of others) {
         assert.ok(c.main.disconnects.length < 2, "others keep their connections");
@@ -207,7 +207,7 @@ describe(`several replicas, for long (SEED=${SEED})`, { skip }, () => {
     assert.equal(a.disconnects.length, 0);
   });
 
-  it("polling: a namespace without recovery comes first, and the other one is recovered all the same", { timeout: 60000 }, async (t) => {
+  it("polling: a namespace without recovery comes first, and the other one is recovered anyway", { timeout: 60000 }, async (t) => {
     const a = await app(t);
     const list = await replicas(t, 2, () => a.port, { config: { recovery: { namespaces: { include: ["*"], exclude: ["/admin"] } } } });
     const way = await Switch.start(list[0].port);

@@ -1,5 +1,5 @@
-// What operators see of several replicas: the status page, -check, the probe and the demo. And that
-// nothing of it is there without `cluster`.
+// What operators see of several replicas: the status page, -check, the probe and the demo. Without
+// `cluster` there is none of that.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -78,7 +78,7 @@ describe("what operators see of several replicas", { skip: onlyHoldfast, concurr
     for (const line of (await check("another secret, which is long enough as well")).slice(0, 2)) assert.match(line, /: it has another cluster\.secret$/);
   });
 
-  it("peers that lead to the replica itself only: a warning says so", { timeout: 60000 }, async (t) => {
+  it("peers that lead only to the replica itself: a warning says so", { timeout: 60000 }, async (t) => {
     const [port] = await freePorts(1);
     const hf = await Holdfast.start(1, { cluster: { listen: `127.0.0.1:${port}`, peers: [`127.0.0.1:${port}`], secret: SECRET } });
     t.after(() => hf.stop());

@@ -32,7 +32,7 @@ async function setUp(t, peers, n) {
   relayed.way.moveTo(list[1].port);
   await relayed.c.main.connected(2);
   relayed.c.main.assertRecovered(1);
-  /** Clients that stay where they are have noticed nothing of Redis. */
+  /** Clients that stay where they are have not noticed what happened to Redis. */
   const undisturbed = async () => {
     for (const [{ c }, drops] of [[local, 0], [polling, 0], [relayed, 1]]) {
       assert.deepEqual(await c.main.ask("echo", "still there"), ["still there"]);
@@ -73,8 +73,8 @@ async function setUp(t, peers, n) {
 async function refused(peers, why) {
   const config = `listen: 127.0.0.1:0\nadmin: {listen: ""}\ncluster: {listen: "127.0.0.1:0", peers: ${JSON.stringify(peers)}, secret: "${SECRET}"}\n`;
   let run;
-  // At its start holdfast waits 2 seconds for Redis. On a busy machine that may be too little to
-  // hear why.
+  // At its start holdfast waits 2 seconds for Redis. On a busy machine that may be too short to
+  // learn the reason.
   for (let attempt = 0; attempt < 5 && run?.code !== 2; attempt++) {
     if (run) assert.match(run.all, /Redis is not available yet.*(deadline exceeded|timeout)/);
     run = await runHoldfast(["-config", "h.yaml"], { files: { "h.yaml": config }, timeout: 4000 });
@@ -125,7 +125,7 @@ describe("replicas in Redis", { skip, concurrency: 3 }, () => {
     assert.match(await redis.command("CONFIG", "SET", "maxmemory", "1"), /OK/);
     await until(async () => (await list[0].metrics()).sum("holdfast_peer_lookup_failures_total") > 0, "a look-up that fails");
     await roam(list[2]);
-    await add(); // it cannot enter itself, but reads who has, and tells them
+    await add(); // it cannot write its own entry, but reads the others' and tells them
     await found();
     await roam(list[3]);
     assert.match(await redis.command("CONFIG", "SET", "maxmemory", "0"), /OK/);
@@ -133,7 +133,7 @@ describe("replicas in Redis", { skip, concurrency: 3 }, () => {
     await undisturbed();
   });
 
-  it("a replica that stops leaves Redis, and one that was killed goes by itself", { timeout: 60000 }, async (t) => {
+  it("a replica that stops removes its entry from Redis, and that of a killed one expires", { timeout: 60000 }, async (t) => {
     const redis = await Redis.start(t);
     const { list } = await setUp(t, redis, 3);
     assert.match(await redis.command("HLEN", KEY), /:3/);

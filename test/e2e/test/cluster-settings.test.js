@@ -31,7 +31,7 @@ describe("several replicas with other settings", { skip: onlyHoldfast, concurren
     assert.deepEqual(await c.main.ask("echo", 7), [7]);
   });
 
-  it("two clusters in one Redis, with an account that may do no more than is documented", { timeout: 60000, skip: noRedis }, async (t) => {
+  it("two clusters in one Redis, with an account that has only the documented permissions", { timeout: 60000, skip: noRedis }, async (t) => {
     const a = await app(t);
     const redis = await Redis.start(t, { args: "--user hf on >d@ta ~holdfast:* +time +hset +hgetall +hdel +expire +select".split(" ") });
     const url = `redis://hf:d%40ta@127.0.0.1:${redis.port}/3`;
@@ -45,7 +45,7 @@ describe("several replicas with other settings", { skip: onlyHoldfast, concurren
     for (const hf of [...one, ...two]) assert.equal((await hf.metrics()).sum("holdfast_peer_lookup_failures_total"), 0);
   });
 
-  it("a new secret, by SIGHUP: relayed clients notice nothing, and the old one is worthless in the end", { timeout: 60000 }, async (t) => {
+  it("a new secret, by SIGHUP: relayed clients notice nothing, and in the end the old one is refused", { timeout: 60000 }, async (t) => {
     const a = await app(t);
     const dir = await mkdtemp(path.join(os.tmpdir(), "holdfast-e2e-secret-"));
     t.after(() => rm(dir, { recursive: true, force: true }));
@@ -76,7 +76,7 @@ describe("several replicas with other settings", { skip: onlyHoldfast, concurren
     await until(() => /refused/.test(list[0].log), "the other side to say so");
   });
 
-  it("addresses that lead to nobody, to something else, and to the replica itself: it serves clients, and is found", { timeout: 60000 }, async (t) => {
+  it("addresses without a listener, of another service, and of the replica itself: it serves clients, and is found", { timeout: 60000 }, async (t) => {
     const a = await app(t);
     const other = createServer((_, res) => res.end("hello")).listen(0, "127.0.0.1");
     t.after(() => (other.closeAllConnections(), other.close()));

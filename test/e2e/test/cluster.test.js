@@ -54,7 +54,7 @@ describe("a client roams over three replicas", { skip: onlyHoldfast, concurrency
           await sleep(transport === "default" && k % 2 ? 15 : 120);
           // Between two polls nothing breaks: the next poll is forwarded to where the client was.
           for (; c.main.disconnects.length <= k; await sleep(50)) way.moveTo(list[place].port);
-          // Asked while the client is away.
+          // The server asks while the client is away.
           const answers = [...a.sockets.values()].map((s) => new Promise((done) => s.emit("question", k, Buffer.from([k]), (...got) => done(got))));
           for (const s of spaces) await s.connected(k + 2);
           for (const answer of await within(Promise.all(answers), "the answers")) assert.deepEqual(answer, [k, Buffer.from([k])]);
@@ -75,7 +75,7 @@ describe("a client roams over three replicas", { skip: onlyHoldfast, concurrency
   }
 });
 
-describe("a balancer that deals out single requests in turn, without stickiness", { skip: onlyHoldfast, concurrency: 2 }, () => {
+describe("a balancer that distributes single requests round-robin, without stickiness", { skip: onlyHoldfast, concurrency: 2 }, () => {
   for (const transport of ["polling", "default"]) {
     it(`${transport}: clients connect, upgrade, recover and lose nothing`, { timeout: 60000 }, async (t) => {
       const a = await app(t);
@@ -128,7 +128,7 @@ describe("what a client has besides its session", { skip: onlyHoldfast, concurre
       const way = await Switch.start(list[0].port);
       t.after(() => way.close());
       // By polling each CONNECT is a request of its own. cluster-long.test.js has the other order:
-      // how long the second one is awaited is a matter of time, and a busy machine may take longer.
+      // its outcome depends on timing, and a busy machine may take longer.
       const [first, second] = transport === "polling" ? ["/chat", "/admin"] : ["/admin", "/chat"];
       const c = new Client("4.8.4", way.url, { nsp: first, transports: TRANSPORTS[transport] });
       t.after(() => c.close());
@@ -147,7 +147,7 @@ describe("what a client has besides its session", { skip: onlyHoldfast, concurre
       for (const [k, s] of [admin, chat, later].entries()) assert.deepEqual(await s.ask("echo", k), [k]);
       assert.equal(await total([list[0]], "holdfast_relays", { role: "owner" }), 1);
       assert.equal(await total([list[1]], "holdfast_relays", { role: "edge" }), 1);
-      // All of it recovers elsewhere.
+      // All of its sessions recover elsewhere.
       for (; c.main.disconnects.length < 2; await sleep(50)) way.moveTo(list[0].port);
       await chat.connected(3);
       await later.connected(2);

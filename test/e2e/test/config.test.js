@@ -29,7 +29,7 @@ describe("the command line", { concurrency: 2, skip }, () => {
     assert.match(r.stdout, /holdfast/);
   });
 
-  it("-check prints what is in force", async () => {
+  it("-check prints the effective settings", async () => {
     const r = await runHoldfast(["-check", "-config", "c.yaml"], { files: { "c.yaml": GOOD } });
     assert.equal(r.code, 0, r.all);
     for (const part of ["127.0.0.1:18080", "http://127.0.0.1:13000", "max_disconnection_duration", "1m30s", "5000"]) {
@@ -62,7 +62,7 @@ describe("the command line", { concurrency: 2, skip }, () => {
     assert.match(r.all, /-config/);
   });
 
-  it("an unknown flag, and words left over", async () => {
+  it("an unknown flag, and surplus arguments", async () => {
     for (const args of [["-nonsense"], ["-check", "word"]]) {
       const r = await runHoldfast(args);
       assert.equal(r.code, 2, r.all);

@@ -50,7 +50,7 @@ describe("a namespace that is connected again before the reply", parallel, () =>
           if (!s.hf) return; // without holdfast the earlier sockets stay
           await until(() => s.app.log.filter((e) => e === "connection").length - s.app.log.filter((e) => e === "disconnect").length === 1, "one socket in the end");
           assert.equal(a.connects.length, 1);
-          // And it recovers.
+          // The client recovers.
           const { id } = a;
           await s.hit(c);
           await a.connected(2);
@@ -62,7 +62,8 @@ describe("a namespace that is connected again before the reply", parallel, () =>
     }
   }
 
-  // Byte by byte beside the server itself: which orders it takes, and which close the connection.
+  // Compared with the server itself: which orders of packets it accepts, and which close the
+  // connection.
   const orders = {
     "CONNECT, CONNECT": ["40/a,", "40/a,"],
     "CONNECT, CONNECT, reply, event": ["40/a,", "40/a,", 250, '421/a,["echo",1]'],

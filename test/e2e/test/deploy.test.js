@@ -1,6 +1,6 @@
-// What deploy/ holds meets the real thing: Prometheus with the rules and the dashboard's queries,
-// systemd with the unit, probes with the health endpoints. fronts.test.js has nginx, HAProxy and
-// Caddy; deploy/deploy_test.go the rest.
+// The files of deploy/ with the real programs: Prometheus with the rules and the dashboard's
+// queries, systemd with the unit, probes with the health endpoints. fronts.test.js tests nginx,
+// HAProxy and Caddy, and deploy/deploy_test.go the rest.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -108,7 +108,7 @@ describe("Compose", { skip }, () => {
     await until(() => heard.every((n) => n === 4), () => `all to hear all: ${heard}`);
   });
 
-  it("has a server that runs, and that holdfast can recover clients of", async (t) => {
+  it("has a server that runs, and whose clients holdfast can recover", async (t) => {
     const { port, server, ended } = await composeServer(t, "compose.yaml");
     const { code, all } = await runHoldfast(["doctor", `http://127.0.0.1:${port}`], { timeout: 15000 });
     assert.equal(code, 0, all);
@@ -136,7 +136,7 @@ describe("probes", { skip, concurrency: 2 }, () => {
     }
   });
 
-  it("OpenMetrics is for those who ask", async (t) => {
+  it("OpenMetrics is sent only on request", async (t) => {
     const s = await stack(t);
     const plain = await s.hf.admin("/metrics");
     assert.match(plain.headers.get("content-type"), /^text\/plain; version=0\.0\.4/);
@@ -148,7 +148,7 @@ describe("probes", { skip, concurrency: 2 }, () => {
 });
 
 describe("systemd", { skip: skip || missing("systemd-analyze", "systemd") }, () => {
-  it("has nothing to say of the unit, and finds it well confined", async (t) => {
+  it("accepts the unit without warnings, and rates it well confined", async (t) => {
     const dir = await mkdtemp(path.join(os.tmpdir(), "holdfast-e2e-systemd-"));
     t.after(() => rm(dir, { recursive: true }));
     const unit = path.join(dir, "holdfast.service");

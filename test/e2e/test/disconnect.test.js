@@ -13,7 +13,7 @@ const told = (app, nsp = "/") => app.received.filter((r) => r.nsp === nsp && /^(
 const parked = async (s) => (await s.hf.metrics()).sum("holdfast_sessions", { state: "parked" });
 const failed = async (s) => (await s.hf.metrics()).sum("holdfast_recoveries_total", { result: "failed" });
 
-/** The server has seen nothing of it. */
+/** Checks that the server has not noticed. */
 const undisturbed = (app, connections) =>
   assert.deepEqual([app.disconnects, app.connections.length, app.errors], [[], connections, []]);
 
@@ -105,8 +105,7 @@ describe("on_client_disconnect: park", parallel, () => {
     assert.equal(await failed(s), 0);
   });
 
-  // The moment is what matters here: what is on its way when the client disconnects, and when it
-  // connects again.
+  // Timing matters here: what is in flight when the client disconnects, and when it connects again.
   combos("nothing is lost or doubled, whatever the moment", { native: false, timeout: 90000 }, async (t, how) => {
     const s = await stack(t, { config });
     const c = s.client(how.version, how.options);
@@ -134,9 +133,9 @@ describe("on_client_disconnect: park", parallel, () => {
     assert.deepEqual(s.app.receivedArgs("up").map(([i]) => i), Array.from({ length: said }, (_, i) => i + 1));
   });
 
-  // Here the connection stays, and with it what is on its way. A client that is back immediately
-  // may have ignored some of that and put some aside: it gets a session of its own then, and is
-  // told so.
+  // Here the connection stays open, with packets in flight. A client that connects again
+  // immediately may have ignored some of them and buffered others. It then gets a fresh session,
+  // and learns that.
   const asynchronous = (cb) => setTimeout(cb, 200, { token: "t" });
   for (const [kind, auth] of [["immediately", { token: "t" }], ["after a while", asynchronous]]) {
     combos(`nor on a connection that others keep, auth is there ${kind}`, { native: false, timeout: 90000 }, async (t, how) => {
@@ -156,8 +155,8 @@ describe("on_client_disconnect: park", parallel, () => {
       const c = s.client(how.version, how.options);
       const chat = c.of("/chat", auth);
       const got = new Map();
-      // Those put aside from an earlier session it handles when it has its new one, as without
-      // holdfast.
+      // As without holdfast, it handles those buffered from an earlier session once it has its new
+      // one.
       chat.socket.on("m", (i, id) => id === chat.id && got.set(id, [...(got.get(id) ?? []), i]));
       for (const nsp of c.namespaces) await nsp.connected();
       if (how.transport === "default") await c.upgraded();
@@ -219,7 +218,7 @@ describe("on_client_disconnect: park", parallel, () => {
     assert.equal(c.main.last.recovered, false);
   });
 
-  it("of a client or namespace without recovery is forwarded as ever", { skip: onlyHoldfast }, async (t) => {
+  it("of a client or namespace without recovery is forwarded as usual", { skip: onlyHoldfast }, async (t) => {
     const s = await stack(t, {
       config: { recovery: { ...config.recovery, namespaces: { exclude: ["/admin"] }, clients: { mode: "opt-out", query: "norecover" } } },
     });
@@ -255,7 +254,7 @@ describe("on_client_disconnect: park", parallel, () => {
     await chat.connected(2);
     chat.assertRecovered(1);
     assert.deepEqual(c.main.disconnects, []);
-    // When its session has ended, it belongs to none.
+    // An answer after the end of its session belongs to no session.
     s.app.socket(id, "/chat").emit("question", 1, () => assert.fail("answered"));
     answer = null;
     await until(() => answer, "the question");
@@ -286,8 +285,8 @@ describe("on_client_disconnect: park", parallel, () => {
     assert.equal(await parked(s), 0);
   });
 
-  // Polls and POSTs go over connections of their own. What a client had ignored when its next poll
-  // overtook its DISCONNECT must come again.
+  // Polls and POSTs use separate connections. If the next poll overtakes the client's DISCONNECT,
+  // what the client ignored must come again.
   it("a poll that overtakes the DISCONNECT confirms nothing", { skip: onlyHoldfast }, async (t) => {
     const s = await stack(t, { config });
     const p = await Polling.open(s.url);
@@ -308,7 +307,7 @@ describe("on_client_disconnect: park", parallel, () => {
     assert.match(await ws.next(), /^42\["second"/);
   });
 
-  it("nor does the change to WebSocket", { skip: onlyHoldfast }, async (t) => {
+  it("nor does the upgrade to WebSocket", { skip: onlyHoldfast }, async (t) => {
     const s = await stack(t, { config });
     const p = await Polling.open(s.url);
     const { sid, pid } = await p.connect();
@@ -339,7 +338,7 @@ describe("on_client_disconnect: park", parallel, () => {
     assert.equal(m.sum("holdfast_heartbeat_timeouts_total"), 0);
   });
 
-  // What a client library does not do, but anybody may.
+  // No client library does this, but an attacker may.
   it("packets for a namespace that was left close the client", { skip: onlyHoldfast }, async (t) => {
     const s = await stack(t, { config });
     const ws = await Raw.open(s.url);
@@ -354,7 +353,7 @@ describe("on_client_disconnect: park", parallel, () => {
     undisturbed(s.app, 1);
   });
 
-  it("is in force for clients that connect after a reload", { skip: onlyHoldfast }, async (t) => {
+  it("applies to clients that connect after a reload", { skip: onlyHoldfast }, async (t) => {
     const s = await stack(t);
     const [a, b] = [0, 1].map(() => s.client("4.8.4", { transports: ["websocket"] }));
     b.manager.reconnection(true);
@@ -380,8 +379,8 @@ describe("on_client_disconnect: park", parallel, () => {
   });
 });
 
-describe("a client that disconnects while its CONNECT is under way", parallel, () => {
-  // It sends nothing, and ignores what arrives.
+describe("a client that disconnects while its CONNECT is in flight", parallel, () => {
+  // Such a client sends nothing, and ignores what arrives.
   for (const on_client_disconnect of ["close", "park"]) {
     combos(`is not given a gap for a recovery (${on_client_disconnect})`, { native: false, versions: ["4.8.4"], transports: ["websocket", "polling"] }, async (t, how) => {
       const s = await stack(t, { config: { recovery: { on_client_disconnect } } });
@@ -431,7 +430,7 @@ describe("disconnect() before the reply to CONNECT", { skip: onlyHoldfast }, () 
 for (const transports of [["polling"], ["websocket"]]) {
   it(`a cut right behind the reply to CONNECT recovers, over ${transports}`, { skip: onlyHoldfast }, async (t) => {
     const s = await stack(t);
-    // Longer than a doubtful session stays.
+    // Longer than a session stays whose client may not have read the reply.
     const c = s.client("4.8.4", { transports, reconnectionDelay: 1000, randomizationFactor: 0 });
     c.socket.once("connect", () => s.hit(c));
     await c.main.connected(2, 8000);

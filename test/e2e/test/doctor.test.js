@@ -1,6 +1,6 @@
-// `holdfast doctor` and `holdfast init` against real servers of all kinds. What the doctor says of
-// a server is compared with what the server was made of, and what init writes is started: a real
-// client is recovered through it.
+// `holdfast doctor` and `holdfast init` against real servers of all kinds. What the doctor says
+// about a server is compared with how that server was set up. holdfast starts with the file that
+// init writes, and recovers a real client.
 import { after, before, describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -124,7 +124,7 @@ describe("doctor", { skip: onlyHoldfast, concurrency: 4 }, () => {
       t.after(() => io.close());
       const r = await examine(`http://127.0.0.1:${http.address().port}`);
       assert.deepEqual([r.code, r.notes, r.server.engineio], [0, ["note old_server", "note old_bundle"], [3]], JSON.stringify(r));
-      // The client's, which may differ in the last number.
+      // This is the version of the client bundle, whose last number may differ.
       assert.match(r.server.software, new RegExp(`^socket.io ${version.slice(0, 3)}`));
     });
   }
@@ -153,7 +153,7 @@ describe("init", { skip: onlyHoldfast }, () => {
   before(async () => (dir = await mkdtemp(path.join(os.tmpdir(), "holdfast-e2e-init-"))));
   after(() => rm(dir, { recursive: true, force: true }));
 
-  it("writes a file through which a client is recovered", async (t) => {
+  it("writes a file with which holdfast recovers a client", async (t) => {
     const app = await start(t, "4.5.4", { io: { path: "/live/" } });
     const file = path.join(dir, "holdfast.yaml");
     const written = await runHoldfast(["init", "-path", "/live", "-out", file, app.url]);

@@ -171,7 +171,7 @@ describe("namespaces of a translated server", parallel, () => {
     s.app.stream("/admin", id, 1, 3);
     await c.main.stream(1, 3);
     assert.deepEqual(c.main.events.map((e) => e[0]), ["n", "n", "n"]);
-    // "/" that is asked for later is another connection: the server has no second CONNECT for it.
+    // A later CONNECT of "/" needs another connection: a server of 2.x has no CONNECT for "/".
     const main = c.of("/");
     await main.connected();
     assert.deepEqual(main.events.map((e) => e[0]), ["welcome"]);
@@ -304,7 +304,7 @@ describe("connections to a translated server", parallel, () => {
     });
   }
 
-  it("live on pings by a clock, with a client and without", async (t) => {
+  it("stay alive by timed pings, with and without a client", async (t) => {
     const { s, c, id } = await modern(t, "2.5.1", "4.8.4", "websocket", { io: { pingInterval: 300, pingTimeout: 1000 } });
     await sleep(1500); // longer than both together
     s.relay.down();
@@ -318,7 +318,7 @@ describe("connections to a translated server", parallel, () => {
     assert.equal(s.app.disconnects.length, 0);
   });
 
-  it("are found silent when the server stops", async (t) => {
+  it("end when the server falls silent", async (t) => {
     const { s, c } = await modern(t, "2.5.1", "4.8.4", "websocket", { upstreamRelay: true, io: { pingInterval: 300, pingTimeout: 400 } });
     s.upRelay.blackhole();
     await c.main.disconnected();
@@ -389,7 +389,7 @@ describe("clients of socket.io 1.x and 2.x with a key", parallel, () => {
     return { s, c, id: c.main.id, query };
   }
 
-  /** Off the network, fn(), back again. */
+  /** Takes the client off the network, calls fn(), and brings it back. */
   async function away(s, c, fn) {
     const n = c.main.connects.length;
     await c.main.ask("visit"); // by then it has confirmed what it has: see recovery.keyed.redeliver
@@ -477,7 +477,7 @@ describe("clients of socket.io 1.x and 2.x with a key", parallel, () => {
     let seen = 0;
     for (const run of runs.filter((r) => r.length)) {
       assert.ok(run[0] <= seen + 1, `a gap: ${run[0]} after ${seen}`);
-      // By polling a whole answer is in flight, with all that was missed before.
+      // By polling a whole answer is in flight, with everything that was missed before.
       if (transport === "websocket") assert.ok(run[0] > seen - 500, `${run[0]} after ${seen}: more than was in flight`);
       run.forEach((n, i) => assert.equal(n, run[0] + i, "the order within a connection"));
       seen = run.at(-1);
@@ -605,7 +605,7 @@ describe("clients of socket.io 1.x and 2.x with a key", parallel, () => {
     assert.match(jsonp.body, /^___eio\[0\]/);
   });
 
-  it("stay over a handover, as modern ones do", { skip: process.platform !== "linux" }, async (t) => {
+  it("survive a handover, as modern ones do", { skip: process.platform !== "linux" }, async (t) => {
     const { s, c, id } = await old(t, "2.5.1", "2.5.0", "websocket", {
       config: { ...translate, ...keyed.config },
       io: { pingInterval: 500, pingTimeout: 2000 },

@@ -1,4 +1,4 @@
-// Events that a client need not have that was away: events.volatile and events.latest.
+// Events that a client may miss while it is away: events.volatile and events.latest.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { combos } from "../lib/combos.js";
@@ -26,7 +26,7 @@ describe("events while a client is away", parallel, () => {
       for (const nsp of [c.main, admin]) await nsp.connected(former + 1);
     };
     const parked = async () => (await s.hf.metrics()).sum("holdfast_sessions", { state: "parked" }) === 2;
-    // A cut between two polls may go unnoticed: cut once more.
+    // The client may not notice a cut between two polls. Then cut once more.
     const lose = async () => {
       for (;;) {
         await s.lose(c);
@@ -43,13 +43,13 @@ describe("events while a client is away", parallel, () => {
       return m.sum("holdfast_buffered_packets") + dropped(m, "volatile") + dropped(m, "superseded");
     };
 
-    // While it is here it gets all of them.
+    // While it is connected it gets all of them.
     for (const name of ["cursor", "typing", "position", "news", "position"]) emit(name, name);
     await until(() => c.main.events.length === 5, "the events of a client that is here");
 
     for (let round = 1; round <= 2; round++) {
       if (how.transport === "default") await c.upgraded();
-      // Behind the upgrade: holdfast has it too, and will see the cut.
+      // After the upgrade: holdfast has switched too, and will notice the cut.
       await c.main.ask("echo", round);
       await lose();
       c.main.events.length = admin.events.length = 0;
@@ -87,7 +87,7 @@ describe("events while a client is away", parallel, () => {
     c.main.assertRecovered();
     assert.deepEqual(s.app.disconnects, []);
 
-    // And it is served as before.
+    // The client is served as before.
     c.main.events.length = 0;
     for (const name of ["cursor", "position", "position"]) emit(name, name);
     await until(() => c.main.events.length === 3, "the events of a client that is back");
@@ -129,7 +129,7 @@ describe("events while a client is away", parallel, () => {
     assert.deepEqual(kept, want, "every other event came");
   });
 
-  it("a pattern that cannot be meant is refused", async () => {
+  it("an implausible pattern is refused", async () => {
     const { code, stderr } = await runHoldfast(["-check", "-config", "c.yaml"], {
       files: { "c.yaml": 'events:\n  volatile: [cursor, /game]\n  latest: "position"\n' },
     });

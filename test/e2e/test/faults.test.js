@@ -1,5 +1,5 @@
-// Faults: of the network on either side, of the server, of the machine, and holdfast's own end.
-// What a client may expect then.
+// Failures of the network on either side, of the server, of the machine and of holdfast, and what a
+// client may expect then.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { openSync, closeSync } from "node:fs";
@@ -35,7 +35,7 @@ async function recovered(s, c, before, last) {
   assert.deepEqual(await c.main.ask("echo", "still here"), ["still here"]);
 }
 
-/** The client is told, and comes back to a fresh session that works. */
+/** The client learns of it, and comes back to a fresh session that works. */
 async function fresh(c) {
   assert.notEqual(await c.main.disconnected(1, 6000), "io server disconnect", "that would end its reconnection");
   await c.main.connected(2, 15000);
@@ -44,7 +44,7 @@ async function fresh(c) {
   assert.deepEqual(await c.main.ask("echo", "again"), ["again"]);
 }
 
-/** Works over a slow way, and recovers; over one that takes that long, an answer takes several trips. */
+/** Works over a slow network, and recovers. */
 async function worksSlowly(s, how) {
   const c = s.client(how.version, { ...how.options, timeout: 30000 });
   const { id } = await c.main.connected(1, 25000);
@@ -178,7 +178,7 @@ describe("faults", { concurrency: 8, skip }, () => {
             await gone[older](a);
             b.close?.();
           }
-          // No session but the one, and nothing that the server would have noticed.
+          // There is only one session, and the server has noticed nothing.
           assert.deepEqual(s.app.footprint(), { connections: 1, disconnects: 0, middleware: 1 });
           assert.equal((await s.hf.metrics()).sum("holdfast_sessions"), 1);
         });
@@ -198,7 +198,7 @@ describe("faults", { concurrency: 8, skip }, () => {
       assert.equal((await old).body, "6", "the old connection has no client at its other end");
       s.app.stream("/", sid, 1, 3);
       const seen = (await repeated).body.split("\x1e");
-      // Its answer gets lost as well: the same again.
+      // The answer of that one gets lost as well, and the next gets the same again.
       const again = (await poll()).body.split("\x1e");
       assert.deepEqual(again, seen);
       s.app.stream("/", sid, 4, 4);
@@ -252,11 +252,12 @@ describe("faults", { concurrency: 8, skip }, () => {
   });
 
   describe("exhausted resources", parallel, () => {
-    it("out of file descriptors: sessions continue, handshakes are refused, and all is well when there are some again", { timeout: 60000 }, async (t) => {
+    it("out of file descriptors: sessions continue, handshakes are refused, and all works once there are some again", { timeout: 60000 }, async (t) => {
       const s = await stack(t, { holdfast: { openFiles: 60 } });
       const c = s.client("4.8.4", { transports: ["websocket"] });
       const { id } = await c.main.connected();
-      // Connections that are accepted while that is still possible, and ask when it is not.
+      // These connections are accepted while that is still possible, and send their request when it
+      // is not.
       const upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
       const late = [];
       for (const [transport, headers] of [["polling", ""], ["websocket", upgrade]]) {
@@ -276,7 +277,7 @@ describe("faults", { concurrency: 8, skip }, () => {
         assert.match(l.answer, /^HTTP\/1.1 503 /);
         assert.match(l.answer, /\r\nRetry-After: 1\r\n/i);
       }
-      // Those that are there notice nothing.
+      // Existing clients notice nothing.
       s.app.stream("/", id, 1, 50);
       await c.main.stream(1, 50);
       assert.deepEqual(await c.main.ask("echo", 1), [1]);
@@ -301,7 +302,7 @@ describe("faults", { concurrency: 8, skip }, () => {
         if (Number.isInteger(options.stderr)) closeSync(options.stderr);
         const c = s.client("4.8.4", { transports: ["websocket"] });
         const { id } = await c.main.connected();
-        // More lines than a pipe takes.
+        // More lines than fit into a pipe.
         for (let k = 0; k < 10; k++) await Promise.all(Array.from({ length: 40 }, async () => (await Raw.open(s.direct)).close()));
         const trips = [];
         for (let i = 0; i < 20; i++) {
@@ -358,7 +359,7 @@ describe("faults", { concurrency: 8, skip }, () => {
       for (const n of [...clients.map((c) => c.main), ...admins]) await n.connected();
       const tickers = clients.map((c) => s.app.ticker("/", c.main.id, { every: 5 }));
       await sleep(200);
-      // Questions in both directions that will not be answered any more.
+      // Questions in both directions that will never be answered.
       for (const c of clients) s.app.socket(c.main.id).emit("question", 1, () => assert.fail("answered"));
       await s.hf.kill();
       for (const ticker of tickers) ticker.stop();
@@ -384,7 +385,7 @@ describe("faults", { concurrency: 8, skip }, () => {
         assert.deepEqual(await c.main.ask("visit"), [1, ["everyone", c.main.id].sort((a, b) => (a < b ? -1 : 1))]);
       }
       for (const n of admins) assert.deepEqual(await n.ask("echo", "x"), ["x"]);
-      // The server has seen each go, and come back as a new client, with its own auth only.
+      // The server has seen each client leave, and come back as a new one, with only its own auth.
       await until(() => s.app.disconnects.length === 2 * clients.length, "the server to have seen all leave");
       assert.equal(s.app.connections.length, 4 * clients.length);
       for (const { nsp, auth } of s.app.connections) assert.deepEqual(auth, nsp === "/" ? { token: "t" } : {}, nsp);

@@ -1,6 +1,5 @@
-// Flow control from end to end: a slow peer delays its own traffic, for as long as it takes, and no
-// other; and is not considered dead. FLOW_MB and FLOW_KBPS run the first test with other figures,
-// by hand.
+// Flow control from end to end: a slow peer delays only its own traffic, and is not considered
+// dead. FLOW_MB and FLOW_KBPS change the figures of the first test, for manual runs.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import net from "node:net";
@@ -20,13 +19,13 @@ const slowdown = (bytes / rate) * 1000; // how long it takes, in ms
 // Heartbeats that would end the connection several times over in that time.
 const heartbeat = slowdown > 60000 ? { pingInterval: 25000, pingTimeout: 20000 } : { pingInterval: 1500, pingTimeout: 4000 };
 
-/** A client that reads `rate` bytes a second, with little room before it. */
+/** A client that reads `rate` bytes a second, with small buffers in front of it. */
 function slow(s, perSecond = rate) {
   s.relay.highWater = 16 * 1024;
   s.relay.throttle(perSecond, ["down"]);
 }
 
-/** No side has taken another for dead. */
+/** Checks that no side considered another dead. */
 async function nobodyTimedOut(s, c) {
   assert.deepEqual(c.main.disconnects, []);
   const m = await s.hf.metrics();
@@ -93,7 +92,7 @@ describe("flow control", { concurrency: 8, skip }, () => {
         const c = s.client(how.version, how.options);
         const { id } = await c.main.connected();
         slow(s);
-        // As much as takes several of its heartbeats.
+        // Enough to take several of its heartbeats.
         await app.control("flood", id, 1500, 1000);
         await until(async () => (await s.hf.metrics()).sum("holdfast_link_pauses_total") > 0, "the link to be paused");
         await c.main.stream(1, 1500, { timeout: 60000 });
@@ -146,8 +145,7 @@ describe("flow control", { concurrency: 8, skip }, () => {
 
   describe("a server that reads nothing", { concurrency: 2, skip }, () => {
     combos("bounds what is held, and its clients are not parked", { versions: ["4.8.4"], transports: ["websocket", "polling"], timeout: 120000 }, async (t, how) => {
-      // Towards its clients holdfast's heartbeat is quick, so that they would be given up several
-      // times over.
+      // holdfast's own heartbeat is short, so it would close its clients several times over.
       const s = await stack(t, { upstreamRelay: true, config: { engineio: { ping_interval: "1s", ping_timeout: "5s" } } });
       const c = s.client(how.version, how.options);
       await c.main.connected();
@@ -180,7 +178,7 @@ describe("flow control", { concurrency: 8, skip }, () => {
         c.manager.engine.close();
         await until(async () => (await s.hf.metrics()).sum("holdfast_sessions", { state: "parked" }) === i + 1, "the session to be parked");
       }
-      // The live one cannot confirm: it holds its share, and must not lose it.
+      // The live one cannot confirm. It holds its share, and must not lose it.
       s.relay.blackhole();
       s.app.flood("/", live.main.id, 1, 100_000, 1000);
       // Equal packets of parked sessions are kept once: these are not.

@@ -1,4 +1,4 @@
-// nginx, HAProxy and Caddy before two replicas of holdfast, with the configurations in
+// nginx, HAProxy and Caddy in front of two replicas of holdfast, with the configurations in
 // deploy/fronts.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";

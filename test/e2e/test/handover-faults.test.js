@@ -1,6 +1,6 @@
 // A handover that goes wrong: processes that are killed in each step, programs that fail, machines
 // in need, and signals at the wrong moment. Before the point of no return the old process
-// continues, and everybody can see why.
+// continues, and reports why.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -38,7 +38,7 @@ async function fails(s, result, reason) {
   assert.match(line.reason, reason);
 }
 
-/** Numbered events of which a snapshot has many bytes: for a session that is parked. */
+/** Parks a session that misses an event of `bytes`, so that a snapshot is large. */
 async function missEvents(s, bytes) {
   const away = await Raw.open(s.direct);
   const { sid } = await away.connect();
@@ -48,7 +48,7 @@ async function missEvents(s, bytes) {
   await until(async () => (await status(s)).buffer.bytes >= bytes, "the event");
 }
 
-describe("a handover that fails is told by the command, the log, a metric and the status page", { concurrency: 3, skip }, () => {
+describe("a handover that fails is reported by the command, the log, a metric and the status page", { concurrency: 3, skip }, () => {
   /** A copy of the binary for another kind of machine. */
   const foreign = async (s) =>
     // e_machine: IBM S/390.
@@ -114,7 +114,7 @@ describe("a handover that fails is told by the command, the log, a metric and th
     await serves(s, 4);
   });
 
-  it("a snapshot that neither program can read: clients are served all the same, and the server sees the sessions end", async (t) => {
+  it("a snapshot that neither program can read: clients are still served, and the server sees the sessions end", async (t) => {
     const s = await begin(t);
     await replace(s.bin, `${verified}
 fd=\${_HANDOVER%%:*}
@@ -186,8 +186,7 @@ describe("SIGKILL in the middle of a handover", { concurrency: 3, skip }, () => 
 });
 
 describe("other signals and a handover", { concurrency: 3, skip }, () => {
-  // In the instant of the exec, and until the next program's runtime has begun, the signal has its
-  // default effect.
+  // From the exec until the next program's runtime has begun, the signal has its default effect.
   const ended = (exit, when) => assert.ok(exit.code === 0 || exit.signal === "SIGTERM", `${when}: ${JSON.stringify(exit)}`);
 
   it("SIGTERM at any moment of it: the process ends, and the next one serves", { timeout: 120000 }, async (t) => {
@@ -230,7 +229,7 @@ describe("other signals and a handover", { concurrency: 3, skip }, () => {
     assert.deepEqual(await within(s.hf.exited, "the exit", 15000), { code: 0, signal: null });
   });
 
-  it("SIGHUP in the middle of it: the settings are in force afterwards, and the session is kept", async (t) => {
+  it("SIGHUP in the middle of it: the settings apply afterwards, and the session is kept", async (t) => {
     const s = await begin(t);
     await replace(s.bin, `${real}\ncase "$*" in *verify) touch "$0.here"; while [ ! -e "$0.go" ]; do sleep 0.01; done;; esac; exec "$REAL" "$@"`);
     s.hf.signal("SIGUSR2");

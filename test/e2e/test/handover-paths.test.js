@@ -90,7 +90,7 @@ describe("a handover of other clients", { concurrency: 3, skip }, () => {
     assert.equal(c.errors, undefined);
   });
 
-  it("python-socketio's client without a key comes back, and its former session is kept for its time", { skip: missingClient("asyncio") }, async (t) => {
+  it("python-socketio's client without a key comes back, and its old session is kept for its time", { skip: missingClient("asyncio") }, async (t) => {
     const s = await stack(t);
     const c = new PythonClient(t, "asyncio", s.direct, "polling");
     await c.connected(1);
@@ -99,7 +99,7 @@ describe("a handover of other clients", { concurrency: 3, skip }, () => {
     assert.equal(c.said.some((x) => x.gone), false);
   });
 
-  it("a full buffer: what is kept before is kept afterwards, and who was evicted is gone", async (t) => {
+  it("a full buffer: sessions kept before are kept afterwards, and evicted ones are gone", async (t) => {
     const buffer = { total_bytes: "1MiB", window: "64KiB", max_bytes: "600KiB" };
     const s = await stack(t, { config: { recovery: { buffer } } });
     const away = [];

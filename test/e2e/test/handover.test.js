@@ -36,8 +36,8 @@ describe("a handover", { concurrency: 3, skip }, () => {
   });
 
   // Every client receives numbered events all the time, and sends some. What a client sends counts
-  // if its WebSocket was open: socket.io-client drops the rest without a word. Polling ones send
-  // again until there is an acknowledgement.
+  // if its WebSocket was open: socket.io-client silently drops the rest. Polling clients send again
+  // until there is an acknowledgement.
   it("ten in a row, with 30 clients of all transports and floods both ways", { timeout: 120000 }, async (t) => {
     const answer = (io) => io.on("connection", (socket) => socket.on("up", (n, ack) => ack?.()));
     const s = await stack(t, { config: { log: { level: "info" } }, app: answer });
@@ -160,10 +160,10 @@ describe("a handover", { concurrency: 3, skip }, () => {
     assert.deepEqual(s.app.disconnects, []);
   });
 
-  it("acknowledgements that are out at the time arrive, in both directions", async (t) => {
+  it("pending acknowledgements arrive, in both directions", async (t) => {
     let later;
     const s = await stack(t, { app: (io) => io.on("connection", (socket) => socket.on("slow", (ack) => (later = ack))) });
-    // Later ones forget their questions when they disconnect.
+    // Later versions drop their pending acknowledgements when they disconnect.
     const c = s.client("4.6.2", { transports: ["websocket"] });
     const { id } = await c.main.connected();
     let answer;
@@ -241,7 +241,7 @@ describe("a handover", { concurrency: 3, skip }, () => {
     assert.equal(s.app.connections.length, 1);
   });
 
-  it("newcomers wait, and those in the middle of something are not harmed", async (t) => {
+  it("new connections wait, and requests in progress are not harmed", async (t) => {
     const s = await stack(t);
     const c = s.client("4.8.4", { transports: ["websocket"] });
     await c.main.connected();
@@ -447,7 +447,7 @@ async function relayed(t, list, transport) {
     const before = c.main.connects.length;
     at = 1 - at;
     const cuts = c.main.disconnects.length;
-    // Not again after it has noticed.
+    // Stop cutting once the client has noticed.
     for (; c.main.disconnects.length === cuts; await sleep(50)) way.moveTo(list[at].port);
     await c.main.connected(before + 1);
   } while (!c.main.last.recovered);
@@ -560,7 +560,7 @@ describe("a restart by a service manager that stores descriptors", { concurrency
     assert.doesNotMatch(s.hf.stdout, /dropped|store is full/);
   });
 
-  it("an exec in between keeps them too, and after a crash newcomers wait", async (t) => {
+  it("an exec in between keeps them too, and after a crash new connections wait", async (t) => {
     const s = await systemd(t);
     const c = s.client("4.8.4", { transports: ["websocket"] });
     await c.main.connected();

@@ -1,4 +1,4 @@
-// events.join: what clients say in their connect handlers, which also run after a recovery.
+// events.join: what clients send in their connect handlers, which also run after a recovery.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { combos } from "../lib/combos.js";
@@ -9,7 +9,7 @@ import { until } from "../lib/wait.js";
 const parallel = { concurrency: 4, skip: onlyHoldfast };
 const config = { events: { join: ["enter", "/admin login*"] }, recovery: { keyed: { query: "hf_key" } } };
 
-/** A server that counts what enters. */
+/** A server that records the events that it gets. */
 const app = (io, app) => {
   app.entered = [];
   for (const nsp of ["/", "/admin"]) {
@@ -58,7 +58,7 @@ describe("events.join", parallel, () => {
     assert.equal((await s.hf.metrics()).sum("holdfast_events_dropped_total", { reason: "rejoined" }), 6);
   });
 
-  it("only what is named, in its namespace; a fresh session says it anew", async (t) => {
+  it("only what is named, in its namespace; a fresh session sends it again", async (t) => {
     const s = await stack(t, { config: { ...config, recovery: { max_disconnection_duration: "50ms" } }, app });
     const c = s.client("4.8.4", { transports: ["websocket"] });
     const admin = c.of("/admin");

@@ -21,8 +21,7 @@ async function app(t, version = "4.5.4", options = {}) {
   return a;
 }
 
-// The pings of clients are short: one that is cut in its upgrade notices nothing before its ping
-// timeout.
+// The ping timeout is short: a client that is cut during its upgrade notices nothing before it.
 const config = (more = {}) => ({ ...keyed, engineio: { ping_interval: "500ms", ping_timeout: "1500ms" }, ...more });
 
 async function cluster(t, n = 3, options = {}) {
@@ -117,8 +116,8 @@ describe("python-socketio's clients with a key", { skip: onlyHoldfast, concurren
         const adminId = await c.connected(1, "/admin");
         for (const [k, place] of [1, 2, 0].entries()) {
           await confirmed(list);
-          // A client that is cut while it finishes its reconnection gives up. By its answer it has
-          // finished.
+          // A client that is cut while it finishes its reconnection gives up. Its answer shows that
+          // it has finished.
           const answers = c.answers.length;
           let next = 0;
           const answered = () => {
@@ -147,7 +146,7 @@ describe("python-socketio's clients with a key", { skip: onlyHoldfast, concurren
   }
 });
 
-describe("clients with a key behind a balancer that deals out single requests", { skip: onlyHoldfast, concurrency: 2 }, () => {
+describe("clients with a key behind a balancer that distributes single requests", { skip: onlyHoldfast, concurrency: 2 }, () => {
   for (const transport of ["polling", "default"]) {
     it(`${transport}: connect, upgrade, recover and miss nothing`, { timeout: 60000 }, async (t) => {
       const { a, list } = await cluster(t);
@@ -181,7 +180,7 @@ describe("clients with a key behind a balancer that deals out single requests", 
 
 describe("one key at several replicas", { skip: onlyHoldfast, concurrency: 2 }, () => {
   for (const version of ["4.5.4", "2.5.0"]) {
-    it(`two clients of ${version} that live never share a session`, { timeout: 40000 }, async (t) => {
+    it(`two connected clients of ${version} never share a session`, { timeout: 40000 }, async (t) => {
       const { a, list } = await cluster(t);
       const key = newKey();
       const c = open(t, version, list[0].url, "websocket", key);
@@ -208,8 +207,8 @@ describe("one key at several replicas", { skip: onlyHoldfast, concurrency: 2 }, 
           await sleep(Math.random() * 6);
         }
         await Promise.all(pair.map((c) => c.main.connected()));
-        // If both have claimed the key, one of them is sent away, and comes back as a client
-        // without recovery.
+        // If both have claimed the key, one of them is closed, and comes back as a client without
+        // recovery.
         const all = [...pair, open(t, version, list[(k + 2) % 3].url, "websocket", key)];
         const had = all.map((c) => c.main.numbers.length);
         await until(async () => {

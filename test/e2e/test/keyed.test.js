@@ -113,7 +113,7 @@ describe("clients with a key", parallel, () => {
     });
   }
 
-  it("a key that is too short is none", async (t) => {
+  it("a key that is too short is ignored", async (t) => {
     const { s, c, id } = await warm(t, { version: "4.5.4", options: { transports: ["websocket"] } }, {}, "user-4711");
     await s.lose(c);
     s.relay.up();
@@ -148,7 +148,7 @@ describe("clients with a key", parallel, () => {
     assert.notEqual(c.main.id, id);
   });
 
-  it("without what the session is bound to, gets a fresh session and harms none", async (t) => {
+  it("without what the session is bound to, gets a fresh session and affects no other", async (t) => {
     const key = newKey();
     const s = await stack(t, { config: keyed({}, { bind: { headers: ["authorization"] } }) });
     const open = (authorization) => s.client("4.5.4", { transports: ["websocket"], query: { hf_key: key }, extraHeaders: { authorization } });

@@ -1,5 +1,5 @@
-// upstream.handshake: lazy. A client that resumes costs the server nothing; any other has the
-// server's word after all.
+// upstream.handshake: lazy. A client that resumes costs the server nothing. For any other client
+// the server still decides.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
@@ -32,7 +32,7 @@ describe("lazy handshakes", parallel, () => {
     assert.equal(s.app.engineConnections, 1, "connections to the server");
     assert.equal(await lazily(s), 3);
     assert.deepEqual(await c.main.ask("echo", 7), [7]);
-    // A namespace that is new needs the server, and gets it.
+    // A new namespace needs the server, and reaches it.
     const chat = c.of("/chat");
     await chat.connected();
     assert.equal(s.app.engineConnections, 2);
@@ -93,7 +93,7 @@ describe("lazy handshakes", parallel, () => {
     good.main.assertRecovered(1);
   });
 
-  it("a server that is down is no secret", async (t) => {
+  it("clients learn that a server is down", async (t) => {
     const s = await stack(t, { config, upstreamRelay: true });
     const c = s.client("4.8.4", { transports: ["websocket"] });
     await c.main.connected();
@@ -109,7 +109,7 @@ describe("lazy handshakes", parallel, () => {
     assert.deepEqual(await c.main.ask("echo", 1), [1]);
   });
 
-  it("other parsers, and what is no Socket.IO at all, reach the server", async (t) => {
+  it("other parsers, and what is not Socket.IO at all, reach the server", async (t) => {
     const parser = require("socket.io-msgpack-parser");
     const s = await stack(t, { config, io: { parser } });
     for (const transports of [["websocket"], ["websocket"], ["polling"], ["polling"], ["polling", "websocket"]]) {

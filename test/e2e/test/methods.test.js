@@ -1,5 +1,5 @@
-// Every method with every kind of sid, by polling and by WebSocket: what holdfast answers beside
-// the server's own answer.
+// Every method with every kind of sid, by polling and by WebSocket: holdfast's answer compared with
+// the server's own.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import http from "node:http";
@@ -23,13 +23,13 @@ const SIDS = {
     await poll.post("1");
     return poll.sid;
   },
-  // The server's, of a client that did not come through holdfast.
+  // The server's sid of a client that did not come through holdfast.
   foreign: async (url, server) => (await connected(server)).sid,
 };
 const FORMS = ["polling", "websocket", "abc", "polling, upgrade", "websocket, upgrade"];
 const ORIGIN = "http://example.test";
 
-// Where holdfast answers otherwise: "method sid form", why, and what it answers.
+// Where holdfast answers differently: "method sid form", why, and what it answers.
 const DIFFERENCES = [
   [/^HEAD \w+ \w+, upgrade$/, "the server writes a body, which HTTP forbids: net/http leaves it out", ["400", "405"]],
   [/^GET (known|websocket) polling, upgrade$/, "the server accepts the WebSocket and closes it at once: holdfast refuses it", ["400"]],

@@ -1,4 +1,5 @@
-// What holdfast tells of itself: metrics that promtool likes and that add up, logs without secrets.
+// What holdfast reports about itself: metrics that promtool accepts and that add up, and logs
+// without secrets.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -43,7 +44,7 @@ async function busy(t, options = {}) {
 }
 
 describe("metrics", { concurrency: 2, skip }, () => {
-  it("promtool finds nothing to complain of", { skip: skip || (!promtool && "promtool is not installed (Debian: prometheus)") }, async (t) => {
+  it("promtool reports no problem", { skip: skip || (!promtool && "promtool is not installed (Debian: prometheus)") }, async (t) => {
     const { s } = await busy(t);
     const { text } = await s.hf.metrics();
     const result = spawnSync("promtool", ["check", "metrics"], { input: text, encoding: "utf8" });
@@ -124,7 +125,7 @@ describe("metrics", { concurrency: 2, skip }, () => {
   });
 
   it("under a steady broadcast the logs hold about a round trip of traffic", async (t) => {
-    // 100 KB/s for each client, with a round trip of 100 ms. A ping is worth while from 16 KiB on.
+    // 100 KB/s for each client, with a round trip of 100 ms. A ping is sent from 16 KiB on.
     const [clients, rate, size, oneWay] = [10, 100, 1000, 50];
     const s = await stack(t, { io: { pingInterval: 25_000 } });
     s.relay.delay(oneWay);
@@ -150,7 +151,7 @@ describe("metrics", { concurrency: 2, skip }, () => {
     for (const c of list) await c.main.stream(1, sent);
     const typical = samples.sort((a, b) => a - b)[samples.length >> 1];
     const roundTrip = (rate * size * 2 * oneWay) / 1000;
-    // Of the half megabyte that each got, within one ping interval.
+    // Each got half a megabyte within one ping interval.
     const most = 4 * (roundTrip + 16 * 1024);
     assert.ok(samples.length > 5 && typical < most, `${Math.round(typical)} bytes are kept for each client, at most ${most} were expected`);
     const m = await s.hf.metrics();
@@ -169,7 +170,7 @@ describe("metrics", { concurrency: 2, skip }, () => {
     await never(() => pings() > 0, "a ping on an idle connection", 1000);
     assert.equal(await count(), 0);
 
-    // Not answered, one ping is all there is, however much comes.
+    // Without an answer there is only one ping, however much arrives.
     const filler = "x".repeat(1000);
     const events = () => raw.got.filter((m) => typeof m === "string" && m.startsWith("42")).length;
     for (let i = 1; i <= 3; i++) {
@@ -181,7 +182,7 @@ describe("metrics", { concurrency: 2, skip }, () => {
     await never(() => pings() > 1, "a second ping", 500);
     assert.equal(await count(), 1);
 
-    // Answered, the next one follows for the rest, and then no more.
+    // After the answer one more follows for the rest, and then none.
     raw.send("3");
     await until(() => pings() === 2, "the next ping");
     raw.send("3");
@@ -252,7 +253,7 @@ describe("metrics", { concurrency: 2, skip }, () => {
     again.close();
   });
 
-  it("do not grow with clients: no label of a client's", async (t) => {
+  it("do not grow with clients: no label has a client's values", async (t) => {
     const { s, ids, pids } = await busy(t);
     const before = (await s.hf.metrics()).samples.length;
     for (let i = 0; i < 10; i++) {
@@ -306,7 +307,7 @@ describe("logs", { concurrency: 2, skip }, () => {
     });
   }
 
-  it("are JSON where JSON is asked for, with the story of a session", async (t) => {
+  it("are JSON if configured, with the life of a session", async (t) => {
     const { s } = await busy(t);
     const lines = s.hf.stderr.trim().split("\n");
     const records = lines.map((l) => JSON.parse(l));
@@ -320,7 +321,7 @@ describe("logs", { concurrency: 2, skip }, () => {
     assert.ok(records.every((r) => !["ERROR"].includes(r.level)), JSON.stringify(records.filter((r) => r.level === "ERROR")));
   });
 
-  it("an ordinary life has no warnings", async (t) => {
+  it("have no warnings for an ordinary session", async (t) => {
     const { s } = await busy(t);
     const loud = s.hf.records.filter((r) => ["WARN", "ERROR"].includes(r.level));
     assert.deepEqual(loud, []);

@@ -105,7 +105,7 @@ describe("recovery.namespaces", parallel, () => {
     await until(() => drops(s.app, "/").length === 1, "the server to see the drop", 2000);
   });
 
-  it("its socket disconnects as ever, and connects again", { skip: onlyHoldfast }, async (t) => {
+  it("its socket disconnects as usual, and connects again", { skip: onlyHoldfast }, async (t) => {
     const s = await stack(t, { config: namespaces(["*"], ["/admin"]) });
     const c = s.client("4.8.4", { transports: ["websocket"] });
     await c.main.connected();
@@ -121,7 +121,7 @@ describe("recovery.namespaces", parallel, () => {
     assert.deepEqual(c.main.disconnects, []);
   });
 
-  it("is in force for what clients connect to after a reload", { skip: onlyHoldfast }, async (t) => {
+  it("applies to what clients connect to after a reload", { skip: onlyHoldfast }, async (t) => {
     const s = await stack(t, { config: namespaces(["*"]) });
     const c = s.client("4.8.4", { transports: ["websocket"] });
     const { id } = await c.main.connected();
@@ -145,7 +145,7 @@ describe("recovery.namespaces", parallel, () => {
 
   it("a client with strict handlers", { skip: onlyHoldfast || missing("asgi") }, async (t) => {
     const { recovery } = namespaces(["*"], ["/strict"]);
-    // Or it would be recognized by its handshake.
+    // Otherwise holdfast would recognize it by its handshake.
     const config = { recovery: { ...recovery, clients: { mode: "all" } } };
     const s = await stack(t, { config, app: (io, app) => app.serve("/strict") });
     const client = fileURLToPath(new URL("../python/client.py", import.meta.url));
@@ -187,7 +187,7 @@ describe("recovery.namespaces", parallel, () => {
     assert.doesNotMatch(output, /Error|error/);
   });
 
-  it("a pattern that cannot be meant is refused", async () => {
+  it("an implausible pattern is refused", async () => {
     const file = "recovery:\n  namespaces:\n    include: [admin]\n    exclude:\n      - /a\n      - '*'\n";
     const { code, stderr } = await runHoldfast(["-check", "-config", "c.yaml"], { files: { "c.yaml": file } });
     assert.equal(code, 2);

@@ -1,5 +1,5 @@
-// What must not recover, and must not recover cleanly: a fresh session, never an error, and the
-// server is told what it would have been told without holdfast.
+// What must not recover. The client gets a fresh session and never an error, and the server learns
+// what it would learn without holdfast.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { combos } from "../lib/combos.js";
@@ -23,7 +23,7 @@ async function warm(t, how, options = {}) {
   return { s, c, id };
 }
 
-/** The client's path is cut and stays cut; holdfast has noticed. */
+/** Cuts the client's path until up() is called, and waits until holdfast has noticed. */
 async function gone(s, c) {
   await s.lose(c);
   if (s.hf) await until(async () => (await parked(s)) > 0, "the session to be parked");
@@ -366,7 +366,7 @@ describe("a CONNECT that cannot resume", parallel, () => {
         assert.equal(typeof reply.pid, "string");
         assert.notEqual(reply.sid, sid);
         assert.notEqual(reply.pid, pid);
-        // It works, and the server has been told of one CONNECT.
+        // The session works, and the server has seen one CONNECT.
         if (kind === "websocket") {
           raw.send('427["echo","x"]');
           assert.equal(await raw.find(/^43/), '437["x"]');
@@ -428,7 +428,7 @@ describe("a CONNECT that cannot resume", parallel, () => {
     const reply = await again.connect({ pid: main.pid }, "/admin");
     assert.notEqual(reply.sid, admin.sid);
     assert.notEqual(reply.sid, main.sid);
-    // And both are still there for who has the right one.
+    // Both sessions are still there for a client with the right pid.
     const right = await Raw.open(s.url);
     assert.equal((await right.connect({ pid: main.pid })).sid, main.sid);
     assert.equal((await right.connect({ pid: admin.pid }, "/admin")).sid, admin.sid);
@@ -464,7 +464,7 @@ describe("a CONNECT that cannot resume", parallel, () => {
 
   combos("a real client with an unknown pid", { native: false }, async (t, how) => {
     const { s, c, id } = await warm(t, how);
-    c.socket._pid = c.socket._pid.slice(0, -6) + "AAAAAA"; // of the right form, as one of yesterday
+    c.socket._pid = c.socket._pid.slice(0, -6) + "AAAAAA"; // of the right form, like one from yesterday
     await s.hit(c);
     await c.main.disconnected();
     await c.main.connected(2);
@@ -478,7 +478,7 @@ describe("a CONNECT that cannot resume", parallel, () => {
 });
 
 describe("holdfast's own end", { concurrency: 2 }, () => {
-  it("a killed holdfast: the server sees its clients leave, they come back fresh to a new one", { skip: onlyHoldfast }, async (t) => {
+  it("a killed holdfast: the server sees its clients leave, and they get fresh sessions from a new one", { skip: onlyHoldfast }, async (t) => {
     const s = await stack(t);
     const c = s.client("4.8.4", { transports: ["websocket"] });
     await c.main.connected();

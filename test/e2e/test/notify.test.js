@@ -1,4 +1,4 @@
-// The server is told when a client is away and when it is back: notify.parked and notify.resumed.
+// notify.parked and notify.resumed tell the server when a client is away and when it is back.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { combos } from "../lib/combos.js";
@@ -68,7 +68,7 @@ describe("presence", parallel, () => {
     assert.deepEqual([c.main.disconnects, s.app.disconnects, s.app.errors], [[], [], []], "and nothing else happens to it");
   });
 
-  // Packets that no client of ours would write. Some servers read them as events all the same.
+  // Packets that no known client writes, but that some servers read as events.
   for (const server of ["4.5.4", "3.1.2"]) {
     it(`nor by other spellings, to socket.io ${server}`, { skip: onlyHoldfast }, async (t) => {
       const s = await stack(t, { config, server });
@@ -94,7 +94,7 @@ describe("presence", parallel, () => {
           ws.close();
         }
       }
-      // These clients do go away.
+      // These clients are away for a while.
       const ours = ([name, info]) => name === "client_parked" && info?.expires_in === 120;
       assert.deepEqual(s.app.received.map((r) => r.args).filter((args) => !ours(args)), []);
       assert.ok((await forged(s)) >= spellings.length);
@@ -122,7 +122,7 @@ describe("presence", parallel, () => {
     });
   }
 
-  it("names that cannot be meant are refused", async () => {
+  it("implausible names are refused", async () => {
     const { code, stderr } = await runHoldfast(["-check", "-config", "c.yaml"], {
       files: { "c.yaml": "notify:\n  parked: disconnect\n  resumed: '12'\n" },
     });

@@ -188,7 +188,7 @@ describe("the npm packages", { skip: onlyHoldfast, concurrency: 4 }, () => {
     await until(async () => !(await accepts(Number(second))), "holdfast to stop after its caller");
   });
 
-  it("does not keep its caller from ending", () => {
+  it("does not keep its caller from exiting", () => {
     const script = `import { startHoldfast } from "holdfast"; await startHoldfast({ upstream: "http://127.0.0.1:1" }); console.log("done");`;
     const caller = run(process.execPath, ["--input-type=module", "-e", script], { cwd: dir, env, timeout: 15000 });
     assert.deepEqual([caller.status, caller.output], [0, "done\n"]);
@@ -202,7 +202,7 @@ describe("the npm packages", { skip: onlyHoldfast, concurrency: 4 }, () => {
       await mkdir(folder, { recursive: true });
       await writeFile(path.join(folder, "tsconfig.json"), JSON.stringify({ compilerOptions: { ...settings, ...module, skipLibCheck: false }, files: ["index.ts"] }));
       await writeFile(path.join(folder, "index.ts"), code);
-      // Not by run(), which would hold up the other tests for seconds.
+      // Not with run(), which would block the other tests for seconds.
       const { stdout } = await execute(process.execPath, [tsc, "--project", folder]).catch((err) => err);
       return stdout.trim().split("\n").filter(Boolean);
     };
@@ -229,7 +229,7 @@ describe("the npm packages", { skip: onlyHoldfast, concurrency: 4 }, () => {
         if (err instanceof HoldfastError && err.code === "EADDRINUSE") console.error(err.message);
       });`;
     await writeFile(path.join(dir, "package.json"), JSON.stringify({ type: "module" }));
-    // socket.io before 4.4 has types for nothing newer.
+    // The types of socket.io before 4.4 do not work with newer compilers.
     const before = { module: "esnext", moduleResolution: "node10" };
     for (const [version, module] of [
       ["4.0.2", before],

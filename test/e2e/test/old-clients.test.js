@@ -40,7 +40,7 @@ describe("old clients", parallel, () => {
       assert.deepEqual(s.app.connections.at(-1).auth, {});
       const [visits] = await c.main.ask("visit");
       assert.equal(visits, 1, "a fresh session");
-      // The dropped ones stay until they expire, then the server is told.
+      // Dropped sessions stay until they expire, and then the server learns of their end.
       await until(() => s.app.disconnects.length === 2, "the dropped sessions to end", 4000);
       if (s.hf) assert.deepEqual(s.app.disconnects.map((d) => d.reason), s.app.disconnects.map(() => "transport close"));
       assert.equal((await c.main.ask("echo", 2))[0], 2);
@@ -105,7 +105,7 @@ describe("clients that cannot resume", { ...parallel, skip: onlyHoldfast }, () =
     });
   }
 
-  it("socket.io-client in a browser is none, and recovers from its first drop", { skip: noBrowser }, async (t) => {
+  it("socket.io-client in a browser is not one of them: it recovers from its first drop", { skip: noBrowser }, async (t) => {
     const s = await stack(t, { server: "4.8.4", http: (req, res) => res.setHeader("content-type", "text/html").end("<p>page") });
     const browser = await openBrowser(t);
     for (const transports of [["websocket"], ["polling"], ["polling", "websocket"]]) {

@@ -83,7 +83,7 @@ describe("order", parallel, () => {
     await until(() => order.includes(i), () => `the last, ${i}; have ${order.length}`);
     c.main.assertRecovered(5);
     for (let k = 1; k < order.length; k++) assert.ok(order[k - 1] < order[k], `${order[k - 1]} before ${order[k]}`);
-    // Only questions that were on their way may be missing.
+    // Only questions that were in flight may be missing.
     const seen = new Set(order);
     for (let k = 1; k <= i; k++) if (!seen.has(k)) assert.ok(k % 6 === 1 || k % 6 === 3, `event ${k} is missing`);
   });

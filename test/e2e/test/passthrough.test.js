@@ -1,4 +1,4 @@
-// What holdfast does not speak, or what is none of its business, passes untouched.
+// What holdfast does not speak or does not handle passes through unchanged.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
@@ -135,7 +135,7 @@ describe("the application's HTTP", parallel, () => {
     });
   });
 
-  it("an answer that breaks off is not made whole", async (t) => {
+  it("a truncated answer stays truncated", async (t) => {
     const p = await pair(t);
     await p.both(async (url) => {
       await assert.rejects(request(`${url}/broken`));
@@ -201,7 +201,7 @@ describe("the application's HTTP", parallel, () => {
   });
 });
 
-describe("what lies under Socket.IO's path", parallel, () => {
+describe("other requests under Socket.IO's path", parallel, () => {
   for (const file of ["socket.io.js", "socket.io.min.js", "socket.io.js.map", "socket.io.msgpack.min.js"]) {
     it(`the client bundle ${file}`, async (t) => {
       const p = await pair(t);
@@ -277,7 +277,7 @@ describe("other WebSockets", parallel, () => {
     });
   });
 
-  it("a refusal of the server is the client's", async (t) => {
+  it("the server's refusal reaches the client", async (t) => {
     const p = await withSockets(t);
     await p.both(async (url) => {
       const raw = new Raw(url, { path: "/forbidden", eio: "", transport: "" });
@@ -479,7 +479,7 @@ describe("a plain Engine.IO server", parallel, () => {
     raw.close();
   });
 
-  it("looks like Socket.IO or not, all messages are its own", async (t) => {
+  it("all messages are its own, whether they look like Socket.IO or not", async (t) => {
     const { url } = await plain(t);
     const raw = await Raw.open(url, { path });
     assert.equal(await raw.next(), "4hi");
@@ -509,7 +509,7 @@ describe("a plain Engine.IO server", parallel, () => {
     c.main.assertRecovered(1);
   });
 
-  it("Socket.IO at a path holdfast was not told of passes without recovery", { skip: onlyHoldfast }, async (t) => {
+  it("Socket.IO at a path that is not configured passes without recovery", { skip: onlyHoldfast }, async (t) => {
     const s = await stack(t, { io: { path: "/elsewhere/" } });
     const c = s.client("4.8.4", { path: "/elsewhere/" });
     await c.main.connected();

@@ -28,7 +28,7 @@ const KINDS = {
 };
 const toSocket = (socket) => ({ emit: (...args) => socket.emit(...args), write: (text) => socket.conn.write(text) });
 
-/** A client whose parser takes what others do not: to it nothing is poison but what has too many attachments even so. */
+/** A client whose parser accepts what others refuse: only a packet with more attachments than it allows is poison. */
 function tolerantParser(version) {
   const parser = require(`../node_modules/socket.io-client-${version}/node_modules/socket.io-parser`);
   class Decoder extends parser.Decoder {

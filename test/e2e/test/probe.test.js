@@ -1,5 +1,5 @@
-// `holdfast probe` against real servers, through holdfast and what can be wrong between: its words
-// are judged by its codes and its exit status, and by what a real client does in the same place.
+// `holdfast probe` against real servers, through holdfast and with faults in between. Its codes and
+// exit status are checked, and compared with what a real client does in the same place.
 import { describe, it, before } from "node:test";
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -47,7 +47,7 @@ async function balancer(t, ports) {
   return `http://127.0.0.1:${server.address().port}`;
 }
 
-/** nginx before holdfast, with `location` as its lines. */
+/** nginx in front of holdfast, with `location` as its lines. */
 async function nginx(t, port, location) {
   const own = await freePort();
   await Daemon.start(t, "nginx", async (dir) => {
@@ -62,7 +62,7 @@ async function nginx(t, port, location) {
 
 describe("probe", { skip: onlyHoldfast, concurrency: 4 }, () => {
   for (const server of ["3.1.2", "4.5.4"])
-    it(`finds nothing wrong before socket.io ${server}, and leaves nothing behind`, async (t) => {
+    it(`finds nothing wrong in front of socket.io ${server}, and leaves nothing behind`, async (t) => {
       const s = await stack(t, { server });
       assert.deepEqual(codes(await probe(`${s.direct}/chat`)), ALL_WELL);
       const text = await runHoldfast(["probe", s.direct]);
@@ -157,7 +157,7 @@ describe("probe", { skip: onlyHoldfast, concurrency: 4 }, () => {
     let help;
     before(async () => (help = await runHoldfast(["probe", "-h"])));
 
-    it("explains itself, and ends with 2 where it is wrong", async () => {
+    it("has a help text, and exits with 2 for a wrong URL", async () => {
       assert.equal(help.code, 0);
       assert.match(help.stdout, /Exit status: 0 recovered/);
       const wrong = await runHoldfast(["probe", "localhost:3000"]);

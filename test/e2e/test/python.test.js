@@ -1,4 +1,4 @@
-// python-socketio behind holdfast: another server, with habits of its own.
+// python-socketio behind holdfast: another server, with peculiarities of its own.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { combos } from "../lib/combos.js";
@@ -71,7 +71,7 @@ for (const kind of ["wsgi", "asgi"]) {
       await c.main.connected(3);
       await c.main.stream(1, 60);
       c.main.assertRecovered(2);
-      // Its payloads hold 16 packets at most, so a client must not send too much at a time.
+      // It accepts at most 16 packets in a payload, so a client must not send too much at a time.
       for (let i = 1; i <= 20; i++) {
         c.socket.emit("up", i);
         if (i % 5 === 0) await c.main.ask("echo", i);
@@ -83,7 +83,7 @@ for (const kind of ["wsgi", "asgi"]) {
       assert.deepEqual(log.disconnects, []);
     });
 
-    it("expires, and the application is told", { skip: onlyHoldfast }, async (t) => {
+    it("expires, and the application learns of it", { skip: onlyHoldfast }, async (t) => {
       const { app, s, c, id } = await begin(t, { version: "4.8.4", options: {} }, { config: { recovery: { max_disconnection_duration: "300ms" } } });
       // A cut in the middle of an upgrade would show only by the heartbeat.
       if (kind === "asgi") await c.upgraded();

@@ -36,7 +36,7 @@ async function alive(s, c, id) {
   assert.equal(back, "still here");
 }
 
-/** Off the network, fn(), back again. */
+/** Takes the client off the network, calls fn(), and brings it back. */
 async function away(s, c, fn) {
   const n = c.main.connects.length;
   // Native recovery does not survive a cut between two polls: there a poll must wait.
@@ -243,7 +243,7 @@ describe("a reconnection", parallel, () => {
     await c.main.connected(2);
     await c.main.stream(1, 50);
     c.main.assertRecovered(1);
-    // The end of the old path comes late, and means nothing any more.
+    // The end of the old path comes late, and has no effect any more.
     for (const conn of dead) conn.kill("reset");
     await sleep(100);
     s.app.stream("/", id, 51, 60);
@@ -284,7 +284,7 @@ describe("an upgrade that is cut", parallel, () => {
       combos(`${point}, ${first ? "at the first connection" : "at a later one"}, recovers`, { transports: ["default"], native: false }, async (t, how) => {
         // A short heartbeat: at some of these points a client notices only by that.
         const s = await stack(t, { io: { pingInterval: 1000, pingTimeout: 2000 } });
-        let known; // connections the client had been told of when the blow came
+        let known; // connections that the client knew of when it was cut
         let c;
         const blow = () =>
           arm(s.relay, {
@@ -309,7 +309,7 @@ describe("an upgrade that is cut", parallel, () => {
         await until(() => c.socket.connected, "the client to be connected");
         await sleep(50);
         const last = ticker.stop();
-        if (known === 0) return; // the blow came before CONNECT: there was nothing to recover
+        if (known === 0) return; // the cut came before CONNECT: there was nothing to recover
         await c.main.stream(1, last);
         if (c.main.connects.length > 1) c.main.assertRecovered();
         assert.deepEqual(s.app.footprint().disconnects, 0);
@@ -356,7 +356,7 @@ describe("what is missed comes back whole", parallel, () => {
     s.relay.down();
     await c.main.disconnected();
     s.app.stream("/", id, 4, TOTAL, (i) => [filler, i]);
-    const cuts = NATIVE ? 0 : 5; // native sends the replay before CONNECT: a cut there doubles it
+    const cuts = NATIVE ? 0 : 5; // native recovery sends the replay before CONNECT: a cut in between duplicates it
     s.relay.up();
     for (let i = 1; i <= cuts; i++) {
       await s.relay.afterBytes("down", 20000 * i, { action: "cutAll" });
@@ -536,7 +536,7 @@ describe("several namespaces", parallel, () => {
     }
     assert.deepEqual(s.app.connections.at(-1).auth, { room: "x" });
 
-    // The new one lives on a link of its own: the next drop takes all three.
+    // The new one has its own link. The next drop affects all three.
     s.app.stream("/chat", chatId, 1, 3);
     await chat.stream(1, 3);
     const later = s.app.footprint();
@@ -588,7 +588,7 @@ describe("acknowledgements", parallel, () => {
     await until(() => answers.length === 10, () => `the answers, have ${answers.length}`);
     assert.deepEqual(answers.map(([x]) => x), [5, 6, 7, 8, 9, 10, 11, 12, 13, 14]);
     assert.equal(Buffer.from(answers[0][1]).toString(), "bin");
-    // No offset where the acknowledgement's callback belongs, and the order of the server.
+    // There is no offset in place of the callback, and the order is the server's.
     assert.deepEqual(seen.map((e) => [e[0], e[1], typeof e[2]]), [4, 5, 6, 7, 8, 9, 10, 11, 12, 13].flatMap((i) => [["n", i, "string"], ["question", i, "function"]]));
     c.main.assertRecovered(1);
     serverSawNothing(s, before);
@@ -629,7 +629,7 @@ describe("acknowledgements", parallel, () => {
   });
 });
 
-describe("recovery.ack_events: questions on their way when the connection died", { ...parallel, skip: onlyHoldfast }, () => {
+describe("recovery.ack_events: questions in flight when the connection died", { ...parallel, skip: onlyHoldfast }, () => {
   for (const ack_events of ["at-most-once", "at-least-once"]) {
     combos(ack_events, { transports: ["websocket", "polling"] }, async (t, how) => {
       const { s, c, id } = await warm(t, how, { config: { recovery: { ack_events } } });
@@ -639,7 +639,7 @@ describe("recovery.ack_events: questions on their way when the connection died",
         answer(x);
       });
       const answers = [];
-      // A poll over a connection made later would pass.
+      // A poll over a later connection would get through.
       if (how.transport === "polling") await until(() => s.relay.pollWaits, "the next poll");
       s.relay.blackhole({ up: false }); // what is sent goes into the void
       s.app.socket(id).emit("question", "lost", (x) => answers.push(x));

@@ -21,7 +21,7 @@ describe("SIGHUP", { concurrency: 4, skip }, () => {
     assert.equal(await good(s), 1);
     const parked = async () => (await s.hf.metrics()).sum("holdfast_sessions", { state: "parked" });
 
-    // A session that is parked while the file is read waits as long as it was promised.
+    // A session that is parked while the file is read keeps its original time.
     await s.lose(c);
     await until(async () => (await parked()) === 1, "parking");
     s.app.stream("/", id, 1, 5);
@@ -39,7 +39,7 @@ describe("SIGHUP", { concurrency: 4, skip }, () => {
     s.relay.up();
     await c.main.connected(3);
     assert.equal(c.main.last.recovered, false);
-    // And one more namespace is one too many.
+    // One more namespace is one too many.
     c.of("/admin");
     await c.main.disconnected(3);
     await until(() => s.hf.records.some((r) => /namespaces/.test(r.why ?? "")), "the reason in the log");

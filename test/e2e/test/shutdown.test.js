@@ -12,7 +12,7 @@ import { never, sleep, until, within } from "../lib/wait.js";
 const skip = onlyHoldfast;
 const config = { shutdown: { drain_timeout: "20s" } };
 
-/** holdfast has had its SIGTERM and has begun to drain. */
+/** Sends SIGTERM, and waits until holdfast has begun to drain. */
 async function draining(s) {
   s.hf.signal("SIGTERM");
   await until(async () => (await s.hf.admin("/readyz")).status !== 200, "readiness to turn false");
@@ -93,7 +93,7 @@ describe("SIGTERM", { concurrency: 4, skip }, () => {
     await draining(s);
     assert.equal((await ws.connect({ pid })).sid, sid);
     assert.match(await ws.find(/^42/), /^42\["n",1,/);
-    // And by a takeover. Its handshake is the later one.
+    // It may also resume by a takeover: its handshake is the later one.
     assert.equal((await poll.connect({ pid })).sid, sid);
     s.app.stream("/", sid, 3, 3);
     await poll.pollFor((p) => p.startsWith('42["n",3'));
@@ -168,7 +168,7 @@ describe("SIGTERM", { concurrency: 4, skip }, () => {
     s.hf.checkHealth();
   });
 
-  it("with parked sessions only: does not wait for them for ever", async (t) => {
+  it("with parked sessions only: does not wait for them forever", async (t) => {
     const s = await stack(t, { config: { shutdown: { drain_timeout: "1s" } } });
     const c = s.client("4.8.4", { transports: ["websocket"], reconnection: false });
     await c.main.connected();

@@ -1,4 +1,4 @@
-// That the soak finds what it looks for: its checks, given streams that are not as they should be.
+// The soak's checks find what they look for, in streams that are not as they should be.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { compare } from "../soak/compare.js";
@@ -82,7 +82,7 @@ function changed(change, options) {
 }
 
 describe("the soak's checks, from server to client", () => {
-  it("are content with a stream that is whole", () => {
+  it("accept a complete stream", () => {
     const { down, up, broken, pending } = changed(() => {});
     assert.deepEqual(broken, []);
     assert.equal(pending, 0);
@@ -95,7 +95,7 @@ describe("the soak's checks, from server to client", () => {
     assert.match(broken.join(), /lost 10, after 9/);
   });
 
-  it("find a doubled event", () => {
+  it("find a duplicate event", () => {
     const { down, broken } = changed((run) => run.down.splice(10, 0, 9));
     assert.equal(down.doubled, 1);
     assert.equal(broken.length, 1);
@@ -113,7 +113,7 @@ describe("the soak's checks, from server to client", () => {
     assert.equal(broken.length, 1);
   });
 
-  it("find that the last event did not come, which it still may", () => {
+  it("find that the last event has not arrived yet", () => {
     const { down, broken, pending } = changed((run) => run.down.pop());
     assert.deepEqual([down.lost, pending], [1, 1]);
     assert.equal(broken.length, 1);
@@ -124,7 +124,7 @@ describe("the soak's checks, from server to client", () => {
     assert.equal(changed(() => {}, { broadcasts: [5, 6, 7, 8] }).broken.length, 1);
   });
 
-  it("take what was not there at a session's end for its tail", () => {
+  it("count what had not arrived at a session's end as its tail", () => {
     const { down, broken, pending } = changed((run) => {
       run.down.splice(-3);
       run.ended = "transport close";
@@ -213,11 +213,11 @@ describe("the soak's checks, from client to server", () => {
     assert.equal(changed((run) => (run.up = without(run.up, 11))).broken.length, 1);
   });
 
-  it("find that the last did not come, over the connection that held", () => {
+  it("find that the last one is missing, on the connection that stayed open", () => {
     assert.equal(changed((run) => run.up.pop()).pending, 1);
   });
 
-  it("find a doubled one, also over two connections", () => {
+  it("find a duplicate, also over two connections", () => {
     assert.equal(changed((run) => run.up.splice(5, 0, run.up[4])).up.doubled, 1);
     assert.equal(changed((run) => run.up.splice(12, 0, run.up[4])).up.doubled, 1);
   });
@@ -274,7 +274,7 @@ describe("the soak's checks, from client to server", () => {
 });
 
 describe("the soak's randomness", () => {
-  it("is the seed's", () => {
+  it("depends on the seed only", () => {
     const draw = (...args) => {
       const random = new Random(...args);
       return Array.from({ length: 5 }, () => random.next()).join();

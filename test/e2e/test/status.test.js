@@ -1,4 +1,4 @@
-// The status page in a real browser, with real traffic behind it, and its data; every reason the
+// The status page in a real browser, with real traffic behind it, and its data. Every reason is the
 // same word everywhere. HOLDFAST_E2E_SCREENSHOT=file: the page's picture, after traffic of a minute
 // and a half (make screenshot).
 import { describe, it, before, after } from "node:test";
@@ -14,7 +14,7 @@ const skip = onlyHoldfast;
 const SCREENSHOT = process.env.HOLDFAST_E2E_SCREENSHOT;
 const report = async (s) => JSON.parse((await s.hf.admin("/api/status")).text);
 
-/** A real client over WebSocket that can be sent away and called back. */
+/** A real client over WebSocket that can be disconnected and brought back. */
 async function person(s, nsp = "/", options = {}) {
   const c = s.client("4.8.4", { nsp, transports: ["websocket"], ...options });
   c.sid = (await c.main.connected()).id;

@@ -23,7 +23,7 @@ const shown = (port) =>
     socket.once("error", reject);
   });
 
-/** A TLS end before a plain port. */
+/** A TLS terminator in front of a plain port. */
 async function terminator(t, files, port) {
   const server = createTLSServer({ key: await readFile(files.key), cert: await readFile(files.cert) }, (socket) => {
     const plain = net.connect(port, "127.0.0.1");
@@ -38,7 +38,7 @@ async function terminator(t, files, port) {
 }
 
 describe("the listener's certificate", { skip }, () => {
-  it("is renewed without a restart; a broken one is not taken", { timeout: 60000 }, async (t) => {
+  it("is renewed without a restart; a broken one is not used", { timeout: 60000 }, async (t) => {
     const files = await secret(t);
     const app = await App.start("4.5.4");
     const hf = await Holdfast.start(app.port, { tls: { cert_file: files.cert, key_file: files.key } });

@@ -69,7 +69,7 @@ describe("the handshake is repeated upstream", parallel, () => {
     }
   });
 
-  it("the client's address is not believed from its own X-Forwarded-For", { skip }, async (t) => {
+  it("a client's own X-Forwarded-For is not trusted", { skip }, async (t) => {
     const s = await stack(t);
     const raw = await Raw.open(s.direct, { headers: { "x-forwarded-for": "203.0.113.9", "x-forwarded-proto": "https" } });
     await raw.connect();
@@ -206,7 +206,7 @@ describe("handshake.auth", parallel, () => {
     assert.deepEqual(s.app.connections[0].auth, auth);
     s.app.stream("/", id, 1, 3);
     await c.main.stream(1, 3);
-    // Its own keys override the library's: such a client cannot recover, and must not be hurt.
+    // Its own keys override the library's. Such a client cannot recover, but must work.
     await s.hit(c);
     await c.main.connected(2);
     assert.equal(c.main.last.recovered, false);
@@ -304,7 +304,7 @@ describe("a server that is not there", parallel, () => {
 });
 
 describe("a server that dies", { concurrency: 2 }, () => {
-  it("stopped in its tracks (SIGSTOP): its silence is found, and clients are told", { skip, timeout: 30000 }, async (t) => {
+  it("stopped (SIGSTOP): holdfast notices its silence, and closes its clients", { skip, timeout: 30000 }, async (t) => {
     const app = await ChildApp.start("4.5.4", { io: { pingInterval: 400, pingTimeout: 1200 } });
     t.after(async () => {
       app.signal("SIGCONT");
@@ -326,7 +326,7 @@ describe("a server that dies", { concurrency: 2 }, () => {
     }
   });
 
-  it("vanished from the network behind holdfast: clients are told too", { skip, timeout: 30000 }, async (t) => {
+  it("vanished from the network behind holdfast: its clients are closed too", { skip, timeout: 30000 }, async (t) => {
     const s = await stack(t, { upstreamRelay: true, io: { pingInterval: 400, pingTimeout: 1200 } });
     const live = s.client("4.8.4", { transports: ["websocket"] });
     const polling = s.client("4.6.2", { transports: ["polling"] });
@@ -381,7 +381,7 @@ describe("the link to the server", parallel, () => {
     await c.main.ask("echo", 1);
   });
 
-  it("with events in flight during its upgrade: none lost, doubled or out of order", { skip }, async (t) => {
+  it("with events in flight during its upgrade: none lost, duplicated or out of order", { skip }, async (t) => {
     const s = await stack(t, {
       upstreamRelay: true,
       app: (io) =>
@@ -454,7 +454,7 @@ describe("TLS", { concurrency: 2, skip: skip || (spawnSync("openssl", ["version"
     const made = spawnSync("openssl", ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=upstream.test", "-addext", "subjectAltName=DNS:upstream.test,IP:127.0.0.1", "-keyout", key, "-out", cert]);
     assert.equal(made.status, 0, String(made.stderr));
     const app = await App.start("4.5.4");
-    // A TLS end before the server.
+    // A TLS terminator in front of the server.
     const tls = createTLSServer({ key: await readFile(key), cert: await readFile(cert) }, (socket) => {
       const plain = net.connect(app.port, "127.0.0.1");
       socket.pipe(plain).pipe(socket);

@@ -147,7 +147,7 @@ describe("several servers", { skip, concurrency: 4 }, () => {
     const log = s.hf.records.filter((r) => r.msg === "not recovered");
     assert.deepEqual(log.map((r) => r.reason), ["upstream_lost", "upstream_lost"]);
 
-    // And once more, with all of them live.
+    // Once more, with all of them live.
     const others = list.filter((c) => !byServer(1).includes(c));
     const before = others.map((c) => c.main.connects.length);
     await s.apps[0].kill();
@@ -408,7 +408,8 @@ describe("lazy handshakes with several servers", { skip, concurrency: 4 }, () =>
     const before = [await engine(0), await engine(1)];
     assert.equal(before[0] + before[1], 4 + 0, "a client that connects costs one handshake");
 
-    // Only one server has given the answer that is saved. The end of the other must not lose it.
+    // Only one server gave the answer that is saved. The end of the other server must not discard
+    // it.
     const saved = (await s.hf.metrics()).sum("holdfast_lazy_handshakes_total");
     assert.equal(saved, 3, "the first handshake of a kind is made, the others are answered");
     const first = list[0].main.connects[0].id;
@@ -418,7 +419,7 @@ describe("lazy handshakes with several servers", { skip, concurrency: 4 }, () =>
     await until(() => list.every((c) => c.socket.connected), "all to be back");
     assert.ok((await s.hf.metrics()).sum("holdfast_lazy_handshakes_total") >= saved + 2, "they were answered from what is saved");
 
-    // A client that recovers costs no server anything.
+    // A client that recovers costs the servers nothing.
     const settled = await engine(giver);
     const survivor = list.find((c) => c.main.connects.length === 1);
     await s.hit(survivor);
@@ -590,7 +591,7 @@ describe("the command line", { skip, concurrency: 4 }, () => {
     assert.doesNotMatch((await check({ url: urls[1] })).stdout, /asked just now/, "a single server is not asked");
   });
 
-  it("mistakes are named", async () => {
+  it("mistakes are reported by name", async () => {
     for (const [upstream, want] of [
       [{ url: [] }, /upstream\.url: found ""; allowed: at least one URL/],
       [{ url: ["http://a:1", "http://a:1/"] }, /upstream\.url: found "http:\/\/a:1\/"; allowed: each server once/],

@@ -118,7 +118,7 @@ describe("refused requests", parallel, () => {
     ["no EIO", { eio: "" }],
     ["transport=polling", { transport: "polling" }],
   ]) {
-    it(`an upgrade with ${what} comes to nothing`, async (t) => {
+    it(`an upgrade with ${what} fails`, async (t) => {
       const p = await pair(t);
       await p.both(async (url) => {
         const raw = new Raw(url, options);
@@ -128,7 +128,7 @@ describe("refused requests", parallel, () => {
     });
   }
 
-  it("many strange requests leave it standing", async (t) => {
+  it("many strange requests do not stop it", async (t) => {
     const p = await pair(t);
     for (const text of [
       "GARBAGE\r\n\r\n",
@@ -312,7 +312,7 @@ describe("polls and POSTs", parallel, () => {
         const poll = await Polling.open(url);
         const { status } = await poll.post(body);
         assert.ok([200, 400].includes(status), `${status}`);
-        // engine.io 6.2 has the session waiting for one more poll, that gets the end of it.
+        // engine.io 6.2 keeps the session for one more poll, which gets its end.
         for (let i = 0; i < 3; i++) {
           const res = await poll.poll();
           if (res.status === 400) return;
@@ -345,7 +345,7 @@ describe("polls and POSTs", parallel, () => {
       const poll = await Polling.open(url);
       await poll.connect();
       const res = await poll.post(`42["echo","${"x".repeat(20000)}"]`).catch((err) => ({ status: err.code, body: "" }));
-      // The connection may end before the whole body is out; a client sees the status or the end.
+      // The connection may end before the whole body is sent. A client sees the status or the end.
       assert.ok([413, "ECONNRESET", "EPIPE"].includes(res.status), `${res.status}`);
       assert.equal(res.body, "");
       await poll.post('421["echo","y"]');
@@ -452,7 +452,7 @@ describe("polls and POSTs", parallel, () => {
     });
   }
 
-  it("other packets that mean nothing from a client are ignored", async (t) => {
+  it("other packets, which have no meaning from a client, are ignored", async (t) => {
     const p = await pair(t);
     await p.both(async (url) => {
       const poll = await Polling.open(url);
@@ -472,7 +472,7 @@ describe("polls and POSTs", parallel, () => {
   });
 });
 
-describe("polls that overlap or are given up", parallel, () => {
+describe("polls that overlap or are cancelled", parallel, () => {
   it("a second poll while one waits: the first gets a close, the second an error, the session has ended", async (t) => {
     const p = await pair(t);
     await p.both(async (url) => {
@@ -765,7 +765,7 @@ describe("the upgrade", parallel, () => {
         await raw.end(3000);
         await poll.post('421["echo","x"]');
         assert.ok((await poll.pollFor((x) => x.startsWith("43"))).includes('431["x"]'));
-        // And another try succeeds.
+        // Another attempt succeeds.
         const next = await Raw.open(url, { sid: poll.sid });
         next.send("2probe");
         assert.equal(await next.next(), "3probe");
