@@ -61,7 +61,7 @@ npm: ## Build the packages for npm into dist/npm: PLATFORMS=host
 
 ##@ Code
 
-# The systems that we build for and do not test on. Vetting a package compiles it, and type-checks
+# Systems that we build for without testing on them. Vetting a package compiles it, and type-checks
 # its tests.
 CROSS := windows darwin freebsd
 
@@ -167,10 +167,10 @@ NETWORK := ./internal/netpoll ./internal/engineio ./internal/accept ./internal/u
 .PHONY: network
 network: ## Run the network packages' Go tests without the race detector, then without the event loop
 	go test $(NETWORK)
-	TEST_EVENT_LOOP=off go test -count=1 $(NETWORK) # go test does not know that it matters, and has a result cached
+	TEST_EVENT_LOOP=off go test -count=1 $(NETWORK) # go test does not track this variable: it would use a cached result
 
-# What does not depend on the system: no Unix sockets, raw system calls, or texts of its errors.
-# internal/demo runs server, holdfast and client, and recovers.
+# Tests that do not depend on the system: no Unix sockets, raw system calls or texts of system
+# errors. internal/demo runs server, holdfast and client, and recovers.
 PORTABLE := . ./buffer ./metrics ./session ./internal/admin/... ./internal/buildinfo ./internal/demo ./internal/jsonscan \
   ./internal/limit ./internal/logging ./internal/reason ./internal/siotest/... ./internal/socketio ./internal/upstream
 
@@ -184,7 +184,7 @@ race: ## Run the Go tests with the race detector, then make network
 	$(MAKE) network
 
 # SEED repeats a run's faults. LANES chooses pairs of a server and a holdfast: 1 and 2 are socket.io
-# 4, 3 has packets that clients cannot decode, 4 is socket.io 2, 5 is a small one of 3, 6 is three
+# 4, 3 has packets that clients cannot decode, 4 is socket.io 2, 5 is a smaller 3, 6 is three
 # replicas, 7 and 8 have clients with a key, 9 is replicas in Redis. JSON names a file for the full
 # result.
 MINUTES ?= 10

@@ -55,7 +55,7 @@ func TestCompact(t *testing.T) {
 	}
 }
 
-// The few packets that are left must not keep the memory of all.
+// The few remaining packets must not keep the memory of all packets.
 func TestCompactFreesMemory(t *testing.T) {
 	l := NewLog(NewBudget(0))
 	for i := range 10_000 {

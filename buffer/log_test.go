@@ -108,8 +108,7 @@ func TestAppendCopies(t *testing.T) {
 	}
 }
 
-// A packet's bytes have no room behind them: who appends to them must not write into the next
-// packet.
+// A packet's bytes have no spare capacity: appending to them must not write into the next packet.
 func TestPacketsDoNotOverlap(t *testing.T) {
 	l := NewLog(nil)
 	l.Append(text("first"))
@@ -120,7 +119,7 @@ func TestPacketsDoNotOverlap(t *testing.T) {
 	}
 }
 
-// The chunk is filled again only when no packet of the log is in it.
+// A chunk is reused only when it holds no packet of the log.
 func TestChunkReuseKeepsPackets(t *testing.T) {
 	for _, behind := range []int{0, 1, 2, 5, 40, 200} {
 		t.Run(fmt.Sprintf("behind=%d", behind), func(t *testing.T) {
@@ -164,7 +163,7 @@ func TestBytesCountsAttachments(t *testing.T) {
 	}
 }
 
-// Packets without a byte cost memory as well: they must not come for free.
+// Empty packets use memory too, so they must count.
 func TestEmptyPacketsCount(t *testing.T) {
 	l := NewLog(nil)
 	l.Append(&Packet{})
@@ -187,7 +186,7 @@ func TestIdle(t *testing.T) {
 	}
 }
 
-// A log that was long releases the memory, unless it needs that length again and again.
+// A log that was long releases its memory, unless it becomes long repeatedly.
 func TestEmptyLogKeepsLittle(t *testing.T) {
 	for _, tt := range []struct {
 		name      string

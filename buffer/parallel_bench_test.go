@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// Logs of many sessions, each with its own goroutine: what they have in common is the Budget. A
-// quarter of the packets are shared, all of one content (a broadcast) or each of its own.
+// Logs of many sessions, each with its own goroutine, share only the Budget. A quarter of the
+// packets are shared. They all have one content (a broadcast), or each its own.
 func BenchmarkParallel(b *testing.B) {
 	for _, size := range []int{100, 64 << 10} {
 		for _, kind := range []string{"live", "broadcast", "own"} {
 			b.Run(fmt.Sprintf("%s/%dB", kind, size), func(b *testing.B) {
 				budget := NewBudget(1 << 40)
 				var workers atomic.Int64
-				keeper := NewLog(budget) // of a session that has the broadcast as well
+				keeper := NewLog(budget) // of a session that also has the broadcast
 				keeper.AppendShared(&Packet{Data: bytes.Repeat([]byte{'x'}, size)})
 				b.ReportAllocs()
 				b.RunParallel(func(pb *testing.PB) {

@@ -59,7 +59,7 @@ func TestAHashOfTwoIsNotShared(t *testing.T) {
 	}
 }
 
-// The count is exact even if logs come and go meanwhile.
+// The count is exact even if logs are created and released meanwhile.
 func TestSharesAreCountedExactly(t *testing.T) {
 	b := NewBudget(0)
 	var wg sync.WaitGroup

@@ -52,8 +52,8 @@ func buildContext(t *testing.T) string {
 	return dir
 }
 
-// The image's build step builds what there is in the context, with version, commit and date, for
-// the target platform.
+// The image's build step builds what the context contains, with version, commit and date, for the
+// target platform.
 func TestDockerfileBuilds(t *testing.T) {
 	if runtime.GOOS == "windows" || testing.Short() {
 		t.Skip("runs a step of the Dockerfile by sh")

@@ -1,4 +1,4 @@
-// Package deploy_test checks what the files here say against each other, the configuration and the
+// Package deploy_test checks that these files agree with each other, the configuration and the
 // documents. test/e2e/test/deploy.test.js and fronts.test.js run them.
 package deploy_test
 
@@ -62,7 +62,7 @@ type rules struct {
 	}
 }
 
-// Who is woken at night finds under the alert's link what to do.
+// Each alert links to a section that says what to do.
 func TestAlertsLeadToRunbooks(t *testing.T) {
 	const page = "https://github.com/holdfast/holdfast/blob/main/docs/operations.md#"
 	manual, tests := read(t, "../docs/operations.md"), read(t, "prometheus/rules_test.yaml")

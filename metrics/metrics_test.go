@@ -229,7 +229,7 @@ func rows(t *testing.T) map[string]string {
 	return rows
 }
 
-// docs/metrics.md has exactly the rows that the families make.
+// docs/metrics.md has exactly one row for each family.
 func TestMetricsPage(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join("..", "docs", "metrics.md"))
 	if err != nil {

@@ -250,7 +250,7 @@ func (l *lostOwners) presented(pid string, c *client) {
 // endUnknown ends a fresh session whose client does not know it.
 func (l *lostOwners) endUnknown(a *abandonment) {
 	if l.settle(a) {
-		l.r.log.Debug("a session ends: its client has asked for the one before again", "namespace", a.fresh.Namespace())
+		l.r.log.Debug("session closed: its client asked for the previous one again", "namespace", a.fresh.Namespace())
 		l.r.registry.AbortParked(a.fresh.PID(), a.fresh.Namespace(), reason.ClientDisconnect)
 	}
 }

@@ -26,7 +26,7 @@ type peer3 struct {
 	conn  net.Conn
 	in    *bufio.Reader
 	polls bool
-	cut   bool // it has got as many bytes as it may
+	cut   bool // it has received as many bytes as it may
 
 	limited bool
 
@@ -227,7 +227,7 @@ func length3(n int) string {
 	return string(digits)
 }
 
-// has reports whether an event has come.
+// has reports whether an event has arrived.
 func (p *peer3) has(event string) func() bool {
 	return func() bool { return slices.Contains(p.events, event) }
 }

@@ -67,7 +67,7 @@ func (a *received3) add(numbers []int, sure int) {
 	}
 }
 
-// complete checks that all numbers have come.
+// complete checks that all numbers have arrived.
 func (a *received3) complete(n int) {
 	a.t.Helper()
 	for number := range n {
@@ -131,8 +131,8 @@ func cutClients3(t *testing.T, redeliver config.AckEvents, polls bool, bytes int
 	}
 }
 
-// A client that recovers by itself has each event once, wherever its connection is cut, before a
-// server of Engine.IO 3, too.
+// A client that recovers by itself has each event once, wherever its connection is cut. This also
+// holds in front of a server of Engine.IO 3.
 func TestModernClientCutAtEveryByteBeforeServer3(t *testing.T) {
 	r, s := newRigOf(t, imitation.Netty, nil)
 	var c offsetPeer

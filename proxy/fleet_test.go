@@ -144,8 +144,8 @@ func (f *fleet) step() {
 }
 
 // roam makes a page connect to any replica: up to twice in a few milliseconds, so that requests to
-// the owner race, and otherwise no more often than clients do. To leave again and again without an
-// answer looks like a packet that the client cannot decode.
+// the owner race, and otherwise no more often than clients do. A client that leaves repeatedly
+// without an answer looks like one that cannot decode a packet.
 func (f *fleet) roam(p *page) {
 	if time.Since(f.came[p]) < time.Second {
 		time.Sleep(time.Second)
@@ -203,7 +203,7 @@ func (f *fleet) heal() {
 	}
 }
 
-// kill ends all connections of a replica without a word, and starts another one in its place.
+// kill cuts all connections of a replica, and starts another one in its place.
 func (f *fleet) kill(place int) {
 	f.disturbed(healing)
 	m := f.members[place]

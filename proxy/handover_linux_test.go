@@ -130,7 +130,7 @@ func TestHandover(t *testing.T) {
 	}
 }
 
-// The numbers of clients continue, also if they were times before: then the counter says nothing.
+// The numbers of clients continue, even if they were times before. The counter says nothing then.
 func TestHandoverContinuesTheNumbersOfClients(t *testing.T) {
 	needsLoop(t)
 	old, s := newScriptedRig(t, nil)
@@ -145,7 +145,7 @@ func TestHandoverContinuesTheNumbersOfClients(t *testing.T) {
 	back.want(`40{"sid":"socket"`)
 }
 
-// With other bindings than before, sessions that are bound end, and their clients hear why.
+// If the bindings have changed, bound sessions end, and their clients learn why.
 func TestHandoverWithOtherBindings(t *testing.T) {
 	needsLoop(t)
 	bound := func(names ...string) func(*config.Config) {

@@ -44,8 +44,8 @@ func TestOwnerThatHandsOver(t *testing.T) {
 }
 
 // A process that takes over after the wall clock was set back continues to count where the one
-// before was. Clients that other replicas pass on would seem to be older than those that had the
-// sessions.
+// before was. Otherwise clients that other replicas pass on would seem older than those that had
+// the sessions.
 func TestClockContinuesAfterAHandover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &replicas{epoch: time.Now()}

@@ -8,7 +8,7 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// What is remembered of one session is bounded, and gone with it.
+// What is remembered for one session is bounded, and released with it.
 func TestJoinsAreBounded(t *testing.T) {
 	j, s := newJoins([]string{"join"}), &session.Session{}
 	const first, second = 1, 2

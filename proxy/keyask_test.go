@@ -2,7 +2,7 @@ package proxy
 
 import "testing"
 
-// All who have asked a client learn of its answer, and nothing of it stays in memory.
+// All callers that asked a client learn of its answer, and nothing of it stays in memory.
 func TestAskedClients(t *testing.T) {
 	var a askedClients
 	c, other := new(client), new(client)

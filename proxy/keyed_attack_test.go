@@ -35,7 +35,7 @@ func (r *rig) park(p *keyedPeer) {
 	r.await("parking", func() bool { _, parked := r.proxy.registry.Counts(); return parked > before })
 }
 
-// Whoever does not know a key gets a session of his own, however close the guess is.
+// A client that does not know a key gets its own session, however close its guess is.
 func TestGuessedKeys(t *testing.T) {
 	const key = "0123456789abcdef0123456789abcdef"
 	guesses := []string{
@@ -129,7 +129,7 @@ func TestLongKeys(t *testing.T) {
 	}
 }
 
-// Living clients with one key that come and go at the same time never share a session.
+// Live clients with one key that connect and leave at the same time never share a session.
 func TestSameKeyAtTheSameTime(t *testing.T) {
 	r := newRig(t, func(c *config.Config) {
 		withKey(c)

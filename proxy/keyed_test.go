@@ -262,7 +262,7 @@ func TestKeyringForgets(t *testing.T) {
 	})
 }
 
-// A client whose connection is cut before it has the reply has the key all the same.
+// A client whose connection is cut before it has the reply still has the key.
 func TestKeyedClientCutBeforeTheReply(t *testing.T) {
 	r := newRig(t, withKey)
 	const query = "hf_key=0123456789abcdef"

@@ -64,7 +64,7 @@ func TestBytesAfterAPendingHandshake(t *testing.T) {
 	r.awaitNoConnections(ln)
 }
 
-// Shutdown waits for handshakes under way and refuses new ones.
+// Shutdown waits for handshakes in progress and refuses new ones.
 func TestShutdownAwaitsHandshakes(t *testing.T) {
 	url, _, asked, answer := slowUpstream(t)
 	r := newRig(t, func(c *config.Config) { c.Upstream.URL = config.URLs{url} })

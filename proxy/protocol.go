@@ -74,7 +74,7 @@ func (p *upstreamProtocol) ask(ctx context.Context, to *upstream.Upstream, log *
 		return v, err
 	}
 	p.version.Store(&v)
-	log.Info("found out which version of Engine.IO the upstream speaks", "version", v.String())
+	log.Info("detected the upstream's version of Engine.IO", "version", v.String())
 	return v, nil
 }
 

@@ -8,8 +8,8 @@ import (
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
-// What waits for another primary link counts in the memory that all clients share for what is
-// incomplete.
+// Messages that wait for another primary link count towards the memory that all clients share for
+// incomplete messages.
 func TestMessagesThatWaitAreBounded(t *testing.T) {
 	for _, enough := range []bool{true, false} {
 		r, c, upstream := redialingRig(t, func(c *config.Config) { c.Recovery.Buffer.TotalBytes = 2 * config.MiB })

@@ -77,7 +77,7 @@ func TestStormWhileTheUpstreamIsDown(t *testing.T) {
 	took := time.Since(start)
 	attempts := testutil.ToFloat64(r.metrics.Dials.Error)
 	t.Logf("%d handshakes refused in %v, for %v attempts to connect", refused.Load(), took, attempts)
-	// Dials under way when the first one failed, and then one probe per pause of the breaker.
+	// Dials in progress when the first one failed, and then one probe per pause of the breaker.
 	if most := float64(config.Default().Upstream.MaxConcurrentDials) + took.Seconds()/minProbePause.Seconds() + 2; attempts > most {
 		t.Errorf("%v attempts to connect in %v, want at most %v", attempts, took, most)
 	}
@@ -142,7 +142,8 @@ func TestStormWhileTheUpstreamIsStopped(t *testing.T) {
 		})
 	}
 	r.await("refusals", func() bool { return refused.Load() > 2*clients })
-	// The server notices aborted handshakes with a delay, so it may count more than are under way.
+	// The server notices aborted handshakes with a delay, so it may count more than are in
+	// progress.
 	if got := most.Load(); got == 0 || got > 2*dials {
 		t.Errorf("%d handshakes were seen at a time, want at most %d", got, dials)
 	}

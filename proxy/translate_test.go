@@ -15,7 +15,7 @@ import (
 )
 
 // The servers of these tests are imitations, on the wire, of servers that speak Engine.IO 3.
-// eio3.test.js runs those that can be had.
+// eio3.test.js runs real ones where they are available.
 
 // newRig3 returns a rig whose upstream speaks Engine.IO 3, with the given sid.
 func newRig3(t *testing.T, sid string) (*rig, *script) {
@@ -193,7 +193,7 @@ func TestTranslatorOfPythonsDisconnect(t *testing.T) {
 	}
 }
 
-// "/" that no client has asked for is ignored, whatever it sends.
+// holdfast ignores "/" if no client has asked for it, whatever it sends.
 func TestTranslatorIgnoresRoot(t *testing.T) {
 	r, s := newRig3(t, "S1")
 	c := r.dial()

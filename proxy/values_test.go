@@ -43,8 +43,8 @@ func TestLimitsOfLargePayloads(t *testing.T) {
 	}
 }
 
-// What every client takes decides how many idle ones fit. The sizes are those of Go's allocator:
-// one byte more, and each takes the next one.
+// The memory per client decides how many idle ones fit. The sizes are those of Go's allocator: with
+// one byte more, each takes the next one.
 func TestSizesOfWhatEveryClientNeeds(t *testing.T) {
 	if strconv.IntSize != 64 {
 		t.Skip("the sizes are those of 64-bit systems")

@@ -9,8 +9,8 @@ for package in $(go list "${PACKAGES:-./...}"); do
   for target in $(go test -list "^Fuzz.*${FUZZ:-}" "$package" | grep '^Fuzz' || true); do
     count=$((count + 1))
     echo "=== $package $target, $time"
-    # Where goroutines are involved, coverage is different each time. go would then spend a minute
-    # on the vain attempt to minimize each new input.
+    # Where goroutines are involved, coverage differs from run to run. go would then spend a minute
+    # on each new input, and fail to minimize it.
     go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 1x "$package"
   done
 done

@@ -104,7 +104,7 @@ func TestResumeAfterADisconnect(t *testing.T) {
 			for _, tell := range tt.known {
 				tell(&g)
 			}
-			w.append(c.s, withOffset("5")) // was not sent, so no client can have put it aside
+			w.append(c.s, withOffset("5")) // was not sent, so no client can have buffered it
 			claim := Claim{PID: c.s.PID(), Namespace: "/", DisconnectedRecently: tt.soon}
 			if tt.offset > 0 {
 				claim.Offset = offsetOf(c.s, tt.offset)

@@ -102,7 +102,7 @@ func (m *machine) HandOver(t *rapid.T) {
 	}
 }
 
-// decided says what becomes of each field in a handover. A new field needs a decision here, and in
+// decided says what a handover does with each field. A new field needs a decision here, and in
 // Exporter and Importer unless it is built anew.
 var decided = map[reflect.Type]string{
 	reflect.TypeFor[Session](): `

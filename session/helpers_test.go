@@ -202,7 +202,7 @@ func (w *world) mustResume(s *Session, offset string) *Cursor {
 	return r.Cursor
 }
 
-// finish ends all sessions and checks that nothing of them is left.
+// finish ends all sessions and checks that nothing of them remains.
 func (w *world) finish() {
 	w.t.Helper()
 	w.mu.Lock()

@@ -33,9 +33,9 @@ type keyedModel struct {
 	handshake uint64
 }
 
-// TestKeyedModel cuts the connection of a keyed client at any packet. It may never have a gap with
-// at least once, nor a double with at most once, and neither if it counts. What comes twice is what
-// it had not confirmed.
+// TestKeyedModel cuts the connection of a keyed client at any packet. With at-least-once it may
+// never have a gap, with at-most-once never a duplicate, and with a count neither. Only what it had
+// not confirmed may come twice.
 func TestKeyedModel(t *testing.T) { rapid.Check(t, checkKeyedModel) }
 
 func checkKeyedModel(t *rapid.T) {

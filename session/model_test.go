@@ -17,9 +17,9 @@ import (
 	"github.com/holdfast/holdfast/internal/reason"
 )
 
-// TestModel does at random what links and clients do, and compares the sessions with a model of
-// slices. The log is everything that was ever appended, and the rest are places in it. It also
-// plays the client, which must receive each packet once and in order, whatever happens to its
+// TestModel runs random operations of links and clients, and compares the sessions with a model
+// made of slices. The log is everything that was ever appended, and the rest are places in it. It
+// also plays the client, which must receive each packet once and in order, whatever happens to its
 // connections.
 func TestModel(t *testing.T) { rapid.Check(t, checkModel) }
 

@@ -13,7 +13,7 @@ import (
 )
 
 // TestPoisonModel plays a client that cannot decode some packets, over a network that fails. It
-// puts events aside as socket.io-client does. It must receive everything else once and in order.
+// buffers events as socket.io-client does. It must receive everything else once and in order.
 func TestPoisonModel(t *testing.T) { rapid.Check(t, checkPoison) }
 
 // FuzzPoisonModel is TestPoisonModel with choices made by the fuzzer.
@@ -143,7 +143,7 @@ func (c *tab) end(ending Ending) {
 	c.ParkEnded(cursors, time.Minute, "test", ending)
 }
 
-// goOn lets something happen that a client and a network do by themselves. Nothing fails if calm.
+// goOn lets a client or the network do something by itself. Nothing fails if calm.
 func (c *tab) goOn(calm bool) {
 	switch {
 	case c.failed:
@@ -271,7 +271,7 @@ func (c *tab) resume(sp *tabSpace) {
 	c.rt.Logf("%s resumed after %q: trial %+v", sp.s.namespace, sp.offset, r.Trial)
 }
 
-// replies handles the CONNECT replies, and what was put aside.
+// replies handles the CONNECT replies, and what was buffered.
 func (c *tab) replies() {
 	for _, sp := range c.spaces {
 		if sp.cur != nil && !sp.replied {

@@ -202,8 +202,9 @@ func TestPoison(t *testing.T) {
 	}
 }
 
-// A client before 4.8 that comes back later than its trial allowed has three times as long in the next
-// one, so that it needs no more than three connections. One whose network changes has not been slow.
+// A client before 4.8 that comes back later than its trial allowed has three times as long in the
+// next one, so that it needs no more than three connections. One whose network changes has not been
+// slow.
 func TestSlowClientHasMoreTime(t *testing.T) {
 	for ending, want := range map[Ending]time.Duration{LeftOpen: 15 * time.Second, Overtaken: holdTime, Lost: holdTime} {
 		synctest.Test(t, func(t *testing.T) {
@@ -325,7 +326,7 @@ func TestProofMustRepeat(t *testing.T) {
 	w.finish()
 }
 
-// A client that cannot decode a packet of one session may have put events of another aside.
+// A client that cannot decode a packet of one session may have buffered events of another.
 func TestSiblingsOfPoisonWait(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -369,7 +370,7 @@ func TestSiblingsOfPoisonWait(t *testing.T) {
 	}
 }
 
-// What a client put aside it handles with the first CONNECT reply that it gets, over whatever
+// A client handles what it buffered with the first CONNECT reply that it gets, over whatever
 // connection.
 func TestAsideUntilTheReplyWasShown(t *testing.T) {
 	for _, poison := range []string{"2 broken", "2 doubtful"} {

@@ -151,7 +151,7 @@ func TestConcurrentEnds(t *testing.T) {
 	}
 	w.finish()
 
-	// Timers may still be about to tell.
+	// Timers may still be about to report.
 	ended := make(map[string]int)
 	for len(ended) < sessions && time.Now().Before(deadline) {
 		for _, e := range w.noted() {

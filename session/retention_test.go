@@ -119,7 +119,7 @@ func TestRetentionKeepsKnownOffsets(t *testing.T) {
 	})
 }
 
-// Any number of KeepLatest events takes the room of a few.
+// Any number of KeepLatest events takes the space of a few.
 func TestLatestIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newRetentionWorld(t, Limits{MaxPackets: 20, MaxBytes: 40_000, WindowBytes: 1 << 20})

@@ -125,8 +125,8 @@ Usage:
   holdfast handover -config holdfast.yaml
   holdfast handover -url http://127.0.0.1:9090/api/status
 
-The binary on disk takes over in the same process, with the configuration read
-anew. Clients are closed, and recover within about a second. The command sends
+The binary on disk takes over in the same process, and reads the configuration
+again. Clients are closed, and recover within about a second. The command sends
 SIGUSR2 to the process that the admin listener names, and waits for the outcome.
 Run it on the same machine, or in the same container. Linux only.
 

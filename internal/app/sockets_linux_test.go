@@ -85,7 +85,7 @@ func TestSocketsAreTakenOver(t *testing.T) {
 	_ = admin
 }
 
-// The file of a Unix socket goes when the process that took it over closes it, and not before.
+// A Unix socket's file is removed when the process that took it over closes it, and not before.
 func TestUnixSocketIsRemovedAtTheEnd(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "clients.sock")
 	var old, next sockets

@@ -276,7 +276,7 @@ func echo(s *Stream) {
 	_, _ = io.Copy(s, s)
 }
 
-// stop closes replicas, and waits until nothing of them is left.
+// stop closes replicas, and waits until nothing of them remains.
 func stop(list ...*replica) {
 	for _, r := range list {
 		r.Close()

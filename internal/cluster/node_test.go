@@ -59,7 +59,7 @@ func TestReplicasFindEachOther(t *testing.T) {
 	})
 }
 
-// A replica that only dials is found by the one that it dials.
+// The replica that is dialled learns of one that only dials.
 func TestDialledReplicaLearnsTheAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork()
@@ -75,7 +75,7 @@ func TestDialledReplicaLearnsTheAddress(t *testing.T) {
 func TestUnknownReplicaIsGone(t *testing.T) {
 	withPair(t, func(t *testing.T, n *network, a, b *replica) {
 		wantAsk(t, a, idC, ErrGone, soonest)
-		// One that was just started is found by the question.
+		// A question finds a replica that was just started.
 		c := n.start(t, idC, "c:1", secretA)
 		a.book.set(nil, Entry{Addr: "b:1"}, Entry{Addr: "c:1"})
 		wantAsk(t, a, idC, nil, time.Second)
@@ -102,8 +102,8 @@ func TestKilledReplicaIsGone(t *testing.T) {
 	})
 }
 
-// A process that takes the id over, as was said before, is found before those who ask give up. If
-// it takes longer, they learn that they may ask again.
+// A process that takes the id over, as announced, is found before callers give up. If it takes
+// longer, they learn that they may ask again.
 func TestReplicaThatHandsOver(t *testing.T) {
 	withPair(t, func(t *testing.T, n *network, a, b *replica) {
 		a.opts.Expected = func(id string) bool { return id == idB }
@@ -266,7 +266,7 @@ func TestSecretsThatDiffer(t *testing.T) {
 	})
 }
 
-// Every transition that the drawing has exists, and no other.
+// The transitions are exactly those of the drawing.
 func TestPeerStates(t *testing.T) {
 	n := New(Options{ID: idA})
 	allowed := map[peerState][]peerState{

@@ -46,7 +46,7 @@ func TestRedisURLs(t *testing.T) {
 	}
 }
 
-// describe says what NewRedis makes of URLs.
+// describe says how NewRedis reads URLs.
 func describe(urls []string) string {
 	o, err := redisOptions(urls)
 	switch {
@@ -63,7 +63,7 @@ func describe(urls []string) string {
 	}
 }
 
-// A replica that has not entered itself for a while does not count, also if Redis' clock has
+// A replica that has not renewed its entry for a while does not count, even if Redis's clock has
 // changed meanwhile.
 func TestAgeOfEntries(t *testing.T) {
 	const now = int64(1e12)
@@ -115,7 +115,7 @@ func TestRedisErrorsAreExplained(t *testing.T) {
 	}
 }
 
-// The client library logs where this program does, and only at level debug.
+// The client library uses this program's log, at level debug only.
 func TestRedisLog(t *testing.T) {
 	var b strings.Builder
 	level := new(slog.LevelVar)

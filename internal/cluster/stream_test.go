@@ -190,7 +190,7 @@ func TestEndsOfAStream(t *testing.T) {
 	}
 }
 
-// A handler that takes nothing hears of the end of its stream, unless that is an orderly one.
+// A handler that takes nothing still learns of its stream's end, unless the end is orderly.
 func TestEndOfAStalledStream(t *testing.T) {
 	for name, end := range map[string]func(p *pair, far *Stream){
 		"reset":          func(_ *pair, far *Stream) { _ = far.Close() },
@@ -328,7 +328,7 @@ func TestStreamModel(t *testing.T) {
 	})
 }
 
-// No bytes of a peer make the reader panic, and none make it keep much.
+// Whatever bytes a peer sends, the reader neither panics nor keeps much.
 func FuzzFrames(f *testing.F) {
 	f.Add([]byte{}, true)
 	f.Add(appendHeader(nil, framePing, 0, 0), true)
@@ -392,7 +392,7 @@ func TestStreamBeginsWithData(t *testing.T) {
 		if got, err := io.ReadAll(far); string(got) != "begun and ended" || err != nil {
 			t.Errorf("got %q, %v", got, err)
 		}
-		// The other side hears when an ended stream is given up.
+		// The other side learns that an ended stream is abandoned.
 		ended := p.dialer.open('t', nil, nil, true)
 		far = <-p.streams
 		told := make(chan error, 1)

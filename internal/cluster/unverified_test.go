@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// However many unverified peers hold connections to the peer port, from one address or many, silent or
-// not: a new replica is connected immediately.
+// However many unverified peers hold connections to the peer port, from one address or many, silent
+// or not: a new replica is connected immediately.
 func TestUnverifiedConnectionsDelayNoReplica(t *testing.T) {
 	for name, knock := range map[string]func(n *network, i int) net.Conn{
 		"silent, from one address":    func(n *network, _ int) net.Conn { return n.knock("a:1", "192.0.2.1:1") },
@@ -100,7 +100,7 @@ func TestClockOfTheNextProcess(t *testing.T) {
 	})
 }
 
-// A replica knows the time of another one's clock, even if what that sends is late.
+// A replica knows the time of another one's clock, even if that one's messages are late.
 func TestClockOfAnotherReplica(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork()

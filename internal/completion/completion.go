@@ -55,7 +55,7 @@ var own = Help{"completion", "write completions for a shell", `holdfast completi
 Usage:
 
   source <(holdfast completion bash)                                            # bash, this shell only
-  holdfast completion bash >/etc/bash_completion.d/holdfast                     # bash, for all
+  holdfast completion bash >/etc/bash_completion.d/holdfast                     # bash, for all users
   holdfast completion zsh >"${fpath[1]}/_holdfast"                              # zsh
   holdfast completion fish >~/.config/fish/completions/holdfast.fish            # fish
 `}

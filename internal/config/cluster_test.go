@@ -63,7 +63,7 @@ func TestClusterSettings(t *testing.T) {
 	}
 }
 
-// Passwords are in the authority of a URL, and with Sentinel in its query, too.
+// Passwords are in the authority of a URL, and with Sentinel also in its query.
 func TestPeersAreShownWithoutPasswords(t *testing.T) {
 	c := Default()
 	c.Cluster.Peers = []string{"redis://u:hush@a:1/2?db=1&password=hush&master_name=m", "redis://b?password=hush"}

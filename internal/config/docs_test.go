@@ -126,7 +126,7 @@ func typeName(s setting) string {
 	return "text"
 }
 
-// The page lists the keys that can change while holdfast runs, and no others.
+// The page lists exactly the keys that can change while holdfast runs.
 func TestConfigurationPageReload(t *testing.T) {
 	_, section, _ := strings.Cut(read(t, "..", "..", "docs", "configuration.md"), "\n## Reloading\n")
 	section, _, _ = strings.Cut(section, "\n## ")

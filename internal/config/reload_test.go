@@ -45,7 +45,7 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// Each of two valid configurations can keep a part that does not go with the other's.
+// Parts of two valid configurations may not fit together.
 func TestReloadOfWhatDoesNotFit(t *testing.T) {
 	running, fresh := Default(), Default()
 	running.Recovery.Buffer.TotalBytes = 2 * MiB

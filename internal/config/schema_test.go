@@ -105,7 +105,7 @@ func TestSchemaFile(t *testing.T) {
 	}
 }
 
-// What the loader takes, the schema takes.
+// The schema accepts what the loader accepts.
 func TestSchemaAccepts(t *testing.T) {
 	valid := check(t)
 	texts := []string{

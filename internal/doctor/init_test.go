@@ -61,7 +61,7 @@ func TestInitWritesFile(t *testing.T) {
 	}
 }
 
-// What the doctor can find leads to a file that holdfast accepts.
+// Whatever the doctor finds, holdfast accepts the file.
 func TestConfigIsValid(t *testing.T) {
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(ca, []byte("x"), 0o600); err != nil {

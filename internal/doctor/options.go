@@ -168,7 +168,7 @@ const flagsHelp = `  -path PATH             path of Engine.IO requests (default 
 
 // DoctorUsage writes the help text of doctor.
 func DoctorUsage(w io.Writer) error {
-	_, err := io.WriteString(w, `holdfast doctor looks at a running Socket.IO server, and says what recovery will do for
+	_, err := io.WriteString(w, `holdfast doctor examines a running Socket.IO server, and says what recovery will do for
 its clients, and what it will not.
 
 Usage:

@@ -56,7 +56,7 @@ func TestAskOverPolling(t *testing.T) {
 		h.emit(s, "x")
 		p.want(t, "200 4x")
 
-		s.Ask() // between two polls: one that was on its way is no answer
+		s.Ask() // between two polls: one that was already in flight is not an answer
 		startPoll(t, s, "c").want(t, "200 6")
 		if h.alive.Load() != 1 {
 			t.Error("a poll that was on its way is an answer")

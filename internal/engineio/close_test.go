@@ -86,7 +86,7 @@ func TestBrokenEndIsAnUnknownSIDForPolls(t *testing.T) {
 	})
 }
 
-// For each way in which a WebSocket ends: what the client receives, and what the Handler is told.
+// For each way in which a WebSocket ends: what the client receives, and what the Handler learns.
 func TestWebSocketEnds(t *testing.T) {
 	closeFrame := func(code ws.StatusCode, reason string) func(t *testing.T, p *wsPeer) {
 		return func(t *testing.T, p *wsPeer) { p.sendFrame(t, ws.OpClose, ws.NewCloseFrameBody(code, reason)) }

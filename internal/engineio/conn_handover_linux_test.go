@@ -134,7 +134,7 @@ func TestConnThaw(t *testing.T) {
 	c.Thaw() // has no effect
 	l.want(t, "4a")
 	p.want(t, "4b", "3")
-	// One that was closed meanwhile ends.
+	// A Conn that was closed meanwhile ends.
 	if !c.Freeze() {
 		t.Fatal("the Conn cannot be frozen again")
 	}
@@ -190,8 +190,8 @@ func TestHeartbeatAfterAHandover(t *testing.T) {
 	})
 }
 
-// connDecided says what becomes of each field in a handover. A new field needs a decision here, and
-// in Export and Restore unless the new Conn does not need it.
+// connDecided says what a handover does with each field. A new field needs a decision here, and in
+// Export and Restore unless the new Conn does not need it.
 var connDecided = map[reflect.Type]string{
 	reflect.TypeFor[ponger]():      "handed over: lastSign lastPong sentEarly mayBeUnread; built anew: timer clock earlyTimer takenAtCheck frozen",
 	reflect.TypeFor[frameReader](): "handed over: partial message messageOp fragments; built anew: masked outOfSync maxBytes",

@@ -69,7 +69,7 @@ func TestSilencePolling(t *testing.T) {
 }
 
 // A paused Conn does not see pings: it cannot tell whether the server is silent, and answers pings
-// that must be there.
+// that must have arrived.
 func TestPongsWhilePaused(t *testing.T) {
 	inBubble(t, true, func(t *testing.T, c *Conn, l *connLog, _ *server, p *wsPeer) {
 		time.Sleep(10 * time.Second)

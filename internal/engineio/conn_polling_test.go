@@ -180,7 +180,7 @@ func TestPollingEnds(t *testing.T) {
 	}
 }
 
-// Close waits for the POST under way, then posts what is queued, then CLOSE.
+// Close waits for the POST in progress, then posts what is queued, then CLOSE.
 func TestClosePolling(t *testing.T) {
 	s := newServer(t, false)
 	c := dialPolling(t, s, nil)

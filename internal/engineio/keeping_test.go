@@ -8,7 +8,7 @@ import (
 )
 
 // If a server closes connections that it promised to keep, no request is lost. This holds even if
-// the next request is on its way.
+// the next request is already in flight.
 func TestServerThatClosesItsConnections(t *testing.T) {
 	s := newHTTPServer(t, func(conn net.Conn, i int, _ string) bool {
 		say(conn, "Connection: keep-alive\r\n")

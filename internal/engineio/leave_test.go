@@ -50,7 +50,7 @@ func TestLeaveHandlesWhatIsUnderWay(t *testing.T) {
 	}
 }
 
-// A client that closes the WebSocket itself is gone with that, after what it sent before.
+// A client that closes the WebSocket itself is gone after what it sent before.
 func TestLeaveAndCloseFrame(t *testing.T) {
 	_, h, p := leftSocket(t, time.Minute)
 	p.send(t, "4a")
@@ -89,7 +89,7 @@ func TestLeaveWhilePolling(t *testing.T) {
 		h.emit(s, "after")
 		startPoll(t, s, "b").want(t, unknownSID)
 		time.Sleep(100 * time.Millisecond)
-		wantPost(t, s, "c", "4a", okAnswer) // it was under way
+		wantPost(t, s, "c", "4a", okAnswer) // it was in progress
 		time.Sleep(leaveQuiet - time.Nanosecond)
 		h.wantLog(t, "message 4a")
 		time.Sleep(time.Nanosecond)
@@ -98,7 +98,7 @@ func TestLeaveWhilePolling(t *testing.T) {
 	})
 }
 
-// A POST whose body is still arriving has the whole time.
+// A POST whose body is still arriving has the full timeout.
 func TestLeaveDuringAPost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)
@@ -146,7 +146,7 @@ func TestLeaveDuringAnUpgrade(t *testing.T) {
 	h.await(t, "closed: transport close")
 }
 
-// If the upgrade fails instead, the client polls, and is told.
+// If the upgrade fails instead, the client polls, and learns of the end.
 func TestLeaveDuringAnUpgradeThatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, h := openPolling(t, testOptions)

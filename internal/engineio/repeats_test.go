@@ -35,7 +35,7 @@ func TestLatePoll(t *testing.T) {
 	})
 }
 
-// The Socket that continues a client's transport knows what the first one has handled.
+// A Socket that takes over a client's transport knows what the first one handled.
 func TestLateRequestsOfAMovedClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first, h := openPolling(t, testOptions)

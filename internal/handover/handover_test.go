@@ -292,7 +292,7 @@ func TestFormats(t *testing.T) {
 	}
 }
 
-// Every field of a record is written and read: one that is forgotten in the codec is lost silently.
+// Every field of a record is written and read. The codec would silently lose one that it forgets.
 func TestExampleHasEveryField(t *testing.T) {
 	c := example()
 	for _, v := range []any{c.Process, c.Listeners[0], c.Groups[1], c.Links[0].Link, c.Links[0].Sessions[0], *c.Links[0].Sessions[0].Suspicions, *c.Links[0].Sessions[0].Suspicions.Doubt, *c.Links[0].Sessions[0].Key} {
@@ -311,7 +311,7 @@ type writable []byte
 
 func (w writable) WriteAt(p []byte, at int64) (int, error) { return copy(w[at:], p), nil }
 
-// A snapshot is read once: its links are not as it says once a process has read from them.
+// A snapshot is read once. After a process has read from its links, they no longer match it.
 func TestUsedSnapshot(t *testing.T) {
 	c := content{Process: Process{Version: "test"}}
 	data := c.write(t)

@@ -35,8 +35,8 @@ func FuzzKeyNote(f *testing.F) {
 	})
 }
 
-// keyNet is several replicas as far as their keys go, and what carries their notes: in order, after
-// a while, and not across a cut.
+// keyNet is the keys of several replicas, and a network that carries their notes in order, with a
+// delay, and not across a cut.
 type keyNet struct {
 	t        *rapid.T
 	ids      []string
@@ -110,7 +110,7 @@ func (n *keyNet) connect(a, b string) {
 		from.outs[to.id] = out
 		from.mu.Unlock()
 		delay := time.Duration(rapid.IntRange(0, 20).Draw(n.t, "delay")) * time.Millisecond
-		go func() { // ends with the connection; what is on its way when that ends still arrives
+		go func() { // ends with the connection; what is in flight when that ends still arrives
 			for note := range out {
 				time.Sleep(delay)
 				to.noted(sender, note)
@@ -159,8 +159,8 @@ func (r *keyReplica) noted(from cluster.Sender, note []byte) {
 	}
 }
 
-// arrive is a client with a key that reaches a replica: it gets the session elsewhere, or a fresh
-// one here.
+// arrive lets a client with a key reach a replica. It gets its session elsewhere, or a fresh one
+// here.
 func (n *keyNet) arrive(id, key string) {
 	r := n.replicas[id]
 	if r.ring.Has(key) {
@@ -234,8 +234,8 @@ func (n *keyNet) close() {
 }
 
 // TestKeyDirectoryModel lets clients with keys come and go at several replicas, while connections
-// between these break and replicas restart. When all is well again, each key is at one replica at
-// most, and all know which.
+// between these break and replicas restart. Once all faults are over, each key is at one replica at
+// most, and all replicas know which.
 func TestKeyDirectoryModel(t *testing.T) {
 	keys := make([]string, 4)
 	for i := range keys {
@@ -373,7 +373,8 @@ func TestKeyDirectoryKnowsTheLatestClaim(t *testing.T) {
 	}
 }
 
-// A replica remembers for a while who had a key last: that one knows why the key's sessions ended.
+// A replica remembers for a while which one had a key last: that one knows why the key's sessions
+// ended.
 func TestKeyDirectoryKnowsWhoHadAKey(t *testing.T) {
 	d := NewDirectory("b", func() int64 { return 100 }, func() []Claim { return nil }, func([]byte, []string) {})
 	tell := func(table byte, claims ...Claim) {
@@ -405,7 +406,7 @@ func TestKeyDirectoryKnowsWhoHadAKey(t *testing.T) {
 	}
 }
 
-// BenchmarkKeyTable measures what the keys of another replica take.
+// BenchmarkKeyTable measures the memory for another replica's keys.
 func BenchmarkKeyTable(b *testing.B) {
 	const keys = 100_000
 	for b.Loop() {

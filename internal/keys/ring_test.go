@@ -9,7 +9,7 @@ import (
 	"github.com/holdfast/holdfast/session"
 )
 
-// A hundred thousand keys leave a bounded number of reasons, and nothing else.
+// A hundred thousand ended keys leave a bounded number of reasons, and nothing else.
 func TestManyKeys(t *testing.T) {
 	registry := session.NewRegistry(session.Limits{MaxPackets: 1, MaxBytes: 1, WindowBytes: 1}, 1, buffer.NewBudget(0), noObserver{})
 	ring := new(Ring)

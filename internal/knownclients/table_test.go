@@ -13,8 +13,8 @@ const (
 	safari   = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_4 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.4 Mobile/15E148"
 )
 
-// Handshakes of clients. Those of JavaScript and Python were captured, the others are written after
-// their sources.
+// Handshakes of clients. Those of JavaScript and Python were captured, and the others follow the
+// clients' sources.
 func TestIdentify(t *testing.T) {
 	tests := []struct {
 		client, query, agent, origin string

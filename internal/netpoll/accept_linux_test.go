@@ -13,7 +13,7 @@ import (
 	"github.com/holdfast/holdfast/internal/netpoll"
 )
 
-// Without free descriptors accepting waits. It continues when some are free again.
+// Without free descriptors accepting waits. It continues once some are free again.
 func TestAcceptWithoutDescriptors(t *testing.T) {
 	ln := tcpListener(t)
 	a := newArrivals()

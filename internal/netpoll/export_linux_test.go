@@ -35,7 +35,7 @@ func (c *Conn) NoDelay() bool {
 }
 
 // MoveTo does what another process would do with a frozen Stream: it makes a Stream of a copy of
-// its descriptor. This one is forgotten without a word to the peer.
+// its descriptor. This one is dropped without a message to the peer.
 func MoveTo(s Stream, h Handler) (Stream, error) {
 	l := s.(*loopStream)
 	e, ok := l.Export()

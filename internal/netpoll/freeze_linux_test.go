@@ -31,7 +31,8 @@ func freeze(t *testing.T, s netpoll.Stream) netpoll.Freezer {
 	return f
 }
 
-// A frozen Stream neither reads nor writes. Afterwards it catches up, and says that it has drained.
+// A frozen Stream neither reads nor writes. Afterwards it catches up, and reports that it has
+// drained.
 func TestFreezeAndThaw(t *testing.T) {
 	plainNetworks(t, func(t *testing.T, n network) {
 		s, r, peer := open(t, n)
@@ -100,7 +101,7 @@ func TestMoveUnderTraffic(t *testing.T) {
 	})
 }
 
-// The peer's end is found after Thaw, and by the Stream that takes over.
+// Thaw and the Stream that takes over notice that the peer has closed.
 func TestPeerEndsWhileFrozen(t *testing.T) {
 	plainNetworks(t, func(t *testing.T, n network) {
 		s, r, peer := open(t, n)

@@ -51,7 +51,7 @@ func newServer(t *testing.T, options sioserver.Options) *httptest.Server {
 	return server
 }
 
-// newHoldfast starts a holdfast before a server, and returns its handler.
+// newHoldfast starts a holdfast in front of a server, and returns its handler.
 func newHoldfast(t *testing.T, upstream string, change func(*config.Config)) *proxy.Server {
 	t.Helper()
 	cfg := config.Default()

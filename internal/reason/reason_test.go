@@ -84,7 +84,7 @@ func TestEveryReasonIsListedAndUsed(t *testing.T) {
 	}
 }
 
-// A conversion would let words in that are on no list.
+// A conversion would admit words that are on no list.
 func TestNoWordIsConvertedToAReason(t *testing.T) {
 	if m := regexp.MustCompile(`\breason\.Reason\([^)]`).FindString(sources(t)); m != "" {
 		t.Errorf("found %q", m)

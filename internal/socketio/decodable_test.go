@@ -59,8 +59,9 @@ func TestCheckDecodable(t *testing.T) {
 	}
 }
 
-// testdata/parser-verdicts.jsonl has what socket.io-parser 4.2.1 to 4.2.7 make of random packets: a
-// 1 for each version that decodes the packet, its attachments, and a text packet behind them.
+// testdata/parser-verdicts.jsonl has the verdicts of socket.io-parser 4.2.1 to 4.2.7 on random
+// packets: a 1 for each version that decodes the packet, its attachments, and a text packet behind
+// them.
 func TestCheckDecodableAgreesWithTheParser(t *testing.T) {
 	lines, err := os.ReadFile("testdata/parser-verdicts.jsonl")
 	if err != nil {

@@ -121,7 +121,7 @@ func FuzzConnectRequest4(f *testing.F) {
 	})
 }
 
-// Whatever a server sends as an ERROR, a client of protocol v5 can decode what becomes of it.
+// Whatever a server sends as an ERROR, a client of protocol v5 can decode its translation.
 func FuzzError4(f *testing.F) {
 	for _, s := range []string{`4"x"`, `4/admin,{"message":"m"}`, `4`, `4/a`, `412`, `4/a,[1`, "4\xff", `4{"message":"\ud800"}`} {
 		f.Add([]byte(s))

@@ -15,7 +15,7 @@ import (
 	"github.com/holdfast/holdfast/internal/engineio"
 )
 
-// poolModel does random things to a pool, and compares it with what must be true.
+// poolModel runs random operations on a pool, and compares it with what must be true.
 type poolModel struct {
 	*farm
 	rand  *rand.Rand
@@ -124,7 +124,7 @@ func (m *poolModel) check() {
 	}
 }
 
-// settle lets all servers be well. Then all of them are up, and clients spread.
+// settle heals all servers. Then all of them are up, and clients spread.
 func (m *poolModel) settle() {
 	m.locked(func() {
 		for _, f := range m.fakes {

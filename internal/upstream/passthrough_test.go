@@ -59,7 +59,7 @@ func TestRequestsPassToServersThatAreUp(t *testing.T) {
 	})
 }
 
-// A request that a server has read must not reach another one as well.
+// A request that a server has read must not also reach another one.
 func TestRequestsAreNotRepeated(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := newFarm(t, "a b", nil)
@@ -111,7 +111,7 @@ func TestClientsStayWithTheirServer(t *testing.T) {
 	})
 }
 
-// Each server gets its share of the addresses, and a server that goes moves those only.
+// Each server gets its share of the addresses, and a server that leaves moves only its own.
 func TestRendezvous(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := newFarm(t, "a b c d", nil)

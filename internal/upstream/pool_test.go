@@ -75,7 +75,7 @@ func TestFailoverAtConnect(t *testing.T) {
 			t.Errorf("one is up, but: %v", err)
 		}
 
-		// It is found to be back without a client that tries it.
+		// Its return is detected without a client that tries it.
 		f.set("a", http.StatusOK)
 		soon()
 		f.want("a up 0, b up 4")
@@ -151,7 +151,7 @@ func TestHangingServer(t *testing.T) {
 			t.Errorf("the next clients waited %v", took)
 		}
 		f.set("a", http.StatusOK)
-		time.Sleep(f.dialTimeout) // the probe under way
+		time.Sleep(f.dialTimeout) // the probe in progress
 		soon()
 		for _, s := range f.Servers() {
 			if s.State != Up {

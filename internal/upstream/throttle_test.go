@@ -55,8 +55,8 @@ func TestThrottleBoundsAStorm(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		// The first unanswered ones, the 20 under way by then, and one per interval. Callers in the
-		// queue add a second.
+		// The first unanswered ones, the 20 in progress by then, and one per interval. Callers in
+		// the queue add a second.
 		least, most := int64(length/ticketInterval)/2, int64((length+time.Second)/ticketInterval)+maxUnanswered+20
 		if got := p.attempts.Load(); got < least || got > most {
 			t.Errorf("%d attempts in %v, want %d to %d", got, length, least, most)

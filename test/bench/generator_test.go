@@ -19,8 +19,8 @@ import (
 	"github.com/holdfast/holdfast/test/bench/internal/frame"
 )
 
-// scripted is a server that says to its only client: the handshake's answer,
-// then each of texts as a frame, without listening; and ends if told to.
+// scripted is a server that sends its only client the handshake's answer, and then each of texts as
+// a frame. It reads nothing, and ends if told to.
 func scripted(t *testing.T, hangUp bool, texts ...string) netip.AddrPort {
 	t.Helper()
 	ln, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -53,7 +53,7 @@ func scripted(t *testing.T, hangUp bool, texts ...string) netip.AddrPort {
 			return
 		}
 		if hangUp {
-			_ = nc.(*net.TCPConn).CloseWrite() // what it still says would make Close a reset
+			_ = nc.(*net.TCPConn).CloseWrite() // what it still sends would make Close a reset
 		}
 		_, _ = br.WriteTo(io.Discard) // until the client closes
 	}()

@@ -121,7 +121,7 @@ func TestStormWithoutRecovery(t *testing.T) {
 	if err != nil || v["recovered"] != 0 || v["storm_s"] <= 0 {
 		t.Errorf("storm on a server without recovery = %v, %v; want 0 recovered", v, err)
 	}
-	// One that claims to have it is found out.
+	// A target that wrongly claims to have recovered is detected.
 	v, err = runTrial(t.Context(), e, s, target{name: directName, recover: true})
 	if !errors.Is(err, errTrial) || v != nil {
 		t.Errorf("storm on a server that should have recovery = %v, %v; want no figures, errTrial", v, err)

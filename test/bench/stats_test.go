@@ -69,7 +69,7 @@ func TestRatioIsWithinRounds(t *testing.T) {
 	}
 }
 
-// The CPU's clock of a process and what /proc says of it are the same account.
+// A process's CPU clock and /proc agree.
 func TestCPUTime(t *testing.T) {
 	for start := time.Now(); time.Since(start) < 50*time.Millisecond; {
 		_ = payloadOf(1000)

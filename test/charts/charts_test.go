@@ -72,7 +72,7 @@ func build(run func() int) (int, error) {
 	return run(), nil
 }
 
-// output runs a program that has to succeed, and returns what it writes to standard output.
+// output runs a program that must succeed, and returns its standard output.
 func output(t *testing.T, name string, args ...string) []byte {
 	t.Helper()
 	out, err := tryOutput(t.Context(), name, args...)

@@ -314,7 +314,7 @@ func hasEnv(d *apps.Deployment, name string) bool {
 	return slices.ContainsFunc(d.Spec.Template.Spec.Containers[0].Env, func(e core.EnvVar) bool { return e.Name == name && e.ValueFrom != nil })
 }
 
-// Mistakes are found when the chart is rendered, not by a pod that does not start.
+// Mistakes fail the rendering of the chart, and not the start of a pod.
 func TestChartRefusesBadValues(t *testing.T) {
 	for values, want := range map[string]string{
 		"replicaCont=3":                           "replicaCont",
@@ -361,7 +361,7 @@ func TestChartIsPacked(t *testing.T) {
 	}
 }
 
-// withSecret puts a secret of the test in the place of the one that is mounted.
+// withSecret replaces the mounted secret by one of the test.
 func withSecret(t *testing.T, config string) string {
 	t.Helper()
 	secret := filepath.Join(t.TempDir(), "secret")

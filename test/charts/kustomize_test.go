@@ -60,7 +60,7 @@ func TestSidecarComponent(t *testing.T) {
 	}
 }
 
-// Two lines in kustomization.yaml, and a label: that is what is promised.
+// The documents promise that two lines in kustomization.yaml and a label suffice.
 func TestSidecarNeedsNoSettings(t *testing.T) {
 	text := output(t, kustomize, "build", filepath.Join("testdata", "least"))
 	o := decode(t, text)

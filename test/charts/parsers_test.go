@@ -15,8 +15,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 )
 
-// The Dockerfile is read by BuildKit's own parser, and nothing in it is deprecated or against its
-// linter's rules.
+// BuildKit's own parser reads the Dockerfile, and its linter finds nothing deprecated or wrong.
 func TestDockerfileParses(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(root, "Dockerfile"))
 	if err != nil {
@@ -54,7 +53,7 @@ func TestDockerfileParses(t *testing.T) {
 	}
 }
 
-// Compose's own loader accepts the files, together too, and what they mount exists.
+// Compose's own loader accepts the files, alone and together, and what they mount exists.
 func TestComposeFilesLoad(t *testing.T) {
 	dir := filepath.Join(root, "deploy", "compose")
 	for _, names := range [][]string{{"compose.yaml"}, {"compose.yaml", "compose.build.yaml"}, {"compose.yaml", "servers.yaml"}} {

@@ -44,7 +44,7 @@ func TestHistory(t *testing.T) {
 		time.Sleep(step)
 		check(start.Add(step), slices.Concat([]int{0, 0, 1}, make([]int, steps-3)), make([]int, steps))
 
-		// After a long silence nothing of the past is left in them.
+		// After a long silence they contain nothing old.
 		time.Sleep(10 * steps * step)
 		r.Failed(Failure{Reason: reason.Expired})
 		h := r.Report().History
@@ -120,7 +120,7 @@ func TestUpstreamHealth(t *testing.T) {
 	}
 }
 
-// The names of the JSON are a promise: docs/status.md has them.
+// The JSON names are a promise that docs/status.md makes.
 func TestEmptyReportHasNoNullLists(t *testing.T) {
 	data, err := json.Marshal(NewRecorder().Report())
 	if err != nil {

@@ -355,7 +355,7 @@ func TestConcurrentUse(t *testing.T) {
 	wg.Wait()
 }
 
-// script is a server that says what the test makes it say.
+// script is a server that sends what the test tells it to.
 type script struct {
 	t     *testing.T
 	conns chan net.Conn
@@ -489,7 +489,7 @@ func TestRecovery(t *testing.T) {
 	srv.want(`42["volatile",1]`)
 	state("s1", "p1", "o5", true)
 
-	// A session that could not be recovered; the offset stays all the same.
+	// A session that could not be recovered; the client keeps its offset anyway.
 	closed := make(chan struct{})
 	go func() { defer close(closed); c.CloseTransport() }()
 	srv.want("close")

@@ -86,7 +86,7 @@ func TestHeartbeatOverWebSocket(t *testing.T) {
 
 		time.Sleep(10 * time.Second)
 		start = time.Now()
-		w.send(`42["any"]`) // puts the end off, as with engine.io 6.2
+		w.send(`42["any"]`) // postpones the end, as with engine.io 6.2
 		w.want("close 0")
 		at(t, "the end", start, 45*time.Second)
 		w.frame(ws.NewCloseFrame(nil))

@@ -112,7 +112,7 @@ func FuzzDecoder(f *testing.F) {
 			}
 			return
 		}
-		// What was understood is understood in the same way when written anew.
+		// What was parsed parses to the same when it is encoded again.
 		again := p.Append(nil)
 		q, n, err := decode(again)
 		if err != nil || n != len(p.Attachments) {
