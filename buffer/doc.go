@@ -9,7 +9,7 @@
 // log to log through a pool.
 //
 // A Log is not safe for concurrent use: its session's lock guards it. A Budget is safe, and so is
-// the table of shared payloads in it. That table has a lock of its own, which is a leaf. While it
+// the table of shared payloads in it. That table has its own lock, which is a leaf. While it
 // is held, nothing else is locked, and nothing outside this package is called.
 //
 // After a panic in a method of Log the log's counts may be wrong. Its session must be closed then,

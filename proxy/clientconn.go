@@ -147,13 +147,13 @@ func (c *clientConn) inDialect(packet []byte) []byte {
 	return packet
 }
 
-// minReplyTime and maxReplyTime bound how long a reply may have been on its way to the client.
+// minReplyTime and maxReplyTime bound how long a reply may have been in flight to the client.
 const (
 	minReplyTime = 100 * time.Millisecond
 	maxReplyTime = time.Second
 )
 
-// replyTime returns how long a reply may be on its way to this client: twice the time from its
+// replyTime returns how long a reply may be in flight to this client: twice the time from its
 // handshake to its first CONNECT, which is about a round trip, and a little more.
 func (c *clientConn) replyTime() time.Duration {
 	return min(2*time.Duration(c.connectDelay.Load())+minReplyTime, maxReplyTime)

@@ -7,7 +7,7 @@ import (
 )
 
 // upstreamEvent returns an event that asks for an acknowledgement as the server gets it from a
-// client with a key: with an id of its own.
+// client with a key: with its own id.
 func upstreamEvent(cur *session.Cursor, p *packet) (data []byte, ok bool) {
 	id, ok := cur.UpstreamAckID(p.h.AckID)
 	if !ok || id == p.h.AckID {

@@ -63,7 +63,7 @@ func (r keyedReplicas) yield(keys []string) {
 		r.log.Info("sessions of a key are closed: another replica could not reach this one, and has claimed the key")
 		sessions, owner := r.keyring.TakeAway(key)
 		for owner != nil {
-			clientOf(owner).abort(reason.Takeover) // when it returns, the client has the key no more
+			clientOf(owner).abort(reason.Takeover) // when it returns, the client no longer has the key
 			sessions, owner = r.keyring.TakeAway(key)
 		}
 		for _, s := range sessions {
@@ -153,7 +153,7 @@ func (r keyedReceiver) notMoved(namespace, holder string, why reason.Reason) {
 	}
 	r.c.keyed.lookedUp = true
 	switch why {
-	case reason.UnknownPID: // the replica has it no more, or none had it
+	case reason.UnknownPID: // the replica no longer has it, or none had it
 	case reason.KeyInUse:
 		r.c.deps.limitedLog.Log(slog.LevelWarn, "", keyInUseText, "client", r.c.seq)
 		r.loseKey(namespace, why)

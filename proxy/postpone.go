@@ -11,7 +11,7 @@ import (
 // would tie the client to this replica. So a CONNECT without a pid waits for the end of its batch
 // if the client has nothing here yet: a CONNECT for a session of another replica goes first.
 //
-// By polling, the first CONNECT comes in a POST of its own, and the others follow when that is
+// By polling, the first CONNECT comes in its own POST, and the others follow when that is
 // answered. A WebSocket may have been read between two of them. So a CONNECT waits longer if it is
 // clear that it cannot resume anything: its namespace is without recovery, or its session is gone.
 

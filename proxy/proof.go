@@ -143,7 +143,7 @@ func (ts *trials) proofLocked(ending session.Ending, answered uint32, reached ui
 			continue
 		}
 		switch {
-		case reached < p.watch: // the rest was on its way
+		case reached < p.watch: // the rest was in flight
 			proof = session.WeakProof
 		case ending == session.ClosedByClient:
 			proof = session.GoodProof

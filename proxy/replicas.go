@@ -115,7 +115,7 @@ func (r *replicas) seq() uint64 {
 	return r.lastSeq
 }
 
-// movedSeq numbers a client of another replica. A request that was long on its way seems later than
+// movedSeq numbers a client of another replica. A request that was long in transit seems later than
 // it was, so the time by this replica's clock counts if the other one knows it.
 func (r *replicas) movedSeq(ask *peerwire.MoveRequest) uint64 {
 	at := r.clock() - max(ask.Age, 1)*time.Millisecond.Microseconds()

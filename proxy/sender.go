@@ -168,7 +168,7 @@ func (s *sender) disconnected(cur *session.Cursor, note func(count, confirmed ui
 	note(s.count, s.confirmed, len(s.written) == 0)
 }
 
-// onTrialLocked reports whether trials are under way.
+// onTrialLocked reports whether trials are in progress.
 func (s *sender) onTrialLocked() bool { return s.trials != nil && s.trials.state != over }
 
 // startTrialsLocked begins trials. Packets of sessions that wait in the queue wait for them.
@@ -247,7 +247,7 @@ func (s *sender) upgrade() {
 }
 
 // close drops what is queued, and resumes the links that are paused. It returns the cursors of
-// queued packets, the replies that the client may not have, and the trials that were under way.
+// queued packets, the replies that the client may not have, and the trials that were in progress.
 // Some of the sessions have closed before all was sent, and their logs can be released.
 func (s *sender) close() (cursors []*session.Cursor, fresh replies, ts *trials) {
 	s.mu.Lock()

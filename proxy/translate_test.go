@@ -208,7 +208,7 @@ func TestTranslatorIgnoresRoot(t *testing.T) {
 	c.wantPackets(`40{"sid":"S1","pid":"PID"}`)
 }
 
-// A CONNECT for "/" whose token differs from that of the handshake needs a handshake of its own.
+// A CONNECT for "/" whose token differs from that of the handshake needs its own handshake.
 func TestTranslatorOfAnotherToken(t *testing.T) {
 	r, s := newRig3(t, "S1")
 	c := r.dial()

@@ -116,7 +116,7 @@ func judge(packet []byte) session.Verdict {
 	}
 }
 
-// addLocked adds the trial of a session. If others are under way, it follows them.
+// addLocked adds the trial of a session. If others are in progress, it follows them.
 func (ts *trials) addLocked(cur *session.Cursor, t *session.Trial) {
 	if !ts.s.conn.sock.NumbersPings() {
 		t.Units = nil // the client cannot show that it has decoded them

@@ -60,7 +60,7 @@
 // read it. Neither is held during I/O, and Registry.mu is never held while a log is walked.
 //
 // Session.mu guards the session's parts too, and its current Cursor. Registry.mu guards parkedLRU
-// and parkedGroup. Ends has a lock of its own, which is a leaf.
+// and parkedGroup. Ends has its own lock, which is a leaf.
 //
 // With a lock held, the package calls only these outside it: Upstream.SetReadPaused, SessionParked
 // and SessionResumed, Owner.Handshake, Observer.Dropped and Poisoned, Limits.Retention and Judge,

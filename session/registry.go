@@ -35,7 +35,7 @@ type Registry struct {
 
 	evictor evictor
 
-	expiring sync.WaitGroup // expiries under way; Freeze waits for them
+	expiring sync.WaitGroup // expiries in progress; Freeze waits for them
 
 	ends *Ends
 

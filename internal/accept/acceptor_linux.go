@@ -17,7 +17,7 @@ import (
 // acceptor accepts a Listener's connections in an event loop.
 type acceptor struct {
 	l      *Listener
-	conns  chan net.Conn // for net/http; unbuffered, because a sender is a goroutine of its own
+	conns  chan net.Conn // for net/http; unbuffered, because a sender is a separate goroutine
 	closed chan struct{}
 
 	mu   sync.Mutex // guards the fields below

@@ -13,7 +13,7 @@ func (l *Listener) Pause() {
 		return
 	}
 	if d, ok := l.Listener.(interface{ SetDeadline(t time.Time) error }); ok {
-		// It ends an Accept under way, and fails only if the listener is closed.
+		// It ends an Accept in progress, and fails only if the listener is closed.
 		_ = d.SetDeadline(time.Now().Add(-time.Hour))
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/holdfast/holdfast/internal/health"
 )
 
-// demoChild is a holdfast in a process of its own, so that the demo can restart it.
+// demoChild is a holdfast in its own process, so that the demo can restart it.
 type demoChild struct {
 	ln    net.Listener // reserves the address until the child listens
 	level string

@@ -43,7 +43,7 @@ func (h *handoverer) preflight(ctx context.Context, cfg config.Handover) error {
 	return h.checkMemory()
 }
 
-// verify has the next program read the whole snapshot in a process of its own.
+// verify has the next program read the whole snapshot in its own process.
 func (h *handoverer) verify(ctx context.Context, file *os.File) error {
 	_, err := h.child(ctx, file, "handover", "verify")
 	return err

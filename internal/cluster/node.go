@@ -68,7 +68,7 @@ type Options struct {
 	// Fixed says that the addresses in Book never change. If all of them are this replica's own,
 	// the configuration is wrong.
 	Fixed bool
-	// Serve serves a stream that another replica has opened, in a goroutine of its own.
+	// Serve serves a stream that another replica has opened, in its own goroutine.
 	Serve func(s *Stream)
 	// Noted receives a note. It must not wait, and must not keep about. Notes of one connection
 	// come in order.

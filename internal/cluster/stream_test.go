@@ -74,7 +74,7 @@ type taker struct {
 	flushes int
 	drained int
 	closed  error
-	inside  int // calls under way
+	inside  int // calls in progress
 	overlap bool
 }
 

@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// write puts text into a file of its own, in the test's working directory so
+// write puts text into a separate file, in the test's working directory so
 // that errors name it briefly.
 func write(t *testing.T, name, text string) {
 	t.Helper()

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sockets returns n sockets, each with a byte of its own to read.
+// sockets returns n sockets, each with its own byte to read.
 func sockets(t *testing.T, n int) []int {
 	t.Helper()
 	var fds []int

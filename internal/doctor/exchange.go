@@ -49,7 +49,7 @@ func (u *unexpected) Error() string {
 	return fmt.Sprintf("%s was answered with %d %s", u.what, u.status, http.StatusText(u.status))
 }
 
-// examiner makes connections to the server. Each is a client of its own, with its own cookies.
+// examiner makes connections to the server. Each is a separate client, with its own cookies.
 type examiner struct {
 	o        Options
 	base     url.URL
@@ -73,7 +73,7 @@ func (e *examiner) dial(ctx context.Context, network, address string) (net.Conn,
 	return (&net.Dialer{Timeout: e.o.Timeout}).DialContext(ctx, network, address)
 }
 
-// newHTTP returns a client with cookies of its own, which follows no redirections.
+// newHTTP returns a client with its own cookies, which follows no redirections.
 func (e *examiner) newHTTP() *http.Client {
 	jar, err := cookiejar.New(nil)
 	if err != nil {

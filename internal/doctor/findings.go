@@ -141,7 +141,7 @@ func (l *look) reportHeartbeats() {
 
 func (l *look) reportPayload() {
 	if l.r.has(CodeOldServer) {
-		return // holdfast has a limit of its own then
+		return // holdfast has its own limit then
 	}
 	if n := l.r.Server.MaxPayload; n > 0 {
 		l.add("payload", OK, CodePayload, "a client may send "+strconv.FormatInt(n, 10)+" bytes at a time", "")

@@ -377,7 +377,7 @@ func (c *Conn) handler() ConnHandler {
 	return c.h
 }
 
-// afterFunc calls fn after d in a goroutine of its own, with mu held.
+// afterFunc calls fn after d in its own goroutine, with mu held.
 func (c *Conn) afterFunc(d time.Duration, fn func(*Conn)) *time.Timer {
 	return time.AfterFunc(d, func() {
 		defer recoverPanic(c)
@@ -387,7 +387,7 @@ func (c *Conn) afterFunc(d time.Duration, fn func(*Conn)) *time.Timer {
 	})
 }
 
-// AfterFunc calls fn after d in a goroutine of its own, without a lock. A panic in fn is one of the
+// AfterFunc calls fn after d in its own goroutine, without a lock. A panic in fn is one of the
 // handler's.
 func (c *Conn) AfterFunc(d time.Duration, fn func()) *time.Timer {
 	return time.AfterFunc(d, func() { c.run(fn) })

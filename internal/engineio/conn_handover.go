@@ -12,7 +12,7 @@ import (
 )
 
 // This file moves a Conn to another process. Only a WebSocket that an event loop serves can be
-// moved. A polling Conn has a request on its way, and TLS keeps its state inside crypto/tls.
+// moved. A polling Conn has a request in flight, and TLS keeps its state inside crypto/tls.
 
 // Freeze stops a Conn: it reads and writes nothing, and its timers do nothing, until Thaw. It
 // returns false if the Conn cannot be moved, and then changes nothing. A read that has begun may

@@ -18,9 +18,9 @@ import (
 //
 //	none          -> probing        Start, if the server offers the upgrade
 //	probing       -> drainingPolls  the server answered the probe; no further poll starts
-//	drainingPolls -> drainingPosts  the poll under way has ended; no further POST starts. Until
+//	drainingPolls -> drainingPosts  the poll in progress has ended; no further POST starts. Until
 //	                                then a POST may cause the answer that ends the poll.
-//	drainingPosts -> done           the POST under way has ended, and UPGRADE is sent; terminal
+//	drainingPosts -> done           the POST in progress has ended, and UPGRADE is sent; terminal
 //	probing, draining... -> failed  an error or a timeout; polling continues; terminal
 type upgradeState uint8
 

@@ -19,7 +19,7 @@
 //
 // # Parts
 //
-// A Socket and a Conn each consist of an outer type and of parts with a state of their own:
+// A Socket and a Conn each consist of an outer type and of parts with their own state:
 //
 //	Socket           its life, the packets of both transports, and its heartbeat
 //	  wsTransport    one WebSocket of the client: the transport, or one that probes

@@ -84,7 +84,7 @@ type Handler interface {
 	// Upgraded reports that the client moved to WebSocket.
 	Upgraded()
 	// Closed is called once. If the client ended the connection, it follows the Flush of everything
-	// the client sent. If this side or a timeout did, a Message under way may outlast it, and the
+	// the client sent. If this side or a timeout did, a Message in progress may outlast it, and the
 	// Flush of its batch still comes.
 	Closed(reason Reason)
 	// Panicked reports a panic in one of the Handler's methods, or in the Socket. It is called from

@@ -218,7 +218,7 @@ func (s *Socket) checkConfirmedLocked(now instant.Instant) {
 	}
 }
 
-// pongMayBeStuckLocked reports whether the pong may be on its way: behind unread input, or behind
+// pongMayBeStuckLocked reports whether the pong may be in flight: behind unread input, or behind
 // other data that the client is still sending.
 func (s *Socket) pongMayBeStuckLocked() bool {
 	p := &s.ping

@@ -22,7 +22,7 @@ const (
 	refusalTimeout = time.Second
 )
 
-// keepAlive makes requests one at a time, over a connection of its own that it keeps for a moment.
+// keepAlive makes requests one at a time, over its own connection that it keeps for a moment.
 // A polling Conn has one for polls and one for POSTs. It does not use http.Transport, for two
 // reasons:
 //
@@ -228,8 +228,8 @@ func (k *keepAlive) expire() {
 	}
 }
 
-// Close closes the idle connection, and keeps none from now on. A request under way is ended by its
-// context.
+// Close closes the idle connection, and keeps none from now on. Its context ends a request in
+// progress.
 func (k *keepAlive) Close() {
 	k.mu.Lock()
 	defer k.mu.Unlock()

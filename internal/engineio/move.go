@@ -22,7 +22,7 @@ type Transfer struct {
 	Pongs int `json:"pongs,omitempty"`
 	// Input holds bytes of an incomplete WebSocket message that have arrived.
 	Input []byte `json:"input,omitempty"`
-	// Post is the id of the POST under way, which the client may repeat.
+	// Post is the id of the POST in progress, which the client may repeat.
 	Post string `json:"post,omitempty"`
 	// Requests identifies the polling requests so far, which may come again.
 	Requests []uint64 `json:"requests,omitempty"`

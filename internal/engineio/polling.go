@@ -36,7 +36,7 @@ type pollTransport struct {
 	owedPongs uint8 // in version 3
 	decoder   decoder3
 	recent    requestLog
-	polled    chan struct{} // closed by the next poll; nil unless the POST under way waits for it
+	polled    chan struct{} // closed by the next poll; nil unless the POST in progress waits for it
 	resumed   chan struct{} // likewise, when reading resumes
 
 	noopTimer   *time.Timer // ends waiting polls while a WebSocket probes
@@ -176,7 +176,7 @@ func (p *pollTransport) flushLocked() {
 	}
 }
 
-// afterFunc calls fn after d in a goroutine of its own, with the Socket's mu held.
+// afterFunc calls fn after d in its own goroutine, with the Socket's mu held.
 func (p *pollTransport) afterFunc(d time.Duration, fn func(*pollTransport)) *time.Timer {
 	return p.socket.afterFunc(d, func(*Socket) { fn(p) })
 }

@@ -8,7 +8,7 @@ import (
 
 // requestLog remembers the latest polling requests, to recognize one that comes again when later
 // ones were handled. A client in Node.js repeats a request if the kept-alive connection that it
-// used is reset. So do browsers and proxies. The first request may still be under way then, for
+// used is reset. So do browsers and proxies. The first request may still be in progress then, for
 // example through a replica that is stopped for a moment. A late poll would seem to show that the
 // last answer has arrived, and would take the next one, which no client reads. A late POST would be
 // handled twice.
@@ -24,7 +24,7 @@ type loggedRequest struct {
 }
 
 const (
-	// repeatTime is how long a request may be under way while later ones are answered.
+	// repeatTime is how long a request may be in progress while later ones are answered.
 	repeatTime = 20 * time.Second
 	// maxRequests limits what is remembered.
 	maxRequests = 128

@@ -374,7 +374,7 @@ func (s *Socket) closeFor(reason Reason) {
 	s.closeLocked(reason)
 }
 
-// afterFunc calls fn after d in a goroutine of its own, with mu held.
+// afterFunc calls fn after d in its own goroutine, with mu held.
 func (s *Socket) afterFunc(d time.Duration, fn func(*Socket)) *time.Timer {
 	return time.AfterFunc(d, func() {
 		defer recoverPanic(s)
@@ -384,13 +384,13 @@ func (s *Socket) afterFunc(d time.Duration, fn func(*Socket)) *time.Timer {
 	})
 }
 
-// AfterFunc calls fn after d in a goroutine of its own, without a lock. A panic in fn is one of the
+// AfterFunc calls fn after d in its own goroutine, without a lock. A panic in fn is one of the
 // Handler's.
 func (s *Socket) AfterFunc(d time.Duration, fn func()) *time.Timer {
 	return time.AfterFunc(d, func() { s.run(fn) })
 }
 
-// Go calls fn in a goroutine of its own. A panic in fn is one of the Handler's.
+// Go calls fn in its own goroutine. A panic in fn is one of the Handler's.
 func (s *Socket) Go(fn func()) { go s.run(fn) }
 
 func (s *Socket) run(fn func()) {

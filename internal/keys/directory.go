@@ -29,7 +29,7 @@ type Digest [sha256.Size]byte
 // Claim says that a replica has a key.
 type Claim struct {
 	key    Digest
-	number uint64 // 0 if it has the key no more
+	number uint64 // 0 if it no longer has the key
 }
 
 // ClusterSalt is the keyring's salt in a cluster with this name.
@@ -89,7 +89,7 @@ type Directory struct {
 
 	mu          sync.Mutex // guards the fields below; a leaf
 	peers       map[string]*peerKeys
-	lastHolders *lru.Cache[Digest, string] // who had a key last, by those that have it no more; nil if there is none
+	lastHolders *lru.Cache[Digest, string] // which replica held a key last, if it no longer does; nil if there is none
 	pending     []Claim                    // to tell all others
 	tables      []string                   // replicas to tell everything
 	sending     bool
@@ -160,7 +160,7 @@ func (d *Directory) reclaim(key string) (number uint64) {
 	return restoredClaim
 }
 
-// Release says that this replica has a key no more.
+// Release says that this replica no longer has a key.
 func (d *Directory) release(key string) {
 	if d == nil || len(key) != sha256.Size {
 		return
@@ -265,7 +265,7 @@ func (d *Directory) Noted(from cluster.Sender, about []byte) (claims []Claim, ok
 	return n.claims, true
 }
 
-// remember notes that a replica has a key no more. d.mu is held.
+// remember notes that a replica no longer has a key. d.mu is held.
 func (d *Directory) remember(key Digest, id string) {
 	if d.lastHolders == nil {
 		cache, err := lru.New[Digest, string](rememberedKeys)

@@ -75,7 +75,7 @@ func Run(ctx context.Context, o Options) Report {
 	var first *conn // kept for its handshake and response headers
 	add := func(name string, fn func() (detail string, err error)) {
 		start := time.Now()
-		p.key = rand.Text() // each check is a client of its own
+		p.key = rand.Text() // each check is a separate client
 		detail, err := fn()
 		c := Check{Name: name, Result: OK, Code: CodeRecovered, Detail: detail, Seconds: time.Since(start).Seconds()}
 		var skip *skipped

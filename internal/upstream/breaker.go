@@ -24,7 +24,7 @@ type breakerState uint8
 const (
 	breakerClosed   breakerState = iota // every handshake passes
 	breakerOpen                         // nothing passes until a caller becomes the probe
-	breakerHalfOpen                     // one handshake, the probe, is under way
+	breakerHalfOpen                     // one handshake, the probe, is in progress
 )
 
 func (s breakerState) String() string {

@@ -79,7 +79,7 @@ type Server struct {
 
 	throttle throttle
 	breaker  *breaker
-	slots    chan struct{} // one element per handshake under way
+	slots    chan struct{} // one element per handshake in progress
 
 	membership // guarded by pool.mu
 }

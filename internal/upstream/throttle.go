@@ -25,7 +25,7 @@ const (
 // callers proceed.
 //
 // A missing answer may be the fault of the client that asked. So one caller never fails because of
-// another: each waiting caller gets a ticket of its own or runs out of time. It also takes many
+// another: each waiting caller gets its own ticket or runs out of time. It also takes many
 // failures in a row, with no answer in between, before the throttle is active.
 //
 // It is safe for concurrent use.

@@ -97,7 +97,7 @@ func (b *Broadcast) Emit(event string, args ...any) {
 	for s := range b.nsp.rooms[b.room] {
 		s.send(parts)
 	}
-	if s := b.nsp.sockets[b.room]; s != nil { // each is in a room of its own
+	if s := b.nsp.sockets[b.room]; s != nil { // each is in its own room
 		s.send(parts)
 	}
 }

@@ -1,5 +1,5 @@
 // Command goserver is a Socket.IO server of googollee/go-socket.io, which speaks Engine.IO 3 only.
-// It is a module of its own, so that holdfast's own does not depend on that library.
+// It is a separate module, so that holdfast's own does not depend on that library.
 package main
 
 import (

@@ -77,7 +77,7 @@ export const real = 'case "$*" in *formats|*-check) exec "$REAL" "$@";; esac';
 /** The beginning of a script that also passes the check of the snapshot. */
 export const verified = 'case "$*" in *formats|*verify|*-check) exec "$REAL" "$@";; esac';
 
-/** A client with a session, over WebSocket, in front of a binary of its own. */
+/** A client with a session, over WebSocket, in front of its own binary. */
 export async function begin(t, options = {}) {
   const bin = await ownBinary(t);
   const s = await stack(t, { ...options, holdfast: { bin, ...options.holdfast } });

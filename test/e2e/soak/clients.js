@@ -1,4 +1,4 @@
-// Real clients in a process of their own. Each records what it receives in each of its namespaces,
+// Real clients in their own process. Each records what it receives in each of its namespaces,
 // and sends a numbered stream. Each has a relay that cuts it from outside.
 import { createRequire } from "node:module";
 import { serve } from "./child.js";

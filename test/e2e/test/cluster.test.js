@@ -127,7 +127,7 @@ describe("what a client has besides its session", { skip: onlyHoldfast, concurre
       const list = await replicas(t, 2, () => a.port, { config: { recovery: { namespaces: { include: ["*"], exclude: ["/admin"] } } } });
       const way = await Switch.start(list[0].port);
       t.after(() => way.close());
-      // By polling each CONNECT is a request of its own. cluster-long.test.js has the other order:
+      // By polling each CONNECT is a separate request. cluster-long.test.js has the other order:
       // its outcome depends on timing, and a busy machine may take longer.
       const [first, second] = transport === "polling" ? ["/chat", "/admin"] : ["/admin", "/chat"];
       const c = new Client("4.8.4", way.url, { nsp: first, transports: TRANSPORTS[transport] });

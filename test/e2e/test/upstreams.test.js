@@ -25,7 +25,7 @@ const skip = onlyHoldfast;
 const websocket = { transports: ["websocket"] };
 
 /**
- * A stack with several servers, s.apps. options: {count, version, child: each in a process of its own, app: options of each,
+ * A stack with several servers, s.apps. options: {count, version, child: each in its own process, app: options of each,
  * config, hosts: one for each}.
  */
 async function farm(t, { count = 3, version = "4.5.4", child = false, app = {}, config = {}, hosts = [] } = {}) {
