@@ -26,6 +26,7 @@ import (
 	"github.com/holdfast/holdfast/internal/netpoll"
 	"github.com/holdfast/holdfast/internal/siotest/sioclient"
 	"github.com/holdfast/holdfast/internal/siotest/sioserver"
+	"github.com/holdfast/holdfast/internal/steady"
 	"github.com/holdfast/holdfast/metrics"
 )
 
@@ -41,7 +42,7 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.fuzzminimizetime", "1x"); err != nil {
 		panic(err)
 	}
-	goleak.VerifyTestMain(m,
+	steady.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("github.com/holdfast/holdfast/internal/netpoll.(*loop).run"), // lives as long as the process
 		goleak.IgnoreTopFunction("internal/poll.runtime_pollWait"),                            // idle connections of http.DefaultClient
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),

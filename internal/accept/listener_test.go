@@ -11,6 +11,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/holdfast/holdfast/internal/netpoll"
+	"github.com/holdfast/holdfast/internal/steady"
 	"github.com/holdfast/holdfast/metrics"
 )
 
@@ -21,7 +22,7 @@ func TestMain(m *testing.M) {
 	if err := netpoll.Setup(!loopIsOff); err != nil {
 		panic(err)
 	}
-	goleak.VerifyTestMain(m,
+	steady.VerifyTestMain(m,
 		// Event loops live as long as the process.
 		goleak.IgnoreAnyFunction("github.com/holdfast/holdfast/internal/netpoll.(*loop).run"),
 	)

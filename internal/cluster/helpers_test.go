@@ -12,14 +12,13 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/holdfast/holdfast/internal/netpoll"
+	"github.com/holdfast/holdfast/internal/steady"
 )
 
 func TestMain(m *testing.M) {
 	_ = netpoll.Setup(false) // pipes need no loop
-	goleak.VerifyTestMain(m)
+	steady.VerifyTestMain(m)
 }
 
 const secretA, secretB = "the secret of cluster A, of 32 bytes", "the secret of cluster B, of 32 bytes"

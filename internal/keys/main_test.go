@@ -3,7 +3,7 @@ package keys
 import (
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/holdfast/holdfast/internal/steady"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { steady.VerifyTestMain(m) }

@@ -16,10 +16,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
+	"github.com/holdfast/holdfast/internal/steady"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { steady.VerifyTestMain(m) }
 
 func TestNew(t *testing.T) {
 	tests := []struct {

@@ -15,12 +15,12 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
-	"go.uber.org/goleak"
 
 	"github.com/holdfast/holdfast/internal/siotest/sioserver/wire"
+	"github.com/holdfast/holdfast/internal/steady"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { steady.VerifyTestMain(m) }
 
 // waitLimit is how long a test waits for something that must happen.
 const waitLimit = 30 * time.Second
