@@ -36,7 +36,7 @@ func TestPreflight(t *testing.T) {
 		"floods":           {"yes", "longer than handover.timeout"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			if strings.Contains(tt.want, "timeout") {
 				ctx, cancel = context.WithTimeout(t.Context(), 100*time.Millisecond)
 			}

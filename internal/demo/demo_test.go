@@ -13,10 +13,10 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	"github.com/holdfast/holdfast/internal/steady"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { steady.VerifyTestMain(m) }
 
 // quick returns options for a fast demo.
 func quick(startProxy func(context.Context, string, string) (string, func(), error)) Options {
@@ -56,13 +56,13 @@ func TestRunWithoutHoldfast(t *testing.T) {
 	}
 	wantLines(t, out.String(),
 		`  legacy server  http://127\.0\.0\.1:\d+  .*`,
-		` +0\.\d\ds  client   connected, id \S{20}`,
-		` +0\.\d\ds  client   receives message 3`,
-		` +0\.\d\ds  network  the client's TCP connection is cut`,
-		` +0\.\d\ds  server   sends message 8, while the client is away`,
-		` +0\.\d\ds  client   reconnected, id \S{20} \(a new one\), recovered: false`,
-		` +0\.\d\ds  client   receives message 9`,
-		` +0\.\d\ds  server   its connection handler ran 2 times; it saw 1 disconnect`,
+		` +\d+\.\d\ds  client   connected, id \S{20}`,
+		` +\d+\.\d\ds  client   receives message 3`,
+		` +\d+\.\d\ds  network  the client's TCP connection is cut`,
+		` +\d+\.\d\ds  server   sends message 8, while the client is away`,
+		` +\d+\.\d\ds  client   reconnected, id \S{20} \(a new one\), recovered: false`,
+		` +\d+\.\d\ds  client   receives message 9`,
+		` +\d+\.\d\ds  server   its connection handler ran 2 times; it saw 1 disconnect`,
 		`  missed messages +0 of 5 +0 of 5`,
 		`  Not recovered\.`,
 	)
@@ -95,12 +95,12 @@ func TestRunWithRecovery(t *testing.T) {
 		t.Errorf("Run = %v", err)
 	}
 	wantLines(t, out.String(),
-		` +0\.\d\ds  network  the client's TCP connection is cut`,
-		` +0\.\d\ds  client   reconnected, id \S{20} \(the same\), recovered: true`,
-		` +0\.\d\ds  client   receives message 4, which it had missed`,
-		` +0\.\d\ds  client   receives message 8, which it had missed`,
-		` +0\.\d\ds  client   receives message 9`,
-		` +0\.\d\ds  server   its connection handler ran once; it saw no disconnect`,
+		` +\d+\.\d\ds  network  the client's TCP connection is cut`,
+		` +\d+\.\d\ds  client   reconnected, id \S{20} \(the same\), recovered: true`,
+		` +\d+\.\d\ds  client   receives message 4, which it had missed`,
+		` +\d+\.\d\ds  client   receives message 8, which it had missed`,
+		` +\d+\.\d\ds  client   receives message 9`,
+		` +\d+\.\d\ds  server   its connection handler ran once; it saw no disconnect`,
 		`  the server noticed immediately: 1 disconnect \(transport close\)`,
 		`  reconnected as a new client, id \S{20}, recovered: false`,
 		`  received 0 of the 5 messages it had missed`,

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -218,23 +219,29 @@ func TestClosePollingIdle(t *testing.T) {
 // Close does not wait forever for a server that does not take CLOSE, or what precedes it.
 func TestClosePollingIsBounded(t *testing.T) {
 	for _, posting := range []bool{false, true} {
-		s := newServer(t, false)
-		c := dialPolling(t, s, nil)
-		s.dialer.Timeout = 50 * time.Millisecond // of what follows
-		l := newConnLog()
-		c.Start(l)
-		var x *exchange
-		if posting {
-			c.Send([]byte("a"), nil)
-			c.Flush()
-			x = s.post(t)
-		}
-		c.Close()
-		l.wantClosed(t, ErrClosed)
-		if !posting {
-			x = s.post(t)
-		}
-		<-x.Context().Done() // or the test times out
+		synctest.Test(t, func(t *testing.T) {
+			s := newPipeServer(t)
+			c := dialPolling(t, s, nil)
+			s.dialer.Timeout = 50 * time.Millisecond // of what follows
+			l := newConnLog()
+			c.Start(l)
+			var x *exchange
+			if posting {
+				c.Send([]byte("a"), nil)
+				c.Flush()
+				x = s.post(t)
+			}
+			start := time.Now()
+			c.Close()
+			l.wantClosed(t, ErrClosed)
+			if !posting {
+				x = s.post(t)
+			}
+			<-x.Context().Done()
+			if took := time.Since(start); took != s.dialer.Timeout {
+				t.Errorf("the server was waited for %v, want %v", took, s.dialer.Timeout)
+			}
+		})
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -312,15 +313,21 @@ func TestDialTimeout(t *testing.T) {
 		{"websocket, OPEN to come", true, func(t *testing.T, x *exchange) { x.upgrade(t, nil, nil) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := newServer(t, false)
-			s.dialer.Timeout = 500 * time.Millisecond
-			d := dial(s, clientRequest(tt.websocket))
-			tt.begin(t, s.handshake(t))
-			if _, err := d.wait(t); !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("Dial: %v, want DeadlineExceeded", err)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				s := newPipeServer(t)
+				s.dialer.Timeout = 500 * time.Millisecond
+				start := time.Now()
+				d := dial(s, clientRequest(tt.websocket))
+				tt.begin(t, s.handshake(t))
+				if _, err := d.wait(t); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("Dial: %v, want DeadlineExceeded", err)
+				}
+				if took := time.Since(start); took != s.dialer.Timeout {
+					t.Errorf("Dial took %v, want %v", took, s.dialer.Timeout)
+				}
+			})
 
-			s.dialer.Timeout = testTimeout
+			s := newServer(t, false)
 			ctx, cancel := context.WithCancel(context.Background())
 			result := make(chan error, 1) // so that Dial always ends
 			go func() {

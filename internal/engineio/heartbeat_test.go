@@ -1,12 +1,17 @@
 package engineio
 
 import (
+	"fmt"
 	"net"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/gobwas/ws"
+
+	"github.com/holdfast/holdfast/internal/steady"
 )
 
 // until sleeps until just before d is over, checks that nothing happened, and sleeps the rest.
@@ -253,49 +258,53 @@ func TestPingTimeoutOfASlowReader(t *testing.T) {
 			name = "dead"
 		}
 		t.Run(name, func(t *testing.T) {
-			h := newFakeHandler()
-			s := NewSocket("sid", opts, h)
-			ours, theirs := loopback(t)
-			// What the client's kernel has taken counts as arrived.
-			if err := theirs.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
-				t.Fatal(err)
-			}
-			p := newLazyPeer(theirs)
-			defer close(p.gate)
-			defer theirs.Close() // must be first
-			s.StartWebSocket(ours, nil, nil, testHandshake)
-			defer s.Abort()
-			message := strings.Repeat("x", 64<<10)
-			for range 256 {
-				h.add(message)
-			}
-			s.Wake()
-			if dead {
-				h.await(t, "closed: ping timeout")
-				return
-			}
-			// 16 MiB at 32 KiB per 8 ms take 4 s: four times the timeout.
-			for got := 0; got < 256; {
-				p.gate <- struct{}{}
-				for more := true; more; {
-					select {
-					case f := <-p.frames:
-						switch {
-						case len(f) == 1+len(message):
-							got++
-						case f == "2":
-							p.send(t, "3")
-						case strings.HasPrefix(f, "close") || f == "EOF" || f == "error":
-							t.Fatalf("%.20q after %d messages", f, got)
-						}
-					default:
-						more = false
-					}
-				}
-				time.Sleep(8 * time.Millisecond) // makes the client slow; not a wait
-			}
+			// A client that stalls for as long as the timeout is a dead one.
+			steady.Try(t, opts.PingTimeout/5, func() error { return readSlowly(t, opts, dead) })
 		})
 	}
+}
+
+// readSlowly opens a Socket whose client reads 16 MiB slowly, or nothing at all.
+func readSlowly(t *testing.T, opts Options, dead bool) error {
+	t.Helper()
+	h := newFakeHandler()
+	s := NewSocket("sid", opts, h)
+	ours, theirs := loopback(t)
+	// What the client's kernel has taken counts as arrived.
+	if err := theirs.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
+		t.Fatal(err)
+	}
+	p := newLazyPeer(theirs)
+	defer close(p.gate)
+	defer theirs.Close() // must be first
+	s.StartWebSocket(ours, nil, nil, testHandshake)
+	defer s.Abort()
+	message := strings.Repeat("x", 64<<10)
+	for range 256 {
+		h.add(message)
+	}
+	s.Wake()
+	if dead {
+		h.await(t, "closed: ping timeout")
+		return nil
+	}
+	// 16 MiB at 32 KiB per 8 ms take 4 s: four times the timeout.
+	for got := 0; got < 256; {
+		select {
+		case p.gate <- struct{}{}:
+			time.Sleep(8 * time.Millisecond) // makes the client slow; not a wait
+		case f := <-p.frames:
+			switch {
+			case len(f) == 1+len(message):
+				got++
+			case f == "2":
+				_, _ = p.conn.Write(wire(fromClient(ws.OpText, "3"))) // what fails is seen by what it reads
+			case strings.HasPrefix(f, "close") || f == "EOF" || f == "error":
+				return fmt.Errorf("%.20q after %d messages", f, got)
+			}
+		}
+	}
+	return nil
 }
 
 func TestHeartbeatPolling(t *testing.T) {

@@ -93,7 +93,7 @@ func TestPanicsEndTheirSocketOnly(t *testing.T) {
 	polling := func(t *testing.T, s *Socket) *wsPeer {
 		s.Start()
 		startPoll(t, s, "a")
-		for !pollWaits(s) {
+		for !pollWaits(s) && !s.state.ended() {
 			time.Sleep(time.Millisecond) // until the poll's goroutine waits
 		}
 		return nil
@@ -151,6 +151,7 @@ func TestPanicsEndTheirSocketOnly(t *testing.T) {
 			}
 			s, f := newPanickingHandler(opts, tt.method)
 			t.Cleanup(s.Abort)
+			f.armed.Store(tt.method == "Mark") // the ping comes by itself, once
 			p := tt.open(t, s)
 			f.armed.Store(true)
 			tt.trigger(t, f, p)

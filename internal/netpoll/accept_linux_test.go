@@ -21,7 +21,12 @@ func TestAcceptWithoutDescriptors(t *testing.T) {
 	restore := exhaust(t, 1) // one for the peer's end
 	peer := netDial(t, ln.Addr())
 	defer peer.Close()
-	err := <-a.failed
+	var err error
+	select {
+	case err = <-a.failed:
+	case <-a.conns:
+		t.Fatal("a descriptor was free")
+	}
 	restore()
 	if op := (*net.OpError)(nil); !errors.Is(err, syscall.EMFILE) || !errors.As(err, &op) || op.Op != "accept" {
 		t.Errorf("failed with %v", err)
@@ -54,8 +59,8 @@ func TestAcceptBacksOff(t *testing.T) {
 	t.Error("a descriptor was always free")
 }
 
-// failingAccepts returns how long accepting took to fail that often. ok is false if the connection
-// was accepted.
+// failingAccepts returns how long accepting took to fail that often, from before the first failure.
+// ok is false if the connection was accepted.
 func failingAccepts(t *testing.T, failures int) (took time.Duration, ok bool) {
 	ln := tcpListener(t)
 	defer ln.Close()
@@ -64,9 +69,9 @@ func failingAccepts(t *testing.T, failures int) (took time.Duration, ok bool) {
 	defer peer.Close()
 	restore := exhaust(t, 1) // one for the listener's second descriptor
 	defer restore()
+	start := time.Now()
 	defer accept(t, ln, a)()
-	var start time.Time
-	for i := range failures {
+	for range failures {
 		select {
 		case err := <-a.failed:
 			if !errors.Is(err, syscall.EMFILE) {
@@ -77,9 +82,6 @@ func failingAccepts(t *testing.T, failures int) (took time.Duration, ok bool) {
 			return 0, false
 		case <-time.After(waitLimit):
 			t.Fatal("accepting neither failed nor succeeded")
-		}
-		if i == 0 {
-			start = time.Now()
 		}
 	}
 	return time.Since(start), true
@@ -107,7 +109,7 @@ func TestLoopWithoutDescriptors(t *testing.T) {
 		if !errors.Is(err, syscall.EMFILE) {
 			t.Errorf("with %d descriptors: %v", free, err)
 		}
-		if got := descriptors(t); got != before {
+		if got := descriptors(t); got > before { // fewer if an earlier test's was closed meanwhile
 			t.Errorf("with %d descriptors: %d are open, %d were before", free, got, before)
 		}
 	}

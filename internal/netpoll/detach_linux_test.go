@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/holdfast/holdfast/internal/netpoll"
 )
@@ -129,17 +130,18 @@ func exhaust(t testing.TB, but int) (restore func()) {
 		t.Fatal(err)
 	}
 	low := limit
-	low.Cur = 200
+	low.Cur = uint64(descriptors(t)) + 100
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &low); err != nil {
 		t.Fatal(err)
 	}
 	var files []int
-	for {
+	for quiet := time.Now(); time.Since(quiet) < 20*time.Millisecond; { // a loop may still close an earlier test's
 		fd, err := syscall.Dup(0)
 		if err != nil {
-			break
+			time.Sleep(time.Millisecond)
+			continue
 		}
-		files = append(files, fd)
+		files, quiet = append(files, fd), time.Now()
 	}
 	for range but {
 		_ = syscall.Close(files[len(files)-1])

@@ -74,14 +74,20 @@ func TestCPUTime(t *testing.T) {
 	for start := time.Now(); time.Since(start) < 50*time.Millisecond; {
 		_ = payloadOf(1000)
 	}
-	got, err := cpuTime([]int{os.Getpid()})
-	if err != nil {
-		t.Fatal(err)
+	used := func() time.Duration {
+		t.Helper()
+		got, err := cpuTime([]int{os.Getpid()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
 	}
+	before := used()
 	text, err := os.ReadFile("/proc/self/stat")
 	if err != nil {
 		t.Fatal(err)
 	}
+	after := used()
 	_, rest, _ := strings.Cut(string(text), ") ")
 	fields := strings.Fields(rest) // from the third on
 	var ticks int
@@ -92,9 +98,9 @@ func TestCPUTime(t *testing.T) {
 		}
 		ticks += n
 	}
-	want := time.Duration(ticks) * 10 * time.Millisecond
-	if d := got - want; d < -50*time.Millisecond || d > 50*time.Millisecond {
-		t.Errorf("cpuTime = %v, /proc/self/stat says %v", got, want)
+	const rounding = 50 * time.Millisecond
+	if got := time.Duration(ticks) * 10 * time.Millisecond; got < before-rounding || got > after+rounding {
+		t.Errorf("cpuTime = %v, then /proc/self/stat says %v, then cpuTime = %v", before, got, after)
 	}
 	if _, err := cpuTime([]int{1<<22 + 1}); err == nil {
 		t.Errorf("cpuTime of a process that cannot be succeeded")

@@ -251,23 +251,20 @@ func TestFailedUpgradeLeavesPolling(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			opts := Options{}
-			if tt.name == "too late" {
-				opts.UpgradeTimeout = 20 * time.Millisecond
-			}
-			f := start(t, opts)
-			sid := f.open()
-			f.post(sid, "40")
-			f.do("GET", sid, "")
-			tt.fail(f.dialWS(sid))
-			c := f.lookup(strings.TrimPrefix(sid, "&sid="))
-			await(t, "the end of the probe", func() bool {
-				c.mu.Lock()
-				defer c.mu.Unlock()
-				return c.probe == nil
+			inBubble(t, Options{UpgradeTimeout: 10 * time.Second}, func(t *testing.T, f *fixture) {
+				sid := f.open()
+				f.post(sid, "40")
+				f.do("GET", sid, "")
+				tt.fail(f.dialWS(sid))
+				c := f.lookup(strings.TrimPrefix(sid, "&sid="))
+				await(t, "the end of the probe", func() bool {
+					c.mu.Lock()
+					defer c.mu.Unlock()
+					return c.probe == nil
+				})
+				f.Emit("still", "there")
+				f.wantPoll(sid, `42["still","there"]`)
 			})
-			f.Emit("still", "there")
-			f.wantPoll(sid, `42["still","there"]`)
 		})
 	}
 }
