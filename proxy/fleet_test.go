@@ -25,8 +25,8 @@ func checkReplicas(t *rapid.T) {
 	rapid.SyncTest(t, func(t *rapid.T) {
 		f := newFleet(t)
 		defer f.shutdown()
-		for range rapid.IntRange(20, 90).Draw(t, "steps") {
-			f.step()
+		for i := range rapid.IntRange(20, 90).Draw(t, "steps") {
+			f.step(i + 1)
 			synctest.Wait()
 			if t.Failed() {
 				break
@@ -53,6 +53,7 @@ type fleet struct {
 	members []*member // by place
 	started int       // members so far
 	keys    *cluster.Keys
+	doing   string // the step, which labels its choices in the log
 	came    map[*page]time.Time
 	quiet   time.Time // the fleet is in order from then on, unless a hole is open
 }
@@ -67,7 +68,7 @@ type member struct {
 
 func newFleet(t *rapid.T) *fleet {
 	f := &fleet{model: newModel(t, rapid.Bool().Draw(t, "park")), net: newPeerNetwork(), members: make([]*member, replicas3), came: make(map[*page]time.Time)}
-	f.choose = func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "choice") }
+	f.choose = func(n int) int { return rapid.IntRange(0, n-1).Draw(t, f.doing) }
 	f.slack = silence
 	f.excuses = func() bool { return f.net.holes() > 0 || time.Now().Before(f.quiet) }
 	var err error
@@ -107,25 +108,34 @@ func (f *fleet) start(place int) {
 
 func (f *fleet) any() *member { return f.members[f.choose(len(f.members))] }
 
-func (f *fleet) step() {
+// steps are the kinds of steps; some come more often.
+var steps = [...]string{
+	"emit", "emit", "emit", "emit", "send", "send", "cut", "cut later", "roam", "roam", "roam", "roam",
+	"stall", "end", "pass", "ghost", "peers", "peers", "peers", "peers",
+}
+
+func (f *fleet) step(n int) {
+	f.doing = fmt.Sprintf("step %d", n)
 	p := f.pages[[]string{"p", "q"}[f.choose(2)]]
 	s := p.spaces[[]string{"/", "/a"}[f.choose(2)]]
-	switch f.choose(20) {
-	case 0, 1, 2, 3:
+	kind := steps[f.choose(len(steps))]
+	f.doing += ": " + kind + " " + p.name + s.name
+	switch kind {
+	case "emit":
 		for range 1 + f.choose(4) {
 			f.emit(s, f.choose(6))
 		}
-	case 4, 5:
+	case "send":
 		f.send(s, f.choose(4))
-	case 6:
+	case "cut":
 		f.cut(p, f.choose(5))
-	case 7:
+	case "cut later":
 		p.cutAfter(1 + f.choose(256))
-	case 8, 9, 10, 11:
+	case "roam":
 		f.roam(p)
-	case 12:
+	case "stall":
 		p.stall(f.choose(2) == 0)
-	case 13:
+	case "end":
 		switch f.choose(3) {
 		case 0:
 			f.disconnect(s)
@@ -134,11 +144,11 @@ func (f *fleet) step() {
 		case 2:
 			f.again(s)
 		}
-	case 14:
+	case "pass":
 		f.pass(time.Duration(f.choose(60)) * time.Second)
-	case 15:
+	case "ghost":
 		f.ghost(s)
-	default:
+	case "peers":
 		f.breakPeers(f.choose(8))
 	}
 }
@@ -256,6 +266,7 @@ func (f *fleet) ghost(s *space) {
 
 // drain ends all faults, brings the pages back, and checks that nothing is left when they are gone.
 func (f *fleet) drain() {
+	f.doing = "drain"
 	f.heal()
 	f.pass(healing + silence)
 	f.bringBack(func() *modelReplica { return f.any().modelReplica })
@@ -277,8 +288,16 @@ func (f *fleet) drain() {
 	}
 }
 
-// shutdown stops what is left, also after a panic.
+// shutdown stops what is left, also after a panic: rapid ends a run so that it has no more choices
+// for.
 func (f *fleet) shutdown() {
+	f.mu.Lock()
+	f.over = true
+	f.mu.Unlock()
+	for _, p := range f.pages {
+		p.coming.Lock() // what is opening now can still do so
+		p.coming.Unlock()
+	}
 	f.net.heal()
 	for _, m := range f.members {
 		f.stop(m.modelReplica)
