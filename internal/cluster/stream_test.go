@@ -257,8 +257,12 @@ func TestStreamAsNetConn(t *testing.T) {
 // called concurrently.
 func TestStreamModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		synctest.Test(t, func(t *testing.T) {
+		rapid.SyncTest(rt, func(rt *rapid.T) {
 			p := newPair(t)
+			defer func() { // also if rapid ends the run
+				p.close()
+				synctest.Wait()
+			}()
 			type side struct {
 				stream netpoll.Stream
 				h      taker
@@ -322,8 +326,6 @@ func TestStreamModel(t *testing.T) {
 					}
 				}
 			}
-			p.close()
-			synctest.Wait()
 		})
 	})
 }
