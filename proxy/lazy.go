@@ -38,33 +38,33 @@ type answer struct {
 	from      *upstream.Server // which gave it
 }
 
-// kind is the cache key: what the upstream's answer depends on, unless it is a refusal.
-type kind struct {
+// cacheKey is what the upstream's answer depends on, unless it is a refusal.
+type cacheKey struct {
 	path, origin string
 	websocket    bool
 }
 
 // handshakeCache holds the upstream's last answer to each kind of handshake. It is safe for
 // concurrent use. A nil cache is always empty.
-type handshakeCache struct{ last *lru.Cache[kind, answer] }
+type handshakeCache struct{ last *lru.Cache[cacheKey, answer] }
 
 func newHandshakeCache() *handshakeCache {
-	last, err := lru.New[kind, answer](maxCachedHandshakes)
+	last, err := lru.New[cacheKey, answer](maxCachedHandshakes)
 	if err != nil {
 		panic(err) // only for a size below 1
 	}
 	return &handshakeCache{last}
 }
 
-// kindOf returns the cache key of a handshake, and whether its answer can be cached. If the client
+// keyOf returns the cache key of a handshake, and whether its answer can be cached. If the client
 // offers subprotocols, only the upstream can answer, because it chooses one.
-func (a *handshakeCache) kindOf(r engineio.Request) (k kind, ok bool) {
-	k = kind{path: r.Path, origin: r.Header.Get("Origin"), websocket: r.WebSocket}
+func (a *handshakeCache) keyOf(r engineio.Request) (k cacheKey, ok bool) {
+	k = cacheKey{path: r.Path, origin: r.Header.Get("Origin"), websocket: r.WebSocket}
 	return k, a != nil && len(r.Header.Values("Sec-Websocket-Protocol")) == 0
 }
 
 func (a *handshakeCache) get(r engineio.Request) (answer, bool) {
-	if k, ok := a.kindOf(r); ok {
+	if k, ok := a.keyOf(r); ok {
 		return a.last.Get(k)
 	}
 	return answer{}, false
@@ -85,7 +85,7 @@ func isReplayed(name string) bool {
 
 // put stores an answer without the headers that may be meant for a single client.
 func (a *handshakeCache) put(r engineio.Request, given answer) {
-	if k, ok := a.kindOf(r); ok {
+	if k, ok := a.keyOf(r); ok {
 		given.header = given.header.Clone()
 		maps.DeleteFunc(given.header, func(name string, _ []string) bool { return !isReplayed(name) })
 		a.last.Add(k, given)

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"flag"
@@ -24,6 +23,7 @@ import (
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/limit"
 	"github.com/holdfast/holdfast/internal/netpoll"
+	"github.com/holdfast/holdfast/internal/siotest/outputtest"
 	"github.com/holdfast/holdfast/internal/siotest/sioclient"
 	"github.com/holdfast/holdfast/internal/siotest/sioserver"
 	"github.com/holdfast/holdfast/internal/steady"
@@ -58,33 +58,16 @@ type rig struct {
 	metrics *metrics.Metrics
 	series  *prometheus.Registry // collects metrics
 	url     string
-	logs    *syncBuffer
+	logs    *outputtest.Buffer
 
 	mu          sync.Mutex
 	connections []*sioserver.Socket
 	disconnects []string
 }
 
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
 func newRig(t *testing.T, change func(*config.Config)) *rig {
 	t.Helper()
-	r := &rig{t: t, server: sioserver.New(sioserver.Options{}), logs: &syncBuffer{}}
+	r := &rig{t: t, server: sioserver.New(sioserver.Options{}), logs: &outputtest.Buffer{}}
 	r.server.OnConnect("/", func(s *sioserver.Socket) error {
 		r.mu.Lock()
 		r.connections = append(r.connections, s)

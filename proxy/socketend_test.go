@@ -10,18 +10,25 @@ var socketEnds = []string{
 	`41/a,`, `41/a`, `41/a,{"message":"no"}`, `41/a,"no"`, `41/a,["no"]`, `41/a,7`, `41/a,99999999999999999999{}`, `41/a,null`, `41/a,x`,
 }
 
+// twoSessions returns a client that is connected to /a and /b, and the server's end of its link.
+func twoSessions(t *testing.T) (r *rig, c, up *peer) {
+	t.Helper()
+	r, s := newScriptedRig(t, nil)
+	c = r.dial()
+	up = s.accept()
+	c.send("40/a,", "40/b,")
+	up.want("40/a,", "40/b,")
+	up.send(`40/a,{"sid":"a"}`, `40/b,{"sid":"b"}`)
+	c.want("40/a,", "40/b,")
+	return r, c, up
+}
+
 func TestServersPacketThatEndsASocketEndsItsSession(t *testing.T) {
 	for _, end := range append([]string{
 		`44/a,{"message":"no"}`, `44/a,"no"`, `44/a`, `44/a,99999999999999999999{"message":"no"}`,
 	}, socketEnds...) {
 		t.Run(end, func(t *testing.T) {
-			r, s := newScriptedRig(t, nil)
-			c := r.dial()
-			up := s.accept()
-			c.send("40/a,", "40/b,")
-			up.want("40/a,", "40/b,")
-			up.send(`40/a,{"sid":"a"}`, `40/b,{"sid":"b"}`)
-			c.want("40/a,", "40/b,")
+			r, c, up := twoSessions(t)
 			up.send(`42/a,["before"]`, end, `42/b,["behind"]`)
 			c.want(`42/a,["before","hf`)
 			if got, err := c.next(); err != nil || got != end {
@@ -56,13 +63,7 @@ func TestServersPacketThatEndsASocketEndsAParkedSession(t *testing.T) {
 func TestClientsDisconnectEndsItsSessionWhateverFollows(t *testing.T) {
 	for _, end := range socketEnds {
 		t.Run(end, func(t *testing.T) {
-			r, s := newScriptedRig(t, nil)
-			c := r.dial()
-			up := s.accept()
-			c.send("40/a,", "40/b,")
-			up.want("40/a,", "40/b,")
-			up.send(`40/a,{"sid":"a"}`, `40/b,{"sid":"b"}`)
-			c.want("40/a,", "40/b,")
+			r, c, up := twoSessions(t)
 			c.send(end)
 			if got, err := up.next(); err != nil || got != end {
 				t.Fatalf("the server got %q, %v; want %q as the client wrote it", got, err, end)

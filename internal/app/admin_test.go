@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/holdfast/holdfast/internal/siotest/outputtest"
 )
 
 var errBroken = errors.New("broken")
@@ -19,14 +21,14 @@ func (brokenListener) Addr() net.Addr            { return &net.TCPAddr{Port: 909
 
 // An admin listener that ends by itself is in the log: nothing else shows it.
 func TestFailedAdminListenerIsLogged(t *testing.T) {
-	var log output
+	var log outputtest.Buffer
 	serveHTTP(&http.Server{}, brokenListener{}, slog.New(slog.NewTextHandler(&log, nil)))
 	if got := log.String(); !strings.Contains(got, "level=ERROR") || !strings.Contains(got, "broken") || !strings.Contains(got, ":9090") {
 		t.Errorf("log: %s", got)
 	}
 	closed := &http.Server{}
 	_ = closed.Close() // it has no listener yet
-	var silent output
+	var silent outputtest.Buffer
 	serveHTTP(closed, brokenListener{}, slog.New(slog.NewTextHandler(&silent, nil)))
 	if got := silent.String(); got != "" {
 		t.Errorf("log after stop: %s", got)

@@ -1,40 +1,21 @@
 package app
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"net"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/siotest/outputtest"
 )
-
-// output can be read while it is written.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
-}
 
 func TestDemoRecoversAndKeepsServing(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	var stdout, stderr output
+	var stdout, stderr outputtest.Buffer
 	done := make(chan error, 1)
 	go func() {
 		done <- command{version: "dev", stdout: &stdout, stderr: &stderr}.run(ctx, []string{"-demo", "-listen", "127.0.0.1:0"}, nil)
@@ -64,7 +45,7 @@ func TestDemoRecoversAndKeepsServing(t *testing.T) {
 func TestDemoIsStoppedEarly(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	var stdout, stderr output
+	var stdout, stderr outputtest.Buffer
 	c := command{version: "dev", stdout: &stdout, stderr: &stderr}
 	if err := c.run(ctx, []string{"-demo", "-listen", "127.0.0.1:0"}, nil); err != nil {
 		t.Errorf("run = %v", err)
@@ -83,7 +64,7 @@ func TestDemoCannotListen(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var stdout, stderr output
+			var stdout, stderr outputtest.Buffer
 			err := command{version: "dev", stdout: &stdout, stderr: &stderr}.run(t.Context(), []string{"-demo", "-listen", tt.listen}, nil)
 			if !errors.Is(err, config.ErrInvalid) || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("run = %v, want ErrInvalid with %q", err, tt.want)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/siotest/outputtest"
 )
 
 func completions(t *testing.T, name string) string {
@@ -165,7 +166,7 @@ func TestUnknownCommands(t *testing.T) {
 
 func TestStopWithStdin(t *testing.T) {
 	r, w := io.Pipe()
-	log := &output{}
+	log := &outputtest.Buffer{}
 	done := make(chan error, 1)
 	go func() { // ends with the pipe
 		args := []string{"-stop-with-stdin", "-listen", "127.0.0.1:0", "-admin", ""}

@@ -21,7 +21,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 		switch {
 		case s.inEnd != nil:
 			return 0, s.inEnd
-		case past(s.readBy):
+		case hasPassed(s.readBy):
 			return 0, os.ErrDeadlineExceeded
 		}
 		s.waitLocked()
@@ -43,7 +43,7 @@ func (s *Stream) Write(p []byte) (n int, err error) {
 			switch {
 			case s.outEnd != outputOpen:
 				return n, s.outErrorLocked()
-			case past(s.writeBy):
+			case hasPassed(s.writeBy):
 				return n, os.ErrDeadlineExceeded
 			}
 			s.waitLocked()
@@ -70,7 +70,7 @@ func (s *Stream) outErrorLocked() error {
 	return net.ErrClosed
 }
 
-func past(t time.Time) bool { return !t.IsZero() && !time.Now().Before(t) }
+func hasPassed(t time.Time) bool { return !t.IsZero() && !time.Now().Before(t) }
 
 func (s *Stream) waitLocked() {
 	if s.changed == nil {

@@ -5,10 +5,11 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/holdfast/holdfast/internal/siotest/outputtest"
 )
 
 const idA, idB, idC = "AAAAAAAA", "BBBBBBBB", "CCCCCCCC"
@@ -308,7 +309,7 @@ func TestOversizedRequestFailsAlone(t *testing.T) {
 func TestAloneIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork()
-		var log lines
+		var log outputtest.Buffer
 		a := &replica{told: new(told), book: new(fixedBook), port: n.listen("a:1")}
 		n.ports["other-name:1"] = a.port
 		a.book.entries = []Entry{{Addr: "a:1"}, {Addr: "other-name:1"}}
@@ -317,7 +318,9 @@ func TestAloneIsLogged(t *testing.T) {
 			Noted: func(Sender, byte, []byte) {}, Observer: a.told, Log: slog.New(slog.NewTextHandler(&log, nil)), Dial: n.dial,
 		})
 		a.Start(a.port)
-		count := func() int { return log.count(`level=WARN msg="cluster.peers leads to no replica but this one"`) }
+		count := func() int {
+			return strings.Count(log.String(), `level=WARN msg="cluster.peers leads to no replica but this one"`)
+		}
 		time.Sleep(time.Minute)
 		if count() != 1 {
 			t.Errorf("%d lines after a minute alone, want 1", count())
@@ -334,22 +337,4 @@ func TestAloneIsLogged(t *testing.T) {
 		}
 		stop(a)
 	})
-}
-
-// lines is a log of lines.
-type lines struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) count(part string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.text.String(), part)
 }

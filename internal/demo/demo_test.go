@@ -9,10 +9,10 @@ import (
 	"os"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"github.com/holdfast/holdfast/internal/siotest/outputtest"
 	"github.com/holdfast/holdfast/internal/steady"
 )
 
@@ -71,24 +71,6 @@ func TestRunWithoutHoldfast(t *testing.T) {
 	}
 }
 
-// syncBuffer can be read while it is written.
-type syncBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
 func TestRunWithRecovery(t *testing.T) {
 	var out bytes.Buffer
 	if err := Run(t.Context(), &out, quick(startFake)); err != nil {
@@ -121,7 +103,7 @@ func TestRunServesUntilItIsStopped(t *testing.T) {
 	defer cancel()
 	opts := quick(startFake)
 	opts.ExitWhenDone = false
-	var out syncBuffer
+	var out outputtest.Buffer
 	done := make(chan error, 1)
 	go func() { done <- Run(ctx, &out, opts) }()
 
@@ -149,7 +131,7 @@ func TestRunIsStoppedEarly(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	opts := quick(noProxy)
 	opts.Away = time.Hour
-	out := &syncBuffer{}
+	out := &outputtest.Buffer{}
 	done := make(chan error, 1)
 	go func() { done <- Run(ctx, out, opts) }()
 	for !strings.Contains(out.String(), "is cut") {

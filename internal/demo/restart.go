@@ -2,28 +2,15 @@ package demo
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
-
-	"github.com/holdfast/holdfast/internal/siotest/sioclient"
 )
 
 // restart tells the story of a client whose holdfast is restarted. It returns an error that wraps
 // ErrNotRecovered if anything is lost.
 func (t trial) restart(ctx context.Context) error {
 	var o outcome
-	numbers := make(chan int, 4*(before+missed)) // room for duplicates
-	c := sioclient.New(sioclient.Options{URL: t.url + "?visitor=" + t.visitor})
-	c.On("message", func(args []json.RawMessage, _ func(...any)) {
-		var n int
-		if len(args) > 0 && json.Unmarshal(args[0], &n) == nil {
-			select {
-			case numbers <- n:
-			default: // too many duplicates: the check fails anyway
-			}
-		}
-	})
+	c, numbers := t.newClient()
 	if err := t.connect(ctx, c); err != nil {
 		return err
 	}

@@ -34,17 +34,7 @@ type outcome struct {
 // run returns an error only if the trial could not be completed.
 func (t trial) run(ctx context.Context) (outcome, error) {
 	var o outcome
-	numbers := make(chan int, 4*(before+missed)) // room for duplicates
-	c := sioclient.New(sioclient.Options{URL: t.url + "?visitor=" + t.visitor})
-	c.On("message", func(args []json.RawMessage, _ func(...any)) {
-		var n int
-		if len(args) > 0 && json.Unmarshal(args[0], &n) == nil {
-			select {
-			case numbers <- n:
-			default: // too many duplicates: the check fails anyway
-			}
-		}
-	})
+	c, numbers := t.newClient()
 	if err := t.connect(ctx, c); err != nil {
 		return o, err
 	}
@@ -65,6 +55,22 @@ func (t trial) run(ctx context.Context) (outcome, error) {
 		return o, err
 	}
 	return o, t.recover(ctx, c, &o, numbers)
+}
+
+// newClient returns a client that is not connected yet, and the numbers of the messages that it gets.
+func (t trial) newClient() (*sioclient.Client, chan int) {
+	numbers := make(chan int, 4*(before+missed)) // room for duplicates
+	c := sioclient.New(sioclient.Options{URL: t.url + "?visitor=" + t.visitor})
+	c.On("message", func(args []json.RawMessage, _ func(...any)) {
+		var n int
+		if len(args) > 0 && json.Unmarshal(args[0], &n) == nil {
+			select {
+			case numbers <- n:
+			default: // too many duplicates: the check fails anyway
+			}
+		}
+	})
+	return c, numbers
 }
 
 // cut cuts the client's connection, and sends messages while the client is away.

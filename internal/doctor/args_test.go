@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"os"
-	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
@@ -63,27 +60,8 @@ func TestParseArgs(t *testing.T) {
 	}
 }
 
-// docs/doctor.md has one row for every code, and Codes every constant.
 func TestCodesOnPage(t *testing.T) {
-	_, section, _ := strings.Cut(pagetest.Read(t, "doctor.md"), "\n## Codes\n")
-	var documented, constants []Code
-	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z0-9_]+)` \\|").FindAllStringSubmatch(section, -1) {
-		documented = append(documented, Code(m[1]))
-	}
-	source, err := os.ReadFile("report.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, m := range regexp.MustCompile(`(?m)^\tCode\w+\s+Code = "(\w+)"`).FindAllStringSubmatch(string(source), -1) {
-		constants = append(constants, Code(m[1]))
-	}
-	want := slices.Sorted(slices.Values(Codes()))
-	for name, got := range map[string][]Code{"documented": documented, "constants": constants} {
-		slices.Sort(got)
-		if !slices.Equal(got, want) {
-			t.Errorf("%s %v\nwant %v", name, got, want)
-		}
-	}
+	pagetest.Codes(t, "doctor.md", Codes())
 }
 
 // Every flag is on the page and in the help.

@@ -1,8 +1,6 @@
 package probe
 
 import (
-	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -11,34 +9,8 @@ import (
 	"github.com/holdfast/holdfast/internal/siotest/pagetest"
 )
 
-// docs/probe.md has exactly one row for every code.
 func TestCodesOnProbePage(t *testing.T) {
-	_, section, _ := strings.Cut(pagetest.Read(t, "probe.md"), "\n## Codes\n")
-	var documented []Code
-	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\|").FindAllStringSubmatch(section, -1) {
-		documented = append(documented, Code(m[1]))
-	}
-	slices.Sort(documented)
-	if want := slices.Sorted(slices.Values(Codes())); !slices.Equal(documented, want) {
-		t.Errorf("got  %v\nwant %v", documented, want)
-	}
-}
-
-// Codes returns every constant.
-func TestCodesAreComplete(t *testing.T) {
-	source, err := os.ReadFile("report.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	constants := regexp.MustCompile(`(?m)^\tCode\w+\s+Code = "(\w+)"`).FindAllStringSubmatch(string(source), -1)
-	for _, m := range constants {
-		if !slices.Contains(Codes(), Code(m[1])) {
-			t.Errorf("Codes() lacks %s", m[1])
-		}
-	}
-	if len(constants) != len(Codes()) {
-		t.Errorf("%d constants, %d codes", len(constants), len(Codes()))
-	}
+	pagetest.Codes(t, "probe.md", Codes())
 }
 
 // docs/troubleshooting.md says what to do about every failure's code, and every reason for a failed

@@ -256,18 +256,10 @@ func (c *client) Data(conn *loop.Conn, data []byte) (used int, err error) {
 		}
 		c.state = opening
 	}
-	for {
-		f, n, err := frame.Parse(data[used:])
-		if err != nil {
-			return used, err
-		}
-		if n == 0 {
-			break
-		}
-		used += n
-		if err := c.frame(f); err != nil {
-			return used, err
-		}
+	n, err := frame.ParseAll(data[used:], c.frame)
+	used += n
+	if err != nil {
+		return used, err
 	}
 	if len(g.out) > 0 {
 		conn.Write(g.out)

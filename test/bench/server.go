@@ -202,18 +202,10 @@ func (p *peer) Data(c *loop.Conn, data []byte) (used int, err error) {
 			return 0, err
 		}
 	}
-	for {
-		f, n, err := frame.Parse(data[used:])
-		if err != nil {
-			return used, err
-		}
-		if n == 0 {
-			break
-		}
-		used += n
-		if err := p.frame(f); err != nil {
-			return used, err
-		}
+	n, err := frame.ParseAll(data[used:], p.frame)
+	used += n
+	if err != nil {
+		return used, err
 	}
 	if len(s.out) > 0 {
 		c.Write(s.out)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -34,6 +35,32 @@ func Flags(t testing.TB, page, help string, files ...string) {
 			if !strings.Contains(page, "`-"+m[1]) || !strings.Contains(help, "  -"+m[1]) {
 				t.Errorf("-%s is not on the page, or not in the help", m[1])
 			}
+		}
+	}
+}
+
+var (
+	codeRow   = regexp.MustCompile("(?m)^\\| `(\\w+)` \\|")
+	codeConst = regexp.MustCompile(`(?m)^\tCode\w+\s+Code = "(\w+)"`)
+)
+
+// Codes checks that the section Codes of a page has exactly one row for each of the codes, and that
+// report.go, in the test's package, declares exactly these as constants.
+func Codes[C ~string](t testing.TB, page string, codes []C) {
+	t.Helper()
+	_, section, _ := strings.Cut(Read(t, page), "\n## Codes\n")
+	want := slices.Sorted(slices.Values(codes))
+	for where, found := range map[string][][]string{
+		page:        codeRow.FindAllStringSubmatch(section, -1),
+		"report.go": codeConst.FindAllStringSubmatch(read(t, "report.go"), -1),
+	} {
+		got := make([]C, 0, len(found))
+		for _, m := range found {
+			got = append(got, C(m[1]))
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s has %v\nwant %v", where, got, want)
 		}
 	}
 }

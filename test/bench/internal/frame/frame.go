@@ -76,6 +76,21 @@ func Parse(src []byte) (f Frame, size int, err error) {
 	return Frame{Opcode(src[0] & 0x0f), payload}, size, nil
 }
 
+// ParseAll calls handle with each whole frame of data, until one fails. It returns how many bytes
+// these frames have.
+func ParseAll(data []byte, handle func(Frame) error) (used int, err error) {
+	for {
+		f, n, err := Parse(data[used:])
+		if n == 0 || err != nil {
+			return used, err
+		}
+		used += n
+		if err := handle(f); err != nil {
+			return used, err
+		}
+	}
+}
+
 // AppendServer appends an unmasked frame.
 func AppendServer(dst []byte, op Opcode, payload []byte) []byte {
 	dst = appendHeader(dst, op, len(payload), 0)
