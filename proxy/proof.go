@@ -37,7 +37,7 @@ func (ts *trials) writeUnitLocked() {
 	ts.next++
 	written := len(ts.probes) > before
 	if written {
-		ts.tried.noteUnit(!ts.s.wrote, u.Hold > 0)
+		ts.tried.noteUnit(u, !ts.s.wrote)
 	}
 	switch {
 	case ts.next < len(ts.units) && (u.Hold == 0 || !written): // the next one follows
@@ -116,6 +116,9 @@ func (ts *trials) judge(ending session.Ending) {
 	ts.s.mu.Lock()
 	defer ts.s.mu.Unlock()
 	if ts.state == over {
+		if ending == session.LeftOpen {
+			ts.tried.failedLate()
+		}
 		return
 	}
 	t, failed, proof := ts.proofLocked(ending, answered, reached)

@@ -21,7 +21,7 @@ import (
 const (
 	// minSignTime and maxSignTime bound how long the first connection has to answer: twice as long
 	// as it took to answer for the unit, and a little more.
-	minSignTime = time.Second
+	minSignTime = 2 * time.Second
 	maxSignTime = 5 * time.Second
 	// signAfter is for how long after a trial that a client has passed it is asked. If it gives a
 	// sign, it was slower than the trial allowed.
@@ -31,6 +31,7 @@ const (
 // tried is what is known about units that were sent over a connection.
 type tried struct {
 	units int             // how many; 0 if there were none
+	only  trialUnit       // the unit, if there was one, with Hold, and before any packet of a session
 	first bool            // the first of them came before any packet of a session
 	held  bool            // the latest one had a Hold
 	at    instant.Instant // when the latest one was written
@@ -39,12 +40,35 @@ type tried struct {
 }
 
 // noteUnit notes that a unit was written. alone says that no packet of a session was.
-func (t *tried) noteUnit(alone, held bool) {
+func (t *tried) noteUnit(u trialUnit, alone bool) {
+	t.held = u.Hold > 0
+	t.only = trialUnit{}
 	if t.units == 0 {
 		t.first = alone
+		if alone && t.held {
+			t.only = u
+		}
 	}
 	t.units++
-	t.at, t.held = instant.Now(), held
+	t.at = instant.Now()
+}
+
+// onlyFirst moves the session on trial to the front of what is sent next. What its client leaves
+// the connection open for is then the packet that was tried, or comes behind it.
+func (t *tried) onlyFirst(held []item) []item {
+	i := slices.IndexFunc(held, func(it item) bool { return t.only.trial != nil && it.cur == t.only.cur })
+	if i <= 0 {
+		return held
+	}
+	return slices.Insert(slices.Delete(slices.Clone(held), i, i+1), 0, held[i])
+}
+
+// failedLate tells the session on trial that its client has left the connection open, after the
+// trials.
+func (t *tried) failedLate() {
+	if len(t.only.packets) == 1 {
+		t.only.cur.FailedLate(t.only.packets[0])
+	}
 }
 
 // sign is the answer of a connection that another one takes over.

@@ -319,7 +319,7 @@ func (discarded) Emit(*buffer.Entry, session.Offset, bool) bool { return true }
 // endLocked ends the trials, and continues with the sessions.
 func (ts *trials) endLocked() {
 	ts.enterLocked(over, 0)
-	held := ts.held
+	held := ts.tried.onlyFirst(ts.held)
 	ts.list, ts.held, ts.units, ts.probes = nil, nil, nil, nil
 	for _, it := range held {
 		ts.s.pushLocked(it.cur, it.n)

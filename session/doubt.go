@@ -1,6 +1,10 @@
 package session
 
-import "time"
+import (
+	"time"
+
+	"github.com/holdfast/holdfast/buffer"
+)
 
 const (
 	// failuresToSearch is how many connections must end with the same packets in flight before
@@ -44,6 +48,9 @@ type reads struct {
 	// passed none.
 	heldAt uint64
 	since  time.Time // when that packet had been sent; zero if another process did that
+	// failedLate says that this packet was all that was tried, and that the client has left its
+	// connection open since.
+	failedLate bool
 }
 
 // tooSlow notes that the client had left its connection open after all, although it passed a Trial
@@ -58,7 +65,22 @@ func (r *reads) tooSlow(from uint64, ending Ending, now time.Time) {
 		r.hold = min(r.hold, maxHoldTime)
 		r.rules = 0
 	}
-	r.heldAt, r.since = 0, time.Time{}
+	r.heldAt, r.since, r.failedLate = 0, time.Time{}, false
+}
+
+// lateFailure returns the packet that the client cannot have decoded, although its Trial had ended
+// when it came back, or 0. from is the last packet that it has handled.
+//
+// It has left a connection open over which it was sent nothing else before the Trial, and then the
+// same packet first. So it may have decoded that one and failed with a packet behind it: but then
+// it has it in its buffer, handles it with its next CONNECT reply, and has an offset beyond it
+// when it is back. Two late failures are a proof therefore.
+func (q *suspicions) lateFailure(from uint64) uint64 {
+	seq := q.reads.heldAt
+	if !q.reads.failedLate || from+1 != seq || seq > q.s.log.Last() || q.s.log.At(seq).Kind() != buffer.WithOffset {
+		return 0
+	}
+	return seq
 }
 
 // addFailure counts a connection that ended with the packets after from, up to to, in flight.
@@ -94,22 +116,35 @@ func (q *suspicions) narrow(first, last uint64, ending Ending) {
 	d.failures++
 }
 
-// prove adds a proof that a packet, which was tried alone, is poison. It drops the packet when the
-// proofs suffice.
+// prove adds a proof that a packet, which was tried alone, is poison.
 func (q *suspicions) prove(seq uint64, proof int) {
-	d := q.doubt
-	if d.alone != seq {
-		d.alone, d.proof = seq, 0
-	}
-	enough := proofToDrop
-	if q.reads.poisons > 0 {
-		enough /= 2
-	}
 	if proof < GoodProof { // networks do that too, again and again
-		proof = max(0, min(proof, enough-GoodProof-d.proof))
+		proof = max(0, min(proof, q.enough()-GoodProof-q.proofOf(seq)))
 	}
-	d.proof += proof
-	if log := &q.s.log; d.proof >= enough && seq > log.Trimmed() && seq <= log.Last() {
+	q.addProof(seq, proof)
+}
+
+// enough returns how much proof is needed to drop a packet.
+func (q *suspicions) enough() int {
+	if q.reads.poisons > 0 {
+		return proofToDrop / 2
+	}
+	return proofToDrop
+}
+
+// proofOf returns the proof against a packet so far.
+func (q *suspicions) proofOf(seq uint64) int {
+	if q.doubt.alone != seq {
+		return 0
+	}
+	return q.doubt.proof
+}
+
+// addProof drops the packet when the proofs suffice.
+func (q *suspicions) addProof(seq uint64, proof int) {
+	d := q.doubt
+	d.alone, d.proof = seq, q.proofOf(seq)+proof
+	if log := &q.s.log; d.proof >= q.enough() && seq > log.Trimmed() && seq <= log.Last() {
 		q.dropPoison(seq)
 		q.doubt = nil
 	}

@@ -30,10 +30,15 @@ func (q *suspicions) examine(from uint64, beside Verdict) *Trial {
 	}
 	carried := q.buffered != bufferEmpty
 	ending := s.parked.group.ending
+	late := q.lateFailure(from)
 	q.reads.tooSlow(from, ending, s.parked.since)
 	to := min(s.parked.sent, s.log.Last())
 	if to > from && ending != Lost {
 		q.addFailure(from, to, ending)
+	}
+	if late > 0 {
+		q.narrow(late, late, ending)
+		q.addProof(late, q.enough()/2)
 	}
 	doubtful := q.dropUndecodable(from, to)
 	if beside != Fine && s.log.hasOffsets(from, to) {

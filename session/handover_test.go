@@ -120,7 +120,7 @@ var decided = map[reflect.Type]string{
 	reflect.TypeFor[ClientDisconnect](): `handed over: allArrived lastSession`,
 	reflect.TypeFor[suspicions]():       `handed over: buffered doubt reads built anew: s judgedTo suspects`,
 	reflect.TypeFor[doubt]():            `handed over: from to failures ending narrowed alone proof`,
-	reflect.TypeFor[reads]():            `handed over: poisons rules closes hold heldAt left here: since`,
+	reflect.TypeFor[reads]():            `handed over: poisons rules closes hold heldAt left here: since failedLate`,
 	reflect.TypeFor[keyed]():            `handed over: key epoch trimmedEvents uncountable`,
 	reflect.TypeFor[Registry](): `
 		handed over: ends

@@ -191,6 +191,18 @@ func (c *Cursor) Passed(t *Trial) {
 	}
 }
 
+// FailedLate says that the client has left its connection open although it had passed a Trial with
+// Hold: of this packet alone, which was the first thing that it was sent over that connection, and
+// the only one that was tried there. When it is back, its offset shows whether it has handled the
+// packet since.
+func (c *Cursor) FailedLate(seq uint64) {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	if q := c.s.suspicions; c.s.cursor == c && q != nil && c.s.keyed == nil && q.reads.heldAt == seq {
+		q.reads.failedLate = true
+	}
+}
+
 // Inconclusive says that the client closed its connection during a Trial, but not because of a
 // unit. Poison would make it close because of the unit each time.
 func (c *Cursor) Inconclusive() {

@@ -239,6 +239,57 @@ func TestSlowClientHasMoreTime(t *testing.T) {
 	}
 }
 
+// A client before 4.8 may take longer to come back than any trial waits. It fails late twice, and
+// then its packet is dropped, so that it never takes more than three connections. If it handles the
+// packet, or fails with a later one, the packet stays.
+func TestSlowClientFailsLate(t *testing.T) {
+	tests := []struct {
+		name    string
+		packets []string
+		offset  uint64 // after the first late failure
+		late    uint64 // the packet that package proxy names
+		want    []string
+	}{
+		{"it cannot decode the packet", []string{"doubtful", "after"}, 0, 1, []string{"after"}},
+		{"another one comes before", []string{"before", "doubtful", "after"}, 0, 2, []string{"before", "doubtful", "after"}},
+		{"it had buffered the packet", []string{"doubtful", "after", "unusual"}, 1, 1, []string{"after", "unusual"}},
+		{"it fails with another packet each time", []string{"doubtful", "after"}, 0, 2, []string{"doubtful", "after"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, judging(), 10)
+			cur := w.open("/")
+			s := cur.s
+			for _, p := range tt.packets {
+				w.append(s, withOffset(p))
+			}
+			read(cur, 1)
+			read(cur, len(tt.packets)-1)
+			w.ParkEnded([]*Cursor{cur}, time.Minute, "test", Overtaken)
+			offset := ""
+			for i := range uint64(2) {
+				r := w.Resume(Claim{PID: s.PID(), Namespace: "/", Offset: offset}, &client{i + 2})
+				if r.Cursor == nil {
+					t.Fatalf("Resume: %+v", r)
+				}
+				r.Cursor.ReplyHandled()
+				if r.Trial != nil {
+					r.Cursor.Passed(r.Trial)
+				}
+				read(r.Cursor, 10)
+				r.Cursor.FailedLate(tt.late)
+				w.ParkEnded([]*Cursor{r.Cursor}, time.Minute, "test", LeftOpen)
+				if tt.offset > 0 {
+					offset = string(Offset{s.tag, tt.offset}.AppendTo(nil))
+				}
+			}
+			r := w.Resume(Claim{PID: s.PID(), Namespace: "/", Offset: offset}, &client{4})
+			equal(t, "sent to the third connection", read(r.Cursor, 10).data, tt.want)
+			w.finish()
+		})
+	}
+}
+
 // A packet that no client can decode is sent once, however the connection ended.
 func TestBrokenPacketIsSentOnce(t *testing.T) {
 	w := newWorld(t, judging(), 10)
