@@ -132,7 +132,7 @@ func (s *sender) confirmLocked(w *written, packets uint64) {
 		l.timer = s.conn.sock.AfterFunc(lagTime, func() { s.onLagTimer(l) }) // stopped by endLagLocked, or close
 		s.lag = l
 	}
-	s.lag.addLocked(lagged{w.cur, w.last, size, instant.Now(), suspect})
+	s.lag.addLocked(lagged{cur: w.cur, last: w.last, size: size, time: instant.Now(), suspect: suspect, text: !suspect && s.conn.keyed == nil})
 	s.lag.releaseLocked(s.lagLimit())
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/internal/instant"
+	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/session"
 )
 
@@ -25,10 +26,10 @@ const (
 	pollingLagBytes   = 64 << 10
 	webSocketLagBytes = 16 << 10
 	scarceLagBytes    = 7 << 10
-	// A client that was sent binary packets which it may be unable to decode gets more: it may be
-	// slow to come back, or have no network meanwhile. socket.io-client waits five seconds between
-	// its attempts, and 20 for each, unless it is configured. suspectBytes is at most a quarter of
-	// the window.
+	// A client that was sent packets which it may be unable to decode gets more: it may be slow to
+	// come back, or have no network meanwhile. socket.io-client waits five seconds between its
+	// attempts, and 20 for each, unless it is configured. suspectBytes is at most a quarter of the
+	// window.
 	suspectTime  = 30 * time.Second
 	suspectBytes = 256 << 10
 	// lagOverhead is the approximate memory of a packet in addition to its bytes.
@@ -49,6 +50,7 @@ type lagged struct {
 	size    int
 	time    instant.Instant
 	suspect bool // the client may have been unable to decode some of it
+	text    bool // whether it is suspect will be seen at the end of its time
 }
 
 // left returns how long the packets stay.
@@ -61,7 +63,8 @@ func (c *lagged) left() time.Duration {
 
 // suspectsLocked reports whether packets of a session that were confirmed just now, up to last, may
 // have been more than the client can decode. It looks at binary packets only: it is
-// too costly to judge every text on the live path. l may be nil.
+// too costly to judge every text on the live path. dueLocked looks at those that are still there
+// after lagTime. l may be nil.
 func (l *lag) suspectsLocked(cur *session.Cursor, last uint64) bool {
 	if l != nil {
 		for _, c := range slices.Backward(l.list) {
@@ -94,10 +97,25 @@ func (l *lag) nextLocked() bool {
 	return true
 }
 
+// dueLocked reports whether a confirmation has stayed long enough. If the client may be unable to
+// decode one of its text packets, it stays on.
+func (l *lag) dueLocked(c *lagged) bool {
+	if c.left() > 0 {
+		return false
+	}
+	if c.text {
+		c.text = false
+		if c.suspect = c.cur.SuspiciousText(c.last, socketio.LooksOdd); c.suspect {
+			l.suspects++
+		}
+	}
+	return c.left() <= 0
+}
+
 // releaseLocked confirms what has stayed long enough, or exceeds limit bytes.
 func (l *lag) releaseLocked(limit int) {
 	n := 0
-	for n < len(l.list) && (limit == 0 || l.bytes > limit || l.list[n].left() <= 0) {
+	for n < len(l.list) && (limit == 0 || l.bytes > limit || l.dueLocked(&l.list[n])) {
 		c := &l.list[n]
 		c.cur.Confirm(c.last)
 		l.bytes -= c.size

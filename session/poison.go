@@ -136,6 +136,16 @@ func (c *Cursor) Suspicious(to uint64) bool {
 // cannot decode. What other clients are known to decode counts too: one that takes long to come
 // back has seemed to decode it.
 func (c *Cursor) SuspiciousBinary(from, to uint64) bool {
+	return c.suspicious(from, to, func(p *buffer.Entry) bool { return p.Attachments() != nil })
+}
+
+// SuspiciousText is SuspiciousBinary for the text packets that looksOdd chooses.
+func (c *Cursor) SuspiciousText(to uint64, looksOdd func(packet []byte) bool) bool {
+	return c.suspicious(0, to, func(p *buffer.Entry) bool { return p.Attachments() == nil && looksOdd(p.Data()) })
+}
+
+// suspicious judges the packets after from, up to to, that choose returns true for.
+func (c *Cursor) suspicious(from, to uint64, choose func(p *buffer.Entry) bool) bool {
 	s := c.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -145,7 +155,7 @@ func (c *Cursor) SuspiciousBinary(from, to uint64) bool {
 	}
 	for i := max(from, s.log.Trimmed()) + 1; i <= min(to, c.sent, s.log.Last()); i++ {
 		p := s.log.At(i)
-		if p.Attachments() != nil && p.Kind() != buffer.Dropped && limits.Judge(p.Data()) != Fine {
+		if p.Kind() != buffer.Dropped && choose(p) && limits.Judge(p.Data()) != Fine {
 			return true
 		}
 	}

@@ -72,6 +72,21 @@ func CheckDecodable(p []byte) Decodability {
 	return d
 }
 
+// LooksOdd reports whether a text packet may break a rule of some client, at a glance. It finds what
+// servers are known to send: numbers that JSON does not have, and names of events. It is cheap, and
+// misses other malformed JSON.
+func LooksOdd(p []byte) bool {
+	if bytes.Contains(p, []byte("NaN")) || bytes.Contains(p, []byte("Infinity")) {
+		return true
+	}
+	h, err := ParseHeader(p)
+	if err != nil || !h.IsEvent() || h.Data == len(p) {
+		return err != nil
+	}
+	name, ok := EventName(p[h.Data:])
+	return !ok || slices.Contains(reservedEvents, string(name))
+}
+
 // checkAttachments checks a binary packet. The payload is valid JSON.
 func checkAttachments(h *Header, data []byte) (d Decodability) {
 	if h.Attachments > jsMaxAttachments {

@@ -59,6 +59,18 @@ func TestCheckDecodable(t *testing.T) {
 	}
 }
 
+func TestLooksOdd(t *testing.T) {
+	for in, want := range map[string]bool{
+		`2["a",1]`: false, `2/chat,7["a","Nan"]`: false, `37[1]`: false, `1/chat,`: false, `2[5]`: false, `0{"sid":"x"}`: false,
+		`2["n",NaN]`: true, `2["n",{"x":-Infinity}]`: true, `37[NaN]`: true, `2["n","a NaN in a text"]`: true,
+		`2["disconnect"]`: true, `2/chat,7[ "newListener"]`: true, `2["\u0064isconnect"]`: true, `2[null,null]`: true, `2[]`: true, `9abc`: true,
+	} {
+		if got := LooksOdd([]byte(in)); got != want {
+			t.Errorf("LooksOdd(%q) = %v, want %v", in, got, want)
+		}
+	}
+}
+
 // testdata/parser-verdicts.jsonl has the verdicts of socket.io-parser 4.2.1 to 4.2.7 on random
 // packets: a 1 for each version that decodes the packet, its attachments, and a text packet behind
 // them.
@@ -170,6 +182,9 @@ func FuzzCheckDecodable(f *testing.F) {
 		}
 		if moved := CheckDecodable(again); utf8.Valid(h.Namespace) && moved != got {
 			t.Fatalf("CheckDecodable(%q) = %v, and readdressed %v", p, got, moved)
+		}
+		if got&BadEventName != 0 && !LooksOdd(p) {
+			t.Fatalf("LooksOdd(%q) is false, and CheckDecodable %v", p, got)
 		}
 		if !h.IsEvent() && !h.IsAck() || nestedBeyond(p, jsMaxNesting) {
 			return
