@@ -121,7 +121,7 @@ func (s *sender) adaptLocked(arrived int, took time.Duration) {
 func (s *sender) confirmLocked(w *written, packets uint64) {
 	size := w.bytes + int(packets)*lagOverhead
 	lags := s.lagsLocked(w)
-	suspect := lags && s.conn.keyed == nil && s.lag.suspectsLocked(w.cur, w.last)
+	suspect := lags && s.conn.keyed == nil && (s.triedRecentlyLocked() || s.lag.suspectsLocked(w.cur, w.last))
 	if !lags || size > s.lagLimit() && !suspect {
 		s.endLagLocked()
 		w.cur.Confirm(w.last)

@@ -59,6 +59,7 @@ func FuzzProxy(f *testing.F) {
 // left out that a page could decode, and events that came twice or not at all.
 func TestModelAtRandom(t *testing.T) {
 	seeds := []uint64{69, 1805, 1843, 5083, 5922, 6929, 14065, 17790, 18283}
+	seeds = append(seeds, 20150, 20378, 20948, 21408, 21713, 22610) // with pages that are slow to come back
 	for seed := range uint64(40) {
 		seeds = append(seeds, 20000+seed)
 	}
@@ -80,8 +81,9 @@ func runModel(t *testing.T, choices []byte) {
 		m.choices = choices[:min(len(choices), maxChoices)]
 		m.modelReplica = m.startReplica(nil)
 		for _, name := range []string{"p", "q"} {
-			kind := m.choose(4)
-			m.pages[name].closes, m.pages[name].tolerant = kind&1 == 0, kind&2 != 0
+			kind, p := m.choose(16), m.pages[name]
+			p.closes, p.tolerant = kind&1 == 0, kind&2 != 0
+			p.delay = []time.Duration{0, time.Second, 3 * time.Second, 8 * time.Second}[kind>>2]
 		}
 		for len(m.choices) > 0 && !t.Failed() {
 			m.step()
@@ -523,7 +525,18 @@ func (m *model) bringBack(at func() *modelReplica) {
 	}
 	m.mu.Lock()
 	m.over = true
+	var left []*wire // after something that a page could not decode; it does not come back
+	for _, p := range m.pages {
+		for _, w := range p.wires {
+			if w != p.conn {
+				left = append(left, w)
+			}
+		}
+	}
 	m.mu.Unlock()
+	for _, w := range left {
+		w.close()
+	}
 }
 
 // stop shuts a Server down, and checks that nothing is left of it.

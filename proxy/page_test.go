@@ -25,12 +25,13 @@ type page struct {
 	dials  int           // number of its latest connection
 	last   *modelReplica // where that led
 
-	closes   bool       // it closes a connection when its decoder fails; before 4.8 it leaves it open
-	tolerant bool       // it decodes packets with a placeholder but without the attachment
-	read     []func()   // what was read together, to be handled then
-	ignored  *received  // a binary event of trialNamespace that misses attachments
-	tried    bool       // there was a trial on this connection, so events are written later than otherwise
-	coming   sync.Mutex // held while it opens a connection
+	delay    time.Duration // until it is back after its decoder has failed; at least a second
+	closes   bool          // it closes a connection when its decoder fails; before 4.8 it leaves it open
+	tolerant bool          // it decodes packets with a placeholder but without the attachment
+	read     []func()      // what was read together, to be handled then
+	ignored  *received     // a binary event of trialNamespace that misses attachments
+	tried    bool          // there was a trial on this connection, so events are written later than otherwise
+	coming   sync.Mutex    // held while it opens a connection
 }
 
 // space is a page's socket for one namespace.
@@ -182,8 +183,7 @@ func (p *page) handleReadLocked() {
 	}
 }
 
-// fail does what socket.io-client does when it cannot decode a packet. It comes back a second
-// later. m.mu must be held.
+// fail does what socket.io-client does when it cannot decode a packet. m.mu must be held.
 func (p *page) fail() {
 	w := p.conn
 	for _, s := range p.spaces {
@@ -199,12 +199,12 @@ func (p *page) fail() {
 		w.write(frame{ws.OpClose, ws.NewCloseFrameBody(ws.StatusNormalClosure, "")})
 	}
 	p.offline()
-	p.comeLater()
+	p.comeLater(max(p.delay, time.Second))
 }
 
-// comeLater opens a connection a second later, unless there is one then.
-func (p *page) comeLater() {
-	time.AfterFunc(time.Second, func() {
+// comeLater opens a connection after d, unless there is one then.
+func (p *page) comeLater(d time.Duration) {
+	time.AfterFunc(d, func() {
 		p.coming.Lock()
 		defer p.coming.Unlock()
 		p.m.mu.Lock()
@@ -395,7 +395,7 @@ func (p *page) lost(w *wire) {
 	if current {
 		p.gone()
 		if returns {
-			p.comeLater()
+			p.comeLater(time.Second)
 		}
 	}
 }

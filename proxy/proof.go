@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"github.com/holdfast/holdfast/buffer"
+	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/internal/socketio"
 	"github.com/holdfast/holdfast/session"
 )
@@ -122,6 +123,11 @@ func (ts *trials) judge(ending session.Ending) {
 		return
 	}
 	t, failed, proof := ts.proofLocked(ending, answered, reached)
+	if ending == session.LeftOpen && ts.tried.units > 1 {
+		for _, t := range ts.list {
+			t.cur.Slow(instant.Since(ts.tried.began))
+		}
+	}
 	if proof > 0 {
 		t.cur.Failed(failed, proof, ending)
 		return

@@ -34,6 +34,7 @@ type tried struct {
 	only  trialUnit       // the unit, if there was one, with Hold, and before any packet of a session
 	first bool            // the first of them came before any packet of a session
 	held  bool            // the latest one had a Hold
+	began instant.Instant // when the first one was written
 	at    instant.Instant // when the latest one was written
 	took  time.Duration   // until it was handled; the one before, while it is in flight
 	sign  *sign           // nil until another connection is about to take over
@@ -44,7 +45,7 @@ func (t *tried) noteUnit(u trialUnit, alone bool) {
 	t.held = u.Hold > 0
 	t.only = trialUnit{}
 	if t.units == 0 {
-		t.first = alone
+		t.first, t.began = alone, instant.Now()
 		if alone && t.held {
 			t.only = u
 		}
@@ -93,9 +94,15 @@ func (s *sender) asksForSignLocked() bool {
 	case t.units == 0 || t.sign != nil:
 		return false
 	case s.trials.state == over:
-		return t.held && instant.Since(t.at) < signAfter
+		return s.triedRecentlyLocked()
 	}
 	return s.trials.state == inFlight || s.trials.state == lingering
+}
+
+// triedRecentlyLocked reports whether the client may have left the connection because of a unit,
+// and be slow to come back.
+func (s *sender) triedRecentlyLocked() bool {
+	return s.trials != nil && s.trials.tried.held && instant.Since(s.trials.tried.at) < signAfter
 }
 
 // askForSign makes the next fill ping the client if asksForSign holds. It returns what to

@@ -58,14 +58,20 @@ type reads struct {
 // when it was back.
 func (r *reads) tooSlow(from uint64, ending Ending, now time.Time) {
 	if from < r.heldAt && ending == LeftOpen {
-		r.hold = 2 * max(r.hold, holdTime)
+		took := time.Duration(0)
 		if !r.since.IsZero() {
-			r.hold = max(r.hold, slowness*min(now.Sub(r.since), maxHoldTime))
+			took = now.Sub(r.since)
 		}
-		r.hold = min(r.hold, maxHoldTime)
+		r.slower(took)
 		r.rules = 0
 	}
 	r.heldAt, r.since, r.failedLate = 0, time.Time{}, false
+}
+
+// slower makes the next Trial wait longer: a client came back later than the last one waited, after
+// the time took, or 0 if that is unknown.
+func (r *reads) slower(took time.Duration) {
+	r.hold = min(max(2*max(r.hold, holdTime), slowness*min(took, maxHoldTime)), maxHoldTime)
 }
 
 // lateFailure returns the packet that the client cannot have decoded, although its Trial had ended
@@ -84,15 +90,31 @@ func (q *suspicions) lateFailure(from uint64) uint64 {
 }
 
 // addFailure counts a connection that ended with the packets after from, up to to, in flight.
+//
+// A client before 4.8 may have passed a Trial only because it was slow. So what it seems to decode
+// is tried again if it leaves connections without progress.
 func (q *suspicions) addFailure(from, to uint64, ending Ending) {
 	d := q.doubt
-	if d == nil || max(d.from, from) >= min(d.to, to) {
+	if d == nil || !q.anySentAgain(max(d.from, from), min(d.to, to)) {
 		q.doubt = &doubt{from: from, to: to, failures: 1, ending: ending}
 		return
 	}
 	d.from, d.to = max(d.from, from), min(d.to, to)
 	d.failures++
 	d.ending = ending
+	if ending == Overtaken && d.failures%failuresToSearch == 0 {
+		q.reads.rules = 0
+	}
+}
+
+// anySentAgain reports whether a packet after from, up to to, is part of a replay.
+func (q *suspicions) anySentAgain(from, to uint64) bool {
+	for i := max(from, q.s.log.Trimmed()) + 1; i <= min(to, q.s.log.Last()); i++ {
+		if q.isSentAgain(i) {
+			return true
+		}
+	}
+	return false
 }
 
 // advance ends the search if the client has received the suspects.

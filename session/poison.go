@@ -134,7 +134,7 @@ func (c *Cursor) Suspicious(to uint64) bool {
 // SuspiciousBinary reports whether a binary packet after from, up to to, may be poison, as
 // Suspicious does. It returns false if the client is known to close its connection over what it
 // cannot decode. What other clients are known to decode counts too: one that takes long to come
-// back has seemed to decode it.
+// back has seemed to decode it. It returns true for a session that has ended with packets in flight.
 func (c *Cursor) SuspiciousBinary(from, to uint64) bool {
 	return c.suspicious(from, to, func(p *buffer.Entry) bool { return p.Attachments() != nil })
 }
@@ -152,6 +152,9 @@ func (c *Cursor) suspicious(from, to uint64, choose func(p *buffer.Entry) bool) 
 	limits := s.registry.limits()
 	if s.cursor != c || limits.Judge == nil || s.suspicions != nil && s.suspicions.reads.closes {
 		return false
+	}
+	if s.endedInFlight {
+		return true
 	}
 	for i := max(from, s.log.Trimmed()) + 1; i <= min(to, c.sent, s.log.Last()); i++ {
 		p := s.log.At(i)
@@ -210,6 +213,17 @@ func (c *Cursor) FailedLate(seq uint64) {
 	defer c.s.mu.Unlock()
 	if q := c.s.suspicions; c.s.cursor == c && q != nil && c.s.keyed == nil && q.reads.heldAt == seq {
 		q.reads.failedLate = true
+	}
+}
+
+// Slow says that the client has left its connection open during a Trial with Hold, this long after
+// its first unit or that of another session. It may have failed with any unit since: the next Trial
+// must wait longer after the first.
+func (c *Cursor) Slow(took time.Duration) {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	if q := c.s.suspicions; c.s.cursor == c && q != nil {
+		q.reads.slower(took)
 	}
 }
 
