@@ -1,7 +1,7 @@
 // Real clients of several versions, with a record of everything that happens to them.
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
-import { sleep, until } from "./wait.js";
+import { sleep, until, within } from "./wait.js";
 
 const require = createRequire(import.meta.url);
 
@@ -125,13 +125,7 @@ export class Namespace {
 
   /** Emits and waits for the ack's arguments. */
   ask(...args) {
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => reject(new Error(`no ack for ${args[0]}`)), 8000);
-      this.socket.emit(...args, (...reply) => {
-        clearTimeout(timer);
-        resolve(reply);
-      });
-    });
+    return within(new Promise((resolve) => this.socket.emit(...args, (...reply) => resolve(reply))), `the ack of ${args[0]}`);
   }
 
   /** Waits for numbered event `to`, then checks that from..to arrived once each and in order. */

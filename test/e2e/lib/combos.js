@@ -2,6 +2,7 @@
 import { it } from "node:test";
 import { CLIENTS, TRANSPORTS } from "./client.js";
 import { NATIVE } from "./holdfast.js";
+import { SLOW } from "./wait.js";
 
 /**
  * combos(name, {versions, transports, native: false | "legacy", ...for stack()}, async (t, make) => ...)
@@ -12,7 +13,7 @@ export function combos(name, options, fn) {
   for (const version of versions) {
     for (const transport of transports) {
       const skip = NATIVE && !native ? "only holdfast does this" : (options.skip ?? false);
-      it(`${name} (client ${version}, ${transport})`, { skip, timeout: options.timeout ?? 60000 }, (t) =>
+      it(`${name} (client ${version}, ${transport})`, { skip, timeout: (options.timeout ?? 60000) * SLOW }, (t) =>
         fn(t, {
           version,
           transport,

@@ -141,12 +141,18 @@ export class Holdfast {
     return this.stdout + this.stderr;
   }
 
-  /** Log lines as objects (log.format json). */
+  /** Log lines as objects (log.format json). The last one may not have arrived whole. */
   get records() {
-    return this.log
-      .split("\n")
+    return [this.stdout, this.stderr]
+      .flatMap((text) => text.split("\n").slice(0, -1))
       .filter((l) => l.startsWith("{"))
       .map((l) => JSON.parse(l));
+  }
+
+  /** Waits until the log has what `match` wants: a pattern, or a function of a record. It comes a little after what it tells of. */
+  says(match) {
+    const found = () => (match instanceof RegExp ? match.exec(this.log) : this.records.find(match));
+    return until(found, () => `the log to say ${match}\n${this.log.slice(-3000)}`);
   }
 
   /** A GET on the admin listener; status 0 if it does not respond. */
@@ -224,7 +230,7 @@ export class Holdfast {
 }
 
 /** Runs holdfast to its end, for command line tests. */
-export async function runHoldfast(args, { env = {}, timeout = 5000, files = {} } = {}) {
+export async function runHoldfast(args, { env = {}, timeout = 15000, files = {} } = {}) {
   const bin = await binary();
   const dir = await mkdtemp(path.join(os.tmpdir(), "holdfast-e2e-"));
   try {

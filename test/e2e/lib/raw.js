@@ -2,7 +2,7 @@
 import http from "node:http";
 import net from "node:net";
 import WebSocket from "ws";
-import { until, within } from "./wait.js";
+import { SLOW, stopwatch, until, within } from "./wait.js";
 
 /** One HTTP request on its own connection. The promise has abort(). */
 export function request(url, { method = "GET", headers = {}, body, agent = false, timeout = 8000 } = {}) {
@@ -28,17 +28,25 @@ export function request(url, { method = "GET", headers = {}, body, agent = false
   return result;
 }
 
-/** Writes bytes to a TCP connection, and returns everything received until its end or `ms` of silence. The first byte may take `firstMs`. */
+/**
+ * Writes bytes to a TCP connection, and returns everything received until its end or `ms` of silence. The first byte may take
+ * `firstMs`. Slow machines have more time.
+ */
 export function exchange(url, text, { ms = 3000, firstMs = ms } = {}) {
   const { hostname, port } = new URL(url);
   return new Promise((resolve, reject) => {
     const socket = net.connect(port, hostname, () => socket.write(text));
     let got = "";
     let ended = false;
-    socket.setTimeout(firstMs, () => socket.destroy()); // until the first byte; then ms applies
+    socket.setTimeout(firstMs * SLOW); // until the first byte; then ms applies
+    // Something may have come while this process was stopped: that is read first.
+    socket.on("timeout", () => {
+      const { bytesRead } = socket;
+      setTimeout(() => bytesRead === socket.bytesRead && socket.destroy(), 20);
+    });
     socket.on("data", (d) => {
       got += d.toString("latin1");
-      socket.setTimeout(ms);
+      socket.setTimeout(ms * SLOW);
     });
     socket.on("end", () => (ended = true));
     socket.on("error", reject);
@@ -87,9 +95,9 @@ export class Polling {
   /** Polls until a packet matches, and returns all packets. It answers pings. */
   async pollFor(match, { timeout = 8000 } = {}) {
     const packets = [];
-    const end = Date.now() + timeout;
+    const elapsed = stopwatch();
     while (!packets.some((p) => match(p))) {
-      if (Date.now() > end) throw new Error(`no such packet among ${JSON.stringify(packets)}`);
+      if (elapsed() > timeout * SLOW) throw new Error(`no such packet among ${JSON.stringify(packets)}`);
       const res = await this.poll();
       if (res.status !== 200) throw new Error(`poll: ${res.status} ${res.body} after ${JSON.stringify(packets)}`);
       for (const p of res.body.split("\x1e")) {

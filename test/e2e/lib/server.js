@@ -6,7 +6,7 @@ import { createRequire } from "node:module";
 import { fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { once } from "node:events";
-import { within } from "./wait.js";
+import { until, within } from "./wait.js";
 
 const require = createRequire(import.meta.url);
 
@@ -51,6 +51,7 @@ export class App {
     app.io.engine?.on("connection", (conn) => {
       app.engineConnections++;
       conn.on("packetCreate", (packet) => packet.type === "ping" && app.pings++);
+      conn.on("heartbeat", () => app.beats.set(conn.id, (app.beats.get(conn.id) ?? 0) + 1));
     });
     app.http.listen(options.path ? { path: options.path } : { port: options.port ?? 0, host: options.host ?? "127.0.0.1" });
     await once(app.http, "listening");
@@ -65,6 +66,7 @@ export class App {
     this.middleware = 0; // runs of a namespace's middleware
     this.engineConnections = 0;
     this.pings = 0; // Engine.IO's, to all connections
+    this.beats = new Map(); // Engine.IO connection -> heartbeats that the other side has answered, or sent (Engine.IO 3)
     this.received = []; // what clients emitted: {nsp, id, args}
     this.errors = [];
     this.sockets = new Map(); // nsp + id -> socket
@@ -191,6 +193,13 @@ export class App {
       disconnects: this.disconnects.length,
       middleware: this.middleware,
     };
+  }
+
+  /** Waits for n more heartbeats of every connection that is open: proof that it lives, without waiting until it would be given up. */
+  async heartbeats(n) {
+    const open = Object.keys(this.io.engine.clients);
+    const want = open.map((id) => [id, (this.beats.get(id) ?? 0) + n]);
+    await until(() => open.length && want.every(([id, least]) => this.beats.get(id) >= least), () => `heartbeats ${JSON.stringify(want)}, have ${JSON.stringify([...this.beats])}`);
   }
 
   receivedArgs(event, nsp = "/") {

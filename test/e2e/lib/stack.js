@@ -103,7 +103,7 @@ export async function stack(t, options = {}) {
    */
   s.lose = async (client) => {
     const before = client.main.disconnects.length;
-    const waits = (conn) => conn.websocket || (/^GET/.test(conn.request) && conn.down.passed === 0);
+    const waits = (conn) => conn.websocket || (/^GET/.test(conn.request) && conn.up.passed > 0 && !conn.server.connecting && conn.down.passed === 0);
     await until(() => s.relay.list(waits).length > 0, "a poll to wait");
     if (!client.ws) await sleep(30);
     s.relay.down();

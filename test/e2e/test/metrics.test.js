@@ -7,7 +7,7 @@ import { CLIENTS } from "../lib/client.js";
 import { onlyHoldfast } from "../lib/holdfast.js";
 import { Raw, request } from "../lib/raw.js";
 import { stack } from "../lib/stack.js";
-import { never, sleep, until } from "../lib/wait.js";
+import { never, sleep, stopwatch, until } from "../lib/wait.js";
 
 const skip = onlyHoldfast;
 const promtool = spawnSync("promtool", ["--version"]).status === 0;
@@ -133,9 +133,9 @@ describe("metrics", { concurrency: 2, skip }, () => {
     for (const c of list) await c.main.connected();
     let sent = 0;
     const filler = "x".repeat(size);
-    const begin = Date.now();
+    const elapsed = stopwatch();
     const timer = setInterval(() => {
-      while (sent < ((Date.now() - begin) / 1000) * rate) s.app.io.emit("n", ++sent, filler);
+      while (sent < (elapsed() / 1000) * rate) s.app.io.emit("n", ++sent, filler);
     }, 10);
     const samples = [];
     try {
@@ -196,12 +196,20 @@ describe("metrics", { concurrency: 2, skip }, () => {
     const s = await stack(t, { io: { pingInterval: 25_000 } });
     const raw = await Raw.open(s.direct, { pings: true });
     const { sid } = await raw.connect();
+    let due = 0; // pings for answers that took long, as this machine was busy
     for (let i = 0; i < 20; i++) { // for longer than a ping would take to come
+      const asked = performance.now();
       const answered = new Promise((resolve) => s.app.socket(sid).emit("question", i, resolve));
       const [, id] = /^42(\d+)\["question",\d+\]$/.exec(await raw.next());
       await sleep(40);
       raw.send(`43${id}["answer"]`);
       assert.equal(await answered, "answer");
+      if (performance.now() - asked < 200) continue;
+      while ((await s.hf.metrics()).sum("holdfast_confirm_pings_total") > due) {
+        assert.equal(await raw.next(), "2");
+        raw.send("3");
+        due++;
+      }
     }
     await never(() => raw.got.length > 0, "a ping", 1000);
 
@@ -213,7 +221,7 @@ describe("metrics", { concurrency: 2, skip }, () => {
     raw.send("3");
     await until(async () => (await s.hf.metrics()).sum("holdfast_buffered_packets") === 0, "the log to be empty");
     await never(() => raw.got.length > 0, "a further ping", 1000);
-    assert.equal((await s.hf.metrics()).sum("holdfast_confirm_pings_total"), 1);
+    assert.equal((await s.hf.metrics()).sum("holdfast_confirm_pings_total"), due + 1);
     raw.close();
   });
 
@@ -298,7 +306,7 @@ describe("logs", { concurrency: 2, skip }, () => {
         raw.send('42["secret","hunter2-payload"]', "4garbage hunter2-garbage");
         await raw.end();
       }
-      assert.ok(s.hf.log.length > 500);
+      await until(() => s.hf.log.length > 500, "the log");
       for (const pid of pids) {
         assert.equal(typeof pid, "string");
         assert.ok(!s.hf.log.includes(pid), "a pid is in the log");
@@ -309,7 +317,7 @@ describe("logs", { concurrency: 2, skip }, () => {
 
   it("are JSON if configured, with the life of a session", async (t) => {
     const { s } = await busy(t);
-    const lines = s.hf.stderr.trim().split("\n");
+    const lines = s.hf.stderr.split("\n").slice(0, -1);
     const records = lines.map((l) => JSON.parse(l));
     for (const r of records) {
       assert.ok(r.time && r.level && r.msg, JSON.stringify(r));
