@@ -85,23 +85,32 @@ func (in *instance) book(k config.Cluster) (cluster.Book, error) {
 	if !k.Redis() {
 		return cluster.Hosts{Addrs: k.Peers}, nil
 	}
-	const allowed = "a redis:// URL that Redis accepts"
-	book, err := cluster.NewRedis(k.Peers, k.Name, in.log)
+	book, unavailable, err := openRedis(context.Background(), k, in.sources, in.log)
 	if err != nil {
-		return nil, in.sources.Invalid("cluster.peers", oneLine(err.Error()), allowed)
+		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), redisCheck)
-	defer cancel()
-	err = book.Check(ctx)
-	var refused *cluster.RefusedError
-	switch {
-	case errors.As(err, &refused):
-		book.Close()
-		return nil, in.sources.Invalid("cluster.peers", "Redis: "+oneLine(err.Error()), allowed)
-	case err != nil:
-		in.log.Warn("Redis is not available yet: replicas find each other when it is", "error", err)
+	if unavailable != nil {
+		in.log.Warn("Redis is not available yet: replicas find each other when it is", "error", unavailable)
 	}
 	return book, nil
+}
+
+// openRedis asks Redis once whether it accepts this client. err is a mistake in the configuration;
+// unavailable says that Redis does not answer.
+func openRedis(ctx context.Context, k config.Cluster, sources config.Sources, log *slog.Logger) (book *cluster.Redis, unavailable, err error) {
+	const allowed = "a redis:// URL that Redis accepts"
+	if book, err = cluster.NewRedis(k.Peers, k.Name, log); err != nil {
+		return nil, nil, sources.Invalid("cluster.peers", oneLine(err.Error()), allowed)
+	}
+	ctx, cancel := context.WithTimeout(ctx, redisCheck)
+	defer cancel()
+	unavailable = book.Check(ctx)
+	var refused *cluster.RefusedError
+	if errors.As(unavailable, &refused) {
+		book.Close()
+		return nil, nil, sources.Invalid("cluster.peers", "Redis: "+oneLine(unavailable.Error()), allowed)
+	}
+	return book, unavailable, nil
 }
 
 // advertised returns where other replicas dial this one: as configured, or the address that peers
@@ -165,8 +174,9 @@ func addressTowards(targets []string) (addr netip.Addr, err error) {
 	return addr, err
 }
 
-// checkPeers asks every other replica once, for -check.
-func (c command) checkPeers(ctx context.Context, k config.Cluster) error {
+// checkPeers asks every other replica once, for -check. The error is a mistake in the
+// configuration: holdfast would not start with it.
+func (c command) checkPeers(ctx context.Context, k config.Cluster, sources config.Sources) error {
 	if !k.Enabled() {
 		return nil
 	}
@@ -178,8 +188,10 @@ func (c command) checkPeers(ctx context.Context, k config.Cluster) error {
 	defer cancel()
 	var b strings.Builder
 	b.WriteString("\n# Other replicas, asked just now:\n")
-	addrs, err := peerAddresses(ctx, k)
+	addrs, err := peerAddresses(ctx, k, sources)
 	switch {
+	case errors.Is(err, config.ErrInvalid):
+		return err
 	case err != nil:
 		fmt.Fprintf(&b, "#   they cannot be looked up: %s\n", oneLine(err.Error()))
 	case len(addrs) == 0:
@@ -196,14 +208,17 @@ func (c command) checkPeers(ctx context.Context, k config.Cluster) error {
 	return err
 }
 
-func peerAddresses(ctx context.Context, k config.Cluster) ([]string, error) {
+func peerAddresses(ctx context.Context, k config.Cluster, sources config.Sources) ([]string, error) {
 	if !k.Redis() {
 		return cluster.Hosts{Addrs: k.Peers}.Addresses(ctx)
 	}
-	book, err := cluster.NewRedis(k.Peers, k.Name, slog.New(slog.DiscardHandler))
+	book, unavailable, err := openRedis(ctx, k, sources, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}
 	defer book.Close()
+	if unavailable != nil {
+		return nil, unavailable
+	}
 	return book.Addresses(ctx)
 }

@@ -131,13 +131,13 @@ func (c command) run(ctx context.Context, args, environ []string) error {
 	}
 }
 
-// check prints the settings, and how several servers answer. A server that does not answer is not a
-// mistake in the settings.
+// check prints the settings, and how other replicas and several servers answer. One that does not
+// answer is not a mistake in the settings.
 func (c command) check(ctx context.Context, cfg config.Config, sources config.Sources) error {
 	if _, err := c.stdout.Write(cfg.Redacted().YAML(sources)); err != nil {
 		return err
 	}
-	if err := c.checkPeers(ctx, cfg.Cluster); err != nil {
+	if err := c.checkPeers(ctx, cfg.Cluster, sources); err != nil {
 		return err
 	}
 	results, lookupErr := upstream.Check(ctx, cfg)

@@ -69,15 +69,20 @@ async function setUp(t, peers, n) {
   return { list, c, roam, add, found, foundSoonAfter, undisturbed };
 }
 
-/** holdfast does not start with these peers, and says why, without a password. */
+/** holdfast does not start with these peers, and says why, without a password. -check says the same. */
 async function refused(peers, why) {
+  await refusedBy(["-check"], peers, why);
+  await refusedBy([], peers, why);
+}
+
+async function refusedBy(flags, peers, why) {
   const config = `listen: 127.0.0.1:0\nadmin: {listen: ""}\ncluster: {listen: "127.0.0.1:0", peers: ${JSON.stringify(peers)}, secret: "${SECRET}"}\n`;
   let run;
   // At its start holdfast waits 2 seconds for Redis. On a busy machine that may be too short to
   // learn the reason.
   for (let attempt = 0; attempt < 5 && run?.code !== 2; attempt++) {
-    if (run) assert.match(run.all, /Redis is not available yet.*(deadline exceeded|timeout)/);
-    run = await runHoldfast(["-config", "h.yaml"], { files: { "h.yaml": config }, timeout: 4000 });
+    if (run) assert.match(run.all, /(Redis is not available yet|they cannot be looked up:).*(deadline exceeded|timeout)/);
+    run = await runHoldfast([...flags, "-config", "h.yaml"], { files: { "h.yaml": config }, timeout: 4000 });
   }
   assert.equal(run.code, 2, run.all);
   assert.match(run.all, /^holdfast: invalid configuration: h\.yaml:3: cluster\.peers: /m);
