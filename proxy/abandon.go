@@ -31,6 +31,8 @@ type lostOwners struct {
 	// may not know of. claims are the same by the pid that they asked for.
 	doubtful, claims map[string]*abandonment
 	elsewhere        map[string]remoteDoubt // doubtful of other replicas, by the pid that the client asked for
+	told             map[string][]toldNote  // notes that were told lately, by owner
+	missed           map[string]missedClaim // the latest claims that got no session, by pid
 }
 
 func newLostOwners(r *replicas) lostOwners {
@@ -39,6 +41,7 @@ func newLostOwners(r *replicas) lostOwners {
 		lifetime: func() time.Duration { return r.settings().Recovery.MaxDisconnectionDuration },
 		notes:    make(map[string][]*abandonment), clients: make(map[*client]lostOwner), pending: make(map[*client][]*abandonment),
 		doubtful: make(map[string]*abandonment), claims: make(map[string]*abandonment), elsewhere: make(map[string]remoteDoubt),
+		told: make(map[string][]toldNote), missed: make(map[string]missedClaim),
 	}
 }
 
@@ -46,6 +49,19 @@ func newLostOwners(r *replicas) lostOwners {
 type remoteDoubt struct {
 	from string
 	at   uint64 // when its handshake was, as clients are numbered here
+}
+
+// toldNote is a note that may be lost with its connection: a connection that is dead looks alive for
+// some seconds.
+type toldNote struct {
+	*abandonment
+	at time.Time
+}
+
+// missedClaim is a client that asked for a session of another replica and did not get it.
+type missedClaim struct {
+	seq    uint64
+	opened instant.Instant
 }
 
 // lostOwner is a replica that did not answer a client, and why. Its id is empty if there is none.
@@ -75,6 +91,8 @@ const (
 	// noteTime is how long notes for an owner are kept after it was declared gone. One that was
 	// stopped for long has its sessions still when it comes back.
 	noteTime = 10 * time.Minute
+	// toldTime is how long a note that was told is kept. A connection without an answer ends sooner.
+	toldTime = 30 * time.Second
 	// goneTime is the time between two looks whether a client has its fresh session. A client that
 	// has gone may take so long to show it: while its owner was asked, it was not read.
 	goneTime = time.Second
@@ -115,6 +133,26 @@ func (l *lostOwners) abandon(c *client, owner string, ask *peerwire.MoveRequest,
 		return
 	}
 	c.sock.AfterFunc(goneTime, func() { l.look(c) })
+}
+
+// miss notes that a client asked for a session of another replica and did not get it.
+func (l *lostOwners) miss(c *client, ask *peerwire.MoveRequest) {
+	pid, claim := claimedPID(ask.Connect), missedClaim{c.seq, c.opened}
+	l.presented(pid, c) // a doubt may have come meanwhile
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before, ok := l.missed[pid]
+	if !ok && len(l.missed) >= maxNotes || before.seq > claim.seq {
+		return
+	}
+	l.missed[pid] = claim
+	time.AfterFunc(l.lifetime(), func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.missed[pid] == claim {
+			delete(l.missed, pid)
+		}
+	})
 }
 
 // look tells owners of the sessions that a client does not need any more, and looks again later if
@@ -182,7 +220,12 @@ func (l *lostOwners) doubt(a *abandonment) {
 	if len(l.doubtful) < maxNotes {
 		l.doubtful[a.fresh.PID()], l.claims[a.pid] = a, a
 	}
+	again := a.opened.Before(l.missed[a.pid].opened)
 	l.mu.Unlock()
+	if again { // it has asked before its first connection was known to be dead
+		l.endUnknown(a)
+		return
+	}
 	if a.fresh.State() == session.Live {
 		l.resumed(a.fresh.PID(), nil) // before it was in the map
 		return
@@ -265,7 +308,10 @@ func (l *lostOwners) notedDoubt(from string, about []byte) {
 	if d.At > 0 {
 		at = min(at, uint64(d.At))
 	}
-	if l.r.registry.LastHandshake(d.PID) > at {
+	l.mu.Lock()
+	missed := l.missed[d.PID].seq
+	l.mu.Unlock()
+	if max(missed, l.r.registry.LastHandshake(d.PID)) > at {
 		l.r.node.Note(from, peerwire.NoteReturned, []byte(d.PID))
 		return
 	}
@@ -296,12 +342,16 @@ func (l *lostOwners) notedReturned(pid string) {
 
 // note tells an owner, or keeps the note for it.
 func (l *lostOwners) note(a *abandonment) {
-	owner := a.owner
-	if l.tell(a) || len(a.ask.Encode()) > maxNote {
+	owner, told := a.owner, l.tell(a)
+	if len(a.ask.Encode()) > maxNote {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if told {
+		l.keepToldLocked(a)
+		return
+	}
 	if len(l.notes[owner]) < maxNotes {
 		l.notes[owner] = append(l.notes[owner], a)
 	}
@@ -311,6 +361,23 @@ func (l *lostOwners) note(a *abandonment) {
 			break
 		}
 	}
+}
+
+// keepToldLocked keeps a note that was told until it has surely arrived.
+func (l *lostOwners) keepToldLocked(a *abandonment) {
+	owner := a.owner
+	if len(l.told[owner]) >= maxNotes {
+		return
+	}
+	l.told[owner] = append(l.told[owner], toldNote{a, time.Now()})
+	time.AfterFunc(toldTime, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.told[owner] = slices.DeleteFunc(l.told[owner], func(t toldNote) bool { return time.Since(t.at) >= toldTime })
+		if len(l.told[owner]) == 0 {
+			delete(l.told, owner)
+		}
+	})
 }
 
 // gone forgets the notes for an owner some time after it is gone, unless it has come back.
@@ -324,15 +391,20 @@ func (l *lostOwners) gone(owner string) {
 	})
 }
 
-// returned tells an owner that can be reached again what it has missed.
+// returned tells an owner that can be reached again what it has missed, and what may be lost with
+// the connection before. To hear a note twice changes nothing.
 func (l *lostOwners) returned(owner string) {
 	l.mu.Lock()
 	notes := l.notes[owner]
+	for _, t := range l.told[owner] {
+		notes = append(notes, t.abandonment)
+	}
 	delete(l.notes, owner)
+	delete(l.told, owner)
 	doubtful := slices.Collect(maps.Values(l.doubtful))
 	l.mu.Unlock()
 	for _, a := range notes {
-		l.tell(a)
+		l.note(a)
 	}
 	for _, a := range doubtful {
 		l.share(a, owner)

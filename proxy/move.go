@@ -102,8 +102,10 @@ func (r mover) refused(owner string, ask *peerwire.MoveRequest, why reason.Reaso
 	lost := &r.c.deps.replicas.lost
 	switch why { //nolint:exhaustive // the others are the owner's answer
 	case reason.OwnerConflict:
+		lost.miss(r.c, ask)
 		lost.abandon(r.c, owner, ask, why)
 	case reason.OwnerUnreachable, reason.OwnerGone, reason.OwnerIncompatible:
+		lost.miss(r.c, ask)
 		if why == reason.OwnerUnreachable || r.c.deps.replicas.node.MayReturn(owner) {
 			lost.abandon(r.c, owner, ask, why)
 		}

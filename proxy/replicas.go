@@ -117,7 +117,12 @@ func (r *replicas) seq() uint64 {
 
 // movedSeq numbers a client of another replica. A request that was long in transit seems later than
 // it was, so the time by this replica's clock counts if the other one knows it.
+// It alone counts if the owner was asked before: the first request may have been granted by it, and
+// this one must not seem earlier.
 func (r *replicas) movedSeq(ask *peerwire.MoveRequest) uint64 {
+	if ask.Again && ask.At > 0 {
+		return uint64(min(ask.At, r.clock()))
+	}
 	at := r.clock() - max(ask.Age, 1)*time.Millisecond.Microseconds()
 	if ask.At > 0 {
 		at = min(at, ask.At)
@@ -132,6 +137,7 @@ func (r *replicas) date(ask *peerwire.MoveRequest, opened instant.Instant, owner
 	ask.Age = age.Milliseconds()
 	if ask.At > 0 {
 		ask.At++
+		ask.Again = true
 	} else if now, ok := r.node.ClockOf(owner); ok {
 		ask.At = now - age.Microseconds()
 	}

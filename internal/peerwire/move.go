@@ -48,10 +48,11 @@ type MoveRequest struct {
 	Head         string      `json:"head"` // the client's handshake, as it is repeated to the server
 	ByWebSocket  bool        `json:"by_websocket,omitempty"`
 	Address      string      `json:"address,omitempty"`
-	Age          int64       `json:"age"`           // of the handshake, in milliseconds
-	At           int64       `json:"at,omitempty"`  // the same by the owner's clock; 0 if it is not known
-	ConnectDelay int64       `json:"connect_delay"` // in nanoseconds
-	Ping         [2]int64    `json:"ping"`          // interval and timeout, in milliseconds
+	Age          int64       `json:"age"`             // of the handshake, in milliseconds
+	At           int64       `json:"at,omitempty"`    // the same by the owner's clock; 0 if it is not known
+	Again        bool        `json:"again,omitempty"` // the owner was asked before, with an earlier At
+	ConnectDelay int64       `json:"connect_delay"`   // in nanoseconds
+	Ping         [2]int64    `json:"ping"`            // interval and timeout, in milliseconds
 	MaxPayload   int64       `json:"max_payload"`
 	Upgrades     bool        `json:"upgrades,omitempty"`
 	HandshakeID  string      `json:"handshake_id,omitempty"`

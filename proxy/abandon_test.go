@@ -1,0 +1,70 @@
+package proxy
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/holdfast/holdfast/internal/cluster"
+	"github.com/holdfast/holdfast/internal/instant"
+	"github.com/holdfast/holdfast/internal/peerwire"
+)
+
+// A note that was told over a connection that ends soon afterwards is told again: the connection may
+// have been dead. Later nothing is kept of it.
+func TestNoteIsToldAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &replicas{node: cluster.New(cluster.Options{ID: "replica1"})}
+		defer r.node.Close()
+		l := newLostOwners(r)
+		connected, told := false, 0
+		l.tell = func(*abandonment) bool {
+			if connected {
+				told++
+			}
+			return connected
+		}
+		want := func(n int) {
+			t.Helper()
+			if told != n {
+				t.Errorf("told %d times, want %d", told, n)
+			}
+		}
+		l.note(&abandonment{owner: "replica2", ask: &peerwire.MoveRequest{}})
+		connected = true
+		l.returned("replica2")
+		want(1)
+		time.Sleep(silence)
+		l.returned("replica2")
+		want(2)
+		time.Sleep(toldTime)
+		synctest.Wait()
+		l.returned("replica2")
+		want(2)
+		if len(l.notes)+len(l.told) > 0 {
+			t.Errorf("kept: %v, %v", l.notes, l.told)
+		}
+	})
+}
+
+// An owner that is asked again has perhaps granted the first request, by the time in it. The second
+// one must not seem earlier, although the edge's idea of the owner's clock is ahead.
+func TestAskedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &replicas{epoch: time.Now()}
+		time.Sleep(time.Minute)
+		opened := instant.Now()
+		const late, ahead = 3 * time.Second, 10 * time.Millisecond
+		time.Sleep(100 * time.Millisecond)
+		ask := peerwire.MoveRequest{Age: 100, At: r.clock() - 100_000 + ahead.Microseconds()}
+		time.Sleep(late)
+		granted := r.movedSeq(&ask)
+		r.date(&ask, opened, "replica2")
+		if again := r.movedSeq(&ask); again <= granted {
+			t.Errorf("asked again it is %d, after %d", again, granted)
+		}
+		if again, now := r.movedSeq(&peerwire.MoveRequest{Age: 1, At: r.clock() + 1_000_000, Again: true}), uint64(r.clock()); again > now {
+			t.Errorf("a number from the future: %d at %d", again, now)
+		}
+	})
+}
