@@ -78,7 +78,7 @@ function checkSession(result, { s, who, servers, ackEvents }) {
     const started = stream.first ?? first;
     const missed = Math.max(0, started - first);
     // The first broadcasts may have been in flight when the first connection ended.
-    const inFlight = stream.redeliver === "at-most-once" && stream.firstConnection > 1;
+    const inFlight = stream.redeliver === "at-most-once" && (stream.firstConnection > 1 || stream.beganBefore);
     const early = inFlight ? 0 : missed;
     const tail = Math.max(0, until - came);
     totals.sent += until - first + 1;

@@ -1,11 +1,23 @@
 // Faults of a client's network and of the server. When a fault's promise resolves, it is over and
 // has left nothing in the relay.
+import { once } from "node:events";
 import { setTimeout as wait } from "node:timers/promises";
 
 /** Faults of one client: {name, weight, run({relay, random, signal, clients, name})}. */
 export const FAULTS = [
   { name: "cut", weight: 10, run: ({ relay }) => relay.cut() },
   { name: "reset", weight: 10, run: ({ relay }) => relay.reset() },
+  {
+    // A poll or a POST alone. It may have arrived, and have been answered.
+    name: "one request is cut",
+    weight: 8,
+    run: async ({ relay, random, signal }) => {
+      const soon = AbortSignal.any([signal, AbortSignal.timeout(2000)]);
+      const [conn] = await once(relay, "request", { signal: soon }).catch(() => relay.list());
+      await wait(random.int(0, 30), null, { signal });
+      conn?.kill(random.chance(0.5) ? "cut" : "reset");
+    },
+  },
   { name: "new network path", weight: 10, run: ({ relay }) => relay.abandon() },
   { name: "half-close to holdfast", weight: 4, run: ({ relay }) => relay.halfClose() },
   {

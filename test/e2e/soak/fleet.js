@@ -14,6 +14,8 @@ const LOGS = process.env.HOLDFAST_E2E_LOGS;
 const NOWHERE = "127.0.0.1:1";
 // Programs with the race detector otherwise wait a second before they exit.
 const env = { GORACE: "atexit_sleep_ms=0" };
+/** How long a replica that drains answers for its sessions, in ms. */
+export const DRAIN = 4000;
 
 export class Fleet {
   /** options: {size, redis: true if the replicas find each other there, port: of the server, config, random, name: for log files} */
@@ -39,6 +41,8 @@ export class Fleet {
     this.ways = []; // of {from, to, relay}; with Redis of {to, relay}
     this.ends = []; // what to do at the end
     this.past = []; // metrics of holdfasts, taken just before they were killed
+    this.ended = []; // holdfasts that have ended
+    this.drains = []; // of {from, to}: when one was told to stop, and when it had
   }
 
   async #layWays() {
@@ -64,6 +68,13 @@ export class Fleet {
       this.ways.push((way = { to: i, port, relay: await Relay.start(port) }));
     }
     return { listen: `127.0.0.1:${way.port}`, advertise: `127.0.0.1:${way.relay.port}`, peers: [this.redis.url], secret: SECRET };
+  }
+
+  /** How many sessions a replica refused because it drained, although it was to answer for them still. */
+  get refusedTooEarly() {
+    const refused = [...this.ended, ...this.list].flatMap((hf) => hf.records).filter((r) => r.msg === "not recovered" && r.reason === "draining");
+    const late = (at) => this.drains.some(({ from, to }) => at >= from + DRAIN - 5 && at <= to);
+    return refused.filter((r) => !late(Date.parse(r.time))).length;
   }
 
   /** Waits until each replica that is there is connected to all others. */
@@ -113,8 +124,11 @@ export class Fleet {
     const m = await this.#metricsOf(hf);
     this.past.push(m);
     this.away.add(i);
+    const from = Date.now();
     if (drain) await hf.stop({ timeout: 20_000 });
     else await hf.kill();
+    if (drain) this.drains.push({ from, to: Date.now() });
+    this.ended.push(hf);
     hf.checkHealth();
     this.#keepLog(hf);
   }

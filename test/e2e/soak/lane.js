@@ -9,7 +9,7 @@ import { sleep, SLOW, until } from "../lib/wait.js";
 import { Child } from "./child.js";
 import { compare } from "./compare.js";
 import { injectFaults, injectRedisFaults, injectReplicaFaults, injectServerFaults } from "./faults.js";
-import { Fleet } from "./fleet.js";
+import { DRAIN, Fleet } from "./fleet.js";
 import { Random } from "./random.js";
 
 export const NAMESPACES = ["/", "/chat"];
@@ -115,7 +115,7 @@ export class Lane {
       ...translated,
       recovery: { max_disconnection_duration: `${EXPIRY}ms`, ack_events: ackEvents, buffer, keyed: { query: "hf_key", ...(keyed && { redeliver: keyed }) } },
       log: { level: LOGS ? "debug" : "info" },
-      ...(this.replicas > 1 && { shutdown: { drain_timeout: "4s" } }),
+      ...(this.replicas > 1 && { shutdown: { drain_timeout: `${DRAIN}ms` } }),
     };
     return Fleet.start({ size: this.replicas, redis, port: this.port, config, random: new Random(seed, `${this.name} places`), name: `${server}.${this.replicas}${redis ? ".redis" : ""}` });
   }

@@ -20,8 +20,11 @@ const sum = (processes, name) => processes.reduce((n, m) => n + m.sum(name), 0);
 /** Legitimate reasons for not recovering a client that presents a pid, on any network. */
 const KNOWN = ["expired", "evicted", "buffer_full", "upstream_lost", "client_disconnect", "server_disconnect", "stale", "limit"];
 
-/** More reasons, for lanes whose replicas are killed, stopped and cut off. */
-const KNOWN_OF_REPLICAS = ["owner_gone", "owner_unreachable", "owner_conflict"];
+/**
+ * More reasons, for lanes whose replicas are killed, stopped and cut off. A client that returns between the end of a drain
+ * and that of the process is told "draining".
+ */
+const KNOWN_OF_REPLICAS = ["owner_gone", "owner_unreachable", "owner_conflict", "draining"];
 
 /**
  * The same for clients of 2.x with a key. While their engine closes, it may ignore what their WebSocket layer confirms.
@@ -45,6 +48,8 @@ export function summarise(lane, result, grown, breaches) {
       if (outcome === "failed" && !known) broken.push(`${n} sessions not recovered for the reason ${word}`);
     }
   }
+  const early = lane.fleet.refusedTooEarly;
+  if (early > 0) broken.push(`${early} sessions not recovered although their replica still drained`);
   const panics = sum(processes, "holdfast_panics_total");
   if (panics > 0) broken.push(`${panics} panics`);
   for (const what of grown) broken.push(`${what} grew: ${lane.before[what]} before the first client, ${lane.after[what]} after the last`);

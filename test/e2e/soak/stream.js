@@ -32,6 +32,7 @@ export class Incoming {
     this.lastSent = 0; // when the server sent it
     this.lastConnection = 0; // the session's connection it arrived on
     this.firstConnection = 0; // the one that the first number arrived on
+    this.beganBefore = false; // the session began over a connection that the client does not know of
     this.delivered = 0; // without duplicates
     this.missing = new Set();
     this.ambiguous = new Set(); // asks that did not arrive, and were in flight when a connection ended
@@ -46,19 +47,21 @@ export class Incoming {
 
   /**
    * Number i has arrived. `sentAt` is the server's time; `connection` counts the session's connections from 1, and
-   * `connectedAt` is when this one was made.
+   * `connectedAt` is when this one had its reply. `openedAt` is when the client's engine opened. If the first number was
+   * sent before, the session began over an earlier connection, which ended before its reply arrived.
    */
-  take(i, sentAt, content, connection, connectedAt) {
+  take(i, sentAt, content, connection, connectedAt, openedAt) {
     if (this.last === null) {
       this.first = i;
       this.last = i - 1;
     }
+    if (this.delivered === 0) this.beganBefore = sentAt < openedAt;
     if (!intact(i, content)) this.#note("altered", i);
     if (i <= this.last) return this.#late(i, connection);
     for (let m = this.last + 1; m < i; m++) {
       // It was sent after its predecessor. If that was before the current connection was opened, it
       // may have been in flight when the previous connection ended.
-      const inFlight = connection > 1 && this.lastSent <= connectedAt;
+      const inFlight = (connection > 1 && this.lastSent <= connectedAt) || (this.delivered === 0 && this.beganBefore);
       if ((this.kindOf(m) === "ask" || this.redeliver === "at-most-once") && inFlight) this.ambiguous.add(m);
       else {
         this.missing.add(m);
@@ -103,8 +106,8 @@ export class Incoming {
   }
 
   toJSON() {
-    const { first, firstConnection, last, delivered, askedAgain, again, doubled, reordered, altered, notes, redeliver } = this;
-    return { first, firstConnection, last, delivered, askedAgain, again, doubled, reordered, altered, notes, redeliver, lost: this.missing.size, ambiguous: this.ambiguous.size };
+    const { first, firstConnection, beganBefore, last, delivered, askedAgain, again, doubled, reordered, altered, notes, redeliver } = this;
+    return { first, firstConnection, beganBefore, last, delivered, askedAgain, again, doubled, reordered, altered, notes, redeliver, lost: this.missing.size, ambiguous: this.ambiguous.size };
   }
 }
 

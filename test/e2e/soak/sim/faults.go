@@ -41,6 +41,10 @@ var faults = []fault{
 	{"simulated: stale connection", 3, staleConnection},
 }
 
+// handshakesApart is the time between two handshakes of one client at different replicas, which know
+// each other's clocks to half a round trip. Real clients wait for 500 ms at least.
+const handshakesApart = time.Second
+
 // staleConnection opens a second connection, and replaces the client's own by a
 // third. Then the second one, whose handshake is older, asks for a session: it must
 // be closed without getting one.
@@ -64,6 +68,9 @@ func staleConnection(ctx context.Context, r *runner, c *client, nc *conn) {
 	pid, offset := n.socket.PID(), n.socket.Offset()
 	sid := n.socket.ID()
 	nc.desert(stepTimeout)
+	if r.apart {
+		sleep(ctx, handshakesApart)
+	}
 	if c.reconnect(ctx) != nil || sid == "" || n.socket.ID() != sid {
 		return
 	}
