@@ -27,6 +27,22 @@ func wantTransport(t *testing.T, c *Conn, want string) {
 	}
 }
 
+// awaitUpgradeState waits until the Conn's upgrade has come that far.
+func awaitUpgradeState(t *testing.T, c *Conn, want upgradeState) {
+	t.Helper()
+	for deadline := time.Now().Add(testTimeout); ; time.Sleep(time.Millisecond) {
+		c.mu.Lock()
+		state := c.poll.upgrade
+		c.mu.Unlock()
+		if state == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the upgrade is %s, not %s", state, want)
+		}
+	}
+}
+
 func TestConnUpgrade(t *testing.T) {
 	s := newServer(t, false)
 	c := dialUpgradable(t, s)
@@ -74,6 +90,7 @@ func TestConnUpgradeWithPacketsInFlight(t *testing.T) {
 	l.want(t, "4a", "4b")
 	c.Send([]byte("3"), nil)
 	c.Flush()
+	awaitUpgradeState(t, c, upgradeDrainingPosts) // before that, "2" and "3" may be posted
 	select {
 	case f := <-p.frames:
 		t.Fatalf("the server got %q by WebSocket while a POST was under way", f)

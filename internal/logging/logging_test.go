@@ -21,6 +21,9 @@ import (
 
 func TestMain(m *testing.M) { steady.VerifyTestMain(m) }
 
+// Loggers of tests run in bubbles: on a machine that stalls, a line may take longer than a logger
+// waits for it.
+
 func TestNew(t *testing.T) {
 	tests := []struct {
 		level, format string
@@ -33,23 +36,25 @@ func TestNew(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.level+" "+tt.format, func(t *testing.T) {
-			var b bytes.Buffer // no lock: each line is written when the method returns
-			level, err := ParseLevel(tt.level)
-			if err != nil {
-				t.Fatal(err)
-			}
-			log, err := New(&b, level, tt.format)
-			if err != nil {
-				t.Fatal(err)
-			}
-			log.Debug("a", "k", 1)
-			log.Info("b")
-			log.Warn("c")
-			log.Error("d")
-			got := regexp.MustCompile(`(?m)^time=\S+ |"time":"[^"]+",`).ReplaceAllString(b.String(), "")
-			if got != tt.want {
-				t.Errorf("got %q, want %q", got, tt.want)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				var b bytes.Buffer // no lock: each line is written when the method returns
+				level, err := ParseLevel(tt.level)
+				if err != nil {
+					t.Fatal(err)
+				}
+				log, err := New(&b, level, tt.format)
+				if err != nil {
+					t.Fatal(err)
+				}
+				log.Debug("a", "k", 1)
+				log.Info("b")
+				log.Warn("c")
+				log.Error("d")
+				got := regexp.MustCompile(`(?m)^time=\S+ |"time":"[^"]+",`).ReplaceAllString(b.String(), "")
+				if got != tt.want {
+					t.Errorf("got %q, want %q", got, tt.want)
+				}
+			})
 		})
 	}
 }
@@ -68,18 +73,20 @@ func TestBadOptions(t *testing.T) {
 }
 
 func TestLevelChanges(t *testing.T) {
-	var b bytes.Buffer
-	level := new(slog.LevelVar)
-	log, err := New(&b, level, "text")
-	if err != nil {
-		t.Fatal(err)
-	}
-	log.Debug("one")
-	level.Set(slog.LevelDebug)
-	log.Debug("two")
-	if got := b.String(); strings.Contains(got, "one") || !strings.Contains(got, "two") {
-		t.Errorf("got %q, want the second line only", got)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		level := new(slog.LevelVar)
+		log, err := New(&b, level, "text")
+		if err != nil {
+			t.Fatal(err)
+		}
+		log.Debug("one")
+		level.Set(slog.LevelDebug)
+		log.Debug("two")
+		if got := b.String(); strings.Contains(got, "one") || !strings.Contains(got, "two") {
+			t.Errorf("got %q, want the second line only", got)
+		}
+	})
 }
 
 // output is an io.Writer that can fail and block.
@@ -118,34 +125,36 @@ func (o *output) lines() []string {
 }
 
 func TestFullDisk(t *testing.T) {
-	o := &output{}
-	log, err := New(o, slog.LevelInfo, "json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	log.Info("before")
-	o.set(syscall.ENOSPC, nil)
-	for range 3 {
-		log.Info("lost")
-	}
-	o.set(nil, nil)
-	log.Info("after")
-	log.Info("still logging")
+	synctest.Test(t, func(t *testing.T) {
+		o := &output{}
+		log, err := New(o, slog.LevelInfo, "json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		log.Info("before")
+		o.set(syscall.ENOSPC, nil)
+		for range 3 {
+			log.Info("lost")
+		}
+		o.set(nil, nil)
+		log.Info("after")
+		log.Info("still logging")
 
-	var got []string
-	for _, line := range o.lines() {
-		var l struct {
-			Msg   string
-			Lines int
+		var got []string
+		for _, line := range o.lines() {
+			var l struct {
+				Msg   string
+				Lines int
+			}
+			if err := json.Unmarshal([]byte(line), &l); err != nil {
+				t.Fatalf("%q: %v", line, err)
+			}
+			got = append(got, fmt.Sprint(l.Msg, " ", l.Lines))
 		}
-		if err := json.Unmarshal([]byte(line), &l); err != nil {
-			t.Fatalf("%q: %v", line, err)
+		if want := "[before 0 after 0 log lines lost 3 still logging 0]"; fmt.Sprint(got) != want {
+			t.Errorf("got %v, want %s", got, want)
 		}
-		got = append(got, fmt.Sprint(l.Msg, " ", l.Lines))
-	}
-	if want := "[before 0 after 0 log lines lost 3 still logging 0]"; fmt.Sprint(got) != want {
-		t.Errorf("got %v, want %s", got, want)
-	}
+	})
 }
 
 func TestFullDevice(t *testing.T) {
@@ -212,27 +221,29 @@ func TestBlockedOutput(t *testing.T) {
 
 // The loss is reported even when the report itself fails at first.
 func TestReportIsNotLost(t *testing.T) {
-	var failing int
-	var b bytes.Buffer
-	log, err := New(writerFunc(func(p []byte) (int, error) {
-		if failing > 0 || bytes.Contains(p, []byte("lines=1")) {
-			failing--
-			return 0, syscall.ENOSPC
+	synctest.Test(t, func(t *testing.T) {
+		var failing int
+		var b bytes.Buffer
+		log, err := New(writerFunc(func(p []byte) (int, error) {
+			if failing > 0 || bytes.Contains(p, []byte("lines=1")) {
+				failing--
+				return 0, syscall.ENOSPC
+			}
+			return b.Write(p)
+		}), slog.LevelInfo, "text")
+		if err != nil {
+			t.Fatal(err)
 		}
-		return b.Write(p)
-	}), slog.LevelInfo, "text")
-	if err != nil {
-		t.Fatal(err)
-	}
-	failing = 1
-	log.Info("a") // lost
-	log.Info("b") // written, but not the report
-	failing = 1
-	log.Info("c") // lost
-	log.Info("d")
-	if !strings.HasSuffix(b.String(), "lines=2\n") {
-		t.Errorf("got\n%s", b.String())
-	}
+		failing = 1
+		log.Info("a") // lost
+		log.Info("b") // written, but not the report
+		failing = 1
+		log.Info("c") // lost
+		log.Info("d")
+		if !strings.HasSuffix(b.String(), "lines=2\n") {
+			t.Errorf("got\n%s", b.String())
+		}
+	})
 }
 
 type writerFunc func(p []byte) (int, error)
@@ -240,23 +251,25 @@ type writerFunc func(p []byte) (int, error)
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func TestConcurrentLines(t *testing.T) {
-	o := &output{}
-	log, err := New(o, slog.LevelInfo, "text")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	for i := range 8 {
-		wg.Go(func() {
-			for j := range 100 {
-				log.Info("line", "i", i, "j", j)
-			}
-		})
-	}
-	wg.Wait()
-	if got := o.lines(); len(got) != 800 {
-		t.Errorf("got %d lines, want 800", len(got))
-	}
+	synctest.Test(t, func(t *testing.T) {
+		o := &output{}
+		log, err := New(o, slog.LevelInfo, "text")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for i := range 8 {
+			wg.Go(func() {
+				for j := range 100 {
+					log.Info("line", "i", i, "j", j)
+				}
+			})
+		}
+		wg.Wait()
+		if got := o.lines(); len(got) != 800 {
+			t.Errorf("got %d lines, want 800", len(got))
+		}
+	})
 }
 
 func BenchmarkInfo(b *testing.B) {
