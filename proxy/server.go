@@ -85,7 +85,7 @@ func newUpstream(cfg config.Config, d *deps) (*upstream.Upstream, error) {
 			d.dialled(err, took)
 		},
 		FailedOver: d.metrics.UpstreamFailovers.Inc, LookupFailed: d.metrics.UpstreamLookupFailures.Inc,
-		Left: d.cache.forget, EngineIOPath: cfg.EngineIO.Paths[0], Incomplete: d.incomplete.take, UpgradeFailed: d.upgradeFailed,
+		Left: d.cache.forget, Listen: cfg.Listen, EngineIOPath: cfg.EngineIO.Paths[0], Incomplete: d.incomplete.take, UpgradeFailed: d.upgradeFailed,
 	})
 }
 

@@ -46,13 +46,33 @@ func (l *loader) applyEnviron(environ []string) {
 		if !ok {
 			// Users may have variables with this prefix for their own purposes, so
 			// only one that looks like a typo of a setting is an error.
-			if hint := didYouMean(name, allowed); hint != "" {
-				l.fail(name, "", "unknown variable"+hint+hintNotOurs(name))
+			if meant := misspelled(name, allowed); meant != "" {
+				l.fail(name, "", "unknown variable; did you mean "+meant+"?"+hintNotOurs(name))
 			}
 			continue
 		}
 		l.apply(name, s, value)
 	}
+}
+
+// misspelled returns the variable of which name looks like a misspelling, or "".
+// The prefix does not count, because all have it: HOLDFAST_VERSION is not like
+// HOLDFAST_EVENTS_JOIN. Of a section that exists, anything similar is meant.
+func misspelled(name string, variables []string) string {
+	var all, section []string
+	own := strings.TrimPrefix(name, envPrefix)
+	first, _, _ := strings.Cut(own, "_")
+	for _, v := range variables {
+		rest := strings.TrimPrefix(v, envPrefix)
+		all = append(all, rest)
+		if s, _, _ := strings.Cut(rest, "_"); s == first {
+			section = append(section, v)
+		}
+	}
+	if meant := nearest(own, all); meant != "" {
+		return envPrefix + meant
+	}
+	return nearest(name, section)
 }
 
 // lookup returns the value of a variable in environ, or "".

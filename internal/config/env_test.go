@@ -27,7 +27,10 @@ func TestEnvironment(t *testing.T) {
 		},
 		{
 			"unlike any setting's is ignored",
-			[]string{"HOLDFAST_X=1"},
+			[]string{
+				"HOLDFAST_X=1", "HOLDFAST_VERSION=1.2", "HOLDFAST_IMAGE=holdfast", "HOLDFAST_USER=app", "HOLDFAST_TOKEN=x",
+				"HOLDFAST_DOMAIN=example.com", "HOLDFAST_HOST=example.com", "HOLDFAST_NODE_ENV=production",
+			},
 			nil,
 		},
 		{
@@ -59,9 +62,19 @@ func TestEnvironment(t *testing.T) {
 			nil,
 		},
 		{
-			"that resembles a setting's",
-			[]string{"HOLDFAST_VERSION=1.2"},
-			[]string{"HOLDFAST_VERSION: unknown variable; did you mean HOLDFAST_EVENTS_JOIN? If it is meant for something else, unset it for holdfast or rename it"},
+			"of a section that exists",
+			[]string{"HOLDFAST_LOG_FILE=/var/log/holdfast"},
+			[]string{"HOLDFAST_LOG_FILE: unknown variable; did you mean HOLDFAST_LOG_LEVEL? If it is meant for something else, unset it for holdfast or rename it"},
+		},
+		{
+			"without its section",
+			[]string{"HOLDFAST_MAX_DISCONNECTION_DURATION=1m"},
+			[]string{"HOLDFAST_MAX_DISCONNECTION_DURATION: unknown variable; did you mean HOLDFAST_RECOVERY_MAX_DISCONNECTION_DURATION?"},
+		},
+		{
+			"in which the section is misspelt",
+			[]string{"HOLDFAST_UPSTREM_URL=http://a:1", "HOLDFAST_LISTN=:1"},
+			[]string{"HOLDFAST_LISTN: unknown variable; did you mean HOLDFAST_LISTEN?", "HOLDFAST_UPSTREM_URL: unknown variable; did you mean HOLDFAST_UPSTREAM_URL?"},
 		},
 		{
 			"named as Kubernetes' are, with another value",

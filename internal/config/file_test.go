@@ -40,7 +40,7 @@ func TestFileProblems(t *testing.T) {
 		{"duplicate section", "log: {level: info}\nlog: {format: text}\n", []string{"h.yaml:2: log: found twice, first on line 1; allowed: once"}},
 		{
 			"bad duration", "recovery:\n  max_disconnection_duration: 2 minutes\n",
-			[]string{`h.yaml:2: recovery.max_disconnection_duration: found "2 minutes"; allowed: a duration with a unit, such as 500ms, 90s or 1h30m`},
+			[]string{`h.yaml:2: recovery.max_disconnection_duration: found "2 minutes"; allowed: a duration with a unit (ms, s, m or h) and without a sign, such as 500ms, 90s or 1h30m`},
 		},
 		{
 			"duration without unit", "recovery:\n  max_disconnection_duration: 120000\n",

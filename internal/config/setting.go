@@ -43,7 +43,7 @@ func appendSettings(list []setting, prefix string, v reflect.Value) []setting {
 func yamlName(field reflect.StructField) string { return field.Tag.Get("yaml") }
 
 const (
-	allowedDuration = "a duration with a unit, such as 500ms, 90s or 1h30m"
+	allowedDuration = "a duration with a unit (ms, s, m or h) and without a sign, such as 500ms, 90s or 1h30m"
 	allowedNumber   = "a whole number"
 	allowedBool     = "true or false"
 	allowedList     = "a list"
@@ -166,6 +166,14 @@ func formatDuration(d time.Duration) string {
 // didYouMean returns a hint for a name that is not one of the candidates, or
 // "" if none is close.
 func didYouMean(name string, candidates []string) string {
+	if best := nearest(name, candidates); best != "" {
+		return fmt.Sprintf("; did you mean %s?", best)
+	}
+	return ""
+}
+
+// nearest returns the candidate of which name may be a misspelling, or "".
+func nearest(name string, candidates []string) string {
 	// Only letters count, not the style: maxPayload is max_payload.
 	plain := func(s string) string {
 		return strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(s))
@@ -176,10 +184,7 @@ func didYouMean(name string, candidates []string) string {
 			best, bestDistance = c, d
 		}
 	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf("; did you mean %s?", best)
+	return best
 }
 
 // editDistance returns the Levenshtein distance in bytes.

@@ -49,6 +49,59 @@ func (v *validator) urls(u *Upstream) {
 	v.positive(&u.Health.Timeout)
 }
 
+// loop checks that no URL is holdfast's own listener: one request would come back
+// until there are no file descriptors left. Names other than localhost are not
+// looked up here: package upstream refuses such a connection when it is made.
+func (v *validator) loop(c *Config) {
+	field, ok := v.blame(&c.Upstream.URL, &c.Listen)
+	if !ok {
+		return
+	}
+	for _, text := range c.Upstream.URL {
+		switch {
+		case !isListener(c.Listen, text):
+		case field == any(&c.Listen):
+			v.need(false, field, "a different address than "+v.is(&c.Upstream.URL))
+			return
+		default:
+			v.problems = append(v.problems, v.sources.problem(v.key(field), redacted(text),
+				"the server's address, which is a different one than "+v.is(&c.Listen)))
+		}
+	}
+}
+
+// isListener reports whether a URL leads to the listener at listen.
+func isListener(listen, text string) bool {
+	listenNetwork, listenAddress := SplitListen(listen)
+	network, address, _ := SplitURL(text)
+	if network != listenNetwork || network == "unix" {
+		return network == listenNetwork && address == listenAddress
+	}
+	listenHost, listenPort, err := net.SplitHostPort(listenAddress)
+	if err != nil {
+		return false
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || port != listenPort || port == "0" {
+		return false
+	}
+	switch {
+	case strings.EqualFold(host, listenHost):
+		return true
+	case unspecified(listenHost):
+		return loopback(host) || unspecified(host)
+	case strings.EqualFold(host, "localhost") || unspecified(host):
+		return loopback(listenHost)
+	}
+	return strings.EqualFold(listenHost, "localhost") && loopback(host)
+}
+
+// loopback reports whether a host is this machine's loopback interface.
+func loopback(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return strings.EqualFold(host, "localhost") || err == nil && addr.IsLoopback()
+}
+
 // HostName returns the host of a valid URL if DNS must be asked for its
 // addresses, and otherwise "".
 func HostName(text string) string {

@@ -143,6 +143,7 @@ func (v *validator) listeners(c *Config) {
 		}
 		v.need(false, field, "a different address than "+v.is(other))
 	}
+	v.loop(c)
 	if field, ok := v.blame(&c.TLS.CertFile, &c.TLS.KeyFile); ok && (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
 		v.need(false, field, fmt.Sprintf("both %s and %s, or neither", v.key(&c.TLS.CertFile), v.key(&c.TLS.KeyFile)))
 	}

@@ -29,6 +29,7 @@ func TestValidate(t *testing.T) {
 		{"no admin", func(c *Config) { c.Admin.Listen = "" }, nil},
 		{"bad admin", func(c *Config) { c.Admin.Listen = "9090" }, []string{`admin.listen: found "9090" (the default); allowed: host:port, :port or unix:///path.sock, with a port number from 0 to 65535, or "" for none`}},
 		{"admin and clients on one port", func(c *Config) { c.Admin.Listen = "127.0.0.1:8080" }, []string{`admin.listen: found "127.0.0.1:8080" (the default); allowed: a different address than listen (0.0.0.0:8080)`}},
+		{"the upstream is the listener", func(c *Config) { c.Upstream.URL = URLs{"http://localhost:8080"} }, []string{`upstream.url: found "http://localhost:8080" (the default); allowed: the server's address, which is a different one than listen (0.0.0.0:8080)`}},
 		{"admin and clients on one socket", func(c *Config) { c.Listen = "unix:///a"; c.Admin.Listen = "unix:///a" }, []string{`admin.listen: found "unix:///a"`}},
 		{"one port of two addresses", func(c *Config) { c.Listen = "127.0.0.1:80"; c.Admin.Listen = "127.0.0.2:80" }, nil},
 		{"any ports", func(c *Config) { c.Listen = ":0"; c.Admin.Listen = ":0" }, nil},
@@ -209,6 +210,8 @@ func TestBlame(t *testing.T) {
 		{"the buffer", []string{"HOLDFAST_RECOVERY_BUFFER_MAX_BYTES=512KiB"}, `HOLDFAST_RECOVERY_BUFFER_MAX_BYTES: recovery.buffer.max_bytes: found "512KiB"; allowed: more than recovery.buffer.window (1MiB)`},
 		{"the window", []string{"HOLDFAST_RECOVERY_BUFFER_WINDOW=32MiB"}, `HOLDFAST_RECOVERY_BUFFER_WINDOW: recovery.buffer.window: found "32MiB"; allowed: less than recovery.buffer.max_bytes (16MiB)`},
 		{"the budget", []string{"HOLDFAST_RECOVERY_BUFFER_TOTAL_BYTES=64KiB"}, `HOLDFAST_RECOVERY_BUFFER_TOTAL_BYTES: recovery.buffer.total_bytes: found "64KiB"; allowed: 0 for automatic, or at least recovery.buffer.window (1MiB)`},
+		{"the server's address as the clients'", []string{"HOLDFAST_LISTEN=:3000"}, `HOLDFAST_LISTEN: listen: found ":3000"; allowed: a different address than upstream.url (http://127.0.0.1:3000)`},
+		{"the clients' address as the server's", []string{"HOLDFAST_LISTEN=:81", "HOLDFAST_UPSTREAM_URL=http://127.0.0.1:81"}, `HOLDFAST_UPSTREAM_URL: upstream.url: found "http://127.0.0.1:81"; allowed: the server's address, which is a different one than listen (:81)`},
 		{"the clients' address", []string{"HOLDFAST_LISTEN=:9090"}, `HOLDFAST_LISTEN: listen: found ":9090"; allowed: a different address than admin.listen (127.0.0.1:9090)`},
 	}
 	for _, tt := range tests {

@@ -85,7 +85,7 @@ func (l *pollingLink) dial(ctx context.Context) error {
 		packets = append(packets, p)
 		return true
 	}); err != nil {
-		return err
+		return fmt.Errorf("the answer is not Engine.IO's, but perhaps another service's (upstream.url, engineio.paths): %w", err)
 	}
 	if len(packets) == 0 {
 		return fmt.Errorf("%w: no OPEN packet", ErrMalformed)

@@ -49,6 +49,9 @@ func ParseArgs(args []string) (Options, error) {
 
 // resolve checks the arguments, and fills in the rest as socket.io-client does.
 func (o *Options) resolve(target string) error {
+	if !strings.Contains(target, "://") && target != "" {
+		return usage("the address %q has no scheme; did you mean https://%s, or http://%s?", target, target, target)
+	}
 	u, err := url.Parse(target)
 	if err != nil {
 		return usage("the address: %v", err)

@@ -16,12 +16,18 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/holdfast/holdfast/internal/config"
 	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/internal/steady"
 )
 
-func TestMain(m *testing.M) { steady.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	steady.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction("github.com/holdfast/holdfast/internal/netpoll.(*loop).run"), // lives as long as the process
+	)
+}
 
 // farm is a number of servers in memory, for a synctest bubble.
 type farm struct {

@@ -73,6 +73,7 @@ type Server struct {
 	base      *url.URL // scheme and host of requests; the host is a placeholder for a Unix socket
 	tls       *tls.Config
 	addr      net.Addr // the address if it needs no name lookup, or nil
+	mayLoop   bool     // the port is that of holdfast's own listener
 	transport *http.Transport
 	unshared  *http.Transport // uses each connection once
 	dialer    *engineio.Dialer
@@ -88,7 +89,7 @@ type Server struct {
 func newServer(u *Upstream, t target) *Server {
 	s := &Server{
 		target: t, pool: u, base: &url.URL{Scheme: "http", Host: t.address},
-		breaker: newBreaker(), slots: make(chan struct{}, u.maxDials),
+		breaker: newBreaker(), slots: make(chan struct{}, u.maxDials), mayLoop: mayLoop(u.opts.Listen, t),
 	}
 	if t.network == "unix" {
 		s.base.Host = "localhost"
@@ -194,7 +195,20 @@ func (s *Server) connect(ctx context.Context) (net.Conn, error) {
 
 func (s *Server) dialPlain(ctx context.Context) (net.Conn, error) {
 	conn, err := s.connect(ctx)
-	return conn, s.report(ctx, err)
+	return s.checked(ctx, conn, err)
+}
+
+// checked reports how an attempt to connect ended, and refuses a connection that leads to holdfast's
+// own listener.
+func (s *Server) checked(ctx context.Context, conn net.Conn, err error) (net.Conn, error) {
+	if err == nil && s.mayLoop && s.pool.leadsBack(conn) {
+		conn.Close()
+		err = &net.OpError{Op: "dial", Net: s.target.network, Addr: conn.RemoteAddr(), Err: errOwnListener}
+	}
+	if err = s.report(ctx, err); err != nil {
+		return nil, err
+	}
+	return conn, nil
 }
 
 // report tells the breaker and the pool how an attempt to connect ended.
@@ -222,7 +236,7 @@ func (s *Server) dialWebSocket(ctx context.Context) (net.Conn, error) {
 		return s.dial(ctx)
 	}
 	conn, err := netpoll.Dial(ctx, s.addr, s.pool.dialTimeout)
-	return conn, s.report(ctx, err)
+	return s.checked(ctx, conn, err)
 }
 
 // dialPolling opens a connection for polling requests. The dial has no deadline of its own and ends

@@ -64,6 +64,8 @@ type Options struct {
 	LookupFailed func()
 	// Left is called with a server that is no longer in the list.
 	Left func(s *Server)
+	// Listen is holdfast's own address, as in config.Config.Listen. Connections to it are refused.
+	Listen string
 	// EngineIOPath is where the servers serve Engine.IO.
 	EngineIOPath string
 	// Incomplete and UpgradeFailed are engineio.Dialer's.
