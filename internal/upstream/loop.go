@@ -19,10 +19,10 @@ func mayLoop(listen string, t target) bool {
 	return network == t.network && err == nil && serverErr == nil && port == serverPort
 }
 
-// leadsBack reports whether conn ends at holdfast's own listener, whose port it has. The addresses
+// leadsBack reports whether conn ends at holdfast's own listener at listen, whose port it has. The addresses
 // of the connection tell, whatever name led there. One request would otherwise come back until there
 // are no file descriptors left.
-func (u *Upstream) leadsBack(conn net.Conn) bool {
+func leadsBack(listen string, conn net.Conn) bool {
 	remote, ok := addrOf(conn.RemoteAddr())
 	if !ok {
 		return false
@@ -33,16 +33,16 @@ func (u *Upstream) leadsBack(conn net.Conn) bool {
 	if local, ok := addrOf(conn.LocalAddr()); !within && (!ok || local != remote) {
 		return false
 	}
-	_, address := config.SplitListen(u.opts.Listen)
+	_, address := config.SplitListen(listen)
 	host, _, _ := net.SplitHostPort(address) // mayLoop has split it
 	if host == "" {
 		return true
 	}
-	listen, err := netip.ParseAddr(host)
+	own, err := netip.ParseAddr(host)
 	if err != nil {
 		return within && host == "localhost"
 	}
-	return listen.IsUnspecified() || listen.Unmap() == remote || remote.IsUnspecified() && listen.IsLoopback()
+	return own.IsUnspecified() || own.Unmap() == remote || remote.IsUnspecified() && own.IsLoopback()
 }
 
 func addrOf(a net.Addr) (netip.Addr, bool) {

@@ -201,7 +201,7 @@ func (s *Server) dialPlain(ctx context.Context) (net.Conn, error) {
 // checked reports how an attempt to connect ended, and refuses a connection that leads to holdfast's
 // own listener.
 func (s *Server) checked(ctx context.Context, conn net.Conn, err error) (net.Conn, error) {
-	if err == nil && s.mayLoop && s.pool.leadsBack(conn) {
+	if err == nil && s.mayLoop && leadsBack(s.pool.opts.Listen, conn) {
 		conn.Close()
 		err = &net.OpError{Op: "dial", Net: s.target.network, Addr: conn.RemoteAddr(), Err: errOwnListener}
 	}
