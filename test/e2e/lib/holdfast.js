@@ -159,7 +159,7 @@ export class Holdfast {
   async admin(where, options = {}) {
     try {
       const res = await fetch(`http://127.0.0.1:${this.adminPort}${where}`, {
-        signal: AbortSignal.timeout(3000 * SLOW),
+        signal: AbortSignal.timeout(8000 * SLOW),
         ...options,
       });
       return { status: res.status, headers: res.headers, text: await res.text() };

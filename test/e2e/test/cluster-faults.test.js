@@ -8,7 +8,7 @@ import { App } from "../lib/server.js";
 import { Polling, Raw } from "../lib/raw.js";
 import { Relay } from "../lib/relay.js";
 import { allUp, freePorts, relayed, replicas, total } from "../lib/replicas.js";
-import { once, sleep, until, within } from "../lib/wait.js";
+import { SLOW, once, sleep, stopwatch, until, within } from "../lib/wait.js";
 
 async function setUp(t, n, options = {}) {
   const a = await App.start("4.5.4", options.app);
@@ -23,7 +23,7 @@ function failures(list, reason) {
 
 describe("a replica dies or stops", { skip: onlyHoldfast, concurrency: 3 }, () => {
   for (const transport of ["websocket", "polling"]) {
-    it(`owner killed, ${transport}: its clients are back soon with a fresh session, others notice nothing`, { timeout: 40000 }, async (t) => {
+    it(`owner killed, ${transport}: its clients are back soon with a fresh session, others notice nothing`, { timeout: 40000 * SLOW }, async (t) => {
       const { a, list } = await setUp(t, 3);
       const [owner, edge, other] = list;
       const lost = await relayed(t, owner, edge, { transport });
@@ -32,10 +32,10 @@ describe("a replica dies or stops", { skip: onlyHoldfast, concurrency: 3 }, () =
       local.way.target = edge.port;
       owner.gone = true;
       await owner.kill();
-      const began = Date.now();
+      const elapsed = stopwatch();
       await lost.main.connected(3);
       await local.main.connected(2);
-      assert.ok(Date.now() - began < 6000, `back after ${Date.now() - began} ms`);
+      assert.ok(elapsed() < 6000 * SLOW, `back after ${elapsed()} ms`);
       assert.equal(lost.main.last.recovered, false);
       assert.equal(kept.main.disconnects.length, 1);
       assert.deepEqual(await kept.main.ask("echo", 7), [7]);
@@ -45,7 +45,7 @@ describe("a replica dies or stops", { skip: onlyHoldfast, concurrency: 3 }, () =
       await until(() => a.connections.length >= 5, "the sockets");
     });
 
-    it(`edge killed, ${transport}: its clients recover through another`, { timeout: 40000 }, async (t) => {
+    it(`edge killed, ${transport}: its clients recover through another`, { timeout: 40000 * SLOW }, async (t) => {
       const { a, list } = await setUp(t, 3);
       const [owner, edge, other] = list;
       const c = await relayed(t, owner, edge, { transport });
@@ -60,7 +60,7 @@ describe("a replica dies or stops", { skip: onlyHoldfast, concurrency: 3 }, () =
     });
   }
 
-  it("owner stopped for 3 seconds: nothing is lost, and no client notices", { timeout: 40000 }, async (t) => {
+  it("owner stopped for 3 seconds: nothing is lost, and no client notices", { timeout: 40000 * SLOW }, async (t) => {
     const { a, list } = await setUp(t, 2);
     const c = await relayed(t, list[0], list[1]);
     list[0].signal("SIGSTOP");
@@ -73,15 +73,15 @@ describe("a replica dies or stops", { skip: onlyHoldfast, concurrency: 3 }, () =
     assert.deepEqual(await c.main.ask("echo", 7), [7]);
   });
 
-  it("owner stopped for longer: a fresh session within seconds, and the old one ends when the owner is back", { timeout: 60000 }, async (t) => {
+  it("owner stopped for longer: a fresh session within seconds, and the old one ends when the owner is back", { timeout: 60000 * SLOW }, async (t) => {
     const { a, list } = await setUp(t, 3);
     const c = await relayed(t, list[0], list[1], { timeout: 20000 });
     const kept = await relayed(t, list[1], list[2]);
     const old = c.main.id;
     list[0].signal("SIGSTOP");
-    const began = Date.now();
+    const elapsed = stopwatch();
     await c.main.connected(3, 15000);
-    assert.ok(Date.now() - began < 11000, `back after ${Date.now() - began} ms`);
+    assert.ok(elapsed() < 11000 * SLOW, `back after ${elapsed()} ms`);
     assert.equal(c.main.last.recovered, false);
     assert.equal(await failures(list.slice(1), "owner_unreachable"), 1);
     assert.deepEqual(await kept.main.ask("echo", 7), [7]);
@@ -94,7 +94,7 @@ describe("a replica dies or stops", { skip: onlyHoldfast, concurrency: 3 }, () =
     assert.equal(live + (await total(list, "holdfast_sessions", { state: "parked" })), 2, "nothing is left behind");
   });
 
-  it("owner and edge hand over to another process: every client recovers, wherever it returns", { timeout: 40000 }, async (t) => {
+  it("owner and edge hand over to another process: every client recovers, wherever it returns", { timeout: 40000 * SLOW }, async (t) => {
     const { a, list } = await setUp(t, 3);
     const [owner, edge, other] = list;
     const cs = [await relayed(t, owner, edge), await relayed(t, owner, edge, { transport: "polling" }), await relayed(t, owner, null)];
@@ -123,7 +123,7 @@ describe("a replica dies or stops", { skip: onlyHoldfast, concurrency: 3 }, () =
   });
 
   for (const transport of ["websocket", "polling"]) {
-    it(`owner drains, ${transport}: clients that are cut meanwhile recover through others`, { timeout: 40000 }, async (t) => {
+    it(`owner drains, ${transport}: clients that are cut meanwhile recover through others`, { timeout: 40000 * SLOW }, async (t) => {
       const { a, list } = await setUp(t, 3, { config: { shutdown: { drain_timeout: "6s" } } });
       const [owner, edge, other] = list;
       const c = await relayed(t, owner, null, { transport });
@@ -147,7 +147,7 @@ describe("a replica dies or stops", { skip: onlyHoldfast, concurrency: 3 }, () =
 
 describe("a POST that ends before its announced length", { skip: onlyHoldfast, concurrency: 3 }, () => {
   for (const size of [3_000, 60_000])
-    it(`${size} bytes, cut in the middle at an edge: the owner handles none of it, as without a relay`, { timeout: 40000 }, async (t) => {
+    it(`${size} bytes, cut in the middle at an edge: the owner handles none of it, as without a relay`, { timeout: 40000 * SLOW }, async (t) => {
       const { a, list } = await setUp(t, 2);
       const [owner, edge] = list;
       for (const hf of [owner, edge]) {
@@ -187,7 +187,7 @@ describe("the network between replicas", { skip: onlyHoldfast, concurrency: 3 },
     return { a, list, ways };
   }
 
-  it("a polling client is served by one replica only, also if its owner's consent does not arrive", { timeout: 60000 }, async (t) => {
+  it("a polling client is served by one replica only, also if its owner's consent does not arrive", { timeout: 60000 * SLOW }, async (t) => {
     const { a, list, ways } = await apart(t);
     const [owner, edge] = list;
     const first = await Polling.open(owner.url);
@@ -209,7 +209,7 @@ describe("the network between replicas", { skip: onlyHoldfast, concurrency: 3 },
   });
 
   for (const where of ["owner", "edge"]) {
-    it(`a client that did not learn of its fresh session, and returns to the ${where} with its old pid: the fresh one ends`, { timeout: 60000 }, async (t) => {
+    it(`a client that did not learn of its fresh session, and returns to the ${where} with its old pid: the fresh one ends`, { timeout: 60000 * SLOW }, async (t) => {
       const { a, list, ways } = await apart(t);
       const [owner, edge] = list;
       const connect = async (url, payload) => {
@@ -244,7 +244,7 @@ describe("the network between replicas", { skip: onlyHoldfast, concurrency: 3 },
   }
 
   for (const which of ["both ways", "one way"]) {
-    it(`partition, ${which}: at the owner the client recovers, and elsewhere it gets a fresh session`, { timeout: 60000 }, async (t) => {
+    it(`partition, ${which}: at the owner the client recovers, and elsewhere it gets a fresh session`, { timeout: 60000 * SLOW }, async (t) => {
       const { a, list, ways } = await apart(t);
       const stays = await relayed(t, list[0], list[1], { timeout: 20000 });
       const leaves = await relayed(t, list[0], list[1], { timeout: 20000 });
@@ -269,7 +269,7 @@ describe("the network between replicas", { skip: onlyHoldfast, concurrency: 3 },
 });
 
 describe("a slow client behind an edge", { skip: onlyHoldfast }, () => {
-  it("takes bounded memory, and delays no other client of the same two replicas", { timeout: 60000 }, async (t) => {
+  it("takes bounded memory, and delays no other client of the same two replicas", { timeout: 60000 * SLOW }, async (t) => {
     const { a, list } = await setUp(t, 2);
     const others = await Promise.all(Array.from({ length: 20 }, () => relayed(t, list[0], list[1])));
     const line = await Relay.start(list[1].port);
@@ -278,6 +278,17 @@ describe("a slow client behind an edge", { skip: onlyHoldfast }, () => {
     slow.way.moveTo(line.port);
     await slow.main.connected(2);
     assert.equal(slow.main.last.recovered, true);
+    // How long the slowest of them takes in most rounds. A busy machine is as busy without the slow client.
+    const rounds = async (ms) => {
+      const times = [];
+      for (const elapsed = stopwatch(); elapsed() < ms; ) {
+        const round = stopwatch();
+        await Promise.all(others.map((c) => c.main.ask("echo", 1)));
+        times.push(round());
+      }
+      return times.sort((x, y) => x - y)[Math.floor(times.length * 0.8)];
+    };
+    const alone = await rounds(1500);
     const memory = () => total(list, "process_resident_memory_bytes");
     const before = await memory();
     line.throttle(14 * 1024, ["down"]);
@@ -287,19 +298,10 @@ describe("a slow client behind an edge", { skip: onlyHoldfast }, () => {
       for (let i = 0; i < 50 && sent < 20e6; i++, sent += payload.length) a.io.to(slow.main.id).emit("bulk", payload);
     }, 10);
     t.after(() => clearInterval(feed));
-    const times = [];
-    for (const end = Date.now() + 4000; Date.now() < end; ) {
-      await Promise.all(
-        others.map(async (c) => {
-          const began = performance.now();
-          await c.main.ask("echo", 1);
-          times.push(performance.now() - began);
-        }),
-      );
-    }
-    times.sort((x, y) => x - y);
-    assert.ok(sent >= 20e6, `${sent} bytes were sent`);
-    assert.ok(times[Math.floor(times.length * 0.99)] < 250, `p99 is ${times[Math.floor(times.length * 0.99)]} ms`);
+    const beside = await rounds(4000);
+    await until(() => sent >= 20e6, "all to be sent");
+    t.diagnostic(`the slowest of 20 echoes: ${alone.toFixed()} ms alone, ${beside.toFixed()} ms beside the slow client`);
+    assert.ok(beside < 250 + 4 * alone, `the slowest of 20 echoes took ${beside} ms, and ${alone} ms without the slow client`);
     const grown = ((await memory()) - before) / 1e6;
     assert.ok(grown < 30, `${grown} MB more`);
     assert.ok((await total(list, "holdfast_link_pauses_total")) >= 1, "the server is not read");
@@ -308,7 +310,7 @@ describe("a slow client behind an edge", { skip: onlyHoldfast }, () => {
 });
 
 describe("unverified connections to the peer port", { skip: onlyHoldfast, concurrency: 3 }, () => {
-  it("wrong secret: the replicas do not connect, and both say why", { timeout: 30000 }, async (t) => {
+  it("wrong secret: the replicas do not connect, and both say why", { timeout: 30000 * SLOW }, async (t) => {
     const a = await App.start("4.5.4");
     t.after(() => a.stop());
     const list = await replicas(t, 1, () => a.port);
@@ -318,7 +320,7 @@ describe("unverified connections to the peer port", { skip: onlyHoldfast, concur
     assert.equal(await total([...list, other], "holdfast_peers", { state: "up" }), 0);
   });
 
-  it("no TLS, plain HTTP, TLS without a key, garbage, and 1,000 silent connections change nothing, and delay no new replica", { timeout: 60000 }, async (t) => {
+  it("no TLS, plain HTTP, TLS without a key, garbage, and 1,000 silent connections change nothing, and delay no new replica", { timeout: 60000 * SLOW }, async (t) => {
     const { list } = await setUp(t, 2);
     const c = await relayed(t, list[0], list[1]);
     const port = list[0].peerPort;

@@ -22,7 +22,7 @@ async function app(t, io = {}) {
 }
 
 describe(`several replicas, for long (SEED=${SEED})`, { skip }, () => {
-  it("20 random partitions under load: every event of a session once and in order, and nothing is left behind", { timeout: 300000 }, async (t) => {
+  it("20 random partitions under load: every event of a session once and in order, and nothing is left behind", { timeout: 300000 * SLOW }, async (t) => {
     const random = new Random(SEED, "partitions");
     const a = await app(t, { pingInterval: 1000, pingTimeout: 3000 });
     // A client that is cut before it knows its fresh session leaves that behind, until it expires.
@@ -86,7 +86,7 @@ describe(`several replicas, for long (SEED=${SEED})`, { skip }, () => {
   });
 
   for (const way of ["killed", "stopped for 15 s", "cut off, both ways", "cut off from one side"]) {
-    it(`a replica is ${way}: no other client waits longer than two seconds`, { timeout: 120000 }, async (t) => {
+    it(`a replica is ${way}: no other client waits longer than two seconds`, { timeout: 120000 * SLOW }, async (t) => {
       const a = await app(t);
       const list = await replicasApart(t, 3, () => a.port);
       const [bad, x, y] = list;
@@ -149,7 +149,7 @@ describe(`several replicas, for long (SEED=${SEED})`, { skip }, () => {
     });
   }
 
-  it("200 times two connections with one pid at two edges, over lines with random delays; now and then the old line hangs", { timeout: 300000 }, async (t) => {
+  it("200 times two connections with one pid at two edges, over lines with random delays; now and then the old line hangs", { timeout: 300000 * SLOW }, async (t) => {
     const random = new Random(SEED, "races");
     const a = await app(t);
     const list = await replicas(t, 3, () => a.port, { config: { limits: { takeovers_per_minute_per_session: 0 } } });
@@ -207,7 +207,7 @@ describe(`several replicas, for long (SEED=${SEED})`, { skip }, () => {
     assert.equal(a.disconnects.length, 0);
   });
 
-  it("polling: a namespace without recovery comes first, and the other one is recovered anyway", { timeout: 60000 }, async (t) => {
+  it("polling: a namespace without recovery comes first, and the other one is recovered anyway", { timeout: 60000 * SLOW }, async (t) => {
     const a = await app(t);
     const list = await replicas(t, 2, () => a.port, { config: { recovery: { namespaces: { include: ["*"], exclude: ["/admin"] } } } });
     const way = await Switch.start(list[0].port);
@@ -230,7 +230,7 @@ describe(`several replicas, for long (SEED=${SEED})`, { skip }, () => {
     assert.equal(await total(list, "holdfast_recoveries_total", { result: "failed", reason: "owner_conflict" }), 0);
   });
 
-  it("a slow client (14 KB/s, 20 MB) beside 100 relays: memory is bounded, and the others notice nothing", { timeout: 180000 }, async (t) => {
+  it("a slow client (14 KB/s, 20 MB) beside 100 relays: memory is bounded, and the others notice nothing", { timeout: 180000 * SLOW }, async (t) => {
     const a = await app(t);
     const list = await replicas(t, 2, () => a.port);
     const others = [];
@@ -273,7 +273,7 @@ describe(`several replicas, for long (SEED=${SEED})`, { skip }, () => {
     assert.equal(slow.main.disconnects.length, 1);
   });
 
-  it("a storm of 2,000 clients that all return to random replicas: all are recovered, with every event", { timeout: 240000 }, async (t) => {
+  it("a storm of 2,000 clients that all return to random replicas: all are recovered, with every event", { timeout: 240000 * SLOW }, async (t) => {
     const random = new Random(SEED, "storm");
     const a = await app(t);
     const list = await replicas(t, 3, () => a.port, { config: { limits: { takeovers_per_minute_per_session: 0 } } });

@@ -11,7 +11,7 @@ import { App } from "../lib/server.js";
 import { RoundRobin, Switch } from "../lib/balancer.js";
 import { freePort } from "../lib/ports.js";
 import { freePorts, replicas, SECRET } from "../lib/replicas.js";
-import { until, within } from "../lib/wait.js";
+import { SLOW, until, within } from "../lib/wait.js";
 
 const status = async (hf) => JSON.parse((await hf.admin("/api/status")).text).cluster;
 
@@ -22,7 +22,7 @@ async function app(t) {
 }
 
 describe("what operators see of several replicas", { skip: onlyHoldfast, concurrency: 3 }, () => {
-  it("the status page lists the others, also one that was killed", { timeout: 90000 }, async (t) => {
+  it("the status page lists the others, also one that was killed", { timeout: 90000 * SLOW }, async (t) => {
     const a = await app(t);
     const [owner, edge] = await replicas(t, 2, () => a.port);
     const way = await Switch.start(owner.port);
@@ -59,7 +59,7 @@ describe("what operators see of several replicas", { skip: onlyHoldfast, concurr
     if (page) await until(async () => /refused/.test(await page.locator("#peers tbody").innerText()), "the page to say so", 20000);
   });
 
-  it("-check asks the others, and says why one does not answer", { timeout: 90000 }, async (t) => {
+  it("-check asks the others, and says why one does not answer", { timeout: 90000 * SLOW }, async (t) => {
     const a = await app(t);
     const list = await replicas(t, 2, () => a.port);
     const nobody = await freePort();
@@ -78,7 +78,7 @@ describe("what operators see of several replicas", { skip: onlyHoldfast, concurr
     for (const line of (await check("another secret, which is long enough as well")).slice(0, 2)) assert.match(line, /: it has another cluster\.secret$/);
   });
 
-  it("peers that lead only to the replica itself: a warning says so", { timeout: 60000 }, async (t) => {
+  it("peers that lead only to the replica itself: a warning says so", { timeout: 60000 * SLOW }, async (t) => {
     const [port] = await freePorts(1);
     const hf = await Holdfast.start(1, { cluster: { listen: `127.0.0.1:${port}`, peers: [`127.0.0.1:${port}`], secret: SECRET } });
     t.after(() => hf.stop());
@@ -87,7 +87,7 @@ describe("what operators see of several replicas", { skip: onlyHoldfast, concurr
     assert.equal(said().level, "WARN");
   });
 
-  it("the probe finds nothing wrong with a balancer without stickiness", { timeout: 90000 }, async (t) => {
+  it("the probe finds nothing wrong with a balancer without stickiness", { timeout: 90000 * SLOW }, async (t) => {
     const a = await app(t);
     const list = await replicas(t, 3, () => a.port);
     const way = await RoundRobin.start(list.map((hf) => hf.port));
@@ -98,7 +98,7 @@ describe("what operators see of several replicas", { skip: onlyHoldfast, concurr
     assert.deepEqual(codes, { polling: "recovered", websocket: "recovered", upgrade: "recovered" });
   });
 
-  it("-demo -replicas 3 shows a client that recovers through another replica", { timeout: 90000 }, async (t) => {
+  it("-demo -replicas 3 shows a client that recovers through another replica", { timeout: 90000 * SLOW }, async (t) => {
     const child = spawn(await binary(), ["-demo", "-replicas", "3"], { env: { PATH: process.env.PATH, HOME: "/" } });
     const exited = new Promise((resolve) => child.once("exit", (code) => resolve(code)));
     t.after(() => child.kill("SIGKILL"));
@@ -113,7 +113,7 @@ describe("what operators see of several replicas", { skip: onlyHoldfast, concurr
     assert.equal(await within(exited, "the demo to end", 15000), 0);
   });
 
-  it("without cluster there is no port, no goroutine and no replica", { timeout: 60000, skip: process.platform !== "linux" && "reads /proc" }, async (t) => {
+  it("without cluster there is no port, no goroutine and no replica", { timeout: 60000 * SLOW, skip: process.platform !== "linux" && "reads /proc" }, async (t) => {
     const a = await app(t);
     const config = { admin: { profiling: true } };
     const hf = await Holdfast.start(a.port, config);

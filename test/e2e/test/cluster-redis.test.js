@@ -8,7 +8,7 @@ import { App } from "../lib/server.js";
 import { Switch } from "../lib/balancer.js";
 import { Redis, redisCluster, Sentinel, noRedis } from "../lib/redis.js";
 import { allUp, freePorts, replicas, SECRET } from "../lib/replicas.js";
-import { sleep, until } from "../lib/wait.js";
+import { SLOW, sleep, until } from "../lib/wait.js";
 
 const KEY = "holdfast:{holdfast}";
 const skip = onlyHoldfast || noRedis;
@@ -91,7 +91,7 @@ async function refusedBy(flags, peers, why) {
 }
 
 describe("replicas in Redis", { skip, concurrency: 3 }, () => {
-  it("killed and started again: no client notices, and a new replica is found within five seconds", { timeout: 60000 }, async (t) => {
+  it("killed and started again: no client notices, and a new replica is found within five seconds", { timeout: 60000 * SLOW }, async (t) => {
     const redis = await Redis.start(t);
     const { list, c, roam, add, foundSoonAfter, undisturbed } = await setUp(t, redis, 2);
     await roam(list[1]);
@@ -107,7 +107,7 @@ describe("replicas in Redis", { skip, concurrency: 3 }, () => {
     await undisturbed();
   });
 
-  it("stopped: the same", { timeout: 60000 }, async (t) => {
+  it("stopped: the same", { timeout: 60000 * SLOW }, async (t) => {
     const redis = await Redis.start(t);
     const { list, roam, add, foundSoonAfter, undisturbed } = await setUp(t, redis, 2);
     redis.signal("SIGSTOP");
@@ -120,7 +120,7 @@ describe("replicas in Redis", { skip, concurrency: 3 }, () => {
     await undisturbed();
   });
 
-  it("emptied, and out of memory: known replicas stay", { timeout: 60000 }, async (t) => {
+  it("emptied, and out of memory: known replicas stay", { timeout: 60000 * SLOW }, async (t) => {
     const redis = await Redis.start(t);
     const { list, roam, add, found, undisturbed } = await setUp(t, redis, 2);
     await redis.command("FLUSHALL");
@@ -138,7 +138,7 @@ describe("replicas in Redis", { skip, concurrency: 3 }, () => {
     await undisturbed();
   });
 
-  it("a replica that stops removes its entry from Redis, and that of a killed one expires", { timeout: 60000 }, async (t) => {
+  it("a replica that stops removes its entry from Redis, and that of a killed one expires", { timeout: 60000 * SLOW }, async (t) => {
     const redis = await Redis.start(t);
     const { list } = await setUp(t, redis, 3);
     assert.match(await redis.command("HLEN", KEY), /:3/);
@@ -150,7 +150,7 @@ describe("replicas in Redis", { skip, concurrency: 3 }, () => {
     assert.equal((await list[0].metrics()).sum("holdfast_peer_losses_total", { why: "goodbye" }), 1);
   });
 
-  it("behind Sentinel: its master dies, and a new replica is found through the copy that takes its place", { timeout: 120000 }, async (t) => {
+  it("behind Sentinel: its master dies, and a new replica is found through the copy that takes its place", { timeout: 120000 * SLOW }, async (t) => {
     const sentinel = await Sentinel.start(t, { password: "d@ta", sentinelPassword: "s3ntinel" });
     const url = `redis://:s3ntinel@127.0.0.1:${sentinel.port}/0?master_name=main&password=d%40ta`;
     const { list, roam, add, found, undisturbed } = await setUp(t, url, 2);
@@ -171,7 +171,7 @@ describe("replicas in Redis", { skip, concurrency: 3 }, () => {
     for (const hf of list) assert.doesNotMatch(hf.log, /^redis: /m, "the client library logs where holdfast does");
   });
 
-  it("in Redis Cluster: a node without the replicas dies, and no client notices", { timeout: 120000 }, async (t) => {
+  it("in Redis Cluster: a node without the replicas dies, and no client notices", { timeout: 120000 * SLOW }, async (t) => {
     const nodes = await redisCluster(t, { password: "secret" });
     const urls = nodes.map((n, i) => `redis://${i ? "" : ":secret@"}127.0.0.1:${n.port}`);
     await refused(urls.slice(1, 2).map((u) => u.replace("://", "://:wrong@")), /Redis: WRONGPASS/);
@@ -186,7 +186,7 @@ describe("replicas in Redis", { skip, concurrency: 3 }, () => {
     assert.match(await nodes[1].command("HLEN", KEY), /:3/);
   });
 
-  it("over TLS: the certificate is verified", { timeout: 120000, skip: noOpenSSL }, async (t) => {
+  it("over TLS: the certificate is verified", { timeout: 120000 * SLOW, skip: noOpenSSL }, async (t) => {
     const files = await secret(t);
     const redis = await Redis.start(t, { password: "secret", tls: files });
     const url = `rediss://:secret@127.0.0.1:${redis.port}`;
@@ -195,7 +195,7 @@ describe("replicas in Redis", { skip, concurrency: 3 }, () => {
     assert.equal(list.length, 2);
   });
 
-  it("a wrong password ends holdfast at the start, and says so without the password", { timeout: 30000 }, async (t) => {
+  it("a wrong password ends holdfast at the start, and says so without the password", { timeout: 30000 * SLOW }, async (t) => {
     const redis = await Redis.start(t, { password: "right" });
     await refused([redis.url.replace("://", "://:wr0ng@")], /WRONGPASS/);
     await refused([redis.url], /NOAUTH/);

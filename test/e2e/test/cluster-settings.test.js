@@ -10,7 +10,7 @@ import { Holdfast, onlyHoldfast, runHoldfast } from "../lib/holdfast.js";
 import { App } from "../lib/server.js";
 import { Redis, noRedis } from "../lib/redis.js";
 import { allUp, freePorts, relayed, replicas, SECRET, total } from "../lib/replicas.js";
-import { until } from "../lib/wait.js";
+import { SLOW, until } from "../lib/wait.js";
 
 const noIPv6 = Object.values(os.networkInterfaces()).flat().some((a) => a.address === "::1") ? false : "there is no IPv6";
 
@@ -21,17 +21,17 @@ async function app(t) {
 }
 
 describe("several replicas with other settings", { skip: onlyHoldfast, concurrency: 3 }, () => {
-  it("IPv6, and all addresses of the machine: each finds out where others dial it", { timeout: 60000, skip: noIPv6 }, async (t) => {
+  it("IPv6, and all addresses of the machine: each finds out where others dial it", { timeout: 60000 * SLOW, skip: noIPv6 }, async (t) => {
     const a = await app(t);
     const ports = await freePorts(3);
     const peers = ports.map((p) => `[::1]:${p}`);
     const list = await replicas(t, 3, () => a.port, { ports, config: (i) => ({ cluster: { listen: `:${ports[i]}`, peers } }) });
-    for (const [i, hf] of list.entries()) assert.equal(hf.records.find((r) => r.msg === "replica is ready for others").advertise, peers[i]);
+    for (const [i, hf] of list.entries()) assert.equal((await hf.says((r) => r.msg === "replica is ready for others")).advertise, peers[i]);
     const c = await relayed(t, list[0], list[2]);
     assert.deepEqual(await c.main.ask("echo", 7), [7]);
   });
 
-  it("two clusters in one Redis, with an account that has only the documented permissions", { timeout: 60000, skip: noRedis }, async (t) => {
+  it("two clusters in one Redis, with an account that has only the documented permissions", { timeout: 60000 * SLOW, skip: noRedis }, async (t) => {
     const a = await app(t);
     const redis = await Redis.start(t, { args: "--user hf on >d@ta ~holdfast:* +time +hset +hgetall +hdel +expire +select".split(" ") });
     const url = `redis://hf:d%40ta@127.0.0.1:${redis.port}/3`;
@@ -45,7 +45,7 @@ describe("several replicas with other settings", { skip: onlyHoldfast, concurren
     for (const hf of [...one, ...two]) assert.equal((await hf.metrics()).sum("holdfast_peer_lookup_failures_total"), 0);
   });
 
-  it("a new secret, by SIGHUP: relayed clients notice nothing, and in the end the old one is refused", { timeout: 60000 }, async (t) => {
+  it("a new secret, by SIGHUP: relayed clients notice nothing, and in the end the old one is refused", { timeout: 60000 * SLOW }, async (t) => {
     const a = await app(t);
     const dir = await mkdtemp(path.join(os.tmpdir(), "holdfast-e2e-secret-"));
     t.after(() => rm(dir, { recursive: true, force: true }));
@@ -76,7 +76,7 @@ describe("several replicas with other settings", { skip: onlyHoldfast, concurren
     await until(() => /refused/.test(list[0].log), "the other side to say so");
   });
 
-  it("addresses without a listener, of another service, and of the replica itself: it serves clients, and is found", { timeout: 60000 }, async (t) => {
+  it("addresses without a listener, of another service, and of the replica itself: it serves clients, and is found", { timeout: 60000 * SLOW }, async (t) => {
     const a = await app(t);
     const other = createServer((_, res) => res.end("hello")).listen(0, "127.0.0.1");
     t.after(() => (other.closeAllConnections(), other.close()));
@@ -99,7 +99,7 @@ describe("several replicas with other settings", { skip: onlyHoldfast, concurren
     assert.deepEqual(await c.main.ask("echo", 7), [7]);
   });
 
-  it("a peer port that is taken, or of another machine, ends holdfast at the start, which says so", { timeout: 60000 }, async (t) => {
+  it("a peer port that is taken, or of another machine, ends holdfast at the start, which says so", { timeout: 60000 * SLOW }, async (t) => {
     const taken = createServer().listen(0, "127.0.0.1");
     t.after(() => taken.close());
     await once(taken, "listening");
@@ -112,7 +112,7 @@ describe("several replicas with other settings", { skip: onlyHoldfast, concurren
     }
   });
 
-  it("lazy handshakes, and notifications: the server hears of each return once, and of no connection", { timeout: 60000 }, async (t) => {
+  it("lazy handshakes, and notifications: the server hears of each return once, and of no connection", { timeout: 60000 * SLOW }, async (t) => {
     const a = await app(t);
     const config = { upstream: { handshake: "lazy" }, notify: { parked: "parked", resumed: "resumed" } };
     const list = await replicas(t, 3, () => a.port, { config });

@@ -8,15 +8,17 @@ import { App } from "../lib/server.js";
 import { RoundRobin, Switch } from "../lib/balancer.js";
 import { Polling, Raw } from "../lib/raw.js";
 import { allUp, replicas, total } from "../lib/replicas.js";
-import { sleep, until, within } from "../lib/wait.js";
+import { SLOW, sleep, until, within } from "../lib/wait.js";
 
 async function app(t, options = {}) {
-  // Short pings: a client whose upgrade is cut between its two halves notices nothing before its
-  // ping timeout.
-  const a = await App.start(options.version ?? "4.5.4", { ...options, io: { pingInterval: 500, pingTimeout: 1500, ...options.io } });
+  const a = await App.start(options.version ?? "4.5.4", options);
   t.after(() => a.stop());
   return a;
 }
+
+// Short pings: a client whose upgrade is cut between its two halves notices nothing before its ping timeout. That of the server
+// is long, so that no stall of the machine ends a session.
+const quick = { config: { engineio: { ping_interval: "500ms", ping_timeout: "3s" } } };
 
 /** Emits numbered events to every socket of the namespaces, until stopped; returns how many. */
 function ticking(t, a, namespaces = ["/"], every = 5) {
@@ -35,9 +37,9 @@ function ticking(t, a, namespaces = ["/"], every = 5) {
 describe("a client roams over three replicas", { skip: onlyHoldfast, concurrency: 3 }, () => {
   for (const version of CLIENTS) {
     for (const transport of Object.keys(TRANSPORTS)) {
-      it(`client ${version}, ${transport}: same id, every event once and in order, acks both ways, three namespaces`, { timeout: 60000 }, async (t) => {
+      it(`client ${version}, ${transport}: same id, every event once and in order, acks both ways, three namespaces`, { timeout: 60000 * SLOW }, async (t) => {
         const a = await app(t);
-        const list = await replicas(t, 3, () => a.port);
+        const list = await replicas(t, 3, () => a.port, quick);
         const way = await Switch.start(list[0].port);
         t.after(() => way.close());
         const c = new Client(version, way.url, { transports: TRANSPORTS[transport] ?? ["polling", "websocket"] });
@@ -77,9 +79,9 @@ describe("a client roams over three replicas", { skip: onlyHoldfast, concurrency
 
 describe("a balancer that distributes single requests round-robin, without stickiness", { skip: onlyHoldfast, concurrency: 2 }, () => {
   for (const transport of ["polling", "default"]) {
-    it(`${transport}: clients connect, upgrade, recover and lose nothing`, { timeout: 60000 }, async (t) => {
+    it(`${transport}: clients connect, upgrade, recover and lose nothing`, { timeout: 60000 * SLOW }, async (t) => {
       const a = await app(t);
-      const list = await replicas(t, 3, () => a.port);
+      const list = await replicas(t, 3, () => a.port, quick);
       const way = await RoundRobin.start(list.map((hf) => hf.port));
       t.after(() => way.close());
       const clients = Array.from({ length: 6 }, (_, i) => new Client(CLIENTS[i % 2], way.url, { transports: TRANSPORTS[transport] ?? ["polling", "websocket"] }));
@@ -122,7 +124,7 @@ describe("a balancer that distributes single requests round-robin, without stick
 
 describe("what a client has besides its session", { skip: onlyHoldfast, concurrency: 2 }, () => {
   for (const transport of ["websocket", "polling"]) {
-    it(`${transport}: a namespace without recovery${transport === "polling" ? "" : ", which comes first"}, and another one that is opened later`, { timeout: 40000 }, async (t) => {
+    it(`${transport}: a namespace without recovery${transport === "polling" ? "" : ", which comes first"}, and another one that is opened later`, { timeout: 40000 * SLOW }, async (t) => {
       const a = await app(t);
       const list = await replicas(t, 2, () => a.port, { config: { recovery: { namespaces: { include: ["*"], exclude: ["/admin"] } } } });
       const way = await Switch.start(list[0].port);
@@ -179,7 +181,7 @@ describe("a client whose sessions are at two replicas", { skip: onlyHoldfast, co
     return { a, owner, edge, list, sessions };
   }
 
-  it("WebSocket: one has ended: the other is recovered", { timeout: 40000 }, async (t) => {
+  it("WebSocket: one has ended: the other is recovered", { timeout: 40000 * SLOW }, async (t) => {
     const { edge, list, sessions } = await setUp(t, true);
     const raw = await Raw.open(edge.url);
     t.after(() => raw.close());
@@ -190,7 +192,7 @@ describe("a client whose sessions are at two replicas", { skip: onlyHoldfast, co
     assert.equal(await total(list, "holdfast_recoveries_total", { result: "failed", reason: "owner_conflict" }), 0);
   });
 
-  it("polling: the same", { timeout: 40000 }, async (t) => {
+  it("polling: the same", { timeout: 40000 * SLOW }, async (t) => {
     const { edge, list, sessions } = await setUp(t, true);
     const p = await Polling.open(edge.url);
     await p.post(`40${JSON.stringify({ pid: sessions["/"].pid })}\x1e40/chat,${JSON.stringify({ pid: sessions["/chat"].pid })}`);
@@ -200,7 +202,7 @@ describe("a client whose sessions are at two replicas", { skip: onlyHoldfast, co
     assert.equal(await total(list, "holdfast_recoveries_total", { result: "failed", reason: "owner_conflict" }), 0);
   });
 
-  it("both wait for it: it gets the first, and the other one ends", { timeout: 40000 }, async (t) => {
+  it("both wait for it: it gets the first, and the other one ends", { timeout: 40000 * SLOW }, async (t) => {
     const { a, owner, edge, sessions } = await setUp(t, false);
     const raw = await Raw.open(edge.url);
     t.after(() => raw.close());
@@ -212,7 +214,7 @@ describe("a client whose sessions are at two replicas", { skip: onlyHoldfast, co
 });
 
 describe("what goes with a client to the owner of its session", { skip: onlyHoldfast, concurrency: 2 }, () => {
-  it("what the session is bound to: the edge's client must present it", { timeout: 40000 }, async (t) => {
+  it("what the session is bound to: the edge's client must present it", { timeout: 40000 * SLOW }, async (t) => {
     const a = await app(t);
     const bind = { headers: ["User-Agent"], auth: ["token"] };
     const list = await replicas(t, 2, () => a.port, { config: { recovery: { bind } } });
@@ -232,7 +234,7 @@ describe("what goes with a client to the owner of its session", { skip: onlyHold
     assert.equal(await total([list[0]], "holdfast_recoveries_total", { result: "failed" }), 0, "one return counts once");
   });
 
-  it("its address, and its handshake for later namespaces", { timeout: 40000 }, async (t) => {
+  it("its address, and its handshake for later namespaces", { timeout: 40000 * SLOW }, async (t) => {
     const a = await app(t);
     const list = await replicas(t, 2, () => a.port, { config: { trusted_proxies: ["127.0.0.1"] } });
     const way = await Switch.start(list[0].port);
@@ -250,7 +252,7 @@ describe("what goes with a client to the owner of its session", { skip: onlyHold
     assert.match(headers["x-forwarded-for"], /^192\.0\.2\.7, 127\.0\.0\.1$/);
   });
 
-  it("over TLS at the edge, and large events both ways", { timeout: 40000, skip: noOpenSSL }, async (t) => {
+  it("over TLS at the edge, and large events both ways", { timeout: 40000 * SLOW, skip: noOpenSSL }, async (t) => {
     const files = await secret(t);
     const a = await app(t, { io: { maxHttpBufferSize: 1e7 } });
     const list = await replicas(t, 2, () => a.port, { config: { tls: { cert_file: files.cert, key_file: files.key } } });
@@ -272,8 +274,8 @@ describe("what goes with a client to the owner of its session", { skip: onlyHold
 });
 
 describe("two connections with one pid at two edges", { skip: onlyHoldfast }, () => {
-  it("100 times: the later handshake has the session, the other connection ends, and nothing comes twice", { timeout: 90000 }, async (t) => {
-    const a = await app(t, { io: { pingInterval: 25000, pingTimeout: 20000 } });
+  it("100 times: the later handshake has the session, the other connection ends, and nothing comes twice", { timeout: 90000 * SLOW }, async (t) => {
+    const a = await app(t);
     const limits = { takeovers_per_minute_per_session: 0 };
     const list = await replicas(t, 3, () => a.port, { config: { limits } });
     const first = new Client("4.8.4", list[0].url, { transports: ["websocket"] });

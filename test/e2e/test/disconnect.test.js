@@ -169,6 +169,7 @@ describe("on_client_disconnect: park", parallel, () => {
         await until(() => (got.get(chat.id)?.length ?? 0) > before + 10, "events");
         chat.socket.disconnect();
         const wait = waits[round % waits.length];
+        if (wait > 1000) await until(async () => (await parked(s)) === 1, "the DISCONNECT to arrive");
         if (wait) await sleep(wait);
         chat.socket.connect();
         await until(() => chat.socket.connected, "the connection");
@@ -421,8 +422,8 @@ describe("disconnect() before the reply to CONNECT", { skip: onlyHoldfast }, () 
         await sleep(i % 4);
         c.socket.disconnect();
       }
-      await until(async () => (await s.hf.metrics()).sum("holdfast_sessions", {}) === 0, "the sessions to end", 3000);
-      await until(() => s.app.io.engine.clientsCount === 0, "the connections to the server to end", 3000);
+      await until(async () => (await s.hf.metrics()).sum("holdfast_sessions", {}) === 0, "the sessions to end");
+      await until(() => s.app.io.engine.clientsCount === 0, "the connections to the server to end");
     });
   }
 });

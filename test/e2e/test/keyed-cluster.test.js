@@ -9,7 +9,7 @@ import { PythonClient, missingClient } from "../lib/python.js";
 import { App } from "../lib/server.js";
 import { RoundRobin, Switch } from "../lib/balancer.js";
 import { allUp, replicas, total } from "../lib/replicas.js";
-import { sleep, until } from "../lib/wait.js";
+import { SLOW, sleep, until } from "../lib/wait.js";
 
 const keyed = { recovery: { keyed: { query: "hf_key" } } };
 const newKey = () => randomBytes(16).toString("hex");
@@ -64,7 +64,7 @@ describe("clients with a key roam over three replicas", { skip: onlyHoldfast, co
   const pairs = [["4.5.4", "4.5.4", ["websocket", "polling", "default"]], ["4.5.4", "3.1.3", ["default"]], ["2.5.1", "2.5.0", ["websocket", "polling", "default"]], ["4.5.4", "2.5.0", ["default"]]];
   for (const [server, version, transports] of pairs) {
     for (const transport of transports) {
-      it(`${version} by ${transport}, server ${server}: same ids and rooms, every event, and the server sees nothing`, { timeout: 60000 }, async (t) => {
+      it(`${version} by ${transport}, server ${server}: same ids and rooms, every event, and the server sees nothing`, { timeout: 60000 * SLOW }, async (t) => {
         const { a, list } = await cluster(t, 3, { server });
         const way = await Switch.start(list[0].port);
         t.after(() => way.close());
@@ -106,7 +106,7 @@ describe("clients with a key roam over three replicas", { skip: onlyHoldfast, co
 describe("python-socketio's clients with a key", { skip: onlyHoldfast, concurrency: 3 }, () => {
   for (const [kind, transport] of ["threads", "asyncio"].flatMap((kind) => ["polling", "websocket", "upgrade"].map((x) => [kind, x]))) {
     describe(`on ${kind}, by ${transport}`, { skip: missingClient(kind) }, () => {
-      it("roam over three replicas: same ids, every event", { timeout: 60000 }, async (t) => {
+      it("roam over three replicas: same ids, every event", { timeout: 60000 * SLOW }, async (t) => {
         // A busy machine must not end its connection.
         const { a, list } = await cluster(t, 3, { config: { engineio: { ping_interval: "25s", ping_timeout: "60s" } } });
         const way = await Switch.start(list[0].port);
@@ -148,7 +148,7 @@ describe("python-socketio's clients with a key", { skip: onlyHoldfast, concurren
 
 describe("clients with a key behind a balancer that distributes single requests", { skip: onlyHoldfast, concurrency: 2 }, () => {
   for (const transport of ["polling", "default"]) {
-    it(`${transport}: connect, upgrade, recover and miss nothing`, { timeout: 60000 }, async (t) => {
+    it(`${transport}: connect, upgrade, recover and miss nothing`, { timeout: 60000 * SLOW }, async (t) => {
       const { a, list } = await cluster(t);
       const way = await RoundRobin.start(list.map((hf) => hf.port));
       t.after(() => way.close());
@@ -180,7 +180,7 @@ describe("clients with a key behind a balancer that distributes single requests"
 
 describe("one key at several replicas", { skip: onlyHoldfast, concurrency: 2 }, () => {
   for (const version of ["4.5.4", "2.5.0"]) {
-    it(`two connected clients of ${version} never share a session`, { timeout: 40000 }, async (t) => {
+    it(`two connected clients of ${version} never share a session`, { timeout: 40000 * SLOW }, async (t) => {
       const { a, list } = await cluster(t);
       const key = newKey();
       const c = open(t, version, list[0].url, "websocket", key);
@@ -196,7 +196,7 @@ describe("one key at several replicas", { skip: onlyHoldfast, concurrency: 2 }, 
       await until(() => a.disconnects.length === 1, "the other one leaves no parked session");
     });
 
-    it(`two connections of ${version} that race for a key: they share no session, and one replica has the key in the end`, { timeout: 60000 }, async (t) => {
+    it(`two connections of ${version} that race for a key: they share no session, and one replica has the key in the end`, { timeout: 60000 * SLOW }, async (t) => {
       const { a, list } = await cluster(t);
       let n = 0;
       for (let k = 1; k <= 8; k++) {
@@ -230,7 +230,7 @@ describe("one key at several replicas", { skip: onlyHoldfast, concurrency: 2 }, 
     });
   }
 
-  it("what the sessions are bound to must be presented at the edge", { timeout: 40000 }, async (t) => {
+  it("what the sessions are bound to must be presented at the edge", { timeout: 40000 * SLOW }, async (t) => {
     const { list } = await cluster(t, 2, { config: { recovery: { ...keyed.recovery, bind: { headers: ["authorization"] } } } });
     for (const version of ["4.5.4", "2.5.0"]) {
       const key = newKey();
@@ -243,7 +243,7 @@ describe("one key at several replicas", { skip: onlyHoldfast, concurrency: 2 }, 
     }
   });
 
-  it("a client that counts gets each event exactly once, wherever it returns", { timeout: 60000 }, async (t) => {
+  it("a client that counts gets each event exactly once, wherever it returns", { timeout: 60000 * SLOW }, async (t) => {
     const { a, list } = await cluster(t);
     const way = await Switch.start(list[0].port);
     t.after(() => way.close());
@@ -285,7 +285,7 @@ describe("a replica that has keys", { skip: onlyHoldfast, concurrency: 3 }, () =
   }
   const failures = (list, reason) => total(list, "holdfast_recoveries_total", { result: "failed", reason });
 
-  it("is killed: its clients get fresh sessions, which have the key from then on", { timeout: 60000 }, async (t) => {
+  it("is killed: its clients get fresh sessions, which have the key from then on", { timeout: 60000 * SLOW }, async (t) => {
     const { list } = await cluster(t);
     const cs = await atFirst(t, list);
     for (const c of cs) c.way.target = list[1].port;
@@ -301,7 +301,7 @@ describe("a replica that has keys", { skip: onlyHoldfast, concurrency: 3 }, () =
     assert.equal(await failures(list.slice(1), "owner_gone"), 2);
   });
 
-  it("is stopped: its clients soon get fresh sessions, and the old ones end when it is back", { timeout: 60000 }, async (t) => {
+  it("is stopped: its clients soon get fresh sessions, and the old ones end when it is back", { timeout: 60000 * SLOW }, async (t) => {
     const { a, list } = await cluster(t);
     const cs = await atFirst(t, list);
     list[0].signal("SIGSTOP");
@@ -326,7 +326,7 @@ describe("a replica that has keys", { skip: onlyHoldfast, concurrency: 3 }, () =
   });
 
   for (const version of ["4.5.4", "2.5.0"]) {
-    it(`has forgotten a client of ${version}: one that returns elsewhere gets a fresh session, and the reason is counted once`, { timeout: 60000 }, async (t) => {
+    it(`has forgotten a client of ${version}: one that returns elsewhere gets a fresh session, and the reason is counted once`, { timeout: 60000 * SLOW }, async (t) => {
       const { a, list } = await cluster(t, 2, { config: { recovery: { ...keyed.recovery, max_disconnection_duration: "100ms" } } });
       const way = await Switch.start(list[0].port);
       t.after(() => way.close());
@@ -351,7 +351,7 @@ describe("a replica that has keys", { skip: onlyHoldfast, concurrency: 3 }, () =
     });
   }
 
-  it("drains: clients that are cut meanwhile recover elsewhere", { timeout: 60000 }, async (t) => {
+  it("drains: clients that are cut meanwhile recover elsewhere", { timeout: 60000 * SLOW }, async (t) => {
     const { a, list } = await cluster(t, 3, { config: { shutdown: { drain_timeout: "30s" } } });
     const cs = await atFirst(t, list);
     await confirmed(list);
@@ -367,7 +367,7 @@ describe("a replica that has keys", { skip: onlyHoldfast, concurrency: 3 }, () =
     assert.equal(a.disconnects.length, 0);
   });
 
-  it("hands over to another process, as does the one that a client returns to: all recover", { timeout: 60000 }, async (t) => {
+  it("hands over to another process, as does the one that a client returns to: all recover", { timeout: 60000 * SLOW }, async (t) => {
     const { a, list } = await cluster(t);
     const cs = await atFirst(t, list);
     for (const [k, hf] of [list[0], list[1], list[0]].entries()) {
@@ -388,7 +388,7 @@ describe("a replica that has keys", { skip: onlyHoldfast, concurrency: 3 }, () =
     assert.equal(a.connections.length, 2);
   });
 
-  it("joins later: it learns all keys before it is ready", { timeout: 60000 }, async (t) => {
+  it("joins later: it learns all keys before it is ready", { timeout: 60000 * SLOW }, async (t) => {
     const { list } = await cluster(t, 3);
     const cs = await atFirst(t, list);
     const port = list[2].peerPort;

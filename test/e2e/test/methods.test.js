@@ -63,7 +63,7 @@ async function ask(url, method, kind, sid, form, origin) {
     ...(upgrade ? ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="] : ["Connection: close"]),
   ];
   const silent = kind === "websocket" && form === "websocket"; // see DIFFERENCES
-  const { text } = await exchange(url, `${head.join("\r\n")}\r\n\r\n${body}`, { ms: upgrade ? 300 : 5000, firstMs: silent ? 2000 : 20000 });
+  const { text } = await exchange(url, `${head.join("\r\n")}\r\n\r\n${body}`, { ms: upgrade ? 150 : 5000, firstMs: silent ? 1000 : 20000 });
   const [top, ...rest] = text.split("\r\n\r\n");
   const [status, ...lines] = top.split("\r\n");
   const headers = Object.fromEntries(lines.map((l) => [l.slice(0, l.indexOf(":")).toLowerCase(), l.slice(l.indexOf(":") + 2)]));

@@ -56,7 +56,7 @@ describe("recovery.namespaces", parallel, () => {
         // A cut between two polls is noticed only when the client is back.
         if (how.transport !== "polling") {
           await until(() => drops(s.app, "/admin").length === drop, "the server to see the drop");
-          assert.equal(await sessions(s, "parked"), 2);
+          await until(async () => (await sessions(s, "parked")) === 2, "the others to be parked");
         }
         s.app.io.of("/admin").to(last).emit("news", "nobody is there");
         await stream(20);
@@ -94,7 +94,7 @@ describe("recovery.namespaces", parallel, () => {
     assert.deepEqual(c.main.events, [["n", 1], ["n", 2], ["n", 3]]);
     await s.lose(c);
     if (how.transport !== "polling") {
-      await until(() => drops(s.app, "/").length === 1, "the server to see the drop", 2000);
+      await until(() => drops(s.app, "/").length === 1, "the server to see the drop");
       assert.deepEqual(drops(s.app, "/"), ["transport close"], "as without holdfast");
     }
     s.relay.up();
@@ -102,7 +102,7 @@ describe("recovery.namespaces", parallel, () => {
     assert.equal(c.main.last.recovered, false);
     assert.equal(s.app.footprint().connections, 2);
     assert.equal(await sessions(s, "parked"), 0);
-    await until(() => drops(s.app, "/").length === 1, "the server to see the drop", 2000);
+    await until(() => drops(s.app, "/").length === 1, "the server to see the drop");
   });
 
   it("its socket disconnects as usual, and connects again", { skip: onlyHoldfast }, async (t) => {

@@ -12,7 +12,7 @@ import { Redis, noRedis } from "../lib/redis.js";
 import { allUp, freePorts, SECRET, total } from "../lib/replicas.js";
 import { freePort } from "../lib/ports.js";
 import { missing, ROOT } from "../lib/tools.js";
-import { sleep, until } from "../lib/wait.js";
+import { SLOW, sleep, until } from "../lib/wait.js";
 
 const DIR = path.join(ROOT, "deploy/compose/scaled-out");
 const skip = onlyHoldfast || noRedis || missing("nginx");
@@ -82,7 +82,7 @@ async function start(t) {
 }
 
 describe("the example of deploy/compose", { skip }, () => {
-  it("clients recover at any replica, and broadcasts of all servers reach each of them once", { timeout: 60000 }, async (t) => {
+  it("clients recover at any replica, and broadcasts of all servers reach each of them once", { timeout: 60000 * SLOW }, async (t) => {
     const { list, url } = await start(t);
     const kinds = [["polling"], ["polling", "websocket"], ["websocket"]];
     const clients = Array.from({ length: 9 }, (_, i) => new Client(i % 2 ? "4.6.2" : "4.8.4", url, { transports: kinds[i % 3] }));

@@ -8,7 +8,7 @@ import { noBrowser, openBrowser } from "../lib/browser.js";
 import { onlyHoldfast } from "../lib/holdfast.js";
 import { Polling, Raw } from "../lib/raw.js";
 import { stack } from "../lib/stack.js";
-import { sleep, until } from "../lib/wait.js";
+import { SLOW, sleep, until } from "../lib/wait.js";
 
 const skip = onlyHoldfast;
 const SCREENSHOT = process.env.HOLDFAST_E2E_SCREENSHOT;
@@ -40,7 +40,7 @@ describe("the status page", { skip: skip || noBrowser }, () => {
   before(async () => (browser = await openBrowser({ after: (fn) => (suite.stop = fn) })));
   after(() => suite.stop?.());
 
-  it("shows what happens to real clients, live", { timeout: 300000 }, async (t) => {
+  it("shows what happens to real clients, live", { timeout: 300000 * SLOW }, async (t) => {
     const s = await stack(t, {
       config: {
         recovery: { max_parked_sessions: SCREENSHOT ? 100 : 3, buffer: { max_packets: 500, total_bytes: "64MiB" } },
