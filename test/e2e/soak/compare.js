@@ -28,7 +28,7 @@ export function compare({ clients, server, killed = [], ackEvents = "at-most-onc
     for (const n of client.namespaces) {
       const who = `${client.name} (${[client.version, client.transport].filter(Boolean).join(", ")}) ${n.nsp}`;
       for (const s of n.sessions) {
-        s.kind = s.connections > 1 ? "recovered" : "steady";
+        s.kind = s.connections > 1 || s.own.beganBefore || s.broadcasts.beganBefore ? "recovered" : "steady";
         s.live = n.live && s === n.sessions.at(-1) && server.sessions[s.sid]?.ended === null;
         result.sessions[s.kind]++;
         result.sessions[s.live ? "live" : "ended"]++;
