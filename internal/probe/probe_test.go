@@ -191,6 +191,10 @@ func TestTLS(t *testing.T) {
 	if exit, r := probed(t, "-insecure", secure.URL); exit != ExitOK {
 		t.Errorf("-insecure: %d, %+v", exit, r.Checks)
 	}
+	plain := "http" + strings.TrimPrefix(secure.URL, "https")
+	if exit, r := probed(t, plain); exit != ExitNoReply || r.Checks[0].Code != CodeTLS || !strings.Contains(r.Checks[0].Remedy, "https://") {
+		t.Errorf("http:// to a port with TLS: %d, %+v", exit, r.Checks)
+	}
 }
 
 // forward is a reverse proxy that corrects nothing.

@@ -144,6 +144,10 @@ func (e *statusError) explain() *problem {
 		p.code = CodeNotSocketIO
 		p.detail = e.what + " was answered, but not by a Socket.IO server"
 		p.remedy = "A web server answers at this path: set the right path with -path, and route it to holdfast."
+	case e.status == http.StatusBadRequest && strings.Contains(string(e.body), "HTTPS"): // Go's and nginx's answer
+		p.code = CodeTLS
+		p.detail = "this port speaks TLS, and the address begins with http://"
+		p.remedy = "Use https://, or the port that serves plain HTTP."
 	default:
 		p.code = CodeHTTPError
 		p.remedy = "holdfast does not send this status itself: check the logs of the server and of the proxies in between."
