@@ -170,9 +170,9 @@ func (m *model) linkEnded(l *upstreamLink) {
 }
 
 // mayMiss reports whether a page may miss an event: one that it cannot decode, or that asks for an
-// acknowledgement and may have been written to a connection that ended. A fleet cuts so often that
-// a cut hits the same packet again and again, as if the page could not decode it. Such packets are
-// left out, and counted.
+// acknowledgement and may have been written to a connection that ended. Pages of a fleet close so
+// many connections that two in a row may end over the same packet of a trial, as if the page could
+// not decode it. One such packet may be left out in a run, if it is counted.
 func (m *model) mayMiss(e emitted) bool {
 	if e.poison || e.asks && (e.attached || e.faults != m.faults) {
 		return true
@@ -182,7 +182,7 @@ func (m *model) mayMiss(e emitted) bool {
 		leftOut += testutil.ToFloat64(r.metrics.PoisonPackets)
 	}
 	m.missed++
-	return m.missed <= int(leftOut)
+	return m.missed <= min(1, int(leftOut))
 }
 
 func (m *model) socket(sid string) *socket {
