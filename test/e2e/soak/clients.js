@@ -122,7 +122,7 @@ class Client {
       query: { ...(version < "3" && { client: name }), ...(key && { hf_key: key }) },
     });
     this.manager.on("open", () => (this.openedAt = Date.now()));
-    // Parsers before 4.1 keep the first half of a binary packet when a connection ends, and throw at the next one's first text.
+    // Parsers before 4.2.2 keep the first half of a binary packet when a connection ends, and throw at the next one's first text.
     this.manager.on("close", () => (this.manager.decoder.reconstructor = null));
     this.trace = [];
     if (LOGS) this.#traceAll();
