@@ -6,6 +6,7 @@ import { Holdfast, onlyHoldfast } from "../lib/holdfast.js";
 import { Client, CLIENTS, TRANSPORTS } from "../lib/client.js";
 import { App } from "../lib/server.js";
 import { Switch } from "../lib/balancer.js";
+import { Raw } from "../lib/raw.js";
 import { Relay } from "../lib/relay.js";
 import { Random } from "../soak/random.js";
 import { allUp, relayed, replicas, replicasApart, total } from "../lib/replicas.js";
@@ -146,6 +147,43 @@ describe(`several replicas, for long (SEED=${SEED})`, { skip }, () => {
       for (const { relay } of between) relay.heal();
       for (const c of hit) await until(() => c.socket.connected, "its own clients to be back", 20000);
       await until(() => a.io.sockets.sockets.size === others.length + hit.length + besides.length, () => `${a.io.sockets.sockets.size} sockets`, 30000);
+    });
+  }
+
+  // Soon: the owner still gets the requests that it has not answered in time. Late: its connections have ended.
+  for (const when of ["soon", "late"]) {
+    it(`a client that goes to two others while its owner does not answer: it has one session in the end, if the owner is back ${when}`, { timeout: 60000 }, async (t) => {
+      const a = await app(t);
+      const list = await replicasApart(t, 3, () => a.port);
+      const connect = async (url, payload) => {
+        const raw = await Raw.open(url);
+        t.after(() => raw.ws.terminate());
+        raw.ws.send(`40${JSON.stringify(payload)}`);
+        return raw;
+      };
+      const ended = (id) => until(() => a.disconnects.some((d) => d.id === id), "the end of a session", 20000);
+      const first = await connect(list[0].url, {});
+      const { sid, pid } = JSON.parse((await first.next()).slice(2));
+      first.ws.terminate();
+      const around = list.ways.filter((w) => w.to === 0 || w.from === 0);
+      for (const { relay } of around) {
+        relay.mode = "hole";
+        relay.blackhole();
+      }
+      const network = await Relay.start(list[1].port);
+      t.after(() => network.stop());
+      await connect(network.url, { pid });
+      network.blackhole({ up: false }); // the reply does not arrive
+      await until(() => a.connections.length === 2, "the first fresh session", 20000);
+      const unknown = a.connections[1].id;
+      const second = await connect(list[2].url, { pid });
+      const fresh = JSON.parse((await second.next({ timeout: 20000 })).slice(2)).sid;
+      network.cut(); // only now the first one notices that the client has gone
+      if (when === "late") await until(async () => (await total([list[2]], "holdfast_peer_losses_total", { why: "silent" })) > 0, "the owner to seem dead", 20000);
+      for (const { relay } of around) relay.heal();
+      await ended(unknown);
+      await ended(sid);
+      assert.deepEqual([...a.io.sockets.sockets.keys()], [fresh]);
     });
   }
 
