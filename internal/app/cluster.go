@@ -105,8 +105,7 @@ func openRedis(ctx context.Context, k config.Cluster, sources config.Sources, lo
 	ctx, cancel := context.WithTimeout(ctx, redisCheck)
 	defer cancel()
 	unavailable = book.Check(ctx)
-	var refused *cluster.RefusedError
-	if errors.As(unavailable, &refused) {
+	if _, refused := errors.AsType[*cluster.RefusedError](unavailable); refused {
 		book.Close()
 		return nil, nil, sources.Invalid("cluster.peers", "Redis: "+oneLine(unavailable.Error()), allowed)
 	}
