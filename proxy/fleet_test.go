@@ -296,7 +296,7 @@ func (f *fleet) shutdown() {
 	f.mu.Unlock()
 	for _, p := range f.pages {
 		p.coming.Lock() // what is opening now can still do so
-		p.coming.Unlock()
+		p.coming.Unlock() //nolint:staticcheck // it only waits
 	}
 	f.net.heal()
 	for _, m := range f.members {
