@@ -13,20 +13,29 @@ if (cluster.isWorker) {
   const io = new Server(http, { allowEIO3: true });
   setupWorker(io);
   // The primary process learns of a sid a little after the client. On a network the client takes
-  // longer to use it than here.
+  // longer to use it than here: so the answer waits until the primary has read what this worker told
+  // it.
+  const waiting = [];
+  process.on("message", (m) => m.type === "seen" && waiting.shift()());
   http.prependListener("request", (req, res) => {
     const { end } = res;
-    if (process.env.NETWORK && !req.url.includes("sid=")) res.end = (...args) => setTimeout(() => end.apply(res, args), 50);
+    if (!process.env.NETWORK || req.url.includes("sid=")) return;
+    res.end = (...args) => {
+      waiting.push(() => end.apply(res, args));
+      setImmediate(() => process.send({ type: "told" }));
+    };
   });
   io.on("connection", (socket) => socket.on("worker", (i, ack) => ack(cluster.worker.id)));
+  process.send({ type: "ready" });
 } else {
   const http = createServer();
   cluster.setupPrimary({ serialization: "advanced" });
   setupMaster(http, { loadBalancingMethod: "round-robin" });
-  const workers = Array.from({ length: 3 }, () => cluster.fork());
-  await Promise.all(workers.map((w) => new Promise((resolve) => w.once("online", resolve))));
-  // They say "online" before they have loaded anything.
-  await new Promise((resolve) => setTimeout(resolve, 1000));
-  http.listen(0, "127.0.0.1", () => process.send({ port: http.address().port }));
+  let ready = 0;
+  cluster.on("message", (worker, m) => {
+    if (m.type === "told") worker.send({ type: "seen" });
+    if (m.type === "ready" && ++ready === 3) http.listen(0, "127.0.0.1", () => process.send({ port: http.address().port }));
+  });
+  for (let i = 0; i < 3; i++) cluster.fork();
   process.on("disconnect", () => process.exit());
 }

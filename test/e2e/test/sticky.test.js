@@ -50,7 +50,7 @@ describe("polling links have connections of their own", { skip: onlyHoldfast }, 
   }
 });
 
-describe("a server that closes idle connections early", { skip: onlyHoldfast, concurrency: 3 }, () => {
+describe("a server that closes idle connections early", { skip: onlyHoldfast, concurrency: 6 }, () => {
   for (const idle of [300, 1000, 2000]) {
     for (const announced of [true, false]) {
       it(`after ${idle} ms, ${announced ? "as it announces" : "without notice"}: every POST arrives, once`, async (t) => {

@@ -25,6 +25,12 @@ async function pair(t, options = {}) {
   };
 }
 
+/** What was sent just before has arrived: something that was sent later is answered. */
+async function arrived(url) {
+  await sleep(50);
+  for (let i = 0; i < 2; i++) await request(`${url}/arrived`);
+}
+
 const short = (res) => ({ status: res.status, type: res.headers["content-type"], body: res.body });
 const error = (status, code, message) => ({
   status,
@@ -139,7 +145,7 @@ describe("refused requests", parallel, () => {
       "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
       "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 7\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
     ]) {
-      await exchange(p.direct, text, { ms: 300 }).catch(() => {});
+      await exchange(p.direct, text, { ms: 150 }).catch(() => {});
     }
     const res = await request(`${p.direct}/socket.io/?EIO=4&transport=polling`);
     assert.equal(res.status, 200);
@@ -328,7 +334,7 @@ describe("polls and POSTs", parallel, () => {
     const got = await p.both(async (url) => {
       const poll = await Polling.open(url);
       const waiting = poll.poll();
-      await sleep(50);
+      await arrived(url);
       const post = await poll.post("1");
       return [short(post), short(await waiting), short(await poll.poll())];
     });
@@ -376,7 +382,7 @@ describe("polls and POSTs", parallel, () => {
       const { text } = await exchange(
         url,
         `POST ${path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Type: text/plain\r\n\r\n` + `1000\r\n${chunk}\r\n`.repeat(4) + "0\r\n\r\n",
-        { ms: 1000 },
+        { ms: 500, firstMs: 8000 },
       );
       assert.match(text, /^HTTP\/1\.1 413 /);
     });
@@ -421,7 +427,7 @@ describe("polls and POSTs", parallel, () => {
       const poll = await Polling.open(url);
       await poll.connect();
       const waiting = poll.poll();
-      await sleep(50);
+      await arrived(url);
       await poll.post('42["kick"]');
       assert.equal((await waiting).body, "41");
       const last = await poll.poll();
@@ -478,7 +484,7 @@ describe("polls that overlap or are cancelled", parallel, () => {
     await p.both(async (url) => {
       const poll = await Polling.open(url);
       const first = poll.poll();
-      await sleep(50);
+      await arrived(url);
       const second = await poll.poll();
       assert.ok([400, 500].includes(second.status), `${second.status}`);
       const one = await first;
@@ -492,8 +498,8 @@ describe("polls that overlap or are cancelled", parallel, () => {
     await p.both(async (url) => {
       const poll = await Polling.open(url);
       const at = new URL(poll.at());
-      const slow = exchange(url, `POST ${at.pathname}${at.search} HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 100\r\n\r\n40`, { ms: 1000 }).catch(() => ({ text: "" }));
-      await sleep(50);
+      const slow = exchange(url, `POST ${at.pathname}${at.search} HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 100\r\n\r\n40`, { ms: 2000 }).catch(() => ({ text: "" }));
+      await arrived(url);
       const second = await poll.post("40");
       assert.ok([400, 500].includes(second.status), `${second.status}`);
       assert.doesNotMatch((await slow).text, / 200 /);
@@ -520,9 +526,9 @@ describe("polls that overlap or are cancelled", parallel, () => {
     await p.both(async (url) => {
       const poll = await Polling.open(url);
       const waiting = poll.poll();
-      await sleep(50);
+      await arrived(url);
       waiting.abort();
-      await sleep(100);
+      await until(() => p.app.io.engine.clientsCount === 0, "the end of the session");
       return short(await poll.poll());
     });
   });
@@ -533,7 +539,7 @@ describe("polls that overlap or are cancelled", parallel, () => {
       const poll = await Polling.open(url);
       const at = new URL(poll.at());
       await exchange(url, `POST ${at.pathname}${at.search} HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 100\r\n\r\n40`, { ms: 100 }).catch(() => {});
-      await sleep(100);
+      await until(() => p.app.io.engine.clientsCount === 0, "the end of the session");
       return short(await poll.poll());
     });
   });
@@ -543,7 +549,7 @@ describe("polls that overlap or are cancelled", parallel, () => {
     const poll = await Polling.open(p.direct);
     const { sid, pid } = await poll.connect();
     const waiting = poll.poll();
-    await sleep(50);
+    await arrived(p.direct);
     waiting.abort();
     p.app.stream("/", sid, 1, 2);
     const again = await Polling.open(p.direct);
@@ -572,7 +578,7 @@ describe("WebSocket", parallel, () => {
         const raw = await Raw.open(url);
         if (connect) await raw.connect();
         raw.send(...messages);
-        return (await raw.end(3000)).code;
+        return (await raw.end()).code;
       });
       assert.equal(got, 1005);
     });
@@ -584,7 +590,7 @@ describe("WebSocket", parallel, () => {
       const raw = await Raw.open(url);
       await raw.connect();
       raw.send(`42["echo","${"x".repeat(20000)}"]`);
-      return (await raw.end(3000)).code;
+      return (await raw.end()).code;
     });
     assert.equal(got, 1009);
   });
@@ -612,7 +618,7 @@ describe("WebSocket", parallel, () => {
       const raw = await Raw.open(url);
       await raw.connect();
       raw.ws._sender.sendFrame([Buffer.from([0x81, 0x82, 0, 0, 0, 0, 0xff, 0xfe])]);
-      await raw.end(3000);
+      await raw.end();
     });
   });
 
@@ -621,7 +627,7 @@ describe("WebSocket", parallel, () => {
     await p.both(async (url) => {
       const raw = await Raw.open(url);
       raw.ws._sender.sendFrame([Buffer.from([0x81, 0x01, 0x33])]);
-      await raw.end(3000);
+      await raw.end();
     });
   });
 
@@ -652,7 +658,7 @@ describe("WebSocket", parallel, () => {
     const p = await pair(t, { io: { connectTimeout: 300 } });
     await p.both(async (url) => {
       const raw = await Raw.open(url);
-      await raw.end(3000);
+      await raw.end();
     });
   });
 
@@ -661,7 +667,7 @@ describe("WebSocket", parallel, () => {
     await p.both(async (url) => {
       const raw = await Raw.open(url, { pings: true });
       assert.equal(await raw.next(), "2");
-      await raw.end(3000);
+      await raw.end();
     });
   });
 
@@ -705,7 +711,7 @@ describe("the upgrade", parallel, () => {
     await p.both(async (url) => {
       const { poll } = await polling(url);
       const waiting = poll.poll();
-      await sleep(20);
+      await arrived(url);
       const raw = await Raw.open(url, { sid: poll.sid });
       raw.send("2probe");
       assert.equal(await raw.next(), "3probe");
@@ -762,7 +768,7 @@ describe("the upgrade", parallel, () => {
         assert.equal(await raw.next(), "3probe");
         if (message === null) raw.close();
         else raw.send(message);
-        await raw.end(3000);
+        await raw.end();
         await poll.post('421["echo","x"]');
         assert.ok((await poll.pollFor((x) => x.startsWith("43"))).includes('431["x"]'));
         // Another attempt succeeds.
@@ -784,11 +790,11 @@ describe("the upgrade", parallel, () => {
       first.send("2probe");
       assert.equal(await first.next(), "3probe");
       const second = new Raw(url, { sid: poll.sid });
-      await second.end(3000);
+      await second.end();
       first.send("5", '421["echo","x"]');
       assert.equal(await first.next(), '431["x"]');
       const third = new Raw(url, { sid: poll.sid });
-      await third.end(3000);
+      await third.end();
       first.send('422["echo","y"]');
       assert.equal(await first.next(), '432["y"]');
       first.close();
@@ -802,27 +808,27 @@ describe("the upgrade", parallel, () => {
       const raw = await Raw.open(url, { sid: poll.sid });
       raw.send("2probe");
       assert.equal(await raw.next(), "3probe");
-      await raw.end(3000);
+      await raw.end();
       await poll.post('421["echo","x"]');
       assert.ok((await poll.pollFor((x) => x.startsWith("43"))).includes('431["x"]'));
     });
   });
 
   it("heartbeat over polling", async (t) => {
-    const p = await pair(t, { io: { pingInterval: 300, pingTimeout: 1000 } });
+    const p = await pair(t, { io: { pingInterval: 300, pingTimeout: 2500 } });
     await p.both(async (url) => {
       const poll = await Polling.open(url);
       for (let i = 0; i < 3; i++) {
         assert.equal((await poll.poll()).body, "2");
         await poll.post("3");
       }
-      await sleep(1600);
+      await until(() => p.app.io.engine.clientsCount === 0, "the end of the session");
       assert.equal((await poll.poll()).status, 400);
     });
   });
 
   it("no pong over polling: the waiting poll gets a close", async (t) => {
-    const p = await pair(t, { io: { pingInterval: 200, pingTimeout: 200 } });
+    const p = await pair(t, { io: { pingInterval: 200, pingTimeout: 2500 } });
     await p.both(async (url) => {
       const poll = await Polling.open(url);
       assert.equal((await poll.poll()).body, "2");
