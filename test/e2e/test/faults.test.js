@@ -304,7 +304,7 @@ describe("faults", { concurrency: 8, skip }, () => {
         const c = s.client("4.8.4", { transports: ["websocket"] });
         const { id } = await c.main.connected();
         // More lines than fit into a pipe.
-        for (let k = 0; k < 10; k++) await Promise.all(Array.from({ length: 40 }, async () => (await Raw.open(s.direct)).close()));
+        for (let k = 0; k < 10; k++) await Promise.all(Array.from({ length: 40 }, async () => (await Raw.open(s.direct).catch(() => {}))?.close())); // a busy machine refuses some
         const trip = async (client) => {
           const trips = [];
           for (let i = 0; i < 20; i++) {

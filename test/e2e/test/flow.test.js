@@ -17,7 +17,7 @@ const bytes = Number(process.env.FLOW_MB || 2) * 1e6;
 const rate = Number(process.env.FLOW_KBPS || 200) * 1e3;
 const slowdown = (bytes / rate) * 1000; // how long it takes, in ms
 // Heartbeats that would end the connection several times over in that time.
-const heartbeat = slowdown > 60000 ? { pingInterval: 25000, pingTimeout: 20000 } : { pingInterval: 1500, pingTimeout: 4000 };
+const heartbeat = slowdown > 60000 ? { pingInterval: 25000, pingTimeout: 20000 } : { pingInterval: 1500, pingTimeout: 7000 };
 
 /** A client that reads `rate` bytes a second, with small buffers in front of it. */
 function slow(s, perSecond = rate) {
@@ -90,7 +90,7 @@ describe("flow control", { concurrency: 8, skip }, () => {
     for (const kind of ["wsgi", "asgi"]) {
       const transports = kind === "wsgi" ? ["polling"] : ["websocket"];
       combos(`python-socketio (${kind}): its ping rate afterwards is what it was`, { versions: ["4.8.4"], transports, skip: skip || missing(kind), timeout: 90000 }, async (t, how) => {
-        const app = await PythonApp.start(kind, { pingInterval: 1, pingTimeout: 4 });
+        const app = await PythonApp.start(kind, { pingInterval: 1, pingTimeout: 6 });
         const s = await stack(t, { upstreamPort: app.port });
         s.cleanups.unshift(() => app.stop());
         const c = s.client(how.version, how.options);
@@ -108,11 +108,11 @@ describe("flow control", { concurrency: 8, skip }, () => {
     }
 
     combos("socket.io: its ping rate afterwards is what it was", { versions: ["4.8.4"], transports: ["websocket"], timeout: 90000 }, async (t, how) => {
-      const s = await stack(t, { io: { pingInterval: 1000, pingTimeout: 4000 } });
+      const s = await stack(t, { io: { pingInterval: 1000, pingTimeout: 6000 } });
       const c = s.client(how.version, how.options);
       const { id } = await c.main.connected();
       slow(s);
-      const last = s.app.flood("/", id, 1, 1.5e6, 1000);
+      const last = s.app.flood("/", id, 1, 1.8e6, 1000);
       await until(async () => (await s.hf.metrics()).sum("holdfast_link_pauses_total") > 0, "the link to be paused");
       await c.main.stream(1, last, { timeout: 60000 });
       const rate = await pingRate(() => s.app.pings);
