@@ -40,6 +40,7 @@ describe("without the event loop", { concurrency: 3, skip: onlyHoldfast }, () =>
     await c.main.stream(1, 3);
     const before = s.app.footprint();
     for (let cut = 1; cut <= 3; cut++) {
+      if (how.transport === "default") await c.upgraded(); // or it might notice only by its heartbeat
       s.relay.down();
       await c.main.disconnected(cut);
       const first = 4 + (cut - 1) * 100;

@@ -78,7 +78,7 @@ describe("faults", { concurrency: 8, skip }, () => {
   });
 
   describe("between client and holdfast", parallel, () => {
-    const quick = { config: { engineio: { ping_interval: "300ms", ping_timeout: "900ms" } } };
+    const quick = { config: { engineio: { ping_interval: "300ms", ping_timeout: "2500ms" } } };
     for (const [way, holes] of [
       ["from the client", { up: true, down: false }],
       ["to the client", { up: false, down: true }],

@@ -104,17 +104,17 @@ describe("a handover", { concurrency: 3, skip }, () => {
   });
 
   it("parked sessions keep their time", async (t) => {
-    const s = await stack(t, { config: { recovery: { max_disconnection_duration: `${3 * SLOW}s` } } });
+    const s = await stack(t, { config: { recovery: { max_disconnection_duration: `${4 * SLOW}s` } } });
     const [early, late] = [await Raw.open(s.direct), await Raw.open(s.direct)];
     const [a, b] = [await early.connect(), await late.connect()];
     early.close();
     await until(async () => (await status(s)).sessions.parked === 1, "the first to be parked");
-    await sleep(2500 * SLOW);
+    await sleep(2000 * SLOW);
     late.close();
     await until(async () => (await status(s)).sessions.parked === 2, "the second to be parked");
     const out = await handOver(s);
     assert.equal(out.sessions, 2);
-    await until(() => s.app.disconnects.length === 1, "the first to expire, which has less than a second left", 2000);
+    await until(() => s.app.disconnects.length === 1, "the first to expire, which has half of its time left", 3000);
     assert.equal(s.app.disconnects[0].id, a.sid);
     const back = await Raw.open(s.direct);
     assert.equal((await back.connect({ pid: b.pid })).sid, b.sid);
