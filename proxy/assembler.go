@@ -38,8 +38,14 @@ const attachmentOverhead = 32
 // it, except release.
 type assembler struct {
 	partial *partial     // nil between packets
-	counted atomic.Int64 // bytes that incomplete counts
-	total   *incomplete  // immutable
+	counted atomic.Int64 // bytes that memory counts
+}
+
+// byteCounter counts bytes of what has arrived in part.
+type byteCounter interface {
+	// take counts n more bytes. A negative n releases bytes. It returns false if there is no memory
+	// for them, and then counts nothing.
+	take(n int) bool
 }
 
 // partial is a binary packet whose attachments have not all arrived.
@@ -60,17 +66,17 @@ func (a *assembler) busy() bool { return a.partial != nil }
 
 // add adds a copy of the next attachment. whole is the packet if it is complete. ok is false if
 // there is no memory for the attachment.
-func (a *assembler) add(data []byte) (whole *packet, ok bool) {
+func (a *assembler) add(data []byte, memory byteCounter) (whole *packet, ok bool) {
 	p := a.partial
 	last := len(p.attachments)+1 == p.need
-	if !last && !a.reserve(len(data)+attachmentOverhead) {
+	if !last && !a.reserve(len(data)+attachmentOverhead, memory) {
 		return nil, false
 	}
 	p.append(data)
 	if !last {
 		return nil, true
 	}
-	a.drop()
+	a.drop(memory)
 	whole = &packet{data: p.data, attachments: p.attachments}
 	if err := whole.h.Parse(p.data); err != nil {
 		return nil, true // it parsed before
@@ -80,10 +86,10 @@ func (a *assembler) add(data []byte) (whole *packet, ok bool) {
 
 // restore begins with a packet that another process has received in part. If memory is short, the
 // next attachment finds out.
-func (a *assembler) restore(data []byte, need int, attachments [][]byte) {
+func (a *assembler) restore(data []byte, need int, attachments [][]byte, memory byteCounter) {
 	a.partial = &partial{data: slices.Clone(data), need: need}
 	for _, one := range attachments {
-		a.reserve(len(one) + attachmentOverhead)
+		a.reserve(len(one)+attachmentOverhead, memory)
 		a.partial.append(one)
 	}
 }
@@ -95,17 +101,17 @@ func (p *partial) append(data []byte) {
 }
 
 // reserve counts n more bytes if the packet is large.
-func (a *assembler) reserve(n int) bool {
+func (a *assembler) reserve(n int, memory byteCounter) bool {
 	p := a.partial
 	if p.bytes+len(p.attachments)*attachmentOverhead+n <= freeIncompleteBytes {
 		return true
 	}
-	return a.count(n)
+	return a.count(n, memory)
 }
 
 // count counts n more bytes. It returns false if there is no memory for them.
-func (a *assembler) count(n int) bool {
-	if !a.total.take(n) {
+func (a *assembler) count(n int, memory byteCounter) bool {
+	if !memory.take(n) {
 		return false
 	}
 	a.counted.Add(int64(n))
@@ -113,11 +119,11 @@ func (a *assembler) count(n int) bool {
 }
 
 // drop forgets the packet.
-func (a *assembler) drop() {
+func (a *assembler) drop(memory byteCounter) {
 	a.partial = nil
-	a.release()
+	a.release(memory)
 }
 
 // release releases what is counted for the packet. It may be called from any goroutine, when
 // nothing is added any more.
-func (a *assembler) release() { a.total.take(int(-a.counted.Swap(0))) }
+func (a *assembler) release(memory byteCounter) { memory.take(int(-a.counted.Swap(0))) }

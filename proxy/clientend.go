@@ -104,7 +104,7 @@ func (c *client) detach(leave func(from detachedClient)) {
 			c.deps.keyring.Release(c.keyed.key, c)
 		}
 		c.done.Fire()
-		c.receiver.assembler.release()
+		c.receiver.assembler.release(&c.deps.incomplete)
 		c.deps.replicas.left(c)
 	}()
 	var from detachedClient

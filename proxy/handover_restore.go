@@ -49,7 +49,7 @@ func (r *restorer) link(in *handover.Link) error {
 	}
 	restoreSpaces(l, in)
 	if in.PartialNeed > 0 {
-		l.assembler.restore(in.Partial, in.PartialNeed, in.PartialAttachments)
+		l.assembler.restore(in.Partial, in.PartialNeed, in.PartialAttachments, l)
 	}
 	r.links = append(r.links, l)
 	r.current = l

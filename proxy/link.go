@@ -44,7 +44,9 @@ type link struct {
 	gone          bool // its client is gone, and the link no longer waits for CONNECT replies
 
 	pauseMu sync.Mutex // guards pauses; taken with other locks held
-	pauses  int        // sessions and senders over their window
+	pauses  int        // sessions and senders over their window, and whether it waits for memory
+
+	arriving atomic.Int64 // bytes that deps.incomplete counts of what has arrived in part
 }
 
 // linkState is what a link has been used for. It is safe for concurrent use:
@@ -88,7 +90,6 @@ func newLink(d *deps, conn *engineio.Conn, c *client, query string) *link {
 	if conn.Protocol() == engineio.V3 {
 		l.translator = newTranslator(l, query)
 	}
-	l.assembler.total = &d.incomplete
 	return l
 }
 
@@ -209,13 +210,13 @@ func (l *link) attachment(data []byte) {
 		l.relay(data, true)
 		return
 	}
-	whole, ok := l.assembler.add(data)
+	whole, ok := l.assembler.add(data, l)
 	switch {
 	case !ok:
 		p := l.assembler.partial
 		l.deps.limitedLog.Log(slog.LevelWarn, "", "link closed: no memory for an incomplete binary packet from the server",
 			"attachments", len(p.attachments), "announced", p.need, "bytes", p.bytes, "key", "recovery.buffer.total_bytes")
-		l.assembler.drop()
+		l.assembler.drop(l)
 		l.conn.Close()
 	case whole != nil:
 		l.dispatch(whole)

@@ -86,7 +86,8 @@ func (l *link) closeIfUnused() bool {
 func (l *link) Closed(err error) {
 	defer l.done.Fire()
 	defer l.deps.conns.removeLink(l)
-	l.assembler.drop()
+	l.assembler.drop(l)
+	l.deps.incomplete.leave(l)
 	l.Flush() // a batch may have panicked before its Flush
 	left := l.detachAll()
 	l.Drained()

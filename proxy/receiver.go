@@ -80,7 +80,7 @@ type receiver struct {
 func partialLimit(maxPayload int64) int64 { return maxPayload * maxPartialPayloads }
 
 func (r *receiver) init(c *client, maxPayload int64) {
-	r.c, r.maxPayload, r.assembler.total = c, maxPayload, &c.deps.incomplete
+	r.c, r.maxPayload = c, maxPayload
 }
 
 // message handles one Engine.IO message.
@@ -179,9 +179,9 @@ func (r *receiver) attachment(data []byte) {
 		r.protocolError("attachments too large (engineio.max_payload)")
 		return
 	}
-	whole, ok := r.assembler.add(data)
+	whole, ok := r.assembler.add(data, &r.c.deps.incomplete)
 	if r.c.done.HasFired() { // then detach may already have released what is counted
-		r.assembler.release()
+		r.assembler.release(&r.c.deps.incomplete)
 	}
 	switch {
 	case !ok:
@@ -351,7 +351,7 @@ func (r *receiver) abortFor(why reason.Reason, text string) {
 // dropAll ignores what the client sends from now on.
 func (r *receiver) dropAll() {
 	r.parser.move(parserClosed)
-	r.assembler.drop()
+	r.assembler.drop(&r.c.deps.incomplete)
 }
 
 // refusalDelay is how long a client that reconnects too often stays connected. Its own back-off

@@ -75,9 +75,9 @@ func (r *receiver) countWaiting(bytes int) (ok bool) {
 	if bytes <= freeIncompleteBytes {
 		return true
 	}
-	ok = r.assembler.count(bytes - int(r.assembler.counted.Load()))
+	ok = r.assembler.count(bytes-int(r.assembler.counted.Load()), &r.c.deps.incomplete)
 	if r.c.done.HasFired() { // then detach may already have released what is counted
-		r.assembler.release()
+		r.assembler.release(&r.c.deps.incomplete)
 	}
 	return ok
 }
@@ -86,7 +86,7 @@ func (r *receiver) countWaiting(bytes int) (ok bool) {
 func (r *receiver) takeWaiting() []message {
 	waiting := r.redial.waiting
 	r.redial = nil
-	r.assembler.release()
+	r.assembler.release(&r.c.deps.incomplete)
 	return waiting
 }
 

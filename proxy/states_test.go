@@ -125,7 +125,7 @@ func TestParserStates(t *testing.T) {
 // A binary packet is complete with its last attachment. Large incomplete ones are counted.
 func TestAssembler(t *testing.T) {
 	total := incomplete{limit: 2 * freeIncompleteBytes}
-	a := assembler{total: &total}
+	var a assembler
 	begin := func() {
 		p := packet{data: []byte(`52-["x",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]`)}
 		if err := p.h.Parse(p.data); err != nil {
@@ -134,10 +134,10 @@ func TestAssembler(t *testing.T) {
 		a.begin(&p)
 	}
 	begin()
-	if whole, ok := a.add(make([]byte, freeIncompleteBytes)); whole != nil || !ok || total.bytes.Load() == 0 {
+	if whole, ok := a.add(make([]byte, freeIncompleteBytes), &total); whole != nil || !ok || total.bytes.Load() == 0 {
 		t.Fatalf("after one attachment of two: %v, %v, %d bytes counted", whole, ok, total.bytes.Load())
 	}
-	whole, ok := a.add([]byte("last"))
+	whole, ok := a.add([]byte("last"), &total)
 	if whole == nil || !ok || len(whole.attachments) != 2 || whole.h.Type != socketio.BinaryEvent {
 		t.Fatalf("the whole packet: %+v, %v", whole, ok)
 	}
@@ -145,10 +145,10 @@ func TestAssembler(t *testing.T) {
 		t.Errorf("afterwards it waits for more: %v, and %d bytes are counted", a.busy(), total.bytes.Load())
 	}
 	begin()
-	if _, ok := a.add(make([]byte, 3*freeIncompleteBytes)); ok {
+	if _, ok := a.add(make([]byte, 3*freeIncompleteBytes), &total); ok {
 		t.Error("there is memory for more than the limit")
 	}
-	a.drop()
+	a.drop(&total)
 	if a.busy() || total.bytes.Load() != 0 {
 		t.Errorf("after drop it waits for more: %v, and %d bytes are counted", a.busy(), total.bytes.Load())
 	}

@@ -44,6 +44,14 @@ type ConnHandler interface {
 	Panicked(v any)
 }
 
+// MemoryHandler is a ConnHandler that accounts for the server's messages that have arrived in part,
+// instead of Dialer.Incomplete.
+type MemoryHandler interface {
+	// Incomplete is like Handler.Incomplete. It may Pause the Conn: then nothing more of a message
+	// is read until Resume. It is called without a lock of the Conn that Pause needs.
+	Incomplete(bytes int) bool
+}
+
 // Conn is the client side of an Engine.IO connection. It implements Engine.IO protocol v4, in which
 // it answers pings, and v3, in which it sends them. A polling connection upgrades itself to
 // WebSocket if the server offers that. It is safe for concurrent use.
@@ -320,6 +328,14 @@ func (c *Conn) reportClosed() {
 	defer c.input.Unlock()
 	defer c.h.Closed(c.err) // even if Flush panics
 	c.flushInput()
+}
+
+// incomplete accounts for bytes of what has arrived in part.
+func (c *Conn) incomplete(bytes int) bool {
+	if h, ok := c.h.(MemoryHandler); ok && bytes != 0 {
+		return h.Incomplete(bytes)
+	}
+	return reserve(c.dialer.Incomplete, bytes)
 }
 
 // packet handles one packet from the server; input is held. It returns false if no more should

@@ -136,6 +136,7 @@ func (d *Dialer) restored(l *handover.Link, elapsed time.Duration) (*Conn, error
 // StartRestored starts a Conn that Restore has made.
 func (c *Conn) StartRestored(h ConnHandler) {
 	defer recoverPanic(c)
+	c.ws.reserveIncomplete() // if memory is short, the next read finds out
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.h = h
@@ -152,6 +153,5 @@ func (c *Conn) StartRestored(h ConnHandler) {
 	}
 	initial := c.dialed.initial
 	c.dialed = nil
-	c.ws.reserveIncomplete() // if memory is short, the next read finds out
 	c.ws.stream.Start(initial)
 }

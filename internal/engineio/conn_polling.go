@@ -180,10 +180,10 @@ func (l *pollingLink) nextPoll() (query string, ok bool) {
 
 func (l *pollingLink) poll(query string) error {
 	c := l.conn
-	counted := &countedBody{incomplete: c.dialer.Incomplete}
+	counted := &countedBody{incomplete: c.incomplete}
 	defer counted.release()
 	resp, body, err := l.laterRoundTrip(l.ctx, &l.polls, http.MethodGet, query, nil, func(r io.Reader) ([]byte, error) {
-		counted.r = r
+		counted.r = pausedBody{r, counted, l}
 		return io.ReadAll(counted)
 	})
 	if err != nil {
@@ -200,6 +200,31 @@ func (l *pollingLink) poll(query string) error {
 	err = l.decode(body, c.packet)
 	c.h.Flush()
 	return err
+}
+
+// pausedBody is the body of a polling answer. A large one is not read while the Conn is paused.
+type pausedBody struct {
+	io.Reader
+	counted *countedBody
+	link    *pollingLink
+}
+
+// Read implements io.Reader.
+func (b pausedBody) Read(p []byte) (int, error) {
+	if b.counted.reserved > 0 {
+		b.link.awaitResume()
+	}
+	return b.Reader.Read(p)
+}
+
+// awaitResume waits until the Conn is not paused, or has ended.
+func (l *pollingLink) awaitResume() {
+	c := l.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.readPaused && !c.state.ended() {
+		l.changed.Wait()
+	}
 }
 
 // startPostsLocked starts the POST goroutine if it has something to do. Before Start there is no

@@ -31,7 +31,7 @@ func (l *wsLink) Read(p []byte) {
 // no memory for them.
 func (l *wsLink) reserveIncomplete() bool {
 	n := l.frames.incomplete()
-	if !reserve(l.dialer.Incomplete, n-l.reserved) {
+	if !(*Conn)(l).incomplete(n - l.reserved) {
 		return false
 	}
 	l.reserved = n

@@ -2,6 +2,7 @@ package engineio
 
 import (
 	"fmt"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -149,6 +150,64 @@ func TestServersIncompleteMessages(t *testing.T) {
 				if used := m.used.Load(); used != 0 {
 					t.Errorf("%d bytes are still counted", used)
 				}
+			})
+		})
+	}
+}
+
+// pausingHandler pauses its Conn when a part of a message has arrived.
+type pausingHandler struct {
+	*connLog
+	conn *Conn
+}
+
+func (h *pausingHandler) Incomplete(bytes int) bool {
+	if bytes > 0 {
+		h.conn.Pause()
+	}
+	return true
+}
+
+func TestMemoryHandlerPauses(t *testing.T) {
+	begin := func(c *Conn) *pausingHandler {
+		h := &pausingHandler{newConnLog(), c}
+		c.Start(h)
+		return h
+	}
+	part := strings.Repeat("x", 60<<10)
+	for _, tt := range []struct {
+		name string
+		open func(t *testing.T, s *server) (*pausingHandler, net.Conn)
+		text string // two parts follow
+	}{
+		{"WebSocket", func(t *testing.T, s *server) (*pausingHandler, net.Conn) {
+			c, p := dialSocket(t, s)
+			return begin(c), p.conn
+		}, string(rawFrame{first: fin | byte(ws.OpText), payload: "4" + part + part}.bytes()[:11])},
+		{"polling", func(t *testing.T, s *server) (*pausingHandler, net.Conn) {
+			h := begin(dialPolling(t, s, nil))
+			return h, s.poll(t).hijack(t)
+		}, fmt.Sprintf("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n4", 2*len(part)+1)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newPipeServer(t)
+				h, conn := tt.open(t, s)
+				go func() {
+					_, _ = conn.Write([]byte(tt.text + part))
+					_, _ = conn.Write([]byte(part))
+				}()
+				synctest.Wait()
+				if got := h.messages(); len(got) != 0 {
+					t.Fatal("the message was read although the Conn is paused")
+				}
+				for range 1000 { // each read pauses again
+					h.conn.Resume()
+					synctest.Wait()
+				}
+				h.want(t, "4"+part+part)
+				h.conn.Close()
+				synctest.Wait()
 			})
 		})
 	}

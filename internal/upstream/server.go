@@ -110,6 +110,8 @@ func newServer(u *Upstream, t target) *Server {
 		DisableCompression:  true,
 		MaxIdleConnsPerHost: 256,
 		IdleConnTimeout:     idleTimeout,
+		// A server may refuse a request before its body (Expect: 100-continue).
+		ExpectContinueTimeout: time.Second,
 	}
 	s.unshared = s.transport.Clone()
 	s.unshared.MaxIdleConnsPerHost = -1

@@ -119,3 +119,15 @@ describe("a server that announces no maxPayload", parallel, () => {
     assert.deepEqual(await c.main.ask("big", "x".repeat(5 * MB)), [5 * MB]);
   });
 });
+
+describe("a large broadcast", () => {
+  it("reaches everybody, though memory is short", { timeout: 60_000 }, async (t) => {
+    const config = { recovery: { buffer: { total_bytes: "8MiB" } } };
+    const s = await stack(t, { config, native: "legacy" });
+    const clients = Array.from({ length: 10 }, () => s.client("4.8.4", { transports: ["websocket"] }));
+    for (const c of clients) await c.main.connected();
+    s.app.io.emit("big", "x".repeat(0.8 * MB));
+    for (const c of clients) await until(() => c.main.events.some((e) => e[0] === "big"), "the broadcast to arrive");
+    assert.deepEqual(clients.map((c) => c.main.disconnects.length), clients.map(() => 0));
+  });
+});

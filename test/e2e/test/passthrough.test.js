@@ -95,6 +95,34 @@ describe("the application's HTTP", parallel, () => {
     });
   }
 
+  it("an upload that waits for the server's consent (Expect: 100-continue)", async (t) => {
+    const server = http.createServer((req, res) => req.resume().on("end", () => res.end("taken")));
+    server.on("checkContinue", (req, res) => {
+      if (req.url === "/no") return void res.writeHead(413, { connection: "close" }).end("refused");
+      res.writeContinue();
+      server.emit("request", req, res);
+    });
+    await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+    t.after(() => server.close());
+    const { port } = server.address();
+    const hf = NATIVE ? { url: `http://127.0.0.1:${port}` } : await Holdfast.start(port);
+    t.after(() => hf.stop?.());
+    const upload = (url) =>
+      new Promise((resolve, reject) => {
+        let consents = 0;
+        const req = http.request(url, { method: "POST", headers: { expect: "100-continue", "content-length": 5 } });
+        req.on("information", () => ++consents === 1 && req.end("hello"));
+        req.on("response", (res) => {
+          let body = "";
+          res.on("data", (d) => (body += d)).on("end", () => resolve([res.statusCode, body, consents]));
+        });
+        req.on("error", reject);
+        req.flushHeaders();
+      });
+    assert.deepEqual(await upload(`${hf.url}/yes`), [200, "taken", 1]);
+    assert.deepEqual(await upload(`${hf.url}/no`), [413, "refused", 0], "the server refuses before the body is sent");
+  });
+
   it("static files: whole, in part, not modified, HEAD", async (t) => {
     const p = await pair(t);
     await p.both(async (url) => {
