@@ -295,7 +295,7 @@ func (f *fleet) shutdown() {
 	f.over = true
 	f.mu.Unlock()
 	for _, p := range f.pages {
-		p.coming.Lock() // what is opening now can still do so
+		p.coming.Lock()   // what is opening now can still do so
 		p.coming.Unlock() //nolint:staticcheck // it only waits
 	}
 	f.net.heal()
