@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
+
+	"github.com/holdfast/holdfast/internal/netpoll"
 )
 
 // leftSocket returns a Socket over TCP that has just left, and the client's end without a reader.
@@ -64,6 +66,17 @@ func TestLeaveAndCloseFrame(t *testing.T) {
 
 func TestLeaveTakesNoLongerThanAllowed(t *testing.T) {
 	_, h, p := leftSocket(t, 50*time.Millisecond)
+	h.await(t, "closed: leave timeout")
+	p.conn.Close()
+}
+
+// The stream's own timeout is a little longer. After a stall both have passed, and it may be first.
+func TestLeaveWhoseStreamEndsFirst(t *testing.T) {
+	s, h, p := leftSocket(t, time.Minute)
+	s.mu.Lock()
+	ws := s.ws
+	s.mu.Unlock()
+	ws.Closed(netpoll.ErrClosed)
 	h.await(t, "closed: leave timeout")
 	p.conn.Close()
 }

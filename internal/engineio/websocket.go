@@ -335,6 +335,8 @@ func (t *wsTransport) Closed(err error) {
 		s.closeLocked(TransportClose)
 	case errors.Is(err, netpoll.ErrPeerLost):
 		s.closeLocked(PeerLost)
+	case s.output == outputLeft && errors.Is(err, netpoll.ErrClosed): // after a stall, ahead of Leave's timer
+		s.closeLocked(LeaveTimeout)
 	default:
 		s.closeLocked(TransportError)
 	}
