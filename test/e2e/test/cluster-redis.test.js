@@ -90,6 +90,18 @@ async function refusedBy(flags, peers, why) {
   assert.doesNotMatch(run.all, /wr0ng|d@ta|d%40ta|s3ntinel/);
 }
 
+/** Moves the hash slot with the replicas from one node of a Redis Cluster to another. */
+async function moveKey(from, to, nodes) {
+  const [, slot] = /:(\d+)/.exec(await from.command("CLUSTER", "KEYSLOT", KEY));
+  const id = async (node) => /[0-9a-f]{40}/.exec(await node.command("CLUSTER", "MYID"))[0];
+  const [source, target] = [await id(from), await id(to)];
+  const ok = async (node, ...words) => assert.match(await node.command(...words), /^\+OK/m);
+  await ok(to, "CLUSTER", "SETSLOT", slot, "IMPORTING", source);
+  await ok(from, "CLUSTER", "SETSLOT", slot, "MIGRATING", target);
+  await ok(from, "MIGRATE", "127.0.0.1", `${to.port}`, KEY, "0", "5000", "AUTH", to.password);
+  for (const node of [to, ...nodes.filter((n) => n !== to)]) await ok(node, "CLUSTER", "SETSLOT", slot, "NODE", target);
+}
+
 describe("replicas in Redis", { skip, concurrency: 3 }, () => {
   it("killed and started again: no client notices, and a new replica is found within five seconds", { timeout: 60000 * SLOW }, async (t) => {
     const redis = await Redis.start(t);
@@ -171,19 +183,20 @@ describe("replicas in Redis", { skip, concurrency: 3 }, () => {
     for (const hf of list) assert.doesNotMatch(hf.log, /^redis: /m, "the client library logs where holdfast does");
   });
 
-  it("in Redis Cluster: a node without the replicas dies, and no client notices", { timeout: 120000 * SLOW }, async (t) => {
+  it("in Redis Cluster: the replicas move to another node, one without them dies, and no client notices", { timeout: 120000 * SLOW }, async (t) => {
     const nodes = await redisCluster(t, { password: "secret" });
     const urls = nodes.map((n, i) => `redis://${i ? "" : ":secret@"}127.0.0.1:${n.port}`);
     await refused(urls.slice(1, 2).map((u) => u.replace("://", "://:wrong@")), /Redis: WRONGPASS/);
     await refused([urls[0]], /Redis: MOVED .*this is a node of Redis Cluster: add \?cluster=true to the URL/);
     const { list, roam, add, found, undisturbed } = await setUp(t, urls, 2);
+    await moveKey(nodes[1], nodes[2], nodes);
     await nodes[0].kill();
     await roam(list[1]);
     await add();
     await found(30000);
     await roam(list[2]);
     await undisturbed();
-    assert.match(await nodes[1].command("HLEN", KEY), /:3/);
+    await until(async () => /:3/.test(await nodes[2].command("HLEN", KEY)), "all replicas at the other node");
   });
 
   it("over TLS: the certificate is verified", { timeout: 120000 * SLOW, skip: noOpenSSL }, async (t) => {
