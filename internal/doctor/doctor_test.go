@@ -84,7 +84,7 @@ func listener(t *testing.T, handle func(net.Conn)) string {
 func examine(t *testing.T, args ...string) (int, Report) {
 	t.Helper()
 	var out strings.Builder
-	err := command.Doctor(t.Context(), append([]string{"-json"}, args...), &out)
+	err := command.Doctor(t.Context(), append([]string{"-json", "-timeout", "30s"}, args...), &out)
 	exit := &ExitError{}
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)

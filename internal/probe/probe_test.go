@@ -84,7 +84,7 @@ func serve(t *testing.T, h http.Handler) string {
 func probed(t *testing.T, args ...string) (int, Report) {
 	t.Helper()
 	var out strings.Builder
-	err := Command(t.Context(), append([]string{"-json", "-away", "50ms"}, args...), &out)
+	err := Command(t.Context(), append([]string{"-json", "-away", "50ms", "-timeout", "30s"}, args...), &out)
 	exit := &ExitError{}
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
