@@ -42,7 +42,7 @@ func (s *sender) fill(e *engineio.Encoder, maxBytes int) engineio.FillResult {
 
 // writeLocked writes what is queued, as far as the batch and the client take it.
 func (s *sender) writeLocked() {
-	for s.head < len(s.pending) && s.enc.Len() < s.maxBytes && !s.fullLocked() {
+	for s.head < len(s.pending) && s.roomLocked() && !s.fullLocked() {
 		it := &s.pending[s.head]
 		if it.cur == nil {
 			s.writeMessageLocked(it)
@@ -73,6 +73,16 @@ func (s *sender) waitsLocked() bool {
 		return s.trials.state == sending
 	}
 	return s.head < len(s.pending) && !s.fullLocked()
+}
+
+// keyedPollPackets is after how many packets an answer to a poll of a client with a key ends.
+// python-engineio closes its connection over an answer with more than 16 (Payload.max_decode_packets).
+// The rest is for the attachments of the last one, and a ping.
+const keyedPollPackets = 10
+
+// roomLocked reports whether the batch takes another packet.
+func (s *sender) roomLocked() bool {
+	return s.enc.Len() < s.maxBytes && (s.conn.keyed == nil || s.enc.Packets() < keyedPollPackets || s.conn.transport.isWebSocket())
 }
 
 // fullLocked reports whether no more may be in flight. While the transport closes there is no
@@ -154,5 +164,5 @@ func (s *sender) Emit(p *buffer.Entry, offset session.Offset, replayed bool) boo
 		s.replayed++
 	}
 	s.emitted += n
-	return s.enc.Len() < s.maxBytes && (s.bytes+s.emitted < s.limit || s.conn.state == clientDraining)
+	return s.roomLocked() && (s.bytes+s.emitted < s.limit || s.conn.state == clientDraining)
 }
