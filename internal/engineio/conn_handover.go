@@ -133,10 +133,10 @@ func (d *Dialer) restored(l *handover.Link, elapsed time.Duration) (*Conn, error
 	return c, nil
 }
 
-// StartRestored starts a Conn that Restore has made.
+// StartRestored starts a Conn that Restore has made. The next read accounts for a message that has
+// arrived in part: its handler may Pause the Conn, which is locked here.
 func (c *Conn) StartRestored(h ConnHandler) {
 	defer recoverPanic(c)
-	c.ws.reserveIncomplete() // if memory is short, the next read finds out
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.h = h

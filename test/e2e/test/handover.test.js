@@ -129,7 +129,7 @@ describe("a handover", { concurrency: 3, skip }, () => {
     const s = await stack(t, {
       upstreamRelay: true,
       io: { maxHttpBufferSize: 1e8 },
-      config: { handover: { leave: "5s", timeout: "20s" } },
+      config: { handover: { leave: "20s", timeout: "40s" } }, // a busy machine reads 8 MB slowly
     });
     const c = s.client("4.8.4", { transports: ["websocket"] });
     const { id } = await c.main.connected();
