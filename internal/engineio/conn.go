@@ -332,7 +332,10 @@ func (c *Conn) reportClosed() {
 
 // incomplete accounts for bytes of what has arrived in part.
 func (c *Conn) incomplete(bytes int) bool {
-	if h, ok := c.h.(MemoryHandler); ok && bytes != 0 {
+	if bytes == 0 {
+		return true
+	}
+	if h, ok := c.handler().(MemoryHandler); ok { // the Conn may end before Start
 		return h.Incomplete(bytes)
 	}
 	return reserve(c.dialer.Incomplete, bytes)
