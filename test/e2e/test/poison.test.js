@@ -11,7 +11,7 @@ import { SLOW, never, sleep, until } from "../lib/wait.js";
 /** Reconnections that a packet costs its client. */
 const MOST = 3;
 
-const slow = process.env.HOLDFAST_E2E_SLOW ? onlyHoldfast : "takes half a minute: HOLDFAST_E2E_SLOW=1 make e2e TESTS=poison";
+const slow = process.env.HOLDFAST_LONG === "1" ? onlyHoldfast : "takes half a minute: HOLDFAST_LONG=1 make e2e TESTS=poison";
 
 const require = createRequire(import.meta.url);
 const parallel = { concurrency: 6 };
