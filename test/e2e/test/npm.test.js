@@ -136,7 +136,9 @@ describe("the npm packages", { skip: onlyHoldfast, concurrency: 4 }, () => {
     await fails("BAD_OPTION", /logLevel is loud/, { upstream: url, logLevel: "loud" });
     await fails("BAD_SETTING", /upstream\.url.*ftp:/s, { upstream: "ftp://localhost" });
     await fails("BAD_SETTING", /HOLDFAST_RECOVERY_ACK_EVENT/, { upstream: url, settings: { recovery: { ack_event: "x" } } });
-    await fails("EADDRINUSE", /did not start: .*address already in use/s, { upstream: url, port: httpServer.address().port });
+    await fails("BAD_SETTING", /upstream\.url.*different one than listen/s, { upstream: url, port: httpServer.address().port });
+    const other = await startServer(t);
+    await fails("EADDRINUSE", /did not start: .*address already in use/s, { upstream: url, port: other.httpServer.address().port });
   });
 
   it("says which binary is missing", async (t) => {
