@@ -75,9 +75,9 @@ func (s *sender) waitsLocked() bool {
 	return s.head < len(s.pending) && !s.fullLocked()
 }
 
-// keyedPollPackets is after how many packets an answer to a poll of a client with a key ends.
-// python-engineio closes its connection over an answer with more than 16 (Payload.max_decode_packets).
-// The rest is for the attachments of the last one, and a ping.
+// keyedPollPackets limits the packets in the answer to a poll of a client with a key. python-engineio
+// closes its connection if there are more than 16 (Payload.max_decode_packets). The difference leaves
+// room for the attachments of the last packet, and for a ping.
 const keyedPollPackets = 10
 
 // roomLocked reports whether the batch takes another packet.

@@ -50,7 +50,7 @@ type lagged struct {
 	size    int
 	time    instant.Instant
 	suspect bool // the client may have been unable to decode some of it
-	text    bool // whether it is suspect will be seen at the end of its time
+	text    bool // its texts are judged when its time is over
 }
 
 // left returns how long the packets stay.
@@ -62,9 +62,9 @@ func (c *lagged) left() time.Duration {
 }
 
 // suspectsLocked reports whether packets of a session that were confirmed just now, up to last, may
-// have been more than the client can decode. It looks at binary packets only: it is
-// too costly to judge every text on the live path. dueLocked looks at those that are still there
-// after lagTime. l may be nil.
+// have been more than the client can decode. It looks at binary packets only, because judging every
+// text would cost the live path too much. dueLocked looks at the texts that are still there after
+// lagTime. l may be nil.
 func (l *lag) suspectsLocked(cur *session.Cursor, last uint64) bool {
 	if l != nil {
 		for _, c := range slices.Backward(l.list) {

@@ -77,10 +77,10 @@ func (r *reads) slower(took time.Duration) {
 // lateFailure returns the packet that the client cannot have decoded, although its Trial had ended
 // when it came back, or 0. from is the last packet that it has handled.
 //
-// It has left a connection open over which it was sent nothing else before the Trial, and then the
-// same packet first. So it may have decoded that one and failed with a packet behind it: but then
-// it has it in its buffer, handles it with its next CONNECT reply, and has an offset beyond it
-// when it is back. Two late failures are a proof therefore.
+// The client left open a connection over which the Trial came first, and then this packet. So it
+// failed with this packet or with a later one. In the latter case the packet is in its buffer. The
+// client handles it with the next CONNECT reply, and returns the second time with an offset beyond
+// it. Therefore two late failures are a proof.
 func (q *suspicions) lateFailure(from uint64) uint64 {
 	seq := q.reads.heldAt
 	if !q.reads.failedLate || from+1 != seq || seq > q.s.log.Last() || q.s.log.At(seq).Kind() != buffer.WithOffset {

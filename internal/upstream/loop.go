@@ -10,8 +10,8 @@ import (
 
 var errOwnListener = errors.New("this is holdfast's own listener: upstream.url must be the server's address")
 
-// mayLoop reports whether a server has the port of holdfast's own listener. Only then are its
-// connections examined.
+// mayLoop reports whether a server listens on the same port as holdfast. Connections to other servers
+// need no check.
 func mayLoop(listen string, t target) bool {
 	network, address := config.SplitListen(listen)
 	_, port, err := net.SplitHostPort(address)
@@ -19,9 +19,9 @@ func mayLoop(listen string, t target) bool {
 	return network == t.network && err == nil && serverErr == nil && port == serverPort
 }
 
-// leadsBack reports whether conn ends at holdfast's own listener at listen, whose port it has. The addresses
-// of the connection tell, whatever name led there. One request would otherwise come back until there
-// are no file descriptors left.
+// leadsBack reports whether conn ends at holdfast's own listener, which is at listen and has the same
+// port. It compares the addresses of the connection, because any name may resolve to them. Without
+// this check one request would come back until no file descriptors are left.
 func leadsBack(listen string, conn net.Conn) bool {
 	remote, ok := addrOf(conn.RemoteAddr())
 	if !ok {

@@ -73,7 +73,7 @@ type Server struct {
 	base      *url.URL // scheme and host of requests; the host is a placeholder for a Unix socket
 	tls       *tls.Config
 	addr      net.Addr // the address if it needs no name lookup, or nil
-	mayLoop   bool     // the port is that of holdfast's own listener
+	mayLoop   bool     // it listens on the same port as holdfast
 	transport *http.Transport
 	unshared  *http.Transport // uses each connection once
 	dialer    *engineio.Dialer
