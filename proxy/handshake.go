@@ -128,7 +128,7 @@ func (h *handshaker) open(w http.ResponseWriter, r *http.Request, c *client, a a
 		}
 	}
 	if !c.transport.begunByWebSocket() {
-		h.opened(c)
+		h.opened(c, r)
 		c.sock.Start()
 		start()
 		httpmsg.CopyHeader(w.Header(), a.header)
@@ -140,15 +140,16 @@ func (h *handshaker) open(w http.ResponseWriter, r *http.Request, c *client, a a
 		h.log.Debug("websocket handshake failed", "client", c.seq, "error", err)
 		return false
 	}
-	h.opened(c)
+	h.opened(c, r)
 	c.sock.StartWebSocket(client.Conn, client.Initial, client.Answer.Bytes(), a.handshake)
 	start()
 	return true
 }
 
-func (h *handshaker) opened(c *client) {
+func (h *handshaker) opened(c *client, r *http.Request) {
 	h.conns.addClient(c)
 	h.metrics.ClientsOpened.Inc()
+	h.log.Debug("client opened", "client", c.seq, "from", r.RemoteAddr)
 }
 
 // ownHandshake returns a handshake with a new sid, and with the configured values in place of the

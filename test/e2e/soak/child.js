@@ -1,6 +1,7 @@
 // Processes that serve calls, as one JSON object per line: {id, name, args} on standard input, and
 // {id, value} or {id, error} on standard output. The simulated clients (sim/, in Go) are one, too.
 import { spawn } from "node:child_process";
+import { writeSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { within } from "../lib/wait.js";
@@ -59,12 +60,16 @@ export class Child {
   }
 }
 
-/** In such a process: serves the methods of `object` until standard input ends. */
-export function serve(object) {
+/**
+ * In such a process: serves the methods of `object` until standard input ends. After the one with the name `last`, nothing more
+ * happens in the process: it is stopped, and can only be killed.
+ */
+export function serve(object, { last } = {}) {
   const answer = (m) => process.stdout.write(`${JSON.stringify(m)}\n`);
   createInterface({ input: process.stdin })
     .on("line", async (line) => {
       const { id, name, args } = JSON.parse(line);
+      if (name === last) return stopAfter({ id, value: object[name](...args) });
       try {
         answer({ id, value: (await object[name](...args)) ?? null });
       } catch (err) {
@@ -72,4 +77,16 @@ export function serve(object) {
       }
     })
     .on("close", () => process.exit(0));
+}
+
+function stopAfter(message) {
+  const text = Buffer.from(`${JSON.stringify(message)}\n`);
+  for (let n = 0; n < text.length; ) {
+    try {
+      n += writeSync(1, text, n);
+    } catch (err) {
+      if (err.code !== "EAGAIN") throw err; // the pipe is full
+    }
+  }
+  process.kill(process.pid, "SIGSTOP");
 }

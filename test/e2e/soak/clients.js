@@ -9,8 +9,8 @@ import { body, broadcastKind, Incoming, kind, Outgoing } from "./stream.js";
 const require = createRequire(import.meta.url);
 const { clients: list, seed, namespaces } = JSON.parse(process.argv[2]);
 
-const LOGS = process.env.HOLDFAST_E2E_LOGS;
 const TICK = 50; // ms
+const TRACED = 5000; // packets of a client
 const PER_TICK = 0.2; // probability of an event in a namespace
 
 const random = new Random(seed, "clients");
@@ -22,7 +22,7 @@ class Namespace {
     this.client = client;
     this.nsp = nsp;
     this.socket = socket;
-    this.sessions = []; // {sid, connections, own, broadcasts}
+    this.sessions = []; // {sid, openedAt, connectedAt, connections, own, broadcasts}
     this.fresh = []; // {at, sid}: connections that should have recovered a session and did not
     this.outgoing = new Outgoing();
     this.unanswered = new Set();
@@ -30,12 +30,12 @@ class Namespace {
     socket.on("connect", () => this.#connect());
     this.#dropLate();
     socket.on("disconnect", () => this.outgoing.disconnect());
-    socket.on("n", (i, at, content, ...rest) => {
-      this.#take("own", i, at, content);
+    socket.on("n", (i, before, content, ...rest) => {
+      this.#take("own", i, before, content);
       const answer = rest.at(-1);
       if (typeof answer === "function") answer(i);
     });
-    socket.on("b", (i, at, content) => this.#take("broadcasts", i, at, content));
+    socket.on("b", (i, before, content) => this.#take("broadcasts", i, before, content));
   }
 
   get session() {
@@ -62,9 +62,11 @@ class Namespace {
       if (this.session && !this.left) this.fresh.push({ at: Date.now(), sid });
       this.sessions.push({
         sid,
+        pid: this.socket._pid,
+        openedAt: this.client.openedAt, // of the connection with which the client learned of it
         connections: 1,
-        own: new Incoming(kind, 1, this.client.redeliver),
-        broadcasts: new Incoming(broadcastKind, null, this.client.redeliver),
+        own: new Incoming(kind, this.client),
+        broadcasts: new Incoming(broadcastKind, this.client),
       });
     }
     this.left = false;
@@ -77,9 +79,9 @@ class Namespace {
     this.adrift = (_readyState ?? readyState) !== "open";
   }
 
-  #take(stream, i, at, content) {
+  #take(stream, i, before, content) {
     const s = this.session;
-    s[stream].take(i, at, content, s.connections, s.connectedAt, this.client.openedAt);
+    s[stream].take(i, before, content, s.connections, s.connectedAt);
   }
 
   emit() {
@@ -111,6 +113,7 @@ class Client {
     this.name = name;
     this.key = key;
     this.redeliver = redeliver ?? null;
+    this.counts = Boolean(counts);
     this.version = version;
     this.transport = transport;
     const { Manager } = require(`socket.io-client-${version}`);
@@ -125,14 +128,17 @@ class Client {
     // Parsers before 4.2.2 keep the first half of a binary packet when a connection ends, and throw at the next one's first text.
     this.manager.on("close", () => (this.manager.decoder.reconstructor = null));
     this.trace = [];
-    if (LOGS) this.#traceAll();
+    this.#traceAll();
     if (counts) new Function("socket", example("js", "countEvents"))({ io: this.manager });
     this.namespaces = namespaces.map((nsp) => new Namespace(this, nsp, this.manager.socket(nsp, { auth: { client: name } })));
   }
 
-  /** Records every packet and the end of each engine, to help find the cause of a broken guarantee. */
+  /** Records the latest packets and the end of each engine, to help find the cause of a broken guarantee. */
   #traceAll() {
-    const note = (...words) => this.trace.push([new Date().toISOString().slice(11), ...words].join(" "));
+    const note = (...words) => {
+      this.trace.push([new Date().toISOString().slice(11), ...words].join(" "));
+      if (this.trace.length > 2 * TRACED) this.trace.splice(0, TRACED);
+    };
     const brief = (p) => `${p.type} ${typeof p.data === "string" ? p.data.slice(0, 60).concat(p.data.length > 110 ? "…" : "", p.data.slice(60).slice(-50)) : (p.data?.length ?? "")}`;
     this.manager.on("reconnect_attempt", () => note("tries again"));
     this.manager.on("open", () => {
@@ -145,8 +151,8 @@ class Client {
   }
 
   toJSON() {
-    const { name, version, transport, key, trace } = this;
-    return { name, version, transport, keyed: Boolean(key), answersKept: version === "4.6.2", namespaces: this.namespaces, trace };
+    const { name, version, transport, key, counts, redeliver } = this;
+    return { name, version, transport, keyed: Boolean(key), counts, redeliver, answersKept: version === "4.6.2", namespaces: this.namespaces };
   }
 }
 
@@ -165,6 +171,7 @@ serve({
     streaming = false;
   },
   ledger: () => clients,
+  traces: () => Object.fromEntries(clients.map((c) => [c.name, c.trace])),
 
   /** The client closes its engine, as some applications do to reconnect. */
   closeEngine(name) {

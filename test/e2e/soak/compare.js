@@ -1,19 +1,19 @@
 // Compares what both ends recorded, and reports the fate of every event and the broken guarantees.
 
-import { kind } from "./stream.js";
+import { broadcastKind, kind, mayBeLost } from "./stream.js";
 
 const EMPTY = { sent: 0, delivered: 0, lost: 0, doubled: 0, reordered: 0, altered: 0, ambiguous: 0, tail: 0 };
 
 /**
- * `clients` are the clients' ledgers, `server` the server's, `killed` those of servers that were killed, taken just
- * before. Returns {down, up: totals, sessions, reconnections, fresh, broken: messages, pending: events that may still
- * arrive}.
+ * `clients` are the clients' ledgers, `server` the server's, `killed` the last ones of servers that were killed. Returns
+ * {down, up: totals, sessions, reconnections, fresh, broken: messages, pending: what may still come right}.
  *
  * No session, recovered or not, may miss events in the middle, or get them twice or in another order. Events that had not
- * arrived when a session ended were lost with it: `tail`.
+ * arrived when a session ended were lost with it: `tail`. In the end each client has a session in each namespace, which the
+ * server has, too.
  */
 export function compare({ clients, server, killed = [], ackEvents = "at-most-once" }) {
-  const servers = [...killed.map((s) => ({ ...s, killed: true })), server];
+  const servers = [...killed, server];
   const result = {
     down: { recovered: { ...EMPTY }, steady: { ...EMPTY } },
     up: { recovered: { ...EMPTY }, steady: { ...EMPTY } },
@@ -28,20 +28,32 @@ export function compare({ clients, server, killed = [], ackEvents = "at-most-onc
     for (const n of client.namespaces) {
       const who = `${client.name} (${[client.version, client.transport].filter(Boolean).join(", ")}) ${n.nsp}`;
       for (const s of n.sessions) {
-        s.kind = s.connections > 1 || s.own.beganBefore || s.broadcasts.beganBefore ? "recovered" : "steady";
+        const home = servers.find((x) => x.sessions[s.sid]);
+        // Such a session began over a connection that the client does not know of: it ended before its reply arrived.
+        s.beganBefore = home?.sessions[s.sid].began < s.openedAt;
+        s.kind = s.connections > 1 || s.beganBefore ? "recovered" : "steady";
         s.live = n.live && s === n.sessions.at(-1) && server.sessions[s.sid]?.ended === null;
         result.sessions[s.kind]++;
         result.sessions[s.live ? "live" : "ended"]++;
         result.reconnections.recovered += s.connections - 1;
-        checkSession(result, { s, who, servers, ackEvents });
+        checkSession(result, { s, who, home, ackEvents });
       }
+      checkEnd(result, { n, who, server });
       result.reconnections.fresh += n.fresh.length;
       result.answers.server += n.asked - n.unanswered.length;
-      result.fresh.push(...n.fresh.map((f) => ({ client: client.name, version: client.version, nsp: n.nsp, ...f })));
+      result.fresh.push(...n.fresh.map((f) => ({ client: client.name, version: client.version, keyed: client.keyed, nsp: n.nsp, ...f, ...previous(n, f, servers) })));
       checkEpochs(result, { client, n, who, servers });
     }
   }
   return result;
+}
+
+/** What became of the session that a client had before a fresh one. */
+function previous(n, { sid }, servers) {
+  const find = (id) => servers.find((x) => x.sessions[id])?.sessions[id];
+  const was = n.sessions[n.sessions.findIndex((s) => s.sid === sid) - 1];
+  const before = find(was?.sid);
+  return { previous: was?.sid, ended: before?.ended, late: before?.endedAt - find(sid)?.began };
 }
 
 function asksUpTo(last) {
@@ -50,15 +62,20 @@ function asksUpTo(last) {
   return n;
 }
 
+/** Whether a namespace is connected, and the server thinks so, too. */
+function checkEnd(result, { n, who, server }) {
+  const sid = n.sessions.at(-1)?.sid;
+  const ended = server.sessions[sid]?.ended;
+  const wrong = !n.live ? "the client is not connected" : ended === undefined ? "the server does not know it" : ended && `the server has ended it: ${ended}`;
+  if (!wrong) return;
+  result.pending++;
+  result.broken.push(`${who}, session ${sid}, at the end: ${wrong}`);
+}
+
 /** Server to client: one session's own stream, and the broadcasts to it. */
-function checkSession(result, { s, who, servers, ackEvents }) {
-  const home = servers.find((x) => x.sessions[s.sid]);
+function checkSession(result, { s, who, home, ackEvents }) {
   const broken = (what) => result.broken.push(`${who}, session ${s.sid}, ${s.connections} connections: ${what}`);
-  if (!home) {
-    // It connected between a killed server's ledger and its end.
-    if (s.live || servers.length === 1) broken("the server does not know it");
-    return;
-  }
+  if (!home) return broken("no server knows it");
   const { nsp, sent, firstBroadcast, answered } = home.sessions[s.sid];
   const totals = result.down[s.kind];
   result.answers.clients += answered;
@@ -67,30 +84,28 @@ function checkSession(result, { s, who, servers, ackEvents }) {
     result.pending += owed;
     broken(`${owed} of the client's answers lost`);
   }
-  for (const [name, stream, first, last] of [
-    ["events", s.own, 1, sent],
-    ["broadcasts", s.broadcasts, firstBroadcast, home.broadcasts[nsp]],
+  for (const [name, stream, kindOf, first, last] of [
+    ["events", s.own, kind, 1, sent],
+    ["broadcasts", s.broadcasts, broadcastKind, firstBroadcast, home.broadcasts[nsp]],
   ]) {
     const came = stream.last ?? first - 1;
-    // Broadcasts after a session's end were not meant for it, and a killed server's ledger is
-    // slightly outdated.
-    const until = s.live ? last : name === "broadcasts" ? came : Math.max(last, came);
-    const started = stream.first ?? first;
-    const missed = Math.max(0, started - first);
-    // The first broadcasts may have been in flight when the first connection ended.
-    const inFlight = stream.redeliver === "at-most-once" && (stream.firstConnection > 1 || stream.beganBefore);
-    const early = inFlight ? 0 : missed;
+    // Broadcasts after a session's end were not meant for it.
+    const until = s.live || name === "events" ? last : came;
+    const early = earlyOnes(s, stream, kindOf, first);
     const tail = Math.max(0, until - came);
     totals.sent += until - first + 1;
     totals.delivered += stream.delivered;
     totals.doubled += stream.doubled;
     totals.reordered += stream.reordered;
     totals.altered += stream.altered;
-    totals.ambiguous += stream.ambiguous + stream.askedAgain + (stream.again ?? 0) + (missed - early);
-    totals.lost += stream.lost + early;
-    const bad = stream.lost + stream.doubled + stream.reordered + stream.altered + early;
-    if (bad > 0) broken(`${name}: ${stream.notes.join("; ") || `the first ${early} lost`}`);
-    if (stream.ambiguous > 0 && ackEvents !== "at-most-once" && stream.redeliver !== "at-most-once") broken(`${stream.ambiguous} events with an ack lost, with ack_events ${ackEvents}`);
+    totals.ambiguous += stream.ambiguous + stream.askedAgain + (stream.again ?? 0) + early.ambiguous;
+    totals.lost += stream.lost + early.lost;
+    const bad = stream.lost + stream.doubled + stream.reordered + stream.altered;
+    if (bad > 0) broken(`${name}: ${stream.notes.join("; ")}`);
+    if (early.lost > 0) broken(`${name}: ${first} to ${stream.first.i - 1} lost, the first`);
+    if (came > last) broken(`${name}: ${came} came, ${last} was the last`);
+    const ambiguous = stream.ambiguous + early.ambiguous;
+    if (ambiguous > 0 && ackEvents !== "at-most-once" && stream.redeliver !== "at-most-once") broken(`${ambiguous} events with an ack lost, with ack_events ${ackEvents}`);
     if (stream.askedAgain > 0 && ackEvents === "at-most-once") broken(`${stream.askedAgain} events with an ack doubled, with ack_events ${ackEvents}`);
     if (!s.live) totals.tail += tail;
     else if (tail > 0) {
@@ -99,6 +114,17 @@ function checkSession(result, { s, who, servers, ackEvents }) {
       broken(`${name}: ${stream.last ?? 0} came last, ${until} was sent`);
     }
   }
+}
+
+/** The fate of the numbers before the first one that has arrived: {lost, ambiguous: how many}. */
+function earlyOnes(s, stream, kindOf, from) {
+  const early = { lost: 0, ambiguous: 0 };
+  if (!stream.first) return early;
+  const { i, before, connection, connectedAt } = stream.first;
+  // The session had a connection before, and they were sent before this one had its reply.
+  const inFlight = (connection > 1 || s.beganBefore) && before <= connectedAt;
+  for (let m = from; m < i; m++) early[inFlight && mayBeLost(m, { ...stream, kindOf }) ? "ambiguous" : "lost"]++;
+  return early;
 }
 
 /** Client to server: what was sent over each of a client's connections. */

@@ -102,6 +102,11 @@ export class Fleet {
     return new Metrics(all.map((m) => m.text).join("\n"));
   }
 
+  /** What the status page of each says. */
+  statuses() {
+    return Promise.all(this.list.filter(Boolean).map(async (hf) => ({ pid: hf.pid, port: hf.port, status: (await hf.admin("/api/status")).text })));
+  }
+
   async patientMetrics() {
     let m;
     await until(async () => (m = await this.metrics().catch(() => null)), "holdfast's metrics", 30_000);

@@ -1,8 +1,6 @@
 // One holdfast, or several replicas, with the server behind and the clients in front.
 import { randomBytes } from "node:crypto";
 import { setMaxListeners } from "node:events";
-import { writeFileSync } from "node:fs";
-import path from "node:path";
 import { freePort } from "../lib/ports.js";
 import { Relay } from "../lib/relay.js";
 import { sleep, SLOW, until } from "../lib/wait.js";
@@ -11,6 +9,7 @@ import { compare } from "./compare.js";
 import { injectFaults, injectRedisFaults, injectReplicaFaults, injectServerFaults } from "./faults.js";
 import { DRAIN, Fleet } from "./fleet.js";
 import { Random } from "./random.js";
+import { Connections, writeTraces } from "./trace.js";
 
 export const NAMESPACES = ["/", "/chat"];
 const LOGS = process.env.HOLDFAST_E2E_LOGS;
@@ -49,8 +48,9 @@ export class Lane {
     this.name = [`socket.io ${options.server}`, ...more].filter(Boolean).join(" ");
     this.faults = {}; // name -> count
     this.peak = 0; // bytes
-    this.killed = []; // ledgers of servers, taken just before they were killed
+    this.killed = []; // the last ledgers of servers that were killed
     this.relays = [];
+    this.connections = new Map(); // client's name, "" for all simulated ones -> Connections
     this.stop = new AbortController();
     setMaxListeners(0, this.stop.signal); // each client's faults wait for it
     this.faulting = [];
@@ -71,6 +71,7 @@ export class Lane {
       // For each connection.
       Object.defineProperty(relay, "target", { get: () => this.fleet.target() });
       this.relays.push(relay);
+      this.connections.set(i < clients ? `${server}#${i}` : "", new Connections(relay));
       if (i === clients) break; // the last one spreads the simulated clients
       list.push({
         name: `${server}#${i}`,
@@ -114,7 +115,7 @@ export class Lane {
     const config = {
       ...translated,
       recovery: { max_disconnection_duration: `${EXPIRY}ms`, ack_events: ackEvents, buffer, keyed: { query: "hf_key", ...(keyed && { redeliver: keyed }) } },
-      log: { level: LOGS ? "debug" : "info" },
+      log: { level: "debug" }, // for traces
       ...(this.replicas > 1 && { shutdown: { drain_timeout: `${DRAIN}ms` } }),
     };
     return Fleet.start({ size: this.replicas, redis, port: this.port, config, random: new Random(seed, `${this.name} places`), name: `${server}.${this.replicas}${redis ? ".redis" : ""}` });
@@ -129,9 +130,8 @@ export class Lane {
 
   /** Kills the server, and starts it again after `pause()`. */
   async killServer(pause) {
-    const ledger = await this.server.call("ledger");
+    this.killed.push(await this.server.call("lastLedger"));
     await this.server.kill();
-    this.killed.push(ledger);
     try {
       await pause();
     } finally {
@@ -178,27 +178,29 @@ export class Lane {
     await Promise.all(this.faulting);
     await this.fleet.calm();
     Object.assign(this.faults, await this.sim.call("calm"));
-    await this.#allConnected("all clients to be back");
+    await this.#allConnected("all clients to be back").catch(() => {}); // compare() says which are not
     await Promise.all([this.clients.call("finish"), this.sim.call("finish")]);
-    await this.server.call("finish");
     const end = Date.now() + 30_000 * SLOW;
     let result;
+    let turns = 0;
     do {
+      // Again, as a connection that a fault has hurt may end only now, with the first of these events.
+      if (turns++ % 20 === 0) await this.server.call("finish");
       await sleep(300);
-      const ledgers = await this.#ledgers();
-      result = compare(ledgers);
-      const keyed = ledgers.clients.filter((c) => c.keyed);
-      const back = keyed.flatMap((c) => c.namespaces.flatMap((n) => n.sessions)).filter((s) => s.connections > 1);
-      if (keyed.length > 0 && back.length === 0) result.broken.push("no client with a key was ever recovered");
-      this.#keepTraces(ledgers.clients, result.broken);
+      this.ledgers = await this.#ledgers();
+      result = compare(this.ledgers);
     } while (result.pending > 0 && Date.now() < end);
+    const keyed = this.ledgers.clients.filter((c) => c.keyed);
+    const back = keyed.flatMap((c) => c.namespaces.flatMap((n) => n.sessions)).filter((s) => s.connections > 1);
+    if (keyed.length > 0 && back.length === 0) result.broken.push("no client with a key was ever recovered");
+    if (result.broken.length > 0) this.packets = await this.clients.call("traces");
     return result;
   }
 
-  #keepTraces(clients, broken) {
-    if (!LOGS) return;
-    for (const { name, trace } of clients)
-      if (trace && broken.some((b) => b.startsWith(`${name} `))) writeFileSync(path.join(LOGS, `soak.${name.replace("#", ".client")}.log`), trace.join("\n"));
+  /** Writes down what is known about the clients of which promises were broken, and returns what to show of it. */
+  traces(broken) {
+    const { fleet, ledgers, connections, packets, statuses } = this;
+    return writeTraces({ dir: LOGS, lane: fleet.options.name, broken, ledgers, connections, packets, statuses, holdfasts: [...fleet.ended, ...fleet.list] });
   }
 
   async #ledgers() {
@@ -210,25 +212,35 @@ export class Lane {
     return { clients: [...real, ...(simulated ?? [])], server, killed: this.killed, ackEvents: this.options.ackEvents };
   }
 
-  /** Disconnects all clients. Waits until holdfast has released their resources, or reports what is left. */
+  /** Disconnects all clients. Waits until holdfast has released their resources, and returns what is left of them. */
   async leave() {
     await Promise.all([this.clients.call("close"), this.sim.call("close")]);
-    const gauges = ["holdfast_clients", "holdfast_links", "holdfast_relays", "holdfast_sessions", "holdfast_buffered_packets", "holdfast_buffered_bytes"];
-    await until(
-      async () => {
-        this.last = (await this.fleet.metrics().catch(() => this.last)) ?? this.last;
-        return this.last && gauges.every((g) => this.last.sum(g) === 0);
-      },
-      () => `holdfast to be empty: ${gauges.map((g) => `${g} ${this.last?.sum(g)}`).join(", ")}`,
-      EXPIRY + 20_000,
-    );
+    const left = await this.#emptied();
     // An idle holdfast returns memory to the system within about 5 s.
     const end = Date.now() + 10_000 * SLOW;
     do {
       await sleep(1000);
       this.after = await this.#resources();
     } while (this.#grown({ ...SLACK, rss: SLACK.rss / 4 }).length > 0 && Date.now() < end);
-    return this.#grown(SLACK);
+    const sockets = await this.server.call("sockets");
+    if (sockets > 0) left.push(`the server has ${sockets} sockets after the last client`);
+    return [...left, ...this.#grown(SLACK).map((what) => `${what} grew: ${this.before[what]} before the first client, ${this.after[what]} after the last`)];
+  }
+
+  async #emptied() {
+    const gauges = ["holdfast_clients", "holdfast_links", "holdfast_relays", "holdfast_sessions", "holdfast_buffered_packets", "holdfast_buffered_bytes"];
+    const empty = async () => {
+      this.last = (await this.fleet.metrics().catch(() => this.last)) ?? this.last;
+      return this.last && gauges.every((g) => this.last.sum(g) === 0);
+    };
+    try {
+      await until(empty, "holdfast to be empty", EXPIRY + 20_000);
+      return [];
+    } catch {
+      this.statuses = await this.fleet.statuses();
+      this.packets ??= await this.clients.call("traces");
+      return [`not empty after the last client: ${gauges.map((g) => `${g} ${this.last?.sum(g)}`).join(", ")}`];
+    }
   }
 
   #grown(slack) {

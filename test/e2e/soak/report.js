@@ -34,9 +34,9 @@ const KNOWN_OF_REPLICAS = ["owner_gone", "owner_unreachable", "owner_conflict", 
 const KNOWN_OF_2 = ["bad_offset", "key_in_use"];
 
 /** Summarizes a lane after all its clients have left. */
-export function summarise(lane, result, grown, breaches) {
+export function summarise(lane, result, leftovers, breaches) {
   const processes = [...lane.fleet.past, lane.last]; // of holdfast
-  const broken = [...result.broken, ...breaches];
+  const broken = [...result.broken, ...breaches, ...leftovers];
   // A restarted holdfast does not know its predecessor's sessions. A client asks again if it did
   // not get the reply.
   const foreign = 2 * NAMESPACES.length * (lane.options.clients + lane.options.simulated);
@@ -52,10 +52,10 @@ export function summarise(lane, result, grown, breaches) {
   if (early > 0) broken.push(`${early} sessions not recovered although their replica still drained`);
   const panics = sum(processes, "holdfast_panics_total");
   if (panics > 0) broken.push(`${panics} panics`);
-  for (const what of grown) broken.push(`${what} grew: ${lane.before[what]} before the first client, ${lane.after[what]} after the last`);
   if (result.reconnections.recovered === 0) broken.push("no session was ever recovered: nothing was tested");
   return {
     name: lane.name,
+    traces: lane.traces(broken),
     options: { ackEvents: lane.options.ackEvents, ...lane.options.buffer, clients: lane.options.clients, simulated: lane.options.simulated },
     faults: lane.faults,
     sessions: result.sessions,
@@ -126,6 +126,7 @@ export function text(run) {
   else {
     const shown = broken.slice(0, 30);
     parts.push([`${broken.length} promises broken with seed ${run.seed}:`, ...shown.map((b) => `  ${b}`), ...(broken.length > 30 ? ["  ..."] : [])].join("\n"));
+    parts.push(run.lanes.flatMap((l) => l.traces).join("\n"));
   }
   return `${parts.join("\n\n")}\n`;
 }

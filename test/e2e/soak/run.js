@@ -79,9 +79,10 @@ async function soak({ minutes, seed, clients, versions, simulated, lanes: chosen
     await runFor(minutes, lanes);
     const results = await Promise.all(lanes.map((lane) => lane.finish()));
     const breaches = await Promise.all(lanes.map((lane) => lane.sim.call("breaches")));
-    const grown = await Promise.all(lanes.map((lane) => lane.leave()));
-    await Promise.all(lanes.map((lane) => lane.close()));
-    return { minutes, seed, lanes: lanes.map((lane, i) => summarise(lane, results[i], grown[i], breaches[i])) };
+    const leftovers = await Promise.all(lanes.map((lane) => lane.leave()));
+    const ends = await Promise.allSettled(lanes.map((lane) => lane.close()));
+    for (const [i, { reason }] of ends.entries()) if (reason) leftovers[i].push(`at its end: ${reason.message}`);
+    return { minutes, seed, lanes: lanes.map((lane, i) => summarise(lane, results[i], leftovers[i], breaches[i])) };
   } finally {
     await Promise.all(lanes.map((lane) => lane.abort()));
     await rm(dir, { recursive: true, force: true });

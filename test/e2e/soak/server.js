@@ -18,9 +18,10 @@ const POISON = 0.0003; // where there is poison: its probability for a session
 const POISON_BROADCAST = 0.001; // ... and for a namespace
 
 const random = new Random(seed, "server");
-const sessions = new Map(); // sid -> {client, nsp, sent, firstBroadcast, answered, ended}
+const sessions = new Map(); // sid -> {client, nsp, began, sent, lastAt: when the last one was, firstBroadcast, answered, ended, endedAt}
 const arrivals = new Map(); // client and namespace -> Arrivals
 const broadcasts = Object.fromEntries(namespaces.map((nsp) => [nsp, 0]));
+const broadcastAt = Object.fromEntries(namespaces.map((nsp) => [nsp, 0])); // when the last one was
 const live = new Map(); // sid -> socket
 let streaming = true;
 
@@ -33,11 +34,12 @@ const io = new Server(http, { serveClient: false, allowEIO3: true, ...ioOptions 
 for (const nsp of namespaces) {
   io.of(nsp).on("connection", (socket) => {
     const client = socket.handshake.auth?.client ?? socket.handshake.query.client; // of clients before 3.0
-    const session = { client, nsp, sent: 0, firstBroadcast: broadcasts[nsp] + 1, answered: 0, ended: null };
+    const session = { client, nsp, began: Date.now(), sent: 0, lastAt: 0, firstBroadcast: broadcasts[nsp] + 1, answered: 0, ended: null, endedAt: null };
     sessions.set(socket.id, session);
     live.set(socket.id, socket);
     socket.on("disconnect", (reason) => {
       session.ended = reason;
+      session.endedAt = Date.now();
       live.delete(socket.id);
     });
     const key = `${client} ${nsp}`;
@@ -53,7 +55,8 @@ for (const nsp of namespaces) {
 function emit(socket) {
   const session = sessions.get(socket.id);
   const i = ++session.sent;
-  const args = ["n", i, Date.now(), body(i)];
+  const args = ["n", i, session.lastAt, body(i)];
+  session.lastAt = Date.now();
   if (kind(i) === "ask") {
     socket.emit(...args, (answer) => {
       if (answer === i) session.answered++;
@@ -82,16 +85,26 @@ function emitPoison(to) {
 
 function broadcast(nsp) {
   const i = ++broadcasts[nsp];
-  io.of(nsp).emit("b", i, Date.now(), body(i));
+  io.of(nsp).emit("b", i, broadcastAt[nsp], body(i));
+  broadcastAt[nsp] = Date.now();
 }
 
 http.listen({ port, host: "127.0.0.1", backlog: 4096 });
 await once(http, "listening");
 
+const ledger = () => ({
+  sessions: Object.fromEntries(sessions),
+  arrivals: Object.fromEntries(arrivals),
+  broadcasts,
+});
+
 serve({
   ready: () => http.address().port,
 
-  /** Ends all streams, each with an event that must not be lost. */
+  /**
+   * Ends all streams, each with an event that must not be lost. Called again, it sends another one: to those that may lose the
+   * last one with a connection.
+   */
   finish() {
     streaming = false;
     for (const socket of live.values()) {
@@ -101,9 +114,10 @@ serve({
     for (const nsp of namespaces) broadcast(nsp);
   },
 
-  ledger: () => ({
-    sessions: Object.fromEntries(sessions),
-    arrivals: Object.fromEntries(arrivals),
-    broadcasts,
-  }),
-});
+  ledger,
+
+  lastLedger: ledger,
+
+  /** How many sockets there are. */
+  sockets: () => live.size,
+}, { last: "lastLedger" });

@@ -21,21 +21,19 @@ export function intact(i, got) {
 /** What a client has recorded of one stream from the server. Its memory does not grow with the stream. */
 export class Incoming {
   /**
-   * `kindOf` is the stream's kind(). If a stream has already started, its first number is recorded. `redeliver` is
-   * recovery.keyed.redeliver for a client with a key that does not count.
+   * `kindOf` is the stream's kind(). `redeliver` is recovery.keyed.redeliver for a client with a key that does not count.
+   * `counts` is true for one that does: it gets each event exactly once, also those with an ack.
    */
-  constructor(kindOf, first = null, redeliver = null) {
+  constructor(kindOf, { redeliver = null, counts = false } = {}) {
     this.kindOf = kindOf;
     this.redeliver = redeliver;
-    this.first = first;
-    this.last = first === null ? null : first - 1; // the highest number received
-    this.lastSent = 0; // when the server sent it
+    this.counts = counts;
+    this.first = null; // {i, before, connection, connectedAt} of the first number that has arrived
+    this.last = null; // the highest one
     this.lastConnection = 0; // the session's connection it arrived on
-    this.firstConnection = 0; // the one that the first number arrived on
-    this.beganBefore = false; // the session began over a connection that the client does not know of
     this.delivered = 0; // without duplicates
     this.missing = new Set();
-    this.ambiguous = new Set(); // asks that did not arrive, and were in flight when a connection ended
+    this.ambiguous = new Set(); // those that did not arrive, may be lost when a connection ends, and were sent before that
     this.askedAgain = 0; // asks that arrived twice, and were in flight when a connection ended
     this.again = 0; // others that did, which only redeliver: at-least-once allows
     this.repeated = { connection: 0, i: 0 }; // the last of these
@@ -46,31 +44,26 @@ export class Incoming {
   }
 
   /**
-   * Number i has arrived. `sentAt` is the server's time; `connection` counts the session's connections from 1, and
-   * `connectedAt` is when this one had its reply. `openedAt` is when the client's engine opened. If the first number was
-   * sent before, the session began over an earlier connection, which ended before its reply arrived.
+   * Number i has arrived. `before` is when the server sent its predecessor (0 if there is none); `connection` counts the
+   * session's connections from 1, and `connectedAt` is when this one had its reply. What was missed before the first number is
+   * up to compare(), which knows where the session began.
    */
-  take(i, sentAt, content, connection, connectedAt, openedAt) {
-    if (this.last === null) {
-      this.first = i;
+  take(i, before, content, connection, connectedAt) {
+    if (this.first === null) {
+      this.first = { i, before, connection, connectedAt };
       this.last = i - 1;
     }
-    if (this.delivered === 0) this.beganBefore = sentAt < openedAt;
     if (!intact(i, content)) this.#note("altered", i);
     if (i <= this.last) return this.#late(i, connection);
     for (let m = this.last + 1; m < i; m++) {
-      // It was sent after its predecessor. If that was before the current connection was opened, it
-      // may have been in flight when the previous connection ended.
-      const inFlight = (connection > 1 && this.lastSent <= connectedAt) || (this.delivered === 0 && this.beganBefore);
-      if ((this.kindOf(m) === "ask" || this.redeliver === "at-most-once") && inFlight) this.ambiguous.add(m);
+      // What was sent after this connection had its reply cannot have been in flight when another one ended.
+      if (connection > 1 && before <= connectedAt && mayBeLost(m, this)) this.ambiguous.add(m);
       else {
         this.missing.add(m);
         this.#note("lost", m);
       }
     }
     this.last = i;
-    this.firstConnection ||= connection;
-    this.lastSent = sentAt;
     this.lastConnection = connection;
     this.delivered++;
   }
@@ -79,13 +72,20 @@ export class Incoming {
     if (this.missing.delete(i) || this.ambiguous.delete(i)) {
       this.delivered++;
       this.#note("reordered", i);
-    } else if (this.kindOf(i) === "ask" && i === this.last && connection > this.lastConnection) {
+    } else if (i < this.first.i) {
+      this.#note("reordered", i);
+    } else if (this.#askedAgain(i, connection)) {
       this.askedAgain++;
     } else if (this.#repeats(i, connection)) {
       this.again++;
     } else {
       this.#note("doubled", i);
     }
+  }
+
+  /** Whether number i is the last one, an ask, and arrives with another connection. */
+  #askedAgain(i, connection) {
+    return !this.counts && this.kindOf(i) === "ask" && i === this.last && connection > this.lastConnection;
   }
 
   /** Whether number i belongs to the events that a connection begins with although the client has them: a run without gaps. */
@@ -106,9 +106,14 @@ export class Incoming {
   }
 
   toJSON() {
-    const { first, firstConnection, beganBefore, last, delivered, askedAgain, again, doubled, reordered, altered, notes, redeliver } = this;
-    return { first, firstConnection, beganBefore, last, delivered, askedAgain, again, doubled, reordered, altered, notes, redeliver, lost: this.missing.size, ambiguous: this.ambiguous.size };
+    const { first, last, delivered, askedAgain, again, doubled, reordered, altered, notes, redeliver, counts } = this;
+    return { first, last, delivered, askedAgain, again, doubled, reordered, altered, notes, redeliver, counts, lost: this.missing.size, ambiguous: this.ambiguous.size };
   }
+}
+
+/** Whether number m may be lost if it was in flight when a connection ended: docs/guarantees.md, Delivery and Clients with a key. */
+export function mayBeLost(m, { kindOf, redeliver, counts }) {
+  return redeliver === "at-most-once" || (!counts && kindOf(m) === "ask");
 }
 
 /**
@@ -120,7 +125,7 @@ export class Outgoing {
     this.number = 0;
     this.epoch = 0;
     this.connected = false;
-    this.epochs = new Map(); // epoch -> {epoch, sid, first, last, over}
+    this.epochs = new Map(); // epoch -> {epoch, at, sid, first, last, over}
   }
 
   connect(sid) {
@@ -143,7 +148,7 @@ export class Outgoing {
     const epoch = this.connected ? this.epoch : this.epoch + 1;
     const i = ++this.number;
     let e = this.epochs.get(epoch);
-    if (!e) this.epochs.set(epoch, (e = { epoch, sid: this.connected ? this.sid : null, first: i, last: i, over: false }));
+    if (!e) this.epochs.set(epoch, (e = { epoch, at: Date.now(), sid: this.connected ? this.sid : null, first: i, last: i, over: false }));
     e.last = i;
     return { i, epoch };
   }
@@ -155,7 +160,7 @@ export class Outgoing {
     const i = this.number;
     const next = this.epochs.get(this.epoch + 1);
     if (next) next.last = i;
-    else this.epochs.set(this.epoch + 1, { epoch: this.epoch + 1, sid: null, first: i, last: i, over: false });
+    else this.epochs.set(this.epoch + 1, { epoch: this.epoch + 1, at: Date.now(), sid: null, first: i, last: i, over: false });
     return this.epoch + 1;
   }
 

@@ -7,18 +7,24 @@ import { Arrivals, body, broadcastKind, Incoming, kind, Outgoing } from "../soak
 
 const NSP = "/";
 const ASK = 7; // the first number that asks for an ack
+const BEGAN = 0; // when the session did
 const CUT_AT = 1000; // when the second connection was made
+/** When the predecessor of number i was sent. */
+const before = (i) => (i - 1) * 100;
 
 /** A client and a server that agree: 20 events and 5 broadcasts down, 10 up on each of two connections. */
 class Run {
   constructor() {
-    this.own = new Incoming(kind, 1);
+    this.own = new Incoming(kind);
     this.broadcasts = new Incoming(broadcastKind);
     this.outgoing = new Outgoing();
     this.arrivals = new Arrivals();
     this.ended = null;
     this.connections = 2;
     this.unanswered = [];
+    this.live = true;
+    this.next = false; // whether there is another session after this one
+    this.openedAt = 0; // when the engine was over which the client learned of the session
     this.answered = 2; // 7 and 18
     this.answersKept = true;
     this.down = Array.from({ length: 20 }, (_, k) => k + 1);
@@ -35,9 +41,9 @@ class Run {
     let connection = 1;
     for (const i of this.down) {
       if (i > cut) connection = 2;
-      this.own.take(i, i * 100, this.altered === i ? "?" : body(i), connection, connection === 2 ? CUT_AT : 0);
+      this.own.take(i, before(i), this.altered === i ? "?" : body(i), connection, connection === 2 ? CUT_AT : 0);
     }
-    for (const i of broadcasts) this.broadcasts.take(i, i * 100, body(i), 2, CUT_AT);
+    for (const i of broadcasts) this.broadcasts.take(i, before(i), body(i), 2, CUT_AT);
     for (const { i, epoch } of this.up) this.arrivals.take("s", i, epoch, body(i));
     const ledger = (x) => JSON.parse(JSON.stringify(x));
     return compare(
@@ -50,8 +56,11 @@ class Run {
             namespaces: [
               {
                 nsp: NSP,
-                live: true,
-                sessions: [{ sid: "s", connections: this.connections, own: this.own, broadcasts: this.broadcasts }],
+                live: this.live,
+                sessions: [
+                  { sid: "s", openedAt: this.openedAt, connections: this.connections, own: this.own, broadcasts: this.broadcasts },
+                  ...(this.next ? [{ sid: "t", openedAt: CUT_AT, connections: 1, own: new Incoming(kind), broadcasts: new Incoming(broadcastKind) }] : []),
+                ],
                 fresh: [],
                 asked: 2,
                 epochs: this.outgoing,
@@ -61,7 +70,10 @@ class Run {
           },
         ],
         server: {
-          sessions: { s: { client: "c", nsp: NSP, sent: 20, firstBroadcast: 4, answered: this.answered, ended: this.ended } },
+          sessions: {
+            s: { client: "c", nsp: NSP, began: BEGAN, sent: 20, firstBroadcast: 4, answered: this.answered, ended: this.ended },
+            t: { client: "c", nsp: NSP, began: CUT_AT, sent: 0, firstBroadcast: 9, answered: 0, ended: null },
+          },
           arrivals: { [`c ${NSP}`]: this.arrivals },
           broadcasts: { [NSP]: 8 },
         },
@@ -128,17 +140,37 @@ describe("the soak's checks, from server to client", () => {
     const { down, broken, pending } = changed((run) => {
       run.down.splice(-3);
       run.ended = "transport close";
+      run.next = true;
     });
     assert.deepEqual([down.lost, down.tail, pending], [0, 3, 0]);
     assert.deepEqual(broken, []);
+  });
+
+  it("find that a client is not connected in the end, or believes it is", () => {
+    for (const [change, says] of [
+      [{ live: false }, /the client is not connected/],
+      [{ ended: "ping timeout" }, /the server has ended it: ping timeout/],
+    ]) {
+      const { broken, pending } = changed((run) => Object.assign(run, change));
+      assert.match(broken.join(), says);
+      assert.equal(pending, 1);
+    }
+  });
+
+  it("find an event that the server never sent", () => {
+    assert.match(changed((run) => run.down.push(21)).broken.join(), /21 came, 20 was the last/);
+  });
+
+  it("find a session that no server knows", () => {
+    assert.match(changed(() => {}, { server: { sessions: {}, arrivals: {}, broadcasts: {} } }).broken.join(), /no server knows it/);
   });
 
   describe("a client with a key that does not count", () => {
     /** 1..9 over the first connection, then what is given over the second. */
     const run = (redeliver, second, options) => {
       const r = new Run();
-      r.own = new Incoming(kind, 1, redeliver);
-      for (let i = 1; i <= 9; i++) r.own.take(i, i * 100, body(i), 1, 0);
+      r.own = new Incoming(kind, { redeliver });
+      for (let i = 1; i <= 9; i++) r.own.take(i, before(i), body(i), 1, 0);
       r.down = second;
       return r.compare({ cut: 0, ...options });
     };
@@ -163,6 +195,49 @@ describe("the soak's checks, from server to client", () => {
       assert.deepEqual(broken, []);
       assert.equal(run("at-most-once", from(9)).broken.length, 1);
       assert.equal(run("at-most-once", [10, 11, ...from(13)]).broken.length, 1, "on a connection that holds");
+      assert.equal(run("at-most-once", from(12)).broken.length, 1, "sent over the connection that holds");
+    });
+  });
+
+  describe("a session that began over a connection that its client does not know", () => {
+    const run = (change, ...streams) => {
+      const r = new Run();
+      [r.own, r.broadcasts] = [new Incoming(kind, ...streams), new Incoming(broadcastKind, ...streams)];
+      r.openedAt = BEGAN + 450;
+      r.connections = 1;
+      change(r);
+      for (const i of [6, 7, 8]) r.broadcasts.take(i, before(i), body(i), 1, 500); // 4 and 5 were sent before that
+      return r.compare({ cut: 20, broadcasts: [] });
+    };
+    const atMostOnce = { redeliver: "at-most-once" };
+
+    it("may miss the first ones, with at-most-once", () => {
+      assert.deepEqual(run(() => {}, atMostOnce).broken, []);
+      assert.deepEqual(run((r) => r.down.splice(0, 3), atMostOnce).broken.length, 1, "but not of the other stream: its connection had its reply before");
+    });
+
+    it("may not miss any otherwise", () => {
+      assert.match(run(() => {}).broken.join(), /broadcasts: 4 to 5 lost, the first/);
+      assert.match(run((r) => (r.openedAt = BEGAN), atMostOnce).broken.join(), /broadcasts: 4 to 5 lost, the first/);
+    });
+  });
+
+  describe("a client with a key that counts", () => {
+    const counting = (run) => (run.own = new Incoming(kind, { counts: true }));
+
+    it("has each event once, also those with an ack", () => {
+      assert.deepEqual(changed(counting, { cut: ASK - 1 }).broken, []);
+      const lost = (run) => {
+        counting(run);
+        run.down = without(run.down, ASK);
+      };
+      assert.equal(changed(lost, { cut: ASK - 1 }).down.lost, 1);
+      const again = (run) => {
+        counting(run);
+        for (const i of [1, 2, 3, 4, 5, 6, ASK]) run.own.take(i, before(i), body(i), 1, 0);
+        run.down = [ASK, 8, ...run.down.slice(8)];
+      };
+      assert.equal(changed(again, { cut: 0, ackEvents: "at-least-once" }).down.doubled, 1);
     });
   });
 
@@ -188,7 +263,7 @@ describe("the soak's checks, from server to client", () => {
     it("may come twice at a cut, with at-least-once", () => {
       const run = () => {
         const r = new Run();
-        for (const i of [1, 2, 3, 4, 5, 6, ASK]) r.own.take(i, i * 100, body(i), 1, 0);
+        for (const i of [1, 2, 3, 4, 5, 6, ASK]) r.own.take(i, before(i), body(i), 1, 0);
         r.down = [ASK, 8, ...r.down.slice(8)];
         return r;
       };

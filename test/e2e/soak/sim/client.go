@@ -18,6 +18,7 @@ const (
 	tick        = 100 * time.Millisecond
 	perTick     = 0.2 // probability of an event in a namespace
 	stepTimeout = 10 * time.Second
+	maxDials    = 100
 )
 
 // client is one simulated client with its namespaces.
@@ -31,8 +32,15 @@ type client struct {
 	random *rand.Rand // owned by run
 	epoch  int        // owned by run: number of connections
 
-	mu   sync.Mutex // guards the fields below and those of the namespaces
-	conn *conn      // the latest
+	mu    sync.Mutex // guards the fields below and those of the namespaces
+	conn  *conn      // the latest
+	dials []dial     // the latest ones
+}
+
+// dial is a TCP connection that a client opened, to find it in holdfast's log.
+type dial struct {
+	At   int64 `json:"at"`
+	Port int   `json:"port"`
 }
 
 // namespace is what a client records about one of its namespaces.
@@ -88,12 +96,15 @@ func (c *client) dial(ctx context.Context, network, addr string) (net.Conn, erro
 	}
 	conn := newConn(nc.(*net.TCPConn))
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.conn = conn
-	c.mu.Unlock()
+	if local, ok := nc.LocalAddr().(*net.TCPAddr); ok {
+		c.dials = append(c.dials[max(0, len(c.dials)-maxDials+1):], dial{time.Now().UnixMilli(), local.Port})
+	}
 	return conn, nil
 }
 
-// take records an event with the arguments number, time, content, offset.
+// take records an event with the arguments number, time of its predecessor, content, offset.
 func (c *client) take(n *namespace, args []any, stream func(*session) *incoming) {
 	sid, engine := n.socket.ID(), c.sio.SID()
 	c.mu.Lock()
@@ -238,5 +249,6 @@ func (c *client) MarshalJSON() ([]byte, error) {
 		Name       string       `json:"name"`
 		Version    string       `json:"version"`
 		Namespaces []*namespace `json:"namespaces"`
-	}{c.name, "simulated", c.namespaces})
+		Dials      []dial       `json:"connections"`
+	}{c.name, "simulated", c.namespaces, c.dials})
 }

@@ -42,7 +42,7 @@ func intact(i int, got any) bool {
 
 // incoming is what a client has recorded of one stream; see Incoming in ../stream.js.
 type incoming struct {
-	First      *int     `json:"first"`
+	First      *first   `json:"first"`
 	Last       *int     `json:"last"`
 	Delivered  int      `json:"delivered"`
 	AskedAgain int      `json:"askedAgain"`
@@ -54,32 +54,29 @@ type incoming struct {
 	Notes      []string `json:"notes"`
 
 	isAsk          func(int) bool
-	lastSent       int64
 	lastConnection int
 	missing        map[int]bool
 	ambiguous      map[int]bool
 }
 
-// newIncoming records a stream that begins with number first, or 0 if the stream has
-// already started.
-func newIncoming(isAsk func(int) bool, first int) *incoming {
-	in := &incoming{isAsk: isAsk, Notes: []string{}, missing: map[int]bool{}, ambiguous: map[int]bool{}}
-	if first > 0 {
-		in.begin(first)
-	}
-	return in
+// first is the first number that has arrived, and take's other arguments then.
+type first struct {
+	I           int   `json:"i"`
+	Before      int64 `json:"before"`
+	Connection  int   `json:"connection"`
+	ConnectedAt int64 `json:"connectedAt"`
 }
 
-func (in *incoming) begin(first int) {
-	last := first - 1
-	in.First, in.Last = &first, &last
+func newIncoming(isAsk func(int) bool) *incoming {
+	return &incoming{isAsk: isAsk, Notes: []string{}, missing: map[int]bool{}, ambiguous: map[int]bool{}}
 }
 
-// take records that number i has arrived. The server sent it at sentAt, by its
-// clock; the session's connection was opened at connectedAt (both in milliseconds).
-func (in *incoming) take(i int, sentAt int64, content any, connection int, connectedAt int64) {
-	if in.Last == nil {
-		in.begin(i)
+// take records that number i has arrived. The server sent its predecessor at before, by its clock;
+// the session's connection was opened at connectedAt (both in milliseconds).
+func (in *incoming) take(i int, before int64, content any, connection int, connectedAt int64) {
+	if in.First == nil {
+		last := i - 1
+		in.First, in.Last = &first{i, before, connection, connectedAt}, &last
 	}
 	if !intact(i, content) {
 		in.Altered++
@@ -90,7 +87,7 @@ func (in *incoming) take(i int, sentAt int64, content any, connection int, conne
 		return
 	}
 	for m := *in.Last + 1; m < i; m++ {
-		if in.isAsk(m) && connection > 1 && in.lastSent <= connectedAt {
+		if in.isAsk(m) && connection > 1 && before <= connectedAt {
 			in.ambiguous[m] = true
 		} else {
 			in.missing[m] = true
@@ -98,7 +95,6 @@ func (in *incoming) take(i int, sentAt int64, content any, connection int, conne
 		}
 	}
 	*in.Last = i
-	in.lastSent = sentAt
 	in.lastConnection = connection
 	in.Delivered++
 }
@@ -109,6 +105,9 @@ func (in *incoming) late(i, connection int) {
 		delete(in.missing, i)
 		delete(in.ambiguous, i)
 		in.Delivered++
+		in.Reordered++
+		in.note("reordered", i)
+	case i < in.First.I:
 		in.Reordered++
 		in.note("reordered", i)
 	case in.isAsk(i) && i == *in.Last && connection > in.lastConnection:
@@ -150,5 +149,5 @@ type session struct {
 }
 
 func newSession(sid string) *session {
-	return &session{SID: sid, Own: newIncoming(isAsk, 1), Broadcasts: newIncoming(neverAsk, 0)}
+	return &session{SID: sid, Own: newIncoming(isAsk), Broadcasts: newIncoming(neverAsk)}
 }

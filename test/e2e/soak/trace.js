@@ -1,0 +1,115 @@
+// What is known about a client of which a promise was broken: its connections, the replicas they reached, and what those said
+// about it. One file for each client.
+import { mkdirSync, writeFileSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+
+const CONNECTIONS = 200; // the latest of each relay
+const SHOWN = 8; // lines of a client in the report
+
+const clock = (ms) => (ms ? new Date(ms).toISOString().slice(11, 23) : "-");
+
+/** Remembers a relay's connections: where each came from, where it went, and the port by which holdfast knows it. */
+export class Connections {
+  constructor(relay) {
+    this.list = [];
+    relay.on("connection", (conn) => this.#remember(conn));
+    relay.on("gone", (conn) => {
+      const known = this.list.findLast((c) => c.conn === conn);
+      if (known) Object.assign(known, { ended: Date.now(), conn: null, request: conn.request, up: conn.up.passed, down: conn.down.passed });
+    });
+  }
+
+  #remember(conn) {
+    const known = { conn, opened: Date.now(), ended: null, client: conn.client.remotePort, to: conn.server.connecting ? null : conn.server.remotePort };
+    conn.server.once("connect", () => Object.assign(known, { from: conn.server.localPort, to: conn.server.remotePort }));
+    this.list.push(known);
+    if (this.list.length > CONNECTIONS) this.list.shift();
+  }
+}
+
+/**
+ * Writes the traces of the clients named in `broken` into a folder. Returns what to show of them: a few lines for each of the
+ * first three, and where the files are. `ledgers` are those that compare() had; `connections` are Connections by client's name,
+ * under "" those of simulated ones; `packets` are what real clients have noted.
+ */
+export function writeTraces({ dir, lane, broken, ledgers, connections, holdfasts, statuses, packets }) {
+  if (broken.length === 0) return [];
+  const clients = ledgers.clients.filter((c) => broken.some((b) => b.startsWith(`${c.name} (`)));
+  const logs = holdfasts.map((hf) => ({ pid: hf.pid, port: hf.port, records: hf.records }));
+  const kept = dir; // Fleet writes the logs there
+  dir ??= path.join(os.tmpdir(), `holdfast-soak-failure-${process.pid}`);
+  mkdirSync(dir, { recursive: true });
+  const write = (name, text) => {
+    const file = path.join(dir, `soak.${name.replaceAll(/[^\w.-]+/g, "-")}`);
+    writeFileSync(file, text);
+    return file;
+  };
+  if (!kept) for (const hf of holdfasts) write(`${lane}.${hf.port}.${hf.pid}.log`, hf.log);
+  write(`${lane}.ledgers.json`, JSON.stringify(ledgers));
+  if (statuses) write(`${lane}.statuses.json`, JSON.stringify(statuses));
+  const shown = [];
+  for (const [i, c] of clients.entries()) {
+    const lines = describe(c, { ledgers, logs, packets: packets?.[c.name], connections: connections.get(c.name) ?? ofSimulated(c, connections.get("")) });
+    const file = write(`${lane}.${c.name}.trace`, `${[...broken.filter((b) => b.startsWith(`${c.name} (`)), ...lines].join("\n")}\n`);
+    shown.push(`${c.name}: ${file}`);
+    if (i < 3) shown.push(...lines.filter((l) => !/^\S+ client /.test(l)).slice(-SHOWN).map((l) => `    ${l}`));
+  }
+  return [`Ledgers, logs and traces are in ${dir}`, ...shown];
+}
+
+/** A simulated client reaches its holdfast directly, or shares a relay with all others. */
+function ofSimulated(client, shared) {
+  return (client.connections ?? []).map(({ at, port }) => shared?.list.find((c) => c.client === port && Math.abs(c.opened - at) < 5000) ?? { opened: at, from: port });
+}
+
+/** All that is known about a client, in the order of time. */
+function describe(client, { ledgers, logs, packets, connections }) {
+  const lines = []; // [time, text]
+  const add = (time, text) => lines.push([time, text]);
+  for (const n of client.namespaces) sessionsOf(n, ledgers, add);
+  for (const c of connections.list ?? connections) {
+    const request = c.request ?? c.conn?.request ?? "";
+    const to = logs.filter((hf) => hf.port === c.to).map((hf) => hf.pid);
+    add(c.opened, `connection ${c.from}: to ${c.to ?? "holdfast"} (pid ${to.join(" or ")}), until ${clock(c.ended)}, ${c.up ?? "?"} bytes up, ${c.down ?? "?"} down: ${request.slice(0, 160)}`);
+    for (const hf of logs) saidAbout(hf, c, logs, add);
+  }
+  for (const line of packets ?? []) add(Date.parse(`${new Date().toISOString().slice(0, 11)}${line.slice(0, 13)}`), `client ${line.slice(14)}`);
+  return lines.sort(([a], [b]) => a - b).map(([time, text]) => `${clock(time)} ${text}`);
+}
+
+function sessionsOf(n, { server, killed }, add) {
+  for (const s of n.sessions) {
+    const known = [...killed, server].map((x) => x.sessions[s.sid]).find(Boolean);
+    const pid = s.pid ? `, pid ${s.pid}` : "";
+    add(known?.began ?? s.connectedAt ?? 0, `session ${s.sid}${pid} in ${n.nsp}: ${s.connections} connections, the last at ${clock(s.connectedAt)}; the server sent ${known?.sent}, ${s.own.last ?? 0} came last`);
+    if (known?.ended) add(known.endedAt, `session ${s.sid} in ${n.nsp}: the server saw its end: ${known.ended}`);
+  }
+  for (const e of n.epochs) if (e.at) add(e.at, `connection ${e.epoch} of ${n.nsp} begins, session ${e.sid}: it sends ${e.first} to ${e.last}`);
+}
+
+/** What a holdfast has said about the clients of one connection, and the owner to which one was moved. */
+function saidAbout(hf, connection, logs, add) {
+  if (connection.to && hf.port !== connection.to) return;
+  const near = (r) => Math.abs(Date.parse(r.time) - connection.opened) < 60_000;
+  const numbers = new Set(hf.records.filter((r) => r.msg === "client opened" && r.from?.endsWith(`:${connection.from}`) && near(r)).map((r) => r.client));
+  for (const r of hf.records) {
+    if (!numbers.has(r.client)) continue;
+    add(Date.parse(r.time), said(hf, r));
+    if (r.msg.startsWith("client moved")) saidByOwner(r, logs, hf, add);
+  }
+}
+
+/** The owner numbers the client anew, by the same time: what it says at the time of the move about one with nearly this number. */
+function saidByOwner(move, logs, edge, add) {
+  const at = Date.parse(move.time);
+  for (const hf of logs) {
+    if (hf === edge) continue;
+    const near = (r) => Math.abs(Date.parse(r.time) - at) < 100 && Math.abs(r.client - move.client) < 1e6;
+    for (const r of hf.records) if (near(r)) add(Date.parse(r.time), `perhaps: ${said(hf, r)}`);
+  }
+}
+
+function said(hf, { time, level, msg, ...rest }) {
+  return `holdfast ${hf.pid}: ${msg} ${Object.entries(rest).map(([k, v]) => `${k}=${v}`).join(" ")}`;
+}
