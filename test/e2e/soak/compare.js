@@ -50,10 +50,11 @@ export function compare({ clients, server, killed = [], ackEvents = "at-most-onc
 
 /** What became of the session that a client had before a fresh one. */
 function previous(n, { sid }, servers) {
-  const find = (id) => servers.find((x) => x.sessions[id])?.sessions[id];
-  const was = n.sessions[n.sessions.findIndex((s) => s.sid === sid) - 1];
-  const before = find(was?.sid);
-  return { previous: was?.sid, ended: before?.ended, late: before?.endedAt - find(sid)?.began };
+  const home = (id) => servers.find((x) => x.sessions[id]);
+  const was = n.sessions[n.sessions.findIndex((s) => s.sid === sid) - 1]?.sid;
+  if (home(was) !== home(sid)) return { previous: was, ended: "server killed" };
+  const { ended, endedAt } = home(was)?.sessions[was] ?? {};
+  return { previous: was, ended, late: endedAt - home(sid)?.sessions[sid].began };
 }
 
 function asksUpTo(last) {

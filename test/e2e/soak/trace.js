@@ -100,13 +100,15 @@ function saidAbout(hf, connection, logs, add) {
   }
 }
 
-/** The owner numbers the client anew, by the same time: what it says at the time of the move about one with nearly this number. */
+/** The owner numbers the client anew, by the same time: what it says at the time of the move about the one with the nearest number. */
 function saidByOwner(move, logs, edge, add) {
   const at = Date.parse(move.time);
+  const distance = (r) => Math.abs(r.client - move.client); // in µs
   for (const hf of logs) {
     if (hf === edge) continue;
-    const near = (r) => Math.abs(Date.parse(r.time) - at) < 100 && Math.abs(r.client - move.client) < 1e6;
-    for (const r of hf.records) if (near(r)) add(Date.parse(r.time), `perhaps: ${said(hf, r)}`);
+    const then = hf.records.filter((r) => Math.abs(Date.parse(r.time) - at) < 100 && distance(r) < 1e6);
+    const nearest = Math.min(...then.map(distance));
+    for (const r of then) if (distance(r) === nearest) add(Date.parse(r.time), `perhaps: ${said(hf, r)}`);
   }
 }
 
