@@ -121,8 +121,11 @@ func (s *sender) adaptLocked(arrived int, took time.Duration) {
 func (s *sender) confirmLocked(w *written, packets uint64) {
 	size := w.bytes + int(packets)*lagOverhead
 	lags := s.lagsLocked(w)
-	suspect := lags && s.conn.keyed == nil && (s.triedRecentlyLocked() || s.lag.suspectsLocked(w.cur, w.last))
-	if !lags || size > s.lagLimit() && !suspect {
+	var v verdict
+	if lags {
+		v = s.verdictLocked(w)
+	}
+	if !lags || size > s.lagLimit() && v != lagSuspect {
 		s.endLagLocked()
 		w.cur.Confirm(w.last)
 		return
@@ -132,8 +135,19 @@ func (s *sender) confirmLocked(w *written, packets uint64) {
 		l.timer = s.conn.sock.AfterFunc(lagTime, func() { s.onLagTimer(l) }) // stopped by endLagLocked, or close
 		s.lag = l
 	}
-	s.lag.addLocked(lagged{cur: w.cur, last: w.last, size: size, time: instant.Now(), suspect: suspect, text: !suspect && s.conn.keyed == nil})
+	s.lag.addLocked(lagged{cur: w.cur, last: w.last, size: size, time: instant.Now(), verdict: v})
 	s.lag.releaseLocked(s.lagLimit())
+}
+
+// verdictLocked returns what is known of packets that begin to lag.
+func (s *sender) verdictLocked(w *written) verdict {
+	switch {
+	case s.conn.keyed != nil:
+		return lagHarmless
+	case s.triedRecentlyLocked(), s.lag.suspectsLocked(w.cur, w.last):
+		return lagSuspect
+	}
+	return lagUnjudged
 }
 
 // lagsLocked reports whether the confirmation of these packets has to wait. A client with a key

@@ -49,13 +49,26 @@ type lagged struct {
 	last    uint64
 	size    int
 	time    instant.Instant
-	suspect bool // the client may have been unable to decode some of it
-	text    bool // its texts are judged when its time is over
+	verdict verdict
 }
+
+// verdict says whether the client may have been unable to decode some of the packets:
+//
+//	unjudged -> suspect, harmless   their time is over, and dueLocked looks at the texts
+//
+// Packets whose binaries are suspicious are suspect from the beginning. Those of a client with a
+// key are harmless: they lag only while its session is suspicious, whatever their texts are.
+type verdict uint8
+
+const (
+	lagUnjudged verdict = iota
+	lagHarmless
+	lagSuspect
+)
 
 // left returns how long the packets stay.
 func (c *lagged) left() time.Duration {
-	if c.suspect {
+	if c.verdict == lagSuspect {
 		return suspectTime - instant.Since(c.time)
 	}
 	return lagTime - instant.Since(c.time)
@@ -78,7 +91,7 @@ func (l *lag) suspectsLocked(cur *session.Cursor, last uint64) bool {
 
 // addLocked holds back a confirmation.
 func (l *lag) addLocked(c lagged) {
-	if c.suspect {
+	if c.verdict == lagSuspect {
 		l.suspects++
 	}
 	l.list = append(l.list, c)
@@ -103,9 +116,10 @@ func (l *lag) dueLocked(c *lagged) bool {
 	if c.left() > 0 {
 		return false
 	}
-	if c.text {
-		c.text = false
-		if c.suspect = c.cur.SuspiciousText(c.last, socketio.LooksOdd); c.suspect {
+	if c.verdict == lagUnjudged {
+		c.verdict = lagHarmless
+		if c.cur.SuspiciousText(c.last, socketio.LooksOdd) {
+			c.verdict = lagSuspect
 			l.suspects++
 		}
 	}
@@ -119,7 +133,7 @@ func (l *lag) releaseLocked(limit int) {
 		c := &l.list[n]
 		c.cur.Confirm(c.last)
 		l.bytes -= c.size
-		if c.suspect {
+		if c.verdict == lagSuspect {
 			l.suspects--
 		}
 		n++

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strings"
 
 	"github.com/holdfast/holdfast/internal/config"
 )
@@ -40,7 +41,7 @@ func leadsBack(listen string, conn net.Conn) bool {
 	}
 	own, err := netip.ParseAddr(host)
 	if err != nil {
-		return within && host == "localhost"
+		return within && strings.EqualFold(host, "localhost")
 	}
 	return own.IsUnspecified() || own.Unmap() == remote || remote.IsUnspecified() && own.IsLoopback()
 }

@@ -38,6 +38,7 @@ func TestConnectionsToTheOwnListenerAreRefused(t *testing.T) {
 		{"another of the loopback's addresses", ":8080", "127.0.0.1:50000", "127.0.0.2:8080", "http://app:8080", true},
 		{"one address", "10.0.0.5:8080", "10.0.0.5:50000", "10.0.0.5:8080", "http://app:8080", true},
 		{"by name", "localhost:8080", "127.0.0.1:50000", "127.0.0.1:8080", "http://app:8080", true},
+		{"by name, in capitals", "LOCALHOST:8080", "127.0.0.1:50000", "127.0.0.1:8080", "http://app:8080", true},
 		{"the unspecified address", "127.0.0.1:8080", "127.0.0.1:50000", "0.0.0.0:8080", "http://0.0.0.0:8080", true},
 		{"the scheme's port", ":80", "127.0.0.1:50000", "127.0.0.1:80", "http://app", true},
 
