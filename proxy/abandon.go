@@ -62,6 +62,7 @@ type toldNote struct {
 type missedClaim struct {
 	seq    uint64
 	opened instant.Instant
+	expiry *time.Timer // one for all claims of a pid
 }
 
 // lostOwner is a replica that did not answer a client, and why. Its id is empty if there is none.
@@ -137,22 +138,33 @@ func (l *lostOwners) abandon(c *client, owner string, ask *peerwire.MoveRequest,
 
 // miss notes that a client asked for a session of another replica and did not get it.
 func (l *lostOwners) miss(c *client, ask *peerwire.MoveRequest) {
-	pid, claim := claimedPID(ask.Connect), missedClaim{c.seq, c.opened}
+	pid, lifetime := claimedPID(ask.Connect), l.lifetime()
 	l.presented(pid, c) // a doubt may have come meanwhile
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	before, ok := l.missed[pid]
-	if !ok && len(l.missed) >= maxNotes || before.seq > claim.seq {
+	claim, ok := l.missed[pid]
+	if !ok && len(l.missed) >= maxNotes || claim.seq > c.seq {
 		return
 	}
+	claim.seq, claim.opened = c.seq, c.opened
+	if ok && claim.expiry.Stop() {
+		claim.expiry.Reset(lifetime)
+	} else { // one that has fired may wait for the lock
+		claim.expiry = l.missedTimerLocked(pid, lifetime)
+	}
 	l.missed[pid] = claim
-	time.AfterFunc(l.lifetime(), func() {
+}
+
+// missedTimerLocked returns a timer that removes the claim that has it.
+func (l *lostOwners) missedTimerLocked(pid string, lifetime time.Duration) (expiry *time.Timer) {
+	expiry = time.AfterFunc(lifetime, func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if l.missed[pid] == claim {
+		if l.missed[pid].expiry == expiry {
 			delete(l.missed, pid)
 		}
 	})
+	return expiry
 }
 
 // look tells owners of the sessions that a client does not need any more, and looks again later if

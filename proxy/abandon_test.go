@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -65,6 +66,50 @@ func TestAskedAgain(t *testing.T) {
 		}
 		if again, now := r.movedSeq(&peerwire.MoveRequest{Age: 1, At: r.clock() + 1_000_000, Again: true}), uint64(r.clock()); again > now {
 			t.Errorf("a number from the future: %d at %d", again, now)
+		}
+	})
+}
+
+// A client that asks again and again costs one timer, and is remembered from the last time on.
+func TestClaimThatGotNoSessionIsRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const lifetime = time.Minute
+		l := newLostOwners(&replicas{})
+		l.lifetime = func() time.Duration { return lifetime }
+		claiming := func(seq uint64) *client {
+			c := new(client)
+			c.seq = seq
+			return c
+		}
+		pid := "hf" + strings.Repeat("a", 27)
+		ask := &peerwire.MoveRequest{Connect: []byte(`0{"pid":"` + pid + `","offset":"x"}`)}
+		l.miss(claiming(1), ask)
+		kept := func() missedClaim {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return l.missed[pid]
+		}
+		first := kept().expiry
+		if first == nil {
+			t.Fatal("nothing is kept")
+		}
+		for n := range 3 {
+			time.Sleep(lifetime - time.Second)
+			l.miss(claiming(uint64(n+2)), ask)
+		}
+		l.miss(claiming(2), ask) // it is late
+		if k := kept(); k.seq != 4 || k.expiry != first {
+			t.Errorf("kept: %+v, and the first timer is %p", k, first)
+		}
+		time.Sleep(lifetime - time.Nanosecond)
+		synctest.Wait()
+		if kept().seq != 4 {
+			t.Error("forgotten too early")
+		}
+		time.Sleep(time.Nanosecond)
+		synctest.Wait()
+		if k := kept(); k.expiry != nil {
+			t.Errorf("kept: %+v", k)
 		}
 	})
 }
