@@ -111,8 +111,12 @@ func reportHandover(r status.Report, stdout io.Writer) error {
 	if h.Result != courier.OK {
 		return fmt.Errorf("handover %s: %s", h.Result, h.Reason)
 	}
-	_, err := fmt.Fprintf(stdout, "ok: holdfast %s serves %d sessions, %d were lost, %.2f s\n",
-		r.Holdfast.Version, h.Sessions, h.LostSessions, h.DurationSeconds)
+	sessions := "sessions"
+	if h.Sessions == 1 {
+		sessions = "session"
+	}
+	_, err := fmt.Fprintf(stdout, "ok: holdfast %s serves %d %s, lost %d, %.2f s\n",
+		r.Holdfast.Version, h.Sessions, sessions, h.LostSessions, h.DurationSeconds)
 	return err
 }
 

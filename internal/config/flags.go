@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 )
 
@@ -16,7 +17,7 @@ type CommandLine struct {
 	Demo    bool   // -demo: run the demo
 	// Handover is -handover: the demo restarts its holdfast.
 	Handover bool
-	// Replicas is -replicas: how many holdfasts the demo has. 0 means one.
+	// Replicas is -replicas: how many holdfasts the demo has. 0 means that it was not given.
 	Replicas int
 	// StopWithStdin is -stop-with-stdin: drain and stop when standard input ends.
 	StopWithStdin bool
@@ -49,7 +50,10 @@ func ParseArgs(args []string) (CommandLine, error) {
 	flags.BoolVar(&c.Version, "version", false, "")
 	flags.BoolVar(&c.Demo, "demo", false, "")
 	flags.BoolVar(&c.Handover, "handover", false, "")
-	flags.IntVar(&c.Replicas, "replicas", 0, "")
+	flags.Func("replicas", "", func(value string) (err error) {
+		c.Replicas, err = parseReplicas(value)
+		return err
+	})
 	flags.BoolVar(&c.StopWithStdin, "stop-with-stdin", false, "")
 	for _, f := range settingFlags {
 		flags.Func(f.name, "", func(value string) error {
@@ -69,8 +73,6 @@ func ParseArgs(args []string) (CommandLine, error) {
 		message = "-handover belongs to -demo; to restart a running holdfast, use holdfast handover"
 	case c.Replicas != 0 && (!c.Demo || c.Handover):
 		message = "-replicas belongs to -demo, without -handover; replicas of a running holdfast are in cluster.peers"
-	case c.Replicas < 0 || c.Replicas > maxDemoReplicas:
-		message = fmt.Sprintf("found -replicas %d; allowed: 1 to %d", c.Replicas, maxDemoReplicas)
 	case flags.NArg() > 0:
 		message = fmt.Sprintf("found the argument %q; allowed: flags only, see holdfast -h", flags.Arg(0))
 	}
@@ -78,6 +80,15 @@ func ParseArgs(args []string) (CommandLine, error) {
 		return CommandLine{}, &Error{Problems: []Problem{{Source: "command line", Message: message}}}
 	}
 	return c, nil
+}
+
+// parseReplicas reads the value of -replicas.
+func parseReplicas(value string) (int, error) {
+	n, err := strconv.Atoi(value)
+	if err != nil || n < 1 || n > maxDemoReplicas {
+		return 0, fmt.Errorf("allowed: 1 to %d", maxDemoReplicas)
+	}
+	return n, nil
 }
 
 // flagHint suggests a flag in place of an unknown one.

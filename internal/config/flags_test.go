@@ -23,6 +23,12 @@ func TestParseArgs(t *testing.T) {
 		{"misspelt", []string{"-upstrem", "x"}, CommandLine{}, "invalid configuration: command line: flag provided but not defined: -upstrem; did you mean -upstream?"},
 		{"no value", []string{"-listen"}, CommandLine{}, "invalid configuration: command line: flag needs an argument: -listen; see holdfast -h"},
 		{"bad bool", []string{"-check=maybe"}, CommandLine{}, `invalid configuration: command line: invalid boolean value "maybe" for -check`},
+		{"replicas", []string{"-demo", "-replicas", "3"}, CommandLine{Demo: true, Replicas: 3}, ""},
+		{"no replicas", []string{"-demo", "-replicas", "0"}, CommandLine{}, `invalid configuration: command line: invalid value "0" for flag -replicas: allowed: 1 to 10; see holdfast -h`},
+		{"fewer than none", []string{"-demo", "-replicas=-1"}, CommandLine{}, `invalid configuration: command line: invalid value "-1" for flag -replicas: allowed: 1 to 10`},
+		{"too many replicas", []string{"-demo", "-replicas=11"}, CommandLine{}, `invalid configuration: command line: invalid value "11" for flag -replicas: allowed: 1 to 10`},
+		{"no number", []string{"-demo", "-replicas", "99999999999999999999"}, CommandLine{}, `invalid configuration: command line: invalid value "99999999999999999999" for flag -replicas: allowed: 1 to 10`},
+		{"replicas without the demo", []string{"-replicas", "2"}, CommandLine{}, "invalid configuration: command line: -replicas belongs to -demo, without -handover"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -39,6 +39,7 @@ func TestParseArgs(t *testing.T) {
 		{"a namespace without a slash", []string{u, "-namespace", "b"}, "does not begin with a slash"},
 		{"auth that is no object", []string{u, "-auth", "[1]"}, "not a JSON object"},
 		{"a header without a value", []string{u, "-header", "x"}, "Name: value"},
+		{"a query without a value", []string{u, "-query", "a"}, "name=value"},
 		{"no time", []string{u, "-timeout", "0s"}, "above 0"},
 		{"no file with authorities", []string{u, "-ca", "/nowhere"}, "no such file"},
 		{"authorities without a certificate", []string{u, "-ca", "doc.go"}, "no certificate in doc.go"},
@@ -46,13 +47,16 @@ func TestParseArgs(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := ParseArgs("doctor", tt.args)
-			if tt.err == "" && err != nil || tt.err != "" && (!errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), tt.err)) {
+			if tt.err == "" && err != nil || tt.err != "" && (!errors.Is(err, ErrUsage) || !strings.HasPrefix(err.Error(), "doctor: bad usage: ") || !strings.Contains(err.Error(), tt.err)) {
 				t.Errorf("ParseArgs(%q) = %v, want %q", tt.args, err, tt.err)
 			}
 		})
 	}
 	if _, err := ParseArgs("doctor", []string{"-h"}); !errors.Is(err, flag.ErrHelp) {
 		t.Errorf("-h: %v", err)
+	}
+	if _, err := ParseArgs("init", []string{u, u}); err == nil || !strings.HasPrefix(err.Error(), "init: bad usage: found 2 addresses") {
+		t.Errorf("init: %v", err)
 	}
 	o, err := ParseArgs("init", []string{"-path", "/a"})
 	if err != nil || o.URL.String() != DefaultURL || o.Path != "/a/" || o.Out != "holdfast.yaml" {

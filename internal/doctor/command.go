@@ -87,7 +87,7 @@ func (c Command) Init(ctx context.Context, args []string, stdout io.Writer) erro
 		return err
 	}
 	if _, err := os.Stat(o.Out); err == nil && !o.Force {
-		return fmt.Errorf("doctor: %s exists; -force replaces it, -out FILE writes another one", o.Out)
+		return fmt.Errorf("init: %s exists; -force replaces it, -out FILE writes another one", o.Out)
 	}
 	r := Look(ctx, o)
 	if r.Exit == ExitNotFound {
@@ -97,7 +97,7 @@ func (c Command) Init(ctx context.Context, args []string, stdout io.Writer) erro
 		return &ExitError{ExitNotFound}
 	}
 	if err := writeFile(o.Out, Config(r, o, c.Version, time.Now()), o.Force); err != nil {
-		return fmt.Errorf("doctor: %w", err)
+		return fmt.Errorf("init: %w", err)
 	}
 	return r.WriteText(stdout, c.afterInit(r, o))
 }

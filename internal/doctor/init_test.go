@@ -42,7 +42,7 @@ func TestInitWritesFile(t *testing.T) {
 	if !strings.Contains(out.String(), "Wrote "+file) || !strings.Contains(out.String(), "holdfast -config "+file) {
 		t.Errorf("the report does not say what to do next:\n%s", out.String())
 	}
-	if err := command.Init(t.Context(), []string{"-out", file, server}, &out); err == nil || !strings.Contains(err.Error(), "-force") {
+	if err := command.Init(t.Context(), []string{"-out", file, server}, &out); err == nil || !strings.HasPrefix(err.Error(), "init: "+file+" exists; -force") {
 		t.Errorf("a second time: %v", err)
 	}
 	if err := command.Init(t.Context(), []string{"-out", file, "-force", server}, &out); err != nil {

@@ -18,7 +18,7 @@ import (
 )
 
 // ErrUsage is wrapped by errors about the command line.
-var ErrUsage = errors.New("doctor: bad usage")
+var ErrUsage = errors.New("bad usage")
 
 // Options say which server to look at, and as which client.
 type Options struct {
@@ -44,9 +44,13 @@ const (
 )
 
 // ParseArgs parses the command line after the command's name, doctor or init. The error is
-// flag.ErrHelp for -h, or wraps ErrUsage.
-func ParseArgs(command string, args []string) (Options, error) {
-	var o Options
+// flag.ErrHelp for -h, or wraps ErrUsage and begins with the command's name.
+func ParseArgs(command string, args []string) (o Options, err error) {
+	defer func() {
+		if errors.Is(err, ErrUsage) {
+			err = fmt.Errorf("%s: %w", command, err)
+		}
+	}()
 	flags := flag.NewFlagSet(command, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	o.AddFlags(flags, 5*time.Second)

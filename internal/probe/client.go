@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"net/http"
 	"os"
 	"strings"
@@ -32,7 +33,7 @@ func (c *Client) AddFlags(flags *flag.FlagSet, timeout time.Duration) {
 	flags.StringVar(&c.Namespace, "namespace", "", "")
 	flags.StringVar(&c.auth, "auth", "", "")
 	flags.Func("header", "", c.addHeader)
-	flags.Func("query", "", func(v string) error { c.queries = append(c.queries, v); return nil })
+	flags.Func("query", "", c.addQuery)
 	flags.StringVar(&c.Origin, "origin", "", "")
 	flags.DurationVar(&c.Timeout, "timeout", timeout, "")
 	flags.BoolVar(&c.Insecure, "insecure", false, "")
@@ -45,6 +46,9 @@ func (c *Client) Complete(inURL string) (err error) {
 		c.queries = append([]string{inURL}, c.queries...)
 	}
 	c.Query = strings.Join(c.queries, "&")
+	if strings.ContainsFunc(c.Query, func(r rune) bool { return r <= ' ' || r == '#' || r == 0x7f }) {
+		return fmt.Errorf("the query %q contains a character that a URL cannot; write a space as %%20, and # as %%23", c.Query)
+	}
 	c.Auth, err = readAuth(c.auth)
 	return err
 }
@@ -76,6 +80,17 @@ func (c *Client) addHeader(line string) error {
 		return errors.New("want 'Name: value'")
 	}
 	c.Header.Add(name, strings.TrimSpace(value))
+	return nil
+}
+
+// addQuery adds parameters that are written as "name=value".
+func (c *Client) addQuery(parameters string) error {
+	for p := range strings.SplitSeq(parameters, "&") {
+		if name, _, ok := strings.Cut(p, "="); !ok || name == "" {
+			return errors.New("want name=value")
+		}
+	}
+	c.queries = append(c.queries, parameters)
 	return nil
 }
 

@@ -423,7 +423,7 @@ describe("holdfast handover", { concurrency: 4, skip }, () => {
     const s = await begin(t);
     const { code, text } = await command(s);
     assert.equal(code, 0, text);
-    assert.match(text, /^ok: holdfast \S+ serves 1 sessions, 0 were lost, \d/);
+    assert.match(text, /^ok: holdfast \S+ serves 1 session, lost 0, \d/);
     await serves(s, 2);
   });
 
