@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/holdfast/holdfast/internal/config"
 )
@@ -18,6 +19,8 @@ const (
 	freeIncompleteBytes = 16 << 10
 	// oneRead is about how much more of a message a link may have after one read.
 	oneRead = 128 << 10
+	// turnTime is how long a link has the turn while nothing of its message arrives.
+	turnTime = 2 * time.Second
 )
 
 // incomplete counts the bytes of what has arrived only in part: messages, POST bodies, and binary
@@ -33,6 +36,7 @@ const (
 //	waiting -> turn      the other's message is complete, its link has ended, or it is paused
 //	waiting -> reading   there is memory again
 //	turn    -> reading   its message is complete, or its client is too slow
+//	turn    -> reading   nothing of its message has come for turnTime, and there is memory for another's
 type incomplete struct {
 	limit int64 // 0 means no limit
 	bytes atomic.Int64
@@ -42,6 +46,7 @@ type incomplete struct {
 
 	mu      sync.Mutex // guards the fields below; taken before a link's pauseMu
 	turn    *link      // nil if no link waits
+	turns   uint64     // how often a link was given the turn
 	waiting []*link    // in order; they are not read
 }
 
@@ -76,16 +81,12 @@ func (i *incomplete) takeBeyond(l *link, n int) bool {
 	defer i.mu.Unlock()
 	i.short.Store(true)
 	if i.turn == nil && len(i.waiting) == 0 && !l.readPaused() {
-		i.turn = l
+		i.giveTurnLocked(l)
 	}
-	total := i.bytes.Add(int64(n))
+	i.bytes.Add(int64(n))
 	ok := l.arriving.Load() <= i.limit
 	if i.turn != l {
-		others := total
-		if i.turn != nil {
-			others -= i.turn.arriving.Load()
-		}
-		ok = others <= i.limit+i.limit/2
+		ok = i.others(i.turn) <= i.limit+i.limit/2
 	}
 	if !ok {
 		i.bytes.Add(int64(-n))
@@ -98,6 +99,44 @@ func (i *incomplete) takeBeyond(l *link, n int) bool {
 		l.deps.limitedLog.Log(slog.LevelInfo, "", "large messages from the server wait for memory", "key", "recovery.buffer.total_bytes")
 	}
 	return true
+}
+
+// others returns the bytes of all but the link with the turn, which may be nil.
+func (i *incomplete) others(turn *link) int64 {
+	if turn == nil {
+		return i.bytes.Load()
+	}
+	return i.bytes.Load() - turn.arriving.Load()
+}
+
+// giveTurnLocked gives the link the turn, and checks after a while whether it makes progress.
+func (i *incomplete) giveTurnLocked(l *link) {
+	i.turns++
+	i.turn = l
+	number, arrived := i.turns, l.arriving.Load()
+	time.AfterFunc(turnTime, func() {
+		l.deps.safely(func() { i.checkTurn(number, arrived) })
+	})
+}
+
+// checkTurn ends a turn in which nothing has arrived: the link's server may be stopped, and the
+// others must not wait until a heartbeat shows that. The link itself stays: many servers stall for
+// seconds and then continue. It keeps the turn if too little would be left of what the others may
+// have together.
+func (i *incomplete) checkTurn(number uint64, arrived int64) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	l := i.turn
+	switch {
+	case l == nil || i.turns != number:
+	case len(i.waiting) > 0 && l.arriving.Load() == arrived && i.others(i.waiting[0]) <= i.limit+i.limit/4:
+		i.turn = nil
+		i.released()
+		l.deps.limitedLog.Log(slog.LevelInfo, "", "a server has stopped in the middle of a large message: others go first",
+			"bytes", arrived, "key", "recovery.buffer.total_bytes")
+	default:
+		i.giveTurnLocked(l)
+	}
 }
 
 // passOn ends the link's turn, if it has it.
@@ -140,7 +179,7 @@ func (i *incomplete) wake() {
 		i.waiting = slices.Delete(i.waiting, 0, 1)
 		l.deps.safely(func() {
 			if reads := l.pauseReading(false); reads && i.turn == nil {
-				i.turn = l
+				i.giveTurnLocked(l)
 			}
 		})
 		room -= oneRead

@@ -142,6 +142,61 @@ func TestTurnPassesOnWhenItsLinkIsPaused(t *testing.T) {
 	u.wantAll(-1)
 }
 
+// A server that stops in the middle of its message must not make the others wait until its
+// heartbeat ends its link. When it continues, its client gets the message.
+func TestTurnPassesOnWhenItsServerStalls(t *testing.T) {
+	u := newTurns(t)
+	turn := u.begin()
+	for n := range u.links {
+		if n != turn {
+			u.end(n)
+		}
+	}
+	for n, c := range u.clients {
+		if n != turn {
+			c.want(`42["big","xxx`)
+		}
+	}
+	u.end(turn)
+	u.clients[turn].want(`42["big","xxx`)
+	u.clients = nil
+	u.wantAll(-1)
+}
+
+// A turn lasts while bytes arrive, and while there is too little memory for the next link's
+// message beside what has arrived of this one.
+func TestTurnLasts(t *testing.T) {
+	u := newTurns(t)
+	turn := u.begin()
+	i, l := &u.proxy.incomplete, u.links[turn]
+	check := func(arrived int64) (has bool) {
+		i.mu.Lock()
+		number := i.turns
+		i.mu.Unlock()
+		i.checkTurn(number, arrived)
+		i.checkTurn(number, l.arriving.Load()) // it is about a turn that is over
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		return i.turn == l
+	}
+	if !check(l.arriving.Load() - 1) {
+		t.Error("the turn has passed on although bytes have arrived")
+	}
+	const much = 1 << 20
+	i.bytes.Add(much)
+	if !check(l.arriving.Load()) {
+		t.Error("the turn has passed on although there is no memory for others")
+	}
+	i.bytes.Add(-much)
+	if check(l.arriving.Load()) {
+		t.Error("the turn has not passed on")
+	}
+	for n := range u.links {
+		u.end(n)
+	}
+	u.wantAll(-1)
+}
+
 // One that waits and ends is forgotten.
 func TestLinkThatWaitsForMemoryEnds(t *testing.T) {
 	u := newTurns(t)
