@@ -44,10 +44,11 @@ type incomplete struct {
 	short  atomic.Bool
 	waking atomic.Bool // a goroutine will call wake
 
-	mu      sync.Mutex // guards the fields below; taken before a link's pauseMu
-	turn    *link      // nil if no link waits
-	turns   uint64     // how often a link was given the turn
-	waiting []*link    // in order; they are not read
+	mu       sync.Mutex    // guards the fields below; taken before a link's pauseMu
+	turn     *link         // nil if no link waits
+	turns    uint64        // how often a link was given the turn
+	patience time.Duration // turnTime, except in tests
+	waiting  []*link       // in order; they are not read
 }
 
 // take counts n more bytes. A negative n releases bytes. If n would exceed the limit, take counts
@@ -114,7 +115,7 @@ func (i *incomplete) giveTurnLocked(l *link) {
 	i.turns++
 	i.turn = l
 	number, arrived := i.turns, l.arriving.Load()
-	time.AfterFunc(turnTime, func() {
+	time.AfterFunc(i.patience, func() {
 		l.deps.safely(func() { i.checkTurn(number, arrived) })
 	})
 }

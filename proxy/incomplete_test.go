@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gobwas/ws"
 	"github.com/gobwas/ws/wsutil"
@@ -22,9 +23,12 @@ type turns struct {
 
 const turnsPart = 350 << 10 // of a message; three exceed the limit of 1 MiB
 
-func newTurns(t *testing.T) *turns {
+func newTurns(t *testing.T, patience time.Duration) *turns {
 	r, s := newScriptedRig(t, func(c *config.Config) { c.Recovery.Buffer.TotalBytes = 4 * config.MiB })
 	u := &turns{rig: r}
+	r.proxy.incomplete.mu.Lock()
+	r.proxy.incomplete.patience = patience
+	r.proxy.incomplete.mu.Unlock()
 	var b bytes.Buffer
 	if err := wsutil.WriteMessage(&b, ws.StateServerSide, ws.OpText, []byte(`42["big","`+strings.Repeat("x", 2*turnsPart)+`"]`)); err != nil {
 		t.Fatal(err)
@@ -99,7 +103,7 @@ func (u *turns) wantAll(but int) {
 // A broadcast may arrive on more links than there is memory for. They take turns, and no session is
 // lost.
 func TestLinksWithoutMemoryTakeTurns(t *testing.T) {
-	u := newTurns(t)
+	u := newTurns(t, time.Hour)
 	turn := u.begin()
 	for n := range u.links {
 		if n != turn {
@@ -111,7 +115,7 @@ func TestLinksWithoutMemoryTakeTurns(t *testing.T) {
 }
 
 func TestTurnPassesOnWhenItsLinkEnds(t *testing.T) {
-	u := newTurns(t)
+	u := newTurns(t, time.Hour)
 	turn := u.begin()
 	u.servers[turn].conn.Close()
 	for n := range u.links {
@@ -124,7 +128,7 @@ func TestTurnPassesOnWhenItsLinkEnds(t *testing.T) {
 
 // A slow client must not make all others wait.
 func TestTurnPassesOnWhenItsLinkIsPaused(t *testing.T) {
-	u := newTurns(t)
+	u := newTurns(t, time.Hour)
 	turn := u.begin()
 	l := u.links[turn]
 	l.SetReadPaused(true)
@@ -145,7 +149,7 @@ func TestTurnPassesOnWhenItsLinkIsPaused(t *testing.T) {
 // A server that stops in the middle of its message must not make the others wait until its
 // heartbeat ends its link. When it continues, its client gets the message.
 func TestTurnPassesOnWhenItsServerStalls(t *testing.T) {
-	u := newTurns(t)
+	u := newTurns(t, 200*time.Millisecond)
 	turn := u.begin()
 	for n := range u.links {
 		if n != turn {
@@ -166,7 +170,7 @@ func TestTurnPassesOnWhenItsServerStalls(t *testing.T) {
 // A turn lasts while bytes arrive, and while there is too little memory for the next link's
 // message beside what has arrived of this one.
 func TestTurnLasts(t *testing.T) {
-	u := newTurns(t)
+	u := newTurns(t, time.Hour)
 	turn := u.begin()
 	i, l := &u.proxy.incomplete, u.links[turn]
 	check := func(arrived int64) (has bool) {
@@ -199,7 +203,7 @@ func TestTurnLasts(t *testing.T) {
 
 // One that waits and ends is forgotten.
 func TestLinkThatWaitsForMemoryEnds(t *testing.T) {
-	u := newTurns(t)
+	u := newTurns(t, time.Hour)
 	u.begin()
 	i := &u.proxy.incomplete
 	i.mu.Lock()

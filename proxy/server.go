@@ -66,7 +66,7 @@ func New(cfg config.Config, log *slog.Logger, m *metrics.Metrics) (*Server, erro
 	}
 	total, why := cfg.Recovery.Buffer.Budget()
 	d.budget = buffer.NewBudget(int64(total))
-	d.incomplete.limit = int64(total) / incompleteShare
+	d.incomplete.limit, d.incomplete.patience = int64(total)/incompleteShare, turnTime
 	m.BufferBudget.Set(float64(total))
 	m.ParkedLimit.Set(float64(cfg.Recovery.MaxParkedSessions))
 	log.Debug("buffer budget", "bytes", int64(total), "from", why)
