@@ -22,14 +22,17 @@ class Namespace {
     this.client = client;
     this.nsp = nsp;
     this.socket = socket;
-    this.sessions = []; // {sid, openedAt, connectedAt, connections, own, broadcasts}
-    this.fresh = []; // {at, sid}: connections that should have recovered a session and did not
+    this.sessions = []; // {sid, pid, openedAt, connections, connection: the latest, own, broadcasts}
+    this.fresh = []; // {at, away: since when in ms, sid}: connections that should have recovered a session and did not
     this.outgoing = new Outgoing();
     this.unanswered = new Set();
     this.asked = 0;
     socket.on("connect", () => this.#connect());
     this.#dropLate();
-    socket.on("disconnect", () => this.outgoing.disconnect());
+    socket.on("disconnect", () => {
+      this.disconnectedAt = Date.now();
+      this.outgoing.disconnect();
+    });
     socket.on("n", (i, before, content, ...rest) => {
       this.#take("own", i, before, content);
       const answer = rest.at(-1);
@@ -57,20 +60,21 @@ class Namespace {
 
   #connect() {
     const { id: sid, recovered } = this.socket;
+    const { openedAt, attemptedAt } = this.client;
     if ((recovered || this.client.key) && this.session?.sid === sid) this.session.connections++;
     else {
-      if (this.session && !this.left) this.fresh.push({ at: Date.now(), sid });
+      if (this.session && !this.left) this.fresh.push({ at: Date.now(), away: Date.now() - this.disconnectedAt, sid });
       this.sessions.push({
         sid,
         pid: this.socket._pid,
-        openedAt: this.client.openedAt, // of the connection with which the client learned of it
+        openedAt, // of the connection with which the client learned of it
         connections: 1,
         own: new Incoming(kind, this.client),
         broadcasts: new Incoming(broadcastKind, this.client),
       });
     }
     this.left = false;
-    this.session.connectedAt = Date.now();
+    this.session.connection = { number: this.session.connections, attemptedAt, connectedAt: Date.now() };
     this.outgoing.connect(sid);
     // If the engine is closed just as the reply to CONNECT arrives, the library reports
     // "disconnect" and then "connect". It loses everything it emits until the next "connect", with
@@ -81,7 +85,7 @@ class Namespace {
 
   #take(stream, i, before, content) {
     const s = this.session;
-    s[stream].take(i, before, content, s.connections, s.connectedAt);
+    s[stream].take(i, before, content, s.connection);
   }
 
   emit() {
@@ -124,6 +128,7 @@ class Client {
       timeout: 8000,
       query: { ...(version < "3" && { client: name }), ...(key && { hf_key: key }) },
     });
+    this.#noteAttempts();
     this.manager.on("open", () => (this.openedAt = Date.now()));
     // Parsers before 4.2.2 keep the first half of a binary packet when a connection ends, and throw at the next one's first text.
     this.manager.on("close", () => (this.manager.decoder.reconstructor = null));
@@ -131,6 +136,16 @@ class Client {
     this.#traceAll();
     if (counts) new Function("socket", example("js", "countEvents"))({ io: this.manager });
     this.namespaces = namespaces.map((nsp) => new Namespace(this, nsp, this.manager.socket(nsp, { auth: { client: name } })));
+  }
+
+  #noteAttempts() {
+    const { manager } = this;
+    const { open } = manager;
+    this.attemptedAt = Date.now(); // the constructor has made one
+    manager.open = (...args) => {
+      if ((manager._readyState ?? manager.readyState) === "closed") this.attemptedAt = Date.now(); // before 3.0: readyState
+      return open.apply(manager, args);
+    };
   }
 
   /** Records the latest packets and the end of each engine, to help find the cause of a broken guarantee. */

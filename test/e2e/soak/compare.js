@@ -1,6 +1,6 @@
 // Compares what both ends recorded, and reports the fate of every event and the broken guarantees.
 
-import { broadcastKind, kind, mayBeLost } from "./stream.js";
+import { kind, mayBeLost, STREAMS } from "./stream.js";
 
 const EMPTY = { sent: 0, delivered: 0, lost: 0, doubled: 0, reordered: 0, altered: 0, ambiguous: 0, tail: 0 };
 
@@ -41,20 +41,11 @@ export function compare({ clients, server, killed = [], ackEvents = "at-most-onc
       checkEnd(result, { n, who, server });
       result.reconnections.fresh += n.fresh.length;
       result.answers.server += n.asked - n.unanswered.length;
-      result.fresh.push(...n.fresh.map((f) => ({ client: client.name, version: client.version, keyed: client.keyed, nsp: n.nsp, ...f, ...previous(n, f, servers) })));
+      result.fresh.push(...n.fresh.map((f) => ({ client: client.name, version: client.version, keyed: client.keyed, nsp: n.nsp, ...f })));
       checkEpochs(result, { client, n, who, servers });
     }
   }
   return result;
-}
-
-/** What became of the session that a client had before a fresh one. */
-function previous(n, { sid }, servers) {
-  const home = (id) => servers.find((x) => x.sessions[id]);
-  const was = n.sessions[n.sessions.findIndex((s) => s.sid === sid) - 1]?.sid;
-  if (home(was) !== home(sid)) return { previous: was, ended: "server killed" };
-  const { ended, endedAt } = home(was)?.sessions[was] ?? {};
-  return { previous: was, ended, late: endedAt - home(sid)?.sessions[sid].began };
 }
 
 function asksUpTo(last) {
@@ -77,7 +68,7 @@ function checkEnd(result, { n, who, server }) {
 function checkSession(result, { s, who, home, ackEvents }) {
   const broken = (what) => result.broken.push(`${who}, session ${s.sid}, ${s.connections} connections: ${what}`);
   if (!home) return broken("no server knows it");
-  const { nsp, sent, firstBroadcast, answered } = home.sessions[s.sid];
+  const { nsp, sent, answered } = home.sessions[s.sid];
   const totals = result.down[s.kind];
   result.answers.clients += answered;
   const owed = asksUpTo(sent) - answered;
@@ -85,10 +76,10 @@ function checkSession(result, { s, who, home, ackEvents }) {
     result.pending += owed;
     broken(`${owed} of the client's answers lost`);
   }
-  for (const [name, stream, kindOf, first, last] of [
-    ["events", s.own, kind, 1, sent],
-    ["broadcasts", s.broadcasts, broadcastKind, firstBroadcast, home.broadcasts[nsp]],
-  ]) {
+  for (const { name, field, kindOf, begins } of STREAMS) {
+    const stream = s[field];
+    const first = begins(home.sessions[s.sid]);
+    const last = name === "events" ? sent : home.broadcasts[nsp];
     const came = stream.last ?? first - 1;
     // Broadcasts after a session's end were not meant for it.
     const until = s.live || name === "events" ? last : came;
@@ -99,13 +90,13 @@ function checkSession(result, { s, who, home, ackEvents }) {
     totals.doubled += stream.doubled;
     totals.reordered += stream.reordered;
     totals.altered += stream.altered;
-    totals.ambiguous += stream.ambiguous + stream.askedAgain + (stream.again ?? 0) + early.ambiguous;
+    totals.ambiguous += stream.ambiguous.length + stream.askedAgain + (stream.again ?? 0) + early.ambiguous;
     totals.lost += stream.lost + early.lost;
     const bad = stream.lost + stream.doubled + stream.reordered + stream.altered;
     if (bad > 0) broken(`${name}: ${stream.notes.join("; ")}`);
     if (early.lost > 0) broken(`${name}: ${first} to ${stream.first.i - 1} lost, the first`);
     if (came > last) broken(`${name}: ${came} came, ${last} was the last`);
-    const ambiguous = stream.ambiguous + early.ambiguous;
+    const ambiguous = stream.ambiguous.length + early.ambiguous;
     if (ambiguous > 0 && ackEvents !== "at-most-once" && stream.redeliver !== "at-most-once") broken(`${ambiguous} events with an ack lost, with ack_events ${ackEvents}`);
     if (stream.askedAgain > 0 && ackEvents === "at-most-once") broken(`${stream.askedAgain} events with an ack doubled, with ack_events ${ackEvents}`);
     if (!s.live) totals.tail += tail;
@@ -121,9 +112,9 @@ function checkSession(result, { s, who, home, ackEvents }) {
 function earlyOnes(s, stream, kindOf, from) {
   const early = { lost: 0, ambiguous: 0 };
   if (!stream.first) return early;
-  const { i, before, connection, connectedAt } = stream.first;
+  const { i, before, connection } = stream.first;
   // The session had a connection before, and they were sent before this one had its reply.
-  const inFlight = (connection > 1 || s.beganBefore) && before <= connectedAt;
+  const inFlight = (connection.number > 1 || s.beganBefore) && before <= connection.connectedAt;
   for (let m = from; m < i; m++) early[inFlight && mayBeLost(m, { ...stream, kindOf }) ? "ambiguous" : "lost"]++;
   return early;
 }

@@ -4,10 +4,12 @@ import { setMaxListeners } from "node:events";
 import { freePort } from "../lib/ports.js";
 import { Relay } from "../lib/relay.js";
 import { sleep, SLOW, until } from "../lib/wait.js";
+import { lostWhileAway } from "./away.js";
 import { Child } from "./child.js";
 import { compare } from "./compare.js";
 import { injectFaults, injectRedisFaults, injectReplicaFaults, injectServerFaults } from "./faults.js";
 import { DRAIN, Fleet } from "./fleet.js";
+import { needlesslyFresh } from "./fresh.js";
 import { Random } from "./random.js";
 import { Connections, writeTraces } from "./trace.js";
 
@@ -48,6 +50,7 @@ export class Lane {
     this.name = [`socket.io ${options.server}`, ...more].filter(Boolean).join(" ");
     this.faults = {}; // name -> count
     this.peak = 0; // bytes
+    this.kills = []; // of holdfast: {from, to}
     this.killed = []; // the last ledgers of servers that were killed
     this.relays = [];
     this.connections = new Map(); // client's name, "" for all simulated ones -> Connections
@@ -142,7 +145,10 @@ export class Lane {
   /** Kills holdfast, and starts another in its place after `pause()`. */
   async killHoldfast(pause, i = 0, options = {}) {
     this.metrics = undefined; // the next one has not been scraped yet
+    const kill = { from: Date.now(), to: Infinity };
+    this.kills.push(kill);
     await this.fleet.replace(i, pause, options);
+    kill.to = Date.now();
   }
 
   /** Starts to inject faults. */
@@ -190,11 +196,26 @@ export class Lane {
       this.ledgers = await this.#ledgers();
       result = compare(this.ledgers);
     } while (result.pending > 0 && Date.now() < end);
+    // Replicas learn later of the end of a connection to another one, and may not reach it.
+    if (this.replicas === 1) result.broken.push(...(await this.#lostWhileAway()), ...this.#needlesslyFresh());
     const keyed = this.ledgers.clients.filter((c) => c.keyed);
     const back = keyed.flatMap((c) => c.namespaces.flatMap((n) => n.sessions)).filter((s) => s.connections > 1);
     if (keyed.length > 0 && back.length === 0) result.broken.push("no client with a key was ever recovered");
     if (result.broken.length > 0) this.packets = await this.clients.call("traces");
     return result;
+  }
+
+  async #lostWhileAway() {
+    const { clients, server } = this.ledgers;
+    const servers = [...this.killed, { ...server, times: await this.server.call("times") }];
+    const connections = new Map([...this.connections].map(([name, { list }]) => [name, list]));
+    return lostWhileAway({ clients, servers, connections });
+  }
+
+  #needlesslyFresh() {
+    const { clients, server } = this.ledgers;
+    const { poison, buffer } = this.options;
+    return needlesslyFresh({ clients, servers: [...this.killed, server], kills: this.kills, expiry: EXPIRY, mayEnd: Boolean(poison || buffer.max_bytes) });
   }
 
   /** Writes down what is known about the clients of which promises were broken, and returns what to show of it. */

@@ -18,10 +18,10 @@ const POISON = 0.0003; // where there is poison: its probability for a session
 const POISON_BROADCAST = 0.001; // ... and for a namespace
 
 const random = new Random(seed, "server");
-const sessions = new Map(); // sid -> {client, nsp, began, sent, lastAt: when the last one was, firstBroadcast, answered, ended, endedAt}
+const sessions = new Map(); // sid -> {client, nsp, began, sent, firstBroadcast, answered, ended, endedAt}
+const times = { own: {}, broadcasts: Object.fromEntries(namespaces.map((nsp) => [nsp, []])) }; // when each event was sent
 const arrivals = new Map(); // client and namespace -> Arrivals
 const broadcasts = Object.fromEntries(namespaces.map((nsp) => [nsp, 0]));
-const broadcastAt = Object.fromEntries(namespaces.map((nsp) => [nsp, 0])); // when the last one was
 const live = new Map(); // sid -> socket
 let streaming = true;
 
@@ -34,8 +34,9 @@ const io = new Server(http, { serveClient: false, allowEIO3: true, ...ioOptions 
 for (const nsp of namespaces) {
   io.of(nsp).on("connection", (socket) => {
     const client = socket.handshake.auth?.client ?? socket.handshake.query.client; // of clients before 3.0
-    const session = { client, nsp, began: Date.now(), sent: 0, lastAt: 0, firstBroadcast: broadcasts[nsp] + 1, answered: 0, ended: null, endedAt: null };
+    const session = { client, nsp, began: Date.now(), sent: 0, firstBroadcast: broadcasts[nsp] + 1, answered: 0, ended: null, endedAt: null };
     sessions.set(socket.id, session);
+    times.own[socket.id] = [];
     live.set(socket.id, socket);
     socket.on("disconnect", (reason) => {
       session.ended = reason;
@@ -51,12 +52,18 @@ for (const nsp of namespaces) {
   });
 }
 
+/** When a stream's last event was sent. The next one is sent now. */
+function before(list) {
+  const last = list.at(-1) ?? 0;
+  list.push(Date.now());
+  return last;
+}
+
 /** Sends the next event of a session's own stream, alternately through its socket and its room. */
 function emit(socket) {
   const session = sessions.get(socket.id);
   const i = ++session.sent;
-  const args = ["n", i, session.lastAt, body(i)];
-  session.lastAt = Date.now();
+  const args = ["n", i, before(times.own[socket.id]), body(i)];
   if (kind(i) === "ask") {
     socket.emit(...args, (answer) => {
       if (answer === i) session.answered++;
@@ -85,8 +92,7 @@ function emitPoison(to) {
 
 function broadcast(nsp) {
   const i = ++broadcasts[nsp];
-  io.of(nsp).emit("b", i, broadcastAt[nsp], body(i));
-  broadcastAt[nsp] = Date.now();
+  io.of(nsp).emit("b", i, before(times.broadcasts[nsp]), body(i));
 }
 
 http.listen({ port, host: "127.0.0.1", backlog: 4096 });
@@ -116,7 +122,8 @@ serve({
 
   ledger,
 
-  lastLedger: ledger,
+  lastLedger: () => ({ ...ledger(), times }),
+  times: () => times,
 
   /** How many sockets there are. */
   sockets: () => live.size,

@@ -8,6 +8,12 @@
 export const kind = (i) => (i % 11 === 7 ? "ask" : broadcastKind(i));
 export const broadcastKind = (i) => (i % 4 === 3 ? "binary" : "text");
 
+/** A session's streams: `field` is the client's record, `begins` the first number, `times` when the server sent each. */
+export const STREAMS = [
+  { name: "events", field: "own", kindOf: kind, begins: () => 1, times: (home, sid) => home.times.own[sid] },
+  { name: "broadcasts", field: "broadcasts", kindOf: broadcastKind, begins: (session) => session.firstBroadcast, times: (home, sid, nsp) => home.times.broadcasts[nsp] },
+];
+
 const size = (i) => (i % 101 === 50 ? 40_000 : (i * 131) % 600);
 
 /** The content of number i. */
@@ -28,12 +34,14 @@ export class Incoming {
     this.kindOf = kindOf;
     this.redeliver = redeliver;
     this.counts = counts;
-    this.first = null; // {i, before, connection, connectedAt} of the first number that has arrived
+    this.first = null; // {i, before, connection} of the first number that has arrived
     this.last = null; // the highest one
     this.lastConnection = 0; // the session's connection it arrived on
     this.delivered = 0; // without duplicates
     this.missing = new Set();
-    this.ambiguous = new Set(); // those that did not arrive, may be lost when a connection ends, and were sent before that
+    // Those that did not arrive, may be lost when a connection ends, and were sent before the next one had its reply -> when the
+    // client began to open that one.
+    this.ambiguous = new Map();
     this.askedAgain = 0; // asks that arrived twice, and were in flight when a connection ended
     this.again = 0; // others that did, which only redeliver: at-least-once allows
     this.repeated = { connection: 0, i: 0 }; // the last of these
@@ -44,27 +52,28 @@ export class Incoming {
   }
 
   /**
-   * Number i has arrived. `before` is when the server sent its predecessor (0 if there is none); `connection` counts the
-   * session's connections from 1, and `connectedAt` is when this one had its reply. What was missed before the first number is
-   * up to compare(), which knows where the session began.
+   * Number i has arrived. `before` is when the server sent its predecessor (0 if there is none). `connection` is the session's:
+   * {number: from 1 on, attemptedAt: when the client began to open it, connectedAt: when it had its reply}. What was missed
+   * before the first number is up to compare(), which knows where the session began.
    */
-  take(i, before, content, connection, connectedAt) {
+  take(i, before, content, connection) {
+    const { number, attemptedAt, connectedAt } = connection;
     if (this.first === null) {
-      this.first = { i, before, connection, connectedAt };
+      this.first = { i, before, connection: { number, attemptedAt, connectedAt } };
       this.last = i - 1;
     }
     if (!intact(i, content)) this.#note("altered", i);
-    if (i <= this.last) return this.#late(i, connection);
+    if (i <= this.last) return this.#late(i, number);
     for (let m = this.last + 1; m < i; m++) {
       // What was sent after this connection had its reply cannot have been in flight when another one ended.
-      if (connection > 1 && before <= connectedAt && mayBeLost(m, this)) this.ambiguous.add(m);
+      if (number > 1 && before <= connectedAt && mayBeLost(m, this)) this.ambiguous.set(m, attemptedAt);
       else {
         this.missing.add(m);
         this.#note("lost", m);
       }
     }
     this.last = i;
-    this.lastConnection = connection;
+    this.lastConnection = number;
     this.delivered++;
   }
 
@@ -107,7 +116,7 @@ export class Incoming {
 
   toJSON() {
     const { first, last, delivered, askedAgain, again, doubled, reordered, altered, notes, redeliver, counts } = this;
-    return { first, last, delivered, askedAgain, again, doubled, reordered, altered, notes, redeliver, counts, lost: this.missing.size, ambiguous: this.ambiguous.size };
+    return { first, last, delivered, askedAgain, again, doubled, reordered, altered, notes, redeliver, counts, lost: this.missing.size, ambiguous: [...this.ambiguous] };
   }
 }
 

@@ -4,7 +4,6 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 
-const CONNECTIONS = 200; // the latest of each relay
 const SHOWN = 8; // lines of a client in the report
 
 const clock = (ms) => (ms ? new Date(ms).toISOString().slice(11, 23) : "-");
@@ -16,7 +15,7 @@ export class Connections {
     relay.on("connection", (conn) => this.#remember(conn));
     relay.on("gone", (conn) => {
       const known = this.list.findLast((c) => c.conn === conn);
-      if (known) Object.assign(known, { ended: Date.now(), conn: null, request: conn.request, up: conn.up.passed, down: conn.down.passed });
+      if (known) Object.assign(known, { ended: Date.now(), conn: null, request: conn.request?.slice(0, 100), up: conn.up.passed, down: conn.down.passed });
     });
   }
 
@@ -24,7 +23,6 @@ export class Connections {
     const known = { conn, opened: Date.now(), ended: null, client: conn.client.remotePort, to: conn.server.connecting ? null : conn.server.remotePort };
     conn.server.once("connect", () => Object.assign(known, { from: conn.server.localPort, to: conn.server.remotePort }));
     this.list.push(known);
-    if (this.list.length > CONNECTIONS) this.list.shift();
   }
 }
 
@@ -71,7 +69,7 @@ function describe(client, { ledgers, logs, packets, connections }) {
   for (const c of connections.list ?? connections) {
     const request = c.request ?? c.conn?.request ?? "";
     const to = logs.filter((hf) => hf.port === c.to).map((hf) => hf.pid);
-    add(c.opened, `connection ${c.from}: to ${c.to ?? "holdfast"} (pid ${to.join(" or ")}), until ${clock(c.ended)}, ${c.up ?? "?"} bytes up, ${c.down ?? "?"} down: ${request.slice(0, 160)}`);
+    add(c.opened, `connection ${c.from}: to ${c.to ?? "holdfast"} (pid ${to.join(" or ")}), until ${clock(c.ended)}, ${c.up ?? "?"} bytes up, ${c.down ?? "?"} down: ${request.slice(0, 100)}`);
     for (const hf of logs) saidAbout(hf, c, logs, add);
   }
   for (const line of packets ?? []) add(Date.parse(`${new Date().toISOString().slice(0, 11)}${line.slice(0, 13)}`), `client ${line.slice(14)}`);
@@ -82,7 +80,7 @@ function sessionsOf(n, { server, killed }, add) {
   for (const s of n.sessions) {
     const known = [...killed, server].map((x) => x.sessions[s.sid]).find(Boolean);
     const pid = s.pid ? `, pid ${s.pid}` : "";
-    add(known?.began ?? s.connectedAt ?? 0, `session ${s.sid}${pid} in ${n.nsp}: ${s.connections} connections, the last at ${clock(s.connectedAt)}; the server sent ${known?.sent}, ${s.own.last ?? 0} came last`);
+    add(known?.began ?? s.connection?.connectedAt ?? 0, `session ${s.sid}${pid} in ${n.nsp}: ${s.connections} connections, the last at ${clock(s.connection?.connectedAt)}; the server sent ${known?.sent}, ${s.own.last ?? 0} came last`);
     if (known?.ended) add(known.endedAt, `session ${s.sid} in ${n.nsp}: the server saw its end: ${known.ended}`);
   }
   for (const e of n.epochs) if (e.at) add(e.at, `connection ${e.epoch} of ${n.nsp} begins, session ${e.sid}: it sends ${e.first} to ${e.last}`);

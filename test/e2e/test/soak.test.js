@@ -1,7 +1,9 @@
 // The soak's checks find what they look for, in streams that are not as they should be.
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
+import { lostWhileAway } from "../soak/away.js";
 import { compare } from "../soak/compare.js";
+import { needlesslyFresh } from "../soak/fresh.js";
 import { Random } from "../soak/random.js";
 import { Arrivals, body, broadcastKind, Incoming, kind, Outgoing } from "../soak/stream.js";
 
@@ -9,6 +11,8 @@ const NSP = "/";
 const ASK = 7; // the first number that asks for an ack
 const BEGAN = 0; // when the session did
 const CUT_AT = 1000; // when the second connection was made
+const FIRST = { number: 1, attemptedAt: -10, connectedAt: 0 };
+const SECOND = { number: 2, attemptedAt: CUT_AT - 10, connectedAt: CUT_AT };
 /** When the predecessor of number i was sent. */
 const before = (i) => (i - 1) * 100;
 
@@ -41,9 +45,9 @@ class Run {
     let connection = 1;
     for (const i of this.down) {
       if (i > cut) connection = 2;
-      this.own.take(i, before(i), this.altered === i ? "?" : body(i), connection, connection === 2 ? CUT_AT : 0);
+      this.own.take(i, before(i), this.altered === i ? "?" : body(i), connection === 2 ? SECOND : FIRST);
     }
-    for (const i of broadcasts) this.broadcasts.take(i, before(i), body(i), 2, CUT_AT);
+    for (const i of broadcasts) this.broadcasts.take(i, before(i), body(i), SECOND);
     for (const { i, epoch } of this.up) this.arrivals.take("s", i, epoch, body(i));
     const ledger = (x) => JSON.parse(JSON.stringify(x));
     return compare(
@@ -170,7 +174,7 @@ describe("the soak's checks, from server to client", () => {
     const run = (redeliver, second, options) => {
       const r = new Run();
       r.own = new Incoming(kind, { redeliver });
-      for (let i = 1; i <= 9; i++) r.own.take(i, before(i), body(i), 1, 0);
+      for (let i = 1; i <= 9; i++) r.own.take(i, before(i), body(i), FIRST);
       r.down = second;
       return r.compare({ cut: 0, ...options });
     };
@@ -206,7 +210,7 @@ describe("the soak's checks, from server to client", () => {
       r.openedAt = BEGAN + 450;
       r.connections = 1;
       change(r);
-      for (const i of [6, 7, 8]) r.broadcasts.take(i, before(i), body(i), 1, 500); // 4 and 5 were sent before that
+      for (const i of [6, 7, 8]) r.broadcasts.take(i, before(i), body(i), { ...FIRST, connectedAt: 500 }); // 4 and 5 were sent before that
       return r.compare({ cut: 20, broadcasts: [] });
     };
     const atMostOnce = { redeliver: "at-most-once" };
@@ -234,7 +238,7 @@ describe("the soak's checks, from server to client", () => {
       assert.equal(changed(lost, { cut: ASK - 1 }).down.lost, 1);
       const again = (run) => {
         counting(run);
-        for (const i of [1, 2, 3, 4, 5, 6, ASK]) run.own.take(i, before(i), body(i), 1, 0);
+        for (const i of [1, 2, 3, 4, 5, 6, ASK]) run.own.take(i, before(i), body(i), FIRST);
         run.down = [ASK, 8, ...run.down.slice(8)];
       };
       assert.equal(changed(again, { cut: 0, ackEvents: "at-least-once" }).down.doubled, 1);
@@ -263,7 +267,7 @@ describe("the soak's checks, from server to client", () => {
     it("may come twice at a cut, with at-least-once", () => {
       const run = () => {
         const r = new Run();
-        for (const i of [1, 2, 3, 4, 5, 6, ASK]) r.own.take(i, before(i), body(i), 1, 0);
+        for (const i of [1, 2, 3, 4, 5, 6, ASK]) r.own.take(i, before(i), body(i), FIRST);
         r.down = [ASK, 8, ...r.down.slice(8)];
         return r;
       };
@@ -272,6 +276,60 @@ describe("the soak's checks, from server to client", () => {
       assert.deepEqual(broken, []);
       assert.equal(run().compare({ cut: 0 }).broken.length, 1);
     });
+  });
+});
+
+describe("the soak's check of what was sent while a client was away", () => {
+  // Numbers 1 to 3 over a connection that ended at 2000; number i was sent at 1000i; the next connection was tried at 8000.
+  const lost = ({ ended = 2000, arrives, redeliver = "at-most-once", more = [] }) => {
+    const own = new Incoming(kind, { redeliver });
+    for (const i of [1, 2]) own.take(i, (i - 1) * 1000, body(i), FIRST);
+    own.take(arrives, (arrives - 1) * 1000, body(arrives), { number: 2, attemptedAt: 8000, connectedAt: 8100 });
+    const sessions = [{ sid: "s", own, broadcasts: new Incoming(broadcastKind) }];
+    const times = { own: { s: Array.from({ length: 20 }, (_, k) => (k + 1) * 1000) }, broadcasts: { [NSP]: [] } };
+    return lostWhileAway({
+      clients: JSON.parse(JSON.stringify([{ name: "c", namespaces: [{ nsp: NSP, sessions }] }])),
+      servers: [{ sessions: { s: { firstBroadcast: 1 } }, times }],
+      connections: new Map([["c", [{ opened: 0, ended }, ...more, { opened: 8000, ended: null }]]]),
+    });
+  };
+
+  it("accepts what may have been on the way when a connection ended", () => {
+    assert.deepEqual(lost({ arrives: 4 }), []);
+    assert.deepEqual(lost({ arrives: 7, ended: 5500 }), []);
+    assert.deepEqual(lost({ arrives: 7, more: [{ opened: 6500, ended: 6900 }] }), [], "a connection that had no reply");
+  });
+
+  it("finds what was sent later", () => {
+    assert.match(lost({ arrives: 7 }).join(), /events: 4,5,6 lost/);
+    assert.deepEqual(lost({ arrives: 7, redeliver: null }), [], "compare() finds what may never be lost");
+  });
+
+  it("finds an event with an ack", () => {
+    assert.match(lost({ arrives: 9, redeliver: null }).join(), /events: 7 lost/);
+  });
+});
+
+describe("the soak's check of fresh sessions", () => {
+  const fresh = ({ endedAt = 5000, began = 6000, away = 800, kills = [], ...options }) =>
+    needlesslyFresh({
+      clients: [{ name: "c", namespaces: [{ nsp: NSP, sessions: [{ sid: "s" }, { sid: "t" }], fresh: [{ sid: "t", away }] }] }],
+      servers: [{ sessions: { s: { began: 0, ended: endedAt && "transport close", endedAt }, t: { began, ended: null } } }],
+      kills,
+      expiry: 10_000,
+      ...options,
+    });
+
+  it("accepts one after the previous one expired, was killed, or had too much", () => {
+    assert.deepEqual(fresh({ away: 11_000 }), []);
+    assert.deepEqual(fresh({ kills: [{ from: 4900, to: 5900 }] }), []);
+    assert.deepEqual(fresh({ mayEnd: true }), []);
+  });
+
+  it("finds one beside the previous one, and one whose previous one ended without a reason", () => {
+    for (const endedAt of [null, 6500]) assert.match(fresh({ endedAt, away: 11_000 }).join(), /the previous one, s, had not ended/);
+    assert.match(fresh({}).join(), /had ended \(transport close\) although its client was away for 800 ms only/);
+    assert.equal(fresh({ kills: [{ from: 5100, to: 5900 }] }).length, 1);
   });
 });
 

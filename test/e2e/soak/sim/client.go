@@ -35,6 +35,7 @@ type client struct {
 	mu    sync.Mutex // guards the fields below and those of the namespaces
 	conn  *conn      // the latest
 	dials []dial     // the latest ones
+	seen  int64      // when it was last seen to be connected, in Unix milliseconds
 }
 
 // dial is a TCP connection that a client opened, to find it in holdfast's log.
@@ -62,8 +63,9 @@ type namespace struct {
 
 // freshNote is a connection that should have recovered a session and did not.
 type freshNote struct {
-	At  int64  `json:"at"`
-	SID string `json:"sid"`
+	At   int64  `json:"at"`
+	Away int64  `json:"away"` // since when the client was not connected, in milliseconds
+	SID  string `json:"sid"`
 }
 
 func newClient(name, url string, namespaces []string, random *rand.Rand) *client {
@@ -109,12 +111,12 @@ func (c *client) take(n *namespace, args []any, stream func(*session) *incoming)
 	sid, engine := n.socket.ID(), c.sio.SID()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := n.present(sid, engine)
+	s := c.present(n, sid, engine)
 	if len(args) < 3 {
 		stream(s).note("too few arguments", len(args))
 		return
 	}
-	stream(s).take(int(integer(args[0])), integer(args[1]), args[2], s.Connections, s.connectedAt)
+	stream(s).take(int(integer(args[0])), integer(args[1]), args[2], connection{s.Connections, s.connectedAt})
 }
 
 func integer(arg any) int64 {
@@ -123,9 +125,9 @@ func integer(arg any) int64 {
 	return i
 }
 
-// present returns the socket's current session, and records whether it is new or
+// present returns the socket's current session in a namespace, and records whether it is new or
 // has a new connection. The client's mu must be held.
-func (n *namespace) present(sid, engine string) *session {
+func (c *client) present(n *namespace, sid, engine string) *session {
 	var s *session
 	if len(n.Sessions) > 0 {
 		s = n.Sessions[len(n.Sessions)-1]
@@ -133,7 +135,7 @@ func (n *namespace) present(sid, engine string) *session {
 	now := time.Now().UnixMilli()
 	if s == nil || s.SID != sid {
 		if s != nil {
-			n.Fresh = append(n.Fresh, freshNote{now, sid})
+			n.Fresh = append(n.Fresh, freshNote{now, now - c.seen, sid})
 		}
 		s = newSession(sid)
 		n.Sessions = append(n.Sessions, s)
@@ -154,6 +156,7 @@ func (c *client) connected() bool {
 			return false
 		}
 	}
+	c.locked(func() { c.seen = time.Now().UnixMilli() })
 	return true
 }
 
@@ -171,7 +174,7 @@ func (c *client) reconnect(ctx context.Context) error {
 	for _, n := range c.namespaces {
 		if sid := n.socket.ID(); sid != "" {
 			c.mu.Lock()
-			n.present(sid, engine)
+			c.present(n, sid, engine)
 			c.mu.Unlock()
 		}
 	}

@@ -50,7 +50,7 @@ type incoming struct {
 	Reordered  int      `json:"reordered"`
 	Altered    int      `json:"altered"`
 	Lost       int      `json:"lost"`
-	Ambiguous  int      `json:"ambiguous"`
+	Ambiguous  [][1]int `json:"ambiguous"`
 	Notes      []string `json:"notes"`
 
 	isAsk          func(int) bool
@@ -61,33 +61,38 @@ type incoming struct {
 
 // first is the first number that has arrived, and take's other arguments then.
 type first struct {
-	I           int   `json:"i"`
-	Before      int64 `json:"before"`
-	Connection  int   `json:"connection"`
-	ConnectedAt int64 `json:"connectedAt"`
+	I          int        `json:"i"`
+	Before     int64      `json:"before"`
+	Connection connection `json:"connection"`
+}
+
+// connection is one of a session's connections.
+type connection struct {
+	Number      int   `json:"number"`      // from 1 on
+	ConnectedAt int64 `json:"connectedAt"` // when it was opened, in milliseconds
 }
 
 func newIncoming(isAsk func(int) bool) *incoming {
 	return &incoming{isAsk: isAsk, Notes: []string{}, missing: map[int]bool{}, ambiguous: map[int]bool{}}
 }
 
-// take records that number i has arrived. The server sent its predecessor at before, by its clock;
-// the session's connection was opened at connectedAt (both in milliseconds).
-func (in *incoming) take(i int, before int64, content any, connection int, connectedAt int64) {
+// take records that number i has arrived. The server sent its predecessor at before, by its clock in
+// milliseconds.
+func (in *incoming) take(i int, before int64, content any, over connection) {
 	if in.First == nil {
 		last := i - 1
-		in.First, in.Last = &first{i, before, connection, connectedAt}, &last
+		in.First, in.Last = &first{i, before, over}, &last
 	}
 	if !intact(i, content) {
 		in.Altered++
 		in.note("altered", i)
 	}
 	if i <= *in.Last {
-		in.late(i, connection)
+		in.late(i, over.Number)
 		return
 	}
 	for m := *in.Last + 1; m < i; m++ {
-		if in.isAsk(m) && connection > 1 && before <= connectedAt {
+		if in.isAsk(m) && over.Number > 1 && before <= over.ConnectedAt {
 			in.ambiguous[m] = true
 		} else {
 			in.missing[m] = true
@@ -95,11 +100,11 @@ func (in *incoming) take(i int, before int64, content any, connection int, conne
 		}
 	}
 	*in.Last = i
-	in.lastConnection = connection
+	in.lastConnection = over.Number
 	in.Delivered++
 }
 
-func (in *incoming) late(i, connection int) {
+func (in *incoming) late(i, number int) {
 	switch {
 	case in.missing[i] || in.ambiguous[i]:
 		delete(in.missing, i)
@@ -110,7 +115,7 @@ func (in *incoming) late(i, connection int) {
 	case i < in.First.I:
 		in.Reordered++
 		in.note("reordered", i)
-	case in.isAsk(i) && i == *in.Last && connection > in.lastConnection:
+	case in.isAsk(i) && i == *in.Last && number > in.lastConnection:
 		in.AskedAgain++
 	default:
 		in.Doubled++
@@ -124,9 +129,12 @@ func (in *incoming) note(what string, i int) {
 	}
 }
 
-// count computes the sums.
+// count computes what the ledger has of the numbers that did not arrive.
 func (in *incoming) count() {
-	in.Lost, in.Ambiguous = len(in.missing), len(in.ambiguous)
+	in.Lost, in.Ambiguous = len(in.missing), [][1]int{}
+	for i := range in.ambiguous {
+		in.Ambiguous = append(in.Ambiguous, [1]int{i})
+	}
 }
 
 // epoch is what was sent over one connection; see Outgoing in ../stream.js.

@@ -41,14 +41,14 @@ func TestIncoming(t *testing.T) {
 				if i < 0 {
 					i, content = -i, json.RawMessage(`"?"`)
 				}
-				connection, at := 1, int64(0)
+				over := connection{Number: 1}
 				if i > cut {
-					connection, at = 2, reconnected
+					over = connection{2, reconnected}
 				}
-				in.take(i, int64(i-1)*100, content, connection, at)
+				in.take(i, int64(i-1)*100, content, over)
 			}
 			in.count()
-			got := counts{in.Lost, in.Doubled, in.Reordered, in.Altered, in.Ambiguous, in.AskedAgain}
+			got := counts{in.Lost, in.Doubled, in.Reordered, in.Altered, len(in.Ambiguous), in.AskedAgain}
 			if got != tt.want {
 				t.Errorf("after %v: %+v, want %+v (%s)", tt.numbers, got, tt.want, strings.Join(in.Notes, "; "))
 			}
@@ -59,13 +59,13 @@ func TestIncoming(t *testing.T) {
 func TestAnAckEventMayComeAgainAtACut(t *testing.T) {
 	in := newIncoming(isAsk)
 	for i := 1; i <= 7; i++ {
-		in.take(i, 0, as(i), 1, 0)
+		in.take(i, 0, as(i), connection{Number: 1})
 	}
-	in.take(7, 0, as(7), 2, 1)
+	in.take(7, 0, as(7), connection{2, 1})
 	if in.AskedAgain != 1 || in.Doubled != 0 {
 		t.Errorf("over the next connection: asked again %d, doubled %d; want 1, 0", in.AskedAgain, in.Doubled)
 	}
-	in.take(7, 0, as(7), 1, 0)
+	in.take(7, 0, as(7), connection{Number: 1})
 	if in.Doubled != 1 {
 		t.Errorf("over the same connection: doubled %d, want 1", in.Doubled)
 	}
