@@ -186,11 +186,11 @@ race: ## Run the Go tests with the race detector, then make network
 
 # SEED repeats a run's faults. LANES chooses pairs of a server and a holdfast: 1 and 2 are socket.io
 # 4, 3 has packets that clients cannot decode, 4 is socket.io 2, 5 is a smaller 3, 6 is three
-# replicas, 7 and 8 have clients with a key, 9 is replicas in Redis. JSON names a file for the full
-# result.
+# replicas, 7 and 8 have clients with a key, 9 is replicas in Redis, 10 both. JSON names a file for
+# the full result.
 MINUTES ?= 10
 SEED ?=
-LANES ?= 1,2,3,4,6,7,8,9
+LANES ?= 1,2,3,4,6,7,8,9,10
 JSON ?=
 SOAK_FLAGS = $(if $(SEED),--seed $(SEED)) $(if $(JSON),--json $(abspath $(JSON)))
 

@@ -70,9 +70,14 @@ export class Fleet {
     return { listen: `127.0.0.1:${way.port}`, advertise: `127.0.0.1:${way.relay.port}`, peers: [this.redis.url], secret: SECRET };
   }
 
+  /** All holdfasts that were ever started. */
+  get all() {
+    return [...this.ended, ...this.list];
+  }
+
   /** How many sessions a replica refused because it drained, although it was to answer for them still. */
   get refusedTooEarly() {
-    const refused = [...this.ended, ...this.list].flatMap((hf) => hf.records).filter((r) => r.msg === "not recovered" && r.reason === "draining");
+    const refused = this.all.flatMap((hf) => hf.records).filter((r) => r.msg === "not recovered" && r.reason === "draining");
     const late = (at) => this.drains.some(({ from, to }) => at >= from + DRAIN - 5 && at <= to);
     return refused.filter((r) => !late(Date.parse(r.time))).length;
   }

@@ -11,7 +11,7 @@ import { injectFaults, injectRedisFaults, injectReplicaFaults, injectServerFault
 import { DRAIN, Fleet } from "./fleet.js";
 import { needlesslyFresh } from "./fresh.js";
 import { Random } from "./random.js";
-import { Connections, writeTraces } from "./trace.js";
+import { Connections, toldNotRecovered, writeTraces } from "./trace.js";
 
 export const NAMESPACES = ["/", "/chat"];
 const LOGS = process.env.HOLDFAST_E2E_LOGS;
@@ -27,7 +27,7 @@ const SLACK = { goroutines: 10, fds: 6, rss: 24 << 20 };
 
 export class Lane {
   /**
-   * options: {server: version, replicas: 3 for as many holdfasts that clients are spread over at random, redis: true if they find
+   * options: {number: the lane's, server: version, replicas: 3 for as many holdfasts that clients are spread over at random, redis: true if they find
    * each other there, ackEvents, poison: true for packets that
    * clients cannot decode, keyed: recovery.keyed.redeliver if all real clients have a key, buffer: recovery.buffer's keys, seed, clients,
    * versions: theirs, simulated, sim: binary}
@@ -110,7 +110,7 @@ export class Lane {
   }
 
   #startHoldfasts() {
-    const { ackEvents, buffer, server, seed, keyed, redis } = this.options;
+    const { number, ackEvents, buffer, server, seed, keyed, redis } = this.options;
     const translated = server < "3" && {
       upstream: { protocol: 3, translate: { auth_to_query: ["client"] } },
       engineio: { ping_interval: `${HEARTBEAT.pingInterval}ms`, ping_timeout: `${HEARTBEAT.pingTimeout}ms` },
@@ -121,7 +121,7 @@ export class Lane {
       log: { level: "debug" }, // for traces
       ...(this.replicas > 1 && { shutdown: { drain_timeout: `${DRAIN}ms` } }),
     };
-    return Fleet.start({ size: this.replicas, redis, port: this.port, config, random: new Random(seed, `${this.name} places`), name: `${server}.${this.replicas}${redis ? ".redis" : ""}` });
+    return Fleet.start({ size: this.replicas, redis, port: this.port, config, random: new Random(seed, `${this.name} places`), name: `lane${number}` });
   }
 
   async #startServer() {
@@ -221,7 +221,13 @@ export class Lane {
   /** Writes down what is known about the clients of which promises were broken, and returns what to show of it. */
   traces(broken) {
     const { fleet, ledgers, connections, packets, statuses } = this;
-    return writeTraces({ dir: LOGS, lane: fleet.options.name, broken, ledgers, connections, packets, statuses, holdfasts: [...fleet.ended, ...fleet.list] });
+    return writeTraces({ dir: LOGS, lane: fleet.options.name, broken, ledgers, connections, packets, statuses, holdfasts: fleet.all });
+  }
+
+  /** Which clients were not recovered for one of these reasons: {name, version, reason}. */
+  told(reasons) {
+    const versions = new Map(this.list.map((c) => [c.name, c.version]));
+    return toldNotRecovered(reasons, this.fleet.all, this.connections).map((t) => ({ version: versions.get(t.name), ...t }));
   }
 
   async #ledgers() {

@@ -18,7 +18,10 @@ function nonzero(processes, name, ...labels) {
 const sum = (processes, name) => processes.reduce((n, m) => n + m.sum(name), 0);
 
 /** Legitimate reasons for not recovering a client that presents a pid, on any network. */
-const KNOWN = ["expired", "evicted", "buffer_full", "upstream_lost", "client_disconnect", "server_disconnect", "stale", "limit"];
+const KNOWN = ["expired", "upstream_lost", "client_disconnect", "stale", "limit"];
+
+/** One more, for lanes with small buffers. */
+const KNOWN_OF_SMALL_BUFFERS = ["buffer_full"];
 
 /**
  * More reasons, for lanes whose replicas are killed, stopped and cut off. A client that returns between the end of a drain
@@ -27,7 +30,7 @@ const KNOWN = ["expired", "evicted", "buffer_full", "upstream_lost", "client_dis
 const KNOWN_OF_REPLICAS = ["owner_gone", "owner_unreachable", "owner_conflict", "draining"];
 
 /**
- * The same for clients of 2.x with a key. While their engine closes, it may ignore what their WebSocket layer confirms.
+ * The same for clients of 2.x with a key (docs/guarantees.md, Servers and clients of Engine.IO 3). While their engine closes, it may ignore what their WebSocket layer confirms.
  * Their count is then too low. And the handshake of a connection that they gave up may arrive after that of the next
  * one.
  */
@@ -39,15 +42,17 @@ export function summarise(lane, result, leftovers, breaches) {
   const broken = [...result.broken, ...breaches, ...leftovers];
   // A restarted holdfast does not know its predecessor's sessions. A client asks again if it did
   // not get the reply.
+  const here = [...KNOWN, ...(lane.replicas > 1 ? KNOWN_OF_REPLICAS : []), ...(lane.options.buffer.max_bytes ? KNOWN_OF_SMALL_BUFFERS : []), ...KNOWN_OF_2];
   const foreign = 2 * NAMESPACES.length * (lane.options.clients + lane.options.simulated);
   for (const [i, m] of processes.entries()) {
     for (const [reason, n] of Object.entries(nonzero([m], "holdfast_recoveries_total", "result", "reason"))) {
       const [outcome, word] = reason.split(" ");
-      const here = [...KNOWN, ...(lane.replicas > 1 ? KNOWN_OF_REPLICAS : []), ...(lane.options.server < "3" || lane.options.redis ? KNOWN_OF_2 : [])];
       const known = here.includes(word) || (word === "unknown_pid" && i > 0 && n <= foreign);
       if (outcome === "failed" && !known) broken.push(`${n} sessions not recovered for the reason ${word}`);
     }
   }
+  for (const { name, version, reason } of lane.told(KNOWN_OF_2))
+    if (!(version < "3")) broken.push(`${name} (${version}): a session not recovered for the reason ${reason}`);
   const early = lane.fleet.refusedTooEarly;
   if (early > 0) broken.push(`${early} sessions not recovered although their replica still drained`);
   const panics = sum(processes, "holdfast_panics_total");

@@ -1,5 +1,5 @@
 // `node soak/run.js [--minutes 10] [--seed N] [--clients 18] [--simulated 60]
-// [--lanes 1,2,3,4,6,7,8,9] [--versions 4.6.2,4.8.4] [--json FILE]`: see README.md, The soak.
+// [--lanes 1,2,3,4,6,7,8,9,10] [--versions 4.6.2,4.8.4] [--json FILE]`: see README.md, The soak.
 import { execFile } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
@@ -11,7 +11,7 @@ import { sleep } from "../lib/wait.js";
 import { Lane, VERSIONS } from "./lane.js";
 import { summarise, text } from "./report.js";
 
-const usage = "node soak/run.js [--minutes 10] [--seed N] [--clients 18] [--simulated 60] [--lanes 1,2,3,4,6,7,8,9] [--versions 4.6.2,4.8.4] [--json FILE]";
+const usage = "node soak/run.js [--minutes 10] [--seed N] [--clients 18] [--simulated 60] [--lanes 1,2,3,4,6,7,8,9,10] [--versions 4.6.2,4.8.4] [--json FILE]";
 
 /** A lane is a holdfast with its own server. */
 const LANES = [
@@ -33,6 +33,8 @@ const LANES = [
   { server: "4.5.4", ackEvents: "at-most-once", buffer: {}, keyed: "at-most-once" },
   // Replicas that find each other in Redis, which is killed, stopped and emptied. Others join, drain, and hand over. Some clients have a key.
   { server: "4.5.4", ackEvents: "at-most-once", buffer: {}, replicas: 3, redis: true },
+  // The same, and all real clients have a key.
+  { server: "4.5.4", ackEvents: "at-least-once", buffer: {}, replicas: 3, redis: true, keyed: "at-least-once" },
 ];
 
 function wrong(what) {
@@ -48,7 +50,7 @@ function options() {
       simulated: { type: "string", default: "60" },
       json: { type: "string" },
       versions: { type: "string", default: VERSIONS.join(",") },
-      lanes: { type: "string", default: "1,2,3,4,6,7,8,9" },
+      lanes: { type: "string", default: "1,2,3,4,6,7,8,9,10" },
     },
   });
   const number = (name, min) => {
@@ -62,7 +64,7 @@ function options() {
     simulated: number("simulated", 0),
     json: values.json,
     versions: values.versions.split(","),
-    lanes: values.lanes.split(",").map((n) => LANES[n - 1] ?? wrong(`--lanes ${values.lanes}: numbers from 1 to ${LANES.length} are wanted`)),
+    lanes: values.lanes.split(",").map((n) => (LANES[n - 1] && { number: n, ...LANES[n - 1] }) ?? wrong(`--lanes ${values.lanes}: numbers from 1 to ${LANES.length} are wanted`)),
   };
 }
 

@@ -27,6 +27,31 @@ export class Connections {
 }
 
 /**
+ * Which clients holdfast says that it did not recover for one of these reasons: {name, reason}. A client that another replica
+ * has moved has a number of its own, close to the one that it had there.
+ */
+export function toldNotRecovered(reasons, holdfasts, connections) {
+  const opened = new Map(holdfasts.map((hf) => [hf, new Map()])); // number -> name
+  const told = [];
+  for (const hf of holdfasts)
+    for (const r of hf.records) {
+      if (r.msg === "client opened") opened.get(hf).set(r.client, nameOf(r, hf.port, connections));
+      else if (r.msg === "not recovered" && reasons.includes(r.reason)) told.push([hf, r]);
+    }
+  const all = [...opened.values()].flatMap((numbers) => [...numbers]);
+  const nearest = (number) => all.reduce((best, o) => (Math.abs(o[0] - number) < Math.abs(best[0] - number) ? o : best), [Infinity, ""])[1];
+  return told.map(([hf, { client, reason }]) => ({ name: opened.get(hf).get(client) ?? nearest(client), reason }));
+}
+
+/** The client that came from this port at this time; "" is a simulated one. */
+function nameOf({ from, time }, port, connections) {
+  const at = Date.parse(time);
+  const mine = (c) => c.to === port && from.endsWith(`:${c.from}`) && c.opened <= at + 100 && (c.ended ?? Infinity) >= at - 100;
+  for (const [name, { list }] of connections) if (list.some(mine)) return name;
+  return "";
+}
+
+/**
  * Writes the traces of the clients named in `broken` into a folder. Returns what to show of them: a few lines for each of the
  * first three, and where the files are. `ledgers` are those that compare() had; `connections` are Connections by client's name,
  * under "" those of simulated ones; `packets` are what real clients have noted.
