@@ -195,7 +195,8 @@ serve({
 
   /**
    * The client disconnects, and returns as a new client: with all its namespaces, or with one of them. Before 3.0 a new socket of
-   * the same connection has the same id, so those return with all.
+   * the same connection has the same id, so those return with all. If clients before 4.5 connect while their engine closes, they
+   * open another one, forget it, and leave it open, with any server: those return when it is closed.
    */
   leave(name, all) {
     const client = clients.find((c) => c.name === name);
@@ -204,7 +205,10 @@ serve({
       n.left = true;
       n.socket.disconnect();
     }
-    for (const n of left) n.socket.connect();
+    const back = () => left.forEach((n) => n.socket.connect());
+    const { engine } = client.manager;
+    if (client.version < "4.5" && engine?.readyState === "closing") engine.once("close", back);
+    else back();
   },
 
   close() {

@@ -224,10 +224,9 @@ export class Lane {
     return writeTraces({ dir: LOGS, lane: fleet.options.name, broken, ledgers, connections, packets, statuses, holdfasts: fleet.all });
   }
 
-  /** Which clients were not recovered for one of these reasons: {name, version, reason}. */
+  /** Which clients were not recovered for one of these reasons: {name, key, reason}. */
   told(reasons) {
-    const versions = new Map(this.list.map((c) => [c.name, c.version]));
-    return toldNotRecovered(reasons, this.fleet.all, this.connections).map((t) => ({ version: versions.get(t.name), ...t }));
+    return toldNotRecovered(reasons, this.fleet.all, this.connections).map((t) => ({ ...this.list.find((c) => c.name === t.name), ...t }));
   }
 
   async #ledgers() {

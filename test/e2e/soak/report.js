@@ -30,11 +30,12 @@ const KNOWN_OF_SMALL_BUFFERS = ["buffer_full"];
 const KNOWN_OF_REPLICAS = ["owner_gone", "owner_unreachable", "owner_conflict", "draining"];
 
 /**
- * The same for clients of 2.x with a key (docs/guarantees.md, Servers and clients of Engine.IO 3). While their engine closes, it may ignore what their WebSocket layer confirms.
- * Their count is then too low. And the handshake of a connection that they gave up may arrive after that of the next
- * one.
+ * The same for clients of 2.x with a key (docs/guarantees.md, Servers and clients of Engine.IO 3): while their engine closes, it
+ * may ignore what their WebSocket layer confirms, and their count is then too low. The handshake of a connection that they gave
+ * up may arrive after that of the next one. Any client with a key that counts may reach a replica that was cut off, and still
+ * has an earlier session of its: it has counted for another one.
  */
-const KNOWN_OF_2 = ["bad_offset", "key_in_use"];
+const KNOWN_OF_KEYS = ["bad_offset", "key_in_use"];
 
 /** Summarizes a lane after all its clients have left. */
 export function summarise(lane, result, leftovers, breaches) {
@@ -42,7 +43,8 @@ export function summarise(lane, result, leftovers, breaches) {
   const broken = [...result.broken, ...breaches, ...leftovers];
   // A restarted holdfast does not know its predecessor's sessions. A client asks again if it did
   // not get the reply.
-  const here = [...KNOWN, ...(lane.replicas > 1 ? KNOWN_OF_REPLICAS : []), ...(lane.options.buffer.max_bytes ? KNOWN_OF_SMALL_BUFFERS : []), ...KNOWN_OF_2];
+  const { server, redis, buffer } = lane.options;
+  const here = [...KNOWN, ...(lane.replicas > 1 ? KNOWN_OF_REPLICAS : []), ...(buffer.max_bytes ? KNOWN_OF_SMALL_BUFFERS : []), ...(server < "3" || redis ? KNOWN_OF_KEYS : [])];
   const foreign = 2 * NAMESPACES.length * (lane.options.clients + lane.options.simulated);
   for (const [i, m] of processes.entries()) {
     for (const [reason, n] of Object.entries(nonzero([m], "holdfast_recoveries_total", "result", "reason"))) {
@@ -51,8 +53,8 @@ export function summarise(lane, result, leftovers, breaches) {
       if (outcome === "failed" && !known) broken.push(`${n} sessions not recovered for the reason ${word}`);
     }
   }
-  for (const { name, version, reason } of lane.told(KNOWN_OF_2))
-    if (!(version < "3")) broken.push(`${name} (${version}): a session not recovered for the reason ${reason}`);
+  for (const { name, key, reason } of lane.told(KNOWN_OF_KEYS))
+    if (!key) broken.push(`${name || "a simulated client"}, which has no key: a session not recovered for the reason ${reason}`);
   const early = lane.fleet.refusedTooEarly;
   if (early > 0) broken.push(`${early} sessions not recovered although their replica still drained`);
   const panics = sum(processes, "holdfast_panics_total");

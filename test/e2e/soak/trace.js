@@ -27,28 +27,30 @@ export class Connections {
 }
 
 /**
- * Which clients holdfast says that it did not recover for one of these reasons: {name, reason}. A client that another replica
- * has moved has a number of its own, close to the one that it had there.
+ * Which clients holdfast says that it did not recover for one of these reasons: {name, reason}. It does not know those that
+ * another replica has moved, or that were closed before their handshake was answered.
  */
 export function toldNotRecovered(reasons, holdfasts, connections) {
-  const opened = new Map(holdfasts.map((hf) => [hf, new Map()])); // number -> name
   const told = [];
-  for (const hf of holdfasts)
-    for (const r of hf.records) {
-      if (r.msg === "client opened") opened.get(hf).set(r.client, nameOf(r, hf.port, connections));
-      else if (r.msg === "not recovered" && reasons.includes(r.reason)) told.push([hf, r]);
-    }
-  const all = [...opened.values()].flatMap((numbers) => [...numbers]);
-  const nearest = (number) => all.reduce((best, o) => (Math.abs(o[0] - number) < Math.abs(best[0] - number) ? o : best), [Infinity, ""])[1];
-  return told.map(([hf, { client, reason }]) => ({ name: opened.get(hf).get(client) ?? nearest(client), reason }));
+  for (const { port, records } of holdfasts.map((hf) => ({ port: hf.port, records: hf.records }))) {
+    const opened = new Map(records.filter((r) => r.msg === "client opened").map((r) => [r.client, r]));
+    for (const r of records)
+      if (r.msg === "not recovered" && reasons.includes(r.reason) && opened.has(r.client)) told.push({ name: nameOf(opened.get(r.client), port, connections), reason: r.reason });
+  }
+  return told;
 }
 
 /** The client that came from this port at this time; "" is a simulated one. */
-function nameOf({ from, time }, port, connections) {
-  const at = Date.parse(time);
-  const mine = (c) => c.to === port && from.endsWith(`:${c.from}`) && c.opened <= at + 100 && (c.ended ?? Infinity) >= at - 100;
-  for (const [name, { list }] of connections) if (list.some(mine)) return name;
+function nameOf(record, port, connections) {
+  for (const [name, { list }] of connections) if (list.some((c) => isFrom(record, c, port))) return name;
   return "";
+}
+
+/** Whether a client that the holdfast at this port says is open came over this connection. The system uses ports again. */
+function isFrom({ from, time }, connection, port) {
+  const at = Date.parse(time);
+  const { opened, ended } = connection;
+  return (!connection.to || connection.to === port) && from.endsWith(`:${connection.from}`) && opened <= at + 100 && (ended ?? Infinity) >= at - 100;
 }
 
 /**
@@ -113,9 +115,7 @@ function sessionsOf(n, { server, killed }, add) {
 
 /** What a holdfast has said about the clients of one connection, and the owner to which one was moved. */
 function saidAbout(hf, connection, logs, add) {
-  if (connection.to && hf.port !== connection.to) return;
-  const near = (r) => Math.abs(Date.parse(r.time) - connection.opened) < 60_000;
-  const numbers = new Set(hf.records.filter((r) => r.msg === "client opened" && r.from?.endsWith(`:${connection.from}`) && near(r)).map((r) => r.client));
+  const numbers = new Set(hf.records.filter((r) => r.msg === "client opened" && isFrom(r, connection, hf.port)).map((r) => r.client));
   for (const r of hf.records) {
     if (!numbers.has(r.client)) continue;
     add(Date.parse(r.time), said(hf, r));
