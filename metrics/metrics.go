@@ -73,6 +73,7 @@ type Metrics struct {
 	HandoverSessions     prometheus.Gauge // holdfast_handover_sessions
 	HandoverLostSessions prometheus.Gauge // holdfast_handover_lost_sessions
 	HandoverCut          prometheus.Gauge // holdfast_handover_cut_connections
+	HandoverCutClients   prometheus.Gauge // holdfast_handover_cut_clients
 
 	CertificateExpiry  prometheus.Gauge // holdfast_tls_certificate_expiry_timestamp_seconds
 	CertificateReloads Reloads          // holdfast_tls_certificate_reloads_total
@@ -239,6 +240,7 @@ func New(reg prometheus.Registerer) *Metrics {
 		HandoverSessions:     f.gauge("handover_sessions", "Sessions kept by the last handover."),
 		HandoverLostSessions: f.gauge("handover_lost_sessions", "Sessions that ended with the last handover, because they cannot be handed over."),
 		HandoverCut:          f.gauge("handover_cut_connections", "Connections without a session that the last handover cut: pass-through requests and WebSockets, and raw relays."),
+		HandoverCutClients:   f.gauge("handover_cut_clients", "Clients that did not end their connection within handover.leave in the last handover. What they had sent and holdfast had not read is lost."),
 
 		CertificateExpiry:  f.gauge("tls_certificate_expiry_timestamp_seconds", "Unix time when the listener's certificate expires; 0 without TLS."),
 		CertificateReloads: Reloads{certificates.WithLabelValues("ok"), certificates.WithLabelValues("failed")},

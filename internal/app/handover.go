@@ -66,6 +66,7 @@ func (h *handoverer) record(o outcome) {
 	h.in.metrics.HandoverSessions.Set(float64(o.sessions))
 	h.in.metrics.HandoverLostSessions.Set(float64(o.lost))
 	h.in.metrics.HandoverCut.Set(float64(o.cut))
+	h.in.metrics.HandoverCutClients.Set(float64(o.cutClients))
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.results[o.result]++

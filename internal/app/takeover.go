@@ -131,7 +131,7 @@ func (t *takeover) commit(p *proxy.Server, log *slog.Logger) (o outcome) {
 	}
 	now := courier.Clock()
 	o = outcome{
-		result: courier.OK, took: now - from.Began, sessions: done.Sessions, lost: int(from.Lost) + done.Failed, cut: int(from.Passing),
+		result: courier.OK, took: now - from.Began, sessions: done.Sessions, lost: int(from.Lost) + done.Failed, cut: int(from.Passing), cutClients: int(from.Cut),
 		leave: from.Leaving, freeze: from.Freezing, pass: began - from.Clock, restore: now - began,
 	}
 	if t.restored() {
@@ -173,6 +173,7 @@ type outcome struct {
 	took           time.Duration
 	sessions, lost int
 	cut            int // connections without a session
+	cutClients     int // that did not end their connection in time
 	// Parts of took; see status.Handover.
 	leave, freeze, pass, restore time.Duration
 }
@@ -181,7 +182,7 @@ type outcome struct {
 func (o outcome) status(at time.Time, count int64) status.Handover {
 	return status.Handover{
 		Count: count, Time: new(at.UTC()), Result: o.result, Reason: o.reason, DurationSeconds: o.took.Seconds(),
-		Sessions: o.sessions, LostSessions: o.lost, CutConnections: o.cut,
+		Sessions: o.sessions, LostSessions: o.lost, CutConnections: o.cut, CutClients: o.cutClients,
 		LeaveSeconds: o.leave.Seconds(), FreezeSeconds: o.freeze.Seconds(), PassSeconds: o.pass.Seconds(),
 		RestoreSeconds: o.restore.Seconds(),
 	}

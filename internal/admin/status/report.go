@@ -73,6 +73,7 @@ type Handover struct {
 	Sessions       int     `json:"sessions"`        // that were handed over
 	LostSessions   int     `json:"lost_sessions"`   // that could not be
 	CutConnections int     `json:"cut_connections"` // without a session
+	CutClients     int     `json:"cut_clients"`     // that did not end their connection in time
 }
 
 // Sessions counts sessions by state.

@@ -18,6 +18,7 @@ export class Client {
   constructor(version, url, { nsp = "/", retries, ackTimeout, ...options } = {}) {
     const lib = require(`socket.io-client-${version}`);
     this.version = version;
+    this.willUpgrade = options.transports?.length !== 1;
     this.ofSockets = { retries, ackTimeout }; // options of sockets, which a Manager does not pass on
     this.manager = new lib.Manager(url, {
       forceNew: true,
@@ -72,6 +73,14 @@ export class Client {
       () => `upgrade; engine ${this.manager.engine?.readyState} on ${this.transport}, disconnects ${JSON.stringify(this.main.disconnects)}, attempts ${JSON.stringify(this.upgrades)}`,
     );
     await sleep(20); // lets the relay run, which is in this process
+  }
+
+  /**
+   * Waits until the client's connection will not change its transport. One that is cut in the middle of its upgrade may notice
+   * only by its heartbeat.
+   */
+  async settled() {
+    if (this.willUpgrade) await this.upgraded();
   }
 
   close() {

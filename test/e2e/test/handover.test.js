@@ -149,7 +149,8 @@ describe("a handover", { concurrency: 3, skip }, () => {
     for (let i = 1; i <= sent; i++) c.main.socket.emit("up", i, Buffer.alloc(100000, i));
     await until(() => stopped, "the server's packet to stop in the middle");
     await until(async () => (await s.hf.metrics()).sum("holdfast_packets_total", { direction: "in" }) > 1, "packets from the client");
-    await handOver(s);
+    const { cut_clients } = await handOver(s);
+    assert.equal(cut_clients, 0, "holdfast had enough time to read everything");
     await c.main.connected(2);
     for (const conn of s.upRelay.list()) conn.heal();
     release();
@@ -158,6 +159,20 @@ describe("a handover", { concurrency: 3, skip }, () => {
     assert.deepEqual(binary.slice(2, 5).map((b) => [b.length, b[0]]), [[50000, 7], [50000, 8], [5, 9]]);
     await until(() => s.app.receivedArgs("up").length === sent, () => `what the client sent, have ${s.app.receivedArgs("up").length}`);
     assert.deepEqual(s.app.receivedArgs("up").map(([n, b]) => [n, b.length, b[99999]]), Array.from({ length: sent }, (_, i) => [i + 1, 100000, i + 1]));
+    assert.deepEqual(s.app.disconnects, []);
+  });
+
+  it("cuts a client that does not end its connection in time, and counts it", async (t) => {
+    const s = await stack(t, { config: { handover: { leave: "300ms" } } });
+    const c = s.client("4.8.4", { transports: ["websocket"] });
+    await c.main.connected();
+    for (const conn of s.relay.list()) conn.hole(); // the client does not see the end
+    const out = await handOver(s);
+    assert.deepEqual([out.sessions, out.lost_sessions, out.cut_clients], [1, 0, 1]);
+    assert.equal((await s.hf.metrics()).sum("holdfast_handover_cut_clients"), 1);
+    for (const conn of s.relay.list()) conn.heal();
+    await c.main.connected(2);
+    c.main.assertRecovered(1);
     assert.deepEqual(s.app.disconnects, []);
   });
 

@@ -66,10 +66,10 @@ describe("order", parallel, () => {
     const s = await stack(t);
     const c = s.client(how.version, how.options);
     const { id } = await c.main.connected();
-    if (how.transport === "default") await c.upgraded();
     const { order, send } = mix(s, c, id);
     let i = 0;
     for (let round = 0; round < 5; round++) {
+      await c.settled();
       for (let k = 0; k < 100; k++) send(++i);
       await sleep(20);
       s.relay.down();

@@ -14,6 +14,8 @@ const parallel = { concurrency: 4 };
 // A client that is cut in the middle of its upgrade may notice only by its heartbeat. This one is holdfast's own: the server's
 // has time, so that no stall of the machine ends a session. A client that such a stall disconnects recovers once more.
 const quick = NATIVE ? { io: { pingInterval: 1000, pingTimeout: 2000 } } : { config: { engineio: { ping_interval: "500ms", ping_timeout: "1500ms" } } };
+// The same for clients that receive much.
+const steady = NATIVE ? {} : { config: { engineio: { ping_interval: "1s", ping_timeout: "5s" } } };
 
 /** A connected client that has had the events 1..3. */
 async function warm(t, how, options = {}) {
@@ -21,7 +23,7 @@ async function warm(t, how, options = {}) {
   const c = s.client(how.version, { ...how.options, ...options.client });
   await c.main.connected();
   const id = c.main.id;
-  if (how.transport === "default") await c.upgraded();
+  await c.settled();
   s.app.stream("/", id, 1, 3);
   await c.main.stream(1, 3);
   return { s, c, id, before: s.app.footprint() };
@@ -42,6 +44,7 @@ async function alive(s, c, id) {
 
 /** Takes the client off the network, calls fn(), and brings it back. */
 async function away(s, c, fn) {
+  await c.settled();
   const n = c.main.connects.length;
   // Native recovery does not survive a cut between two polls: there a poll must wait.
   if (NATIVE) await sleep(60);
@@ -218,6 +221,7 @@ describe("a reconnection", parallel, () => {
     const { s, c, id, before } = await warm(t, how, { client: { reconnection: false } });
     c.socket.on("disconnect", () => c.socket.connect());
     for (let i = 1; i <= 5; i++) {
+      await c.settled();
       await s.hit(c);
       s.app.stream("/", id, 3 + i, 3 + i);
       await c.main.connected(1 + i);
@@ -343,7 +347,7 @@ describe("an upgrade that is cut", parallel, () => {
   }
 
   combos("on the way back from a drop, recovers", { transports: ["default"], native: false }, async (t, how) => {
-    const { s, c, id, before } = await warm(t, how);
+    const { s, c, id, before } = await warm(t, how, quick);
     await s.hit(c);
     await s.relay.onFrame("down", text("3probe"), { action: "cutAll" });
     s.app.stream("/", id, 4, 10);
@@ -355,7 +359,7 @@ describe("an upgrade that is cut", parallel, () => {
 
 describe("what is missed comes back whole", parallel, () => {
   combos("thousands of events, the replay cut several times", { timeout: 90000 }, async (t, how) => {
-    const { s, c, id, before } = await warm(t, how);
+    const { s, c, id, before } = await warm(t, how, steady);
     const TOTAL = 5000;
     const filler = "x".repeat(100);
     s.relay.down();
@@ -414,7 +418,7 @@ describe("what is missed comes back whole", parallel, () => {
   });
 
   combos("binary events of a megabyte, cut in their middle", { native: false }, async (t, how) => {
-    const { s, c, id, before } = await warm(t, how);
+    const { s, c, id, before } = await warm(t, how, steady);
     const make = (i) => [Buffer.alloc(900_000, i), { tail: Buffer.from([i]) }];
     s.relay.down();
     await c.main.disconnected();
@@ -711,9 +715,7 @@ describe("sessions that follow each other", parallel, () => {
 
 describe("under load", { concurrency: 2 }, () => {
   combos("random faults while a stream of mixed events runs", { native: false, timeout: 60000 }, async (t, how) => {
-    const { s, c, id, before } = await warm(t, how, {
-      config: { upstream: {} },
-    });
+    const { s, c, id, before } = await warm(t, how, steady);
     const asked = [];
     const answers = [];
     c.socket.on("question", (x, fn) => fn(x));
@@ -757,7 +759,7 @@ describe("under load", { concurrency: 2 }, () => {
     const c = s.client(how.version, how.options);
     const { id } = await c.main.connected();
     const ticker = s.app.ticker("/", id, { every: 5 });
-    if (how.transport === "default") await c.upgraded();
+    await c.settled();
     await sleep(NATIVE ? 1000 : 0);
     await until(() => c.main.numbers.length > 0, "an event");
     await s.hit(c);
@@ -815,6 +817,7 @@ describe("many clients at the same time", () => {
       s.client(CLIENTS[i % 2], { transports: [["websocket"], ["polling"], ["polling", "websocket"]][i % 3] }),
     );
     await Promise.all(clients.map((c) => c.main.connected(1, 20000)));
+    await Promise.all(clients.map((c) => c.settled()));
     const before = s.app.footprint();
     assert.equal(before.connections, 50);
     s.relay.down();

@@ -176,9 +176,9 @@ describe("several servers", { skip, concurrency: 4 }, () => {
   combos("keep their clients over drops, the upgrade included", { versions: ["4.8.4"], native: false }, async (t, how) => {
     const s = await farm(t);
     const list = await clients(s, 6, how.options);
-    if (how.transport === "default") await Promise.all(list.map((c) => c.upgraded()));
     const home = list.map((c) => serverOf(s, c));
     for (let round = 1; round <= 3; round++) {
+      await Promise.all(list.map((c) => c.settled()));
       for (const [i, c] of list.entries()) home[i].stream("/", c.main.connects[0].id, 20 * round - 19, 20 * round - 10);
       s.relay.down();
       await Promise.all(list.map((c) => c.main.disconnected(round)));
