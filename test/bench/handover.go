@@ -115,7 +115,7 @@ func handOver(t *trial, live []*client) (values, error) {
 		return nil, err
 	}
 	if h.Result != "ok" || h.Sessions != len(g.clients) || h.Lost != 0 {
-		return nil, fmt.Errorf("%w: the handover ended with %+v%s", errTrial, h, t.proxy.stderr)
+		return nil, fmt.Errorf("%w: the handover ended with %+v", errTrial, h)
 	}
 	return values{
 		"leave_ms": 1000 * h.Leave, "freeze_ms": 1000 * h.Freeze, "pass_ms": 1000 * h.Pass, "restore_ms": 1000 * h.Restore,

@@ -243,8 +243,9 @@ func (o *options) fit(fileLimit int, note func(format string, args ...any)) {
 		{"-broadcast-clients", &o.broadcastClients, 2},
 		{"-idle-clients", &o.idleClients, 2},
 		{"-connect-clients", &o.connectClients, 2},
-		// While a client comes back, holdfast has its old link and a new one.
-		{"-storm-clients", &o.stormClients, 3},
+		// While a client comes back, holdfast has its old link and a new one. On a busy machine it
+		// may not have seen the end of the old connection yet.
+		{"-storm-clients", &o.stormClients, 4},
 		{"-handover-clients", &o.handoverClients, 3},
 	} {
 		most := max((fileLimit-own)/c.files, 1)

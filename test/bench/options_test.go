@@ -69,8 +69,8 @@ func TestFitSaysWhatItLowers(t *testing.T) {
 	}
 	var notes []string
 	o.fit(4300, func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) })
-	if o.broadcastClients != 2000 || o.stormClients != 1333 || o.clients != 64 {
-		t.Errorf("with 4300 files: broadcast %d, storm %d, clients %d; want 2000, 1333, 64",
+	if o.broadcastClients != 2000 || o.stormClients != 1000 || o.clients != 64 {
+		t.Errorf("with 4300 files: broadcast %d, storm %d, clients %d; want 2000, 1000, 64",
 			o.broadcastClients, o.stormClients, o.clients)
 	}
 	if len(notes) != 3 || !strings.Contains(notes[0], "2000, not the 9000 asked for") {

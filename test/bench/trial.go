@@ -58,8 +58,11 @@ func runTrial(ctx context.Context, e *env, s *scenario, tg target) (v values, er
 		defer func() { err = errors.Join(err, written()) }() // before the proxy stops
 	}
 	v, err = s.run(t)
-	if err == nil {
+	switch {
+	case err == nil:
 		err = t.check()
+	case t.proxy != nil:
+		err = fmt.Errorf("%w%s", err, t.proxy.stderr) // says why it refused a client
 	}
 	if err != nil {
 		return nil, err

@@ -33,6 +33,7 @@ export class Client {
     this.upgrades = []; // how each attempt ended: "upgrade", or the error
     this.manager.on("open", () => {
       const { engine } = this.manager;
+      this.before = this.upgrades.length; // attempts of earlier connections
       engine.on("upgrade", () => this.upgrades.push("upgrade"));
       engine.on("upgradeError", (err) => this.upgrades.push(`${err.message} (${err.context?.status ?? err.description?.message ?? ""})`));
     });
@@ -80,7 +81,10 @@ export class Client {
    * only by its heartbeat.
    */
   async settled() {
-    if (this.willUpgrade) await this.upgraded();
+    const { engine } = this.manager;
+    const offered = engine && (engine._upgrades ?? engine.upgrades); // what the server offers, of what the client wants
+    const stays = !this.willUpgrade || (engine?.readyState === "open" && !offered?.length) || this.upgrades.length > this.before;
+    if (!stays) await this.upgraded();
   }
 
   close() {

@@ -102,6 +102,7 @@ export async function stack(t, options = {}) {
    * nothing to cut, and holdfast would only notice at its ping timeout.
    */
   s.lose = async (client) => {
+    await client.settled();
     const before = client.main.disconnects.length;
     const waits = (conn) => conn.websocket || (/^GET/.test(conn.request) && conn.up.passed > 0 && !conn.server.connecting && conn.down.passed === 0);
     await until(() => s.relay.list(waits).length > 0, "a poll to wait");
