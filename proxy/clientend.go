@@ -142,6 +142,13 @@ func (c *client) move(to clientState) bool {
 	return c.state.moveLocked(to)
 }
 
+// isClosed reports whether the client is taken off its sessions, or is about to be.
+func (c *client) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state == clientClosed
+}
+
 // closeAfter calls end after d, unless the client is gone by then. It replaces an earlier call.
 func (c *client) closeAfter(d time.Duration, end func()) {
 	c.mu.Lock()

@@ -105,11 +105,13 @@ func (h handshakerV3) freshV3(w http.ResponseWriter, r *http.Request, q url.Valu
 	a := answer{conn.Handshake(), httpmsg.Without(conn.ResponseHeader(), httpmsg.NotRelayed), upstream.ServerOf(conn)}
 	c := h.clientV3(r, q, req, keyed, sid, &a)
 	defer c.recoverRequest()
-	keyedReceiver{&c.receiver}.claimKey()
+	keyedReceiver{&c.receiver}.claimAtHandshake()
 	l, _ := c.newPrimary(conn, "") // a new client is not closed
 	l.translator.forV3 = true
 	l.reserve(c, socketio.Root, []byte{byte(socketio.Connect)})
-	opened = h.open(w, r, c, a, l)
+	if opened = h.open(w, r, c, a, l); !opened {
+		c.abort(reason.TransportClose) // it has its key
+	}
 }
 
 // takeKey takes the key from another client that has it. It returns false if that one shows a sign
@@ -141,15 +143,15 @@ func (h handshakerV3) linkFor(k *keyedClient, presented string) *link {
 	return nil
 }
 
-// claimKey makes the client the owner of its key. If that fails, the client is served without
+// claimAtHandshake makes the client the owner of its key. If that fails, the client is served without
 // recovery.
-func (r keyedReceiver) claimKey() {
+func (r keyedReceiver) claimAtHandshake() {
 	c, k := r.c, r.c.keyed
 	if k.foreign.Load() {
 		return
 	}
 	binding := c.deps.binder.Session(c.bindingDigest(), []byte{byte(socketio.Connect)})
-	if owner, ok := c.deps.keyring.Claim(c.sessionKey(), c, socketio.Root, binding); !ok || owner != nil {
+	if owner, ok := claimKey(c, socketio.Root, binding); !ok || owner != nil {
 		k.foreign.Store(true)
 		return
 	}

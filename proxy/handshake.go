@@ -146,8 +146,13 @@ func (h *handshaker) open(w http.ResponseWriter, r *http.Request, c *client, a a
 	return true
 }
 
+// opened makes requests find the client. One of Engine.IO 3 has its key already: if another has
+// taken that over, the client was removed before it was added.
 func (h *handshaker) opened(c *client, r *http.Request) {
 	h.conns.addClient(c)
+	if c.isV3() && c.isClosed() {
+		h.conns.removeClient(c)
+	}
 	h.metrics.ClientsOpened.Inc()
 	h.log.Debug("client opened", "client", c.seq, "from", r.RemoteAddr)
 }

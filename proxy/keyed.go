@@ -8,6 +8,7 @@ import (
 	"github.com/holdfast/holdfast/internal/keys"
 	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/internal/socketio"
+	"github.com/holdfast/holdfast/session"
 )
 
 // Keyed recovery is for clients that do not know of pids and offsets. Such a client has a key in
@@ -31,9 +32,12 @@ func (r keyedReceiver) connectKeyed(namespace string, rest []byte, start instant
 	}
 	binding := c.deps.binder.Session(c.bindingDigest(), rest)
 	if !k.owner && !k.foreign.Load() {
-		owner, ok := ring.Claim(c.sessionKey(), c, namespace, binding)
+		owner, ok := claimKey(c, namespace, binding)
 		other := clientOf(owner)
 		switch {
+		case other == c:
+			r.parser.move(parserClosed)
+			return true
 		case !ok:
 			r.loseKey(namespace, reason.Binding)
 		case other == nil:
@@ -64,6 +68,19 @@ func (r keyedReceiver) connectKeyed(namespace string, rest []byte, start instant
 	claim.Handled, claim.HandledBy, claim.Counted = count.N, count.ID, counted
 	delete(k.counts, namespace) // it is what the client had when it connected
 	return r.resume(claim, start) || r.parser == parserClosed
+}
+
+// claimKey makes the client the owner of its key; see keys.Ring.Claim. If the client has closed
+// meanwhile, it returns the client itself: detach has released the key before it was claimed, and
+// will not do that again.
+func claimKey(c *client, namespace string, binding session.Binding) (owner session.Owner, ok bool) {
+	ring := &c.deps.keyring
+	owner, ok = ring.Claim(c.sessionKey(), c, namespace, binding)
+	if owner == nil && ok && c.isClosed() {
+		ring.Release(c.keyed.key, c)
+		return c, true
+	}
+	return owner, ok
 }
 
 // ownKey notes that the client has its key.

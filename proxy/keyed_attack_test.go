@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/holdfast/holdfast/internal/config"
+	"github.com/holdfast/holdfast/internal/engineio"
+	"github.com/holdfast/holdfast/internal/reason"
 	"github.com/holdfast/holdfast/internal/siotest/imitation"
 	"github.com/holdfast/holdfast/internal/siotest/sioclient"
 )
@@ -126,6 +128,51 @@ func TestLongKeys(t *testing.T) {
 	defer resp.Body.Close()
 	if resp.StatusCode < 400 {
 		t.Errorf("status %d for a key of 2 MiB", resp.StatusCode)
+	}
+}
+
+// A client that closes just as its CONNECT is handled does not keep its key: the next one would ask
+// it for ever.
+func TestClosedClientClaimsNoKey(t *testing.T) {
+	const query = "hf_key=0123456789abcdef"
+	r := newRig(t, withKey)
+	openKeyed(t, r.url, query, -1)
+	r.await("the client", func() bool { return len(r.proxy.conns.allClients()) == 1 })
+	c := r.proxy.conns.allClients()[0]
+	c.abort(reason.TransportClose)
+	c.sock.Input(func() { c.Message([]byte("0"), false) })
+	if r.proxy.keyring.Has(c.keyed.key) {
+		t.Error("a closed client has its key")
+	}
+	connectedKeyed(r, query)
+}
+
+// A client of Engine.IO 3 has its key before its handshake is answered. If the handshake fails, or
+// another client takes the key over meanwhile, nothing of the client stays.
+func TestFailedHandshakeOfAKeyedClient(t *testing.T) {
+	r, _ := newRigOf(t, imitation.Python, nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.url+"/socket.io/?EIO=3&transport=websocket&hf_key=0123456789abcdef", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header = http.Header{"Upgrade": {"websocket"}, "Connection": {"Upgrade"}, "Sec-Websocket-Version": {"8"}, "Sec-Websocket-Key": {"AAAAAAAAAAAAAAAAAAAAAA=="}}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode < 400 {
+		t.Fatal("status", resp.StatusCode)
+	}
+	r.await("the key to be free", func() bool { return !r.proxy.keyring.Has(r.proxy.keyring.Digest("0123456789abcdef")) })
+
+	keyed := &keyedClient{key: r.proxy.keyring.Digest("fedcba9876543210"), v3: true}
+	c := newClient(r.proxy.deps, 1, engineio.Request{WebSocket: true}, "sid", engineio.Options{Protocol: engineio.V3}, true, keyed)
+	keyedReceiver{&c.receiver}.claimAtHandshake()
+	c.abort(reason.Takeover)
+	r.proxy.handshaker.opened(c, req)
+	if r.proxy.conns.client("sid") != nil {
+		t.Error("a client that has ended is found by its sid")
 	}
 }
 

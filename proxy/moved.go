@@ -243,9 +243,11 @@ func (c movedClient) takeMovedKey(ask *peerwire.MoveRequest, st *cluster.Stream)
 func (c movedClient) claimMovedKey(namespace string, connect []byte) (refused reason.Reason) {
 	binding := c.deps.binder.Session(c.bindingDigest(), connect)
 	for {
-		owner, ok := c.deps.keyring.Claim(c.sessionKey(), c.client, namespace, binding)
+		owner, ok := claimKey(c.client, namespace, binding)
 		other := clientOf(owner)
 		switch {
+		case other == c.client: // this replica stops, or hands over
+			return reason.OwnerUnreachable
 		case !ok:
 			return reason.Binding
 		case other == nil:
