@@ -99,12 +99,13 @@ func (r *replicas) forwardForeign(w http.ResponseWriter, req *http.Request, q ur
 }
 
 // movedMeanwhile forwards a request whose client was moved to another replica after the request had
-// found it. a is what its Socket answered.
+// found it. a is what its Socket answered. A client that was moved here and has ended goes nowhere:
+// the replica that its sid names would pass the request back until it knows.
 func (r *replicas) movedMeanwhile(w http.ResponseWriter, req *http.Request, c *client, a engineio.Answer) bool {
 	if r == nil || a.Code != engineio.CodeUnknownSID {
 		return false
 	}
-	owner := r.serverOf(req.Context(), c.sock.SID())
+	owner := r.movedTo(req.Context(), c.sock.SID())
 	if owner != "" {
 		r.forward(w, req, owner)
 	}
@@ -117,7 +118,7 @@ func (r *replicas) movedBeforeProbe(req *http.Request, c *client, h *httpmsg.Hij
 	// The connection is hijacked, so the request's context does not end with the client.
 	ctx, cancel := context.WithTimeout(req.Context(), askTimeout)
 	defer cancel()
-	if owner := r.serverOf(ctx, c.sock.SID()); owner != "" {
+	if owner := r.movedTo(ctx, c.sock.SID()); owner != "" {
 		if st, err := r.node.Open(ctx, owner, peerwire.StreamRequest, r.encodeRequest(req)); err == nil {
 			r.metrics.ForwardedRequests.Inc()
 			relay.Serve(r, h.Conn, h.Initial, st)

@@ -166,6 +166,9 @@ func (r *replicas) ownerOf(pid string) string {
 // movedTo returns the other replica that serves a polling client which began here, or "". It may
 // wait until a client that is just being moved is served.
 func (r *replicas) movedTo(ctx context.Context, sid string) string {
+	if r == nil {
+		return ""
+	}
 	r.mu.Lock()
 	m := r.moved[sid]
 	r.mu.Unlock()
