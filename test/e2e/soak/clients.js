@@ -22,8 +22,8 @@ class Namespace {
     this.client = client;
     this.nsp = nsp;
     this.socket = socket;
-    this.sessions = []; // {sid, pid, openedAt, connections, connection: the latest, own, broadcasts}
-    this.fresh = []; // {at, away: since when in ms, sid}: connections that should have recovered a session and did not
+    this.sessions = []; // the latest at the end: {sid, pid, openedAt, connections, connection: the latest, own, broadcasts}
+    this.fresh = []; // {at, away: for how many ms, previous: sid, sid}: connections that should have recovered a session and did not
     this.outgoing = new Outgoing();
     this.unanswered = new Set();
     this.asked = 0;
@@ -61,9 +61,13 @@ class Namespace {
   #connect() {
     const { id: sid, recovered } = this.socket;
     const { openedAt, attemptedAt } = this.client;
-    if ((recovered || this.client.key) && this.session?.sid === sid) this.session.connections++;
-    else {
-      if (this.session && !this.left) this.fresh.push({ at: Date.now(), away: Date.now() - this.disconnectedAt, sid });
+    // While replicas are cut off, each may have a session of a client with a key.
+    const known = recovered || this.client.key ? this.sessions.findIndex((s) => s.sid === sid) : -1;
+    if (known >= 0) {
+      this.sessions.push(...this.sessions.splice(known, 1));
+      this.session.connections++;
+    } else {
+      if (this.session && !this.left) this.fresh.push({ at: Date.now(), away: Date.now() - this.disconnectedAt, previous: this.session.sid, sid });
       this.sessions.push({
         sid,
         pid: this.socket._pid,

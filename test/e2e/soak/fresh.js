@@ -17,7 +17,7 @@ export function needlesslyFresh({ clients, servers, kills, expiry, mayEnd }) {
   for (const client of clients)
     for (const n of client.namespaces)
       for (const f of n.fresh) {
-        const why = wrong(previous(n, f, servers), f, { kills, expiry, mayEnd });
+        const why = wrong(before(f, servers), f, { kills, expiry, mayEnd });
         if (why) broken.push(`${client.name} (${client.version}, ${client.transport}) ${n.nsp}, session ${f.sid}: fresh, ${why}`);
       }
   return broken;
@@ -33,8 +33,7 @@ function wrong(was, f, { kills, expiry, mayEnd }) {
 }
 
 /** The session that a client had before a fresh one, as the server has it, and when that one began (`next`). */
-function previous(n, { sid }, servers) {
+function before({ previous, sid }, servers) {
   const home = servers.find((x) => x.sessions[sid]);
-  const was = n.sessions[n.sessions.findIndex((s) => s.sid === sid) - 1]?.sid;
-  return home?.sessions[was] && { sid: was, ...home.sessions[was], next: home.sessions[sid].began };
+  return home?.sessions[previous] && { sid: previous, ...home.sessions[previous], next: home.sessions[sid].began };
 }

@@ -313,7 +313,7 @@ describe("the soak's check of what was sent while a client was away", () => {
 describe("the soak's check of fresh sessions", () => {
   const fresh = ({ endedAt = 5000, began = 6000, away = 800, kills = [], ...options }) =>
     needlesslyFresh({
-      clients: [{ name: "c", namespaces: [{ nsp: NSP, sessions: [{ sid: "s" }, { sid: "t" }], fresh: [{ sid: "t", away }] }] }],
+      clients: [{ name: "c", namespaces: [{ nsp: NSP, fresh: [{ previous: "s", sid: "t", away }] }] }],
       servers: [{ sessions: { s: { began: 0, ended: endedAt && "transport close", endedAt }, t: { began, ended: null } } }],
       kills,
       expiry: 10_000,

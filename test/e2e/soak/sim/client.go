@@ -63,9 +63,10 @@ type namespace struct {
 
 // freshNote is a connection that should have recovered a session and did not.
 type freshNote struct {
-	At   int64  `json:"at"`
-	Away int64  `json:"away"` // since when the client was not connected, in milliseconds
-	SID  string `json:"sid"`
+	At       int64  `json:"at"`
+	Away     int64  `json:"away"`     // for how many milliseconds the client was not connected
+	Previous string `json:"previous"` // the session before
+	SID      string `json:"sid"`
 }
 
 func newClient(name, url string, namespaces []string, random *rand.Rand) *client {
@@ -135,7 +136,7 @@ func (c *client) present(n *namespace, sid, engine string) *session {
 	now := time.Now().UnixMilli()
 	if s == nil || s.SID != sid {
 		if s != nil {
-			n.Fresh = append(n.Fresh, freshNote{now, now - c.seen, sid})
+			n.Fresh = append(n.Fresh, freshNote{now, now - c.seen, s.SID, sid})
 		}
 		s = newSession(sid)
 		n.Sessions = append(n.Sessions, s)
