@@ -37,13 +37,13 @@ export function toldNotRecovered(reasons, holdfasts, connections) {
     for (const r of records)
       if (r.msg === "not recovered" && reasons.includes(r.reason) && opened.has(r.client)) told.push({ name: nameOf(opened.get(r.client), port, connections), reason: r.reason });
   }
-  return told;
+  return told.filter(({ name }) => name !== null);
 }
 
-/** The client that came from this port at this time; "" is a simulated one. */
+/** The client that came from this port at this time; "" is a simulated one behind replicas. */
 function nameOf(record, port, connections) {
   for (const [name, { list }] of connections) if (list.some((c) => isFrom(record, c, port))) return name;
-  return "";
+  return null; // another replica has forwarded its handshake
 }
 
 /** Whether a client that the holdfast at this port says is open came over this connection. The system uses ports again. */
