@@ -53,8 +53,9 @@ export function summarise(lane, result, leftovers, breaches) {
       if (outcome === "failed" && !known) broken.push(`${n} sessions not recovered for the reason ${word}`);
     }
   }
-  for (const { name, key, reason } of lane.told(KNOWN_OF_KEYS))
-    if (!key) broken.push(`${name || "a simulated client"}, which has no key: a session not recovered for the reason ${reason}`);
+  for (const { name, key, version, reason } of lane.told(KNOWN_OF_KEYS))
+    if (!key || (reason === "key_in_use" && version >= "3"))
+      broken.push(`${name || "a simulated client"} (${version}, ${key ? "with a key" : "without a key"}): a session not recovered for the reason ${reason}`);
   const early = lane.fleet.refusedTooEarly;
   if (early > 0) broken.push(`${early} sessions not recovered although their replica still drained`);
   const panics = sum(processes, "holdfast_panics_total");
