@@ -43,10 +43,11 @@ func (r *replicas) forward(w http.ResponseWriter, req *http.Request, owner strin
 	first, end, bodyErr := beginBody(req, buf[:])
 	st, err := r.node.OpenWith(req.Context(), owner, peerwire.StreamRequest, r.encodeRequest(req), first, end)
 	if err != nil {
-		if req.Context().Err() == nil {
-			r.log.Debug("a request could not be forwarded to the replica of its sid", "owner", owner, "error", err)
-			writeAnswer(r.log, w, req, engineio.ErrorAnswer(engineio.CodeUnknownSID))
+		r.log.Debug("a request could not be forwarded to the replica of its sid", "owner", owner, "error", err)
+		if req.Context().Err() != nil {
+			noAnswer()
 		}
+		writeAnswer(r.log, w, req, engineio.ErrorAnswer(engineio.CodeUnknownSID))
 		return
 	}
 	if httpmsg.IsUpgrade(req) {

@@ -34,7 +34,7 @@ func (r keyedReplicas) forwardHandshake(w http.ResponseWriter, req *http.Request
 		if st != nil {
 			_ = st.Close()
 		}
-		return true, ""
+		noAnswer()
 	}
 	r.metrics.RelayAskDuration.Observe(instant.Since(start).Seconds())
 	if refused, ok := errors.AsType[*refusedError](err); ok {

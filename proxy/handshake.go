@@ -203,7 +203,8 @@ func (h *handshaker) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		}
 		w.WriteHeader(rejected.Status)
 		_, _ = w.Write(rejected.Body) // fails only if the client is gone
-	case errors.Is(r.Context().Err(), context.Canceled): // the client is gone
+	case errors.Is(r.Context().Err(), context.Canceled):
+		noAnswer()
 	case errors.Is(err, context.DeadlineExceeded):
 		h.limitedLog.Log(slog.LevelWarn, "", "upstream handshake timed out", "error", err)
 		httpmsg.RefuseForNow(w, http.StatusServiceUnavailable, "the upstream server did not answer in time")

@@ -39,6 +39,11 @@ func (r *reporter) recoverRequest() {
 	}
 }
 
+// noAnswer ends a request whose client has gone: its connection ends without an answer. It does not
+// return. A handler that returned instead would make net/http answer with status 200. A client that
+// has only closed its sending side reads that, and believes that its request was handled.
+func noAnswer() { panic(http.ErrAbortHandler) }
+
 // reportPanic counts and logs a recovered panic.
 func (r *reporter) reportPanic(v any) {
 	r.metrics.Panics.Inc()

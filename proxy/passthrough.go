@@ -87,7 +87,7 @@ func (p *passthrough) handleError(w http.ResponseWriter, r *http.Request, err er
 		httpmsg.RefuseDraining(w)
 		return
 	case r.Context().Err() != nil:
-		return // the client is gone
+		noAnswer()
 	}
 	p.log.Debug("passthrough failed", "error", err)
 	switch {

@@ -87,6 +87,7 @@ func (r *receiver) init(c *client, maxPayload int64) {
 func (r *receiver) message(data []byte, binary bool) {
 	switch {
 	case r.parser == parserClosed:
+		r.dropped("holdfast closes its connection", "")
 		return
 	case r.redial != nil: // reading is paused, but this had already been read
 		r.wait(data, binary)
@@ -241,7 +242,9 @@ func (r *receiver) answer(all ...message) {
 // dispatchDetached handles a packet of a namespace in which the client has no session.
 func (r *receiver) dispatchDetached(p *packet) {
 	switch {
-	case r.afterDisconnect(p), r.hadSession(string(p.h.Namespace)):
+	case r.afterDisconnect(p):
+	case r.hadSession(string(p.h.Namespace)):
+		r.dropped("its session has ended, or another client has it", string(p.h.Namespace))
 	case p.h.IsAck() && !slices.Contains(r.namespaces, string(p.h.Namespace)):
 		r.holdAck(p)
 	default:
@@ -277,6 +280,7 @@ func (r *receiver) forward(cur *session.Cursor, p *packet) {
 		return
 	}
 	if !r.send(cur, p) {
+		r.dropped("another client has just taken its session", string(p.h.Namespace))
 		return
 	}
 	if p.h.Type == socketio.Disconnect {
@@ -286,6 +290,12 @@ func (r *receiver) forward(cur *session.Cursor, p *packet) {
 		l.conn.Flush()
 		l.disconnected(cur.Session())
 	}
+}
+
+// dropped logs that a packet from the client goes nowhere, for whoever looks for an event that did
+// not arrive.
+func (r *receiver) dropped(why, namespace string) {
+	r.c.deps.log.Debug("a client's packet was dropped", "client", r.c.seq, "namespace", namespace, "why", why)
 }
 
 // hadSession reports whether the client had a session in the namespace. It may not know yet that

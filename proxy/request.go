@@ -47,17 +47,21 @@ func (c *client) serve(w http.ResponseWriter, r *http.Request, q url.Values) {
 	case transport == "websocket", upgrading:
 		c.answer(w, r, engineio.ErrorAnswer(engineio.CodeBadRequest))
 	case r.Method == http.MethodGet:
-		if a, ok := c.sock.Poll(r.Context(), q.Get("t")); ok && !c.deps.replicas.movedMeanwhile(w, r, c, a) {
-			c.answer(w, r, a)
-		}
+		a, ok := c.sock.Poll(r.Context(), q.Get("t"))
+		c.answerPolling(w, r, a, ok)
 	default: // a POST
 		a, ok := c.sock.Post(r.Context(), q.Get("t"), r.Header.Get("Content-Type"), r.ContentLength, r.Body)
-		if !ok {
-			panic(http.ErrAbortHandler) // closes the connection without an answer
-		}
-		if !c.deps.replicas.movedMeanwhile(w, r, c, a) {
-			c.answer(w, r, a)
-		}
+		c.answerPolling(w, r, a, ok)
+	}
+}
+
+// answerPolling answers a poll or a POST with what the Socket has returned.
+func (c *client) answerPolling(w http.ResponseWriter, r *http.Request, a engineio.Answer, ok bool) {
+	if !ok {
+		noAnswer()
+	}
+	if !c.deps.replicas.movedMeanwhile(w, r, c, a) {
+		c.answer(w, r, a)
 	}
 }
 

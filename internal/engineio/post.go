@@ -55,7 +55,10 @@ func (p *pollTransport) handlePost(ctx context.Context, id, contentType string, 
 		p.endPost()
 		return Answer{Status: http.StatusRequestEntityTooLarge, Code: -1}, true
 	}
-	p.handleBody(id, data)
+	if !p.handleBody(id, data) {
+		p.endPost()
+		return ErrorAnswer(CodeUnknownSID), true
+	}
 	counted.release() // the Handler has it now
 	return p.finishPost(ctx)
 }
@@ -118,9 +121,11 @@ func (p *pollTransport) endPostLocked() {
 	}
 }
 
-func (p *pollTransport) handleBody(id string, data []byte) {
+// handleBody handles the packets in the body of a POST. It returns false if the Socket ended, or was
+// detached, while the body arrived: nothing was handled then, and "ok" would hide that.
+func (p *pollTransport) handleBody(id string, data []byte) (ok bool) {
 	if p.repeats(id, data) {
-		return
+		return true
 	}
 	s := p.socket
 	if s.opts.Protocol == V4 || !isBinaryForm3(data) {
@@ -131,7 +136,11 @@ func (p *pollTransport) handleBody(id string, data []byte) {
 	}
 	s.input.Lock()
 	defer s.input.Unlock()
+	if s.state.ended() {
+		return false
+	}
 	s.endBatch(p.decode(data, s.packet))
+	return true
 }
 
 // decode calls fn for each packet in the body of a POST.

@@ -232,3 +232,40 @@ func TestPausedPostEndsWithTheSession(t *testing.T) {
 		})
 	}
 }
+
+// A POST whose body arrives when the Socket has ended or moved away is not answered as if it had
+// been handled: a client that was moved would miss nothing, and continue.
+func TestPostThatComesTooLate(t *testing.T) {
+	for name, end := range map[string]func(*Socket){
+		"detached": func(s *Socket) { s.Input(func() { s.Detach(nil) }) },
+		"aborted":  (*Socket).Abort,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, h := openPolling(t, testOptions)
+				r, w := io.Pipe()
+				done := make(chan string, 1)
+				go func() {
+					a, ok := s.Post(context.Background(), "a", "text/plain", -1, r)
+					done <- answerText(a, ok)
+				}()
+				synctest.Wait()
+				end(s)
+				if _, err := w.Write([]byte("4late")); err != nil {
+					t.Fatal(err)
+				}
+				if err := w.Close(); err != nil {
+					t.Fatal(err)
+				}
+				if got, want := <-done, `400 {"code":1,"message":"Session ID unknown"}`; got != want {
+					t.Errorf("the POST got %q, want %q", got, want)
+				}
+				for _, line := range h.took() {
+					if strings.HasPrefix(line, "message") {
+						t.Errorf("the handler got %q", line)
+					}
+				}
+			})
+		})
+	}
+}
