@@ -107,9 +107,11 @@ export class Fleet {
     return new Metrics(all.map((m) => m.text).join("\n"));
   }
 
-  /** What the status page of each says. */
+  /** What the status page of each says, and what its goroutines do. */
   statuses() {
-    return Promise.all(this.list.filter(Boolean).map(async (hf) => ({ pid: hf.pid, port: hf.port, status: (await hf.admin("/api/status")).text })));
+    const get = async (hf, where) => (await hf.admin(where)).text;
+    const all = async (hf) => ({ pid: hf.pid, port: hf.port, status: await get(hf, "/api/status"), goroutines: await get(hf, "/debug/pprof/goroutine?debug=2") });
+    return Promise.all(this.list.filter(Boolean).map(all));
   }
 
   async patientMetrics() {

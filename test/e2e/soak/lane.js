@@ -118,7 +118,8 @@ export class Lane {
     const config = {
       ...translated,
       recovery: { max_disconnection_duration: `${EXPIRY}ms`, ack_events: ackEvents, buffer, keyed: { query: "hf_key", ...(keyed && { redeliver: keyed }) } },
-      log: { level: "debug" }, // for traces
+      log: { level: "debug" }, // for traces, as are the profiles
+      admin: { profiling: true },
       ...(this.replicas > 1 && { shutdown: { drain_timeout: `${DRAIN}ms` } }),
     };
     return Fleet.start({ size: this.replicas, redis, port: this.port, config, random: new Random(seed, `${this.name} places`), name: `lane${number}` });

@@ -56,11 +56,13 @@ function isFrom({ from, time }, connection, port) {
 /**
  * Writes the traces of the clients named in `broken` into a folder. Returns what to show of them: a few lines for each of the
  * first three, and where the files are. `ledgers` are those that compare() had; `connections` are Connections by client's name,
- * under "" those of simulated ones; `packets` are what real clients have noted.
+ * under "" those of simulated ones; `packets` are what real clients have noted. `statuses` are those of holdfasts that still have
+ * clients after the last one: any client may be it.
  */
 export function writeTraces({ dir, lane, broken, ledgers, connections, holdfasts, statuses, packets }) {
   if (broken.length === 0) return [];
-  const clients = ledgers.clients.filter((c) => broken.some((b) => b.startsWith(`${c.name} (`)));
+  const named = (c) => broken.some((b) => b.startsWith(`${c.name} (`));
+  const clients = [...ledgers.clients.filter(named), ...ledgers.clients.filter((c) => statuses && packets?.[c.name] && !named(c))];
   const logs = holdfasts.map((hf) => ({ pid: hf.pid, port: hf.port, records: hf.records }));
   const kept = dir; // Fleet writes the logs there
   dir ??= path.join(os.tmpdir(), `holdfast-soak-failure-${process.pid}`);
@@ -72,13 +74,16 @@ export function writeTraces({ dir, lane, broken, ledgers, connections, holdfasts
   };
   if (!kept) for (const hf of holdfasts) write(`${lane}.${hf.port}.${hf.pid}.log`, hf.log);
   write(`${lane}.ledgers.json`, JSON.stringify(ledgers));
-  if (statuses) write(`${lane}.statuses.json`, JSON.stringify(statuses));
+  for (const { pid, status, goroutines } of statuses ?? []) {
+    write(`${lane}.${pid}.status.json`, status);
+    write(`${lane}.${pid}.goroutines.txt`, goroutines);
+  }
   const shown = [];
   for (const [i, c] of clients.entries()) {
     const lines = describe(c, { ledgers, logs, packets: packets?.[c.name], connections: connections.get(c.name) ?? ofSimulated(c, connections.get("")) });
     const file = write(`${lane}.${c.name}.trace`, `${[...broken.filter((b) => b.startsWith(`${c.name} (`)), ...lines].join("\n")}\n`);
     shown.push(`${c.name}: ${file}`);
-    if (i < 3) shown.push(...lines.filter((l) => !/^\S+ client /.test(l)).slice(-SHOWN).map((l) => `    ${l}`));
+    if (i < 3 && named(c)) shown.push(...lines.filter((l) => !/^\S+ client /.test(l)).slice(-SHOWN).map((l) => `    ${l}`));
   }
   return [`Ledgers, logs and traces are in ${dir}`, ...shown];
 }
