@@ -37,9 +37,10 @@ func (r keyedReplicas) forwardHandshake(w http.ResponseWriter, req *http.Request
 		noAnswer()
 	}
 	r.metrics.RelayAskDuration.Observe(instant.Since(start).Seconds())
-	if refused, ok := errors.AsType[*refusedError](err); ok {
-		r.metrics.RelayResumed(relayResult(refused.why))
-		return false, refused.why
+	if e, ok := errors.AsType[*refusedError](err); ok {
+		refused = r.handovers.refusal(holder, e.why)
+		r.metrics.RelayResumed(relayResult(refused))
+		return false, refused
 	}
 	r.metrics.RelayResumed("resumed")
 	if httpmsg.IsUpgrade(req) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/internal/cluster"
+	"github.com/holdfast/holdfast/internal/keys"
 	"github.com/holdfast/holdfast/internal/peerwire"
 	"github.com/holdfast/holdfast/internal/reason"
 )
@@ -57,14 +58,14 @@ func (r keyedReplicas) notedKeys(from cluster.Sender, about []byte) {
 
 // yield ends the sessions of keys that another replica has claimed without asking this one. Their
 // clients have fresh sessions there, and must not be in the application's rooms twice.
-func (r keyedReplicas) yield(keys []string) {
-	for _, key := range keys {
+func (r keyedReplicas) yield(claims []keys.Claim) {
+	for _, lost := range claims {
 		r.metrics.KeyConflicts.Inc()
 		r.log.Info("sessions of a key are closed: another replica could not reach this one, and has claimed the key")
-		sessions, owner := r.keyring.TakeAway(key)
+		sessions, owner := r.keyring.TakeAway(lost)
 		for owner != nil {
 			clientOf(owner).abort(reason.Takeover) // when it returns, the client no longer has the key
-			sessions, owner = r.keyring.TakeAway(key)
+			sessions, owner = r.keyring.TakeAway(lost)
 		}
 		for _, s := range sessions {
 			r.registry.AbortParked(s.PID(), s.Namespace(), reason.OwnerUnreachable)
@@ -127,8 +128,7 @@ func (r keyedReceiver) runMoveKeyed(ask *peerwire.MoveRequest, first message) {
 		c.deps.metrics.RelayAskDuration.Observe(time.Since(start).Seconds())
 	}
 	c.sock.Input(func() {
-		waiting := slices.Insert(r.redial.waiting, 0, first)
-		r.redial = nil
+		waiting := slices.Insert(r.takeWaiting(), 0, first)
 		if refused, ok := errors.AsType[*refusedError](err); ok {
 			r.notMoved(ask.Namespace, holder, refused.why)
 			r.replay(waiting)
@@ -144,6 +144,7 @@ func (r keyedReceiver) runMoveKeyed(ask *peerwire.MoveRequest, first message) {
 // here next. holder is the replica that was asked, or "".
 func (r keyedReceiver) notMoved(namespace, holder string, why reason.Reason) {
 	rs := keyedReplicas{r.c.deps.replicas}
+	why = rs.handovers.refusal(holder, why)
 	if holder == "" && rs.looking() || why == reason.OwnerUnreachable && rs.pauses.begins(holder, time.Now()) {
 		r.abortFor(reason.TransportClose, "the replica that may have the client's key does not answer yet: it asks again when it is back")
 		return
@@ -159,6 +160,8 @@ func (r keyedReceiver) notMoved(namespace, holder string, why reason.Reason) {
 		r.loseKey(namespace, why)
 	case reason.Binding:
 		r.loseKey(namespace, why)
+	case reason.Handover:
+		r.notResumed(namespace, why) // the client asks again
 	default:
 		_, _ = r.c.deps.keyring.Find(r.c.keyed.key, namespace) // one reason is enough
 		r.notResumed(namespace, why)

@@ -141,3 +141,31 @@ func TestPollOfAMovedClientWhoseOwnerLeaves(t *testing.T) {
 	}
 	owner.proxy.Stay()
 }
+
+// A client with a key gets no fresh session while the replica with its session hands over, however
+// long that takes: it is closed, and asks again.
+func TestKeyedClientWhoseReplicaHandsOver(t *testing.T) {
+	const query = "hf_key=0123456789abcdef"
+	rigs := newReplicaRigs(t, 2, withKey)
+	owner, edge := rigs[0], rigs[1]
+	first := connectedKeyed(owner, query)
+	owner.park(first)
+	key := edge.proxy.keyring.Digest("0123456789abcdef")
+	edge.await("the key", func() bool { return edge.proxy.replicas.keys.Holder(key) != "" })
+	edge.proxy.replicas.pauses.begins("replica0", time.Now().Add(-2*askTimeout)) // it has not answered for long
+	owner.proxy.Leave(time.Millisecond, time.Minute)
+	p := dialKeyed(t, edge.url, query, -1)
+	p.read(func() bool { return p.id != "" })
+	if p.id != "" {
+		t.Errorf("the client has %s, and had %s", p.id, first.id)
+	}
+	owner.proxy.Stay()
+	edge.proxy.replicas.pauses.over("replica0")
+	for p.id == "" { // it is closed until the edge knows
+		p = dialKeyed(t, edge.url, query, -1)
+		p.read(func() bool { return p.id != "" })
+	}
+	if p.id != first.id {
+		t.Errorf("the client has %s in the end, and had %s", p.id, first.id)
+	}
+}

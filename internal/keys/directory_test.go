@@ -154,8 +154,17 @@ func (r *keyReplica) noted(from cluster.Sender, note []byte) {
 	if !ok {
 		r.net.t.Errorf("a note cannot be read: %x", note)
 	}
-	for _, key := range r.ring.Beaten(from.ID, r.id, claims) {
-		go r.ring.TakeAway(key)
+	for _, lost := range r.ring.Beaten(from.ID, r.id, claims) {
+		go r.ring.TakeAway(lost)
+	}
+}
+
+// end ends the sessions of a key.
+func (r *keyReplica) end(key string) {
+	for _, c := range r.ring.Claims() {
+		if string(c.key[:]) == key {
+			r.ring.TakeAway(c)
+		}
 	}
 }
 
@@ -260,7 +269,7 @@ func TestKeyDirectoryModel(t *testing.T) {
 					n.arrive(a, k)
 					n.arrive(b, k)
 				},
-				"end": func(t *rapid.T) { n.replicas[replica(t)].ring.TakeAway(key(t)) },
+				"end": func(t *rapid.T) { n.replicas[replica(t)].end(key(t)) },
 				"wait": func(t *rapid.T) {
 					time.Sleep(time.Duration(rapid.IntRange(0, 100).Draw(t, "ms")) * time.Millisecond)
 				},

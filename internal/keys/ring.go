@@ -249,7 +249,7 @@ func (r *Ring) AnySession(key string) *session.Session {
 
 // Beaten returns those of the claims of this replica that do not hold against claims of another
 // one.
-func (r *Ring) Beaten(from, self string, claims []Claim) (lost []string) {
+func (r *Ring) Beaten(from, self string, claims []Claim) (lost []Claim) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.groups) == 0 {
@@ -258,7 +258,7 @@ func (r *Ring) Beaten(from, self string, claims []Claim) (lost []string) {
 	for _, c := range claims {
 		key := string(c.key[:])
 		if g := r.groups[key]; g != nil && c.number > 0 && outranks(c.number, from, g.claimed, self) {
-			lost = append(lost, key)
+			lost = append(lost, Claim{c.key, g.claimed})
 		}
 	}
 	return lost
@@ -277,14 +277,17 @@ func (r *Ring) Claims() []Claim {
 	return all
 }
 
-// TakeAway removes a key from this replica, and returns its sessions, which are parked. If a client
-// has the key, it returns that client instead: once it is closed, it opens no session any more.
-func (r *Ring) TakeAway(key string) (sessions []*session.Session, owner session.Owner) {
+// TakeAway removes a key from this replica whose claim does not hold, and returns its sessions,
+// which are parked. If a client has the key, it returns that client instead: once it is closed, it
+// opens no session any more. A later claim of the key stays: it was made by a client that came when
+// no other replica had the key.
+func (r *Ring) TakeAway(lost Claim) (sessions []*session.Session, owner session.Owner) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	key := string(lost.key[:])
 	g := r.groups[key]
 	switch {
-	case g == nil:
+	case g == nil, g.claimed != lost.number:
 		return nil, nil
 	case g.owner != nil:
 		return nil, g.owner

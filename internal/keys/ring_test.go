@@ -27,6 +27,27 @@ func TestManyKeys(t *testing.T) {
 	}
 }
 
+// A replica yields the claim that does not hold, and not one that it has made since: the other
+// replica may have released the key meanwhile.
+func TestLaterClaimStays(t *testing.T) {
+	now := int64(100)
+	ring := new(Ring)
+	ring.Join(NewDirectory("a", func() int64 { return now }, ring.Claims, func([]byte, []string) {}), ClusterSalt("test"))
+	k := session.Key{Digest: ring.Digest("key-0123456789")}
+	ring.Claim(k, noOwner{}, "/", "")
+	lost := ring.Beaten("b", "a", []Claim{{Digest([]byte(k.Digest)), 200}})
+	if len(lost) != 1 {
+		t.Fatal("lost", lost)
+	}
+	ring.Release(k.Digest, noOwner{})
+	now = 300
+	ring.Claim(k, noOwner{}, "/", "")
+	if _, owner := ring.TakeAway(lost[0]); owner != nil || !ring.Has(k.Digest) {
+		t.Error("the later claim is taken away")
+	}
+	ring.Release(k.Digest, noOwner{})
+}
+
 type noObserver struct{ session.Observer }
 
 func (noObserver) Closed(*session.Session, reason.Reason, session.State, int) {}
