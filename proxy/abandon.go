@@ -27,6 +27,7 @@ type lostOwners struct {
 	notes   map[string][]*abandonment  // for owners, by id
 	clients map[*client]lostOwner      // that did not get a session
 	pending map[*client][]*abandonment // of clients that may not have the replies to their CONNECTs yet
+	looking map[*client]bool           // look will be called for these
 	// doubtful are notes about clients that have gone, by the pid of the fresh session that they
 	// may not know of. claims are the same by the pid that they asked for.
 	doubtful, claims map[string]*abandonment
@@ -40,6 +41,7 @@ func newLostOwners(r *replicas) lostOwners {
 		r: r, tell: r.tellAbandoned, knows: func(id string) bool { return r.node.Knows(id) },
 		lifetime: func() time.Duration { return r.settings().Recovery.MaxDisconnectionDuration },
 		notes:    make(map[string][]*abandonment), clients: make(map[*client]lostOwner), pending: make(map[*client][]*abandonment),
+		looking:  make(map[*client]bool),
 		doubtful: make(map[string]*abandonment), claims: make(map[string]*abandonment), elsewhere: make(map[string]remoteDoubt),
 		told: make(map[string][]toldNote), missed: make(map[string]missedClaim),
 	}
@@ -89,6 +91,8 @@ const (
 	maxNoted = 64
 	// maxNote limits a note that is kept. Only an unusually large CONNECT makes a larger one.
 	maxNote = 64 << 10
+	// maxPending limits the notes of one client. It may ask for sessions in ever more namespaces.
+	maxPending = 256
 	// noteTime is how long notes for an owner are kept after it was declared gone. One that was
 	// stopped for long has its sessions still when it comes back.
 	noteTime = 10 * time.Minute
@@ -120,6 +124,7 @@ func (l *lostOwners) forget(c *client) {
 	defer l.mu.Unlock()
 	delete(l.clients, c)
 	delete(l.pending, c)
+	delete(l.looking, c)
 }
 
 // abandon has the owner end the session that a client did not get, as soon as the client is known
@@ -127,13 +132,18 @@ func (l *lostOwners) forget(c *client) {
 func (l *lostOwners) abandon(c *client, owner string, ask *peerwire.MoveRequest, why reason.Reason) {
 	ask.Why = why
 	l.mu.Lock()
-	l.pending[c] = append(l.pending[c], &abandonment{owner: owner, ask: ask, opened: c.opened})
-	l.mu.Unlock()
-	if c.done.HasFired() {
-		l.forget(c)
-		return
+	if len(l.pending[c]) < maxPending {
+		l.pending[c] = append(l.pending[c], &abandonment{owner: owner, ask: ask, opened: c.opened})
 	}
-	c.sock.AfterFunc(goneTime, func() { l.look(c) })
+	looking := l.looking[c]
+	l.looking[c] = true
+	l.mu.Unlock()
+	switch {
+	case c.done.HasFired():
+		l.forget(c)
+	case !looking:
+		c.sock.AfterFunc(goneTime, func() { l.look(c) })
+	}
 }
 
 // miss notes that a client asked for a session of another replica and did not get it.
@@ -180,6 +190,9 @@ func (l *lostOwners) look(c *client) {
 	}
 	l.mu.Lock()
 	more := len(l.pending[c]) > 0
+	if !more {
+		delete(l.looking, c)
+	}
 	l.mu.Unlock()
 	if more {
 		c.sock.AfterFunc(goneTime, func() { l.look(c) })

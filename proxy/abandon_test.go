@@ -1,14 +1,17 @@
 package proxy
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/holdfast/holdfast/internal/cluster"
+	"github.com/holdfast/holdfast/internal/engineio"
 	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/internal/peerwire"
+	"github.com/holdfast/holdfast/internal/reason"
 )
 
 // A note that was told over a connection that ends soon afterwards is told again: the connection may
@@ -66,6 +69,33 @@ func TestAskedAgain(t *testing.T) {
 		}
 		if again, now := r.movedSeq(&peerwire.MoveRequest{Age: 1, At: r.clock() + 1_000_000, Again: true}), uint64(r.clock()); again > now {
 			t.Errorf("a number from the future: %d at %d", again, now)
+		}
+	})
+}
+
+// A client that asks for sessions of other replicas in ever more namespaces costs one timer at a
+// time and bounded memory, and nothing when it is gone.
+func TestClientThatAsksInManyNamespaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLostOwners(&replicas{})
+		c := new(client)
+		c.deps = &deps{reporter: &reporter{}}
+		c.sock = engineio.NewSocket("sid", engineio.Options{}, c)
+		for i := range 10 * maxPending {
+			l.abandon(c, "replica2", &peerwire.MoveRequest{Namespace: fmt.Sprint("/", i)}, reason.OwnerConflict)
+			if i%100 == 0 {
+				time.Sleep(2 * goneTime)
+			}
+			synctest.Wait()
+		}
+		if n := len(l.pending[c]); n != maxPending || len(l.looking) != 1 {
+			t.Errorf("%d notes are kept, and %d clients looked at", n, len(l.looking))
+		}
+		l.forget(c)
+		time.Sleep(2 * goneTime)
+		synctest.Wait()
+		if len(l.pending)+len(l.looking) > 0 {
+			t.Errorf("kept: %v, %v", l.pending, l.looking)
 		}
 	})
 }
