@@ -106,6 +106,9 @@ func (s *Socket) StartMoved(m Transfer, conn net.Conn) {
 		t = newWSTransport(s, conn)
 		t.role.move(roleTransport)
 		s.ws = t
+		if s.readPaused { // what came with the client needs another link
+			t.stream.Pause()
+		}
 	}
 	ended := s.state.ended()
 	switch {

@@ -2,9 +2,12 @@ package engineio
 
 import (
 	"fmt"
+	"net"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/gobwas/ws"
 )
 
 // A client repeats a poll whose connection was reset, gets the answer, and continues. The first
@@ -77,5 +80,24 @@ func TestRequestLogIsBounded(t *testing.T) {
 		if len(l.entries) != 1 || l.has(postHash("last"), 2) || l.has(pollHash("last"), 0) || !l.has(postHash("last"), 1) {
 			t.Errorf("after %v: %v", repeatTime, l.entries)
 		}
+	})
+}
+
+// A client that was moved is not read while something that came with it needs another link.
+func TestMovedWhilePaused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHandler()
+		s := NewSocket("sid", testOptions, h)
+		ours, theirs := net.Pipe()
+		s.Pause()
+		s.StartMoved(Transfer{WebSocket: true, Input: wire(fromClient(ws.OpText, "4a"), fromClient(ws.OpText, "4b"))}, ours)
+		synctest.Wait()
+		h.wantLog(t)
+		s.Resume()
+		synctest.Wait()
+		h.wantLog(t, "message 4a", "message 4b")
+		s.Abort()
+		theirs.Close()
+		synctest.Wait()
 	})
 }
