@@ -35,7 +35,7 @@ func TestHalfClosedClientIsNotToldOfSuccess(t *testing.T) {
 			if tt.hangs {
 				<-arrived
 			}
-			wantNoAnswer(t, conn)
+			wantNoSuccess(t, conn)
 		})
 	}
 }
@@ -99,7 +99,7 @@ func TestHalfClosedClientOfAnotherReplica(t *testing.T) {
 	network.hole(1, 0, true)
 	network.cut(0, 1)
 	at.await("the other replica's end", func() bool { return !isUp() })
-	wantNoAnswer(t, at.send(target, `42["n",1]`))
+	wantNoSuccess(t, at.send(target, `42["n",1]`))
 }
 
 // handshake opens a polling connection and returns its sid.
@@ -147,13 +147,14 @@ func (r *rig) answer(conn net.Conn) string {
 	return string(b)
 }
 
-// wantNoAnswer closes the sending side, and checks that nothing comes.
-func wantNoAnswer(t *testing.T, conn *net.TCPConn) {
+// wantNoSuccess closes the sending side, and checks that no success is reported. On a busy machine
+// a refusal may come before the end is noticed.
+func wantNoSuccess(t *testing.T, conn *net.TCPConn) {
 	t.Helper()
 	if err := conn.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
-	if b, err := io.ReadAll(conn); len(b) > 0 || err != nil {
-		t.Errorf("got %q, %v, want no answer and the connection's end", b, err)
+	if b, err := io.ReadAll(conn); strings.HasPrefix(string(b), "HTTP/1.1 2") || err != nil {
+		t.Errorf("got %q, %v, want the connection's end", b, err)
 	}
 }

@@ -8,14 +8,15 @@ export const FAULTS = [
   { name: "cut", weight: 10, run: ({ relay }) => relay.cut() },
   { name: "reset", weight: 10, run: ({ relay }) => relay.reset() },
   {
-    // A poll or a POST alone. It may have arrived, and have been answered.
+    // A poll or a POST alone. It may have arrived, and have been answered. After a half-close the client reads the answer.
     name: "one request is cut",
     weight: 8,
     run: async ({ relay, random, signal }) => {
       const soon = AbortSignal.any([signal, AbortSignal.timeout(2000)]);
       const [conn] = await once(relay, "request", { signal: soon }).catch(() => relay.list());
       await wait(random.int(0, 30), null, { signal });
-      conn?.kill(random.chance(0.5) ? "cut" : "reset");
+      if (random.chance(0.3)) conn?.server.end();
+      else conn?.kill(random.chance(0.5) ? "cut" : "reset");
     },
   },
   { name: "new network path", weight: 10, run: ({ relay }) => relay.abandon() },
