@@ -17,6 +17,9 @@ export const NAMESPACES = ["/", "/chat"];
 const LOGS = process.env.HOLDFAST_E2E_LOGS;
 const RACE = process.env.HOLDFAST_E2E_RACE === "1";
 const EXPIRY = 10_000; // ms that a session is kept
+// ms until nothing is left of a client: a silent one of 2.x is gone after holdfast's own heartbeat of 25 and 20 s. A close that no
+// poll takes waits for 30 s.
+const GONE = 90_000;
 const HEARTBEAT = { pingInterval: 3000, pingTimeout: 5000 };
 export const VERSIONS = ["4.6.2", "4.8.4"];
 // These cannot resume by themselves.
@@ -261,7 +264,7 @@ export class Lane {
       return this.last && gauges.every((g) => this.last.sum(g) === 0);
     };
     try {
-      await until(empty, "holdfast to be empty", EXPIRY + 20_000);
+      await until(empty, "holdfast to be empty", GONE);
       return [];
     } catch {
       this.statuses = await this.fleet.statuses();

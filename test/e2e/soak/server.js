@@ -18,7 +18,7 @@ const POISON = 0.0003; // where there is poison: its probability for a session
 const POISON_BROADCAST = 0.001; // ... and for a namespace
 
 const random = new Random(seed, "server");
-const sessions = new Map(); // sid -> {client, nsp, began, sent, firstBroadcast, answered, ended, endedAt}
+const sessions = new Map(); // sid -> {client, nsp, again: whether an earlier one had this sid, began, sent, firstBroadcast, answered, ended, endedAt}
 const times = { own: {}, broadcasts: Object.fromEntries(namespaces.map((nsp) => [nsp, []])) }; // when each event was sent
 const arrivals = new Map(); // client and namespace -> Arrivals
 const broadcasts = Object.fromEntries(namespaces.map((nsp) => [nsp, 0]));
@@ -34,7 +34,7 @@ const io = new Server(http, { serveClient: false, allowEIO3: true, ...ioOptions 
 for (const nsp of namespaces) {
   io.of(nsp).on("connection", (socket) => {
     const client = socket.handshake.auth?.client ?? socket.handshake.query.client; // of clients before 3.0
-    const session = { client, nsp, began: Date.now(), sent: 0, firstBroadcast: broadcasts[nsp] + 1, answered: 0, ended: null, endedAt: null };
+    const session = { client, nsp, again: sessions.has(socket.id), began: Date.now(), sent: 0, firstBroadcast: broadcasts[nsp] + 1, answered: 0, ended: null, endedAt: null };
     sessions.set(socket.id, session);
     times.own[socket.id] = [];
     live.set(socket.id, socket);

@@ -165,6 +165,12 @@ describe("the soak's checks, from server to client", () => {
     assert.match(changed((run) => run.down.push(21)).broken.join(), /21 came, 20 was the last/);
   });
 
+  it("find a session with the id of an earlier one", () => {
+    const server = (again) => ({ server: { sessions: { s: { client: "c", nsp: NSP, again, began: BEGAN, sent: 20, firstBroadcast: 4, answered: 2, ended: null } }, arrivals: {}, broadcasts: { [NSP]: 8 } } });
+    const says = (again) => changed((run) => (run.up = []), server(again)).broken.some((b) => b.includes("it has the id of an earlier one"));
+    assert.deepEqual([says(true), says(false)], [true, false]);
+  });
+
   it("find a session that no server knows", () => {
     assert.match(changed(() => {}, { server: { sessions: {}, arrivals: {}, broadcasts: {} } }).broken.join(), /no server knows it/);
   });
