@@ -69,7 +69,7 @@ function checkSession(result, { s, who, home, ackEvents }) {
   const broken = (what) => result.broken.push(`${who}, session ${s.sid}, ${s.connections} connections: ${what}`);
   if (!home) return broken("no server knows it");
   // In clients of 2.x a new socket of a namespace has the id of the one before, if "/" was recovered. They cannot tell them apart.
-  if (home.sessions[s.sid].again) return nsp2(s.sid) ? undefined : broken("it has the id of an earlier one");
+  if (home.sessions[s.sid].again) return isOfClient2(s.sid) ? undefined : broken("it has the id of an earlier one");
   const { nsp, sent, answered } = home.sessions[s.sid];
   const totals = result.down[s.kind];
   result.answers.clients += answered;
@@ -111,7 +111,7 @@ function checkSession(result, { s, who, home, ackEvents }) {
 }
 
 /** Whether this is the id of a client of 2.x in a namespace other than "/". */
-const nsp2 = (sid) => sid.startsWith("/");
+const isOfClient2 = (sid) => sid.startsWith("/");
 
 /** The fate of the numbers before the first one that has arrived: {lost, ambiguous: how many}. */
 function earlyOnes(s, stream, kindOf, from) {
