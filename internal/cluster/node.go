@@ -1,10 +1,12 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -244,14 +246,33 @@ func (n *Node) Knows(id string) bool {
 	return n.findLocked(id) != nil
 }
 
+// findLocked returns the peer with an id. If the replica has several addresses, it is the one that
+// has been connected longest, so that notes to it come in order, over one connection.
 func (n *Node) findLocked(id string) *peer {
 	var found *peer
 	for _, p := range n.peers {
-		if p.id == id && (found == nil || p.state == peerUp) {
+		if p.id == id && (found == nil || p.precedes(found)) {
 			found = p
 		}
 	}
 	return found
+}
+
+// precedes reports whether to use p rather than another peer with the same id.
+func (p *peer) precedes(other *peer) bool {
+	order := cmp.Or(cmp.Compare(p.state.use(), other.state.use()), other.since.Compare(p.since), strings.Compare(other.addr, p.addr))
+	return order > 0
+}
+
+// use orders the states by how useful a peer is.
+func (s peerState) use() int {
+	switch s { //nolint:exhaustive // the others may be up soon
+	case peerUp:
+		return 2
+	case peerGone:
+		return 0
+	}
+	return 1
 }
 
 // Note tells a replica something, if it is connected.

@@ -3,8 +3,11 @@ package cluster
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -206,6 +209,49 @@ func TestReplicaWithTwoAddresses(t *testing.T) {
 		stop(b)
 		wantAsk(t, a, idB, ErrGone, 0)
 		stop(a)
+	})
+}
+
+// Notes to a replica with several addresses come in order: over one connection, and when that has
+// ended over one that the replica has accepted later.
+func TestNotesToAReplicaWithTwoAddresses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		b := n.start(t, idB, "b:1", secretA)
+		n.ports["b:2"] = b.port
+		var mu sync.Mutex
+		var conns []uint64
+		b.opts.Noted = func(from Sender, _ byte, _ []byte) {
+			mu.Lock()
+			defer mu.Unlock()
+			conns = append(conns, from.Conn)
+		}
+		a := n.start(t, idA, "a:1", secretA, "b:1", "b:2")
+		time.Sleep(time.Second)
+		const notes = 20
+		latest := uint64(0)
+		for range 4 {
+			for range notes {
+				if !a.Note(idB, 'n', nil) {
+					t.Error("not connected")
+				}
+			}
+			synctest.Wait()
+			if slices.Sort(conns); len(conns) != notes || conns[0] != conns[notes-1] || conns[0] <= latest {
+				t.Fatalf("notes came on the connections %d, after %d", conns, latest)
+			}
+			latest, conns = conns[0], nil
+			a.mu.Lock()
+			carrier, returned := a.findLocked(idB).conn, len(a.told.returned)
+			a.mu.Unlock()
+			carrier.close(io.EOF)
+			time.Sleep(time.Second)
+			if got := len(a.told.returned) - returned; got != 2 {
+				t.Errorf("it returned %d times", got)
+			}
+		}
+		stop(a)
+		stop(b)
 	})
 }
 

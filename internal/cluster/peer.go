@@ -204,6 +204,10 @@ func (p *peer) lost(c *conn, err error) {
 		why = "silent"
 	}
 	n.mu.Lock()
+	var others []*conn
+	if n.findLocked(p.id) == p {
+		others = n.othersLocked(p)
+	}
 	p.conn = nil
 	p.moveLocked(to)
 	closed := n.closed
@@ -211,8 +215,26 @@ func (p *peer) lost(c *conn, err error) {
 	if closed {
 		return
 	}
+	for _, other := range others {
+		other.close(errNotes)
+	}
 	n.opts.Observer.PeerLost(why)
 	n.opts.Log.Info("connection to another replica ended", "peer", c.peer.ID, "address", p.addr, "why", why, "error", err)
+}
+
+// errNotes ends the connections to other addresses of a replica when the one that carried the notes
+// has ended. The replica may have accepted them earlier than that one. It would take notes on them
+// for outdated ones. They are dialled again.
+var errNotes = errors.New("cluster: the connection that carried the notes has ended")
+
+// othersLocked returns the connections to other addresses of a peer's replica.
+func (n *Node) othersLocked(p *peer) (others []*conn) {
+	for _, other := range n.peers {
+		if other != p && other.id == p.id && other.state == peerUp {
+			others = append(others, other.conn)
+		}
+	}
+	return others
 }
 
 // failed notes a failed attempt. A nil error means that connected has noted it.
