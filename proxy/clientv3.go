@@ -176,9 +176,9 @@ func (h handshakerV3) resumeV3(w http.ResponseWriter, r *http.Request, q url.Val
 	c := h.clientV3(r, q, req, keyed, sid, &a)
 	defer c.recoverRequest()
 	c.primary.setLazy()
-	c.sock.Input(keyedReceiver{&c.receiver}.resumeRoot)
-	if c.done.HasFired() { // its sessions have just ended, or a later client has them
-		httpmsg.RefuseForNow(w, http.StatusServiceUnavailable, "the session has ended")
+	if !(keyedReceiver{&c.receiver}).resumeRoot() {
+		c.abort(reason.TransportClose)
+		httpmsg.RefuseForNow(w, http.StatusServiceUnavailable, "the session has just ended, or another connection has it: ask again")
 		return
 	}
 	c.closeUnlessConnected(connectTimeout)
@@ -189,15 +189,33 @@ func (h handshakerV3) resumeV3(w http.ResponseWriter, r *http.Request, q url.Val
 	}
 }
 
-// resumeRoot resumes the session of "/", if there is one: the client does not ask for it.
-func (r keyedReceiver) resumeRoot() {
-	if pid, _ := r.c.deps.keyring.Find(r.c.keyed.key, socketio.Root); pid == "" {
-		return
+// resumeRoot resumes the session of "/", if there is one: the client does not ask for it. It returns
+// false if the handshake must not be answered, because the client would never be connected to "/":
+// its sessions have just ended, or another client has the key. Of two handshakes that come at the
+// same time, both find the key free (takeKey), and one of them gets it.
+func (r keyedReceiver) resumeRoot() (ok bool) {
+	c, ring := r.c, &r.c.deps.keyring
+	if pid, _ := ring.Find(c.keyed.key, socketio.Root); pid == "" {
+		return ring.AnySession(c.keyed.key) != nil // the client asks for the other namespaces
 	}
 	p := packet{data: []byte{byte(socketio.Connect)}}
-	if err := p.h.Parse(p.data); err == nil {
-		r.connect(&p)
+	if err := p.h.Parse(p.data); err != nil {
+		return false
 	}
+	switch why := r.awaitKey(socketio.Root, p.data); why {
+	case "":
+	case reason.KeyInUse, reason.OwnerUnreachable: // it asks again, and is told then
+		return false
+	default:
+		c.notRecovered(socketio.Root, why)
+		return false
+	}
+	c.sock.Input(func() {
+		c.keyed.owner = true
+		r.adoptLink(linkOfKey(ring, c.keyed.key))
+		r.connect(&p)
+	})
+	return !c.done.HasFired()
 }
 
 // connectV3 handles a CONNECT of a client of Engine.IO 3. The namespace may have a query, in which

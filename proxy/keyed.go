@@ -141,6 +141,33 @@ func (r keyedReceiver) asked(other *client, alive bool, namespace string) {
 	}
 }
 
+// awaitKey is what connectKeyed does about the key, for a client whose connection is not served yet,
+// so that it may wait here. It returns why the client does not get the key. Each round ends within
+// aliveTimeout and awaitSign, and closes a client.
+func (r keyedReceiver) awaitKey(namespace string, connect []byte) (refused reason.Reason) {
+	c := r.c
+	binding := c.deps.binder.Session(c.bindingDigest(), connect)
+	for {
+		owner, ok := claimKey(c, namespace, binding)
+		other := clientOf(owner)
+		switch {
+		case other == c: // this replica stops, or hands over
+			return reason.OwnerUnreachable
+		case !ok:
+			return reason.Binding
+		case other == nil:
+			return ""
+		case other.seq > c.seq:
+			return reason.Stale
+		case !mayHaveChoked(other) && answers(other):
+			return reason.KeyInUse
+		}
+		awaitSign(other, c)
+		other.abort(reason.Takeover)
+		c.keyed.tookOver = true
+	}
+}
+
 // adoptLink makes the link of the key's sessions the client's primary link, so that all of them
 // stay on one link. It does nothing if there is none.
 func (r keyedReceiver) adoptLink(l *link) {

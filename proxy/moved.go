@@ -224,7 +224,7 @@ func (c movedClient) takeMovedKey(ask *peerwire.MoveRequest, st *cluster.Stream)
 		return reason.UnknownPID
 	}
 	c.deps.conns.addArriving(c.client)
-	if refused = c.claimMovedKey(ask.Namespace, connect); refused != "" {
+	if refused = (keyedReceiver{&c.receiver}).awaitKey(ask.Namespace, connect); refused != "" {
 		c.leave()
 		return refused
 	}
@@ -237,28 +237,4 @@ func (c movedClient) takeMovedKey(ask *peerwire.MoveRequest, st *cluster.Stream)
 	})
 	c.deps.replicas.took(c.client, st)
 	return ""
-}
-
-// claimMovedKey is what connectKeyed does about the key, for a client that may wait here.
-func (c movedClient) claimMovedKey(namespace string, connect []byte) (refused reason.Reason) {
-	binding := c.deps.binder.Session(c.bindingDigest(), connect)
-	for {
-		owner, ok := claimKey(c.client, namespace, binding)
-		other := clientOf(owner)
-		switch {
-		case other == c.client: // this replica stops, or hands over
-			return reason.OwnerUnreachable
-		case !ok:
-			return reason.Binding
-		case other == nil:
-			return ""
-		case other.seq > c.seq:
-			return reason.Stale
-		case !mayHaveChoked(other) && answers(other):
-			return reason.KeyInUse
-		}
-		awaitSign(other, c.client)
-		other.abort(reason.Takeover)
-		c.keyed.tookOver = true
-	}
 }

@@ -1,6 +1,7 @@
 package engineio
 
 import (
+	"net"
 	"testing"
 	"testing/synctest"
 
@@ -67,4 +68,58 @@ func TestAskOverPolling(t *testing.T) {
 		}
 		s.Abort()
 	})
+}
+
+// A client that is asked before its WebSocket has begun, or while it upgrades, is asked over it.
+func TestAskAheadOfAWebSocket(t *testing.T) {
+	begin := map[string]func(t *testing.T, s *Socket) *wsPeer{
+		"handshake": func(t *testing.T, s *Socket) *wsPeer {
+			ours, theirs := net.Pipe()
+			t.Cleanup(func() { theirs.Close() })
+			p := newPeer(theirs, clientFrames)
+			s.Ask()
+			s.StartWebSocket(ours, nil, nil, testHandshake)
+			p.want(t, openText)
+			return p
+		},
+		"moved": func(t *testing.T, s *Socket) *wsPeer {
+			ours, theirs := net.Pipe()
+			t.Cleanup(func() { theirs.Close() })
+			p := newPeer(theirs, clientFrames)
+			s.Ask()
+			s.StartMoved(Transfer{WebSocket: true}, ours)
+			return p
+		},
+		"upgrade while no poll waits": func(t *testing.T, s *Socket) *wsPeer {
+			s.Start()
+			p := startProbed(t, s)
+			s.Ask()
+			p.send(t, "5")
+			return p
+		},
+		"upgrade after a poll was answered": func(t *testing.T, s *Socket) *wsPeer {
+			s.Start()
+			p, poll := startProbed(t, s), startWaiting(t, s, "a")
+			s.Ask()
+			poll.want(t, "200 6")
+			p.send(t, "5")
+			return p
+		},
+	}
+	for name, begin := range begin {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newFakeHandler()
+				s := NewSocket("sid", testOptions, h)
+				defer s.Abort()
+				p := begin(t, s)
+				p.want(t, "ping:?")
+				p.sendFrame(t, ws.OpPong, []byte("?"))
+				synctest.Wait()
+				if h.alive.Load() != 1 {
+					t.Error("the pong is no answer")
+				}
+			})
+		})
+	}
 }

@@ -287,14 +287,26 @@ func (s *Socket) Ask() {
 	switch {
 	case s.state.ended():
 	case s.ws != nil:
-		s.ask.moveLocked(askAsked)
-		e := newEncoder(serverFrames)
-		e.frame(ws.OpPing, 0, []byte(askPayload), nil, nil)
-		s.sendLocked(e)
+		s.askWebSocketLocked()
 	case s.poll.waitsLocked():
 		s.ask.moveLocked(askAsked)
 		s.poll.answerWaitingLocked(s.opts.payload(Noop))
 	default:
 		s.ask.moveLocked(askWaits)
+	}
+}
+
+func (s *Socket) askWebSocketLocked() {
+	s.ask.moveLocked(askAsked)
+	e := newEncoder(serverFrames)
+	e.frame(ws.OpPing, 0, []byte(askPayload), nil, nil)
+	s.sendLocked(e)
+}
+
+// askAgainLocked asks over a WebSocket that has just become the transport, if the client was asked
+// before that: it will not poll.
+func (s *Socket) askAgainLocked() {
+	if s.ask == askWaits || s.ask == askAsked {
+		s.askWebSocketLocked()
 	}
 }

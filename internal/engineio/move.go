@@ -114,6 +114,9 @@ func (s *Socket) StartMoved(m Transfer, conn net.Conn) {
 	switch {
 	case !ended:
 		s.startHeartbeatLocked()
+		if t != nil {
+			s.askAgainLocked()
+		}
 		s.flushLocked()
 	case t != nil: // Abort came first
 		s.closeWebSocketLocked()

@@ -182,7 +182,7 @@ func (p *pinger) overdueLocked(allowed time.Duration) bool {
 //
 //	any     -> waits     Ask, over polling while no poll waits
 //	any     -> asked     Ask: a WebSocket ping was sent, or a poll was answered
-//	waits   -> asked     a poll came, and was answered
+//	waits   -> asked     a poll came, and was answered, or a WebSocket became the transport
 //	asked   -> answered  the pong came, or the next poll
 type askState uint8
 

@@ -94,6 +94,7 @@ func (s *Socket) openWebSocket(t *wsTransport, answer []byte, h Handshake) {
 	switch s.state.get() {
 	case stateOpen:
 		s.startHeartbeatLocked()
+		s.askAgainLocked()
 	case stateClosing: // Close came first
 		s.flushLocked()
 	case stateClosed, stateReported: // Abort came first

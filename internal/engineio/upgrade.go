@@ -97,6 +97,7 @@ func (s *Socket) upgradeLocked() {
 	if s.ping.state == pingQueued { // no poll took it
 		s.pingNowLocked()
 	}
+	s.askAgainLocked()
 	s.flushLocked()
 	if s.output == outputLeft {
 		t.stream.Shutdown(lingerTimeout)
