@@ -114,12 +114,14 @@ export class Lane {
 
   #startHoldfasts() {
     const { number, ackEvents, buffer, server, seed, keyed, redis } = this.options;
-    const translated = server < "3" && {
-      upstream: { protocol: 3, translate: { auth_to_query: ["client"] } },
+    const translated = server < "3" && { upstream: { protocol: 3, translate: { auth_to_query: ["client"] } } };
+    // The heartbeat of clients of 2.x is holdfast's own: 25 s and 20 s by default, after which a silent one is still there at the end.
+    const ofOurOwn = (server < "3" || redis) && {
       engineio: { ping_interval: `${HEARTBEAT.pingInterval}ms`, ping_timeout: `${HEARTBEAT.pingTimeout}ms` },
     };
     const config = {
       ...translated,
+      ...ofOurOwn,
       recovery: { max_disconnection_duration: `${EXPIRY}ms`, ack_events: ackEvents, buffer, keyed: { query: "hf_key", ...(keyed && { redeliver: keyed }) } },
       log: { level: "debug" }, // for traces, as are the profiles
       admin: { profiling: true },
