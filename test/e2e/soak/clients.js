@@ -30,7 +30,7 @@ class Namespace {
     socket.on("connect", () => this.#connect());
     this.#dropLate();
     socket.on("disconnect", () => {
-      this.disconnectedAt = Date.now();
+      if (this.outgoing.connected) this.disconnectedAt = Date.now(); // some versions report it of a namespace that waits for its reply, too
       this.outgoing.disconnect();
     });
     socket.on("n", (i, before, content, ...rest) => {
