@@ -228,6 +228,10 @@ func TestNotesToAReplicaWithTwoAddresses(t *testing.T) {
 		}
 		a := n.start(t, idA, "a:1", secretA, "b:1", "b:2")
 		time.Sleep(time.Second)
+		synctest.Wait()
+		a.told.mu.Lock()
+		a.told.returned = nil
+		a.told.mu.Unlock()
 		const notes = 20
 		latest := uint64(0)
 		for range 4 {
@@ -237,18 +241,24 @@ func TestNotesToAReplicaWithTwoAddresses(t *testing.T) {
 				}
 			}
 			synctest.Wait()
+			mu.Lock()
 			if slices.Sort(conns); len(conns) != notes || conns[0] != conns[notes-1] || conns[0] <= latest {
 				t.Fatalf("notes came on the connections %d, after %d", conns, latest)
 			}
 			latest, conns = conns[0], nil
+			mu.Unlock()
 			a.mu.Lock()
-			carrier, returned := a.findLocked(idB).conn, len(a.told.returned)
+			carrier := a.findLocked(idB).conn
 			a.mu.Unlock()
 			carrier.close(io.EOF)
 			time.Sleep(time.Second)
-			if got := len(a.told.returned) - returned; got != 2 {
+			synctest.Wait()
+			a.told.mu.Lock()
+			if got := len(a.told.returned); got != 2 {
 				t.Errorf("it returned %d times", got)
 			}
+			a.told.returned = nil
+			a.told.mu.Unlock()
 		}
 		stop(a)
 		stop(b)
