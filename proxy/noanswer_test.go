@@ -65,32 +65,8 @@ func hangingUpstream(t *testing.T, base string, arrived chan<- struct{}) string 
 // The same for a POST through a replica that does not reach the one of the client's sid. An event
 // was lost like that, and later ones arrived over the connection that healed.
 func TestHalfClosedClientOfAnotherReplica(t *testing.T) {
-	network := newPeerNetwork()
-	rigs := []*rig{newRig(t, nil), newRig(t, nil)}
-	keys, err := cluster.NewKeys([]string{"a secret of the tests, which has enough bytes"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(network.close)
-	t.Cleanup(network.heal)
-	for i, r := range rigs {
-		node := r.proxy.JoinCluster(cluster.Options{
-			ID: fmt.Sprintf("replica%d", i), Name: "test", Advertise: peerAddress(i), Keys: keys,
-			Book: cluster.Hosts{Addrs: []string{peerAddress(0), peerAddress(1)}}, Dial: network.dialler(i),
-		})
-		node.Start(network.listen(i))
-		t.Cleanup(func() { node.Close() })
-	}
+	rigs, network := newPipedReplicas(t, 2, nil)
 	at := rigs[1]
-	isUp := func() bool {
-		for _, p := range at.proxy.replicas.node.Peers() {
-			if p.ID == "replica0" && p.State == "up" {
-				return true
-			}
-		}
-		return false
-	}
-	at.await("the other replica", isUp)
 	target := "POST /socket.io/?EIO=4&transport=polling&sid=" + rigs[0].handshake()
 	if got := at.answer(at.send(target, "40")); !strings.HasSuffix(got, "ok") {
 		t.Fatalf("a forwarded POST is answered with %q", got)
@@ -98,8 +74,46 @@ func TestHalfClosedClientOfAnotherReplica(t *testing.T) {
 	network.hole(0, 1, true)
 	network.hole(1, 0, true)
 	network.cut(0, 1)
-	at.await("the other replica's end", func() bool { return !isUp() })
+	at.await("the other replica's end", func() bool { return at.replicasUp() == 0 })
 	wantNoSuccess(t, at.send(target, `42["n",1]`))
+}
+
+// newPipedReplicas is newReplicaRigs for replicas whose connections to each other can be broken.
+func newPipedReplicas(t *testing.T, n int, change func(*config.Config)) (rigs []*rig, network *peerNetwork) {
+	t.Helper()
+	keys, err := cluster.NewKeys([]string{"a secret of the tests, which has enough bytes"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	network = newPeerNetwork()
+	var addresses []string
+	for i := range n {
+		rigs, addresses = append(rigs, newRig(t, change)), append(addresses, peerAddress(i))
+	}
+	t.Cleanup(network.close)
+	t.Cleanup(network.heal)
+	for i, r := range rigs {
+		node := r.proxy.JoinCluster(cluster.Options{
+			ID: fmt.Sprintf("replica%d", i), Name: "test", Advertise: addresses[i], Keys: keys,
+			Book: cluster.Hosts{Addrs: addresses}, Dial: network.dialler(i),
+		})
+		node.Start(network.listen(i))
+		t.Cleanup(node.Close)
+	}
+	for _, r := range rigs {
+		r.await("the other replicas", func() bool { return r.replicasUp() == n-1 })
+	}
+	return rigs, network
+}
+
+// replicasUp returns how many other replicas are connected.
+func (r *rig) replicasUp() (n int) {
+	for _, p := range r.proxy.replicas.node.Peers() {
+		if p.State == "up" {
+			n++
+		}
+	}
+	return n
 }
 
 // handshake opens a polling connection and returns its sid.

@@ -43,15 +43,7 @@ func newReplicaRigs(t *testing.T, n int, change func(*config.Config)) []*rig {
 		t.Cleanup(node.Close)
 	}
 	for _, r := range rigs {
-		r.await("the other replicas", func() bool {
-			up := 0
-			for _, p := range r.proxy.replicas.node.Peers() {
-				if p.State == "up" {
-					up++
-				}
-			}
-			return up == n-1
-		})
+		r.await("the other replicas", func() bool { return r.replicasUp() == n-1 })
 	}
 	return rigs
 }
