@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
@@ -37,13 +38,21 @@ func (n *Node) serve(ln net.Listener) {
 	}
 }
 
+// refusal explains to operators why a connection was refused.
+func refusal(err error) string {
+	if _, notTLS := errors.AsType[tls.RecordHeaderError](err); notTLS {
+		return "it does not speak TLS"
+	}
+	return shownError(err)
+}
+
 // handshake makes the handshake with the side that dialled.
 func (n *Node) handshake(s *unverifiedConn, pending *unverifiedConns) {
 	c, err := connect(n.ctx, s, n.keys.Load(), n.who, false)
 	pending.leave(s)
 	if err != nil {
 		n.log.Log(slog.LevelInfo, "unverified", "a connection to the peer port was refused",
-			"address", s.RemoteAddr().String(), "problem", shownError(err))
+			"address", s.RemoteAddr().String(), "problem", refusal(err))
 		return
 	}
 	c.socket.Conn = s.Conn // it is authenticated now

@@ -120,7 +120,7 @@ func (e *statusError) explain() *problem {
 	case engine == EngineUnknownSession:
 		p.code = CodeSessionUnknown
 		p.detail += ": requests of one connection reach different servers"
-		p.remedy = "The load balancer spreads the requests of one connection over several replicas. Make it sticky, by a cookie or by the client's address."
+		p.remedy = "The load balancer spreads the requests of one connection over several servers, or over replicas of holdfast that do not know each other. Set cluster for the replicas, or make the balancer sticky, by a cookie or by the client's address."
 	case engine == EngineOldVersion:
 		p.code = CodeOldServer
 		p.remedy = "The server supports only Engine.IO 3 (Socket.IO 2). Set upstream.protocol: 3, so that holdfast translates and recovers. Otherwise its clients pass through without recovery."

@@ -333,6 +333,7 @@ describe("unverified connections to the peer port", { skip: onlyHoldfast, concur
       await once(socket, "close", 12000);
     }
     assert.ok(!answers.some((a) => /HTTP/.test(a.toString("latin1"))));
+    await until(() => /it does not speak TLS/.test(list[0].log), () => `the reason\n${list[0].log}`);
     const withoutKey = tls.connect({ port, host: "127.0.0.1", rejectUnauthorized: false, ALPNProtocols: ["holdfast-peer/1"] });
     withoutKey.on("error", () => {});
     withoutKey.on("data", () => assert.fail("it got data"));
