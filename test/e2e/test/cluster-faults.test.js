@@ -73,6 +73,40 @@ describe("a replica dies or stops", { skip: onlyHoldfast, concurrency: 3 }, () =
     assert.deepEqual(await c.main.ask("echo", 7), [7]);
   });
 
+  it("edge stopped: for 3 seconds no client notices, and those that leave meanwhile recover elsewhere", { timeout: 60000 * SLOW }, async (t) => {
+    const { a, list } = await setUp(t, 3);
+    const [owner, edge, other] = list;
+    const cs = await Promise.all(["websocket", "polling"].map((transport) => relayed(t, owner, edge, { transport })));
+    const began = performance.now();
+    edge.signal("SIGSTOP");
+    a.io.emit("n", 1);
+    await sleep(3000);
+    edge.signal("SIGCONT");
+    const inTime = performance.now() - began < 3500; // this process was not stopped as well
+    for (const c of cs) {
+      await c.main.stream(1, 1);
+      if (inTime) assert.equal(c.main.disconnects.length, 1);
+    }
+    edge.signal("SIGSTOP");
+    a.io.emit("n", 2);
+    for (const c of cs) {
+      const before = c.main.disconnects.length;
+      for (; c.main.disconnects.length === before; await sleep(20)) c.way.moveTo(other.port);
+      await c.main.connected(before + 2);
+    }
+    a.io.emit("n", 3);
+    for (const c of cs) await c.main.stream(1, 3);
+    edge.signal("SIGCONT"); // it still had the connections of before, and an event for each
+    await until(async () => (await total([edge], "holdfast_clients")) === 0, "the edge to notice that they have left");
+    a.io.emit("n", 4);
+    for (const c of cs) {
+      await c.main.stream(1, 4);
+      c.main.assertRecovered();
+      assert.deepEqual(await c.main.ask("echo", 7), [7]);
+    }
+    assert.equal(a.connections.length, cs.length);
+  });
+
   it("owner stopped for longer: a fresh session within seconds, and the old one ends when the owner is back", { timeout: 60000 * SLOW }, async (t) => {
     const { a, list } = await setUp(t, 3);
     const c = await relayed(t, list[0], list[1], { timeout: 20000 });

@@ -95,7 +95,8 @@ describe(`several replicas, for long (SEED=${SEED})`, { skip }, () => {
       for (const transport of ["websocket", "polling"]) {
         others.push(await relayed(t, x, null, { transport }), await relayed(t, x, y, { transport }), await relayed(t, y, x, { transport }));
       }
-      const hit = [await relayed(t, bad, null), await relayed(t, bad, x)];
+      const through = await relayed(t, x, bad); // it only relays this one
+      const hit = [await relayed(t, bad, null), await relayed(t, bad, x), through];
       // A holdfast without replicas shows how long the machine itself makes clients wait.
       const alone = await Holdfast.start(a.port);
       t.after(() => alone.stop());
@@ -146,6 +147,9 @@ describe(`several replicas, for long (SEED=${SEED})`, { skip }, () => {
       bad.signal("SIGCONT");
       for (const { relay } of between) relay.heal();
       for (const c of hit) await until(() => c.socket.connected, "its own clients to be back", 20000);
+      a.io.to(through.main.connects[0].id).emit("n", 1);
+      await through.main.stream(1, 1);
+      through.main.assertRecovered();
       await until(() => a.io.sockets.sockets.size === others.length + hit.length + besides.length, () => `${a.io.sockets.sockets.size} sockets`, 30000);
     });
   }
