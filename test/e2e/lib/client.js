@@ -1,7 +1,7 @@
 // Real clients of several versions, with a record of everything that happens to them.
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
-import { sleep, until, within } from "./wait.js";
+import { SLOW, sleep, until, within } from "./wait.js";
 
 const require = createRequire(import.meta.url);
 
@@ -25,7 +25,7 @@ export class Client {
       reconnectionDelay: 20,
       reconnectionDelayMax: 100,
       randomizationFactor: 0,
-      timeout: 5000,
+      timeout: 5000 * SLOW, // a client that gives up too early begins again behind all others
       ...options,
     });
     this.main = this.namespace(nsp, options.auth);
