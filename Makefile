@@ -156,8 +156,9 @@ fuzz: ## Run every fuzz target for FUZZTIME=30s
 	FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
 
 .PHONY: long
-long: $(NODE_MODULES) ## Run the tests that take too long for make test, six minutes: partitions, races and storms of replicas: SEED=1
+long: $(NODE_MODULES) ## Run the tests that take too long for make test, ten minutes: partitions, races and storms of replicas: SEED=1
 	HOLDFAST_LONG=1 go test ./proxy -run '3CutAtEveryByte|PollingThroughAnyReplica'
+	HOLDFAST_LONG=1 $(if $(SEED),SEED=$(SEED)) go test ./proxy -run TestReplicasWithPolling
 	cd test/e2e && HOLDFAST_LONG=1 $(if $(SEED),SEED=$(SEED)) HOLDFAST_E2E_RACE=0 node run.js cluster-long
 	cd test/e2e && HOLDFAST_LONG=1 HOLDFAST_E2E_RACE=0 node run.js poison -- --test-name-pattern="takes four seconds"
 

@@ -28,9 +28,9 @@ func serveAnswer(t *testing.T, size int) (client net.Conn, done chan struct{}) {
 		defer close(done)
 		writeAnswer(slog.New(slog.DiscardHandler), w, r, engineio.Answer{Status: http.StatusOK, Body: bytes.Repeat([]byte("x"), size), Code: -1})
 	})}
-	conns := make(chan net.Conn, 1)
-	conns <- ours
-	go srv.Serve(modelListener(conns))    //nolint:errcheck // returns when srv is closed
+	l := newModelListener()
+	go srv.Serve(l) //nolint:errcheck // returns when srv is closed
+	l.conns <- ours
 	t.Cleanup(func() { _ = srv.Close() }) // the test is over
 	go func() { _, _ = io.WriteString(theirs, "GET / HTTP/1.1\r\nHost: x\r\n\r\n") }()
 	return theirs, done

@@ -23,17 +23,23 @@ func TestReplicas(t *testing.T) { rapid.Check(t, checkReplicas) }
 
 func checkReplicas(t *rapid.T) {
 	rapid.SyncTest(t, func(t *rapid.T) {
-		f := newFleet(t)
-		defer f.shutdown()
-		for i := range rapid.IntRange(20, 90).Draw(t, "steps") {
-			f.step(i + 1)
-			synctest.Wait()
-			if t.Failed() {
-				break
-			}
-		}
-		f.drain()
+		runFleet(t, nil, func(what string, n int) int { return rapid.IntRange(0, n-1).Draw(t, what) })
 	})
+}
+
+// runFleet runs the model. choose makes a choice, less than n; what says about what. With a log the
+// pages also poll.
+func runFleet(t modelT, log *modelLog, choose func(what string, n int) int) {
+	f := newFleet(t, log, choose)
+	defer f.shutdown()
+	for i := range 20 + choose("steps", 71) {
+		f.step(i + 1)
+		synctest.Wait()
+		if t.Failed() {
+			break
+		}
+	}
+	f.drain()
 }
 
 const (
@@ -61,14 +67,19 @@ type fleet struct {
 // member is a replica at a place. A killed one is replaced by another with the same address.
 type member struct {
 	*modelReplica
-	node *cluster.Node
-	addr string
-	port *peerListener
+	node  *cluster.Node
+	addr  string
+	peers *peerListener
 }
 
-func newFleet(t *rapid.T) *fleet {
-	f := &fleet{model: newModel(t, rapid.Bool().Draw(t, "park")), net: newPeerNetwork(), members: make([]*member, replicas3), came: make(map[*page]time.Time)}
-	f.choose = func(n int) int { return rapid.IntRange(0, n-1).Draw(t, f.doing) }
+func newFleet(t modelT, log *modelLog, choose func(what string, n int) int) *fleet {
+	f := &fleet{model: newModel(t, choose("park", 2) == 1), doing: "begin", net: newPeerNetwork(), members: make([]*member, replicas3), came: make(map[*page]time.Time)}
+	f.log = log
+	f.choose = func(n int) int { return choose(f.doing, n) }
+	if log != nil {
+		f.poll()
+	}
+	f.net.jitter = f.newJitter
 	f.slack = silence
 	f.excuses = func() bool { return f.net.holes() > 0 || time.Now().Before(f.quiet) }
 	var err error
@@ -98,8 +109,8 @@ func (f *fleet) start(place int) {
 			Book: cluster.Hosts{Addrs: addrs}, Dial: f.net.dialler(place),
 		})
 	})
-	m.port = f.net.listen(place)
-	m.node.Start(m.port)
+	m.peers = f.net.listen(place)
+	m.node.Start(m.peers)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.members[place] = m
@@ -116,10 +127,11 @@ var steps = [...]string{
 
 func (f *fleet) step(n int) {
 	f.doing = fmt.Sprintf("step %d", n)
-	p := f.pages[[]string{"p", "q"}[f.choose(2)]]
+	p := f.pages[pageNames[f.choose(len(pageNames))]]
 	s := p.spaces[[]string{"/", "/a"}[f.choose(2)]]
 	kind := steps[f.choose(len(steps))]
 	f.doing += ": " + kind + " " + p.name + s.name
+	f.logf("%s", f.doing)
 	switch kind {
 	case "emit":
 		for range 1 + f.choose(4) {
@@ -224,21 +236,18 @@ func (f *fleet) kill(place int) {
 		if l.from != m.modelReplica {
 			continue
 		}
-		dead = append(dead, l.wire)
+		dead, l.over = append(dead, l.wire), true
 		for _, s := range l.spaces {
 			s.alive, s.dropped = false, true
 		}
 	}
-	for _, p := range f.pages {
-		for _, w := range p.wires {
-			if w.to == m.modelReplica {
-				dead = append(dead, w)
-			}
-		}
-	}
+	wires := slices.Clone(f.wires)
 	f.mu.Unlock()
 	for _, w := range dead {
 		w.close()
+	}
+	for _, w := range wires {
+		w.cutFrom(m.modelReplica)
 	}
 	synctest.Wait()
 	f.stop(m.modelReplica)

@@ -1,25 +1,14 @@
 package proxy
 
 import (
-	"context"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
-	"net"
-	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/gobwas/ws"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
-
-	"github.com/holdfast/holdfast/internal/config"
-	"github.com/holdfast/holdfast/internal/upstream"
-	"github.com/holdfast/holdfast/metrics"
 )
 
 // keptFor is the configured max_disconnection_duration.
@@ -80,7 +69,7 @@ func runModel(t *testing.T, choices []byte) {
 		m := newModel(t, len(choices)%2 == 1)
 		m.choices = choices[:min(len(choices), maxChoices)]
 		m.modelReplica = m.startReplica(nil)
-		for _, name := range []string{"p", "q"} {
+		for _, name := range pageNames {
 			kind, p := m.choose(16), m.pages[name]
 			p.closes, p.tolerant = kind&1 == 0, kind&2 != 0
 			p.delay = []time.Duration{0, time.Second, 3 * time.Second, 8 * time.Second}[kind>>2]
@@ -91,90 +80,6 @@ func runModel(t *testing.T, choices []byte) {
 		}
 		m.drain()
 	})
-}
-
-// modelT is what a model needs of a test.
-type modelT interface {
-	Error(args ...any)
-	Errorf(format string, args ...any)
-	Fatal(args ...any)
-	Failed() bool
-}
-
-// model is a Server between pages and an application, or several, and the expected state of both
-// ends.
-type model struct {
-	*modelReplica // the only one; nil in a fleet
-
-	t                modelT
-	choices          []byte          // for nextChoice
-	choose           func(n int) int // makes a choice, less than n
-	parkOnDisconnect bool            // recovery.on_client_disconnect is park
-	// excuses reports whether a session may be lost now, because replicas do not reach each other.
-	// Nil excuses nothing.
-	excuses func() bool
-	// slack is how much later than the owner of its session a page may learn that its connection is
-	// gone.
-	slack time.Duration
-
-	mu      sync.Mutex // guards the fields below and those of pages and sockets
-	pages   map[string]*page
-	links   []*upstreamLink
-	sockets []*socket
-	sids    int
-	faults  int             // of the connections between replicas
-	fleet   []*modelReplica // all that there were, if there are several
-	missed  int             // events that only a packet left out explains
-	wires   []*wire
-
-	draining bool // pages come back by themselves
-	over     bool // no page comes back
-}
-
-// modelReplica is one Server of a model.
-type modelReplica struct {
-	proxy   *Server
-	metrics *metrics.Metrics
-	server  *http.Server
-	conns   chan net.Conn // accepted by server
-}
-
-func newModel(t modelT, parkOnDisconnect bool) *model {
-	m := &model{t: t, parkOnDisconnect: parkOnDisconnect, pages: make(map[string]*page)}
-	m.choose = m.nextChoice
-	for _, name := range []string{"p", "q"} {
-		p := &page{m: m, name: name, spaces: make(map[string]*space)}
-		p.spaces["/"] = &space{page: p, name: "/"}
-		p.spaces["/a"] = &space{page: p, name: "/a"}
-		m.pages[name] = p
-	}
-	return m
-}
-
-// startReplica starts a Server. join makes it one of several, unless it is nil.
-func (m *model) startReplica(join func(*modelReplica)) *modelReplica {
-	cfg := config.Default()
-	cfg.Recovery.MaxDisconnectionDuration = keptFor
-	if m.parkOnDisconnect {
-		cfg.Recovery.OnClientDisconnect = config.ParkSession
-	}
-	r := &modelReplica{metrics: metrics.New(prometheus.NewRegistry()), conns: make(chan net.Conn)}
-	var err error
-	if r.proxy, err = New(cfg, slog.New(slog.DiscardHandler), r.metrics); err != nil {
-		m.t.Fatal(err)
-	}
-	cfg.Upstream.HandshakeTimeout = time.Second
-	if r.proxy.upstream, err = upstream.New(cfg.Upstream, upstream.Options{
-		Connect: func(ctx context.Context, _, _ string) (net.Conn, error) { return m.dialUpstream(ctx, r) },
-	}); err != nil {
-		m.t.Fatal(err)
-	}
-	if join != nil {
-		join(r)
-	}
-	r.server = &http.Server{Handler: r.proxy}
-	go r.server.Serve(modelListener(r.conns)) //nolint:errcheck // returns when it is closed
-	return r
 }
 
 // nextChoice returns the fuzzer's next choice, less than n.
@@ -188,7 +93,7 @@ func (m *model) nextChoice(n int) int {
 }
 
 func (m *model) step() {
-	p := m.pages[[]string{"p", "q"}[m.choose(2)]]
+	p := m.pages[pageNames[m.choose(2)]]
 	s := p.spaces[[]string{"/", "/a"}[m.choose(2)]]
 	switch m.choose(16) {
 	case 0, 1, 2, 3:
@@ -238,7 +143,7 @@ func (m *model) emit(sp *space, kind int) {
 		kind = 5 // a client before 4.8 may lose what comes behind something that it cannot decode, if that is much
 	}
 	n := len(s.sent) + 1
-	attached := sp.page.connected() || m.excuses != nil && m.excuses() // the owner may not know that it is gone
+	attached := sp.page.connected() || time.Since(sp.page.away) < time.Second || m.excuses != nil && m.excuses() // the owner may not know that it is gone
 	s.sent = append(s.sent, emitted{
 		asks: kind == 0, attached: attached, poison: kind == 6 && !sp.page.tolerant || kind == 7, faults: m.faults, after: sp.replied,
 	})
@@ -267,15 +172,21 @@ func (m *model) emit(sp *space, kind int) {
 func (m *model) send(s *space, kind int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.sendLocked(s, kind)
+}
+
+func (m *model) sendLocked(s *space, kind int) {
 	if s.page.conn == nil || s.asked != "" || s.left || s.sid == "" {
 		return
 	}
-	s.page.sent++
-	s.shown = true
-	args := fmt.Sprintf(`["c",%d`, s.page.sent)
-	if kind == 0 {
+	number := s.said(kind == 3)
+	args := fmt.Sprintf(`["c",%d`, number)
+	switch kind {
+	case 0:
 		s.page.conn.write(text("451-"+prefix(s.name)+args+`,{"_placeholder":true,"num":0}]`), binary("data"))
-	} else {
+	case 3:
+		s.page.conn.write(text("42" + prefix(s.name) + fmt.Sprint(number) + args + "]"))
+	default:
 		s.page.conn.write(text("42" + prefix(s.name) + args + "]"))
 	}
 }
@@ -293,6 +204,10 @@ func (m *model) cut(p *page, how int) {
 	case 1: // half of a binary event
 		w.write(text(`452-["c",0,{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]`), binary("one"))
 	case 2: // half of a frame
+		if w.poll != nil {
+			w.poll.(*pollWire).writeHalf(`42["c",0,"never whole"]`)
+			break
+		}
 		whole := w.compile(text(`42["c",0,"never whole"]`))
 		w.out <- whole[:1+m.choose(len(whole)-1)]
 	case 3:
@@ -326,6 +241,7 @@ func (p *page) stall(on bool) {
 	w := p.conn
 	p.m.mu.Unlock()
 	if w != nil {
+		w.hasStalled = true
 		w.stall(on)
 	}
 }
@@ -347,7 +263,7 @@ func (m *model) leave(s *space) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if s.page.conn != nil && s.asked == "" && !s.left && s.sid != "" {
-		s.left = true
+		s.left, s.everLeft = true, true
 		s.page.conn.write(text("41" + prefix(s.name)))
 	}
 }
@@ -435,7 +351,7 @@ var nasty = []string{
 
 // sendGarbage opens a connection and sends garbage from both ends.
 func (m *model) sendGarbage() {
-	w := m.dialProxy(m.modelReplica, garbagePage, func(*wire, string, bool) {}, func(*wire) {}, func(*wire) {})
+	w := m.dialProxy(m.modelReplica, "EIO=4&page="+garbagePage, func(*wire, string, bool) {}, func(*wire) {}, func(*wire) {})
 	m.mu.Lock()
 	l := m.links[len(m.links)-1]
 	m.mu.Unlock()
@@ -460,95 +376,4 @@ func (m *model) sendGarbage() {
 	if m.choose(2) == 0 {
 		l.close()
 	}
-}
-
-// missing returns what pages have not received.
-func (m *model) missing() (list []string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, p := range m.pages {
-		for _, sp := range p.spaces {
-			s := m.socket(sp.sid)
-			if s == nil || !s.alive || sp.left {
-				continue
-			}
-			for n := sp.last; n < len(s.sent); n++ {
-				if !m.mayMiss(s.sent[n]) {
-					list = append(list, fmt.Sprintf("%s%s did not get event %d of %d", p.name, sp.name, n+1, len(s.sent)))
-				}
-			}
-		}
-	}
-	return list
-}
-
-// drain brings all pages back, checks that they got everything, and shuts down.
-func (m *model) drain() {
-	m.bringBack(func() *modelReplica { return m.modelReplica })
-	for _, p := range m.pages {
-		m.cut(p, 0)
-	}
-	m.pass(keptFor + noticed + 20*time.Second)
-	m.stop(m.modelReplica)
-	for _, w := range m.wires {
-		w.close()
-	}
-	synctest.Wait()
-}
-
-// bringBack brings all pages back, and checks that they got everything. at chooses where they
-// connect.
-func (m *model) bringBack(at func() *modelReplica) {
-	for _, p := range m.pages {
-		p.stall(false)
-	}
-	m.pass(10 * time.Second)
-	m.mu.Lock()
-	m.draining = true
-	m.mu.Unlock()
-	for _, p := range m.pages {
-		m.mu.Lock()
-		away := p.conn == nil
-		m.mu.Unlock()
-		if away {
-			p.come(at())
-		}
-	}
-	m.pass(30 * time.Second)
-	for range 40 { // each packet that a page cannot decode takes it a few reconnections
-		if len(m.missing()) > 0 {
-			m.pass(10 * time.Second)
-		}
-	}
-	for _, what := range m.missing() {
-		m.t.Error(what)
-	}
-	m.mu.Lock()
-	m.over = true
-	var left []*wire // after something that a page could not decode; it does not come back
-	for _, p := range m.pages {
-		for _, w := range p.wires {
-			if w != p.conn {
-				left = append(left, w)
-			}
-		}
-	}
-	m.mu.Unlock()
-	for _, w := range left {
-		w.close()
-	}
-}
-
-// stop shuts a Server down, and checks that nothing is left of it.
-func (m *model) stop(r *modelReplica) {
-	if got := testutil.ToFloat64(r.metrics.Panics); got != 0 {
-		m.t.Errorf("%v panics", got)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	r.proxy.Shutdown(ctx)
-	if live, parked := r.proxy.registry.Counts(); live+parked != 0 || r.proxy.budget.Bytes() != 0 {
-		m.t.Errorf("%d live, %d parked sessions, %d bytes are left", live, parked, r.proxy.budget.Bytes())
-	}
-	_ = r.server.Close() // the run is over
 }

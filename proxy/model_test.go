@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,7 +19,8 @@ type socket struct {
 	sid     string
 	alive   bool
 	sent    []emitted
-	got     int // number of the last event from the client
+	answers map[int]bool // events that the page answered
+	got     int          // number of the last event from the client
 	dropped bool
 }
 
@@ -34,16 +36,19 @@ type emitted struct {
 // upstreamLink is the server's end of a link.
 type upstreamLink struct {
 	*wire
+	m       *model
 	from    *modelReplica
 	page    string
 	spaces  map[string]*socket
 	dropped map[string]bool // namespaces that the application disconnected; the page may not know yet
 	partial *received
+	over    bool // linkEnded was called
 }
 
 // must fails the test unless ok. Any goroutine may call it.
 func (m *model) must(ok bool, format string, args ...any) {
 	if !ok {
+		m.logf("FAIL: "+format, args...)
 		m.t.Errorf(format, args...)
 	}
 }
@@ -85,7 +90,7 @@ func prefix(namespace string) string {
 func (m *model) fromClient(l *upstreamLink, message string, binary bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if l.page == garbagePage {
+	if l.page == garbagePage || l.over {
 		return
 	}
 	if binary {
@@ -114,12 +119,14 @@ func (m *model) fromClient(l *upstreamLink, message string, binary bool) {
 		m.sockets = append(m.sockets, s)
 		l.write(text("40" + prefix(namespace) + `{"sid":"` + s.sid + `"}`))
 	case "1":
-		m.must(s != nil && s.alive, "DISCONNECT for %s, which is not connected", namespace)
+		m.must(s != nil && s.alive || l.dropped[namespace], "DISCONNECT for %s, which is not connected", namespace)
 		if s != nil {
 			m.ended(s)
 		}
 	case "2":
 		m.clientEvent(l, message)
+	case "3":
+		m.acknowledged(l, message)
 	case "5":
 		l.partial = &received{message, int(message[1] - '0')}
 	}
@@ -134,15 +141,25 @@ func (m *model) clientEvent(l *upstreamLink, packet string) {
 		return
 	}
 	m.must(s != nil && s.alive || l.dropped[namespace], "%q for a namespace that is not connected", packet)
-	if s != nil {
-		m.must(number > s.got, "event %d of %s came after %d", number, s.page, s.got)
-		s.got = number
+	if s == nil {
+		return
 	}
+	m.arrived(s, number)
+	if _, _, rest := split(packet); rest[0] != '[' { // it asks for an acknowledgement
+		l.write(text(fmt.Sprintf(`43%s%d["a",%d,%d]`, prefix(namespace), ackID(rest), number, len(s.sent))))
+	}
+}
+
+// ackID returns the acknowledgement id in front of a packet's data.
+func ackID(rest string) int {
+	id, _ := strconv.Atoi(rest[:strings.IndexByte(rest, '[')])
+	return id
 }
 
 // ended records that the application saw a socket disconnect.
 func (m *model) ended(s *socket) {
 	s.alive = false
+	m.logf("the server lost %s of %s%s", s.sid, s.page, s.space)
 	if s.dropped {
 		return
 	}
@@ -162,6 +179,7 @@ func (m *model) linkEnded(l *upstreamLink) {
 	if l.page == garbagePage {
 		return
 	}
+	l.over = true
 	for _, s := range l.spaces {
 		if s.alive {
 			m.ended(s)
@@ -177,12 +195,17 @@ func (m *model) mayMiss(e emitted) bool {
 	if e.poison || e.asks && (e.attached || e.faults != m.faults) {
 		return true
 	}
-	leftOut := 0.0
-	for _, r := range m.fleet {
-		leftOut += testutil.ToFloat64(r.metrics.PoisonPackets)
-	}
 	m.missed++
-	return m.missed <= min(1, int(leftOut))
+	return m.missed <= min(1, m.leftOut())
+}
+
+// leftOut returns how many packets the replicas of a fleet have left out.
+func (m *model) leftOut() int {
+	n := 0.0
+	for _, r := range m.fleet {
+		n += testutil.ToFloat64(r.metrics.PoisonPackets)
+	}
+	return int(n)
 }
 
 func (m *model) socket(sid string) *socket {

@@ -2,14 +2,15 @@ package proxy
 
 import (
 	"encoding/json"
+	"fmt"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/gobwas/ws"
-
-	"github.com/holdfast/holdfast/session"
 )
 
 // page is a client application across all its connections. It knows what a browser tab would know.
@@ -21,9 +22,15 @@ type page struct {
 	wires  []*wire // all its connections
 	stale  bool    // it stalled, so holdfast may have closed its connection since
 	spaces map[string]*space
-	sent   int           // number of the last event sent, from 1
+	sent   []clientEvent // from number 1
 	dials  int           // number of its latest connection
 	last   *modelReplica // where that led
+
+	transport transport
+	key       string // of keyed recovery; it counts what it handles
+	eager     int    // events that it sends as soon as it is connected
+	seed      uint64 // of what happens to its requests
+	faulty    int    // one of so many of them is cut; 0 is none
 
 	delay    time.Duration // until it is back after its decoder has failed; at least a second
 	closes   bool          // it closes a connection when its decoder fails; before 4.8 it leaves it open
@@ -32,24 +39,6 @@ type page struct {
 	ignored  *received     // a binary event of trialNamespace that misses attachments
 	tried    bool          // there was a trial on this connection, so events are written later than otherwise
 	coming   sync.Mutex    // held while it opens a connection
-}
-
-// space is a page's socket for one namespace.
-type space struct {
-	page     *page
-	name     string
-	pid, sid string
-	offset   string
-	last     int       // number of the last event of this sid
-	unseen   time.Time // when it last had a connection that brought a CONNECT reply
-	replied  int       // number of the connection that the latest CONNECT reply came over
-	asked    string    // pid in the CONNECT that waits for its reply, or "-" if it has none
-	partial  *received // a binary event that misses attachments
-	left     bool      // it sent or got a DISCONNECT
-	aside    []string  // events that arrived between its CONNECT and the reply, or with what it could not decode
-	up       bool      // it is connected, for all that it knows
-	shown    bool      // it sent something in this session or resumed it, so it has the reply
-	doubtful bool      // it closed its connection cleanly before that: holdfast cannot tell if it has the reply
 }
 
 // received is an event as it is encoded, with the number of attachments that are missing.
@@ -159,6 +148,11 @@ func (p *page) text(message string) {
 		p.read = append(p.read, func() { s.left = true })
 	case "2":
 		p.read = append(p.read, func() { s.handle(message) })
+	case "3":
+		if name, number, args := parseEvent(message); name == "a" && len(args) == 3 {
+			after, _ := strconv.Atoi(string(args[2]))
+			p.read = append(p.read, func() { s.answered(number, after) })
+		}
 	case "5":
 		s.partial = &received{message, int(message[1] - '0')}
 	default:
@@ -216,105 +210,6 @@ func (p *page) comeLater(d time.Duration) {
 	})
 }
 
-// connected handles a CONNECT reply.
-func (s *space) connected(payload string) {
-	m := s.page.m
-	var reply struct{ SID, PID string }
-	m.must(json.Unmarshal([]byte(payload), &reply) == nil && s.asked != "", "reply %q", payload)
-	recovered := reply.PID == s.asked
-	if recovered {
-		m.must(reply.SID == s.sid, "recovered as %s, was %s", reply.SID, s.sid)
-	} else {
-		if old := m.socket(s.sid); old != nil && s.asked != "-" && old.alive && !old.dropped && !s.left {
-			away := time.Since(s.unseen)
-			excused := m.excuses != nil && (m.excuses() || s.page.split(s))
-			m.must(away >= keptFor-m.slack || s.page.stale || s.doubtful || excused, "%s%s did not recover after %v", s.page.name, s.name, away)
-		}
-		s.last = 0
-	}
-	s.page.stale = false
-	s.replied = s.page.conn.number
-	s.shown, s.doubtful, s.up = recovered, false, true
-	s.sid, s.pid, s.asked, s.left = reply.SID, reply.PID, "", false
-	aside := s.aside
-	s.aside = nil
-	for _, packet := range aside {
-		if recovered { // otherwise they belong to another session and say nothing about this one
-			s.handle(packet)
-		}
-	}
-}
-
-// split reports whether a page has sessions at several replicas: it recovers those of one.
-func (p *page) split(s *space) bool {
-	for _, other := range p.spaces {
-		if other != s && other.pid != "" && session.OwnerOf(other.pid) != session.OwnerOf(s.pid) {
-			return true
-		}
-	}
-	return false
-}
-
-// handle handles a complete event, which must be the next one of its socket.
-func (s *space) handle(packet string) {
-	m := s.page.m
-	if m.parkOnDisconnect && s.left { // as in socket.io-client
-		if s.asked != "" {
-			s.aside = append(s.aside, packet)
-		}
-		return
-	}
-	if !s.up {
-		s.aside = append(s.aside, packet)
-		return
-	}
-	name, number, args := parseEvent(packet)
-	from := m.socket(s.sid)
-	if name != "n" || from == nil || number > len(from.sent) || number < 1 {
-		m.must(false, "%s got %.80q", s.page.name, packet)
-		return
-	}
-	m.must(string(args[2]) == `"`+s.sid+`"`, "%s got an event of another session: %s", s.sid, args[2])
-	m.must(number > s.last, "%s%s has event %d twice", s.page.name, s.name, number)
-	for missing := s.last + 1; missing < number; missing++ {
-		m.must(m.mayMiss(from.sent[missing-1]), "%s%s lost event %d: had %d, got %d", s.page.name, s.name, missing, s.last, number)
-	}
-	s.last = max(s.last, number)
-	var offset string
-	_ = json.Unmarshal(args[len(args)-1], &offset)
-	if asks := from.sent[number-1].asks; asks {
-		m.must(!strings.HasPrefix(offset, "hf"), "an event with an acknowledgement has an offset")
-	} else {
-		m.must(strings.HasPrefix(offset, "hf"), "event %.80q without an offset", packet)
-		s.offset = offset
-	}
-}
-
-// connect sends a CONNECT, which asks for recovery if there was a session.
-func (s *space) connect() { s.page.conn.write(text(s.connectPacket(""))) }
-
-// connectPacket returns the CONNECT. auth is added to the keys of the client library.
-func (s *space) connectPacket(auth string) string {
-	s.partial = nil
-	s.asked = "-"
-	var keys []string
-	if s.pid != "" {
-		s.asked = s.pid
-		keys = append(keys, `"pid":"`+s.pid+`"`)
-		if s.offset != "" {
-			keys = append(keys, `"offset":"`+s.offset+`"`)
-		}
-	}
-	if auth != "" {
-		keys = append(keys, auth)
-	}
-	payload := ""
-	if len(keys) > 0 {
-		payload = "{" + strings.Join(keys, ",") + "}"
-	}
-	return "40" + prefix(s.name) + payload
-}
-
 // come opens a new connection to a Server, even if the previous one is still open.
 func (p *page) come(to *modelReplica) {
 	p.coming.Lock()
@@ -325,11 +220,12 @@ func (p *page) come(to *modelReplica) {
 
 func (p *page) open(to *modelReplica) {
 	p.last = to
-	w := p.m.dialProxy(to, p.name, func(w *wire, message string, binary bool) { p.fromServer(w, message, binary) }, p.handleRead, p.lost)
+	w := p.dial(to)
+	p.m.logf("%s connects to %p", p.name, to)
 	p.m.mu.Lock()
 	p.conn = w
 	p.dials++
-	w.number, w.to = p.dials, to
+	w.number, w.to, w.opened = p.dials, to, time.Now()
 	p.wires = append(p.wires, w)
 	for _, name := range []string{"/", "/a"} {
 		if s := p.spaces[name]; s != nil && !s.left {
@@ -340,6 +236,55 @@ func (p *page) open(to *modelReplica) {
 	if w.closed() { // before it was p.conn
 		p.lost(w)
 	}
+}
+
+// transport is how a page connects.
+type transport int
+
+const (
+	byWebSocket transport = iota
+	byPolling
+	byUpgrade // from polling to WebSocket
+	transports
+)
+
+// pageNames are the pages of a model.
+var pageNames = []string{"p", "q"}
+
+// chooseTransport chooses how a page connects, how its requests fare, and whether it has a key.
+func (p *page) chooseTransport(choose func(n int) int) {
+	p.transport = transport(choose(int(transports)))
+	p.seed = uint64(choose(1 << 20))
+	p.faulty = []int{0, 40, 12}[choose(3)]
+	p.eager = choose(4)
+	if choose(3) == 0 {
+		p.key = "the key of page " + p.name
+	}
+}
+
+func (p *page) dial(to *modelReplica) *wire {
+	query := "EIO=4&page=" + p.name
+	p.m.mu.Lock()
+	if p.key != "" {
+		query += "&hf_key=" + url.QueryEscape(p.key) + "&hf_n=" + p.counts()
+	}
+	seed := p.seed + uint64(p.dials)
+	p.m.mu.Unlock()
+	if p.transport == byWebSocket {
+		return p.m.dialProxy(to, query, p.fromServer, p.handleRead, p.lost)
+	}
+	return p.m.dialPolling(to, query, seed, p.faulty, p.transport == byUpgrade, p.fromServer, p.handleRead, p.lost)
+}
+
+// counts returns what a page with a key has handled, as it tells holdfast.
+func (p *page) counts() string {
+	var list []string
+	for name, s := range p.spaces {
+		if s.sid != "" {
+			list = append(list, fmt.Sprintf("%s:%d@%s", name, s.handled, s.sid))
+		}
+	}
+	return strings.Join(list, ",")
 }
 
 // connected reports whether holdfast may believe that the page is connected. m.mu must be held.
@@ -369,7 +314,7 @@ func (p *page) offline() {
 		p.conn, p.away = nil, time.Now()
 	}
 	for _, s := range p.spaces {
-		if from := p.m.socket(s.sid); from != nil && p.tried {
+		if from := p.m.socket(s.sid); from != nil && (p.tried || p.m.latency > 0) {
 			for i := range from.sent {
 				from.sent[i].attached = true
 			}
@@ -391,6 +336,7 @@ func (p *page) offline() {
 func (p *page) lost(w *wire) {
 	p.m.mu.Lock()
 	current, returns := p.conn == w, p.m.draining
+	p.m.logf("%s lost connection %d, current: %v", p.name, w.number, current)
 	p.m.mu.Unlock()
 	if current {
 		p.gone()

@@ -13,6 +13,7 @@ type peerNetwork struct {
 	mu      sync.Mutex
 	ports   map[int]*peerListener // by place
 	links   map[*peerPipe]struct{}
+	jitter  func() *jitter
 	blocked map[[2]int]chan struct{} // from, to: closed when the hole is healed
 }
 
@@ -111,9 +112,10 @@ func (n *peerNetwork) barrier(way [2]int) chan struct{} {
 
 // pump copies one direction of a connection.
 func (n *peerNetwork) pump(p *peerPipe, way [2]int, from, to net.Conn) {
-	buf := make([]byte, 32<<10)
+	buf, jitter := make([]byte, 32<<10), n.jitter()
 	for {
 		count, err := from.Read(buf)
+		jitter.sleep()
 		if barrier := n.barrier(way); barrier != nil { // it holds back the end, too
 			select {
 			case <-barrier:

@@ -2,33 +2,70 @@ package proxy
 
 import (
 	"bufio"
-	"context"
-	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
+	"time"
 
 	"github.com/gobwas/ws"
 )
 
 // wire is the model's end of a WebSocket to or from the Server.
 type wire struct {
-	conn         net.Conn
+	poll         polled        // nil unless it began by polling
 	to           *modelReplica // of a page's connection
+	opened       time.Time     // likewise
+	hasStalled   bool          // likewise
 	number       int           // of a page's connections, from 1
 	client       bool          // it masks its frames and answers pings
 	out          chan []byte
 	done         chan struct{} // closed by close
 	once         sync.Once
-	beat         int          // counts steps, to pace a link's heartbeat
+	beat         int // counts steps, to pace a link's heartbeat
+	jitter       *jitter
 	ignoresPings atomic.Bool  // it no longer answers pings, because its page left it
 	left         atomic.Int64 // bytes to read before the connection is cut; 0 is no limit
 
 	mu      sync.Mutex
+	conn    net.Conn      // nil while it polls
 	barrier chan struct{} // blocks reading until it is closed; nil never blocks
+}
+
+// jitter delays what is sent and read. Nil delays nothing.
+type jitter struct {
+	mu     sync.Mutex // guards random
+	random *rand.Rand
+	limit  time.Duration
+}
+
+// newJitter returns a jitter of the model's network.
+func (m *model) newJitter() *jitter {
+	if m.latency == 0 {
+		return nil
+	}
+	return &jitter{random: rand.New(rand.NewPCG(m.jitters.Add(1), 5)), limit: m.latency}
+}
+
+func (j *jitter) sleep() {
+	if j == nil {
+		return
+	}
+	j.mu.Lock()
+	d := time.Duration(j.random.Int64N(int64(j.limit)))
+	j.mu.Unlock()
+	time.Sleep(d)
+}
+
+// polled is the transport of a wire that began by polling.
+type polled interface {
+	write(frames []frame)
+	// cut ends the requests in progress to a replica, or all if it is nil.
+	cut(to *modelReplica)
 }
 
 type frame struct {
@@ -40,19 +77,32 @@ func text(s string) frame   { return frame{ws.OpText, []byte(s)} }
 func binary(s string) frame { return frame{ws.OpBinary, []byte(s)} }
 
 func (m *model) newWire(conn net.Conn, client bool) *wire {
-	w := &wire{conn: conn, client: client, out: make(chan []byte, 4096), done: make(chan struct{})} // never full
+	w := &wire{client: client, jitter: m.newJitter(), out: make(chan []byte, 4096), done: make(chan struct{})} // never full
 	m.mu.Lock()
 	m.wires = append(m.wires, w)
 	m.mu.Unlock()
-	go w.writeLoop() // returns after close
+	w.setConn(conn)
 	return w
 }
 
-func (w *wire) writeLoop() {
+// setConn lets a wire use a connection.
+func (w *wire) setConn(conn net.Conn) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.conn = conn
+	if w.closed() {
+		conn.Close()
+		return
+	}
+	go w.writeLoop(conn) // returns after close
+}
+
+func (w *wire) writeLoop(conn net.Conn) {
 	for {
 		select {
 		case b := <-w.out:
-			if _, err := w.conn.Write(b); err != nil {
+			w.jitter.sleep()
+			if _, err := conn.Write(b); err != nil {
 				w.close()
 			}
 		case <-w.done:
@@ -75,22 +125,34 @@ func (w *wire) compile(f frame) []byte {
 
 // write queues frames. After close it does nothing.
 func (w *wire) write(frames ...frame) {
+	if w.poll != nil {
+		w.poll.write(frames)
+		return
+	}
 	for _, f := range frames {
-		select {
-		case w.out <- w.compile(f):
-		case <-w.done:
-		}
+		w.queue(w.compile(f))
 	}
 }
 
 // writeTogether queues frames for a single write.
 func (w *wire) writeTogether(frames ...frame) {
-	var all []byte
+	if w.poll != nil {
+		w.poll.write(frames)
+		return
+	}
+	w.queue(w.compileAll(frames))
+}
+
+func (w *wire) compileAll(frames []frame) (all []byte) {
 	for _, f := range frames {
 		all = append(all, w.compile(f)...)
 	}
+	return all
+}
+
+func (w *wire) queue(b []byte) {
 	select {
-	case w.out <- all:
+	case w.out <- b:
 	case <-w.done:
 	}
 }
@@ -98,8 +160,26 @@ func (w *wire) writeTogether(frames ...frame) {
 func (w *wire) close() {
 	w.once.Do(func() {
 		close(w.done)
-		w.conn.Close()
+		w.mu.Lock()
+		conn := w.conn
+		w.mu.Unlock()
+		if conn != nil {
+			conn.Close()
+		}
+		if w.poll != nil {
+			w.poll.cut(nil)
+		}
 	})
+}
+
+// cutFrom cuts the connection, or the requests in progress, if they lead to a replica.
+func (w *wire) cutFrom(r *modelReplica) {
+	switch {
+	case w.poll != nil:
+		w.poll.cut(r)
+	case w.to == r:
+		w.close()
+	}
 }
 
 func (w *wire) closed() bool {
@@ -144,6 +224,7 @@ func (w *wire) readLoop(r io.Reader, fn func(message string, binary bool), read 
 			read()
 			return
 		}
+		w.jitter.sleep()
 		if f.Header.Masked {
 			ws.Cipher(f.Payload, f.Header.Mask, 0)
 		}
@@ -157,18 +238,29 @@ func (w *wire) readLoop(r io.Reader, fn func(message string, binary bool), read 
 			if !w.ignoresPings.Load() {
 				w.write(frame{ws.OpPong, f.Payload})
 			}
-		case f.Header.OpCode == ws.OpText && message == "2" && w.client:
-			if !w.ignoresPings.Load() {
-				w.write(text("3"))
-			}
-		case f.Header.OpCode == ws.OpText && len(message) > 1 && message[0] == '4':
-			fn(message[1:], false)
+		case f.Header.OpCode == ws.OpText:
+			w.packet(message, fn)
 		}
 	}
 }
 
-// limited reads from a wire, within stall and left.
-type limited struct{ w *wire }
+// packet handles a text packet of Engine.IO.
+func (w *wire) packet(packet string, fn func(message string, binary bool)) {
+	switch {
+	case packet == "2" && w.client:
+		if !w.ignoresPings.Load() {
+			w.write(text("3"))
+		}
+	case len(packet) > 1 && packet[0] == '4':
+		fn(packet[1:], false)
+	}
+}
+
+// limited reads from a connection of a wire, within stall and left.
+type limited struct {
+	w    *wire
+	conn net.Conn
+}
 
 func (l *limited) Read(p []byte) (int, error) {
 	w := l.w
@@ -185,7 +277,7 @@ func (l *limited) Read(p []byte) (int, error) {
 	if left > 0 && int64(len(p)) > left {
 		p = p[:left]
 	}
-	n, err := w.conn.Read(p)
+	n, err := l.conn.Read(p)
 	if left > 0 && w.left.Add(-int64(n)) <= 0 {
 		w.close()
 		return n, io.EOF
@@ -193,34 +285,58 @@ func (l *limited) Read(p []byte) (int, error) {
 	return n, err
 }
 
-type modelListener chan net.Conn
-
-func (l modelListener) Accept() (net.Conn, error) {
-	if c, ok := <-l; ok {
-		return c, nil
-	}
-	return nil, net.ErrClosed
+// modelListener accepts connections by dial.
+type modelListener struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
 }
 
-func (l modelListener) Close() error {
-	close(l)
+func newModelListener() *modelListener {
+	return &modelListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+}
+
+func (l *modelListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *modelListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
 	return nil
 }
 
-func (modelListener) Addr() net.Addr { return &net.TCPAddr{} }
+func (*modelListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+func (l *modelListener) dial() (net.Conn, error) {
+	ours, theirs := net.Pipe()
+	select {
+	case l.conns <- theirs:
+		return ours, nil
+	case <-l.closed:
+		return nil, syscall.ECONNREFUSED
+	}
+}
 
 // dialProxy opens a WebSocket to a Server, as a client.
-func (m *model) dialProxy(to *modelReplica, name string, fn func(w *wire, message string, binary bool), read, lost func(*wire)) *wire {
-	ours, theirs := net.Pipe()
-	to.conns <- theirs
-	br, _, err := ws.Dialer{}.Upgrade(ours, &url.URL{Scheme: "ws", Host: "proxy", Path: "/socket.io/", RawQuery: "EIO=4&transport=websocket&page=" + name})
+func (m *model) dialProxy(to *modelReplica, query string, fn func(w *wire, message string, binary bool), read, lost func(*wire)) *wire {
+	ours, err := to.port.dial()
+	if err != nil {
+		m.t.Error(err) // not Fatal, because a timer may have called
+		return nil
+	}
+	br, _, err := ws.Dialer{}.Upgrade(ours, &url.URL{Scheme: "ws", Host: "proxy", Path: "/socket.io/", RawQuery: query + "&transport=websocket"})
 	w := m.newWire(ours, true)
 	if err != nil {
 		m.t.Error(err) // not Fatal, because a timer may have called
 		w.close()
 		return w
 	}
-	r := io.Reader(&limited{w})
+	r := io.Reader(&limited{w, ours})
 	if br != nil {
 		heldAcks, _ := br.Peek(br.Buffered()) // returns what is buffered, without an error
 		r = io.MultiReader(strings.NewReader(string(heldAcks)), r)
@@ -230,38 +346,4 @@ func (m *model) dialProxy(to *modelReplica, name string, fn func(w *wire, messag
 		lost(w)
 	}()
 	return w
-}
-
-// dialUpstream connects a Server to the application.
-func (m *model) dialUpstream(_ context.Context, from *modelReplica) (net.Conn, error) {
-	ours, theirs := net.Pipe()
-	go m.serveUpstream(ours, from) // ends with the connection
-	return theirs, nil
-}
-
-// dialEnded reports whether err is that of a handshake whose dial ended: a redial does so when its
-// client leaves.
-func dialEnded(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.ErrClosedPipe)
-}
-
-func (m *model) serveUpstream(conn net.Conn, from *modelReplica) {
-	l := &upstreamLink{from: from, spaces: make(map[string]*socket), dropped: make(map[string]bool)}
-	u := ws.Upgrader{OnRequest: func(uri []byte) error {
-		_, l.page, _ = strings.Cut(string(uri), "page=")
-		return nil
-	}}
-	if _, err := u.Upgrade(conn); err != nil {
-		if !dialEnded(err) {
-			m.t.Error(err)
-		}
-		return
-	}
-	l.wire = m.newWire(conn, false)
-	m.mu.Lock()
-	m.links = append(m.links, l)
-	m.mu.Unlock()
-	l.write(text(`0{"sid":"u","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}`))
-	l.readLoop(&limited{l.wire}, func(message string, binary bool) { m.fromClient(l, message, binary) }, func() {})
-	m.linkEnded(l)
 }
