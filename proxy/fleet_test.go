@@ -174,7 +174,7 @@ func (f *fleet) roam(p *page) {
 	}
 	f.came[p] = time.Now()
 	for range 1 + f.choose(2) {
-		time.Sleep(time.Duration(5+f.choose(20)) * time.Millisecond) // the order of handshakes must be known
+		time.Sleep(time.Duration(5+f.choose(20))*time.Millisecond + f.latency) // the order of handshakes must be known
 		p.come(f.any().modelReplica)
 		synctest.Wait()
 	}

@@ -239,9 +239,11 @@ func (p *page) cutAfter(n int) {
 func (p *page) stall(on bool) {
 	p.m.mu.Lock()
 	w := p.conn
-	p.m.mu.Unlock()
 	if w != nil {
 		w.hasStalled = true
+	}
+	p.m.mu.Unlock()
+	if w != nil {
 		w.stall(on)
 	}
 }

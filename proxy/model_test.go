@@ -106,6 +106,7 @@ func (m *model) fromClient(l *upstreamLink, message string, binary bool) {
 		m.clientEvent(l, packet)
 		return
 	}
+	m.logf("the application gets %q of %s over %p", message, l.page, l)
 	m.must(l.partial == nil, "half a binary packet reached the server, then %q", message)
 	kind, namespace, rest := split(message)
 	s := l.spaces[namespace]

@@ -65,7 +65,7 @@ func (m *model) bringBack(at func() *modelReplica) {
 	}
 	m.pass(30 * time.Second)
 	for range 40 { // each packet that a page cannot decode takes it a few reconnections
-		if len(m.missing()) > 0 {
+		if len(m.missing())+len(m.unheard()) > 0 {
 			m.pass(10 * time.Second)
 		}
 	}

@@ -33,7 +33,7 @@ type peerPipe struct {
 }
 
 func newPeerNetwork() *peerNetwork {
-	return &peerNetwork{ports: make(map[int]*peerListener), links: make(map[*peerPipe]struct{}), blocked: make(map[[2]int]chan struct{})}
+	return &peerNetwork{ports: make(map[int]*peerListener), links: make(map[*peerPipe]struct{}), jitter: func() *jitter { return nil }, blocked: make(map[[2]int]chan struct{})}
 }
 
 func (n *peerNetwork) listen(place int) *peerListener {

@@ -41,6 +41,7 @@ func (a *application) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p := a.links[sid]
 	a.mu.Unlock()
 	upgrade := r.Header.Get("Upgrade") != ""
+	a.m.logf("the application gets %s %s of %s, upgrade: %v", r.Method, sid, page, upgrade)
 	switch {
 	case sid == "" && upgrade:
 		a.serveWebSocket(w, r, page)
@@ -130,6 +131,7 @@ func (p *pollLink) polled(w http.ResponseWriter, r *http.Request) {
 	if len(frames) == 0 {
 		frames = []frame{text("6")}
 	}
+	p.l.m.logf("the application answers %s with %.200q", r.URL.Query().Get("sid"), encodePayload(frames))
 	_, _ = io.WriteString(w, encodePayload(frames))
 }
 
@@ -189,6 +191,7 @@ func (p *pollLink) upgrade(w http.ResponseWriter, r *http.Request) {
 	l.queue(l.compileAll(p.queue))
 	p.queue, p.switched = nil, true
 	p.mu.Unlock()
+	m.logf("the link %s has upgraded", r.URL.Query().Get("sid"))
 	l.setConn(conn)
 	l.readLoop(&limited{l.wire, conn}, func(message string, binary bool) { m.fromClient(l, message, binary) }, func() {})
 }

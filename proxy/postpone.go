@@ -63,6 +63,11 @@ func (r mover) endPostponement() {
 		waiting = slices.Insert(slices.Delete(waiting, first, first+1), 0, claim)
 	}
 	r.replay(waiting)
+	if r.redial != nil && r.redial.until == endOfBatch {
+		// One of them had not been postponed yet, as it waited for the owner's answer. This is the
+		// end of its batch, and the next one may be far: the client waits for the reply.
+		r.endPostponement()
+	}
 }
 
 // firstClaim returns the place of the first CONNECT with the pid of a session whose owner is
