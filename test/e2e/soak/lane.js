@@ -221,7 +221,8 @@ export class Lane {
   #needlesslyFresh() {
     const { clients, server } = this.ledgers;
     const { poison, buffer } = this.options;
-    return needlesslyFresh({ clients, servers: [...this.killed, server], kills: this.kills, expiry: EXPIRY, mayEnd: Boolean(poison || buffer.max_bytes) });
+    const expired = this.fleet.all.flatMap((hf) => hf.records).filter((r) => r.msg === "session closed" && r.reason === "expired").map((r) => Date.parse(r.time));
+    return needlesslyFresh({ clients, servers: [...this.killed, server], kills: this.kills, expired, mayEnd: Boolean(poison || buffer.max_bytes) });
   }
 
   /** Writes down what is known about the clients of which promises were broken, and returns what to show of it. */

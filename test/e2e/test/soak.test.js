@@ -322,20 +322,20 @@ describe("the soak's check of fresh sessions", () => {
       clients: [{ name: "c", namespaces: [{ nsp: NSP, fresh: [{ previous: "s", sid: "t", away }] }] }],
       servers: [{ sessions: { s: { began: 0, ended: endedAt && "transport close", endedAt }, t: { began, ended: null } } }],
       kills,
-      expiry: 10_000,
+      expired: [],
       ...options,
     });
 
   it("accepts one after the previous one expired, was killed, or had too much", () => {
-    assert.deepEqual(fresh({ away: 11_000 }), []);
+    assert.deepEqual(fresh({ expired: [4999] }), []);
     assert.deepEqual(fresh({ kills: [{ from: 4900, to: 5900 }] }), []);
     assert.deepEqual(fresh({ mayEnd: true }), []);
   });
 
   it("finds one beside the previous one, and one whose previous one ended without a reason", () => {
-    for (const endedAt of [null, 6500]) assert.match(fresh({ endedAt, away: 11_000 }).join(), /the previous one, s, had not ended/);
-    assert.match(fresh({}).join(), /had ended \(transport close\) although its client was away for 800 ms only/);
-    assert.equal(fresh({ kills: [{ from: 5100, to: 5900 }] }).length, 1);
+    for (const endedAt of [null, 12_000]) assert.match(fresh({ endedAt, expired: [4999, 11_999] }).join(), /the previous one, s, had not ended/);
+    assert.match(fresh({}).join(), /had ended \(transport close\), but not because it expired; its client was away for 800 ms/);
+    assert.equal(fresh({ kills: [{ from: 5100, to: 5900 }, { from: -2000, to: -1000 }], expired: [-1000, 5200] }).length, 1);
   });
 });
 
