@@ -256,8 +256,7 @@ func (r *Ring) Beaten(from, self string, claims []Claim) (lost []Claim) {
 		return nil
 	}
 	for _, c := range claims {
-		key := string(c.key[:])
-		if g := r.groups[key]; g != nil && c.number > 0 && outranks(c.number, from, g.claimed, self) {
+		if g := r.groups[string(c.key[:])]; g != nil && c.number > 0 && outranks(c.number, from, g.claimed, self) {
 			lost = append(lost, Claim{c.key, g.claimed})
 		}
 	}
