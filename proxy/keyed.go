@@ -3,6 +3,7 @@ package proxy
 import (
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/holdfast/holdfast/internal/instant"
 	"github.com/holdfast/holdfast/internal/keys"
@@ -116,7 +117,7 @@ func (r keyedReceiver) askOther(other *client, namespace string, connect []byte)
 	r.awaitLink(func() { // ends with answers, or awaitSign
 		alive := !mayHaveChoked(other) && answers(other)
 		if !alive {
-			awaitSign(other, r.c)
+			awaitSign(other, r.c, maxSignTime)
 		}
 		r.c.sock.Input(func() {
 			waiting := r.takeWaiting()
@@ -141,12 +142,16 @@ func (r keyedReceiver) asked(other *client, alive bool, namespace string) {
 	}
 }
 
+// keyAnswerTime limits how long awaitKey waits for signs. The edge waits for keyAskTimeout, and then
+// takes this replica for one that cannot be reached: its client would lose the sessions.
+const keyAnswerTime = keyAskTimeout - 200*time.Millisecond
+
 // awaitKey is what connectKeyed does about the key, for a client whose connection is not served yet,
-// so that it may wait here. It returns why the client does not get the key. Each round ends within
-// aliveTimeout and awaitSign, and closes a client.
+// so that it may wait here. It returns why the client does not get the key. It waits for signs of
+// other clients for keyAnswerTime at most, and each round closes a client.
 func (r keyedReceiver) awaitKey(namespace string, connect []byte) (refused reason.Reason) {
 	c := r.c
-	binding := c.deps.binder.Session(c.bindingDigest(), connect)
+	binding, start := c.deps.binder.Session(c.bindingDigest(), connect), time.Now()
 	for {
 		owner, ok := claimKey(c, namespace, binding)
 		other := clientOf(owner)
@@ -162,7 +167,7 @@ func (r keyedReceiver) awaitKey(namespace string, connect []byte) (refused reaso
 		case !mayHaveChoked(other) && answers(other):
 			return reason.KeyInUse
 		}
-		awaitSign(other, c)
+		awaitSign(other, c, keyAnswerTime-time.Since(start))
 		other.abort(reason.Takeover)
 		c.keyed.tookOver = true
 	}

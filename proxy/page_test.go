@@ -315,7 +315,7 @@ func (p *page) offline() {
 		p.conn, p.away = nil, time.Now()
 	}
 	for _, s := range p.spaces {
-		if from := p.m.socket(s.sid); from != nil && (p.tried || p.m.latency > 0) {
+		if from := p.m.socket(s.sid); from != nil && (p.tried || p.m.latency > 0 || p.transport != byWebSocket) {
 			for i := range from.sent {
 				from.sent[i].attached = true
 			}

@@ -155,8 +155,8 @@ func (s *sender) gaveSignLocked() bool {
 // awaitSign waits until a client over whose connection units were sent has given a sign, has
 // closed, or has taken too long. It returns immediately if there is nothing to wait for. by is the
 // client that takes over. With a key it may be another client, and surely is if it has another
-// address.
-func awaitSign(c, by *client) {
+// address. It waits no longer than limit.
+func awaitSign(c, by *client, limit time.Duration) {
 	if by.keyed != nil && by.address != c.address {
 		return
 	}
@@ -165,7 +165,7 @@ func awaitSign(c, by *client) {
 		return
 	}
 	c.sock.Wake()
-	timer := time.NewTimer(timeout)
+	timer := time.NewTimer(min(timeout, limit))
 	defer timer.Stop()
 	select {
 	case <-given.Done():
@@ -183,7 +183,7 @@ func postponeForSign(r *receiver, claim session.Claim, connect []byte) bool {
 	}
 	connect = slices.Clone(connect)
 	r.awaitLink(func() { // ends with awaitSign
-		awaitSign(other, r.c)
+		awaitSign(other, r.c, maxSignTime)
 		r.c.sock.Input(func() {
 			waiting := r.takeWaiting()
 			if r.c.done.HasFired() { // the session is for the next one
