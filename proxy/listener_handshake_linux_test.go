@@ -112,14 +112,12 @@ func TestListenerRefusesLikeNetHTTP(t *testing.T) {
 	t.Cleanup(refusing.Close)
 	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 	t.Cleanup(silent.Close)
-	closed := httptest.NewServer(nil)
-	closed.Close()
 	for _, tt := range []struct {
 		name, upstream, want string
 		change               func(c *config.Config)
 	}{
 		{"by the server", refusing.URL, "403", nil},
-		{"nothing listens", closed.URL, "502", nil},
+		{"nothing listens", "http://127.0.0.1:1", "502", nil}, // no other test gets this port
 		{"the server is silent", silent.URL, "503", func(c *config.Config) { c.Upstream.HandshakeTimeout = 50 * time.Millisecond }},
 		{"too many handshakes", refusing.URL, "429", func(c *config.Config) { c.Limits.HandshakesPerSecondPerAddress = 1 }},
 	} {
