@@ -136,7 +136,23 @@ func (p *passthrough) serve(w http.ResponseWriter, r *http.Request) {
 	if httpmsg.HasParameter(r.URL.RawQuery, "sid") && httpmsg.HasParameter(r.URL.RawQuery, "transport") {
 		handler = p.bySID
 	}
+	defer deliverHead(ctx, w)
 	handler.ServeHTTP(w, r.WithContext(ctx))
+}
+
+// deliverHead sends the client the head of an answer whose body broke off. ReverseProxy panics then,
+// and net/http would drop what it has not written yet: the client of a server that refuses a
+// request, and resets the connection, would not learn why. ctx is the request's. If it has ended,
+// there may be no head, and nobody to send it to. It must be called by defer.
+func deliverHead(ctx context.Context, w http.ResponseWriter) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	if v == http.ErrAbortHandler && ctx.Err() == nil { //nolint:errorlint // net/http compares it the same way
+		_ = http.NewResponseController(w).Flush() // fails only if the client is gone
+	}
+	panic(v)
 }
 
 // urlAt returns a URL at base that makes http.Transport send the target of r byte for byte.

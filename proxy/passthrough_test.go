@@ -91,6 +91,36 @@ func splitRequest(request string) (line string, header []string, body string) {
 
 const emptyAnswer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
+// A server that refuses a request may reset the connection behind the head of its answer. The
+// client gets that head.
+func TestPassThroughDeliversTheHead(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+				_, _ = io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+			}
+			_ = conn.(*net.TCPConn).SetLinger(0) // resets it
+			conn.Close()
+		}
+	}()
+	r := newRig(t, func(c *config.Config) { c.Upstream.URL = config.URLs{"http://" + ln.Addr().String()} })
+	for range 300 {
+		got := rawExchange(t, r.url, "GET /orders HTTP/1.1\r\nHost: app\r\n\r\n")
+		if got != "HTTP/1.1 400 Bad Request" && got != "HTTP/1.1 502 Bad Gateway" { // the reset may overtake the head
+			t.Fatalf("got %q", got)
+		}
+	}
+}
+
 // The request line of a passed-through request reaches the upstream byte for byte.
 func TestPassThroughKeepsTheTarget(t *testing.T) {
 	up := newRecorded(t, emptyAnswer)
