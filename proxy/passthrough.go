@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -41,6 +42,7 @@ func (p *passthrough) newProxy(transport http.RoundTripper) *httputil.ReversePro
 		ModifyResponse: modifyResponse,
 		FlushInterval:  -1, // server-sent events and other streams must not be delayed
 		ErrorHandler:   p.handleError,
+		ErrorLog:       slog.NewLogLogger(p.log.Handler(), slog.LevelDebug), // of answers that break off
 	}
 }
 
