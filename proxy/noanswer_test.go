@@ -62,7 +62,7 @@ func hangingUpstream(t *testing.T, base string, arrived chan<- struct{}) string 
 	return up.URL
 }
 
-// The same for a POST through a replica that does not reach the one of the client's sid. An event
+// A replica may not reach the one that the client's sid names. Then a POST must fail, too. An event
 // was lost like that, and later ones arrived over the connection that healed.
 func TestHalfClosedClientOfAnotherReplica(t *testing.T) {
 	rigs, network := newPipedReplicas(t, 2, nil)

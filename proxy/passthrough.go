@@ -144,8 +144,8 @@ func (p *passthrough) serve(w http.ResponseWriter, r *http.Request) {
 
 // deliverHead sends the client the head of an answer whose body broke off. ReverseProxy panics then,
 // and net/http would drop what it has not written yet: the client of a server that refuses a
-// request, and resets the connection, would not learn why. ctx is the request's. If it has ended,
-// there may be no head, and nobody to send it to. It must be called by defer.
+// request, and resets the connection, would not learn why. ctx is the request's: once it has ended,
+// there may be no head, and nobody waits for one. Defer it, because it recovers.
 func deliverHead(ctx context.Context, w http.ResponseWriter) {
 	v := recover()
 	if v == nil {
